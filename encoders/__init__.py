@@ -1,0 +1,1 @@
+"""Encoders: models that put images and texts into one joint space."""

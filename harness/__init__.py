@@ -1,0 +1,13 @@
+"""A benchmark harness for image-text retrieval with distilled multilingual text towers.
+
+`harness` is the engine. `harness.tasks`, `harness.encoders` and `harness.leaderboards` are its siblings: in a wheel they
+lie inside this package; in a checkout they lie beside it, at the root of the repository, and are found through `__path__`.
+"""
+
+from pathlib import Path
+
+_root = Path(__file__).resolve().parent.parent
+if (_root / "tasks" / "languages.toml").is_file():
+    __path__.append(str(_root))
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Distillation of a text tower from a frozen English one, from sentence pairs alone."""

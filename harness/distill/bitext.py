@@ -1,0 +1,105 @@
+"""Sentence pairs made ready for distillation: the leakage guard, nested subsets, and the student's subwords."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.api import Bitext, HarnessError, HeldOut
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+START, END, UNKNOWN = "<start>", "<end>", "<unk>"
+
+
+def normalise(text: str) -> str:
+    """A sentence as the guard compares it: compatibility form, lower case, letters and digits only.
+
+    >>> normalise("Two dogs ,  running .") == normalise("two dogs, running")
+    True
+    """
+    return re.sub(r"\W+", " ", unicodedata.normalize("NFKC", text).lower()).strip()
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """Bitext that holds nothing of the evaluation images, and how many pairs were dropped for that."""
+
+    bitext: Bitext
+    offered: int
+    dropped: int
+
+
+def guard(bitext: Bitext, held_out: HeldOut, refuse: bool = False) -> Guarded:
+    """Drop the pairs of evaluation images: by image id, and by the English sentence where a pair has no id.
+
+    Raises HarnessError if `refuse` is set and there is any, or if nothing is left.
+    """
+    sentences = {normalise(text) for text in held_out.english} if "" in bitext.image_ids else set()
+    keep = [
+        row
+        for row, (image, english) in enumerate(zip(bitext.image_ids, bitext.english, strict=True))
+        if (image not in held_out.image_ids if image else normalise(english) not in sentences)
+    ]
+    dropped = len(bitext) - len(keep)
+    if dropped and refuse:
+        raise HarnessError(
+            f"{dropped:,} of {len(bitext):,} pairs of {bitext.source} ({bitext.lang}) belong to evaluation images; "
+            "pass --leakage drop to leave them out"
+        )
+    if not keep:
+        raise HarnessError(f"no pair of {bitext.source} ({bitext.lang}) is left once those of evaluation images are dropped")
+    return Guarded(bitext.take(keep), len(bitext), dropped)
+
+
+def subset(bitext: Bitext, pairs: int | None, seed: int) -> Bitext:
+    """The first `pairs` of a shuffle that depends on the seed alone, so that smaller subsets lie inside larger ones.
+
+    Raises HarnessError if there are fewer pairs than asked for.
+    """
+    if pairs is not None and pairs > len(bitext):
+        raise HarnessError(f"--pairs {pairs:,} asked for, but {bitext.source} has {len(bitext):,} usable pairs in {bitext.lang}")
+    order = np.random.default_rng([seed, 1]).permutation(len(bitext))
+    return bitext.take(order[:pairs].tolist())
+
+
+def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:
+    """A byte-pair encoder of at most `vocabulary` subwords, trained on the student's language (Sennrich et al. 2016).
+
+    Texts are lower-cased in compatibility form and framed as `<start> ... <end>`.
+    """
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    # An apostrophe stays inside its word: in Quechua, Guarani and others it is a letter.
+    punctuation = pre_tokenizers.Split(Regex(r"[^\w\s'’ʼ▁]"), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), punctuation])
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, min_frequency=2, special_tokens=[UNKNOWN, START, END], show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{START} $A {END}", special_tokens=[(name, tokenizer.token_to_id(name)) for name in (START, END)]
+    )
+    return tokenizer
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Read a tokenizer that `train_tokenizer` made."""
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(path))
+
+
+def tokenize(tokenizer: Tokenizer, texts: Sequence[str], longest: int) -> list[list[int]]:
+    """Subword ids of each text, at most `longest` of them; a text that is cut keeps its `<end>`."""
+    rows: list[list[int]] = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+    return [row if len(row) <= longest else [*row[: longest - 1], row[-1]] for row in rows]

@@ -1,0 +1,68 @@
+"""A teacher's states for a list of sentences: computed once, kept on disk, read a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from harness.api import HarnessError, TextEncoder, TokenEncoder, digest_strings
+from harness.distill.tower import Encoded
+from harness.store import Store, new_folder
+
+TEXTS_A_CALL = 1024
+
+
+@dataclass(frozen=True)
+class TeacherStates:
+    """States of n sentences, memory-mapped. tokens: (sum of lengths, d) float16, packed. pooled: (n, d) float32."""
+
+    tokens: npt.NDArray[np.float16]
+    starts: npt.NDArray[np.int64]
+    pooled: npt.NDArray[np.float32]
+
+    @property
+    def dim(self) -> int:
+        """Width d of the joint space."""
+        return int(self.pooled.shape[1])
+
+    def batch(self, rows: Sequence[int], device: str) -> Encoded:
+        """The states of some sentences, padded to the longest of them."""
+        lengths = self.starts[np.asarray(rows) + 1] - self.starts[rows]
+        states = np.zeros((len(rows), int(lengths.max()), self.dim), dtype=np.float32)
+        for place, row in enumerate(rows):
+            states[place, : lengths[place]] = self.tokens[self.starts[row] : self.starts[row + 1]]
+        mask = np.arange(states.shape[1]) < lengths[:, None]
+        return Encoded(*(torch.from_numpy(array).to(device) for array in (states, mask, self.pooled[rows])))
+
+
+def teacher_states(teacher: TextEncoder, texts: Sequence[str], store: Store, advance: Callable[[int], None]) -> TeacherStates:
+    """States of English sentences under the teacher, from the store where they lie. `advance(k)`: k more sentences done.
+
+    Raises HarnessError if the teacher gives no token states, or states that are not finite.
+    """
+    folder = store.teacher(digest_strings(["teacher", teacher.fingerprint(), *texts]))
+    if not folder.is_dir():
+        if not isinstance(teacher, TokenEncoder):
+            raise HarnessError("this text tower gives no token states (encode_tokens), so it cannot be a teacher")
+        with new_folder(folder) as temporary:
+            compute_states(teacher, texts, temporary, advance)
+    starts = np.concatenate([[0], np.cumsum(np.load(folder / "lengths.npy"))])
+    return TeacherStates(np.load(folder / "tokens.npy", mmap_mode="r"), starts, np.load(folder / "pooled.npy"))
+
+
+def compute_states(teacher: TokenEncoder, texts: Sequence[str], folder: Path, advance: Callable[[int], None]) -> None:
+    """Encode all texts and write `tokens.npy`, `lengths.npy` and `pooled.npy`."""
+    parts = []
+    for start in range(0, len(texts), TEXTS_A_CALL):
+        part = teacher.encode_tokens(texts[start : start + TEXTS_A_CALL], "en")
+        if not (np.isfinite(part.tokens).all() and np.isfinite(part.pooled).all()):
+            raise HarnessError("the teacher gave NaN or infinity for an English sentence; nothing can be distilled from it")
+        parts.append((part.tokens.astype(np.float16), part.lengths, part.pooled))
+        advance(len(part.lengths))
+    for name, arrays in zip(("tokens", "lengths", "pooled"), zip(*parts, strict=True), strict=True):
+        np.save(folder / f"{name}.npy", np.concatenate(arrays))

@@ -1,0 +1,158 @@
+"""The transformer text tower: what a student is, and the form into which a teacher's layers are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+Tokens = Sequence[Sequence[int]]
+
+
+class TowerConfig(BaseModel):
+    """Shape of a text tower. CLIP's text tower is `norm="pre", causal=True`; BERT's is `norm="post", causal=False`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    vocab_size: int = Field(gt=0, description="entries of the token embedding")
+    width: int = Field(gt=0, description="width of the residual stream")
+    layers: int = Field(ge=0, description="transformer blocks")
+    heads: int = Field(gt=0, description="attention heads; divides the width")
+    mlp_width: int = Field(gt=0, description="hidden width of the feed-forward part")
+    joint_dim: int = Field(gt=0, description="width d of the joint image-text space")
+    max_length: int = Field(gt=1, description="positions; longer texts are cut")
+    norm: Literal["pre", "post"] = Field("pre", description="layer norm before each part (CLIP) or after it (BERT)")
+    causal: bool = Field(False, description="whether a token sees only those before it")
+    activation: Literal["gelu", "quick_gelu", "gelu_tanh"] = "gelu"
+    norm_eps: float = 1e-5
+
+
+@dataclass(frozen=True)
+class DonatedLayers:
+    """A teacher's text layers, in the form of `TextTower`: its state dict, and the ids of its first and last special token.
+
+    Every text of the teacher is `start ... end`; a student whose texts are framed alike starts from these two rows of
+    the token embedding. Either is None where the teacher frames its texts without it.
+    """
+
+    config: TowerConfig
+    weights: dict[str, Tensor]
+    start: int | None
+    end: int | None
+
+
+@runtime_checkable
+class LayerDonor(Protocol):
+    """A text encoder whose layers a student can start from."""
+
+    def donate_layers(self) -> DonatedLayers:
+        """Copy the text tower's layers. Raises HarnessError if its architecture has no counterpart in `TowerConfig`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A batch through a tower. states: (B, L, d), zero where mask is False. mask: (B, L). pooled: (B, d), not normalised."""
+
+    states: Tensor
+    mask: Tensor
+    pooled: Tensor
+
+
+class Block(nn.Module):
+    """One transformer block: self-attention and a feed-forward part, each with a residual."""
+
+    def __init__(self, config: TowerConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.config = config
+        self.attention_norm = nn.LayerNorm(width, eps=config.norm_eps)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.attention_out = nn.Linear(width, width)
+        self.mlp_norm = nn.LayerNorm(width, eps=config.norm_eps)
+        self.mlp_in = nn.Linear(width, config.mlp_width)
+        self.mlp_out = nn.Linear(config.mlp_width, width)
+
+    def forward(self, x: Tensor, visible: Tensor | None) -> Tensor:
+        """Map x (B, L, width) to the same shape. visible: (B, 1, 1, L), the keys that may be seen; None for all or causal."""
+        if self.config.norm == "pre":
+            x = x + self.attend(self.attention_norm(x), visible)
+            return x + self.feed_forward(self.mlp_norm(x))
+        x = self.attention_norm(x + self.attend(x, visible))
+        out: Tensor = self.mlp_norm(x + self.feed_forward(x))
+        return out
+
+    def attend(self, x: Tensor, visible: Tensor | None) -> Tensor:
+        """Multi-head self-attention."""
+        batch, length, width = x.shape
+        q, k, v = self.qkv(x).view(batch, length, 3, self.config.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=self.config.causal)
+        out: Tensor = self.attention_out(mixed.transpose(1, 2).reshape(batch, length, width))
+        return out
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """The two-layer perceptron of each position."""
+        hidden = self.mlp_in(x)
+        if self.config.activation == "quick_gelu":
+            hidden = hidden * torch.sigmoid(1.702 * hidden)
+        else:
+            hidden = functional.gelu(hidden, approximate="tanh" if self.config.activation == "gelu_tanh" else "none")
+        out: Tensor = self.mlp_out(hidden)
+        return out
+
+
+class TextTower(nn.Module):
+    """Token ids to token states in the joint space, mean-pooled over real tokens to the sentence embedding.
+
+    >>> config = TowerConfig(vocab_size=9, width=8, layers=1, heads=2, mlp_width=16, joint_dim=4, max_length=6)
+    >>> encoded = TextTower(config).encode([[1, 2, 3], [4, 5]])
+    >>> encoded.states.shape, encoded.mask.sum(1).tolist(), encoded.pooled.shape
+    (torch.Size([2, 3, 4]), [3, 2], torch.Size([2, 4]))
+    """
+
+    def __init__(self, config: TowerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.width)
+        self.position_embedding = nn.Parameter(torch.zeros(config.max_length, config.width))
+        self.embedding_norm = nn.LayerNorm(config.width, eps=config.norm_eps) if config.norm == "post" else nn.Identity()
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.final_norm = nn.LayerNorm(config.width, eps=config.norm_eps) if config.norm == "pre" else nn.Identity()
+        self.projection = nn.Linear(config.width, config.joint_dim, bias=False)
+
+    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """Token states (B, L, d) of right-padded ids (B, L); rows past a text's length hold no meaning."""
+        positions = torch.arange(ids.shape[1], device=ids.device)
+        # Under a causal mask a real token never sees the padding to its right, so only the other kind needs a key mask.
+        visible = None if self.config.causal else (positions < lengths[:, None])[:, None, None, :]
+        x = self.embedding_norm(self.token_embedding(ids) + self.position_embedding[: ids.shape[1]])
+        for block in self.blocks:
+            x = block(x, visible)
+        out: Tensor = self.projection(self.final_norm(x))
+        return out
+
+    def encode(self, texts: Tokens, chunks: int = 1) -> Encoded:
+        """Encode token id lists (each of length >= 1), in the given order.
+
+        The batch is cut by length into `chunks` parts, each padded only to its own longest text: mixed lengths would
+        otherwise spend most of the arithmetic on padding.
+        """
+        device = self.position_embedding.device
+        lengths = torch.tensor([len(text) for text in texts])
+        order = torch.argsort(lengths, stable=True)
+        longest = int(lengths.max())
+        parts = []
+        for rows in order.tensor_split(min(chunks, len(texts))):
+            ids = nn.utils.rnn.pad_sequence([torch.as_tensor(texts[row]) for row in rows.tolist()], batch_first=True)
+            states = self(ids.to(device), lengths[rows].to(device))
+            parts.append(functional.pad(states, (0, 0, 0, longest - ids.shape[1])))
+        states = torch.cat(parts)[torch.argsort(order).to(device)]
+        lengths = lengths.to(device)
+        mask = torch.arange(longest, device=device) < lengths[:, None]
+        states = states * mask[:, :, None]
+        return Encoded(states, mask, states.sum(1) / lengths[:, None])

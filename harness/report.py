@@ -1,0 +1,121 @@
+"""The table that a run prints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from harness.compare import DIRECTIONS, Measured, Summary, summarise
+from harness.console import Console
+from harness.record import BitextCard, Record, TowerCard
+from harness.statistics import Difference, Interval
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+TITLES = {"t2i": "text → image", "i2t": "image → text"}
+
+
+def print_report(towers: Sequence[Measured], console: Console, where: str, resamples: int) -> None:
+    """Print what was measured, on what, and how far it can be trusted."""
+    summaries = [summarise(towers, direction, resamples) for direction in DIRECTIONS]
+    for line in headline(towers):
+        console.print(line)
+    console.print(table(summaries))
+    for summary in summaries:
+        for line in findings(summary):
+            console.print(line)
+    console.print(f"Intervals: 95 %, {resamples:,} bootstrap resamples of images. Ties count against the encoder.")
+    console.print(f"Records: {where}")
+
+
+def headline(towers: Sequence[Measured]) -> list[str]:
+    """What data and what models this is."""
+    first = towers[0].record
+    origin = "the embedded sample: drawn scenes, NOT Flickr30k" if first.sample else "the folder given"
+    lines = [
+        f"{first.task} · {first.lang} · {first.split} split of {origin}",
+        f"{first.images:,} images, {first.captions:,} captions: {first.source} ({first.kind})",
+        f"image encoder and teacher: {first.encoder}",
+    ]
+    cards = [tower.record.tower for tower in towers if tower.record.tower]
+    if cards:
+        lines += [bitext_line(cards[0].bitext), student_line(cards[0])]
+    return lines + [f"note: {note}" for note in notes(towers)]
+
+
+def student_line(card: TowerCard) -> str:
+    """How the students were trained, all alike but for the objective."""
+    start = "the teacher's layers" if card.config.init == "teacher" else "random weights"
+    pairs = min(card.config.batch, card.bitext.used)
+    return f"students: {card.steps:,} steps of {pairs:,} pairs from {start}, seed {card.config.seed}"
+
+
+def bitext_line(bitext: BitextCard) -> str:
+    """The pairs distilled from."""
+    return (
+        f"bitext: {bitext.used:,} pairs of {bitext.offered:,}, {bitext.source} ({bitext.kind}); "
+        f"the leakage guard dropped {bitext.dropped:,} of evaluation images"
+    )
+
+
+def notes(towers: Sequence[Measured]) -> list[str]:
+    """Every note of the records, once."""
+    return list(dict.fromkeys(note for tower in towers for note in record_notes(tower.record)))
+
+
+def record_notes(record: Record) -> tuple[str, ...]:
+    """Notes on the captions, and on the bitext if there was one."""
+    return record.notes + (record.tower.bitext.notes if record.tower else ())
+
+
+def table(summaries: Sequence[Summary]) -> Table:
+    """One table, a section a direction."""
+    from rich import box
+    from rich.table import Table
+
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    drawn.add_column("R@k in percent")
+    for heading in ("R@1", "R@5", "R@10"):
+        drawn.add_column(heading, justify="right", no_wrap=True)
+    drawn.add_column("median", justify="right", no_wrap=True)
+    drawn.add_column("captions", justify="right", no_wrap=True)
+    for summary in summaries:
+        drawn.add_row(f"[bold]{TITLES[summary.direction]}[/bold]")
+        drawn.add_row("chance", *(f"{value:.1f}" for value in summary.chance))
+        for row in summary.rows:
+            drawn.add_row(row.label, *(cell(interval) for interval in row.intervals), f"{row.median_rank:g}", f"{row.captions:,}")
+        drawn.add_section()
+    return drawn
+
+
+def cell(interval: Interval) -> str:
+    """A score with its interval."""
+    return f"{interval.estimate:.1f} [dim]\\[{interval.low:.1f}, {interval.high:.1f}][/dim]"
+
+
+def findings(summary: Summary) -> list[str]:
+    """One line a comparison."""
+    title = TITLES[summary.direction]
+    lines = []
+    for contrast in summary.contrasts:
+        lines.append(f"{title}: {contrast.label} = {verdict(contrast.difference)}")
+    shares = ", ".join(f"{gap.label} {percent(gap.share)}" for gap in summary.gaps)
+    return lines + ([f"{title}: gap to English recovered: {shares}"] if shares else [])
+
+
+def verdict(difference: Difference) -> str:
+    """A difference in points of R@1, and what may be read from it."""
+    found = "told apart" if difference.p_value < 0.05 else "no difference found"
+    return (
+        f"{difference.estimate:+.1f} points of R@1 \\[{difference.low:+.1f}, {difference.high:+.1f}], "
+        f"p = {difference.p_value:.3g}: {found}; {difference.minimal_detectable:.1f} points would have been seen with 80 % power"
+    )
+
+
+def percent(share: Interval) -> str:
+    """A share with its interval, in percent; a dash where it is not defined."""
+    if math.isnan(share.estimate):
+        return "—"
+    return f"{100 * share.estimate:.0f} % \\[{100 * share.low:.0f}, {100 * share.high:.0f}]"

@@ -1,0 +1,1 @@
+"""Records that the project itself measured, and what is shown of records side by side."""

@@ -1,0 +1,118 @@
+"""A brush that remembers the box of whatever it draws. Integers throughout, so that every machine draws the same picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from math import isqrt
+
+from PIL import Image, ImageDraw
+
+WIDTH, HEIGHT = 240, 180
+SCALE = 2  # drawn large and reduced: smooth edges without a renderer that differs between machines
+
+Colour = tuple[int, int, int]
+Point = tuple[int, int]
+Box = tuple[int, int, int, int]
+
+
+def darker(colour: Colour) -> Colour:
+    """The colour of an outline."""
+    return colour[0] * 11 // 20, colour[1] * 11 // 20, colour[2] * 11 // 20
+
+
+@dataclass
+class Brush:
+    """Draws on a canvas of twice the picture's size. `entity` names what is being drawn; entities nest."""
+
+    image: Image.Image = field(default_factory=lambda: Image.new("RGB", (WIDTH * SCALE, HEIGHT * SCALE)))
+    extents: dict[str, list[int]] = field(default_factory=dict)
+    _open: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._draw = ImageDraw.Draw(self.image)
+
+    @contextmanager
+    def entity(self, *names: str) -> Iterator[None]:
+        """Whatever is drawn inside belongs to the named entities, and to those they are part of."""
+        before = len(self._open)
+        self._open += names
+        yield
+        del self._open[before:]
+
+    def picture(self) -> Image.Image:
+        """The finished picture."""
+        return self.image.reduce(SCALE)
+
+    def boxes(self) -> dict[str, Box]:
+        """The box of each entity in the finished picture: (left, top, right, bottom), 0-based, last pixels included."""
+        return {name: _clip(extent) for name, extent in self.extents.items()}
+
+    def _touch(self, left: int, top: int, right: int, bottom: int) -> None:
+        for name in self._open:
+            old = self.extents.setdefault(name, [left, top, right, bottom])
+            old[:] = min(old[0], left), min(old[1], top), max(old[2], right), max(old[3], bottom)
+
+    def polygon(self, points: Sequence[Point], fill: Colour, edge: bool = True) -> None:
+        """A filled polygon, outlined unless told otherwise."""
+        self._touch(min(x for x, _ in points), min(y for _, y in points), max(x for x, _ in points), max(y for _, y in points))
+        self._draw.polygon(list(points), fill=fill, outline=darker(fill) if edge else fill)
+
+    def rectangle(self, left: int, top: int, right: int, bottom: int, fill: Colour, edge: bool = True) -> None:
+        """A filled rectangle."""
+        self._touch(left, top, right, bottom)
+        self._draw.rectangle((left, top, right, bottom), fill=fill, outline=darker(fill) if edge else fill)
+
+    def oval(self, left: int, top: int, right: int, bottom: int, fill: Colour, edge: bool = True) -> None:
+        """A filled ellipse inside the given box."""
+        self._touch(left, top, right, bottom)
+        self._draw.ellipse((left, top, right, bottom), fill=fill, outline=darker(fill) if edge else fill)
+
+    def disc(self, centre: Point, radius: int, fill: Colour, edge: bool = True) -> None:
+        """A filled circle."""
+        self.oval(centre[0] - radius, centre[1] - radius, centre[0] + radius, centre[1] + radius, fill, edge)
+
+    def ring(self, centre: Point, radius: int, width: int, fill: Colour) -> None:
+        """A circle that is only a rim."""
+        box = (centre[0] - radius, centre[1] - radius, centre[0] + radius, centre[1] + radius)
+        self._touch(*box)
+        self._draw.ellipse(box, outline=fill, width=width)
+
+    def pie(self, centre: Point, radius: int, start: int, end: int, fill: Colour) -> None:
+        """A slice of a disc, in degrees clockwise from three o'clock; a half disc where they differ by 180."""
+        box = (centre[0] - radius, centre[1] - radius, centre[0] + radius, centre[1] + radius)
+        top = centre[1] if (start, end) == (0, 180) else box[1]
+        bottom = centre[1] if (start, end) == (180, 360) else box[3]
+        self._touch(box[0], top, box[2], bottom)
+        self._draw.pieslice(box, start, end, fill=fill, outline=darker(fill))
+
+    def line(self, points: Sequence[Point], width: int, fill: Colour) -> None:
+        """Straight strokes with round ends and joints, no outline."""
+        for start, end in pairwise(points):
+            self._stroke(start, end, width, fill)
+        for x, y in points:
+            self.oval(x - width // 2, y - width // 2, x + width // 2, y + width // 2, fill, edge=False)
+
+    def limb(self, points: Sequence[Point], width: int, fill: Colour) -> None:
+        """As `line`, with an outline."""
+        self.line(points, width + 2, darker(fill))
+        self.line(points, width, fill)
+
+    def _stroke(self, start: Point, end: Point, width: int, fill: Colour) -> None:
+        dx, dy = end[0] - start[0], end[1] - start[1]
+        length = max(1, isqrt(dx * dx + dy * dy))
+        nx, ny = -dy * width // (2 * length), dx * width // (2 * length)
+        corners = [
+            (start[0] + nx, start[1] + ny),
+            (end[0] + nx, end[1] + ny),
+            (end[0] - nx, end[1] - ny),
+            (start[0] - nx, start[1] - ny),
+        ]
+        self.polygon(corners, fill, edge=False)
+
+
+def _clip(extent: Sequence[int]) -> Box:
+    left, top, right, bottom = (value // SCALE for value in extent)
+    return max(0, left), max(0, top), min(WIDTH - 1, right), min(HEIGHT - 1, bottom)

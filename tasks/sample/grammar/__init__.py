@@ -1,0 +1,36 @@
+"""One realiser a language: a plan in, a sentence out. Small tables that say outright what they inflect, no cleverness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from harness.tasks.sample.grammar import (
+    basque,
+    czech,
+    english,
+    french,
+    german,
+    indonesian,
+    quechua,
+    spanish,
+    swahili,
+    welsh,
+    yoruba,
+)
+from harness.tasks.sample.grammar.pieces import Sentence
+from harness.tasks.sample.plans import Plan
+
+REALISERS: dict[str, Callable[[Plan], Sentence]] = {
+    "en": english.realise,
+    "de": german.realise,
+    "fr": french.realise,
+    "cs": czech.realise,
+    "es": spanish.realise,
+    "id": indonesian.realise,
+    "sw": swahili.realise,
+    "cy": welsh.realise,
+    "eu": basque.realise,
+    "yo": yoruba.realise,
+    "qu": quechua.realise,
+}
+TRANSLATIONS = tuple(lang for lang in REALISERS if lang != "en")

@@ -1,0 +1,107 @@
+"""French: two genders; the colour after its noun and agreeing with it; `à côté d'` before a vowel."""
+
+from __future__ import annotations
+
+from harness.tasks.sample.grammar.pieces import Phrase, Piece, Sentence, finish
+from harness.tasks.sample.plans import Clause, Mention, Plan
+
+NOUNS = {
+    "man": ("m", "homme"),
+    "woman": ("f", "femme"),
+    "boy": ("m", "garçon"),
+    "girl": ("f", "fille"),
+    "person": ("f", "personne"),
+    "animal": ("m", "animal"),
+    "dog": ("m", "chien"),
+    "cat": ("m", "chat"),
+    "horse": ("m", "cheval"),
+    "cow": ("f", "vache"),
+    "shirt": ("f", "chemise"),
+    "dress": ("f", "robe"),
+    "jacket": ("f", "veste"),
+    "hat": ("m", "chapeau"),
+    "bicycle": ("m", "vélo"),
+    "car": ("f", "voiture"),
+    "bus": ("m", "bus"),
+    "boat": ("m", "bateau"),
+    "ball": ("m", "ballon"),
+    "umbrella": ("m", "parapluie"),
+    "book": ("m", "livre"),
+    "bench": ("m", "banc"),
+    "chair": ("f", "chaise"),
+}
+COLOURS = {
+    "red": {"m": "rouge", "f": "rouge"},
+    "blue": {"m": "bleu", "f": "bleue"},
+    "green": {"m": "vert", "f": "verte"},
+    "yellow": {"m": "jaune", "f": "jaune"},
+    "white": {"m": "blanc", "f": "blanche"},
+    "black": {"m": "noir", "f": "noire"},
+    "brown": {"m": "marron", "f": "marron"},
+}
+VERBS = {
+    "run": "court",
+    "walk": "marche",
+    "stand": "est debout",
+    "jump": "saute",
+    "dance": "danse",
+    "sleep": "dort",
+    "cycle": "roule sur",
+    "ride": "monte",
+    "ball": "tient",
+    "umbrella": "tient",
+    "read": "lit",
+    "walk dog": "marche avec",
+}
+SEATED = {"m": "est assis sur", "f": "est assise sur"}
+PLAYS = {"guitar": ("joue de", "la guitare"), "drum": ("joue du", "tambour"), "trumpet": ("joue de", "la trompette")}
+PLACES = {
+    "beach": ("sur", "la plage"),
+    "street": ("dans", "la rue"),
+    "park": ("dans", "le parc"),
+    "forest": ("dans", "la forêt"),
+    "snow": ("dans", "la neige"),
+    "kitchen": ("dans", "la cuisine"),
+    "stage": ("sur", "la scène"),
+    "field": ("dans", "le champ"),
+    "river": ("au bord de", "la rivière"),
+    "mountains": ("dans", "les montagnes"),
+    "room": ("dans", "la pièce"),
+    "desert": ("dans", "le désert"),
+}
+
+
+def realise(plan: Plan) -> Sentence:
+    """A caption such as `Un homme portant une chemise rouge joue de la guitare sur la plage .`"""
+    pieces: list[Piece] = []
+    for number, clause in enumerate(plan.clauses):
+        pieces += ["et" if number else "", *_clause(clause)]
+    if plan.place:
+        preposition, words = PLACES[plan.place.kind]
+        pieces += [preposition, Phrase(words, plan.place)]
+    return finish(pieces)
+
+
+def _clause(clause: Clause) -> list[Piece]:
+    pieces: list[Piece] = [noun_phrase(clause.subject)]
+    worn = [noun_phrase(mention) for mention in (clause.garment, clause.hat) if mention]
+    for number, phrase in enumerate(worn):
+        pieces += ["et" if number else "portant", phrase]
+    if clause.object and clause.action in PLAYS:
+        verb, words = PLAYS[clause.action]
+        pieces += [verb, Phrase(words, clause.object)]
+    elif clause.object and clause.action in ("sit", "sit indoors"):
+        pieces += [SEATED[NOUNS[clause.subject.kind][0]], noun_phrase(clause.object)]
+    else:
+        pieces += [VERBS[clause.action], noun_phrase(clause.object) if clause.object else ""]
+    if clause.beside:
+        pieces += ["à côté", "d'", noun_phrase(clause.beside)]
+    return pieces
+
+
+def noun_phrase(mention: Mention) -> Phrase:
+    """`une robe blanche`."""
+    gender, noun = NOUNS[mention.kind]
+    article = {"m": "un", "f": "une"}[gender]
+    colour = f" {COLOURS[mention.colour][gender]}" if mention.colour else ""
+    return Phrase(f"{article} {noun}{colour}", mention)

@@ -1,0 +1,105 @@
+"""Indonesian: no inflection; a classifier before people (`seorang`), animals (`seekor`) and things (`sebuah`)."""
+
+from __future__ import annotations
+
+from harness.tasks.sample.grammar.pieces import Phrase, Piece, Sentence, finish
+from harness.tasks.sample.plans import Clause, Mention, Plan
+
+NOUNS = {
+    "man": "seorang pria",
+    "woman": "seorang wanita",
+    "boy": "seorang anak laki-laki",
+    "girl": "seorang anak perempuan",
+    "person": "seseorang",
+    "animal": "seekor hewan",
+    "dog": "seekor anjing",
+    "cat": "seekor kucing",
+    "horse": "seekor kuda",
+    "cow": "seekor sapi",
+    "shirt": "kemeja",
+    "dress": "gaun",
+    "jacket": "jaket",
+    "hat": "topi",
+    "bicycle": "sebuah sepeda",
+    "car": "sebuah mobil",
+    "bus": "sebuah bus",
+    "boat": "sebuah perahu",
+    "ball": "sebuah bola",
+    "umbrella": "sebuah payung",
+    "book": "sebuah buku",
+    "bench": "sebuah bangku",
+    "chair": "sebuah kursi",
+    "guitar": "gitar",
+    "drum": "drum",
+    "trumpet": "terompet",
+}
+COLOURS = {
+    "red": "merah",
+    "blue": "biru",
+    "green": "hijau",
+    "yellow": "kuning",
+    "white": "putih",
+    "black": "hitam",
+    "brown": "cokelat",
+}
+VERBS = {
+    "run": "sedang berlari",
+    "walk": "sedang berjalan",
+    "stand": "sedang berdiri",
+    "jump": "sedang melompat",
+    "dance": "sedang menari",
+    "sleep": "sedang tidur",
+    "sit": "sedang duduk di",
+    "sit indoors": "sedang duduk di",
+    "cycle": "sedang mengendarai",
+    "ride": "sedang menunggang",
+    "guitar": "sedang memainkan",
+    "drum": "sedang memainkan",
+    "trumpet": "sedang memainkan",
+    "ball": "sedang memegang",
+    "umbrella": "sedang memegang",
+    "read": "sedang membaca",
+    "walk dog": "sedang berjalan bersama",
+}
+PLACES = {
+    "beach": ("di", "pantai"),
+    "street": ("di", "jalan"),
+    "park": ("di", "taman"),
+    "forest": ("di", "hutan"),
+    "snow": ("di", "salju"),
+    "kitchen": ("di", "dapur"),
+    "stage": ("di atas", "panggung"),
+    "field": ("di", "ladang"),
+    "river": ("di tepi", "sungai"),
+    "mountains": ("di", "pegunungan"),
+    "room": ("di dalam", "ruangan"),
+    "desert": ("di", "gurun"),
+}
+
+
+def realise(plan: Plan) -> Sentence:
+    """A caption such as `Seorang pria yang memakai kemeja merah sedang memainkan gitar di pantai .`"""
+    pieces: list[Piece] = []
+    for number, clause in enumerate(plan.clauses):
+        pieces += ["dan" if number else "", *_clause(clause)]
+    if plan.place:
+        preposition, words = PLACES[plan.place.kind]
+        pieces += [preposition, Phrase(words, plan.place)]
+    return finish(pieces)
+
+
+def _clause(clause: Clause) -> list[Piece]:
+    pieces: list[Piece] = [noun_phrase(clause.subject)]
+    worn = [noun_phrase(mention) for mention in (clause.garment, clause.hat) if mention]
+    for number, phrase in enumerate(worn):
+        pieces += ["dan" if number else "yang memakai", phrase]
+    pieces += [VERBS[clause.action], noun_phrase(clause.object) if clause.object else ""]
+    if clause.beside:
+        pieces += ["di samping", noun_phrase(clause.beside)]
+    return pieces
+
+
+def noun_phrase(mention: Mention) -> Phrase:
+    """`sebuah mobil merah`."""
+    colour = f" {COLOURS[mention.colour]}" if mention.colour else ""
+    return Phrase(f"{NOUNS[mention.kind]}{colour}", mention)

@@ -1,0 +1,109 @@
+"""Quechua of Cusco and Collao, in the three-vowel spelling: place, who, beside what, with what, verb; all by suffixes."""
+
+from __future__ import annotations
+
+from harness.tasks.sample.grammar.pieces import Phrase, Piece, Sentence, finish
+from harness.tasks.sample.plans import Clause, Mention, Plan
+
+NOUNS = {
+    "man": "qhari",
+    "woman": "warmi",
+    "boy": "qhari irqi",
+    "girl": "warmi irqi",
+    "person": "runa",
+    "animal": "uywa",
+    "dog": "allqu",
+    "cat": "misi",
+    "horse": "kawallu",
+    "cow": "waka",
+    "shirt": "kamisa",
+    "dress": "wistidu",
+    "jacket": "kasaka",
+    "hat": "chuku",
+    "bicycle": "bisikleta",
+    "car": "awtu",
+    "bus": "bus",
+    "boat": "wamp'u",
+    "ball": "piluta",
+    "umbrella": "parawa",
+    "book": "liwru",
+    "bench": "banku",
+    "chair": "tiyana",
+    "guitar": "gitarra",
+    "drum": "wankar",
+    "trumpet": "trumpita",
+}
+COLOURS = {
+    "red": "puka",
+    "blue": "anqas",
+    "green": "q'umir",
+    "yellow": "q'illu",
+    "white": "yuraq",
+    "black": "yana",
+    "brown": "ch'umpi",
+}
+# The suffix of the object and the verb.
+VERBS = {
+    "run": ("", "phawachkan"),
+    "walk": ("", "purichkan"),
+    "stand": ("", "sayachkan"),
+    "jump": ("", "p'itachkan"),
+    "dance": ("", "tusuchkan"),
+    "sleep": ("", "puñuchkan"),
+    "sit": ("pi", "tiyachkan"),
+    "sit indoors": ("pi", "tiyachkan"),
+    "cycle": ("pi", "purichkan"),
+    "ride": ("pi", "purichkan"),
+    "guitar": ("ta", "tukachkan"),
+    "drum": ("ta", "waqtachkan"),
+    "trumpet": ("ta", "phukuchkan"),
+    "ball": ("ta", "hap'ichkan"),
+    "umbrella": ("ta", "hap'ichkan"),
+    "read": ("ta", "ñawinchachkan"),
+    "walk dog": ("wan", "purichkan"),
+}
+PLACES = {
+    "beach": "mama qucha patapi",
+    "street": "k'ikllupi",
+    "park": "parkipi",
+    "forest": "sach'a-sach'api",
+    "snow": "rit'ipi",
+    "kitchen": "wayk'una wasipi",
+    "stage": "tawladupi",
+    "field": "chakrapi",
+    "river": "mayu patapi",
+    "mountains": "urqukunapi",
+    "room": "wasi ukhupi",
+    "desert": "aqu pampapi",
+}
+
+
+def realise(plan: Plan) -> Sentence:
+    """A caption such as `Mama qucha patapi puka kamisayuq qhari gitarrata tukachkan .`"""
+    pieces: list[Piece] = [Phrase(PLACES[plan.place.kind], plan.place)] if plan.place else []
+    for number, clause in enumerate(plan.clauses):
+        # Clauses are joined by `-taq` on the second subject.
+        pieces += [",", *_clause(clause, "taq")] if number else _clause(clause, "")
+    return finish(pieces)
+
+
+def _clause(clause: Clause, joined: str) -> list[Piece]:
+    # Who wears something is its owner: `-yuq`.
+    pieces: list[Piece] = [noun_phrase(mention, "yuq") for mention in (clause.garment, clause.hat) if mention]
+    pieces.append(noun_phrase(clause.subject, joined))
+    if clause.beside:
+        pieces += [noun_phrase(clause.beside, _genitive(clause.beside)), "qayllanpi"]
+    suffix, verb = VERBS[clause.action]
+    if clause.object:
+        pieces.append(noun_phrase(clause.object, suffix))
+    return [*pieces, verb]
+
+
+def _genitive(mention: Mention) -> str:
+    return "p" if NOUNS[mention.kind].endswith(("a", "i", "u")) else "pa"
+
+
+def noun_phrase(mention: Mention, suffix: str) -> Phrase:
+    """`puka awtup`: the colour first, the suffix last."""
+    colour = f"{COLOURS[mention.colour]} " if mention.colour else ""
+    return Phrase(f"{colour}{NOUNS[mention.kind]}{suffix}", mention)

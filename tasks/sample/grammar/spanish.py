@@ -1,0 +1,106 @@
+"""Spanish: two genders; the colour after its noun and agreeing with it."""
+
+from __future__ import annotations
+
+from harness.tasks.sample.grammar.pieces import Phrase, Piece, Sentence, finish
+from harness.tasks.sample.plans import Clause, Mention, Plan
+
+NOUNS = {
+    "man": ("m", "hombre"),
+    "woman": ("f", "mujer"),
+    "boy": ("m", "niño"),
+    "girl": ("f", "niña"),
+    "person": ("f", "persona"),
+    "animal": ("m", "animal"),
+    "dog": ("m", "perro"),
+    "cat": ("m", "gato"),
+    "horse": ("m", "caballo"),
+    "cow": ("f", "vaca"),
+    "shirt": ("f", "camisa"),
+    "dress": ("m", "vestido"),
+    "jacket": ("f", "chaqueta"),
+    "hat": ("m", "sombrero"),
+    "bicycle": ("f", "bicicleta"),
+    "car": ("m", "coche"),
+    "bus": ("m", "autobús"),
+    "boat": ("m", "barco"),
+    "ball": ("f", "pelota"),
+    "umbrella": ("m", "paraguas"),
+    "book": ("m", "libro"),
+    "bench": ("m", "banco"),
+    "chair": ("f", "silla"),
+}
+COLOURS = {
+    "red": {"m": "rojo", "f": "roja"},
+    "blue": {"m": "azul", "f": "azul"},
+    "green": {"m": "verde", "f": "verde"},
+    "yellow": {"m": "amarillo", "f": "amarilla"},
+    "white": {"m": "blanco", "f": "blanca"},
+    "black": {"m": "negro", "f": "negra"},
+    "brown": {"m": "marrón", "f": "marrón"},
+}
+VERBS = {
+    "run": "corre",
+    "walk": "camina",
+    "stand": "está de pie",
+    "jump": "salta",
+    "dance": "baila",
+    "sleep": "duerme",
+    "cycle": "monta en",
+    "ride": "monta en",
+    "ball": "sostiene",
+    "umbrella": "sostiene",
+    "read": "lee",
+    "walk dog": "camina con",
+}
+SEATED = {"m": "está sentado en", "f": "está sentada en"}
+PLAYS = {"guitar": "la guitarra", "drum": "el tambor", "trumpet": "la trompeta"}
+PLACES = {
+    "beach": ("en", "la playa"),
+    "street": ("en", "la calle"),
+    "park": ("en", "el parque"),
+    "forest": ("en", "el bosque"),
+    "snow": ("en", "la nieve"),
+    "kitchen": ("en", "la cocina"),
+    "stage": ("en", "el escenario"),
+    "field": ("en", "el campo"),
+    "river": ("junto al", "río"),
+    "mountains": ("en", "las montañas"),
+    "room": ("en", "la habitación"),
+    "desert": ("en", "el desierto"),
+}
+
+
+def realise(plan: Plan) -> Sentence:
+    """A caption such as `Un hombre con una camisa roja toca la guitarra en la playa .`"""
+    pieces: list[Piece] = []
+    for number, clause in enumerate(plan.clauses):
+        pieces += ["y" if number else "", *_clause(clause)]
+    if plan.place:
+        preposition, words = PLACES[plan.place.kind]
+        pieces += [preposition, Phrase(words, plan.place)]
+    return finish(pieces)
+
+
+def _clause(clause: Clause) -> list[Piece]:
+    pieces: list[Piece] = [noun_phrase(clause.subject)]
+    worn = [noun_phrase(mention) for mention in (clause.garment, clause.hat) if mention]
+    for number, phrase in enumerate(worn):
+        pieces += ["y" if number else "con", phrase]
+    if clause.object and clause.action in PLAYS:
+        pieces += ["toca", Phrase(PLAYS[clause.action], clause.object)]
+    elif clause.object and clause.action in ("sit", "sit indoors"):
+        pieces += [SEATED[NOUNS[clause.subject.kind][0]], noun_phrase(clause.object)]
+    else:
+        pieces += [VERBS[clause.action], noun_phrase(clause.object) if clause.object else ""]
+    if clause.beside:
+        pieces += ["junto a", noun_phrase(clause.beside)]
+    return pieces
+
+
+def noun_phrase(mention: Mention) -> Phrase:
+    """`una camisa blanca`."""
+    gender, noun = NOUNS[mention.kind]
+    article = {"m": "un", "f": "una"}[gender]
+    colour = f" {COLOURS[mention.colour][gender]}" if mention.colour else ""
+    return Phrase(f"{article} {noun}{colour}", mention)

@@ -1,0 +1,107 @@
+"""Swahili: adjectives and the `-a` of relation agree with the noun's class; animals agree as people do (class 1)."""
+
+from __future__ import annotations
+
+from harness.tasks.sample.grammar.pieces import Phrase, Piece, Sentence, finish
+from harness.tasks.sample.plans import Clause, Mention, Plan
+
+# Concord (noun class), noun.
+NOUNS = {
+    "man": (1, "mwanaume"),
+    "woman": (1, "mwanamke"),
+    "boy": (1, "mvulana"),
+    "girl": (1, "msichana"),
+    "person": (1, "mtu"),
+    "animal": (1, "mnyama"),
+    "dog": (1, "mbwa"),
+    "cat": (1, "paka"),
+    "horse": (1, "farasi"),
+    "cow": (1, "ng'ombe"),
+    "shirt": (5, "shati"),
+    "dress": (5, "gauni"),
+    "jacket": (5, "koti"),
+    "hat": (9, "kofia"),
+    "bicycle": (9, "baiskeli"),
+    "car": (5, "gari"),
+    "bus": (5, "basi"),
+    "boat": (9, "mashua"),
+    "ball": (3, "mpira"),
+    "umbrella": (3, "mwavuli"),
+    "book": (7, "kitabu"),
+    "bench": (5, "benchi"),
+    "chair": (7, "kiti"),
+    "guitar": (5, "gitaa"),
+    "drum": (9, "ngoma"),
+    "trumpet": (5, "tarumbeta"),
+}
+COLOURS = {
+    "red": {3: "mwekundu", 5: "jekundu", 9: "nyekundu"},
+    "blue": {3: "wa buluu", 5: "la buluu", 9: "ya buluu"},
+    "green": {3: "wa kijani", 5: "la kijani", 9: "ya kijani"},
+    "yellow": {3: "wa njano", 5: "la njano", 9: "ya njano"},
+    "white": {1: "mweupe", 3: "mweupe", 5: "jeupe", 9: "nyeupe"},
+    "black": {1: "mweusi", 3: "mweusi", 5: "jeusi", 9: "nyeusi"},
+    "brown": {1: "wa kahawia"},
+}
+VERBS = {
+    "run": "anakimbia",
+    "walk": "anatembea",
+    "stand": "amesimama",
+    "jump": "anaruka",
+    "dance": "anacheza dansi",
+    "sleep": "amelala",
+    "sit": "ameketi kwenye",
+    "sit indoors": "ameketi kwenye",
+    "cycle": "anaendesha",
+    "ride": "amepanda",
+    "guitar": "anapiga",
+    "drum": "anapiga",
+    "trumpet": "anapiga",
+    "ball": "ameshika",
+    "umbrella": "ameshika",
+    "read": "anasoma",
+    "walk dog": "anatembea na",
+}
+PLACES = {
+    "beach": ("", "ufukweni"),
+    "street": ("", "barabarani"),
+    "park": ("katika", "bustani"),
+    "forest": ("", "msituni"),
+    "snow": ("kwenye", "theluji"),
+    "kitchen": ("", "jikoni"),
+    "stage": ("", "jukwaani"),
+    "field": ("", "shambani"),
+    "river": ("kando ya", "mto"),
+    "mountains": ("", "milimani"),
+    "room": ("", "chumbani"),
+    "desert": ("", "jangwani"),
+}
+
+
+def realise(plan: Plan) -> Sentence:
+    """A caption such as `Mwanaume aliyevaa shati jekundu anapiga gitaa ufukweni .`"""
+    pieces: list[Piece] = []
+    for number, clause in enumerate(plan.clauses):
+        pieces += ["na" if number else "", *_clause(clause)]
+    if plan.place:
+        preposition, words = PLACES[plan.place.kind]
+        pieces += [preposition, Phrase(words, plan.place)]
+    return finish(pieces)
+
+
+def _clause(clause: Clause) -> list[Piece]:
+    pieces: list[Piece] = [noun_phrase(clause.subject)]
+    worn = [noun_phrase(mention) for mention in (clause.garment, clause.hat) if mention]
+    for number, phrase in enumerate(worn):
+        pieces += ["na" if number else "aliyevaa", phrase]
+    pieces += [VERBS[clause.action], noun_phrase(clause.object) if clause.object else ""]
+    if clause.beside:
+        pieces += ["kando ya", noun_phrase(clause.beside)]
+    return pieces
+
+
+def noun_phrase(mention: Mention) -> Phrase:
+    """`gari jekundu`, `kofia nyekundu`, `mpira mwekundu`."""
+    concord, noun = NOUNS[mention.kind]
+    colour = f" {COLOURS[mention.colour][concord]}" if mention.colour else ""
+    return Phrase(f"{noun}{colour}", mention)

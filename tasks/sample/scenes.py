@@ -1,0 +1,157 @@
+"""What a drawn scene holds: a place, one or two actors, and sometimes a vehicle or an animal beside them.
+
+Only `Random.random()` is asked for numbers: its stream is the one that Python guarantees across versions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import TypeVar
+
+T = TypeVar("T")
+
+PLACES = ("beach", "street", "park", "forest", "snow", "kitchen", "stage", "field", "river", "mountains", "room", "desert")
+INDOORS = frozenset({"kitchen", "stage", "room"})
+COLOURS = ("red", "blue", "green", "yellow", "white", "black")
+FURS = ("black", "white", "brown")
+PEOPLE = ("man", "woman", "boy", "girl")
+ANIMALS = ("dog", "cat", "horse", "cow")
+PETS = ("dog", "cat")
+GARMENTS = {
+    "man": ("shirt", "jacket"),
+    "boy": ("shirt", "jacket"),
+    "woman": ("dress", "dress", "shirt", "jacket"),
+    "girl": ("dress", "dress", "shirt", "jacket"),
+}
+# Action -> the kind of thing it is done with.
+ACTIONS: dict[str, str | None] = {
+    "run": None,
+    "walk": None,
+    "stand": None,
+    "jump": None,
+    "dance": None,
+    "sleep": None,
+    "sit": "bench",
+    "sit indoors": "chair",
+    "cycle": "bicycle",
+    "ride": "horse",
+    "guitar": "guitar",
+    "drum": "drum",
+    "trumpet": "trumpet",
+    "ball": "ball",
+    "umbrella": "umbrella",
+    "read": "book",
+    "walk dog": "dog",
+}
+OUTDOOR_ACTIONS = (
+    *("run", "walk", "stand", "jump", "dance", "sit", "cycle", "ride", "guitar", "drum", "trumpet"),
+    *("ball", "umbrella", "read", "walk dog"),
+)
+INDOOR_ACTIONS = ("stand", "jump", "dance", "sit indoors", "guitar", "drum", "trumpet", "ball", "umbrella", "read", "walk dog")
+ANIMAL_ACTIONS = ("run", "stand", "sleep")
+CARS_ALLOWED = ("street", "park", "snow", "field", "mountains", "desert", "beach")
+BUSES_ALLOWED = ("street", "mountains", "desert")
+BOATS_ALLOWED = ("beach", "river")
+COLOURED_THINGS = frozenset({"bicycle", "ball", "umbrella", "car", "bus", "boat"})
+
+
+@dataclass(frozen=True, order=True)
+class Thing:
+    """One visible thing and its colour, where the colour is worth a word."""
+
+    kind: str
+    colour: str = ""
+
+
+@dataclass(frozen=True, order=True)
+class Actor:
+    """A person or an animal, what they wear, what they do and with what. An animal's colour is its fur."""
+
+    kind: str
+    action: str
+    colour: str = ""
+    garment: Thing | None = None
+    hat: Thing | None = None
+    object: Thing | None = None
+
+    @property
+    def is_person(self) -> bool:
+        """Whether a person and not an animal."""
+        return self.kind in PEOPLE
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything a caption can speak of. How it is laid out and shaded is the drawer's own choice."""
+
+    place: str
+    actors: tuple[Actor, ...]
+    beside: Thing | None
+
+    def key(self) -> str:
+        """What the scene shows, whatever the order of its actors: equal keys would be one scene twice."""
+        return repr((self.place, sorted(repr(actor) for actor in self.actors), self.beside))
+
+
+def choose(rng: Random, options: Sequence[T]) -> T:
+    """One of the options, each as likely."""
+    return options[int(rng.random() * len(options))]
+
+
+def chance(rng: Random, probability: float) -> bool:
+    """True with the given probability."""
+    return rng.random() < probability
+
+
+def sample_scene(rng: Random) -> Scene:
+    """A scene that could be: no bus in the kitchen, no boat in the desert."""
+    place = choose(rng, PLACES)
+    first = _person(rng, place) if chance(rng, 0.88) else _animal(rng, place)
+    actors = [first]
+    if chance(rng, 0.5):
+        second = _person(rng, place) if chance(rng, 0.6) or not first.is_person else _animal(rng, place)
+        # Two of a kind doing the same would leave captions of which nobody knows whom they mean.
+        if (second.kind, second.action) != (first.kind, first.action) and not _crowded(first, second):
+            actors.append(second)
+    beside = _bystander(rng, place, actors) if chance(rng, 0.4) else None
+    return Scene(place, tuple(actors), beside)
+
+
+def _crowded(first: Actor, second: Actor) -> bool:
+    """Whether two actors need more room than a picture has."""
+    wide = {"cycle", "ride"}
+    return first.action in wide and (second.action in wide or second.kind in {"horse", "cow"})
+
+
+def _person(rng: Random, place: str) -> Actor:
+    kind = choose(rng, PEOPLE)
+    action = choose(rng, INDOOR_ACTIONS if place in INDOORS else OUTDOOR_ACTIONS)
+    garment = Thing(choose(rng, GARMENTS[kind]), choose(rng, COLOURS))
+    hat = Thing("hat", choose(rng, COLOURS)) if chance(rng, 0.4) else None
+    tool = ACTIONS[action]
+    held = None if tool is None else Thing(tool, _colour_of(rng, tool))
+    return Actor(kind, action, garment=garment, hat=hat, object=held)
+
+
+def _animal(rng: Random, place: str) -> Actor:
+    kind = choose(rng, PETS if place in INDOORS else ANIMALS)
+    return Actor(kind, choose(rng, ANIMAL_ACTIONS), colour=choose(rng, FURS))
+
+
+def _colour_of(rng: Random, kind: str) -> str:
+    if kind in COLOURED_THINGS:
+        return choose(rng, COLOURS)
+    return choose(rng, FURS) if kind in ANIMALS else ""
+
+
+def _bystander(rng: Random, place: str, actors: Sequence[Actor]) -> Thing | None:
+    allowed = {"car": CARS_ALLOWED, "bus": BUSES_ALLOWED, "boat": BOATS_ALLOWED}
+    kinds = [kind for kind, places in allowed.items() if place in places]
+    taken = {actor.kind for actor in actors} | {actor.object.kind for actor in actors if actor.object}
+    kinds += [kind for kind in (PETS if place in INDOORS else ANIMALS) if kind not in taken]
+    if not kinds:
+        return None
+    kind = choose(rng, kinds)
+    return Thing(kind, _colour_of(rng, kind))

@@ -1,0 +1,207 @@
+"""Writes the sample world to disk, in the layouts of Flickr30k, Flickr30k Entities, Karpathy's splits and Multi30k.
+
+python -m harness.tasks.sample.world FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from random import Random
+
+from PIL import Image
+
+from harness.tasks.sample.brush import HEIGHT, WIDTH, Box
+from harness.tasks.sample.draw import draw_scene
+from harness.tasks.sample.grammar import REALISERS, TRANSLATIONS
+from harness.tasks.sample.grammar.pieces import Sentence, plain, spaced, tagged
+from harness.tasks.sample.plans import Plan, roles, sample_plan
+from harness.tasks.sample.scenes import Scene, choose, sample_scene
+
+VERSION = "1"
+SEED = 30_000
+COUNTS = {"test": 400, "val": 150, "train": 4500}
+JPEG_QUALITY = 88
+# Multi30k's names of the splits.
+MULTI30K = {"train": "train", "val": "val", "test": "test_2016_flickr"}
+# Which of the five captions was translated: mostly one that says much, as in Multi30k.
+TRANSLATED = (0, 0, 1, 1, 2, 2, 3, 4)
+# Ids from a range of their own (Flickr has no such photo in Flickr30k), scattered by a prime so that order tells nothing.
+FIRST_ID, ID_STEP, ID_RANGE = 9_000_000_000, 61_803_399, 99_999_989
+FIRST_CHAIN = 900_001
+
+README = """This is not Flickr30k.
+
+It is a small drawn world, made by the harness so that it can be tried without any data: no photograph, no person,
+no caption in it is from Flickr30k. The files only have the layout of Flickr30k, Flickr30k Entities, Karpathy's splits
+and Multi30k, so that the same code reads them. Numbers measured on it say nothing about Flickr30k.
+
+The captions and their translations are put together by small grammars. The pictures of the training split are not
+drawn: distillation reads its sentences only.
+"""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of the world: its id, split and scene, its five captions as plans, and which of them was translated."""
+
+    id: int
+    split: str
+    scene: Scene
+    plans: tuple[Plan, ...]
+    translated: int
+
+    @property
+    def filename(self) -> str:
+        """The name of its picture."""
+        return f"{self.id}.jpg"
+
+    @cached_property
+    def captions(self) -> tuple[Sentence, ...]:
+        """Its five English captions, from much detail to little."""
+        return tuple(REALISERS["en"](plan) for plan in self.plans)
+
+    def translation(self, lang: str) -> Sentence:
+        """The one caption that other languages have."""
+        return self.captions[self.translated] if lang == "en" else REALISERS[lang](self.plans[self.translated])
+
+    def draw(self) -> tuple[Image.Image, dict[str, Box]]:
+        """Its picture, and the box of each thing by its role."""
+        return draw_scene(self.scene, Random(SEED * ID_RANGE + self.id))
+
+
+def five_plans(rng: Random, scene: Scene) -> tuple[Plan, ...]:
+    """The content of five captions of a scene, no two of them the same sentence."""
+    plans: list[Plan] = []
+    said: set[str] = set()
+    for level in range(5):
+        plan = sample_plan(rng, scene, level)
+        while (text := plain(REALISERS["en"](plan))) in said:
+            plan = sample_plan(rng, scene, level)
+        said.add(text)
+        plans.append(plan)
+    return tuple(plans)
+
+
+def compose() -> list[Item]:
+    """Every image of the world, ordered by id. No scene comes twice; no sentence of the bitext is a caption to be found."""
+    rng = Random(SEED)
+    items: list[Item] = []
+    seen: set[str] = set()
+    guarded: set[str] = set()
+    for split, count in COUNTS.items():
+        wanted = len(items) + count
+        while len(items) < wanted:
+            scene = sample_scene(rng)
+            number = FIRST_ID + (len(items) + 1) * ID_STEP % ID_RANGE
+            item = Item(number, split, scene, five_plans(rng, scene), choose(rng, TRANSLATED))
+            if scene.key() in seen or (split == "train" and plain(item.translation("en")) in guarded):
+                continue
+            seen.add(scene.key())
+            items.append(item)
+            if split != "train":
+                guarded.update(plain(caption) for caption in item.captions)
+    return sorted(items, key=lambda item: item.id)
+
+
+def write(folder: Path) -> None:
+    """Write the world into an empty folder. The same bytes on every machine."""
+    items = compose()
+    drawn = [item for item in items if item.split != "train"]
+    _write(folder / "README.txt", README)
+    _write(folder / "sample.json", json.dumps({"sample": True, "version": VERSION, "seed": SEED}) + "\n")
+    _write(folder / "dataset_flickr30k.json", json.dumps(_karpathy(items)) + "\n")
+    _write(folder / "results_20130124.token", _lines(_token_lines(items)))
+    _write_multi30k(folder / "multi30k" / "data" / "task1", items)
+    first_chain = FIRST_CHAIN
+    for item in drawn:
+        chains = {role: first_chain + number for number, role in enumerate(roles(item.scene))}
+        first_chain += len(chains)
+        _write_picture(folder, item, chains)
+        _write_sentences(folder, item, chains)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode())  # bytes: no platform's line ends
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _karpathy(items: list[Item]) -> dict[str, object]:
+    images = []
+    for imgid, item in enumerate(items):
+        sentids = list(range(imgid * 5, imgid * 5 + 5))
+        sentences = [
+            {"tokens": _tokens(caption), "raw": plain(caption), "imgid": imgid, "sentid": sentid}
+            for sentid, caption in zip(sentids, item.captions, strict=True)
+        ]
+        images.append(
+            {"sentids": sentids, "imgid": imgid, "sentences": sentences, "split": item.split, "filename": item.filename}
+        )
+    return {"images": images, "dataset": "flickr30k"}
+
+
+def _tokens(caption: Sentence) -> list[str]:
+    return [token for token in spaced(caption).lower().split() if token not in {",", "."}]
+
+
+def _token_lines(items: list[Item]) -> Iterator[str]:
+    for item in items:
+        for number, caption in enumerate(item.captions):
+            yield f"{item.filename}#{number}\t{spaced(caption)}"
+
+
+def _write_multi30k(folder: Path, items: list[Item]) -> None:
+    for split, name in MULTI30K.items():
+        chosen = [item for item in items if item.split == split]
+        _write(folder / "image_splits" / f"{name}.txt", _lines(item.filename for item in chosen))
+        for lang in ("en", *TRANSLATIONS):
+            _write(folder / "raw" / f"{name}.{lang}", _lines(plain(item.translation(lang)) for item in chosen))
+
+
+def _write_picture(folder: Path, item: Item, chains: dict[str, int]) -> None:
+    picture, boxes = item.draw()
+    path = folder / "flickr30k-images" / item.filename
+    path.parent.mkdir(exist_ok=True)
+    picture.save(path, quality=JPEG_QUALITY)
+    _write(folder / "Annotations" / f"{item.id}.xml", _annotation(item, chains, boxes))
+
+
+def _annotation(item: Item, chains: dict[str, int], boxes: dict[str, Box]) -> str:
+    size = f"<size><width>{WIDTH}</width><height>{HEIGHT}</height><depth>3</depth></size>"
+    objects = [_object(chain, boxes.get(role)) for role, chain in chains.items()]
+    return _lines(["<annotation>", f"\t<filename>{item.filename}</filename>", f"\t{size}", *objects, "</annotation>"])
+
+
+def _object(chain: int, box: Box | None) -> str:
+    if box is None:
+        return f"\t<object><name>{chain}</name><scene>1</scene><nobndbox>1</nobndbox></object>"
+    corners = zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
+    sides = "".join(f"<{side}>{value + 1}</{side}>" for side, value in corners)  # the format counts from 1
+    return f"\t<object><name>{chain}</name><bndbox>{sides}</bndbox></object>"
+
+
+def _write_sentences(folder: Path, item: Item, chains: dict[str, int]) -> None:
+    _write(folder / "Sentences" / f"{item.id}.txt", _lines(tagged(caption, chains) for caption in item.captions))
+    for lang in TRANSLATIONS:
+        _write(folder / f"Sentences_{lang}" / f"{item.id}.txt", tagged(item.translation(lang), chains) + "\n")
+
+
+def main(arguments: list[str], show: Callable[[str], object] = print) -> None:
+    """Write the world into the folder that the command line names."""
+    if len(arguments) != 1:
+        raise SystemExit("usage: python -m harness.tasks.sample.world FOLDER")
+    folder = Path(arguments[0])
+    write(folder)
+    show(f"{folder}: {', '.join(f'{count} {split}' for split, count in COUNTS.items())}, version {VERSION}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,57 @@
+"""Folders to read: a tiny made-up Flickr30k, and the real one where there is one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+REAL = Path(__file__).parents[2] / "shared" / "flickr8k-real"
+
+PHOTOS = {"11": "train", "12": "train", "21": "val", "31": "test", "32": "test", "33": "test"}
+MULTI30K = {"train": ["11", "12", "31"], "val": ["21"], "test_2016_flickr": ["33", "32"]}
+"""As in a real subset, a test image (31) stands in Multi30k's train, and the order is another one."""
+
+
+def write_lines(path: Path, lines: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
+
+
+def english_line(name: str) -> str:
+    return f"Caption 1 of {name}."
+
+
+@pytest.fixture
+def flickr30k_folder(tmp_path: Path) -> Path:
+    """Six images of 8 x 8 pixels with two English captions each, German in Multi30k, Quechua in MultiScript30k."""
+    folder = tmp_path / "flickr30k"
+    (folder / "flickr30k-images").mkdir(parents=True)
+    for shade, name in enumerate(PHOTOS):
+        Image.new("RGB", (8, 8), (30 * shade, 90, 200)).save(folder / "flickr30k-images" / f"{name}.jpg")
+    images = [
+        {
+            "filename": f"{name}.jpg",
+            "split": split,
+            "sentences": [{"raw": f"Caption {k} of {name}.", "tokens": []} for k in (0, 1)],
+        }
+        for name, split in PHOTOS.items()
+    ]
+    (folder / "dataset_flickr30k.json").write_text(json.dumps({"dataset": "flickr30k", "images": images}))
+    task1 = folder / "multi30k" / "data" / "task1"
+    for split, names in MULTI30K.items():
+        write_lines(task1 / "image_splits" / f"{split}.txt", [f"{name}_5ec2e7.jpg" for name in names])
+        write_lines(task1 / "raw" / f"{split}.en", [english_line(name) for name in names])
+        write_lines(task1 / "raw" / f"{split}.de", [f"Bildtext von {name}." for name in names])
+        write_lines(folder / "multiscript30k" / "multi30k-dataset-en-qu" / f"{split}.qu", [f"{name} qillqa" for name in names])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_folder() -> Path:
+    """Real photographs and translations, or a skip that says so."""
+    if not REAL.is_dir():
+        pytest.skip("shared/flickr8k-real is not beside this checkout")
+    return REAL

@@ -1,0 +1,343 @@
+"""Reading captions: languages.toml, every layout, joining by image id, known gaps, and broken files."""
+
+from __future__ import annotations
+
+import gzip
+import random
+import re
+from pathlib import Path
+
+import pytest
+from conftest import MULTI30K, english_line, write_lines
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.api import HarnessError
+from harness.tasks.captions import Captions, read_captions
+from harness.tasks.karpathy import photo_id, read_photos
+from harness.tasks.languages import LANGUAGES, Gap, Source, catalogue, known_languages, read_catalogue, resolve_language
+from harness.tasks.textfiles import read_lines
+
+TASK1 = Path("multi30k/data/task1")
+
+
+def source(name: str) -> Source:
+    return catalogue().sources[name]
+
+
+def read(folder: Path, name: str, lang: str) -> Captions:
+    captions = read_captions(folder, source(name), lang)
+    assert captions is not None
+    return captions
+
+
+def texts(captions: Captions) -> dict[str, str]:
+    return {row.image: row.text for row in captions.rows}
+
+
+# languages.toml
+
+
+def test_languages_have_their_tiers_and_sources() -> None:
+    languages = known_languages()
+    tiers = {code: language.tier for code, language in languages.items()}
+    assert tiers.items() >= {"en": 5, "de": 5, "fr": 5, "es": 5, "ar": 5, "cs": 4, "eu": 4, "id": 3, "sw": 2, "yo": 2}.items()
+    assert {code for code, tier in tiers.items() if tier == 1} >= {"qu", "gn", "ay", "cy"}
+    assert languages["qu"].sources[0] == "multiscript30k"
+    assert source("multiscript30k").kind == "machine translation"
+    assert languages["de"].sources[0] == "multi30k"
+    assert source("multi30k").kind == "human translation"
+
+
+@pytest.mark.parametrize("text", ["de", "DE", "deu_Latn", "deu-latn", "German", " german ", "ger"])
+def test_a_language_is_found_by_code_alias_and_name(text: str) -> None:
+    assert resolve_language(text, known_languages()).code == "de"
+
+
+def test_an_unknown_language_names_the_nearest() -> None:
+    with pytest.raises(HarnessError, match=r"unknown language 'Quechau': did you mean Quechua \(qu\)\? known are ar, "):
+        resolve_language("Quechau", known_languages())
+    with pytest.raises(HarnessError, match="unknown language 'xxxxxx': known are"):
+        resolve_language("xxxxxx", known_languages())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("tier = 4", "tier = 6", r"languages\.cs\.tier: Input should be less than or equal to 5"),
+        ('script = "Arab"', 'script = "arabic"', r"languages\.ar\.script: String should match"),
+        ('kind = "original"', 'kind = "orginal"', r"sources\.karpathy\.kind: Input should be 'original'"),
+        ('sources = ["karpathy"', 'sources = ["karpaty"', r"languages\.en\.sources: there is no source 'karpaty'"),
+        ('aliases = ["deu"', 'aliases = ["eng"', r"languages\.en: 'eng' already means de|languages\.de: 'eng' already means en"),
+        ("sample = true", "simple = true", r"sources\.sample-captions\.simple: Extra inputs"),
+        ("missing = [904]", "missing = [1904]", r"sources\.multiscript30k\.gaps\.0: .*below `lines`"),
+        ('languages = ["qu"', 'languages = ["quz"', r"sources\.multiscript30k: there is no language 'quz'"),
+        ("[sources.karpathy]", "[sources.karpathy", "Expected ']'"),
+    ],
+)
+def test_a_wrong_languages_file_is_named_with_its_entry(tmp_path: Path, old: str, new: str, complaint: str) -> None:
+    path = tmp_path / "languages.toml"
+    path.write_text(LANGUAGES.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(HarnessError, match=re.escape(str(path)) + ".*" + complaint):
+        read_catalogue(path)
+
+
+# ids
+
+
+@given(st.text("0123456789abc", min_size=1), st.sampled_from(["", ".jpg", "_", "#"]), st.text("0_.#a"))
+def test_a_photo_id_is_what_stands_before_any_mark(name: str, mark: str, rest: str) -> None:
+    assert photo_id(name + mark + rest if mark else name) == name
+
+
+# layouts
+
+
+def test_multi30k_is_joined_by_image_id_over_all_splits(flickr30k_folder: Path) -> None:
+    captions = read(flickr30k_folder, "multi30k", "de")
+    assert texts(captions) == {name: f"Bildtext von {name}." for names in MULTI30K.values() for name in names}
+    assert all(row.english == english_line(row.image) and row.number == 0 for row in captions.rows)
+    assert captions.notes == ()
+
+
+@given(seed=st.integers(0, 2**32))
+def test_joining_does_not_depend_on_the_order_of_lines(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
+    folder = tmp_path_factory.mktemp("order")
+    names = [str(n) for n in range(100, 112)]
+    random.Random(seed).shuffle(names)
+    for split, part in zip(MULTI30K, (names[:5], names[5:8], names[8:]), strict=True):
+        write_lines(folder / TASK1 / "image_splits" / f"{split}.txt", [f"{name}.jpg" for name in part])
+        write_lines(folder / TASK1 / "raw" / f"{split}.en", [f"about {name}" for name in part])
+        write_lines(folder / TASK1 / "raw" / f"{split}.fr", [f"sur {name}" for name in part])
+    captions = read(folder, "multi30k", "fr")
+    assert {(row.image, row.text, row.english) for row in captions.rows} == {(n, f"sur {n}", f"about {n}") for n in names}
+
+
+def test_an_image_with_several_lines_has_them_numbered(flickr30k_folder: Path) -> None:
+    write_lines(flickr30k_folder / TASK1 / "image_splits" / "val.txt", ["21.jpg"] * 3)
+    write_lines(flickr30k_folder / TASK1 / "raw" / "val.en", ["a", "b", "c"])
+    write_lines(flickr30k_folder / TASK1 / "raw" / "val.de", ["A", " ", "C"])
+    captions = read(flickr30k_folder, "multi30k", "de")
+    assert [(row.number, row.text) for row in captions.rows if row.image == "21"] == [(0, "A"), (2, "C")]
+    assert captions.notes == ("1 empty captions (or their English) of val.de left out",)
+
+
+def test_gzip_is_read_like_plain_text(flickr30k_folder: Path) -> None:
+    plain = read(flickr30k_folder, "multi30k", "de")
+    for path in (flickr30k_folder / TASK1 / "raw").iterdir():
+        path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    assert read(flickr30k_folder, "multi30k", "de") == plain
+
+
+def test_a_missing_split_is_noted(flickr30k_folder: Path) -> None:
+    (flickr30k_folder / TASK1 / "raw" / "val.de").unlink()
+    captions = read(flickr30k_folder, "multi30k", "de")
+    assert captions.notes == ("multi30k has no val.de here",)
+    assert "21" not in texts(captions)
+
+
+def test_no_file_at_all_is_no_source(flickr30k_folder: Path) -> None:
+    assert read_captions(flickr30k_folder, source("multi30k"), "cs") is None
+    assert read_captions(flickr30k_folder, source("own-captions"), "sw") is None
+    assert read_captions(flickr30k_folder / "nowhere", source("karpathy"), "en") is None
+
+
+def test_multi30k_serves_any_language_whose_files_are_there(flickr30k_folder: Path) -> None:
+    for split, names in MULTI30K.items():
+        write_lines(flickr30k_folder / TASK1 / "raw" / f"{split}.sw", [f"maelezo ya {name}" for name in names])
+    assert texts(read(flickr30k_folder, "own-multi30k", "sw"))["31"] == "maelezo ya 31"
+
+
+def test_multiscript30k_has_its_own_codes(flickr30k_folder: Path) -> None:
+    for split, names in MULTI30K.items():
+        path = flickr30k_folder / "multiscript30k" / "multi30k-dataset-en-ar_arab" / f"{split}.ar_arab"
+        write_lines(path, [f"صورة {name}" for name in names])
+    assert texts(read(flickr30k_folder, "multiscript30k", "ar"))["31"] == "صورة 31"
+
+
+def test_multiscript30k_needs_multi30k(flickr30k_folder: Path) -> None:
+    (flickr30k_folder / TASK1 / "raw" / "val.en").unlink()
+    with pytest.raises(HarnessError, match=r"raw/val\.en is missing: val\.qu needs it .*github\.com/multi30k/dataset"):
+        read(flickr30k_folder, "multiscript30k", "qu")
+    (flickr30k_folder / TASK1 / "image_splits" / "train.txt").unlink()
+    with pytest.raises(HarnessError, match=r"image_splits/train\.txt is missing: train\.qu needs it to know which image"):
+        read(flickr30k_folder, "multiscript30k", "qu")
+
+
+def test_a_caption_may_hold_unicode_line_separators(flickr30k_folder: Path) -> None:
+    lines = ["eins\u2028eins", "zwei\x85", "drei\x0c"]
+    write_lines(flickr30k_folder / TASK1 / "raw" / "train.de", lines)
+    assert [row.text for row in read(flickr30k_folder, "multi30k", "de").rows[:3]] == lines
+
+
+def test_line_ends_of_windows_and_a_byte_order_mark_are_not_text(tmp_path: Path) -> None:
+    path = tmp_path / "x.de"
+    path.write_bytes(b"\xef\xbb\xbfeins\r\nzwei \r\ndrei")
+    assert read_lines(path) == ["eins", "zwei ", "drei"]
+
+
+# counts and gaps
+
+
+@pytest.mark.parametrize("lines", [["a", "b"], ["a", "b", "c", "d"], []])
+def test_a_wrong_count_names_file_expected_and_found(flickr30k_folder: Path, lines: list[str]) -> None:
+    path = flickr30k_folder / TASK1 / "raw" / "train.de"
+    write_lines(path, lines)
+    with pytest.raises(HarnessError, match=rf"{re.escape(str(path))} has {len(lines)} lines, expected 3"):
+        read(flickr30k_folder, "multi30k", "de")
+
+
+def test_a_wrong_count_of_the_english_side_is_an_error(flickr30k_folder: Path) -> None:
+    write_lines(flickr30k_folder / TASK1 / "raw" / "train.en", ["a"])
+    with pytest.raises(HarnessError, match=r"train\.en has 1 lines, expected 3"):
+        read(flickr30k_folder, "multi30k", "de")
+
+
+def with_gap(lines: int = 3, missing: tuple[int, ...] = (1,)) -> Source:
+    gap = Gap(split="train", languages=("qu",), lines=lines, missing=missing)
+    return source("multiscript30k").model_copy(update={"gaps": (gap,)})
+
+
+def test_a_known_gap_moves_later_lines_to_their_images(flickr30k_folder: Path) -> None:
+    train = flickr30k_folder / "multiscript30k" / "multi30k-dataset-en-qu" / "train.qu"
+    write_lines(train, ["11 qillqa", "31 qillqa"])
+    captions = read_captions(flickr30k_folder, with_gap(), "qu")
+    assert captions is not None
+    assert texts(captions) == {name: f"{name} qillqa" for name in ("11", "31", "21", "33", "32")}
+    assert all(row.english == english_line(row.image) for row in captions.rows)
+    assert len(captions.notes) == 1
+    assert captions.notes[0].startswith("train.qu is known to lack the translation of line 1 (counted from 0)")
+
+
+def test_a_mended_file_has_no_gap(flickr30k_folder: Path) -> None:
+    captions = read_captions(flickr30k_folder, with_gap(), "qu")
+    assert captions is not None
+    assert texts(captions)["12"] == "12 qillqa"
+    assert captions.notes == ()
+
+
+@pytest.mark.parametrize(("gap", "lines"), [(with_gap(), ["a"]), (with_gap(lines=9, missing=(1,)), ["a", "b"])])
+def test_a_gap_explains_only_its_own_file(flickr30k_folder: Path, gap: Source, lines: list[str]) -> None:
+    write_lines(flickr30k_folder / "multiscript30k" / "multi30k-dataset-en-qu" / "train.qu", lines)
+    with pytest.raises(HarnessError, match=rf"train\.qu has {len(lines)} lines, expected 3"):
+        read_captions(flickr30k_folder, gap, "qu")
+
+
+# captions/<lang>.tsv
+
+
+def test_tsv_takes_ids_and_file_names(flickr30k_folder: Path) -> None:
+    write_lines(flickr30k_folder / "captions" / "sw.tsv", ["31\tmoja", "", "31_ab.jpg#1\tmbili\ttatu", "32.jpg\t  "])
+    captions = read(flickr30k_folder, "own-captions", "sw")
+    assert [(row.image, row.number, row.text, row.english) for row in captions.rows] == [
+        ("31", 0, "moja", None),
+        ("31", 1, "mbili\ttatu", None),
+    ]
+    assert captions.notes == ("1 empty captions of sw.tsv left out",)
+
+
+@pytest.mark.parametrize("line", ["31 moja", "\tmoja", ".jpg\tmoja"])
+def test_tsv_names_the_line_that_is_not_in_its_form(flickr30k_folder: Path, line: str) -> None:
+    write_lines(flickr30k_folder / "captions" / "sw.tsv", ["31\tmoja", line])
+    with pytest.raises(HarnessError, match=r"sw\.tsv, line 2: expected image id, tab, caption"):
+        read(flickr30k_folder, "own-captions", "sw")
+
+
+# broken files
+
+
+def test_text_that_is_not_utf8_is_named_with_line_and_byte(flickr30k_folder: Path) -> None:
+    path = flickr30k_folder / TASK1 / "raw" / "train.de"
+    path.write_bytes(b"eins\nzwei\nM\xe4dchen\n")
+    with pytest.raises(HarnessError, match=rf"{re.escape(str(path))} is not UTF-8: line 3, byte 11"):
+        read(flickr30k_folder, "multi30k", "de")
+
+
+@pytest.mark.parametrize("cut", [4, 20])
+def test_a_broken_gzip_is_named(flickr30k_folder: Path, cut: int) -> None:
+    path = flickr30k_folder / TASK1 / "raw" / "train.de"
+    packed = gzip.compress(path.read_bytes())
+    path.unlink()
+    path.with_name("train.de.gz").write_bytes(packed[:cut])
+    with pytest.raises(HarnessError, match=r"train\.de\.gz is not a whole gzip file"):
+        read(flickr30k_folder, "multi30k", "de")
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ('{"images": [', "Invalid JSON: .* line 1 column 12"),
+        ("[]", "Input should be an object"),
+        ('{"pictures": []}', "images: Field required"),
+        ('{"images": [{"split": "test", "sentences": []}]}', r"images\.0\.filename: Field required"),
+        ('{"images": [{"filename": "1.jpg", "sentences": []}]}', r"images\.0\.split: Field required"),
+        ('{"images": [{"filename": "1.jpg", "split": "test"}]}', r"images\.0\.sentences: Field required"),
+        (
+            '{"images": [{"filename": "1.jpg", "split": "test", "sentences": [{"tokens": []}]}]}',
+            r"sentences\.0\.raw: Field required",
+        ),
+        ('{"images": [{"filename": ".jpg", "split": "test", "sentences": []}]}', "a filename without an id"),
+    ],
+)
+def test_what_is_not_karpathys_form_is_one_error(tmp_path: Path, content: str, complaint: str) -> None:
+    path = tmp_path / "dataset_flickr30k.json"
+    path.write_text(content)
+    with pytest.raises(HarnessError, match=rf'{re.escape(str(path))} is not Karpathy\'s form {{"images".*{complaint}') as caught:
+        read_photos(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_image_stands_in_one_split(tmp_path: Path) -> None:
+    path = tmp_path / "dataset_flickr30k.json"
+    entry = '{"filename": "%s", "split": "test", "sentences": []}'
+    path.write_text('{"images": [' + entry % "1.jpg" + ", " + entry % "1_ab.jpg" + "]}")
+    with pytest.raises(HarnessError, match="lists image 1 2 times"):
+        read_photos(path)
+
+
+def test_a_changed_list_of_images_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "dataset_flickr30k.json"
+    path.write_text('{"images": []}')
+    assert read_photos(path) == ()
+    path.write_text('{"images": [{"filename": "1.jpg", "split": "test", "sentences": []}]}')
+    assert [photo.id for photo in read_photos(path)] == ["1"]
+
+
+# the real folder
+
+
+def rank_correlation(left: list[int], right: list[int]) -> float:
+    """Spearman's, near enough: ties are broken by position."""
+    ranks = [{i: r for r, i in enumerate(sorted(range(len(x)), key=x.__getitem__))} for x in (left, right)]
+    mean = (len(left) - 1) / 2
+    return sum((ranks[0][i] - mean) * (ranks[1][i] - mean) for i in range(len(left))) * 12 / (len(left) ** 3 - len(left))
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("lang", ["qu", "gn", "ay"])
+def test_the_line_missing_from_multiscript30k_is_where_it_is_said_to_be(real_folder: Path, lang: str) -> None:
+    images = [photo_id(line) for line in read_lines(real_folder / TASK1 / "image_splits" / "test_2016_flickr.txt")]
+    english = read_lines(real_folder / TASK1 / "raw" / "test_2016_flickr.en")
+    captions = read(real_folder, "multiscript30k", lang)
+    ours = {row.image: row for row in captions.rows if row.image in set(images)}
+    assert len(captions.rows) == 31_013
+    assert [i for i, image in enumerate(images) if image not in ours] == [904]
+    assert english[904].startswith("# 8 for Iowa State")
+    assert all(ours[image].english == line for image, line in zip(images, english, strict=True) if image in ours)
+    # Long sentences have long translations: true after the gap only if the lines after it were moved.
+    after = [ours[image] for image in images[905:]]
+    lengths = [len(row.english or "") for row in after]
+    assert rank_correlation(lengths, [len(row.text) for row in after]) > 0.65
+    assert rank_correlation(lengths[:-1], [len(row.text) for row in after[1:]]) < 0.2
+    # "Two male curling players": the word is the same in all three, and stands right after the gap.
+    assert "curling" in (ours[images[905]].english or "")
+    assert "curling" in ours[images[905]].text
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("name", "lang"), [("multi30k", "de"), ("multi30k", "fr"), ("multi30k", "cs"), ("multiscript30k", "ar")])
+def test_whole_sources_have_every_line(real_folder: Path, name: str, lang: str) -> None:
+    captions = read(real_folder, name, lang)
+    assert len(captions.rows) == 29_000 + 1_014 + 1_000
+    assert captions.notes == ()

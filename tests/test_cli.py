@@ -1,0 +1,208 @@
+"""The command line, as a user meets it: in a subprocess."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SMALL = ("--pairs", "400", "--steps", "12", "--batch", "64", "--resamples", "200")
+
+
+def harness(*words: str, store: Path, cwd: Path = ROOT, code: str = "") -> subprocess.CompletedProcess[str]:
+    """Run `python -m harness WORDS`; with `code`, run that in Python instead, with WORDS as its arguments."""
+    program = ["-c", code] if code else ["-m", "harness"]
+    return subprocess.run(
+        [sys.executable, *program, *words], cwd=cwd, env=environment(store), capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def environment(store: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name != "FLICKR30K_ROOT"}
+    return kept | {"HARNESS_STORE": str(store), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2"}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A store in which a small run over the sample has been made."""
+    folder = tmp_path_factory.mktemp("store")
+    done = harness("run", "--lang", "de", *SMALL, store=folder)
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout.txt").write_text(done.stdout)
+    (folder / "stderr.txt").write_text(done.stderr)
+    yield folder
+
+
+def scores_of(store: Path) -> dict[str, dict[str, float]]:
+    records = [json.loads(path.read_text()) for path in store.glob("records/*/record.json")]
+    return {f"{record['text_tower']} {record['lang']} {record['captions']}": record["scores"] for record in records}
+
+
+def test_the_table_has_every_row_and_says_what_data_this_was(store: Path) -> None:
+    table = (store / "stdout.txt").read_text()
+    for row in ("chance", "English tower on German", "kd-mse", "ot-token", "English tower, same captions", "all captions"):
+        assert table.count(f" {row}") >= 2, row
+    assert "NOT Flickr30k" in table
+    assert "the leakage guard dropped" in table
+    assert re.search(r"ot-token − kd-mse = [+-]\d+\.\d points of R@1 \[[+-]\d+\.\d, [+-]\d+\.\d\], p = ", table)
+
+
+def test_piped_output_is_plain_text(store: Path) -> None:
+    assert "\x1b" not in (store / "stdout.txt").read_text() + (store / "stderr.txt").read_text()
+
+
+def test_english_is_measured_on_the_same_captions_and_on_all(store: Path) -> None:
+    counts = sorted(json.loads(path.read_text())["captions"] for path in store.glob("records/*/record.json"))
+    assert counts[:4] == [counts[0]] * 4
+    assert counts[4] == 5 * counts[0]
+
+
+def test_a_second_run_prints_the_same_without_loading_a_model(store: Path) -> None:
+    code = "import sys; from harness.cli import app; app(standalone_mode=False); sys.exit('torch' in sys.modules)"
+    again = harness("run", "--lang", "de", *SMALL, store=store, code=code)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == (store / "stdout.txt").read_text()
+    assert again.stderr == ""
+
+
+def test_the_same_seed_in_another_store_gives_the_same_scores_to_the_byte(store: Path, tmp_path: Path) -> None:
+    assert harness("run", "--lang", "de", *SMALL, store=tmp_path).returncode == 0
+    assert scores_of(tmp_path) == scores_of(store)
+
+
+def test_the_scores_of_a_record_can_be_reproduced_from_its_ranks(store: Path) -> None:
+    from harness.ranking import chance, scores
+    from harness.record import load_ranks, load_record
+
+    for folder in (store / "records").iterdir():
+        record, (ranks, owner) = load_record(folder), load_ranks(folder)
+        assert scores(ranks) == record.scores
+        assert chance(owner, record.images) == record.chance
+        assert (len(ranks.i2t), len(ranks.t2i)) == (record.images, record.captions)
+
+
+def test_records_hold_no_caption(store: Path) -> None:
+    (data,) = (store / "samples").iterdir()
+    caption = (data / "multi30k/data/task1/raw/test_2016_flickr.de").read_text(encoding="utf-8").splitlines()[0]
+    for path in (store / "records").rglob("*.*"):
+        assert caption.encode() not in path.read_bytes()
+
+
+def test_dry_run_says_what_is_missing_and_makes_none_of_it(store: Path) -> None:
+    before = sorted(store.rglob("*"))
+    plan = harness("run", "--lang", "cy", *SMALL, "--dry-run", store=store)
+    assert plan.returncode == 0, plan.stderr
+    assert plan.stdout.count("to distil: 12 steps on 400 pairs") == 2
+    assert sorted(store.rglob("*")) == before
+
+
+def test_english_needs_no_distillation(store: Path) -> None:
+    english = harness("run", "--lang", "en", *SMALL, store=store)
+    assert english.returncode == 0, english.stderr
+    assert "kd-mse" not in english.stdout
+    assert "English tower on English" in english.stdout
+
+
+@pytest.mark.parametrize("words", [("--help",), ("run", "--help"), ("list", "languages"), ("list", "tasks"), ("list", "encoders")])
+def test_help_and_lists_do_not_import_torch(words: tuple[str, ...], tmp_path: Path) -> None:
+    code = "import sys; from harness.cli import app; app(standalone_mode=False); sys.exit('torch' in sys.modules)"
+    done = harness(*words, store=tmp_path, code=code)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_towers_and_runs_are_listed(store: Path) -> None:
+    towers, runs = (harness("list", what, store=store) for what in ("towers", "runs"))
+    assert towers.stdout.count(" de ") == 2
+    assert runs.stdout.count("flickr30k (sample)") == 5
+
+
+def test_data_check_reads_the_sample(store: Path) -> None:
+    done = harness("data", "check", store=store)
+    assert done.returncode == 0, done.stderr
+    assert "the embedded sample" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("--lang", "germn"), r"unknown language 'germn': did you mean German \(de\)\?.*"),
+        (("--lang", "de", "--data", "/nowhere"), r"/nowhere does not exist: give the folder of Flickr30k .*"),
+        (("--lang", "de", "--objectives", "kd-msse"), r"no objective is called 'kd-msse': did you mean kd-mse.*"),
+        (("--lang", "de", "--encoder", "opnclip:x"), r"no encoder is called 'opnclip': did you mean open_clip\?"),
+        (("--lang", "de", "--task", "flickr"), r"no task is called 'flickr': did you mean flickr30k\?"),
+        (("--lang", "de", "--eps", "0.001"), r"--eps 0\.001: .*greater than or equal to 0\.05"),
+        (("--lang", "de", "--pairs", "99999999"), r"--pairs 99,999,999 asked for, but .* usable pairs in de"),
+        (("--lang", "de", "--device", "tpu9"), r"device 'tpu9' is not available here.*"),
+    ],
+)
+def test_a_mistake_is_one_line_and_a_non_zero_exit(words: tuple[str, ...], line: str, store: Path, tmp_path: Path) -> None:
+    (tmp_path / "samples").symlink_to(store / "samples")
+    done = harness("run", *words, store=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert re.fullmatch(f"error: {line}\n", done.stderr), done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["samples"]
+
+
+def test_a_truncated_picture_is_named_and_nothing_is_half_written(store: Path, tmp_path: Path) -> None:
+    (data,) = (store / "samples").iterdir()
+    copy = tmp_path / "data"
+    subprocess.run(["cp", "-r", str(data), str(copy)], check=True)
+    names = json.loads((copy / "dataset_flickr30k.json").read_text(encoding="utf-8"))["images"]
+    broken = copy / "flickr30k-images" / next(image["filename"] for image in names if image["split"] == "test")
+    broken.write_bytes(broken.read_bytes()[:500])
+    done = harness("run", "--lang", "de", "--data", str(copy), *SMALL, store=tmp_path / "store")
+    assert done.returncode == 1
+    assert re.fullmatch(rf"error: {re.escape(str(broken))} cannot be decoded: .*\n", done.stderr), done.stderr
+    assert not list((tmp_path / "store").rglob("record.json"))
+
+
+def test_the_sample_encoder_refuses_real_photographs(flickr30k_folder: Path, tmp_path: Path) -> None:
+    done = harness("run", "--lang", "de", "--data", str(flickr30k_folder), store=tmp_path)
+    assert done.returncode == 1
+    assert "the sample encoder knows only the embedded sample" in done.stderr
+
+
+def test_an_interrupted_training_goes_on_and_ends_as_if_undisturbed(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "samples").symlink_to(store / "samples")
+    words = ("run", "--lang", "de", "--objectives", "kd-mse", "--pairs", "400", "--steps", "150", "--batch", "64")
+    with subprocess.Popen(
+        [sys.executable, "-m", "harness", *words], cwd=ROOT, env=environment(tmp_path), stderr=subprocess.PIPE, text=True
+    ) as process:
+        wait_for_stage(tmp_path / "teacher", process)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert process.returncode == 130, said
+    assert "the same command goes on from where it stopped" in said
+    assert not list(tmp_path.glob("towers/*"))
+    assert list(tmp_path.glob("training/*.safetensors"))
+    plan = harness(*words, "--dry-run", store=tmp_path)
+    assert "goes on from a checkpoint" in plan.stdout
+    resumed = harness(*words, store=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert not list(tmp_path.glob("training/*"))
+    undisturbed = tmp_path / "undisturbed"
+    undisturbed.mkdir()
+    (undisturbed / "samples").symlink_to(store / "samples")
+    assert harness(*words, store=undisturbed).returncode == 0
+    assert scores_of(undisturbed) == scores_of(tmp_path)
+
+
+def wait_for_stage(folder: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until the teacher's states lie on disk: training starts right after."""
+    deadline = time.monotonic() + 120
+    while not (folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())):
+        assert process.poll() is None, "the run ended too early"
+        assert time.monotonic() < deadline, "the run did not get to its training"
+        time.sleep(0.05)

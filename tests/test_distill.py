@@ -1,0 +1,214 @@
+"""The leakage guard, nested subsets, subwords, the student, and a training that can be broken off."""
+
+import signal
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.api import Bitext, Floats, HarnessError, HeldOut
+from harness.config import DistillConfig
+from harness.distill.bitext import END, START, guard, subset, tokenize, train_tokenizer
+from harness.distill.checkpoint import load_tower, save_tower
+from harness.distill.student import new_student
+from harness.distill.teacher import TeacherStates
+from harness.distill.tower import DonatedLayers, TextTower, TowerConfig
+from harness.distill.trainer import batches, train
+
+SHAPE = TowerConfig(vocab_size=40, width=16, layers=2, heads=2, mlp_width=32, joint_dim=8, max_length=12)
+WORDS = ["ein", "hund", "läuft", "im", "schnee", "die", "frau", "spielt", "gitarre", "rot"]
+
+
+def pairs(count: int, ids: bool = True) -> Bitext:
+    rng = np.random.default_rng(0)
+    foreign = tuple(" ".join(rng.choice(WORDS, size=rng.integers(2, 7))) for _ in range(count))
+    english = tuple(f"Sentence number {i} ." for i in range(count))
+    return Bitext("de", "test", "human translation", english, foreign, tuple(f"img{i}" if ids else "" for i in range(count)))
+
+
+class Teacher:
+    """A text encoder that lends random layers."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.tower = TextTower(SHAPE)
+
+    def fingerprint(self) -> str:
+        return "teacher"
+
+    def encode_texts(self, texts: Sequence[str], lang: str) -> Floats:
+        raise NotImplementedError
+
+    def donate_layers(self) -> DonatedLayers:
+        return DonatedLayers(SHAPE, {name: value.clone() for name, value in self.tower.state_dict().items()}, start=38, end=39)
+
+
+def test_guard_drops_by_image_id_and_counts() -> None:
+    guarded = guard(pairs(10), HeldOut(frozenset({"img3", "img7", "other"}), frozenset()))
+    assert (guarded.offered, guarded.dropped, len(guarded.bitext)) == (10, 2, 8)
+    assert not {"img3", "img7"} & set(guarded.bitext.image_ids)
+
+
+def test_guard_falls_back_to_the_english_sentence_without_an_id() -> None:
+    guarded = guard(pairs(10, ids=False), HeldOut(frozenset(), frozenset({"SENTENCE number 4"})))
+    assert guarded.dropped == 1
+    assert "Sentence number 4 ." not in guarded.bitext.english
+
+
+def test_guard_keeps_an_equal_sentence_of_another_image() -> None:
+    assert guard(pairs(10), HeldOut(frozenset(), frozenset({"Sentence number 4 ."}))).dropped == 0
+
+
+def test_guard_can_refuse() -> None:
+    with pytest.raises(HarnessError, match=r"1 of 10 pairs .* belong to evaluation images"):
+        guard(pairs(10), HeldOut(frozenset({"img3"}), frozenset()), refuse=True)
+
+
+def test_guard_refuses_to_leave_nothing() -> None:
+    with pytest.raises(HarnessError, match="no pair"):
+        guard(pairs(1), HeldOut(frozenset({"img0"}), frozenset()))
+
+
+@given(small=st.integers(2, 50), large=st.integers(2, 50), seed=st.integers(0, 99))
+def test_smaller_subsets_lie_inside_larger_ones(small: int, large: int, seed: int) -> None:
+    bitext = pairs(50)
+    small, large = sorted((small, large))
+    assert subset(bitext, small, seed).english == subset(bitext, large, seed).english[:small]
+
+
+def test_more_pairs_than_there_are_is_an_error() -> None:
+    with pytest.raises(HarnessError, match=r"--pairs 51 asked for, but test has 50 usable pairs"):
+        subset(pairs(50), 51, seed=0)
+
+
+def test_tokens_are_framed_and_cut_texts_keep_their_end() -> None:
+    tokenizer = train_tokenizer(pairs(50).foreign, 200)
+    start, end = (tokenizer.token_to_id(name) for name in (START, END))
+    rows = tokenize(tokenizer, ["ein hund", "ein hund läuft im schnee die frau spielt gitarre", ""], 5)
+    assert all(row[0] == start and row[-1] == end for row in rows)
+    assert [len(row) for row in rows] == [4, 5, 2]
+
+
+def test_an_apostrophe_stays_inside_its_word() -> None:
+    tokenizer = train_tokenizer(["p'acha p'acha p'acha , p'acha"] * 5, 100)
+    assert "▁p'acha" in tokenizer.encode("p'acha").tokens
+
+
+def test_the_same_texts_give_the_same_tokenizer() -> None:
+    texts = pairs(200).foreign
+    assert train_tokenizer(texts, 120).to_str() == train_tokenizer(texts, 120).to_str()
+
+
+def test_a_student_from_the_teacher_keeps_its_layers_and_framing_tokens() -> None:
+    tokenizer, teacher = train_tokenizer(pairs(50).foreign, 200), Teacher()
+    student = new_student(teacher, tokenizer, DistillConfig(init="teacher"))
+    weights = teacher.tower.state_dict()
+    for name, value in student.state_dict().items():
+        if name != "token_embedding.weight":
+            torch.testing.assert_close(value, weights[name], atol=0, rtol=0)
+    embedding = student.token_embedding.weight
+    torch.testing.assert_close(embedding[tokenizer.token_to_id(START)], weights["token_embedding.weight"][38])
+    torch.testing.assert_close(embedding[tokenizer.token_to_id(END)], weights["token_embedding.weight"][39])
+
+
+@pytest.mark.parametrize("init", ["teacher", "scratch"])
+def test_the_seed_decides_the_student(init: str) -> None:
+    tokenizer = train_tokenizer(pairs(50).foreign, 200)
+
+    def embedding(seed: int) -> torch.Tensor:
+        return new_student(Teacher(), tokenizer, DistillConfig(init=init, seed=seed)).token_embedding.weight
+
+    torch.testing.assert_close(embedding(0), embedding(0), atol=0, rtol=0)
+    assert not torch.equal(embedding(0), embedding(1))
+
+
+def test_a_batch_gives_what_each_text_gives_alone() -> None:
+    torch.manual_seed(0)
+    tower = TextTower(SHAPE.model_copy(update={"causal": False, "norm": "post"})).eval()
+    texts = [[1, 2, 3, 4, 5], [6], [7, 8, 9], [10, 11]]
+    together = tower.encode(texts, chunks=3)
+    for row, text in enumerate(texts):
+        alone = tower.encode([text])
+        torch.testing.assert_close(together.pooled[row], alone.pooled[0], atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(together.states[row, : len(text)], alone.states[0], atol=1e-6, rtol=1e-5)
+        assert not together.states[row, len(text) :].any()
+
+
+def test_each_pass_sees_every_pair_once() -> None:
+    config = DistillConfig(batch=4)
+    assert sorted(row for rows in batches(12, config, 3, 0) for row in rows) == list(range(12))
+    assert list(batches(12, config, 9, 0))[5:] == list(batches(12, config, 9, 5))
+
+
+class Training:
+    """A small training that can be run whole or broken off."""
+
+    def __init__(self, objective: str = "ot-token", **choices: object) -> None:
+        self.bitext = pairs(40)
+        self.config = DistillConfig(**{"objective": objective, "steps": 12, "batch": 8} | choices)  # type: ignore[arg-type]
+        self.tokenizer = train_tokenizer(self.bitext.foreign, 200)
+        self.texts = tokenize(self.tokenizer, self.bitext.foreign, SHAPE.max_length)
+        rng = np.random.default_rng(0)
+        lengths = rng.integers(2, 9, len(self.bitext))
+        self.teacher = TeacherStates(
+            rng.normal(size=(lengths.sum(), 8)).astype(np.float16),
+            np.concatenate([[0], np.cumsum(lengths)]),
+            rng.normal(size=(len(lengths), 8)).astype(np.float32),
+        )
+
+    def student(self) -> TextTower:
+        return new_student(Teacher(), self.tokenizer, self.config)
+
+    def run(self, tower: TextTower, checkpoint: Path, interrupt_at: int | None = None) -> list[float]:
+        def report(step: int, _: float) -> None:
+            if step == interrupt_at:
+                signal.raise_signal(signal.SIGINT)
+
+        return train(tower, self.texts, self.teacher, self.config, checkpoint, report).losses
+
+
+@pytest.mark.parametrize("objective", ["kd-mse", "ot-token"])
+def test_training_lowers_the_loss(objective: str, tmp_path: Path) -> None:
+    training = Training(objective, learning_rate=1e-2, steps=80)
+    losses = training.run(training.student(), tmp_path / "checkpoint")
+    assert np.mean(losses[-5:]) < 0.75 * np.mean(losses[:5])
+
+
+def test_a_training_broken_off_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    training = Training()
+    whole, broken, resumed = training.student(), training.student(), training.student()
+    losses = training.run(whole, tmp_path / "a")
+    with pytest.raises(KeyboardInterrupt):
+        training.run(broken, tmp_path / "b", interrupt_at=5)
+    assert training.run(resumed, tmp_path / "b") == losses
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_a_training_off_the_main_thread_works(tmp_path: Path) -> None:
+    training, losses = Training(), []
+    thread = threading.Thread(target=lambda: losses.extend(training.run(training.student(), tmp_path / "a")))
+    thread.start()
+    thread.join()
+    assert len(losses) == 12
+
+
+def test_a_loss_that_is_not_finite_stops_training(tmp_path: Path) -> None:
+    training = Training("kd-mse")
+    training.teacher.pooled[:] = np.inf
+    with pytest.raises(HarnessError, match="the loss became inf at step 1"):
+        training.run(training.student(), tmp_path / "checkpoint")
+
+
+def test_a_tower_survives_the_disk(tmp_path: Path) -> None:
+    training = Training()
+    tower = training.student().eval()
+    save_tower(tmp_path, tower, training.tokenizer)
+    loaded, tokenizer = load_tower(tmp_path)
+    assert tokenizer.to_str() == training.tokenizer.to_str()
+    torch.testing.assert_close(loaded.encode(training.texts).pooled, tower.encode(training.texts).pooled, atol=0, rtol=0)

@@ -1,0 +1,492 @@
+"""open_clip models as encoders: tiny random ones of each kind of text tower, and the real teacher where it is there."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from harness.api import HarnessError, TokenEncoder, TokenStates
+from harness.distill.tower import LayerDonor, TextTower
+from harness.encoders.open_clip import OpenClip, hf_hub, local_dir, open_clip_tag, sample
+from harness.encoders.sources import digest_file
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "flickr8k-real"
+WORDS = ["a", "dog", "runs", "cat", "sits", "on", "the", "grass", "red"]
+TEXTS = [
+    "a dog runs",
+    "",
+    "the red cat sits on the red grass",
+    "a",
+    "dog " * 40,
+    "a dog runs on grass",
+    "the red cat sits on the red grass",
+]
+VISION = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16}
+TEXT = {"context_length": 16, "width": 32, "heads": 2, "layers": 2}
+OWN_TEXT = {**TEXT, "vocab_size": len(WORDS) + 3}
+HF_TEXT = {"hf_model_name": "../elsewhere", "hf_tokenizer_name": "../elsewhere", "context_length": 16}
+HF_SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": 40,
+    "vocab_size": len(WORDS) + 4,
+    "type_vocab_size": 2,
+}
+SIGLIP = {"no_causal_mask": True, "pool_type": "last", "proj_bias": True, "act_kwargs": {"approximate": "tanh"}}
+COCA = {
+    "custom_text": True,
+    "multimodal_cfg": {**TEXT, "context_length": 16},
+    "vision_cfg": {**VISION, "attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True},
+    "text_cfg": {**TEXT, "embed_cls": True, "output_tokens": True},
+}
+BERT = {**HF_SIZES, "model_type": "bert", "pad_token_id": 0}
+ROBERTA = {**HF_SIZES, "model_type": "xlm-roberta", "pad_token_id": 1, "type_vocab_size": 1}
+# Name of a model: its open_clip configuration, and that of a Hugging Face text tower.
+MODELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "clip": ({"text_cfg": TEXT}, {}),
+    "custom": ({"custom_text": True, "quick_gelu": True, "text_cfg": OWN_TEXT}, {}),
+    "siglip": ({"custom_text": True, "init_logit_bias": -10, "text_cfg": {**OWN_TEXT, **SIGLIP}}, {}),
+    "coca": (COCA, {}),
+    "bert": ({"text_cfg": {**HF_TEXT, "hf_pooler_type": "mean_pooler", "hf_proj_type": "linear"}}, BERT),
+    "bert-cls": ({"text_cfg": {**HF_TEXT, "hf_pooler_type": "cls_pooler", "hf_proj_type": "mlp"}}, BERT),
+    "roberta": ({"text_cfg": {**HF_TEXT, "hf_pooler_type": "mean_pooler", "hf_proj_type": "linear"}}, ROBERTA),
+}
+PREPROCESSING = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bilinear", "resize_mode": "squash"}
+
+
+def write_tokenizer(folder: Path, hf: dict[str, Any]) -> None:
+    """Words and special tokens; the ids of the latter as the kind of model needs them."""
+    if not hf:
+        vocabulary = ["<pad>", "<start>", *WORDS, "<end>"]
+        start, end = "<start>", "<end>"
+    elif hf["pad_token_id"] == 0:
+        vocabulary = ["[PAD]", "[CLS]", "[SEP]", *WORDS, "[UNK]"]
+        start, end = "[CLS]", "[SEP]"
+    else:
+        vocabulary = ["[CLS]", "[PAD]", "[SEP]", *WORDS, "[UNK]"]
+        start, end = "[CLS]", "[SEP]"
+    ids = {word: index for index, word in enumerate(vocabulary)}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="[UNK]" if hf else "<pad>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    frame = [(start, ids[start]), (end, ids[end])]
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{start} $A {end}", special_tokens=frame)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    if hf:
+        names = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
+        (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **names}))
+
+
+def write_model(folder: Path, kind: str) -> Path:
+    """A random model in open_clip's directory form."""
+    config, hf = MODELS[kind]
+    config = {"embed_dim": 24, "vision_cfg": VISION, **config}
+    folder.mkdir()
+    own_words = config["text_cfg"].get("vocab_size")
+    if hf:
+        (folder / "config.json").write_text(json.dumps(hf))
+    if hf or own_words:
+        write_tokenizer(folder, hf)
+    text = {**config["text_cfg"], **({"hf_model_name": str(folder), "hf_model_pretrained": False} if hf else {})}
+    made = {key: value for key, value in config.items() if key != "custom_text"} | {"text_cfg": text}
+    maker = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP if hf or own_words else open_clip.CLIP
+    torch.manual_seed(0)
+    model = maker(**made)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            # Far from the initial values, so that no part is so small that leaving it out would go unseen.
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": PREPROCESSING}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    root = tmp_path_factory.mktemp("models")
+    return lambda kind: root / kind if (root / kind).exists() else write_model(root / kind, kind)
+
+
+@pytest.fixture(scope="module")
+def encoders(folders: Callable[[str], Path]) -> Callable[[str], OpenClip]:
+    made: dict[str, OpenClip] = {}
+
+    def encoder(kind: str) -> OpenClip:
+        if kind not in made:
+            made[kind] = local_dir(str(folders(kind)), "cpu")
+        return made[kind]
+
+    return encoder
+
+
+def plain(encoder: OpenClip, texts: list[str]) -> np.ndarray:
+    """What open_clip's own, padded way gives."""
+    loaded = encoder.loaded
+    with torch.inference_mode():
+        return np.asarray(loaded.model.encode_text(loaded.reader.tokenizer(texts), normalize=False))
+
+
+def error(a: np.ndarray, b: np.ndarray) -> float:
+    """The largest relative distance of two rows."""
+    return float((np.linalg.norm(a - b, axis=1) / np.linalg.norm(b, axis=1)).max())
+
+
+def segments(states: TokenStates) -> list[np.ndarray]:
+    return np.split(states.tokens, np.cumsum(states.lengths)[:-1])
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_texts_are_as_open_clip_gives_them(encoders: Callable[[str], OpenClip], kind: str) -> None:
+    encoder = encoders(kind)
+    expected = plain(encoder, TEXTS)
+    assert isinstance(encoder, TokenEncoder)
+    assert isinstance(encoder, LayerDonor)
+    assert error(encoder.encode_texts(TEXTS, "en"), expected) < 1e-6
+    states = encoder.encode_tokens(TEXTS, "en")
+    assert error(states.pooled, expected) < 1e-6
+    assert states.tokens.shape == (states.lengths.sum(), 24)
+    assert states.tokens.dtype == states.pooled.dtype == np.float32
+    assert states.lengths.tolist() == [5, 2, 10, 3, 16, 7, 10]
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_neither_order_nor_company_changes_a_text(encoders: Callable[[str], OpenClip], kind: str) -> None:
+    encoder = encoders(kind)
+    together = encoder.encode_tokens(TEXTS * 60, "en")
+    alone = [encoder.encode_tokens([text], "en") for text in TEXTS]
+    for number, (segment, pooled) in enumerate(zip(segments(together), together.pooled, strict=True)):
+        single = alone[number % len(TEXTS)]
+        assert error(segment, single.tokens) < 2e-6
+        assert error(pooled[None], single.pooled) < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["clip", "custom"])
+def test_clip_reads_the_sentence_at_its_end(encoders: Callable[[str], OpenClip], kind: str) -> None:
+    states = encoders(kind).encode_tokens(TEXTS, "en")
+    assert error(np.stack([segment[-1] for segment in segments(states)]), states.pooled) < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_mean_of_the_tokens_is_the_sentence(encoders: Callable[[str], OpenClip], kind: str) -> None:
+    states = encoders(kind).encode_tokens(TEXTS, "en")
+    assert error(np.stack([segment.mean(0) for segment in segments(states)]), states.pooled) < 1e-5
+
+
+def test_siglip_keeps_its_padding(encoders: Callable[[str], OpenClip]) -> None:
+    encoder = encoders("siglip")
+    seen: list[torch.Tensor] = []
+    hook = encoder.loaded.model.text.ln_final.register_forward_hook(lambda *call: seen.append(call[2]))
+    plain(encoder, TEXTS)
+    hook.remove()
+    with torch.inference_mode():
+        projected = encoder.loaded.reader.tower.project(seen[0]).numpy()
+    for segment, full in zip(segments(encoder.encode_tokens(TEXTS, "en")), projected, strict=True):
+        assert error(segment, full[: len(segment)]) < 2e-6
+
+
+def test_no_texts_and_no_images(encoders: Callable[[str], OpenClip]) -> None:
+    encoder = encoders("custom")
+    assert encoder.encode_texts([], "en").shape == (0, 24)
+    assert encoder.encode_tokens([], "en").tokens.shape == (0, 24)
+    assert encoder.encode_images([]).shape == (0, 24)
+
+
+def test_images_are_as_open_clip_gives_them(encoders: Callable[[str], OpenClip], folders: Callable[[str], Path]) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (70, 40, 56, 3), dtype=np.uint8)
+    images = [Image.fromarray(pixels) for pixels in noise]
+    got = encoders("custom").encode_images(images)
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folders('custom')}")
+    with torch.inference_mode():
+        expected = model.eval().encode_image(torch.stack([preprocess(image) for image in images])).numpy()
+    assert got.dtype == np.float32
+    assert error(got, expected) < 1e-6
+    assert error(encoders("custom").encode_images(images[::-1])[::-1], got) < 1e-6
+
+
+def reproduced(encoder: OpenClip, texts: list[str]) -> tuple[TokenStates, np.ndarray, np.ndarray]:
+    """The teacher's states, and a student's with the teacher's layers and ids: states and mean-pooled sentences."""
+    donated = encoder.donate_layers()
+    tower = TextTower(donated.config)
+    tower.load_state_dict(donated.weights)
+    ids, real = encoder.loaded.reader.tokenize(texts)
+    rows = [row[mask].tolist() for row, mask in zip(ids, real, strict=True)]
+    assert {row[0] for row in rows} == {donated.start}
+    assert {row[-1] for row in rows} == {donated.end}
+    with torch.inference_mode():
+        encoded = tower.encode(rows)
+    return encoder.encode_tokens(texts, "en"), encoded.states[encoded.mask].numpy(), encoded.pooled.numpy()
+
+
+@pytest.mark.parametrize("kind", ["clip", "custom", "bert", "roberta"])
+def test_donated_layers_compute_what_the_teacher_computes(encoders: Callable[[str], OpenClip], kind: str) -> None:
+    states, tokens, pooled = reproduced(encoders(kind), TEXTS)
+    assert np.abs(tokens - states.tokens).max() < 1e-4
+    if kind in ("bert", "roberta"):
+        assert np.abs(pooled - states.pooled).max() < 1e-4
+
+
+def test_donated_layers_are_copies(encoders: Callable[[str], OpenClip]) -> None:
+    encoder = encoders("custom")
+    encoder.donate_layers().weights["token_embedding.weight"].zero_()
+    assert encoder.donate_layers().weights["token_embedding.weight"].abs().sum() > 0
+
+
+@pytest.mark.parametrize(("kind", "why"), [("siglip", "attend to padding"), ("coca", "class token"), ("bert-cls", "not linear")])
+def test_layers_without_a_counterpart_are_refused(encoders: Callable[[str], OpenClip], kind: str, why: str) -> None:
+    with pytest.raises(HarnessError, match=why):
+        encoders(kind).donate_layers()
+
+
+def copy_of(folder: Path, to: Path) -> Path:
+    shutil.copytree(folder, to)
+    return to
+
+
+def fingerprint(folder: Path) -> str:
+    return local_dir(str(folder), "cpu").fingerprint()
+
+
+def test_fingerprint_follows_contents_not_names(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    original = folders("bert")
+    folder = copy_of(original, tmp_path / "copy")
+    seen = [fingerprint(original)]
+    assert fingerprint(folder) == seen[0]
+    weights = folder / "open_clip_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
+    seen.append(fingerprint(folder))
+    tokenizer = folder / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text().replace('"dog"', '"hound"'))
+    seen.append(fingerprint(folder))
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["preprocess_cfg"]["mean"] = [0.1, 0.2, 0.3]
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    seen.append(fingerprint(folder))
+    (folder / "config.json").write_text(json.dumps({**BERT, "hidden_act": "relu"}))
+    seen.append(fingerprint(folder))
+    assert len(set(seen)) == 5
+
+
+@pytest.mark.parametrize("kind", ["custom", "bert"])
+def test_fingerprint_does_not_import_torch(folders: Callable[[str], Path], kind: str) -> None:
+    code = (
+        "import sys; from harness.registry import load_encoder; "
+        f"encoder = load_encoder({f'local-dir:{folders(kind)}'!r}, 'auto'); print(encoder.name); print(encoder.fingerprint()); "
+        "print([name for name in ('torch', 'open_clip', 'transformers') if name in sys.modules])"
+    )
+    root = str(Path(__file__).resolve().parents[1])
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root).stdout.split("\n")
+    assert out[:3] == [f"local-dir:{folders(kind)}", fingerprint(folders(kind)), "[]"]
+
+
+def test_works_from_any_folder_and_quietly(
+    folders: Callable[[str], Path],
+    encoders: Callable[[str], OpenClip],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(folders("bert").parent)
+    encoder = local_dir("bert/", "auto")
+    monkeypatch.chdir(tmp_path)
+    assert encoder.name == "local-dir:bert"
+    assert error(encoder.encode_texts(TEXTS, "en"), encoders("bert").encode_texts(TEXTS, "en")) < 1e-6
+    assert capfd.readouterr() == ("", "")
+
+
+def edit_config(folder: Path, **text: Any) -> None:
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"].update(text)
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+
+
+def test_folder_without_weights_is_refused(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = copy_of(folders("custom"), tmp_path / "copy")
+    weights = folder / "open_clip_model.safetensors"
+    weights.rename(folder / "one.safetensors")
+    assert fingerprint(folder) == fingerprint(folders("custom"))
+    shutil.copy(folder / "one.safetensors", folder / "two.safetensors")
+    with pytest.raises(HarnessError, match="several weights"):
+        local_dir(str(folder), "cpu")
+    (folder / "one.safetensors").unlink()
+    (folder / "two.safetensors").unlink()
+    with pytest.raises(HarnessError, match="holds no weights"):
+        local_dir(str(folder), "cpu")
+    (folder / "open_clip_config.json").write_text("{}")
+    with pytest.raises(HarnessError, match="no open_clip configuration"):
+        local_dir(str(folder), "cpu")
+    (folder / "open_clip_config.json").unlink()
+    with pytest.raises(HarnessError, match=r"open_clip_config.json is missing"):
+        local_dir(str(folder), "cpu")
+    with pytest.raises(HarnessError, match="is no folder"):
+        local_dir(str(folder / "nowhere"), "cpu")
+
+
+def test_weights_that_do_not_fit_are_refused(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = copy_of(folders("custom"), tmp_path / "copy")
+    edit_config(folder, layers=3)
+    with pytest.raises(HarnessError, match=r"cannot load .*Missing key"):
+        local_dir(str(folder), "cpu").encode_texts(["a"], "en")
+
+
+def test_tokenizer_that_does_not_fit_is_refused(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = copy_of(folders("custom"), tmp_path / "copy")
+    tokenizer = folder / "tokenizer.json"
+    text = json.loads(tokenizer.read_text())
+    tokenizer.write_text(json.dumps({**text, "post_processor": None}))
+    with pytest.raises(HarnessError, match="end every text with its largest id"):
+        local_dir(str(folder), "cpu").encode_texts(["a"], "en")
+    text["model"]["vocab"]["one more"] = len(WORDS) + 3
+    tokenizer.write_text(json.dumps(text))
+    with pytest.raises(HarnessError, match="has 13 entries, but the model embeds 12"):
+        local_dir(str(folder), "cpu").encode_texts(["a"], "en")
+    tokenizer.unlink()
+    with pytest.raises(HarnessError, match=r"must hold its tokenizer.json"):
+        local_dir(str(folder), "cpu")
+
+
+def test_text_model_that_lies_elsewhere_is_refused(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = copy_of(folders("bert"), tmp_path / "copy")
+    (folder / "config.json").write_text(json.dumps({"model_type": "clip"}))
+    with pytest.raises(HarnessError, match=r"by the path ../elsewhere"):
+        local_dir(str(folder), "cpu")
+
+
+def test_missing_transformers_is_said(folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "transformers" else find(name, *rest))
+    with pytest.raises(HarnessError, match=r"pip install 'flickr30k-harness\[hf\]'"):
+        local_dir(str(folders("bert")), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("ViT-B-32", "names no weights.*laion2b_s34b_b79k.*"),
+        ("ViT-B32/openai", "did you mean .*ViT-B-32"),
+        ("ViT-B-32/laion2b_s34b", "did you mean .*laion2b_s34b_b79k"),
+        ("ViT-B-32/openai", "use open_clip:ViT-B-32-quickgelu/openai"),
+        ("coca_base", "coca_base has no tag, so name a checkpoint file"),
+    ],
+)
+def test_tags_that_open_clip_lacks(argument: str, message: str) -> None:
+    with pytest.raises(HarnessError, match=message):
+        open_clip_tag(argument, "cpu")
+
+
+def test_names_without_a_model() -> None:
+    with pytest.raises(HarnessError, match="expected hf-hub:ORG/REPO"):
+        hf_hub("laion", "cpu")
+    with pytest.raises(HarnessError, match="expected local-dir:FOLDER"):
+        local_dir("", "cpu")
+    with pytest.raises(HarnessError, match="takes no argument"):
+        sample("x", "cpu")
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty cache of the hub, and no network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def cached(cache: Path, repo: str) -> Path:
+    """An empty snapshot of a repository in a cache of the hub."""
+    place = cache / f"models--{repo.replace('/', '--')}"
+    commit = "0123456789" * 4
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text(commit)
+    (place / "snapshots" / commit).mkdir(parents=True)
+    return place / "snapshots" / commit
+
+
+def test_missing_weights_offline_are_one_clear_line(offline: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    cached(offline, "laion/CLIP-ViT-B-32-laion2B-s34B-b79K")
+    for encoder in (open_clip_tag("ViT-B-32/laion2b-s34b-b79k", "cpu"), hf_hub("laion/CLIP-ViT-B-16-laion2B-s34B-b88K", "cpu")):
+        with pytest.raises(HarnessError, match="not on this machine and could not be downloaded") as caught:
+            encoder.fingerprint()
+        assert str(caught.value).startswith(encoder.name)
+        assert "local-dir:" in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert open_clip_tag("ViT-B-32/laion2b-s34b-b79k", "cpu").name == "open_clip:ViT-B-32/laion2b_s34b_b79k"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_cache_of_the_hub_serves_without_network(offline: Path, folders: Callable[[str], Path]) -> None:
+    shutil.copytree(folders("clip"), cached(offline, "someone/tiny"), dirs_exist_ok=True)
+    encoder = hf_hub("someone/tiny", "cpu")
+    assert encoder.fingerprint() == fingerprint(folders("clip"))
+    assert encoder.encode_texts(TEXTS, "en").shape == (len(TEXTS), 24)
+    weights = cached(offline, "laion/CLIP-ViT-B-32-laion2B-s34B-b79K") / "open_clip_pytorch_model.bin"
+    seen = set()
+    for content in (b"one", b"two"):
+        weights.write_bytes(content)
+        seen.add(open_clip_tag("ViT-B-32/laion2b_s34b_b79k", "cpu").fingerprint())
+    assert len(seen) == 2
+
+
+def test_files_of_the_hubs_cache_are_known_by_their_name(tmp_path: Path) -> None:
+    blob = tmp_path / "blobs" / ("0" * 64)
+    blob.parent.mkdir()
+    blob.write_bytes(b"weights that are too large to be read")
+    (tmp_path / "link").symlink_to(blob)
+    assert digest_file(tmp_path / "link") == blob.name
+
+
+def test_checkpoint_file_of_a_built_in_architecture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    config = {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": TEXT}
+    (tmp_path / "tiny-arch.json").write_text(json.dumps(config))
+    monkeypatch.setattr("open_clip.factory._MODEL_CONFIG_PATHS", [tmp_path / "tiny-arch.json"])
+    monkeypatch.setattr("open_clip.factory._MODEL_CONFIGS", {"tiny-arch": config})
+    torch.save(open_clip.CLIP(**config).state_dict(), tmp_path / "weights.pt")
+    monkeypatch.chdir(tmp_path)
+    encoder = open_clip_tag("tiny-arch/weights.pt", "cpu")
+    monkeypatch.chdir("/")
+    assert encoder.name == "open_clip:tiny-arch/weights.pt"
+    assert error(encoder.encode_texts(TEXTS, "en"), plain(encoder, TEXTS)) < 1e-6
+
+
+@pytest.fixture(scope="module")
+def teacher() -> OpenClip:
+    if not (REAL / "teacher").is_dir():
+        pytest.skip(f"no real teacher: {REAL / 'teacher'} is absent")
+    return local_dir(str(REAL / "teacher"), "cpu")
+
+
+@pytest.fixture(scope="module")
+def captions(teacher: OpenClip) -> list[str]:  # noqa: ARG001  skips where there is none
+    photos = json.loads((REAL / "dataset_flickr30k.json").read_text())["images"]
+    return [sentence["raw"] for photo in photos[:20] for sentence in photo["sentences"]]
+
+
+@pytest.mark.real
+def test_real_teacher_is_as_open_clip_gives_it(
+    teacher: OpenClip, captions: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert error(teacher.encode_texts(captions, "en"), plain(teacher, captions)) < 2e-6
+    photo = next((REAL / "flickr30k-images").glob("*.jpg"))
+    assert teacher.encode_images([Image.open(photo)]).shape == (1, 256)
+
+
+@pytest.mark.real
+def test_real_teacher_lends_its_layers(teacher: OpenClip, captions: list[str]) -> None:
+    states, tokens, pooled = reproduced(teacher, captions)
+    assert np.abs(tokens - states.tokens).max() < 1e-4
+    assert np.abs(pooled - states.pooled).max() < 1e-4

@@ -1,0 +1,291 @@
+"""The embedded sample: its bytes, its layout, its captions in every language, and its teacher's folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from PIL import Image
+from safetensors import safe_open
+from tokenizers import Tokenizer
+
+import harness.encoders.sample
+from harness.tasks.sample.brush import HEIGHT, WIDTH
+from harness.tasks.sample.grammar import REALISERS, TRANSLATIONS
+from harness.tasks.sample.grammar.pieces import plain, spaced
+from harness.tasks.sample.plans import TYPES, Clause, Mention, Plan
+from harness.tasks.sample.scenes import ACTIONS, PLACES
+from harness.tasks.sample.world import COUNTS, MULTI30K, compose, write
+
+# A change of these bytes is a change of every number measured on the sample: raise world.VERSION with it.
+TEXTS_DIGEST = "0"
+PICTURES_DIGEST = "0"
+TEACHER = Path(harness.encoders.sample.__file__).parent
+TAG = re.compile(r"\[/EN#(\d+)/(\w+) ([^\]]+)\]")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    write(folder)
+    return folder
+
+
+def digest(folder: Path, suffixes: set[str], but: bool = False) -> str:
+    total = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and (path.suffix in suffixes) != but:
+            total.update(path.relative_to(folder).as_posix().encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def test_texts_are_these_bytes(world: Path) -> None:
+    assert digest(world, {".jpg"}, but=True) == TEXTS_DIGEST
+
+
+@pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, reason="pictures are pinned where they were first drawn")
+def test_pictures_are_these_bytes(world: Path) -> None:
+    assert digest(world, {".jpg"}) == PICTURES_DIGEST
+
+
+def test_bytes_do_not_hang_on_the_hash_seed(world: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "harness.tasks.sample.world", str(tmp_path / "again")]
+    root = str(Path(harness.__file__).parent.parent)
+    subprocess.run(command, check=True, env=os.environ | {"PYTHONHASHSEED": "12345", "PYTHONPATH": root}, cwd=tmp_path)
+    assert digest(tmp_path / "again", set(), but=True) == digest(world, set(), but=True)
+
+
+def karpathy(world: Path) -> list[dict[str, object]]:
+    images: list[dict[str, object]] = json.loads((world / "dataset_flickr30k.json").read_text("utf-8"))["images"]
+    return images
+
+
+def test_counts(world: Path) -> None:
+    splits = [image["split"] for image in karpathy(world)]
+    assert {split: splits.count(split) for split in COUNTS} == COUNTS
+    assert len(list((world / "flickr30k-images").iterdir())) == COUNTS["val"] + COUNTS["test"]
+    raw = world / "multi30k/data/task1/raw"
+    for split, name in MULTI30K.items():
+        for lang in REALISERS:
+            assert len((raw / f"{name}.{lang}").read_text("utf-8").splitlines()) == COUNTS[split]
+
+
+def test_pictures_decode(world: Path) -> None:
+    for path in (world / "flickr30k-images").iterdir():
+        with Image.open(path) as picture:
+            picture.load()
+            assert picture.size == (WIDTH, HEIGHT)
+
+
+def test_english_captions_are_distinct_and_agree_everywhere(world: Path) -> None:
+    token_file = (world / "results_20130124.token").read_text("utf-8").splitlines()
+    spoken = dict(line.split("\t") for line in token_file)
+    for image in karpathy(world):
+        sentences = image["sentences"]
+        assert isinstance(sentences, list)
+        raw = [sentence["raw"] for sentence in sentences]
+        assert len(set(raw)) == 5
+        for number, sentence in enumerate(sentences):
+            spaced_out = spoken[f"{image['filename']}#{number}"]
+            assert spaced_out.replace(" ,", ",").replace(" .", ".") == sentence["raw"]
+            assert sentence["tokens"] == [word for word in spaced_out.lower().split() if word not in {",", "."}]
+
+
+def test_no_scene_twice_and_none_of_the_evaluation_in_the_bitext() -> None:
+    items = compose()
+    keys = [item.scene.key() for item in items]
+    assert len(set(keys)) == len(keys)
+    assert len({item.id for item in items}) == len(items)
+    asked = {plain(caption) for item in items if item.split != "train" for caption in item.captions}
+    assert asked.isdisjoint(plain(item.translation("en")) for item in items if item.split == "train")
+
+
+def test_boxes_lie_inside_the_picture_and_have_an_area(world: Path) -> None:
+    for path in (world / "Annotations").iterdir():
+        boxes = list(ElementTree.parse(path).iter("bndbox"))
+        assert boxes, path.name
+        for box in boxes:
+            left, top, right, bottom = (int(side.text or "0") for side in box)
+            assert 1 <= left < right <= WIDTH, path.name
+            assert 1 <= top < bottom <= HEIGHT, path.name
+
+
+def tagged_lines(world: Path, lang: str) -> Iterator[tuple[str, list[str]]]:
+    folder = world / ("Sentences" if lang == "en" else f"Sentences_{lang}")
+    for path in folder.iterdir():
+        yield path.stem, path.read_text("utf-8").splitlines()
+
+
+@pytest.mark.parametrize("lang", REALISERS)
+def test_tagged_sentences_reduce_to_the_plain_ones(world: Path, lang: str) -> None:
+    items = {str(item.id): item for item in compose()}
+    for stem, lines in tagged_lines(world, lang):
+        item = items[stem]
+        expected = item.captions if lang == "en" else [item.translation(lang)]
+        assert [TAG.sub(r"\3", line) for line in lines] == [spaced(sentence) for sentence in expected]
+        chains = {name.text for name in ElementTree.parse(world / "Annotations" / f"{stem}.xml").iter("name")}
+        for chain, kind, _ in TAG.findall("\n".join(lines)):
+            assert chain in chains
+            assert kind in {*TYPES, "scene"}
+
+
+@pytest.mark.parametrize("lang", TRANSLATIONS)
+def test_a_translation_names_the_same_things_as_its_english(world: Path, lang: str) -> None:
+    english = dict(tagged_lines(world, "en"))
+    numbers = {str(item.id): item.translated for item in compose()}
+    for stem, (line,) in tagged_lines(world, lang):
+        named = sorted(chain for chain, _, _ in TAG.findall(line))
+        assert named == sorted(chain for chain, _, _ in TAG.findall(english[stem][numbers[stem]]))
+
+
+@pytest.mark.parametrize("lang", REALISERS)
+def test_sentences_are_composed_text(world: Path, lang: str) -> None:
+    for name in MULTI30K.values():
+        for line in (world / f"multi30k/data/task1/raw/{name}.{lang}").read_text("utf-8").splitlines():
+            assert line.endswith(".")
+            assert line[0].isupper()
+            assert "  " not in line
+            assert " ." not in line
+            assert line == unicodedata.normalize("NFC", line)
+
+
+def clause(subject: str, action: str, **parts: str) -> Clause:
+    """A clause from words such as `garment="red shirt"`."""
+    mentions = {role: Mention(role, words.split()[-1], " ".join(words.split()[:-1])) for role, words in parts.items()}
+    words = subject.split()
+    return Clause(Mention("actor0", words[-1], " ".join(words[:-1])), action, **mentions)
+
+
+def say(lang: str, *clauses: Clause, place: str = "") -> str:
+    return plain(REALISERS[lang](Plan(clauses, Mention("place", place) if place else None, wording=2)))
+
+
+GUITAR = (clause("man", "guitar", garment="red shirt", object="guitar"),)
+HATTED = (clause("woman", "sit", garment="blue dress", hat="white hat", object="bench"),)
+BESIDE = (clause("boy", "stand", garment="green jacket", beside="red car"),)
+WALKED = (clause("girl", "walk dog", object="black dog"),)
+HELD = (clause("person", "ball", object="yellow ball"),)
+HORSE = (clause("man", "ride", object="brown horse", beside="white cow"),)
+TWO = (clause("woman", "umbrella", hat="green hat", object="black umbrella"), clause("white cat", "sleep"))
+
+# Read word by word for agreement: gender, case, noun class, mutation, order.
+SPOKEN = {
+    "en": {
+        (GUITAR, "beach"): "A man wearing a red shirt plays a guitar on the beach.",
+    },
+    "de": {
+        (GUITAR, "beach"): "Ein Mann in einem roten Hemd spielt am Strand Gitarre.",
+        (HATTED, "park"): "Eine Frau in einem blauen Kleid und mit einem weißen Hut sitzt im Park auf einer Bank.",
+        (BESIDE, "street"): "Ein Junge in einer grünen Jacke steht auf der Straße neben einem roten Auto.",
+        (WALKED, "snow"): "Ein Mädchen geht im Schnee mit einem schwarzen Hund spazieren.",
+        (HELD, "kitchen"): "Eine Person hält in der Küche einen gelben Ball.",
+        (HORSE, "river"): "Ein Mann reitet am Fluss neben einer weißen Kuh auf einem braunen Pferd.",
+        (TWO, "room"): "Im Zimmer hält eine Frau mit einem grünen Hut einen schwarzen Regenschirm und eine weiße Katze schläft.",
+    },
+    "fr": {
+        (GUITAR, "beach"): "Un homme portant une chemise rouge joue de la guitare sur la plage.",
+        (HATTED, "park"): "Une femme portant une robe bleue et un chapeau blanc est assise sur un banc dans le parc.",
+        (BESIDE, "street"): "Un garçon portant une veste verte est debout à côté d'une voiture rouge dans la rue.",
+        (WALKED, "snow"): "Une fille marche avec un chien noir dans la neige.",
+        (HELD, "kitchen"): "Une personne tient un ballon jaune dans la cuisine.",
+        (HORSE, "river"): "Un homme monte un cheval marron à côté d'une vache blanche au bord de la rivière.",
+        (TWO, "room"): "Une femme portant un chapeau vert tient un parapluie noir et un chat blanc dort dans la pièce.",
+    },
+    "cs": {
+        (GUITAR, "beach"): "Muž v červené košili hraje na kytaru na pláži.",
+        (HATTED, "park"): "Žena v modrých šatech a s bílým kloboukem sedí na lavičce v parku.",
+        (BESIDE, "street"): "Chlapec v zelené bundě stojí vedle červeného auta na ulici.",
+        (WALKED, "snow"): "Dívka kráčí s černým psem ve sněhu.",
+        (HELD, "kitchen"): "Člověk drží žlutý míč v kuchyni.",
+        (HORSE, "river"): "Muž jede na hnědém koni vedle bílé krávy u řeky.",
+        (TWO, "room"): "Žena se zeleným kloboukem drží černý deštník a bílá kočka spí v pokoji.",
+    },
+    "es": {
+        (GUITAR, "beach"): "Un hombre con una camisa roja toca la guitarra en la playa.",
+        (HATTED, "park"): "Una mujer con un vestido azul y un sombrero blanco está sentada en un banco en el parque.",
+        (BESIDE, "street"): "Un niño con una chaqueta verde está de pie junto a un coche rojo en la calle.",
+        (HELD, "kitchen"): "Una persona sostiene una pelota amarilla en la cocina.",
+    },
+    "id": {
+        (GUITAR, "beach"): "Seorang pria yang memakai kemeja merah sedang memainkan gitar di pantai.",
+        (WALKED, "snow"): "Seorang anak perempuan sedang berjalan bersama seekor anjing hitam di salju.",
+    },
+    "sw": {
+        (GUITAR, "beach"): "Mwanaume aliyevaa shati jekundu anapiga gitaa ufukweni.",
+        (HATTED, "park"): "Mwanamke aliyevaa gauni la buluu na kofia nyeupe ameketi kwenye benchi katika bustani.",
+        (BESIDE, "street"): "Mvulana aliyevaa koti la kijani amesimama kando ya gari jekundu barabarani.",
+        (WALKED, "snow"): "Msichana anatembea na mbwa mweusi kwenye theluji.",
+        (HELD, "kitchen"): "Mtu ameshika mpira wa njano jikoni.",
+        (HORSE, "river"): "Mwanaume amepanda farasi wa kahawia kando ya ng'ombe mweupe kando ya mto.",
+        (TWO, "room"): "Mwanamke aliyevaa kofia ya kijani ameshika mwavuli mweusi na paka mweupe amelala chumbani.",
+    },
+    "cy": {
+        (GUITAR, "beach"): "Mae dyn mewn crys coch yn chwarae gitâr ar y traeth.",
+        (HATTED, "park"): "Mae menyw mewn ffrog las a het wen yn eistedd ar fainc yn y parc.",
+        (BESIDE, "street"): "Mae bachgen mewn siaced werdd yn sefyll wrth ymyl car coch ar y stryd.",
+        (WALKED, "snow"): "Mae merch yn cerdded gyda chi du yn yr eira.",
+        (HELD, "kitchen"): "Mae person yn dal pêl felen yn y gegin.",
+        (HORSE, "river"): "Mae dyn yn marchogaeth ceffyl brown wrth ymyl buwch wen ar lan yr afon.",
+        (TWO, "room"): "Mae menyw mewn het werdd yn dal ymbarél du ac mae cath wen yn cysgu yn yr ystafell.",
+    },
+    "eu": {
+        (GUITAR, "beach"): "Hondartzan, alkandora gorridun gizon bat gitarra jotzen ari da.",
+        (HATTED, "park"): "Parkean, soineko urdindun eta kapela zuridun emakume bat banku batean eserita dago.",
+        (BESIDE, "street"): "Kalean, jaka berdedun mutil bat auto gorri baten ondoan zutik dago.",
+        (WALKED, "snow"): "Elurretan, neska bat txakur beltz batekin dabil oinez.",
+        (HELD, "kitchen"): "Sukaldean, pertsona batek pilota hori bat dauka eskuan.",
+        (TWO, "room"): "Gelan, kapela berdedun emakume batek aterki beltz bat dauka eskuan eta katu zuri bat lo dago.",
+    },
+    "yo": {
+        (GUITAR, "beach"): "Ọkùnrin kan tó wọ ṣẹ́ẹ̀tì pupa ń ta gìtá ní etí òkun.",
+        (HATTED, "park"): "Obìnrin kan tó wọ gáùn aláwọ̀ búlúù tó sì dé fìlà funfun jókòó sórí bẹ́ǹṣì kan nínú ọgbà ìgbafẹ́.",
+        (WALKED, "snow"): "Ọmọbìnrin kan ń rìn pẹ̀lú ajá dúdú kan nínú yìnyín.",
+        (TWO, "room"): "Obìnrin kan tó dé fìlà aláwọ̀ ewé mú agbòòrùn dúdú kan dání, ológbò funfun kan sì ń sùn nínú yàrá.",
+    },
+    "qu": {
+        (GUITAR, "beach"): "Mama qucha patapi puka kamisayuq qhari gitarrata tukachkan.",
+        (BESIDE, "street"): "K'ikllupi q'umir kasakayuq qhari irqi puka awtup qayllanpi sayachkan.",
+        (WALKED, "snow"): "Rit'ipi warmi irqi yana allquwan purichkan.",
+        (HELD, "kitchen"): "Wayk'una wasipi runa q'illu pilutata hap'ichkan.",
+        (TWO, "room"): "Wasi ukhupi q'umir chukuyuq warmi yana parawata hap'ichkan, yuraq misitaq puñuchkan.",
+    },
+}
+
+
+@pytest.mark.parametrize(("lang", "clauses", "place", "words"), [(k, *key, v) for k, m in SPOKEN.items() for key, v in m.items()])
+def test_grammar(lang: str, clauses: tuple[Clause, ...], place: str, words: str) -> None:
+    assert say(lang, *clauses, place=place) == unicodedata.normalize("NFC", words)
+
+
+@pytest.mark.parametrize("lang", REALISERS)
+def test_every_language_can_say_every_action_and_place(lang: str) -> None:
+    said = {say(lang, clause("man", action, **({"object": kind} if kind else {}))) for action, kind in ACTIONS.items()}
+    assert len(said) >= len(ACTIONS)
+    assert len({say(lang, clause("dog", "run"), place=place) for place in PLACES}) == len(PLACES)
+
+
+def test_the_teacher_is_small_and_whole() -> None:
+    weights = TEACHER / "open_clip_model.safetensors"
+    assert weights.stat().st_size <= 5_000_000
+    config = json.loads((TEACHER / "open_clip_config.json").read_text("utf-8"))
+    tokenizer = Tokenizer.from_file(str(TEACHER / "tokenizer.json"))
+    text = config["model_cfg"]["text_cfg"]
+    with safe_open(weights, framework="np") as tensors:
+        assert tensors.get_slice("token_embedding.weight").get_shape() == [text["vocab_size"], text["width"]]
+    assert tokenizer.get_vocab_size() == text["vocab_size"]
+    # CLIP pools where the id is largest; id 0 pads.
+    assert tokenizer.encode("").ids == [1, text["vocab_size"] - 1]
+    assert tokenizer.token_to_id("<pad>") == 0
+    for item in compose():
+        for caption in item.captions:
+            assert len(tokenizer.encode(plain(caption)).ids) <= text["context_length"]
