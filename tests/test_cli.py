@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,13 @@ def harness(*words: str, store: Path, cwd: Path = ROOT, code: str = "") -> subpr
     """Run `python -m harness WORDS`; with `code`, run that in Python instead, with WORDS as its arguments."""
     program = ["-c", code] if code else ["-m", "harness"]
     return subprocess.run(
-        [sys.executable, *program, *words], cwd=cwd, env=environment(store), capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, *program, *words],
+        cwd=cwd,
+        env=environment(store),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
 
 
@@ -32,14 +37,14 @@ def environment(store: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store in which a small run over the sample has been made."""
     folder = tmp_path_factory.mktemp("store")
     done = harness("run", "--lang", "de", *SMALL, store=folder)
     assert done.returncode == 0, done.stderr
     (folder / "stdout.txt").write_text(done.stdout)
     (folder / "stderr.txt").write_text(done.stderr)
-    yield folder
+    return folder
 
 
 def scores_of(store: Path) -> dict[str, dict[str, float]]:
@@ -112,7 +117,9 @@ def test_english_needs_no_distillation(store: Path) -> None:
     assert "English tower on English" in english.stdout
 
 
-@pytest.mark.parametrize("words", [("--help",), ("run", "--help"), ("list", "languages"), ("list", "tasks"), ("list", "encoders")])
+@pytest.mark.parametrize(
+    "words", [("--help",), ("run", "--help"), ("list", "languages"), ("list", "tasks"), ("list", "encoders")]
+)
 def test_help_and_lists_do_not_import_torch(words: tuple[str, ...], tmp_path: Path) -> None:
     code = "import sys; from harness.cli import app; app(standalone_mode=False); sys.exit('torch' in sys.modules)"
     done = harness(*words, store=tmp_path, code=code)

@@ -10,7 +10,7 @@ from PIL import Image
 from harness.tasks.sample.backdrops import H, W, between, draw_backdrop
 from harness.tasks.sample.brush import Box, Brush
 from harness.tasks.sample.figures import Rig, draw_animal, draw_person, draw_vehicle, sample_look
-from harness.tasks.sample.scenes import ANIMALS, Actor, Scene, Thing, chance, choose
+from harness.tasks.sample.scenes import ANIMALS, CHILDREN, Actor, Scene, Thing, chance, choose
 
 # How much room a figure needs to its left and right, in hundredths of its height.
 PERSON_ROOM, WIDE_ROOM, DOG_ROOM = 64, 116, 130
@@ -66,7 +66,7 @@ def _actor_figure(actor: Actor, number: int) -> _Figure:
 def _place(figures: list[_Figure], rng: Random) -> list[tuple[_Figure, Rig]]:
     """Set the figures side by side, in either direction, with the free room shared out by chance."""
     order = figures[::-1] if chance(rng, 0.5) else figures
-    scale = between(rng, 88, 112)
+    scale = between(rng, 112, 138)
     needed = sum(figure.height * figure.room * scale // 10_000 for figure in order)
     if needed > W - 10:
         scale = scale * (W - 10) // needed
@@ -106,7 +106,7 @@ def _draw(brush: Brush, figure: _Figure, rig: Rig, rng: Random) -> None:
             else:
                 draw_vehicle(brush, rig, figure.thing)
     elif figure.actor and figure.actor.is_person:
-        draw_person(brush, rig, figure.actor, sample_look(rng), figure.number)
+        draw_person(brush, rig, figure.actor, sample_look(rng, figure.actor.kind in CHILDREN), figure.number)
     elif figure.actor:
         with brush.entity(f"actor{figure.number}"):
             draw_animal(brush, rig, figure.actor.kind, figure.actor.colour, figure.actor.action)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 
 from harness.tasks.sample.brush import Brush, Colour, Point, darker
-from harness.tasks.sample.scenes import Actor, Thing, choose
+from harness.tasks.sample.scenes import CHILDREN, Actor, Thing, choose
 
 PAINTS: dict[str, Colour] = {
     "red": (214, 44, 44),
@@ -61,9 +61,9 @@ class Look:
     beard: bool
 
 
-def sample_look(rng: Random) -> Look:
-    """A skin, a head of hair, trousers."""
-    return Look(choose(rng, SKINS), choose(rng, HAIRS), choose(rng, TROUSERS), rng.random() < 0.3)
+def sample_look(rng: Random, child: bool) -> Look:
+    """A skin, a head of hair (grey only for adults), trousers."""
+    return Look(choose(rng, SKINS), choose(rng, HAIRS[:-1] if child else HAIRS), choose(rng, TROUSERS), rng.random() < 0.3)
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def draw_person(brush: Brush, rig: Rig, actor: Actor, look: Look, number: int) -
 
 
 def _body(brush: Brush, rig: Rig, actor: Actor, look: Look, pose: Pose, number: int) -> None:
-    child = actor.kind in ("boy", "girl")
+    child = actor.kind in CHILDREN
     worn = actor.garment or Thing("shirt", "white")
     paint = PAINTS[worn.colour]
     if actor.kind in ("woman", "girl"):

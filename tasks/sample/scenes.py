@@ -17,6 +17,7 @@ INDOORS = frozenset({"kitchen", "stage", "room"})
 COLOURS = ("red", "blue", "green", "yellow", "white", "black")
 FURS = ("black", "white", "brown")
 PEOPLE = ("man", "woman", "boy", "girl")
+CHILDREN = ("boy", "girl")
 ANIMALS = ("dog", "cat", "horse", "cow")
 PETS = ("dog", "cat")
 GARMENTS = {
