@@ -37,8 +37,8 @@ class DistillConfig(Config):
     )
     pairs: int | None = Field(None, ge=2, description="sentence pairs to use, a nested random subset; all by default")
     seed: int = Field(0, ge=0, description="decides subset, initial weights and order of batches")
-    steps: int | None = Field(None, ge=1, description="optimiser steps; by default 20 passes over the pairs, at least 600")
-    batch: int = Field(256, ge=2, description="pairs a step")
+    steps: int | None = Field(None, ge=1, description="optimiser steps; by default 10 passes over the pairs, at least 600")
+    batch: int = Field(64, ge=2, description="pairs a step")
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the learning rate rises")
@@ -50,9 +50,9 @@ class DistillConfig(Config):
         """Optimiser steps on that many pairs.
 
         >>> DistillConfig().steps_for(1000), DistillConfig().steps_for(27985), DistillConfig(steps=50).steps_for(1000)
-        (600, 2186, 50)
+        (600, 4372, 50)
         """
-        return self.steps if self.steps is not None else max(600, 20 * pairs // self.batch)
+        return self.steps if self.steps is not None else max(600, 10 * pairs // self.batch)
 
 
 class RunConfig(Config):

@@ -16,6 +16,14 @@ TYPES = {
     "instruments": ("guitar", "drum", "trumpet"),
     "other": ("ball", "umbrella", "book", "bench", "chair"),
 }
+# By level: the parts of a clause of which one is left unsaid, and how often the place is named.
+FORGETTABLE = {
+    1: ("hat", "beside"),
+    2: ("garment", "hat", "beside"),
+    3: ("hat", "beside"),
+    4: ("garment", "hat", "beside"),
+}
+PLACE_NAMED = {1: 0.8, 2: 0.65, 3: 0.6, 4: 0.6}
 TYPE_OF_KIND = {kind: name for name, kinds in TYPES.items() for kind in kinds}
 
 
@@ -70,26 +78,24 @@ def _mention(role: str, thing: Thing) -> Mention:
     return Mention(role, thing.kind, thing.colour)
 
 
-def sample_plan(rng: Random, scene: Scene, level: int) -> Plan:
-    """The content of the caption of a level, 0 (everything) to 4 (next to nothing)."""
+def everything(scene: Scene) -> Plan:
+    """The plan that leaves nothing out."""
     named = roles(scene)
-    full = [_clause(named, number, actor) for number, actor in enumerate(scene.actors)]
-    place: Mention | None = named["place"]
-    if level == 0:
-        pass
-    elif level == 1:
-        full = [_forget(rng, clause, ("hat", "beside")) for clause in full]
-        place = place if chance(rng, 0.8) else None
-    elif level == 2:
-        full = [_forget(rng, clause, ("garment", "hat", "beside")) for clause in full]
-        place = place if chance(rng, 0.65) else None
-    elif level == 3:
-        full = [_forget(rng, choose(rng, full), ("hat", "beside"))]
-        place = place if chance(rng, 0.6) else None
-    else:
-        full = [_vague(rng, _forget(rng, choose(rng, full), ("garment", "hat", "beside")))]
-        place = place if chance(rng, 0.6) else None
-    return Plan(tuple(full), place, int(rng.random() * 1_000_000))
+    return Plan(tuple(_clause(named, number, actor) for number, actor in enumerate(scene.actors)), named["place"])
+
+
+def sample_plan(rng: Random, whole: Plan, level: int) -> Plan:
+    """What is left of everything in the caption of a level, 0 (all of it) to 4 (next to nothing)."""
+    clauses, place = whole.clauses, whole.place
+    if level >= 3:
+        clauses = (choose(rng, clauses),)
+    if level:
+        clauses = tuple(_forget(rng, clause, FORGETTABLE[level]) for clause in clauses)
+    if level == 4:
+        clauses = (_vague(rng, clauses[0]),)
+    if level and not chance(rng, PLACE_NAMED[level]):
+        place = None
+    return Plan(clauses, place, int(rng.random() * 1_000_000))
 
 
 def _clause(named: dict[str, Mention], number: int, actor: Actor) -> Clause:

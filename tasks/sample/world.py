@@ -19,7 +19,7 @@ from harness.tasks.sample.brush import HEIGHT, WIDTH, Box
 from harness.tasks.sample.draw import draw_scene
 from harness.tasks.sample.grammar import REALISERS, TRANSLATIONS
 from harness.tasks.sample.grammar.pieces import Sentence, plain, spaced, tagged
-from harness.tasks.sample.plans import Plan, roles, sample_plan
+from harness.tasks.sample.plans import Plan, everything, roles, sample_plan
 from harness.tasks.sample.scenes import Scene, choose, sample_scene
 
 VERSION = "1"
@@ -76,12 +76,13 @@ class Item:
 
 def five_plans(rng: Random, scene: Scene) -> tuple[Plan, ...]:
     """The content of five captions of a scene, no two of them the same sentence."""
+    whole = everything(scene)
     plans: list[Plan] = []
     said: set[str] = set()
     for level in range(5):
-        plan = sample_plan(rng, scene, level)
-        while (text := plain(REALISERS["en"](plan))) in said:
-            plan = sample_plan(rng, scene, level)
+        plan = sample_plan(rng, whole, level)
+        while (text := spaced(REALISERS["en"](plan))) in said:
+            plan = sample_plan(rng, whole, level)
         said.add(text)
         plans.append(plan)
     return tuple(plans)
