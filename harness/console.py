@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Advance = Callable[[int, str], None]
-PIPED_WIDTH = 110
+PIPED_WIDTH = 200
 
 
 class Console:

@@ -19,7 +19,7 @@ def grid(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     """A plain table. Cells are text, never markup."""
     from rich.text import Text
 
-    drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, title_style="bold")
     for heading in headings:
         drawn.add_column(heading)
     for row in rows:

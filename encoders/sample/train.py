@@ -1,0 +1,277 @@
+"""Trains the sample world's teacher and writes it beside this file, in the folder form that open_clip reads.
+
+    python -m harness.encoders.sample.train
+
+It draws pictures of its own, of scenes that the world does not hold out, and trains a small CLIP on them from scratch.
+Everything was chosen on the world's val split; the test split is read once, at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import numpy.typing as npt
+import open_clip
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import nn
+from torch.nn import functional
+
+from harness.tasks.sample.draw import draw_scene
+from harness.tasks.sample.grammar import REALISERS
+from harness.tasks.sample.grammar.pieces import plain
+from harness.tasks.sample.scenes import Scene, sample_scene
+from harness.tasks.sample.world import JPEG_QUALITY, Item, compose, five_plans
+
+HERE = Path(__file__).parent
+TOKENIZER_NAME, CONFIG_NAME, WEIGHTS_NAME = "tokenizer.json", "open_clip_config.json", "open_clip_model.safetensors"
+SEED = 7
+SIDE = 64
+CONTEXT = 48
+VOCABULARY = 700  # enough for every word of the captions to be one token
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+EMBEDDING = 128
+TEXT = {"context_length": CONTEXT, "width": 128, "heads": 2, "layers": 2}
+MODEL = {
+    "embed_dim": EMBEDDING,
+    "vision_cfg": {"image_size": SIDE, "layers": [1, 1, 1, 1], "width": 16, "head_width": 64},
+}
+FACTS_WEIGHT = 50
+
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A drawn scene as training needs it: its pixels, its captions, and what is true of it."""
+
+    pixels: Bytes
+    captions: tuple[str, ...]
+    facts: tuple[str, ...]
+
+
+def as_stored(picture: Image.Image) -> Image.Image:
+    """The picture as it comes back from its JPEG file."""
+    stored = io.BytesIO()
+    picture.save(stored, "JPEG", quality=JPEG_QUALITY)
+    return Image.open(stored)
+
+
+def pixels_of(picture: Image.Image) -> Bytes:
+    """What the encoder will see of a picture: through JPEG, squashed to a square."""
+    return np.asarray(as_stored(picture).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+
+
+def facts_of(scene: Scene) -> tuple[str, ...]:
+    """What is true of a scene, one thing at a time: who does what, who wears what."""
+    facts = [scene.place]
+    for actor in scene.actors:
+        facts += [actor.kind, actor.action, f"{actor.kind} {actor.action}", f"{actor.kind} {actor.colour}"]
+        for thing in (actor.garment, actor.hat, actor.object):
+            if thing:
+                facts += [f"{thing.kind} {thing.colour}", f"{actor.kind} {thing.kind} {thing.colour}"]
+                facts.append(f"{actor.action} {thing.kind} {thing.colour}")
+    if scene.beside:
+        facts.append(f"beside {scene.beside.kind} {scene.beside.colour}")
+    return tuple(dict.fromkeys(facts))
+
+
+def draw_example(seed: int) -> Example:
+    """The example of a seed."""
+    rng = Random(seed)
+    scene = sample_scene(rng)
+    captions = tuple(plain(REALISERS["en"](plan)) for plan in five_plans(rng, scene))
+    return Example(pixels_of(draw_scene(scene, rng)[0]), captions, (scene.key(), *facts_of(scene)))
+
+
+def draw_examples(count: int, forbidden: set[str]) -> list[Example]:
+    """Drawn examples, without those whose scene is held out."""
+    seeds = range(SEED * 10_000_000, SEED * 10_000_000 + count)
+    with ProcessPoolExecutor(2) as pool:
+        drawn = list(pool.map(draw_example, seeds, chunksize=100))
+    return [replace(one, facts=one.facts[1:]) for one in drawn if one.facts[0] not in forbidden]
+
+
+def learn_tokenizer(captions: Sequence[str]) -> Tokenizer:
+    """Byte-level BPE, so that no language is lost on it: id 0 pads, and the end is the largest id, where CLIP pools."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<pad>", "<start>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(captions, trainer)
+    tokenizer.add_special_tokens(["<end>"])
+    ends = [(name, tokenizer.token_to_id(name)) for name in ("<start>", "<end>")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="<start> $A <end>", special_tokens=ends)
+    return tokenizer
+
+
+def tokens_of(tokenizer: Tokenizer, captions: Sequence[str]) -> torch.Tensor:
+    """Token ids (n, context), padded with 0. The sample's own captions always fit."""
+    rows = [encoding.ids for encoding in tokenizer.encode_batch(list(captions))]
+    return torch.tensor([row + [0] * (CONTEXT - len(row)) for row in rows])
+
+
+def encode_text(model: open_clip.CLIP, tokens: torch.Tensor) -> torch.Tensor:
+    """What `model.encode_text` gives, without computing the padding that all of the texts share."""
+    length = int(tokens.argmax(1).max()) + 1
+    states = model.token_embedding(tokens[:, :length]) + model.positional_embedding[:length]
+    states = model.ln_final(model.transformer(states, attn_mask=model.attn_mask[:length, :length]))
+    pooled: torch.Tensor = states[torch.arange(len(tokens)), tokens.argmax(1)] @ model.text_projection
+    return pooled
+
+
+class Trainer:
+    """A model and its optimiser over examples held in memory."""
+
+    def __init__(self, examples: Sequence[Example], model: open_clip.CLIP, tokenizer: Tokenizer) -> None:
+        self.model = model
+        self.pixels = torch.from_numpy(np.stack([example.pixels for example in examples]))
+        self.tokens = torch.stack([tokens_of(tokenizer, example.captions) for example in examples])
+        facts = sorted({fact for example in examples for fact in example.facts})
+        self.facts = torch.zeros(len(examples), len(facts))
+        for row, example in enumerate(examples):
+            self.facts[row, [bisect_left(facts, fact) for fact in example.facts]] = 1
+        # Thrown away after training: it tells the image tower early what to look for.
+        self.fact_head = nn.Linear(EMBEDDING, len(facts))
+
+    def fit(self, epochs: int, batch: int, peak: float, evaluate: Callable[[], None]) -> None:
+        """Train with one cycle of the learning rate."""
+        generator = torch.Generator().manual_seed(SEED)
+        steps = epochs * (len(self.pixels) // batch)
+        parameters = [*self.model.parameters(), *self.fact_head.parameters()]
+        optimiser = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.98), weight_decay=0.05)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, peak, total_steps=steps, pct_start=0.1)
+        for epoch in range(epochs):
+            self.model.train()
+            order = torch.randperm(len(self.pixels), generator=generator)
+            total, start = 0.0, time.perf_counter()
+            for rows in torch.split(order[: len(order) // batch * batch], batch):
+                loss = self.loss(rows, generator)
+                optimiser.zero_grad()
+                torch.autograd.backward(loss)
+                nn.utils.clip_grad_norm_(parameters, 1.0)
+                optimiser.step()
+                schedule.step()
+                total += loss.item() * batch
+            print(f"epoch {epoch + 1}/{epochs}: loss {total / len(order):.3f}, {time.perf_counter() - start:.0f} s", flush=True)
+            evaluate()
+
+    def loss(self, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """CLIP's symmetric loss on one caption an image, and the auxiliary one."""
+        pixels = self.pixels[rows]
+        mirrored = torch.rand(len(rows), 1, 1, 1, generator=generator) < 0.5  # no caption tells left from right
+        pixels = torch.where(mirrored, pixels.flip(2), pixels)
+        level = torch.randint(0, 5, (len(rows),), generator=generator)
+        image = self.model.encode_image(as_input(pixels))
+        text = functional.normalize(encode_text(self.model, self.tokens[rows, level]), dim=-1)
+        logits = self.model.logit_scale.exp().clamp(max=100) * functional.normalize(image, dim=-1) @ text.T
+        target = torch.arange(len(rows))
+        contrastive = (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
+        facts = functional.binary_cross_entropy_with_logits(self.fact_head(image), self.facts[rows])
+        return contrastive + FACTS_WEIGHT * facts
+
+
+def as_input(pixels: torch.Tensor) -> torch.Tensor:
+    """Bytes, channels last, to what open_clip's preprocessing gives."""
+    scaled = pixels.permute(0, 3, 1, 2).float() / 255
+    return (scaled - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+
+
+@torch.inference_mode()
+def recall_at_1(model: open_clip.CLIP, tokenizer: Tokenizer, items: Sequence[Item], images: torch.Tensor) -> str:
+    """Text-to-image and image-to-text R@1 over all five captions; a tie is a miss."""
+    model.eval()
+    captions = [plain(caption) for item in items for caption in item.captions]
+    image = functional.normalize(model.encode_image(images), dim=-1)
+    text = functional.normalize(
+        torch.cat([encode_text(model, tokens_of(tokenizer, captions[i : i + 100])) for i in range(0, len(captions), 100)]), dim=-1
+    )
+    scores = text @ image.T
+    owner = torch.arange(len(items)).repeat_interleave(5)
+    right = scores.gather(1, owner[:, None])
+    to_image = ((scores >= right).sum(1) == 1).float()
+    own = scores.T.reshape(len(items), len(items), 5).amax(2)  # the best caption of each image, for each image
+    to_text = ((own >= own.diagonal()[:, None]).sum(1) == 1).float()
+    levels = " ".join(f"{100 * level:.0f}" for level in to_image.reshape(-1, 5).mean(0).tolist())
+    return f"t2i R@1 {100 * to_image.mean():.1f} (by caption: {levels}), i2t R@1 {100 * to_text.mean():.1f}"
+
+
+def save(model: open_clip.CLIP, config: dict[str, object], folder: Path) -> None:
+    """Write weights in half precision, and the config."""
+    preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "squash"}
+    (folder / CONFIG_NAME).write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}, indent=2) + "\n")
+    save_file({name: value.half().contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS_NAME)
+
+
+def measure(folder: Path, held_out: Mapping[str, Sequence[Item]]) -> None:
+    """Print what the written model reaches, read as open_clip reads it."""
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_NAME))
+    for split, items in held_out.items():
+        images = torch.stack([preprocess(as_stored(item.draw()[0])) for item in items])
+        print(f"{split}: {recall_at_1(model, tokenizer, items, images)}", flush=True)
+
+
+def train(folder: Path, options: argparse.Namespace, held_out: Mapping[str, Sequence[Item]]) -> None:
+    """Draw, train, and write config, tokenizer and weights."""
+    begun = time.perf_counter()
+    forbidden = {item.scene.key() for items in held_out.values() for item in items}
+    examples = draw_examples(options.examples, forbidden)
+    print(f"{len(examples)} scenes drawn, {time.perf_counter() - begun:.0f} s", flush=True)
+    tokenizer = learn_tokenizer([caption for example in examples for caption in example.captions])
+    size = tokenizer.get_vocab_size()
+    config = {**MODEL, "text_cfg": {**TEXT, "vocab_size": size}}
+    model = open_clip.CLIP(**config)
+    print(f"{sum(p.numel() for p in model.parameters())} parameters, {size} tokens", flush=True)
+    val = held_out["val"]
+    images = as_input(torch.from_numpy(np.stack([pixels_of(item.draw()[0]) for item in val])))
+    trainer = Trainer(examples, model, tokenizer)
+    trainer.fit(
+        options.epochs, options.batch, options.peak, lambda: print("val:", recall_at_1(model, tokenizer, val, images), flush=True)
+    )
+    folder.mkdir(exist_ok=True)
+    tokenizer.save(str(folder / TOKENIZER_NAME))
+    save(model, config, folder)
+    print(f"{(time.perf_counter() - begun) / 60:.1f} minutes", flush=True)
+
+
+def main() -> None:
+    """Train on drawn scenes, choose on val, and measure what was written on val and test; or only measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=HERE, help="where the model is written")
+    parser.add_argument("--examples", type=int, default=16_000)
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--peak", type=float, default=2e-3, help="the highest learning rate")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--measure", action="store_true", help="only measure the model that is there")
+    options = parser.parse_args()
+    torch.manual_seed(SEED)
+    torch.set_num_threads(options.threads)
+    world = compose()
+    held_out = {split: [item for item in world if item.split == split] for split in ("val", "test")}
+    if not options.measure:
+        train(options.folder, options, held_out)
+    measure(options.folder, held_out)
+
+
+if __name__ == "__main__":
+    main()
