@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -32,8 +33,10 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def disk_is_full(path: Path, error: Exception) -> bool:
-    """Whether an error came of a full disk. numpy, safetensors and tokenizers do not pass the errno on, so the disk is asked."""
+    """Whether an error came of a full disk. numpy, safetensors and tokenizers tell it in words, or not at all."""
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return True
+    if re.search(r"no space left|not enough free space|os error 28|quota exceeded", str(error), re.IGNORECASE):
         return True
     there = next((folder for folder in path.parents if folder.is_dir()), None)
     return there is not None and shutil.disk_usage(there).free < FULL

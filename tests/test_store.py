@@ -51,10 +51,21 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     assert leftovers(tmp_path) == []
 
 
-def test_a_library_s_own_error_on_a_full_disk_is_known_by_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not disk_is_full(tmp_path / "x", RuntimeError("I/O error"))
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Not enough free space to write 21786112 bytes after offset 128",  # numpy
+        "Error while serializing: I/O error: No space left on device (os error 28)",  # safetensors
+    ],
+)
+def test_libraries_tell_of_a_full_disk_in_words(tmp_path: Path, words: str) -> None:
+    assert disk_is_full(tmp_path / "x", OSError(words))
+    assert not disk_is_full(tmp_path / "x", OSError("something else"))
+
+
+def test_an_error_that_tells_nothing_on_a_full_disk_is_put_down_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 0}))
-    assert disk_is_full(tmp_path / "x", RuntimeError("I/O error"))
+    assert disk_is_full(tmp_path / "x", RuntimeError("something else"))
 
 
 def test_a_store_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
