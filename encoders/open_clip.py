@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.api import Floats, HarnessError, TokenStates
-
 from harness.encoders.sources import ModelFiles, behind_tag, check_tag, in_folder, in_hub, quiet
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from harness.distill.tower import DonatedLayers
-
     from harness.encoders.text_towers import TextReader
 
 IMAGES_A_BATCH = 64

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from harness.api import HarnessError
 from harness.distill.tower import DonatedLayers, TowerConfig
-
 from harness.encoders.text_towers import ClassTokenText, ClipText, HuggingFaceText, TextReader
 
 Activation = Literal["gelu", "quick_gelu", "gelu_tanh"]

@@ -13,7 +13,6 @@ from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 
 from harness.api import Floats, TokenStates
-
 from harness.encoders.tokenizing import Tokenizer, framing
 
 # Measured on a CPU: 512 to 1,024 tokens stay in its cache, and 4,096 run slower. A GPU wants to be filled.

@@ -13,7 +13,6 @@ from tokenizers import Tokenizer as RustTokenizer
 from torch import Tensor
 
 from harness.api import HarnessError
-
 from harness.encoders.sources import ModelFiles
 
 
