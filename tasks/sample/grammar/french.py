@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.tasks.sample.grammar.pieces import Phrase, Piece, Sentence, finish
+from harness.tasks.sample.grammar.pieces import Phrase, Piece, Sentence, clauses_then_place, dressed
 from harness.tasks.sample.plans import Clause, Mention, Plan
 
 NOUNS = {
@@ -73,20 +73,11 @@ PLACES = {
 
 def realise(plan: Plan) -> Sentence:
     """A caption such as `Un homme portant une chemise rouge joue de la guitare sur la plage .`"""
-    pieces: list[Piece] = []
-    for number, clause in enumerate(plan.clauses):
-        pieces += ["et" if number else "", *_clause(clause)]
-    if plan.place:
-        preposition, words = PLACES[plan.place.kind]
-        pieces += [preposition, Phrase(words, plan.place)]
-    return finish(pieces)
+    return clauses_then_place(plan, _clause, ("", "et"), PLACES)
 
 
 def _clause(clause: Clause) -> list[Piece]:
-    pieces: list[Piece] = [noun_phrase(clause.subject)]
-    worn = [noun_phrase(mention) for mention in (clause.garment, clause.hat) if mention]
-    for number, phrase in enumerate(worn):
-        pieces += ["et" if number else "portant", phrase]
+    pieces = dressed(clause, noun_phrase, ("portant", "et"))
     if clause.object and clause.action in PLAYS:
         verb, words = PLAYS[clause.action]
         pieces += [verb, Phrase(words, clause.object)]

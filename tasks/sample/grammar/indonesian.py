@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.tasks.sample.grammar.pieces import Phrase, Piece, Sentence, finish
+from harness.tasks.sample.grammar.pieces import Phrase, Piece, Sentence, clauses_then_place, dressed
 from harness.tasks.sample.plans import Clause, Mention, Plan
 
 NOUNS = {
@@ -79,20 +79,11 @@ PLACES = {
 
 def realise(plan: Plan) -> Sentence:
     """A caption such as `Seorang pria yang memakai kemeja merah sedang memainkan gitar di pantai .`"""
-    pieces: list[Piece] = []
-    for number, clause in enumerate(plan.clauses):
-        pieces += ["dan" if number else "", *_clause(clause)]
-    if plan.place:
-        preposition, words = PLACES[plan.place.kind]
-        pieces += [preposition, Phrase(words, plan.place)]
-    return finish(pieces)
+    return clauses_then_place(plan, _clause, ("", "dan"), PLACES)
 
 
 def _clause(clause: Clause) -> list[Piece]:
-    pieces: list[Piece] = [noun_phrase(clause.subject)]
-    worn = [noun_phrase(mention) for mention in (clause.garment, clause.hat) if mention]
-    for number, phrase in enumerate(worn):
-        pieces += ["dan" if number else "yang memakai", phrase]
+    pieces = dressed(clause, noun_phrase, ("yang memakai", "dan"))
     pieces += [VERBS[clause.action], noun_phrase(clause.object) if clause.object else ""]
     if clause.beside:
         pieces += ["di samping", noun_phrase(clause.beside)]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from harness.tasks.sample.plans import Mention
+from harness.tasks.sample.plans import Clause, Mention, Plan
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,28 @@ def finish(pieces: Iterable[Piece]) -> Sentence:
 
 def _capital(words: str) -> str:
     return words[0].upper() + words[1:]
+
+
+def clauses_then_place(
+    plan: Plan, realise_clause: Callable[[Clause], list[Piece]], lead: tuple[str, str], places: Mapping[str, tuple[str, str]]
+) -> Sentence:
+    """One clause after the other, then the place: `lead` opens the first clause and each later one."""
+    pieces: list[Piece] = []
+    for number, clause in enumerate(plan.clauses):
+        pieces += [lead[min(number, 1)], *realise_clause(clause)]
+    if plan.place:
+        preposition, words = places[plan.place.kind]
+        pieces += [preposition, Phrase(words, plan.place)]
+    return finish(pieces)
+
+
+def dressed(clause: Clause, noun_phrase: Callable[[Mention], Phrase], lead: tuple[str, str]) -> list[Piece]:
+    """Who, then what they wear: `lead` opens the first garment and the second."""
+    pieces: list[Piece] = [noun_phrase(clause.subject)]
+    worn = [noun_phrase(mention) for mention in (clause.garment, clause.hat) if mention]
+    for opening, phrase in zip(lead, worn, strict=False):
+        pieces += [opening, phrase]
+    return pieces
 
 
 def spaced(sentence: Sentence) -> str:

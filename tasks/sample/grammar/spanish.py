@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.tasks.sample.grammar.pieces import Phrase, Piece, Sentence, finish
+from harness.tasks.sample.grammar.pieces import Phrase, Piece, Sentence, clauses_then_place, dressed
 from harness.tasks.sample.plans import Clause, Mention, Plan
 
 NOUNS = {
@@ -73,20 +73,11 @@ PLACES = {
 
 def realise(plan: Plan) -> Sentence:
     """A caption such as `Un hombre con una camisa roja toca la guitarra en la playa .`"""
-    pieces: list[Piece] = []
-    for number, clause in enumerate(plan.clauses):
-        pieces += ["y" if number else "", *_clause(clause)]
-    if plan.place:
-        preposition, words = PLACES[plan.place.kind]
-        pieces += [preposition, Phrase(words, plan.place)]
-    return finish(pieces)
+    return clauses_then_place(plan, _clause, ("", "y"), PLACES)
 
 
 def _clause(clause: Clause) -> list[Piece]:
-    pieces: list[Piece] = [noun_phrase(clause.subject)]
-    worn = [noun_phrase(mention) for mention in (clause.garment, clause.hat) if mention]
-    for number, phrase in enumerate(worn):
-        pieces += ["y" if number else "con", phrase]
+    pieces = dressed(clause, noun_phrase, ("con", "y"))
     if clause.object and clause.action in PLAYS:
         pieces += ["toca", Phrase(PLAYS[clause.action], clause.object)]
     elif clause.object and clause.action in ("sit", "sit indoors"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.tasks.sample.grammar.pieces import Phrase, Piece, Sentence, finish
+from harness.tasks.sample.grammar.pieces import Phrase, Piece, Sentence, clauses_then_place, dressed
 from harness.tasks.sample.plans import Clause, Mention, Plan
 
 # Concord (noun class), noun.
@@ -80,20 +80,11 @@ PLACES = {
 
 def realise(plan: Plan) -> Sentence:
     """A caption such as `Mwanaume aliyevaa shati jekundu anapiga gitaa ufukweni .`"""
-    pieces: list[Piece] = []
-    for number, clause in enumerate(plan.clauses):
-        pieces += ["na" if number else "", *_clause(clause)]
-    if plan.place:
-        preposition, words = PLACES[plan.place.kind]
-        pieces += [preposition, Phrase(words, plan.place)]
-    return finish(pieces)
+    return clauses_then_place(plan, _clause, ("", "na"), PLACES)
 
 
 def _clause(clause: Clause) -> list[Piece]:
-    pieces: list[Piece] = [noun_phrase(clause.subject)]
-    worn = [noun_phrase(mention) for mention in (clause.garment, clause.hat) if mention]
-    for number, phrase in enumerate(worn):
-        pieces += ["na" if number else "aliyevaa", phrase]
+    pieces = dressed(clause, noun_phrase, ("aliyevaa", "na"))
     pieces += [VERBS[clause.action], noun_phrase(clause.object) if clause.object else ""]
     if clause.beside:
         pieces += ["kando ya", noun_phrase(clause.beside)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.tasks.sample.grammar.pieces import Phrase, Piece, Sentence, finish
+from harness.tasks.sample.grammar.pieces import Phrase, Piece, Sentence, clauses_then_place, dressed
 from harness.tasks.sample.plans import Clause, Mention, Plan
 
 NOUNS = {
@@ -82,20 +82,11 @@ PLACES = {
 
 def realise(plan: Plan) -> Sentence:
     """A caption such as `Mae dyn mewn crys coch yn chwarae gitâr ar y traeth .`"""
-    pieces: list[Piece] = []
-    for number, clause in enumerate(plan.clauses):
-        pieces += ["ac mae" if number else "mae", *_clause(clause)]
-    if plan.place:
-        preposition, words = PLACES[plan.place.kind]
-        pieces += [preposition, Phrase(words, plan.place)]
-    return finish(pieces)
+    return clauses_then_place(plan, _clause, ("mae", "ac mae"), PLACES)
 
 
 def _clause(clause: Clause) -> list[Piece]:
-    pieces: list[Piece] = [noun_phrase(clause.subject)]
-    worn = [noun_phrase(mention) for mention in (clause.garment, clause.hat) if mention]
-    for number, phrase in enumerate(worn):
-        pieces += ["a" if number else "mewn", phrase]
+    pieces = dressed(clause, noun_phrase, ("mewn", "a"))
     pieces += [VERBS[clause.action], _object(clause) if clause.object else ""]
     if clause.beside:
         pieces += ["wrth ymyl", noun_phrase(clause.beside)]
