@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -33,12 +34,17 @@ def donate(reader: TextReader, context_length: int) -> DonatedLayers:
     else:
         raise no_counterpart("a class token after the text")
     copies = {name: weight.detach().to("cpu", torch.float32, copy=True).contiguous() for name, weight in weights.items()}
-    return DonatedLayers(config, copies, reader.framing.start, reader.framing.end)
+
+    def tokenize(texts: Sequence[str]) -> list[list[int]]:
+        ids, real = reader.tokenize(texts)
+        return [row[mask].tolist() for row, mask in zip(ids, real, strict=True)]
+
+    return DonatedLayers(config, copies, reader.framing.start, reader.framing.end, tokenize)
 
 
 def no_counterpart(what: str) -> HarnessError:
     """What to say of a tower that no student can take its layers from."""
-    return HarnessError(f"the teacher's text tower has {what}, which students do not have: start them from scratch (init)")
+    return HarnessError(f"the teacher's text tower has {what}, which students do not have: start them with --init scratch")
 
 
 def from_clip(tower: ClipText) -> tuple[TowerConfig, Weights]:

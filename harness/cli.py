@@ -66,17 +66,36 @@ def run(
     encoder: Annotated[str, typer.Option(help="Image encoder and teacher: see `list encoders`.")] = "sample",
     split: Annotated[Literal["test", "val"], typer.Option(help="Images to measure on; make choices on val.")] = "test",
     objectives: Annotated[
-        str, typer.Option(help="Distillation objectives, comma-separated; the first is the baseline.")
+        str,
+        typer.Option(help="Objectives or sums (ot-token + 0.5*kd-mse), comma-separated, first the baseline; none: untrained."),
     ] = "kd-mse,ot-token",
-    init: Annotated[Literal["teacher", "scratch"], typer.Option(help="The student's layers at the start.")] = "teacher",
+    init: Annotated[
+        Literal["teacher", "scratch", "ot-vocabulary", "association"],
+        typer.Option(help="The start: the teacher's layers, random, or the teacher's with an aligned vocabulary."),
+    ] = "teacher",
+    size: Annotated[
+        Literal["tiny", "small", "base"] | None, typer.Option(help="Shape from scratch; by default the teacher's.")
+    ] = None,
+    pooling: Annotated[
+        Literal["mean", "last", "attention"], typer.Option(help="A sentence's embedding: of which of its tokens' states.")
+    ] = "mean",
     pairs: Annotated[int | None, typer.Option(help="Sentence pairs to distil from; all by default.")] = None,
     seed: Annotated[int, typer.Option(help="Decides subset, initial weights and order of batches.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps; by default 10 passes, at least 600.")] = None,
     batch: Annotated[int, typer.Option(help="Pairs a step.")] = 64,
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
     vocabulary: Annotated[int, typer.Option(help="Most subwords of the student's tokenizer.")] = 8000,
+    solver: Annotated[Literal["sinkhorn", "ipot", "exact"], typer.Option(help="How ot-token is solved.")] = "sinkhorn",
     eps: Annotated[float, typer.Option(help="Entropic regularisation of token transport.")] = 0.1,
+    rho: Annotated[float, typer.Option(help="ot-unbalanced: price of leaving a marginal.")] = 1.0,
     sentence_weight: Annotated[float, typer.Option(help="Weight of the sentence term beside token transport.")] = 1.0,
+    temperature: Annotated[float, typer.Option(help="Of every softmax over cosines of the batch.")] = 0.05,
+    diagonal: Annotated[
+        Literal["keep", "remove"], typer.Option(help="kd-relation, ot-batch: is a sentence a candidate of its own?")
+    ] = "keep",
+    alpha: Annotated[float, typer.Option(help="ot-batch: share of InfoNCE.")] = 0.5,
+    batch_eps: Annotated[float, typer.Option(help="ot-batch: entropic regularisation of the teacher's plan.")] = 0.15,
+    batch_iterations: Annotated[int, typer.Option(help="ot-batch: iterations of the teacher's plan.")] = 5,
     leakage: Annotated[Literal["drop", "refuse"], typer.Option(help="What to do with bitext of evaluation images.")] = "drop",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples.")] = 10_000,
@@ -92,14 +111,23 @@ def run(
     distill = validated(
         DistillConfig,
         init=init,
+        size=size,
+        pooling=pooling,
         pairs=pairs,
         seed=seed,
         steps=steps,
         batch=batch,
         learning_rate=learning_rate,
         vocabulary=vocabulary,
+        solver=solver,
         eps=eps,
+        rho=rho,
         sentence_weight=sentence_weight,
+        temperature=temperature,
+        diagonal=diagonal,
+        alpha=alpha,
+        batch_eps=batch_eps,
+        batch_iterations=batch_iterations,
     )
     config = validated(
         RunConfig,

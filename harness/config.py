@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from harness.api import HarnessError
+from harness.registry import UNTRAINED
 
 
 class Config(BaseModel):
@@ -31,9 +33,17 @@ def digest_json(value: object) -> str:
 class DistillConfig(Config):
     """How a text tower is distilled. Two arms of a comparison differ in `objective` alone."""
 
-    objective: str = Field("kd-mse", description="loss between student and teacher")
-    init: Literal["teacher", "scratch"] = Field(
-        "teacher", description="the student's layers at the start: the teacher's, or random"
+    objective: str = Field("kd-mse", description="loss between student and teacher; `none` leaves the student as it starts")
+    init: Literal["teacher", "scratch", "ot-vocabulary", "association"] = Field(
+        "teacher",
+        description="the student at the start: the teacher's layers under random subwords, random throughout, or the teacher's "
+        "layers under subwords made of its English ones by transport over the bitext, or by plain association",
+    )
+    size: Literal["tiny", "small", "base"] | None = Field(
+        None, description="shape from scratch: 2 blocks x 128, 6 x 384 or 12 x 512; by default the teacher's"
+    )
+    pooling: Literal["mean", "last", "attention"] = Field(
+        "mean", description="a sentence's embedding: the mean of its tokens' states, the last one, or a learned attention"
     )
     pairs: int | None = Field(None, ge=2, description="sentence pairs to use, a nested random subset; all by default")
     seed: int = Field(0, ge=0, description="decides subset, initial weights and order of batches")
@@ -43,15 +53,34 @@ class DistillConfig(Config):
     weight_decay: float = Field(0.01, ge=0)
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the learning rate rises")
     vocabulary: int = Field(8000, ge=100, description="most subwords of the student's tokenizer")
-    eps: float = Field(0.1, ge=0.05, le=10, description="entropic regularisation of token transport, in units of cosine cost")
-    sentence_weight: float = Field(1.0, ge=0, description="lambda: weight of kd-mse beside token transport")
+    solver: Literal["sinkhorn", "ipot", "exact"] = Field("sinkhorn", description="how ot-token solves its transport")
+    eps: float = Field(0.1, ge=1e-3, le=10, description="entropic regularisation of token transport, in units of cosine cost")
+    rho: float = Field(1.0, gt=0, le=1000, description="ot-unbalanced: price of leaving a marginal, in units of cosine cost")
+    sentence_weight: float = Field(1.0, ge=0, description="lambda: weight of kd-mse / mean ||z||^2 beside token transport")
+    temperature: float = Field(0.05, ge=1e-3, le=10, description="tau of every softmax over cosines of the batch")
+    diagonal: Literal["keep", "remove"] = Field(
+        "keep", description="kd-relation, ot-batch: whether a sentence is a candidate of its own"
+    )
+    alpha: float = Field(0.5, ge=0, le=1, description="ot-batch: share of InfoNCE; the rest is the divergence from the plan")
+    batch_eps: float = Field(0.15, ge=0.01, le=10, description="ot-batch: entropic regularisation of the teacher's plan")
+    batch_iterations: int = Field(5, ge=1, le=1000, description="ot-batch: iterations of the teacher's plan")
+
+    @field_validator("size")
+    @classmethod
+    def _size_is_for_scratch(cls, size: str | None, info: ValidationInfo) -> str | None:
+        init = info.data.get("init", "scratch")
+        if size is not None and init != "scratch":
+            raise PydanticCustomError("size", f"a size is for --init scratch; with --init {init} the shape is the teacher's")
+        return size
 
     def steps_for(self, pairs: int) -> int:
-        """Optimiser steps on that many pairs.
+        """Optimiser steps on that many pairs; none for the objective `none`.
 
         >>> DistillConfig().steps_for(1000), DistillConfig().steps_for(27985), DistillConfig(steps=50).steps_for(1000)
         (600, 4372, 50)
         """
+        if self.objective == UNTRAINED:
+            return 0
         return self.steps if self.steps is not None else max(600, 10 * pairs // self.batch)
 
 

@@ -75,7 +75,7 @@ def towers_table(store: Store) -> Table:
             f"{card.bitext.used:,}",
             str(card.config.seed),
             card.teacher,
-            f"{card.losses[-1]:.4f}",
+            f"{card.losses[-1]:.4f}" if card.losses else "",
         )
         for card in cards
     )
@@ -117,13 +117,15 @@ def plan_table(plan: Plan, store: Store) -> Table:
             state = "done"
         elif cell.recipe is None:
             state = "to embed and rank"
-        elif store.tower(cell.recipe.digest()).is_dir():
+        elif store.tower(cell.recipe.digest).is_dir():
             state = "tower is there; to embed and rank"
         else:
-            bitext = cell.recipe.bitext()
+            bitext = cell.recipe.bitext
             steps = cell.recipe.config.steps_for(len(bitext))
-            begun = ", goes on from a checkpoint" if store.training(cell.recipe.digest()).is_file() else ""
-            state = f"to distil: {steps:,} steps on {len(bitext):,} pairs{begun}"
+            begun = ", goes on from a checkpoint" if store.training(cell.recipe.digest).is_file() else ""
+            state = (
+                f"to distil: {steps:,} steps on {len(bitext):,} pairs{begun}" if steps else f"to make of {len(bitext):,} pairs"
+            )
         retrieval = cell.retrieval
         rows.append((cell.label, retrieval.lang, f"{len(retrieval.images.ids):,} x {len(retrieval.captions):,}", state))
     return grid(f"Plan over {plan.data}", ("cell", "lang", "images x captions", "state"), rows)

@@ -10,7 +10,7 @@ from harness.api import Encoder, HarnessError, Retrieval, Task
 from harness.config import RunConfig, digest_json
 from harness.distill.bitext import Guarded, guard
 from harness.distill.distil import Recipe
-from harness.registry import OBJECTIVES, TASKS, load_encoder
+from harness.registry import UNTRAINED, TASKS, load_encoder, spell_objective
 from harness.store import Store, new_folder
 
 # Part of every cell's digest. Raise it when the same inputs no longer give the same scores.
@@ -64,10 +64,10 @@ def make_plan(config: RunConfig, store: Store) -> Plan:
         return Plan(config, task, data, encoder, (english_cell("English tower on English", retrieval, task, encoder),), None)
     guarded = guard(task.load_bitext(data, language.code), task.held_out(data), refuse=config.leakage == "refuse")
     cells = [english_cell(f"English tower on {language.name}", retrieval, task, encoder)]
-    for objective in config.objectives:
-        OBJECTIVES.origin(objective)
+    for objective in dict.fromkeys(map(spell_objective, config.objectives)):
         recipe = Recipe(config.distill.model_copy(update={"objective": objective}), encoder, guarded)
-        cells.append(Cell(objective, retrieval, recipe, cell_key(task, encoder, retrieval, recipe.digest())))
+        label = f"{config.distill.init}, untrained" if objective == UNTRAINED else objective
+        cells.append(Cell(label, retrieval, recipe, cell_key(task, encoder, retrieval, recipe.digest)))
     if retrieval.english is not None:
         cells.append(english_cell("English tower, same captions", retrieval.in_english(), task, encoder))
     cells.append(english_cell("English tower, all captions", task.load(data, "en", config.split), task, encoder))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
+import math
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar, cast
@@ -84,6 +87,72 @@ OBJECTIVES: Registry[Objective] = Registry(
     "objective",
     {
         "kd-mse": "harness.distill.objectives:kd_mse",
+        "kd-cosine": "harness.distill.objectives:kd_cosine",
+        "kd-contrastive": "harness.distill.objectives:kd_contrastive",
+        "kd-relation": "harness.distill.objectives:kd_relation",
         "ot-token": "harness.distill.objectives:ot_token",
+        "ot-batch": "harness.distill.objectives:ot_batch",
+        "ot-unbalanced": "harness.distill.objectives:ot_unbalanced",
     },
 )
+
+UNTRAINED = "none"
+
+
+def parse_objective(text: str) -> list[tuple[float, str]]:
+    """Weights and names of an objective `NAME`, or of a sum `NAME + 0.5*NAME + ...`; nothing for `none`, no training at all.
+
+    Raises HarnessError for what is neither, for a weight that is not a positive number, and for an unknown name.
+
+    >>> parse_objective("ot-token + 0.5*kd-mse")
+    [(1.0, 'ot-token'), (0.5, 'kd-mse')]
+    """
+    if text.strip() == UNTRAINED:
+        return []
+    terms = []
+    for term in text.split("+"):
+        weight, star, name = term.rpartition("*")
+        name = name.strip()
+        if not name or "*" in weight:
+            raise HarnessError(f"objective {text!r}: each term is NAME or WEIGHT*NAME, as in 'ot-token + 0.5*kd-mse'")
+        OBJECTIVES.origin(name)
+        terms.append((positive(weight.strip(), text) if star else 1.0, name))
+    names = [name for _, name in terms]
+    if len(set(names)) < len(names):
+        raise HarnessError(f"objective {text!r} names one objective twice: give it one weight")
+    return terms
+
+
+def positive(weight: str, text: str) -> float:
+    """A weight of an objective. Raises HarnessError unless it is a finite number above 0."""
+    try:
+        value = float(weight)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise HarnessError(f"objective {text!r}: the weight {weight!r} is not a positive number, as in '0.5*kd-mse'")
+    return value
+
+
+def spell_objective(text: str) -> str:
+    """The one spelling of an objective, so that spaces and zeros make no other tower. Raises HarnessError as `parse_objective`.
+
+    >>> spell_objective("ot-token+0.50*kd-mse")
+    'ot-token + 0.5*kd-mse'
+    """
+    if not parse_objective(text):
+        return UNTRAINED
+    return " + ".join(name if weight == 1 else f"{weight!r}*{name}".replace("e+", "e") for weight, name in parse_objective(text))
+
+
+def load_objective(text: str) -> Objective:
+    """The loss that an objective, or a sum of them, names. Raises HarnessError as `parse_objective` does."""
+    terms = [(weight, OBJECTIVES.load(name)) for weight, name in parse_objective(text)]
+    if len(terms) == 1 and terms[0][0] == 1:
+        return terms[0][1]
+
+    def weighted(student: Encoded, teacher: Encoded, config: DistillConfig) -> Tensor:
+        losses = [weight * objective(student, teacher, config) for weight, objective in terms]
+        return functools.reduce(operator.add, losses)
+
+    return weighted

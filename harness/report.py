@@ -14,6 +14,12 @@ from harness.statistics import Difference, Interval
 if TYPE_CHECKING:
     from rich.table import Table
 
+STARTS = {
+    "teacher": "the teacher's layers",
+    "ot-vocabulary": "the teacher's layers and a vocabulary aligned by transport",
+    "association": "the teacher's layers and a vocabulary aligned by association",
+    "scratch": "random weights",
+}
 TITLES = {"t2i": "text → image", "i2t": "image → text"}
 
 
@@ -41,15 +47,16 @@ def headline(towers: Sequence[Measured]) -> list[str]:
     ]
     cards = [tower.record.tower for tower in towers if tower.record.tower]
     if cards:
-        lines += [bitext_line(cards[0].bitext), student_line(cards[0])]
+        lines += [bitext_line(cards[0].bitext), student_line(max(cards, key=lambda card: card.steps))]
     return lines + [f"note: {note}" for note in notes(towers)]
 
 
 def student_line(card: TowerCard) -> str:
-    """How the students were trained, all alike but for the objective."""
-    start = "the teacher's layers" if card.config.init == "teacher" else "random weights"
+    """How the students were made, all alike but for the objective."""
+    if card.steps == 0:
+        return f"students: not trained, {STARTS[card.config.init]}, seed {card.config.seed}"
     pairs = min(card.config.batch, card.bitext.used)
-    return f"students: {card.steps:,} steps of {pairs:,} pairs from {start}, seed {card.config.seed}"
+    return f"students: {card.steps:,} steps of {pairs:,} pairs from {STARTS[card.config.init]}, seed {card.config.seed}"
 
 
 def bitext_line(bitext: BitextCard) -> str:

@@ -55,7 +55,7 @@ def measure(cell: Cell, plan: Plan, store: Store, console: Console) -> None:
         encoder=encoder.name,
         encoder_fingerprint=encoder.fingerprint(),
         text_tower=cell.text_tower,
-        tower=load_card(store.tower(cell.recipe.digest())) if cell.recipe else None,
+        tower=load_card(store.tower(cell.recipe.digest)) if cell.recipe else None,
         scores=scores(ranks),
         chance=chance(retrieval.caption_images, len(retrieval.images.ids)),
         notes=retrieval.notes,
@@ -68,7 +68,7 @@ def text_tower(cell: Cell, plan: Plan, store: Store, console: Console) -> TextEn
     """The cell's text tower, distilled now if it has to be."""
     if cell.recipe is None:
         return plan.encoder
-    folder = store.tower(cell.recipe.digest())
+    folder = store.tower(cell.recipe.digest)
     if not folder.is_dir():
         from harness.distill.distil import distil
 

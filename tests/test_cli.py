@@ -110,6 +110,13 @@ def test_dry_run_says_what_is_missing_and_makes_none_of_it(store: Path) -> None:
     assert sorted(store.rglob("*")) == before
 
 
+def test_a_student_with_an_aligned_vocabulary_needs_no_training_to_be_measured(store: Path) -> None:
+    done = harness("run", "--lang", "de", "--init", "ot-vocabulary", "--objectives", "none", *SMALL, store=store)
+    assert done.returncode == 0, done.stderr
+    assert "ot-vocabulary, untrained" in done.stdout
+    assert "students: not trained, the teacher's layers and a vocabulary aligned by transport, seed 0" in done.stdout
+
+
 def test_english_needs_no_distillation(store: Path) -> None:
     english = harness("run", "--lang", "en", *SMALL, store=store)
     assert english.returncode == 0, english.stderr
@@ -129,8 +136,8 @@ def test_help_and_lists_do_not_import_torch(words: tuple[str, ...], tmp_path: Pa
 
 def test_towers_and_runs_are_listed(store: Path) -> None:
     towers, runs = (harness("list", what, store=store) for what in ("towers", "runs"))
-    assert towers.stdout.count(" de ") == 2
-    assert runs.stdout.count("flickr30k (sample)") == 5
+    assert towers.stdout.count(" de ") == 3
+    assert runs.stdout.count("flickr30k (sample)") == 6
 
 
 def test_data_check_reads_the_sample(store: Path) -> None:
@@ -147,7 +154,7 @@ def test_data_check_reads_the_sample(store: Path) -> None:
         (("--lang", "de", "--objectives", "kd-msse"), r"no objective is called 'kd-msse': did you mean kd-mse.*"),
         (("--lang", "de", "--encoder", "opnclip:x"), r"no encoder is called 'opnclip': did you mean open_clip\?"),
         (("--lang", "de", "--task", "flickr"), r"no task is called 'flickr': did you mean flickr30k\?"),
-        (("--lang", "de", "--eps", "0.001"), r"--eps 0\.001: .*greater than or equal to 0\.05"),
+        (("--lang", "de", "--eps", "0.0001"), r"--eps 0\.0001: .*greater than or equal to 0\.001"),
         (("--lang", "de", "--pairs", "99999999"), r"--pairs 99,999,999 asked for, but .* usable pairs in de"),
         (("--lang", "de", "--device", "tpu9"), r"device 'tpu9' is not available here.*"),
     ],

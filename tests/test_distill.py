@@ -45,7 +45,8 @@ class Teacher:
         raise NotImplementedError
 
     def donate_layers(self) -> DonatedLayers:
-        return DonatedLayers(SHAPE, {name: value.clone() for name, value in self.tower.state_dict().items()}, start=38, end=39)
+        weights = {name: value.clone() for name, value in self.tower.state_dict().items()}
+        return DonatedLayers(SHAPE, weights, start=38, end=39, tokenize=lambda texts: [[38, 39] for _ in texts])
 
 
 def test_guard_drops_by_image_id_and_counts() -> None:
@@ -106,7 +107,7 @@ def test_the_same_texts_give_the_same_tokenizer() -> None:
 
 def test_a_student_from_the_teacher_keeps_its_layers_and_framing_tokens() -> None:
     tokenizer, teacher = train_tokenizer(pairs(50).foreign, 200), Teacher()
-    student = new_student(teacher, tokenizer, DistillConfig(init="teacher"))
+    student = new_student(teacher, tokenizer, DistillConfig(init="teacher"), pairs(50))
     weights = teacher.tower.state_dict()
     for name, value in student.state_dict().items():
         if name != "token_embedding.weight":
@@ -121,7 +122,7 @@ def test_the_seed_decides_the_student(init: str) -> None:
     tokenizer = train_tokenizer(pairs(50).foreign, 200)
 
     def embedding(seed: int) -> torch.Tensor:
-        return new_student(Teacher(), tokenizer, DistillConfig(init=init, seed=seed)).token_embedding.weight
+        return new_student(Teacher(), tokenizer, DistillConfig(init=init, seed=seed), pairs(50)).token_embedding.weight
 
     torch.testing.assert_close(embedding(0), embedding(0), atol=0, rtol=0)
     assert not torch.equal(embedding(0), embedding(1))
@@ -162,7 +163,7 @@ class Training:
         )
 
     def student(self) -> TextTower:
-        return new_student(Teacher(), self.tokenizer, self.config)
+        return new_student(Teacher(), self.tokenizer, self.config, self.bitext)
 
     def run(self, tower: TextTower, checkpoint: Path, interrupt_at: int | None = None) -> list[float]:
         def report(step: int, _: float) -> None:

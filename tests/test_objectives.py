@@ -1,4 +1,4 @@
-"""The objectives against their formulas."""
+"""The objectives against their formulas, and the sums that can be made of them."""
 
 import numpy as np
 import ot
@@ -6,12 +6,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import log_softmax, softmax
 
+from harness.api import HarnessError
 from harness.config import DistillConfig
-from harness.distill.objectives import kd_mse, ot_token
+from harness.distill.objectives import kd_contrastive, kd_cosine, kd_mse, kd_relation, ot_batch, ot_token, ot_unbalanced
 from harness.distill.tower import Encoded
+from harness.registry import OBJECTIVES, load_objective, parse_objective, spell_objective
 
 CONFIG = DistillConfig(eps=0.1, sentence_weight=0.0)
+PAIRWISE = ["kd-mse", "kd-cosine", "ot-token", "ot-unbalanced"]
 
 
 def encoded(seed: int, lengths: list[int], dim: int = 12, padding: int = 0) -> Encoded:
@@ -22,10 +26,98 @@ def encoded(seed: int, lengths: list[int], dim: int = 12, padding: int = 0) -> E
     return Encoded(states.requires_grad_(), mask, torch.randn(len(lengths), dim, generator=generator).requires_grad_())
 
 
+def batch(seed: int = 0, size: int = 6) -> tuple[Encoded, Encoded]:
+    """A student's and a teacher's batch."""
+    lengths = np.random.default_rng(seed).integers(1, 9, (2, size)).tolist()
+    return encoded(seed, lengths[0]), encoded(seed + 1, lengths[1])
+
+
+def taken(part: Encoded, rows: list[int]) -> Encoded:
+    """Some pairs of a batch."""
+    return Encoded(part.states[rows], part.mask[rows], part.pooled[rows])
+
+
+def cos(x: torch.Tensor, y: torch.Tensor) -> np.ndarray:
+    """Cosines of all pairs of rows, in float64."""
+    x, y = (part.detach().double().numpy() for part in (x, y))
+    return (x @ y.T) / np.outer(np.linalg.norm(x, axis=1), np.linalg.norm(y, axis=1))
+
+
+def kl(target: np.ndarray, scores: np.ndarray) -> float:
+    """Mean over rows of the divergence from target to softmax(scores), candidates of score -inf left out."""
+    asked = np.isfinite(scores)
+    terms = np.where(asked, target * (np.log(np.where(asked, target, 1)) - np.where(asked, log_softmax(scores, 1), 0)), 0)
+    return float(terms.sum(1).mean())
+
+
 def test_kd_mse_is_the_mean_squared_distance() -> None:
-    student, teacher = encoded(0, [3, 2]), encoded(1, [2, 2])
+    student, teacher = batch()
     by_hand = np.mean(np.sum((student.pooled.detach().numpy() - teacher.pooled.detach().numpy()) ** 2, axis=1))
     assert float(kd_mse(student, teacher, CONFIG).detach()) == pytest.approx(float(by_hand), rel=1e-6)
+
+
+def test_kd_cosine_is_the_mean_cosine_distance() -> None:
+    student, teacher = batch()
+    by_hand = 1 - np.diag(cos(student.pooled, teacher.pooled)).mean()
+    assert float(kd_cosine(student, teacher, CONFIG).detach()) == pytest.approx(by_hand, abs=1e-6)
+
+
+@pytest.mark.parametrize("tau", [0.02, 0.5])
+def test_kd_contrastive_is_info_nce_over_the_teacher_s_sentences(tau: float) -> None:
+    student, teacher = batch()
+    by_hand = -np.diag(log_softmax(cos(student.pooled, teacher.pooled) / tau, 1)).mean()
+    value = kd_contrastive(student, teacher, DistillConfig(temperature=tau))
+    assert float(value.detach()) == pytest.approx(by_hand, rel=1e-4)
+
+
+@pytest.mark.parametrize("tau", [0.05, 0.5])
+@pytest.mark.parametrize("diagonal", ["keep", "remove"])
+def test_kd_relation_is_the_divergence_of_rows_and_columns(tau: float, diagonal: str) -> None:
+    student, teacher = batch()
+    out = np.diag(np.full(6, -np.inf if diagonal == "remove" else 0.0))
+    target = softmax((cos(teacher.pooled, teacher.pooled) + out) / tau, 1)
+    scores = cos(student.pooled, teacher.pooled) / tau + out
+    value = kd_relation(student, teacher, DistillConfig(temperature=tau, diagonal=diagonal))  # type: ignore[arg-type]
+    assert float(value.detach()) == pytest.approx((kl(target, scores) + kl(target, scores.T)) / 2, rel=1e-4)
+
+
+def otter_target(similarity: np.ndarray) -> np.ndarray:
+    """OTTER's row-normalised target for the cost -S: eps 0.15, 5 iterations."""
+    q = np.exp(similarity / 0.15)
+    for _ in range(5):
+        q /= q.sum(1, keepdims=True)
+        q /= q.sum(0, keepdims=True)
+    return q / q.sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize("diagonal", ["keep", "remove"])
+def test_ot_batch_is_half_of_otter_s_sum_over_both_sides(diagonal: str) -> None:
+    student, teacher = batch()
+    removed = diagonal == "remove"
+    similarity = cos(teacher.pooled, teacher.pooled)
+    target = otter_target(similarity - 100 * np.eye(6) * removed)
+    other = otter_target(similarity.T - 100 * np.eye(6) * removed)
+    scores = cos(student.pooled, teacher.pooled) / 0.05
+    contrast = -np.diag(log_softmax(scores, 1)).mean() - np.diag(log_softmax(scores.T, 1)).mean()
+    kept = scores + np.diag(np.full(6, -np.inf if removed else 0.0))
+    by_hand = 0.3 * contrast + 0.7 * (kl(target, kept) + kl(other, kept.T))
+    value = ot_batch(student, teacher, DistillConfig(alpha=0.3, diagonal=diagonal))  # type: ignore[arg-type]
+    assert float(value.detach()) == pytest.approx(by_hand / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("objective", ["kd-relation", "ot-batch"])
+@pytest.mark.parametrize("diagonal", ["keep", "remove"])
+def test_only_the_student_learns_and_a_perfect_one_has_nothing_to_learn_from_the_targets(objective: str, diagonal: str) -> None:
+    _, teacher = batch()
+    # Targets as sharp as the student's own softmax; the plan's equal shares are what still tells ot-batch from it.
+    config = DistillConfig(alpha=0.0, batch_eps=0.05, diagonal=diagonal)  # type: ignore[arg-type]
+    perfect = Encoded(teacher.states, teacher.mask, teacher.pooled.detach().clone().requires_grad_())
+    value = OBJECTIVES.load(objective)(perfect, Encoded(teacher.states, teacher.mask, teacher.pooled.detach()), config)
+    (gradient,) = torch.autograd.grad(value, perfect.pooled)
+    assert gradient.isfinite().all()
+    if objective == "kd-relation":
+        assert float(value.detach()) == pytest.approx(0, abs=1e-5)
+        assert gradient.abs().max() < 1e-4
 
 
 def test_ot_token_without_a_sentence_term_is_the_mean_transport_cost() -> None:
@@ -38,44 +130,152 @@ def test_ot_token_without_a_sentence_term_is_the_mean_transport_cost() -> None:
     assert float(ot_token(student, teacher, CONFIG).detach()) == pytest.approx(np.mean(costs), abs=2e-3)
 
 
-def test_the_sentence_term_is_weighted_kd_mse() -> None:
+def test_the_exact_solver_is_the_cheapest() -> None:
+    student, teacher = batch()
+    values = {
+        solver: float(ot_token(student, teacher, DistillConfig(solver=solver, sentence_weight=0)).detach())  # type: ignore[arg-type]
+        for solver in ("exact", "ipot", "sinkhorn")
+    }
+    assert values["exact"] <= values["ipot"] + 1e-3
+    assert values["ipot"] < values["sinkhorn"]
+
+
+def test_relaxed_marginals_leave_what_is_dear() -> None:
+    """A student token that is opposite to all of the teacher's costs less than it does in full transport."""
+    student, teacher = encoded(0, [3]), encoded(1, [3])
+    loop = Encoded(torch.cat([student.states, -teacher.states.sum(1, keepdim=True)], 1), torch.ones(1, 4).bool(), student.pooled)
+    values = [float(ot_unbalanced(loop, teacher, CONFIG.model_copy(update={"rho": rho})).detach()) for rho in (0.1, 1.0, 100.0)]
+    assert values == sorted(values)
+    assert values[-1] == pytest.approx(float(ot_token(loop, teacher, CONFIG).detach()), abs=0.02)
+
+
+@pytest.mark.parametrize("objective", ["ot-token", "ot-unbalanced"])
+def test_the_sentence_term_is_weighted_kd_mse_relative_to_the_teacher_s_norm(objective: str) -> None:
     student, teacher = encoded(0, [3, 5]), encoded(1, [4, 2])
-    weighted = ot_token(student, teacher, CONFIG.model_copy(update={"sentence_weight": 0.7}))
-    alone = ot_token(student, teacher, CONFIG) + 0.7 * kd_mse(student, teacher, CONFIG)
-    torch.testing.assert_close(weighted, alone)
+    loss = OBJECTIVES.load(objective)
+    weighted = loss(student, teacher, CONFIG.model_copy(update={"sentence_weight": 0.7}))
+    relative = kd_mse(student, teacher, CONFIG) / teacher.pooled.square().sum(1).mean()
+    torch.testing.assert_close(weighted, loss(student, teacher, CONFIG) + 0.7 * relative)
 
 
-@settings(max_examples=15, deadline=None)
+@pytest.mark.parametrize("objective", PAIRWISE)
+@settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 1000))
-def test_a_pair_s_transport_does_not_depend_on_its_neighbours(seed: int) -> None:
-    student, teacher = encoded(seed, [3, 5, 2]), encoded(seed + 1, [4, 2, 3])
-    alone = [
-        ot_token(*(Encoded(s.states[i : i + 1], s.mask[i : i + 1], s.pooled[i : i + 1]) for s in (student, teacher)), CONFIG)
-        for i in range(3)
-    ]
-    # The batch stops when its slowest pair has converged, so a pair may be solved further in company.
-    torch.testing.assert_close(ot_token(student, teacher, CONFIG), torch.stack(alone).mean(), atol=2e-3, rtol=0)
+def test_a_pair_s_loss_does_not_depend_on_its_neighbours(objective: str, seed: int) -> None:
+    student, teacher = batch(seed)
+    loss = OBJECTIVES.load(objective)
+    alone = [loss(taken(student, [row]), taken(teacher, [row]), CONFIG) for row in range(6)]
+    torch.testing.assert_close(loss(student, teacher, CONFIG), torch.stack(alone).mean(), atol=1e-5, rtol=1e-5)
 
 
-def test_padding_changes_nothing() -> None:
-    teacher = encoded(1, [4, 2])
+@pytest.mark.parametrize("objective", OBJECTIVES.names())
+def test_the_order_of_the_batch_does_not_matter(objective: str) -> None:
+    student, teacher = batch()
+    loss, order = OBJECTIVES.load(objective), [3, 1, 5, 0, 4, 2]
+    shuffled = loss(taken(student, order), taken(teacher, order), DistillConfig())
+    torch.testing.assert_close(shuffled, loss(student, teacher, DistillConfig()), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES.names())
+def test_padding_changes_nothing_to_the_last_bit(objective: str) -> None:
+    teacher, loss = encoded(1, [4, 2]), OBJECTIVES.load(objective)
     bare, padded = encoded(0, [3, 5]), encoded(0, [3, 5], padding=6)
-    torch.testing.assert_close(ot_token(bare, teacher, CONFIG), ot_token(padded, teacher, CONFIG), atol=1e-6, rtol=0)
+    assert torch.equal(loss(bare, teacher, DistillConfig()), loss(padded, teacher, DistillConfig()))
 
 
-def test_the_gradient_is_that_of_the_regularised_value() -> None:
-    """Finite differences, in float64, of min <P, C> - eps H(P), with H(P) = -sum P (log P - 1)."""
-    student, teacher = encoded(0, [3]), encoded(1, [4])
-    (gradient,) = torch.autograd.grad(ot_token(student, teacher, CONFIG), student.states)
-    x, y = student.states[0].detach().double().numpy(), teacher.states[0].detach().double().numpy()
+@pytest.mark.parametrize("objective", sorted({*OBJECTIVES.names()} - {"kd-mse"}))
+def test_losses_of_cosines_do_not_depend_on_lengths(objective: str) -> None:
+    student, teacher = batch()
+    longer = Encoded(3 * student.states, student.mask, 3 * student.pooled)
+    loss = OBJECTIVES.load(objective)
+    torch.testing.assert_close(loss(longer, teacher, CONFIG), loss(student, teacher, CONFIG), atol=1e-5, rtol=1e-5)
 
-    def value(moved: np.ndarray) -> float:
-        cost = ot.dist(moved, y, metric="cosine")
-        plan = ot.sinkhorn(np.full(3, 1 / 3), np.full(4, 1 / 4), cost, CONFIG.eps, stopThr=1e-13, numItermax=100_000)
-        return float((plan * cost).sum() + CONFIG.eps * (plan * (np.log(plan) - 1)).sum())
 
-    for place in [(0, 0), (1, 5), (2, 11)]:
-        step = np.zeros_like(x)
-        step[place] = 1e-5
-        slope = (value(x + step) - value(x - step)) / 2e-5
-        assert float(gradient[0][place]) == pytest.approx(slope, abs=1e-3)
+@pytest.mark.parametrize("objective", OBJECTIVES.names())
+def test_autocast_gives_the_same_loss_and_gradient(objective: str) -> None:
+    student, teacher = batch()
+    loss = OBJECTIVES.load(objective)
+    plain = loss(student, teacher, DistillConfig())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = loss(student, teacher, DistillConfig())
+    assert cast.dtype == torch.float32
+    torch.testing.assert_close(cast, plain, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(*(torch.autograd.grad(value, student.pooled, allow_unused=True)[0] for value in (cast, plain)))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES.names())
+def test_every_objective_can_be_followed_downhill(objective: str) -> None:
+    student, teacher = batch()
+    loss, config = OBJECTIVES.load(objective), DistillConfig(temperature=0.5)
+    states, pooled = (part.detach().clone().requires_grad_() for part in (student.states, student.pooled))
+    optimiser = torch.optim.Adam([states, pooled], lr=0.05)
+    values = []
+    for _ in range(30):
+        value = loss(
+            Encoded(states, student.mask, pooled), Encoded(teacher.states.detach(), teacher.mask, teacher.pooled.detach()), config
+        )
+        values.append(float(value.detach()))
+        optimiser.zero_grad()
+        value.backward()
+        optimiser.step()
+    assert values[-1] < 0.9 * values[0]
+
+
+def test_a_sum_is_the_weighted_sum() -> None:
+    student, teacher = batch()
+    config = DistillConfig()
+    both = load_objective("ot-token + 0.5*kd-mse + 2 * kd-cosine")(student, teacher, config)
+    by_hand = (
+        ot_token(student, teacher, config) + 0.5 * kd_mse(student, teacher, config) + 2 * kd_cosine(student, teacher, config)
+    )
+    torch.testing.assert_close(both, by_hand)
+    assert load_objective("kd-mse") is OBJECTIVES.load("kd-mse")
+    torch.testing.assert_close(load_objective("0.25*kd-mse")(student, teacher, config), kd_mse(student, teacher, config) / 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("kd-mse", [(1.0, "kd-mse")]),
+        (" kd-mse+ot-token ", [(1.0, "kd-mse"), (1.0, "ot-token")]),
+        ("ot-token + 0.5*kd-mse", [(1.0, "ot-token"), (0.5, "kd-mse")]),
+        ("1e30*kd-mse", [(1e30, "kd-mse")]),
+        ("2 * ot-batch+1e-3*kd-cosine", [(2.0, "ot-batch"), (0.001, "kd-cosine")]),
+    ],
+)
+def test_sums_are_read(text: str, terms: list[tuple[float, str]]) -> None:
+    assert parse_objective(text) == terms
+    assert parse_objective(spell_objective(text)) == terms
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", "each term is NAME or WEIGHT"),
+        ("ot-token +", "each term is NAME or WEIGHT"),
+        ("0.5*", "each term is NAME or WEIGHT"),
+        ("2*3*kd-mse", "each term is NAME or WEIGHT"),
+        ("half*kd-mse", "the weight 'half' is not a positive number"),
+        ("*kd-mse", "the weight '' is not a positive number"),
+        ("-1*kd-mse", "the weight '-1' is not a positive number"),
+        ("0*kd-mse", "the weight '0' is not a positive number"),
+        ("nan*kd-mse", "the weight 'nan' is not a positive number"),
+        ("inf*kd-mse", "the weight 'inf' is not a positive number"),
+        ("kd-mse + 0.5*kd-mse", "names one objective twice"),
+        ("ot-token + 0.5*kd-msse", "no objective is called 'kd-msse': did you mean kd-mse"),
+        ("kd-mse*0.5", "no objective is called '0.5': known are"),
+    ],
+)
+def test_sums_that_are_none_are_refused(text: str, line: str) -> None:
+    with pytest.raises(HarnessError, match=line):
+        parse_objective(text)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.floats(1e-4, 1e4), st.sampled_from(OBJECTIVES.names())), min_size=1, max_size=4, unique_by=lambda t: t[1]
+    )
+)
+def test_what_is_spelled_is_what_was_read(terms: list[tuple[float, str]]) -> None:
+    assert parse_objective(spell_objective(" + ".join(f"{weight!r}*{name}" for weight, name in terms))) == terms

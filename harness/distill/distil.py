@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,8 @@ from harness.store import Store, new_folder
 
 if TYPE_CHECKING:
     from harness.console import Console
+    from harness.distill.checkpoint import TrainingState
+    from harness.distill.tower import TextTower, Tokens
 
 # Part of every tower's digest. Raise it when the same recipe no longer gives the same weights.
 TRAINER_VERSION = 1
@@ -28,14 +31,16 @@ class Recipe:
     teacher: Encoder
     guarded: Guarded
 
+    @cached_property
     def bitext(self) -> Bitext:
         """The pairs trained on."""
         return subset(self.guarded.bitext, self.config.pairs, self.config.seed)
 
+    @cached_property
     def digest(self) -> str:
         """The tower's name in the store."""
         choices = self.config.model_dump(mode="json")
-        return digest_json([TRAINER_VERSION, choices, self.teacher.fingerprint(), self.bitext().digest()])
+        return digest_json([TRAINER_VERSION, choices, self.teacher.fingerprint(), self.bitext.digest()])
 
 
 def distil(recipe: Recipe, device: str, store: Store, console: Console) -> None:
@@ -46,19 +51,13 @@ def distil(recipe: Recipe, device: str, store: Store, console: Console) -> None:
     from harness.device import resolve_device
     from harness.distill.checkpoint import save_tower
     from harness.distill.student import new_student
-    from harness.distill.teacher import teacher_states
-    from harness.distill.trainer import train
 
     device = resolve_device(device)
-    config, bitext, digest = recipe.config, recipe.bitext(), recipe.digest()
-    with console.stage("teacher reads the English side", len(bitext), "sentences") as advance:
-        states = teacher_states(recipe.teacher, bitext.english, store, lambda count: advance(count, ""))
+    config, bitext, digest = recipe.config, recipe.bitext, recipe.digest
     tokenizer = train_tokenizer(bitext.foreign, config.vocabulary)
-    student = new_student(recipe.teacher, tokenizer, config).to(device)
+    student = new_student(recipe.teacher, tokenizer, config, bitext).to(device)
     texts = tokenize(tokenizer, bitext.foreign, student.config.max_length)
-    checkpoint, steps = store.training(digest), config.steps_for(len(bitext))
-    with console.stage(f"distils {bitext.lang} by {config.objective}", steps, "steps") as advance:
-        state = train(student, texts, states, config, checkpoint, lambda _, loss: advance(1, f"loss {loss:.4f}"))
+    state = trained(student, texts, recipe, store, console)
     card = TowerCard(
         digest=digest,
         lang=bitext.lang,
@@ -66,7 +65,7 @@ def distil(recipe: Recipe, device: str, store: Store, console: Console) -> None:
         teacher=recipe.teacher.name,
         teacher_fingerprint=recipe.teacher.fingerprint(),
         bitext=bitext_card(recipe.guarded, bitext),
-        steps=steps,
+        steps=state.step,
         losses=loss_curve(state.losses),
         seconds=round(state.seconds, 1),
         provenance=provenance(device),
@@ -74,7 +73,25 @@ def distil(recipe: Recipe, device: str, store: Store, console: Console) -> None:
     with new_folder(store.tower(digest)) as folder:
         save_tower(folder, student, tokenizer)
         (folder / CARD).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    checkpoint.unlink(missing_ok=True)
+    store.training(digest).unlink(missing_ok=True)
+
+
+def trained(student: TextTower, texts: Tokens, recipe: Recipe, store: Store, console: Console) -> TrainingState:
+    """Train a student in place, from the teacher's states; not at all for the objective `none`."""
+    from harness.distill.checkpoint import TrainingState
+    from harness.distill.teacher import teacher_states
+    from harness.distill.trainer import train
+
+    config, bitext = recipe.config, recipe.bitext
+    steps = config.steps_for(len(bitext))
+    if steps == 0:
+        return TrainingState()
+    with console.stage("teacher reads the English side", len(bitext), "sentences") as advance:
+        states = teacher_states(recipe.teacher, bitext.english, store, lambda count: advance(count, ""))
+    with console.stage(f"distils {bitext.lang} by {config.objective}", steps, "steps") as advance:
+        return train(
+            student, texts, states, config, store.training(recipe.digest), lambda _, loss: advance(1, f"loss {loss:.4f}")
+        )
 
 
 def bitext_card(guarded: Guarded, used: Bitext) -> BitextCard:
@@ -92,9 +109,10 @@ def bitext_card(guarded: Guarded, used: Bitext) -> BitextCard:
 
 
 def loss_curve(losses: list[float], points: int = 20) -> tuple[float, ...]:
-    """Means of the losses over `points` equal stretches of the training.
+    """Means of the losses over at most `points` equal stretches of the training; none of no training.
 
     >>> loss_curve([4.0, 2.0, 1.0, 1.0], points=2)
     (3.0, 1.0)
     """
-    return tuple(float(f"{part.mean():.6g}") for part in np.array_split(np.array(losses), min(points, len(losses))))
+    stretches = np.array_split(np.array(losses), min(points, len(losses))) if losses else []
+    return tuple(float(f"{part.mean():.6g}") for part in stretches)

@@ -1,33 +1,168 @@
 """What a student is trained to make small, given its own states and the teacher's for a batch of sentence pairs.
 
-An objective maps `(student, teacher, config)` to a scalar. Both sides are `Encoded`: states (B, n, d) and (B, m, d) with
-their masks, and sentence embeddings w and z (B, d), unnormalised.
+An objective maps `(student, teacher, config)` to a scalar. Both sides are `Encoded`: states G (B, n, d) and H (B, m, d) with
+their masks, and sentence embeddings, the rows w_i and z_i of W and Z (B, d), unnormalised. cos(W, Z) is the (B, B) matrix of
+the cosines of all pairs. tau is `config.temperature`.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+from torch.nn import functional
 
 from harness.config import DistillConfig
 from harness.distill.tower import Encoded
-from harness.distill.transport import cosine_cost, sinkhorn
+from harness.distill.transport import Method, Solver, batch_target, token_transport
 
 
 def kd_mse(student: Encoded, teacher: Encoded, _: DistillConfig) -> Tensor:
-    """Mean over the batch of ||w - z||^2: Multilingual-CLIP (Carlsson et al. 2022), Reimers and Gurevych (arXiv 2004.09813)."""
+    """Mean over the batch of ||w_i - z_i||^2: Multilingual-CLIP (Carlsson et al. 2022), Reimers and Gurevych (arXiv 2004.09813).
+
+    >>> mask, w, z = torch.ones(2, 1, dtype=torch.bool), torch.eye(2), torch.eye(2).flip(0)
+    >>> student, teacher = Encoded(w[:, None], mask, w), Encoded(z[:, None], mask, z)
+    >>> kd_mse(student, teacher, DistillConfig())
+    tensor(2.)
+    """
     return (student.pooled - teacher.pooled).square().sum(1).mean()
 
 
-def ot_token(student: Encoded, teacher: Encoded, config: DistillConfig) -> Tensor:
-    """<P, C> + lambda * kd-mse, after OPTICAL (arXiv 2301.12566).
+def kd_cosine(student: Encoded, teacher: Encoded, _: DistillConfig) -> Tensor:
+    """Mean over the batch of 1 - cos(w_i, z_i): the alternative that Multilingual-CLIP (Carlsson et al. 2022) found no worse.
 
-    C_ij = 1 - cos(G_i, H_j) between student tokens G and teacher tokens H; P is the entropic plan (`config.eps`) between
-    uniform marginals over real tokens. P is held, so the gradient is that of the regularised value min <P, C> - eps H(P)
-    (the envelope rule), not that of <P(C), C>. lambda is `config.sentence_weight`.
+    >>> mask, w, z = torch.ones(2, 1, dtype=torch.bool), torch.eye(2), torch.eye(2).flip(0)
+    >>> student, teacher = Encoded(w[:, None], mask, w), Encoded(z[:, None], mask, z)
+    >>> kd_cosine(student, teacher, DistillConfig())
+    tensor(1.)
     """
-    cost = cosine_cost(student.states, teacher.states)
-    plan = sinkhorn(cost.detach(), student.mask, teacher.mask, config.eps).plan
-    transport = (plan * cost).sum((1, 2)).mean()
+    return (1 - functional.cosine_similarity(student.pooled.float(), teacher.pooled.float())).mean()
+
+
+def kd_contrastive(student: Encoded, teacher: Encoded, config: DistillConfig) -> Tensor:
+    """InfoNCE: mean over i of -log softmax(cos(w_i, Z) / tau)_i, every teacher embedding of the batch a candidate.
+
+    After the text-text term of mCLIP (Chen et al., ACL 2023). Sentences that mean the same push each other away as any others.
+
+    >>> mask, w, z = torch.ones(2, 1, dtype=torch.bool), torch.eye(2), torch.eye(2).flip(0)
+    >>> student, teacher = Encoded(w[:, None], mask, w), Encoded(z[:, None], mask, z)
+    >>> kd_contrastive(student, teacher, DistillConfig(temperature=1.0))
+    tensor(1.3133)
+    """
+    return info_nce(cosines(student.pooled, teacher.pooled) / config.temperature)
+
+
+def kd_relation(student: Encoded, teacher: Encoded, config: DistillConfig) -> Tensor:
+    """KL from softmax(cos(Z, Z) / tau) to softmax(cos(W, Z) / tau), mean over all rows and all columns.
+
+    After C2KD (arXiv 2210.03625), between texts alone.
+    The student is to stand to the teacher's sentences as the teacher stands to them. `config.diagonal`: see `divergence`.
+
+    >>> mask, w, z = torch.ones(2, 1, dtype=torch.bool), torch.eye(2), torch.eye(2).flip(0)
+    >>> student, teacher = Encoded(w[:, None], mask, w), Encoded(z[:, None], mask, z)
+    >>> kd_relation(student, teacher, DistillConfig(temperature=1.0))
+    tensor(0.4621)
+    """
+    scores = cosines(student.pooled, teacher.pooled) / config.temperature
+    # Between the teacher's own sentences the matrix is symmetric: its rows are the targets of the columns too.
+    targets = torch.softmax(among_teachers(teacher, config) / config.temperature, 1)
+    return divergence(targets, scores, config)
+
+
+def ot_batch(student: Encoded, teacher: Encoded, config: DistillConfig) -> Tensor:
+    """alpha * InfoNCE + (1 - alpha) * KL from P to softmax(cos(W, Z) / tau), each the mean over all rows and all columns.
+
+    After OTTER (arXiv 2112.09445), whose sums over both sides are twice these means. P (B, B) is the entropic plan over the
+    teacher's similarities cos(Z, Z) between uniform marginals, each row divided by its sum (`batch_target` with
+    `config.batch_eps` and `config.batch_iterations`). alpha is `config.alpha`. `config.diagonal`: see `divergence`. Against
+    `kd-relation`, whose target is as sharp with batch_eps = tau, what differs is InfoNCE and that P shares every candidate out.
+
+    >>> mask, w, z = torch.ones(2, 1, dtype=torch.bool), torch.eye(2), torch.eye(2).flip(0)
+    >>> student, teacher = Encoded(w[:, None], mask, w), Encoded(z[:, None], mask, z)
+    >>> ot_batch(student, teacher, DistillConfig(temperature=1.0, alpha=0.0, batch_eps=1.0))
+    tensor(0.4621)
+    """
+    scores = cosines(student.pooled, teacher.pooled) / config.temperature
+    # The matrix is symmetric, so the other side (half steps swapped on its transpose) has the same targets.
+    targets = batch_target(among_teachers(teacher, config), config.batch_eps, config.batch_iterations)
+    contrast = (info_nce(scores) + info_nce(scores.T)) / 2
+    return config.alpha * contrast + (1 - config.alpha) * divergence(targets, scores, config)
+
+
+def ot_token(student: Encoded, teacher: Encoded, config: DistillConfig) -> Tensor:
+    """Mean over the batch of <P, C>, + lambda * `kd-mse` / mean ||z_i||^2, after OPTICAL (arXiv 2301.12566).
+
+    C_ij = 1 - cos(G_i, H_j) between the n student and m teacher tokens of a pair; P (n, m) is the plan of `config.solver`
+    (entropic with `config.eps`, IPOT or exact) between uniform marginals over real tokens. P is held, so the gradient is that
+    of the regularised value min <P, C> + eps KL(P | a b') (the envelope rule), not that of <P(C), C>. lambda is
+    `config.sentence_weight`; its term is relative to the teacher's norm, so that both start near 1 whatever the teacher's scale.
+
+    >>> mask, w, z = torch.ones(2, 1, dtype=torch.bool), torch.eye(2), torch.eye(2).flip(0)
+    >>> student, teacher = Encoded(w[:, None], mask, w), Encoded(z[:, None], mask, z)
+    >>> ot_token(student, teacher, DistillConfig(sentence_weight=0.5))
+    tensor(2.)
+    """
+    return transported(student, teacher, config, config.solver)
+
+
+def ot_unbalanced(student: Encoded, teacher: Encoded, config: DistillConfig) -> Tensor:
+    """`ot-token` with marginals that are relaxed by rho KL (`config.rho`), for noisy or looping translations.
+
+    After Chizat et al. (arXiv 1607.05816); P minimises <P, C> + eps KL(P | a b') + rho KL(P1 | a) + rho KL(P'1 | b). Tokens that
+    have no counterpart carry less of the mass. The loss is <P, C> with P held; its gradient is that of the whole minimum.
+
+    >>> mask, w, z = torch.ones(2, 1, dtype=torch.bool), torch.eye(2), torch.eye(2).flip(0)
+    >>> student, teacher = Encoded(w[:, None], mask, w), Encoded(z[:, None], mask, z)
+    >>> round(float(ot_unbalanced(student, teacher, DistillConfig(sentence_weight=0.0))), 2)
+    0.62
+    """
+    return transported(student, teacher, config, "unbalanced")
+
+
+def transported(student: Encoded, teacher: Encoded, config: DistillConfig, method: Method) -> Tensor:
+    """Mean transport cost of the pairs' tokens, and the weighted sentence term relative to the teacher's norm."""
+    solver = Solver(method, eps=config.eps, rho=config.rho)
+    values, _ = token_transport(student.states, teacher.states, student.mask, teacher.mask, solver)
     if config.sentence_weight == 0:
-        return transport
-    return transport + config.sentence_weight * kd_mse(student, teacher, config)
+        return values.mean()
+    scale = teacher.pooled.square().sum(1).mean()
+    return values.mean() + config.sentence_weight * kd_mse(student, teacher, config) / scale
+
+
+def cosines(x: Tensor, y: Tensor) -> Tensor:
+    """cos(x_i, y_j) for rows of x and y (B, d), in float32 under autocast too: tau would magnify what bfloat16 loses."""
+    with torch.autocast(x.device.type, enabled=False):
+        return functional.normalize(x.float(), dim=1) @ functional.normalize(y.float(), dim=1).T
+
+
+def info_nce(scores: Tensor) -> Tensor:
+    """Mean over i of -log softmax(scores_i)_i, for scores (B, B)."""
+    return functional.cross_entropy(scores, torch.arange(len(scores), device=scores.device))
+
+
+def among_teachers(teacher: Encoded, config: DistillConfig) -> Tensor:
+    """cos(Z, Z), with -inf for a sentence and itself where the diagonal is removed, so that no target falls on it."""
+    similarity = cosines(teacher.pooled, teacher.pooled)
+    return similarity.fill_diagonal_(-torch.inf) if config.diagonal == "remove" else similarity
+
+
+def divergence(targets: Tensor, scores: Tensor, config: DistillConfig) -> Tensor:
+    """KL from targets (B, B) to softmax(scores), for the rows of scores and for its columns, each averaged; then their mean.
+
+    With `config.diagonal` "remove" a pair's own sentence is no candidate, neither of the target nor of the student: it compares
+    the other sentences alone. (OTTER's --remove_diag takes it from the target only, and so sets the student against InfoNCE.)
+    """
+    sides = [scores, scores.T]
+    if config.diagonal == "remove":
+        targets, sides = off_diagonal(targets), [off_diagonal(side) for side in sides]
+    rows, columns = (functional.kl_div(side.log_softmax(1), targets, reduction="batchmean") for side in sides)
+    return (rows + columns) / 2
+
+
+def off_diagonal(square: Tensor) -> Tensor:
+    """A square matrix (B, B) without its diagonal, (B, B - 1).
+
+    >>> off_diagonal(torch.arange(9).view(3, 3)).tolist()
+    [[1, 2], [3, 5], [6, 7]]
+    """
+    size = len(square)
+    return square.flatten()[1:].view(size - 1, size + 1)[:, :-1].reshape(size, size - 1)

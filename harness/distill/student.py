@@ -2,31 +2,73 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from harness.api import HarnessError, TextEncoder
+from harness.api import Bitext, HarnessError, TextEncoder
 from harness.config import DistillConfig
-from harness.distill.bitext import END, START
-from harness.distill.tower import DonatedLayers, LayerDonor, TextTower
+from harness.distill.bitext import END, START, tokenize
+from harness.distill.tower import DonatedLayers, LayerDonor, TextTower, TowerConfig
+from harness.distill.vocabulary import alignment, embed
+
+SIZES = {"tiny": (2, 128), "small": (6, 384), "base": (12, 512)}
+"""Blocks and width of each preset; every head is 64 wide and the feed-forward part four times the width, as in CLIP."""
+
+POSITIONS = 77
 
 
-def new_student(teacher: TextEncoder, tokenizer: Tokenizer, config: DistillConfig) -> TextTower:
-    """A tower of the teacher's shape over the student's own subwords, decided by `config.seed`.
+def new_student(teacher: TextEncoder, tokenizer: Tokenizer, config: DistillConfig, bitext: Bitext) -> TextTower:
+    """A tower over the student's own subwords, decided by `config.seed` and the bitext that it is going to be trained on.
 
     `init="teacher"` keeps the teacher's layers and draws new token embeddings from a normal distribution of the mean and
-    the spread of the teacher's; `scratch` draws everything. Raises HarnessError if the teacher cannot lend its layers.
+    the spread of the teacher's; `ot-vocabulary` and `association` keep them too and make each embedding of the teacher's
+    English ones (`harness.distill.vocabulary`), drawing it only where the bitext says nothing of a subword. `scratch` draws
+    everything: in the shape of `config.size`, else in the teacher's, else, where it lends no layers, in that of `small`.
+
+    Raises HarnessError if the teacher cannot lend its layers, for any other init than `scratch`.
     """
-    if not isinstance(teacher, LayerDonor):
-        raise HarnessError("this text tower lends no layers (donate_layers), so no student can take its shape")
-    donated = teacher.donate_layers()
-    student = TextTower(donated.config.model_copy(update={"vocab_size": tokenizer.get_vocab_size()}))
     generator = torch.Generator().manual_seed(config.seed)
+    own = {"vocab_size": tokenizer.get_vocab_size(), "pooling": config.pooling}
     if config.init == "scratch":
+        student = TextTower(shape_for(teacher, config).model_copy(update=own))
         draw_weights(student, generator)
-    else:
-        take_layers(student, donated, tokenizer, generator)
+        return student
+    donated = layers_of(teacher)
+    student = TextTower(donated.config.model_copy(update=own))
+    take_layers(student, donated, tokenizer, generator)
+    if config.init != "teacher":
+        align_vocabulary(student, donated, tokenizer, bitext, balanced=config.init == "ot-vocabulary")
     return student
+
+
+def layers_of(teacher: TextEncoder) -> DonatedLayers:
+    """The teacher's layers. Raises HarnessError if it lends none."""
+    if not isinstance(teacher, LayerDonor):
+        raise HarnessError("this text tower lends no layers (donate_layers): start the student with --init scratch")
+    return teacher.donate_layers()
+
+
+def shape_for(teacher: TextEncoder, config: DistillConfig) -> TowerConfig:
+    """The shape of a student from scratch, its vocabulary aside."""
+    try:
+        lent = layers_of(teacher).config
+    except HarnessError:
+        # Also of a teacher that cannot be loaded at all, which then says so when it is asked to encode.
+        lent = None
+    if lent is not None and config.size is None:
+        return lent
+    layers, width = SIZES[config.size or "small"]
+    joint_dim = teacher.encode_texts(["a"], "en").shape[1] if lent is None else lent.joint_dim
+    return TowerConfig(
+        vocab_size=1,
+        width=width,
+        layers=layers,
+        heads=width // 64,
+        mlp_width=4 * width,
+        joint_dim=joint_dim,
+        max_length=POSITIONS,
+    )
 
 
 @torch.no_grad()
@@ -43,11 +85,21 @@ def draw_weights(student: TextTower, generator: torch.Generator) -> None:
 @torch.no_grad()
 def take_layers(student: TextTower, donated: DonatedLayers, tokenizer: Tokenizer, generator: torch.Generator) -> None:
     """The teacher's layers under new subwords. The framing tokens keep the embeddings that the layers know them by."""
-    weights = dict(donated.weights)
-    known = weights.pop("token_embedding.weight")
-    student.load_state_dict(weights | {"token_embedding.weight": student.token_embedding.weight}, strict=True)
-    drawn = torch.randn(student.token_embedding.weight.shape, generator=generator)
-    student.token_embedding.weight.copy_(known.mean(0) + drawn * known.std(0))
+    known = donated.weights["token_embedding.weight"]
+    embedding = known.mean(0) + torch.randn(student.token_embedding.weight.shape, generator=generator) * known.std(0)
     for name, row in ((START, donated.start), (END, donated.end)):
         if row is not None:
-            student.token_embedding.weight[tokenizer.token_to_id(name)] = known[row]
+            embedding[tokenizer.token_to_id(name)] = known[row]
+    # What the teacher has no counterpart of (the query of attention pooling) stays as the tower makes it.
+    student.load_state_dict(student.state_dict() | donated.weights | {"token_embedding.weight": embedding}, strict=True)
+
+
+@torch.no_grad()
+def align_vocabulary(student: TextTower, donated: DonatedLayers, tokenizer: Tokenizer, bitext: Bitext, *, balanced: bool) -> None:
+    """Make the embeddings of the subwords that the bitext associates with English tokens of those tokens' embeddings."""
+    known = donated.weights["token_embedding.weight"].double().numpy()
+    foreign = tokenize(tokenizer, bitext.foreign, student.config.max_length)
+    english = donated.tokenize(bitext.english)
+    weights = alignment(foreign, english, (student.config.vocab_size, len(known)), balanced=balanced)
+    rows = np.flatnonzero(np.diff(weights.indptr))
+    student.token_embedding.weight[torch.from_numpy(rows)] = torch.from_numpy(embed(weights[rows], known)).float()

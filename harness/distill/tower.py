@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Tokens = Sequence[Sequence[int]]
+Pooling = Literal["mean", "last", "attention"]
 
 
 class TowerConfig(BaseModel):
@@ -30,6 +31,7 @@ class TowerConfig(BaseModel):
     causal: bool = Field(False, description="whether a token sees only those before it")
     activation: Literal["gelu", "quick_gelu", "gelu_tanh"] = "gelu"
     norm_eps: float = 1e-5
+    pooling: Pooling = Field("mean", description="sentence embedding: mean of the real tokens' states, the last, or attention")
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,14 @@ class DonatedLayers:
 
     Every text of the teacher is `start ... end`; a student whose texts are framed alike starts from these two rows of
     the token embedding. Either is None where the teacher frames its texts without it.
+    tokenize: n texts to their ids as the teacher reads them, framing included and padding left out.
     """
 
     config: TowerConfig
     weights: dict[str, Tensor]
     start: int | None
     end: int | None
+    tokenize: Callable[[Sequence[str]], list[list[int]]]
 
 
 @runtime_checkable
@@ -107,7 +111,10 @@ class Block(nn.Module):
 
 
 class TextTower(nn.Module):
-    """Token ids to token states in the joint space, mean-pooled over real tokens to the sentence embedding.
+    """Token ids to token states G (L, d) in the joint space, and those of a text's n real tokens to its embedding w (d).
+
+    `pooling="mean"`: w = sum_i G_i / n. `last`: w = G_n. `attention`: w = sum_i a_i G_i, a = softmax(G q / sqrt(d)) over the
+    real tokens, q (d) learned from zero, at which this is the mean (Yang et al., NAACL 2016).
 
     >>> config = TowerConfig(vocab_size=9, width=8, layers=1, heads=2, mlp_width=16, joint_dim=4, max_length=6)
     >>> encoded = TextTower(config).encode([[1, 2, 3], [4, 5]])
@@ -124,6 +131,8 @@ class TextTower(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.final_norm = nn.LayerNorm(config.width, eps=config.norm_eps) if config.norm == "pre" else nn.Identity()
         self.projection = nn.Linear(config.width, config.joint_dim, bias=False)
+        if config.pooling == "attention":
+            self.pool_query = nn.Parameter(torch.zeros(config.joint_dim))
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """Token states (B, L, d) of right-padded ids (B, L); rows past a text's length hold no meaning."""
@@ -155,4 +164,15 @@ class TextTower(nn.Module):
         lengths = lengths.to(device)
         mask = torch.arange(longest, device=device) < lengths[:, None]
         states = states * mask[:, :, None]
-        return Encoded(states, mask, states.sum(1) / lengths[:, None])
+        return Encoded(states, mask, self.pool(states, mask, lengths))
+
+    def pool(self, states: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
+        """Sentence embeddings (B, d) of states (B, L, d) that are zero where mask (B, L) is False. lengths: (B,)."""
+        if self.config.pooling == "last":
+            return states[torch.arange(len(states), device=states.device), lengths - 1]
+        if self.config.pooling == "attention":
+            scores = states @ self.pool_query * self.config.joint_dim**-0.5
+            weights = scores.masked_fill(~mask, -torch.inf).softmax(1)
+            pooled: Tensor = (weights[:, None, :] @ states)[:, 0]
+            return pooled
+        return states.sum(1) / lengths[:, None]

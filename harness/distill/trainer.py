@@ -18,7 +18,7 @@ from harness.config import DistillConfig
 from harness.distill.checkpoint import TrainingState, load_training, save_training
 from harness.distill.teacher import TeacherStates
 from harness.distill.tower import TextTower, Tokens
-from harness.registry import OBJECTIVES
+from harness.registry import load_objective
 
 SECONDS_A_CHECKPOINT = 60
 CHUNKS_A_BATCH = 4
@@ -108,7 +108,7 @@ def one_step(
     """One optimiser step on the given rows; the loss before it. A loss that is not finite changes nothing."""
     device = tower.position_embedding.device
     student = tower.encode([texts[row] for row in rows], CHUNKS_A_BATCH)
-    loss = OBJECTIVES.load(config.objective)(student, teacher.batch(rows, str(device)), config)
+    loss = load_objective(config.objective)(student, teacher.batch(rows, str(device)), config)
     value = float(loss.detach())
     if math.isfinite(value):
         for group in optimiser.param_groups:
