@@ -38,10 +38,11 @@ def test_ot_token_without_a_sentence_term_is_the_mean_transport_cost() -> None:
     assert float(ot_token(student, teacher, CONFIG).detach()) == pytest.approx(np.mean(costs), abs=2e-3)
 
 
-def test_the_sentence_term_is_weighted_kd_mse() -> None:
+def test_the_sentence_term_is_weighted_kd_mse_relative_to_the_teacher_s_norm() -> None:
     student, teacher = encoded(0, [3, 5]), encoded(1, [4, 2])
     weighted = ot_token(student, teacher, CONFIG.model_copy(update={"sentence_weight": 0.7}))
-    alone = ot_token(student, teacher, CONFIG) + 0.7 * kd_mse(student, teacher, CONFIG)
+    relative = kd_mse(student, teacher, CONFIG) / teacher.pooled.square().sum(1).mean()
+    alone = ot_token(student, teacher, CONFIG) + 0.7 * relative
     torch.testing.assert_close(weighted, alone)
 
 

@@ -19,15 +19,17 @@ def kd_mse(student: Encoded, teacher: Encoded, _: DistillConfig) -> Tensor:
 
 
 def ot_token(student: Encoded, teacher: Encoded, config: DistillConfig) -> Tensor:
-    """<P, C> + lambda * kd-mse, after OPTICAL (arXiv 2301.12566).
+    """<P, C> + lambda * kd-mse / ||z||^2, after OPTICAL (arXiv 2301.12566).
 
     C_ij = 1 - cos(G_i, H_j) between student tokens G and teacher tokens H; P is the entropic plan (`config.eps`) between
     uniform marginals over real tokens. P is held, so the gradient is that of the regularised value min <P, C> - eps H(P)
-    (the envelope rule), not that of <P(C), C>. lambda is `config.sentence_weight`.
+    (the envelope rule), not that of <P(C), C>. lambda is `config.sentence_weight`; the sentence term is divided by the
+    batch's mean ||z||^2, so that both terms start near 1 whatever the teacher's scale.
     """
     cost = cosine_cost(student.states, teacher.states)
     plan = sinkhorn(cost.detach(), student.mask, teacher.mask, config.eps).plan
     transport = (plan * cost).sum((1, 2)).mean()
     if config.sentence_weight == 0:
         return transport
-    return transport + config.sentence_weight * kd_mse(student, teacher, config)
+    scale = teacher.pooled.square().sum(1).mean()
+    return transport + config.sentence_weight * kd_mse(student, teacher, config) / scale
