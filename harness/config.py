@@ -44,7 +44,9 @@ class DistillConfig(Config):
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the learning rate rises")
     vocabulary: int = Field(8000, ge=100, description="most subwords of the student's tokenizer")
     eps: float = Field(0.1, ge=0.05, le=10, description="entropic regularisation of token transport, in units of cosine cost")
-    sentence_weight: float = Field(1.0, ge=0, description="lambda: weight of kd-mse, relative to the teacher's norm, beside transport")
+    sentence_weight: float = Field(
+        1.0, ge=0, description="lambda: weight of kd-mse, relative to the teacher's norm, beside transport"
+    )
 
     def steps_for(self, pairs: int) -> int:
         """Optimiser steps on that many pairs.
