@@ -10,7 +10,7 @@ from harness.api import Encoder, HarnessError, Retrieval, Task
 from harness.config import RunConfig, digest_json
 from harness.distill.bitext import Guarded, guard
 from harness.distill.distil import Recipe
-from harness.registry import UNTRAINED, TASKS, load_encoder, spell_objective
+from harness.registry import TASKS, UNTRAINED, load_encoder, spell_objective
 from harness.store import Store, new_folder
 
 # Part of every cell's digest. Raise it when the same inputs no longer give the same scores.
