@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from harness.distill.tower import DonatedLayers
     from harness.encoders.text_towers import TextReader
 
-IMAGES_A_BATCH = 64
+# A processor's caches hold the activations of few pictures, a GPU wants many (docs/performance.md).
+IMAGES_A_BATCH, IMAGES_A_BATCH_ON_CPU = 64, 8
 SAMPLE = Path(__file__).parent / "sample"
 
 
@@ -112,7 +113,7 @@ class OpenClip:
         """Embed RGB pictures as (n, d), not normalised, prepared as the model's own configuration says."""
         import torch
 
-        loaded = self.loaded
+        loaded, size = self.loaded, IMAGES_A_BATCH_ON_CPU if self.device == "cpu" else IMAGES_A_BATCH
         parts = [np.zeros((0, self.files.config["embed_dim"]), dtype=np.float32)]
         # Pillow works outside Python's lock. TF32 would give a GPU's convolutions 10 bits of precision.
         with (
@@ -120,9 +121,10 @@ class OpenClip:
             torch.inference_mode(),
             torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
         ):
-            for start in range(0, len(images), IMAGES_A_BATCH):
-                pixels = torch.stack(list(threads.map(loaded.preprocess, images[start : start + IMAGES_A_BATCH])))
-                parts.append(loaded.model.encode_image(pixels.to(self.device), normalize=False).cpu().numpy())
+            for start in range(0, len(images), size):
+                pixels = torch.stack(list(threads.map(loaded.preprocess, images[start : start + size])))
+                pixels = pixels.to(self.device, memory_format=torch.channels_last)
+                parts.append(loaded.model.encode_image(pixels, normalize=False).cpu().numpy())
         return np.concatenate(parts)
 
     def encode_texts(self, texts: Sequence[str], lang: str) -> Floats:  # noqa: ARG002
@@ -143,6 +145,7 @@ class OpenClip:
 def load(name: str, files: ModelFiles, device: str) -> Loaded:
     """Build the model and give it its weights. Raises HarnessError if they do not fit: there are no random weights here."""
     import open_clip
+    import torch
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     from harness.encoders.text_towers import TextReader
@@ -166,5 +169,6 @@ def load(name: str, files: ModelFiles, device: str) -> Loaded:
     except Exception as error:  # of many libraries: open_clip, timm, transformers, tokenizers, safetensors, torch
         reason = " ".join(str(error).split())[:300]
         raise HarnessError(f"{name}: open_clip cannot load {files.weights}: {reason}") from error
+    model.visual.to(memory_format=torch.channels_last)
     preparation = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
     return Loaded(model, preparation, reader)

@@ -22,7 +22,7 @@ from harness.config import digest_json
 from harness.registry import nearest
 
 # Raised when the same files come to give other embeddings: by a change here, in tokenizing.py or in text_towers.py.
-SEMANTICS = "open_clip encoder 1, float32"
+SEMANTICS = "open_clip encoder 2, float32, channels last"
 
 CONFIG = "open_clip_config.json"
 # The order in which open_clip itself prefers them.
