@@ -41,7 +41,7 @@ def test_commands_on_a_user_s_folder_are_understood(command: str, flickr30k_fold
     offline = "open_clip:ViT-B-32/laion2b_s34b_b79k" in command
     assert done.returncode == (1 if offline else 0), done.stderr
     if offline:
-        assert re.fullmatch(r"error: open_clip:ViT-B-32/laion2b_s34b_b79k .*\n", done.stderr), done.stderr
+        assert re.fullmatch(r"error: open_clip:ViT-B-32/laion2b_s34b_b79k: .*\n", done.stderr), done.stderr
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: f"{path.parts[-3]}/{path.parts[-2][:8]}")
