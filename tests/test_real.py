@@ -41,7 +41,7 @@ def test_german(store: Path, real_folder: Path) -> None:
     assert (bitext["offered"], bitext["dropped"], bitext["used"]) == (29_000, 1_015, 64)
     assert "the leakage guard dropped 1,015" in " ".join(printed.split())
     assert "1,000 images, 1,000 captions: multi30k (human translation)" in printed
-    assert "sample" not in printed
+    assert "the embedded sample" not in printed
 
 
 def test_quechua_whose_test_file_is_one_line_short(store: Path, real_folder: Path) -> None:
