@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.api import Encoder, HarnessError, Retrieval, Task
 from harness.config import RunConfig, digest_json
-from harness.distill.bitext import Guarded, guard
+from harness.distill.bitext import guard
 from harness.distill.distil import Recipe
 from harness.registry import TASKS, UNTRAINED, load_encoder, spell_objective
 from harness.store import Store, new_folder
@@ -35,14 +35,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """Cells in the order of the table. guarded: the bitext after the leakage guard, or None where nothing is distilled."""
+    """Cells in the order of the table."""
 
     config: RunConfig
     task: Task
     data: Path
     encoder: Encoder
     cells: tuple[Cell, ...]
-    guarded: Guarded | None
 
 
 def make_plan(config: RunConfig, store: Store) -> Plan:
@@ -61,7 +60,7 @@ def make_plan(config: RunConfig, store: Store) -> Plan:
             "as --encoder open_clip:ViT-B-32/laion2b_s34b_b79k or --encoder local-dir:FOLDER"
         )
     if language.code == "en":
-        return Plan(config, task, data, encoder, (english_cell("English tower on English", retrieval, task, encoder),), None)
+        return Plan(config, task, data, encoder, (english_cell("English tower on English", retrieval, task, encoder),))
     guarded = guard(task.load_bitext(data, language.code), task.held_out(data), refuse=config.leakage == "refuse")
     cells = [english_cell(f"English tower on {language.name}", retrieval, task, encoder)]
     for objective in dict.fromkeys(map(spell_objective, config.objectives)):
@@ -71,7 +70,7 @@ def make_plan(config: RunConfig, store: Store) -> Plan:
     if retrieval.english is not None:
         cells.append(english_cell("English tower, same captions", retrieval.in_english(), task, encoder))
     cells.append(english_cell("English tower, all captions", task.load(data, "en", config.split), task, encoder))
-    return Plan(config, task, data, encoder, tuple(cells), guarded)
+    return Plan(config, task, data, encoder, tuple(cells))
 
 
 def data_folder(task: Task, name: str, given: Path | None, store: Store) -> Path:

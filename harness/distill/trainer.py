@@ -18,7 +18,7 @@ from harness.config import DistillConfig
 from harness.distill.checkpoint import TrainingState, load_training, save_training
 from harness.distill.teacher import TeacherStates
 from harness.distill.tower import TextTower, Tokens
-from harness.registry import load_objective
+from harness.registry import Objective, load_objective
 
 SECONDS_A_CHECKPOINT = 60
 CHUNKS_A_BATCH = 4
@@ -74,14 +74,15 @@ def train(
     Goes on from `checkpoint` if it is there, and leaves it there when interrupted; `report(step, loss)` follows each step.
     Raises HarnessError at the first loss that is not finite.
     """
-    steps = config.steps_for(len(texts))
+    steps, objective = config.steps_for(len(texts)), load_objective(config.objective)
     optimiser = torch.optim.AdamW(tower.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=config.weight_decay)
     state = load_training(checkpoint, tower, optimiser) if checkpoint.is_file() else TrainingState()
     began, saved = time.monotonic() - state.seconds, time.monotonic()
     tower.train()
     with interrupts_held() as asked:
         for rows in batches(len(texts), config, steps, state.step):
-            loss = one_step(tower, texts, teacher, rows, optimiser, config, learning_rate(config, state.step, steps))
+            rate = learning_rate(config, state.step, steps)
+            loss = one_step(tower, texts, teacher, rows, objective, optimiser, config, rate)
             if not math.isfinite(loss):
                 raise HarnessError(non_finite(state.step, loss, rows))
             state.losses.append(loss)
@@ -101,6 +102,7 @@ def one_step(
     texts: Tokens,
     teacher: TeacherStates,
     rows: list[int],
+    objective: Objective,
     optimiser: torch.optim.Optimizer,
     config: DistillConfig,
     rate: float,
@@ -108,7 +110,7 @@ def one_step(
     """One optimiser step on the given rows; the loss before it. A loss that is not finite changes nothing."""
     device = tower.position_embedding.device
     student = tower.encode([texts[row] for row in rows], CHUNKS_A_BATCH)
-    loss = load_objective(config.objective)(student, teacher.batch(rows, str(device)), config)
+    loss = objective(student, teacher.batch(rows, str(device)), config)
     value = float(loss.detach())
     if math.isfinite(value):
         for group in optimiser.param_groups:
