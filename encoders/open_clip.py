@@ -27,7 +27,7 @@ SAMPLE = Path(__file__).parent / "sample"
 
 
 def open_clip_tag(argument: str, device: str) -> OpenClip:
-    """`open_clip:ARCH/PRETRAINED`, where PRETRAINED is a tag or a checkpoint file.
+    """`open_clip:ARCH/PRETRAINED`: a model of open_clip; PRETRAINED is a tag or a checkpoint file.
 
     Raises HarnessError for an unknown architecture or tag, with the nearest ones.
     """
@@ -38,14 +38,20 @@ def open_clip_tag(argument: str, device: str) -> OpenClip:
 
 
 def hf_hub(argument: str, device: str) -> OpenClip:
-    """`hf-hub:ORG/REPO`, a repository in open_clip's form. Raises HarnessError for anything that is no repository's name."""
+    """`hf-hub:ORG/REPO`: a repository of the Hugging Face hub in open_clip's form.
+
+    Raises HarnessError for anything that is no repository's name.
+    """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", argument):
         raise HarnessError(f"hf-hub:{argument} names no repository; expected hf-hub:ORG/REPO")
     return OpenClip(f"hf-hub:{argument}", lambda: in_hub(argument), device)
 
 
 def local_dir(argument: str, device: str) -> OpenClip:
-    """`local-dir:FOLDER`, a folder in open_clip's directory form. Raises HarnessError if the folder is not one."""
+    """`local-dir:FOLDER`: a folder in open_clip's directory form.
+
+    Raises HarnessError if the folder is not one.
+    """
     if not argument:
         raise HarnessError("local-dir: names no folder; expected local-dir:FOLDER")
     files = in_folder(Path(argument).expanduser().resolve())
@@ -53,7 +59,10 @@ def local_dir(argument: str, device: str) -> OpenClip:
 
 
 def sample(argument: str, device: str) -> OpenClip:
-    """`sample`, the teacher of the embedded sample. Raises HarnessError if it is given an argument."""
+    """`sample`: the teacher of the embedded sample.
+
+    Raises HarnessError if it is given an argument.
+    """
     if argument:
         raise HarnessError(f"the encoder sample takes no argument, but was given {argument!r}")
     files = in_folder(SAMPLE)
@@ -127,13 +136,20 @@ class OpenClip:
                 parts.append(loaded.model.encode_image(pixels, normalize=False).cpu().numpy())
         return np.concatenate(parts)
 
-    def encode_texts(self, texts: Sequence[str], lang: str) -> Floats:  # noqa: ARG002
-        """Embed texts as (n, d), not normalised, pooled as the model does. The language makes no difference."""
-        return self.loaded.reader.embed(texts)
+    def encode_texts(self, texts: Sequence[str], lang: str) -> Floats:
+        """Embed texts as (n, d), not normalised, pooled as the model does.
 
-    def encode_tokens(self, texts: Sequence[str], lang: str) -> TokenStates:  # noqa: ARG002
+        The language matters to NLLB's tokenizer alone. Raises HarnessError if that does not know it.
+        """
+        return self.loaded.reader.embed(texts, lang)
+
+    def encode_tokens(self, texts: Sequence[str], lang: str) -> TokenStates:
         """Every token's state, projected as the sentence embedding is, and the sentence embeddings."""
-        return self.loaded.reader.states(texts)
+        return self.loaded.reader.states(texts, lang)
+
+    def name_tokens(self, text: str) -> list[str]:
+        """A name for each token of a text."""
+        return self.loaded.reader.name_tokens(text)
 
     def donate_layers(self) -> DonatedLayers:
         """Copy the text tower's layers. Raises HarnessError if its architecture has no counterpart in `TowerConfig`."""

@@ -5,11 +5,9 @@ Nothing here imports torch, but for tags, which open_clip itself has to be asked
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import logging
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +17,7 @@ from typing import Any
 
 from harness.api import HarnessError, digest_strings
 from harness.config import digest_json
+from harness.plugins import digest_file
 from harness.registry import nearest
 
 # Raised when the same files come to give other embeddings: by a change here, in tokenizing.py or in text_towers.py.
@@ -74,15 +73,6 @@ class ModelFiles:
             for file in text_files(place):
                 parts += [file.name, digest_file(file)]
         return digest_strings(parts)
-
-
-def digest_file(path: Path) -> str:
-    """SHA-256 of a file. Large files of the hub's cache are named by it, and are not read."""
-    real = path.resolve()
-    if real.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", real.name):
-        return real.name
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def text_files(place: Path | None) -> list[Path]:
@@ -204,10 +194,17 @@ def tag_weights(tag: Mapping[str, Any], name: str) -> Path:
         raise not_here(name, str(tag["url"]), error) from error
 
 
-def hub_folder(repo: str, choices: Sequence[Sequence[str]], name: str, beside: Sequence[str] = TEXT_FILES) -> Path:
+def hub_folder(
+    repo: str,
+    choices: Sequence[Sequence[str]],
+    name: str,
+    beside: Sequence[str] = TEXT_FILES,
+    instead: str = "local-dir:FOLDER",
+) -> Path:
     """A folder of the hub's cache that holds the files of one choice (patterns), the first that the repository can serve.
 
     The network is asked only for what the cache lacks. `beside`: patterns of what else is fetched where it is there.
+    `instead`: what to type for a copy of it.
     Raises HarnessError if neither has it.
     """
     from huggingface_hub import snapshot_download
@@ -224,14 +221,14 @@ def hub_folder(repo: str, choices: Sequence[Sequence[str]], name: str, beside: S
                 continue
             if all(any(folder.glob(pattern)) for pattern in choice):
                 return folder
-    raise not_here(name, f"https://huggingface.co/{repo}", problem) from problem
+    raise not_here(name, f"https://huggingface.co/{repo}", problem, instead) from problem
 
 
-def not_here(name: str, place: str, problem: Exception) -> HarnessError:
+def not_here(name: str, place: str, problem: Exception, instead: str = "local-dir:FOLDER") -> HarnessError:
     """What to say of files that are neither on this machine nor to be had."""
     return HarnessError(
         f"{name}: its files are not on this machine and could not be downloaded from {place} ({type(problem).__name__}); "
-        "run once with network, or copy the model to a folder and use local-dir:FOLDER"
+        f"run once with network, or copy the model to a folder and use {instead}"
     )
 
 

@@ -28,23 +28,29 @@ def donate(reader: TextReader, context_length: int) -> DonatedLayers:
     """
     tower = reader.tower
     if isinstance(tower, HuggingFaceText):
-        config, weights = from_bert(tower, context_length)
+        settings = tower.module.config
+        projection = bert_projection(tower.module.proj, settings.hidden_size)
+        config, weights = from_bert(tower.module.transformer, settings, projection, context_length)
     elif isinstance(tower, ClipText) and not isinstance(tower, ClassTokenText):
         config, weights = from_clip(tower)
     else:
         raise no_counterpart("a class token after the text")
-    copies = {name: weight.detach().to("cpu", torch.float32, copy=True).contiguous() for name, weight in weights.items()}
 
     def tokenize(texts: Sequence[str]) -> list[list[int]]:
         ids, real = reader.tokenize(texts)
         return [row[mask].tolist() for row, mask in zip(ids, real, strict=True)]
 
-    return DonatedLayers(config, copies, reader.framing.start, reader.framing.end, tokenize)
+    return DonatedLayers(config, copied(weights), reader.framing.start, reader.framing.end, tokenize)
+
+
+def copied(weights: Weights) -> Weights:
+    """Copies that share nothing with the model, in float32 on the CPU."""
+    return {name: weight.detach().to("cpu", torch.float32, copy=True).contiguous() for name, weight in weights.items()}
 
 
 def no_counterpart(what: str) -> HarnessError:
     """What to say of a tower that no student can take its layers from."""
-    return HarnessError(f"the teacher's text tower has {what}, which students do not have: start them with --init scratch")
+    return HarnessError(f"the text model has {what}, which students do not have: start them with --init scratch")
 
 
 def from_clip(tower: ClipText) -> tuple[TowerConfig, Weights]:
@@ -119,9 +125,8 @@ def linear_projection(projection: nn.Linear) -> Tensor:
     return weight
 
 
-def from_bert(tower: HuggingFaceText, context_length: int) -> tuple[TowerConfig, Weights]:
-    """The layers of a BERT or RoBERTa."""
-    model, settings = tower.module.transformer, tower.module.config
+def from_bert(model: Any, settings: Any, projection: Tensor, context_length: int) -> tuple[TowerConfig, Weights]:
+    """The layers of a BERT or RoBERTa with the given projection (d, width)."""
     if settings.model_type not in BERT_LIKE:
         raise no_counterpart(f"the architecture {settings.model_type}")
     if getattr(settings, "position_embedding_type", "absolute") != "absolute":
@@ -129,7 +134,6 @@ def from_bert(tower: HuggingFaceText, context_length: int) -> tuple[TowerConfig,
     if settings.hidden_act not in HF_ACTIVATIONS:
         raise no_counterpart(f"the activation {settings.hidden_act}")
     positions = bert_positions(model.embeddings, settings, context_length)
-    projection = bert_projection(tower.module.proj, settings.hidden_size)
     config = TowerConfig(
         vocab_size=settings.vocab_size,
         width=settings.hidden_size,

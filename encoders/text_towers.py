@@ -13,7 +13,7 @@ from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 
 from harness.api import Floats, TokenStates
-from harness.encoders.tokenizing import Tokenizer, framing
+from harness.encoders.tokenizing import Tokenizer, framing, mark_language, token_names
 
 # Measured on a CPU: 512 to 1,024 tokens stay in its cache, and 4,096 run slower. A GPU wants to be filled.
 TOKENS_A_BATCH = {"cpu": 1024, "cuda": 32_768}
@@ -132,17 +132,17 @@ class TextReader:
         self.dim = dim
         self.device = device
 
-    def embed(self, texts: Sequence[str]) -> Floats:
-        """Sentence embeddings (n, d), in the order of the texts."""
+    def embed(self, texts: Sequence[str], lang: str) -> Floats:
+        """Sentence embeddings (n, d), in the order of the texts. Raises HarnessError as `tokenize` does."""
         pooled = np.zeros((len(texts), self.dim), dtype=np.float32)
         with torch.inference_mode():
-            for batch in self.batches(*self.tokenize(texts)):
+            for batch in self.batches(*self.tokenize(texts, lang)):
                 pooled[batch.rows.numpy()] = batch.pooled.cpu().numpy()
         return pooled
 
-    def states(self, texts: Sequence[str]) -> TokenStates:
-        """Token states and sentence embeddings, in the order of the texts."""
-        ids, real = self.tokenize(texts)
+    def states(self, texts: Sequence[str], lang: str) -> TokenStates:
+        """Token states and sentence embeddings, in the order of the texts. Raises HarnessError as `tokenize` does."""
+        ids, real = self.tokenize(texts, lang)
         lengths = real.sum(1)
         starts = lengths.cumsum(0) - lengths
         tokens = np.zeros((int(lengths.sum()), self.dim), dtype=np.float32)
@@ -155,10 +155,19 @@ class TextReader:
                 pooled[batch.rows.numpy()] = batch.pooled.cpu().numpy()
         return TokenStates(tokens, lengths.numpy(), pooled)
 
-    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Token ids (n, context), and which of them are real."""
+    def name_tokens(self, text: str) -> list[str]:
+        """A name for each real token of a text."""
+        ids, real = self.tokenize([text])
+        return token_names(self.tokenizer, ids[real].tolist())
+
+    def tokenize(self, texts: Sequence[str], lang: str = "en") -> tuple[Tensor, Tensor]:
+        """Token ids (n, context), and which of them are real.
+
+        Raises HarnessError if texts are marked with their language and the model does not know it.
+        """
         if not texts:
             return torch.zeros(0, 1, dtype=torch.long), torch.zeros(0, 1, dtype=torch.bool)
+        mark_language(self.tokenizer, lang)
         ids = self.tokenizer(list(texts))
         return ids, self.framing.real(ids) if self.tower.pad is None else ids.ne(self.tower.pad)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from harness.api import HarnessError
 from harness.encoders.sources import ModelFiles
+from harness.registry import TASKS
 
 
 class Tokenizer(Protocol):
@@ -102,6 +104,23 @@ def check_vocabulary(tokenizer: FileTokenizer, files: ModelFiles) -> None:
         )
 
 
+def mark_language(tokenizer: Tokenizer, lang: str) -> None:
+    """Tell a tokenizer that begins every text with its language (NLLB's) which one comes; others need not know.
+
+    lang: BCP-47. Raises HarnessError if the model has no mark for it.
+    """
+    if not (isinstance(tokenizer, HFTokenizer) and hasattr(tokenizer.tokenizer, "set_src_lang_special_tokens")):
+        return
+    # The task's table of languages also knows them by the codes of FLORES-200, which NLLB uses.
+    aliases = TASKS.load("flickr30k")().language(lang).aliases
+    known = tokenizer.tokenizer.get_vocab()
+    codes = [alias for alias in aliases if re.fullmatch("[a-z]{3}_[A-Z][a-z]{3}", alias) and alias in known]
+    if not codes:
+        raise HarnessError(f"this text tower begins every text with a mark of its language, and has none for {lang}")
+    # open_clip's own set_language has no effect under transformers 5, which goes back to this at every call.
+    tokenizer.tokenizer.src_lang = codes[0]
+
+
 def framing(tokenizer: Tokenizer) -> Framing:
     """Find out what a tokenizer puts around a text, from what it makes of an empty one."""
     pad, pads_with_end, class_at_end = 0, False, False
@@ -124,3 +143,14 @@ def ids_of(tokenizer: Tokenizer, frame: Framing, text: str) -> list[int]:
     ids = tokenizer([text])
     real: list[int] = ids[frame.real(ids)].tolist()
     return real
+
+
+def token_names(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
+    """What a tokenizer calls its tokens; a space before a word as ▁, a word's end without its mark."""
+    if isinstance(tokenizer, FileTokenizer):
+        return [str(tokenizer.tokenizer.id_to_token(number)).replace("Ġ", "▁") for number in ids]
+    if isinstance(tokenizer, HFTokenizer):
+        return [str(name).replace("Ġ", "▁") for name in tokenizer.tokenizer.convert_ids_to_tokens(ids)]
+    if isinstance(tokenizer, SimpleTokenizer):
+        return [str(tokenizer.decoder[number]).removesuffix("</w>") for number in ids]
+    return [str(number) for number in ids]

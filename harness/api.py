@@ -6,23 +6,27 @@ Arrays at these borders are numpy, float32 unless said; n counts items, d is the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Protocol, Self, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from PIL import Image
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
+# In words, so that the command line answers without numpy.
+Floats: TypeAlias = "npt.NDArray[np.float32]"
+Ints: TypeAlias = "npt.NDArray[np.int64]"
 
 
 class HarnessError(Exception):
     """Something the user can put right. The message names the file or value, what was expected, and the way out."""
+
+
+class MissingError(HarnessError):
+    """A folder has nothing of what was asked for. What is asked for by name must be there; `--lang all` passes over the rest."""
 
 
 def digest_strings(parts: Sequence[str]) -> str:
@@ -115,10 +119,33 @@ class TokenEncoder(Protocol):
         ...
 
 
+@runtime_checkable
+class TokenNamer(Protocol):
+    """A text encoder that can say what its tokens are, for people to read."""
+
+    def name_tokens(self, text: str) -> list[str]:
+        """A name for each token of a text, as many as `encode_tokens` gives states of it."""
+        ...
+
+
+@runtime_checkable
+class KnownFeatures(Protocol):
+    """An encoder that has no model, only embeddings by the task's ids: the engine asks for these, and opens no picture."""
+
+    def image_features(self, ids: Sequence[str]) -> Floats:
+        """The embeddings (n, d) of images. Raises HarnessError naming the first that is missing."""
+        ...
+
+    def caption_features(self, ids: Sequence[str], lang: str) -> Floats:
+        """The embeddings (n, d) of a language's captions. Raises HarnessError naming the first that is missing."""
+        ...
+
+
 @dataclass(frozen=True)
 class Language:
-    """A language: BCP-47 code, English name, ISO 15924 script, resource tier 0-5 (Joshi et al. 2020), and how to read it.
+    """A language: BCP-47 code, English name, ISO 15924 script, and how to read it.
 
+    tier: resources from 0 to 5 (Joshi et al. 2020), or None where their list does not plainly name the language.
     sources: names of the caption sources that have it, the preferred one first.
     aliases: other codes a user may type (FLORES-200, ISO 639-3).
     """
@@ -126,14 +153,26 @@ class Language:
     code: str
     name: str
     script: str
-    tier: int
+    tier: int | None
     sources: tuple[str, ...]
     aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
+class CaptionSource:
+    """Where a task's captions come from, for people. languages: codes of all it has, none for one that takes any."""
+
+    name: str
+    title: str
+    kind: str
+    languages: tuple[str, ...]
+    licence: str
+    url: str
+
+
+@dataclass(frozen=True)
 class TaskCard:
-    """What a task is, for people and for the record."""
+    """What a task is, for people and for the record. data: name of the data set it reads, where that is not its own name."""
 
     name: str
     version: str
@@ -141,6 +180,7 @@ class TaskCard:
     splits: tuple[str, ...]
     licence: str
     source: str
+    data: str = ""
 
 
 @dataclass(frozen=True)
@@ -153,6 +193,8 @@ class Retrieval:
     source: name of the caption source. kind: how its captions came to be, as "human translation" or "machine translation".
     sample: whether this is the embedded sample, whose numbers say nothing about Flickr30k.
     notes: what a reader must know of how the captions were read (a known gap of the source, empty captions left out).
+    facets: by name, a tuple of values for each caption, by which scores can be broken down. They decide no score.
+    phrases: the phrases of each caption that name something, or None where that is not known; english_phrases: of its twin.
     """
 
     task: str
@@ -167,15 +209,55 @@ class Retrieval:
     english: tuple[str, ...] | None = None
     sample: bool = False
     notes: tuple[str, ...] = ()
+    facets: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
+    phrases: tuple[tuple[str, ...] | None, ...] = ()
+    english_phrases: tuple[tuple[str, ...] | None, ...] = ()
 
-    def in_english(self) -> Retrieval:
+    def in_english(self) -> Self:
         """The same images, asked for by the English captions that these were translated from.
 
+        Facets stay those of the translations, so that a group holds the same queries in both.
         Raises HarnessError if the captions are not translations.
         """
         if self.english is None:
             raise HarnessError(f"the {self.lang} captions of {self.source} are not translations: they have no English twins")
-        return replace(self, lang="en", source=f"{self.source} (English side)", kind="original", captions=self.english)
+        source = f"{self.source} (English side)"
+        # Notes are on the translations; languages that share their English share its record.
+        return replace(
+            self,
+            lang="en",
+            source=source,
+            kind="original",
+            captions=self.english,
+            notes=(),
+            phrases=self.english_phrases,
+            english_phrases=(),
+        )
+
+    def take(self, rows: Sequence[int]) -> Self:
+        """The captions of the given rows alone, over the same images."""
+        return replace(
+            self,
+            captions=tuple(self.captions[row] for row in rows),
+            caption_ids=tuple(self.caption_ids[row] for row in rows),
+            caption_images=self.caption_images[list(rows)],
+            english=None if self.english is None else tuple(self.english[row] for row in rows),
+            facets={name: tuple(values[row] for row in rows) for name, values in self.facets.items()},
+            phrases=tuple(self.phrases[row] for row in rows) if self.phrases else (),
+            english_phrases=tuple(self.english_phrases[row] for row in rows) if self.english_phrases else (),
+        )
+
+    def among(self, images: Images) -> Self:
+        """The captions of the given images alone, to be found among these."""
+        import numpy as np
+
+        if images.ids == self.images.ids:
+            return self
+        places = {name: index for index, name in enumerate(images.ids)}
+        owners = [self.images.ids[index] for index in self.caption_images.tolist()]
+        rows = [row for row, name in enumerate(owners) if name in places]
+        taken = np.array([places[owners[row]] for row in rows], dtype=np.int64)
+        return replace(self.take(rows), images=images, caption_images=taken)
 
     def texts_digest(self) -> str:
         """A digest of the captions, their ids and their images."""
@@ -184,8 +266,50 @@ class Retrieval:
 
 
 @dataclass(frozen=True)
+class Regions:
+    """Boxes of images that a text may mean, chosen without knowing any text that is asked.
+
+    boxes: (r, 4), left, top, right, bottom in pixels from 0, right and bottom excluded, the boxes of an image together.
+    box_images: (r,), ascending, index of each box's image in `images.ids`; an image may have none.
+    sizes: (n, 2), width and height of the pictures that the boxes were measured on: the pictures here may be reduced ones.
+    source: where the boxes come from.
+    """
+
+    images: Images
+    boxes: Ints
+    box_images: Ints
+    sizes: Ints
+    source: str
+    notes: tuple[str, ...] = ()
+
+    def digest(self) -> str:
+        """A digest of pictures and boxes."""
+        arrays = (self.boxes, self.box_images, self.sizes)
+        return digest_strings([self.images.digest(), *(str(array.tolist()) for array in arrays)])
+
+
+@dataclass(frozen=True)
+class Grounding(Retrieval):
+    """Phrases and where in their image they are: `captions` are phrases here, and an image may have none.
+
+    targets: (g, 4), the true boxes, in the pixels of `Regions`. target_captions: (g,), the phrase of each; every phrase has one.
+    """
+
+    _: KW_ONLY
+    targets: Ints
+    target_captions: Ints
+
+    def texts_digest(self) -> str:
+        """A digest of the phrases, their ids, images and true boxes."""
+        return digest_strings([super().texts_digest(), str(self.targets.tolist()), str(self.target_captions.tolist())])
+
+
+@dataclass(frozen=True)
 class Bitext:
-    """Sentence pairs for distillation, one row a pair: English, its translation, and the image id, or "" where there is none."""
+    """Sentence pairs for distillation, one row a pair: English, its translation, and the image id, or "" where there is none.
+
+    places: where each pair stands in what its source offers, counted from 1; in order where not given.
+    """
 
     lang: str
     source: str
@@ -194,6 +318,11 @@ class Bitext:
     foreign: tuple[str, ...]
     image_ids: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    places: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.places:
+            object.__setattr__(self, "places", tuple(range(1, len(self.english) + 1)))
 
     def __len__(self) -> int:
         return len(self.english)
@@ -205,6 +334,7 @@ class Bitext:
             english=tuple(self.english[i] for i in rows),
             foreign=tuple(self.foreign[i] for i in rows),
             image_ids=tuple(self.image_ids[i] for i in rows),
+            places=tuple(self.places[i] for i in rows),
         )
 
     def digest(self) -> str:
@@ -218,6 +348,25 @@ class HeldOut:
 
     image_ids: frozenset[str]
     english: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Download:
+    """A public file that a data folder can be given. path: where it goes there. sha256: where the publisher's file is known."""
+
+    path: str
+    url: str
+    source: str
+    licence: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a task reads of a data folder. texts: paths in the folder. pictures: for each file name, what reads its bytes."""
+
+    texts: tuple[str, ...]
+    pictures: Mapping[str, Callable[[], bytes]]
 
 
 @dataclass(frozen=True)
@@ -245,12 +394,23 @@ class Task(Protocol):
         """The language of a code, alias or English name. Raises HarnessError with the nearest ones if there is none."""
         ...
 
-    def load(self, data: Path, lang: str, split: str) -> Retrieval:
-        """Read images and captions of one language. Raises HarnessError if the folder cannot serve it."""
+    def sources(self) -> tuple[CaptionSource, ...]:
+        """Every caption source the task knows, in the order in which they are looked for."""
+        ...
+
+    def load(self, data: Path, lang: str, split: str, source: str | None = None) -> Retrieval:
+        """Read images and captions of one language, or, as a `Grounding`, phrases and their places.
+
+        They are of the first source that has any, or of the one named. Raises MissingError if the folder has none, HarnessError
+        if what it has cannot be read.
+        """
         ...
 
     def load_bitext(self, data: Path, lang: str) -> Bitext:
-        """Read the English-`lang` pairs that the folder has for training: the leakage guard comes after."""
+        """Read the English-`lang` pairs that the folder has for training: the leakage guard comes after.
+
+        Raises MissingError if it has none.
+        """
         ...
 
     def held_out(self, data: Path) -> HeldOut:
@@ -261,10 +421,30 @@ class Task(Protocol):
         """Say what the folder has and lacks."""
         ...
 
+    def downloads(self, languages: Sequence[str] | None, source: str | None = None) -> tuple[Download, ...]:
+        """The public files of some languages (codes; None for all) and of one source or all, that anybody may fetch."""
+        ...
+
+    def contents(self, data: Path) -> Contents:
+        """Every file of the folder that the task can read."""
+        ...
+
     def write_sample(self, folder: Path) -> None:
         """Write the embedded sample into an empty folder, in the layout that `load` reads."""
         ...
 
     def sample_version(self) -> str:
         """A name for the bytes that `write_sample` writes."""
+        ...
+
+
+@runtime_checkable
+class RegionTask(Protocol):
+    """A task whose images have regions. It is told neither a language nor a caption, so that no choice can hang on one."""
+
+    def load_regions(self, data: Path, split: str, candidates: str) -> Regions:
+        """Read the regions of all images of a split: `boxes` that people drew, or `proposals` of a detector.
+
+        Raises HarnessError if the folder has none, or if a file of them cannot be read.
+        """
         ...

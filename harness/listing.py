@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import ast
+import importlib.util
+import inspect
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
 
-from harness.api import Finding
-from harness.plan import Plan
-from harness.record import load_card, load_record
-from harness.registry import ENCODERS, TASKS
+from harness.api import Download, Finding, Language
+from harness.plan import PLAIN, Cell, Plan
+from harness.plugins import BROKEN, gist
+from harness.record import TowerCard, load_card, load_record
+from harness.registry import ENCODERS, OBJECTIVES, TASKS, Registry
 from harness.store import Store
+
+if TYPE_CHECKING:
+    from harness.check import Trial
 
 
 def grid(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
@@ -32,8 +40,9 @@ def listing(what: str, task: str, store: Store) -> Table:
     tables: dict[str, Callable[[], Table]] = {
         "tasks": tasks_table,
         "encoders": encoders_table,
+        "objectives": objectives_table,
         "languages": lambda: languages_table(task),
-        "towers": lambda: towers_table(store),
+        "sources": lambda: sources_table(task),
         "runs": lambda: runs_table(store),
     }
     return tables[what]()
@@ -41,31 +50,121 @@ def listing(what: str, task: str, store: Store) -> Table:
 
 def tasks_table() -> Table:
     """Every task, with what its card says."""
-    cards = [(name, TASKS.load(name)().card) for name in TASKS.names()]
-    rows = ((name, card.title, ", ".join(card.splits), card.licence, TASKS.origin(name)) for name, card in cards)
-    return grid("Tasks", ("name", "what it measures", "splits", "licence", "from"), rows)
+
+    def row(name: str) -> Sequence[str]:
+        card = TASKS.load(name)().card
+        return card.title, ", ".join(card.splits), card.licence
+
+    return registry_table(TASKS, ("what it measures", "splits", "licence"), row)
 
 
 def encoders_table() -> Table:
-    """Every encoder, with the form of its argument and where it comes from."""
-    rows = ((name, (ENCODERS.load(name).__doc__ or "").splitlines()[0], ENCODERS.origin(name)) for name in ENCODERS.names())
-    return grid("Encoders", ("name", "what it is", "from"), rows)
+    """Every encoder, with the form of its argument."""
+    return registry_table(ENCODERS, ("what it is",), lambda name: first_line(ENCODERS.load(name)))
+
+
+def objectives_table() -> Table:
+    """Every objective of distillation."""
+
+    def row(name: str) -> Sequence[str]:
+        entry = OBJECTIVES.find(name)
+        # To import a built-in one would take torch.
+        return (docstring(entry.builtin),) if entry.builtin else first_line(OBJECTIVES.load(name))
+
+    return registry_table(OBJECTIVES, ("what it is",), row)
+
+
+def docstring(target: str) -> str:
+    """The first line of the docstring of `module:function`, read from its source."""
+    module, _, function = target.partition(":")
+    spec = importlib.util.find_spec(module)
+    source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
+    docs = (
+        ast.get_docstring(node) for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == function
+    )
+    return (next(docs, None) or "").partition("\n")[0]
+
+
+def first_line(thing: object) -> Sequence[str]:
+    """What something's docstring says first."""
+    return ((inspect.getdoc(thing) or "").partition("\n")[0],)
+
+
+def registry_table(registry: Registry[Any], headings: Sequence[str], row: Callable[[str], Sequence[str]]) -> Table:
+    """Every entry with where it comes from. What is broken stays in the table, with its error below, and harms no other row."""
+    from rich.text import Text
+
+    rows, problems = [], []
+    for name in registry.names():
+        try:
+            rows.append((name, *row(name), registry.origin(name)))
+        except Exception as error:  # whatever a plug-in raises
+            rows.append((name, "BROKEN, see below"))
+            problems.append(f"{name}: {gist(error)}")
+    for path, problem in BROKEN.items():
+        rows.append((path, "BROKEN, see below"))
+        problems.append(problem)
+    table = grid(f"{registry.kind.capitalize()}s", ("name", *headings, "from"), rows)
+    table.caption, table.caption_justify = Text("\n".join(problems)) if problems else None, "left"
+    return table
 
 
 def languages_table(task: str) -> Table:
     """Every language of a task."""
-    languages = TASKS.load(task)().languages().values()
-    rows = ((lang.code, lang.name, lang.script, str(lang.tier), ", ".join(lang.sources)) for lang in languages)
+    loaded = TASKS.load(task)()
+    # A user's own files and the sample can be in any language, which says nothing of this one.
+    public = {source.name for source in loaded.sources() if source.url}
+    rows = (
+        (lang.code, lang.name, lang.script, "?" if lang.tier is None else str(lang.tier), ", ".join(public_of(lang, public)))
+        for lang in loaded.languages().values()
+    )
     return grid(
-        f"Languages of {task} (tier: resources from 0 to 5, Joshi et al. 2020)",
+        f"Languages of {task} (tier: resources from 0 to 5, Joshi et al. 2020; ? where their list does not name the language)",
         ("code", "name", "script", "tier", "captions"),
         rows,
     )
 
 
-def towers_table(store: Store) -> Table:
-    """Every distilled tower of the store."""
-    cards = [load_card(folder) for folder in store.towers()]
+def public_of(language: Language, public: Collection[str]) -> list[str]:
+    """The sources of a language that are published, the preferred one first."""
+    return [name for name in language.sources if name in public]
+
+
+def sources_table(task: str) -> Table:
+    """Every caption source of a task, in the order in which they are looked for."""
+    rows = (
+        (source.name, source.kind, few(source.languages), source.licence, source.url, source.title)
+        for source in TASKS.load(task)().sources()
+    )
+    return grid(
+        f"Caption sources of {task}, in the order in which they are looked for",
+        ("name", "captions", "languages", "licence", "get it from", "what it is"),
+        rows,
+    )
+
+
+def downloads_table(downloads: Sequence[Download], folder: Path) -> Table:
+    """What would be fetched, a row a source: how many files, what of them is there, under which licence, from where."""
+    rows = []
+    for name, licence in dict.fromkeys((item.source, item.licence) for item in downloads):
+        items = [item for item in downloads if item.source == name]
+        there = sum((folder / item.path).is_file() for item in items)
+        rows.append((name, f"{len(items):,}", f"{there:,}", licence, items[0].url))
+    return grid(f"Public files for {folder}", ("source", "files", "there", "licence", "the first of them"), rows)
+
+
+def few(codes: Sequence[str], shown: int = 8) -> str:
+    """Some codes, or how many there are.
+
+    >>> few(["de", "fr"]), few([]), few([str(k) for k in range(201)])
+    ('de, fr', 'any', '201')
+    """
+    return ("any" if not codes else ", ".join(codes)) if len(codes) <= shown else f"{len(codes):,}"
+
+
+def towers_table(folders: Iterable[Path], title: str) -> Table:
+    """Distilled towers."""
+    cards = [load_card(folder) for folder in folders]
     rows = (
         (
             card.digest[:12],
@@ -75,11 +174,34 @@ def towers_table(store: Store) -> Table:
             f"{card.bitext.used:,}",
             str(card.config.seed),
             card.teacher,
+            f"{card.steps:,}",
             f"{card.losses[-1]:.4f}" if card.losses else "",
+            f"{max(score for _, score in card.validations):.1f}" if card.validations else "",
         )
         for card in cards
     )
-    return grid(f"Towers in {store.root}", ("digest", "lang", "objective", "init", "pairs", "seed", "teacher", "last loss"), rows)
+    headings = ("digest", "lang", "objective", "init", "pairs", "seed", "teacher", "steps", "last loss", "validation")
+    return grid(title, headings, rows)
+
+
+def card_table(card: TowerCard, folder: Path) -> Table:
+    """Everything that made a tower, a line each."""
+    bitext, made = card.bitext, card.provenance
+    rows = [
+        ("digest", card.digest),
+        ("language", card.lang),
+        ("teacher", f"{card.teacher} ({card.teacher_fingerprint[:12]})"),
+        ("bitext", f"{bitext.used:,} pairs of {bitext.offered:,}, {bitext.source} ({bitext.kind}), digest {bitext.digest[:12]}"),
+        ("leakage guard", f"dropped {bitext.dropped:,} pairs of evaluation images"),
+        *(("note", note) for note in bitext.notes),
+        *((name.replace("_", " "), "—" if value is None else str(value)) for name, value in card.config),
+        *(("tried", f"learning rate {trial.learning_rate:g}: {trial.score:.2f}") for trial in card.tuning),
+        ("trained", f"{card.steps:,} steps in {card.seconds:,.0f} s on {made.device}"),
+        ("not converged", f"{card.unconverged:,} transport problems"),
+        ("made", f"{made.created} by {made.command}"),
+        ("code", f"{made.version}, commit {made.commit or 'unknown'}{' with uncommitted changes' if made.dirty else ''}"),
+    ]
+    return grid(str(folder), ("", ""), rows)
 
 
 def runs_table(store: Store) -> Table:
@@ -92,11 +214,11 @@ def runs_table(store: Store) -> Table:
             record.lang,
             record.split,
             record.encoder,
-            record.text_tower,
+            record.text_tower + ("" if record.scorer == PLAIN else f" ({record.scorer})"),
             f"{record.tower.bitext.used:,}" if record.tower else "",
             f"{record.images:,} x {record.captions:,}",
             f"{record.scores['t2i_r1']:.1f}",
-            f"{record.scores['i2t_r1']:.1f}",
+            f"{record.scores['i2t_r1']:.1f}" if "i2t_r1" in record.scores else "",
         )
         for record in records
     )
@@ -109,23 +231,33 @@ def findings_table(folder: Path, findings: Iterable[Finding]) -> Table:
     return grid(str(folder), ("", "what", ""), (("✓" if f.found else "–", f.what, f.detail) for f in findings))
 
 
-def plan_table(plan: Plan, store: Store) -> Table:
-    """What `--dry-run` prints: each cell, and whether it is done, needs ranking only, or a tower to be distilled."""
+def trials_table(encoder: str, trials: Iterable[Trial]) -> Table:
+    """What `check` prints."""
+    marks = {"ok": "✓", "note": "!", "failed": "✗"}
+    return grid(encoder, ("", "what", ""), ((marks[trial.verdict], trial.what, trial.detail) for trial in trials))
+
+
+def plan_table(plans: Sequence[Plan], store: Store) -> Table:
+    """What `--dry-run` prints: each cell once, and whether it is done, needs ranking only, or a tower to be distilled."""
+    cells = {cell.key: cell for plan in plans for cell in plan.cells}
     rows = []
-    for cell in plan.cells:
-        if store.record(cell.key).is_dir():
-            state = "done"
-        elif cell.recipe is None:
-            state = "to embed and rank"
-        elif store.tower(cell.recipe.digest).is_dir():
-            state = "tower is there; to embed and rank"
-        else:
-            bitext = cell.recipe.bitext
-            steps = cell.recipe.config.steps_for(len(bitext))
-            begun = ", goes on from a checkpoint" if store.training(cell.recipe.digest).is_file() else ""
-            state = (
-                f"to distil: {steps:,} steps on {len(bitext):,} pairs{begun}" if steps else f"to make of {len(bitext):,} pairs"
-            )
+    for cell in cells.values():
         retrieval = cell.retrieval
-        rows.append((cell.label, retrieval.lang, f"{len(retrieval.images.ids):,} x {len(retrieval.captions):,}", state))
-    return grid(f"Plan over {plan.data}", ("cell", "lang", "images x captions", "state"), rows)
+        size = f"{len(retrieval.images.ids):,} x {len(retrieval.captions):,}"
+        rows.append((cell.label, retrieval.lang, retrieval.source, size, cell_state(cell, store)))
+    headings = ("cell", "lang", "captions of", "images x captions", "state")
+    return grid(f"Plan over {plans[0].data}: {len(plans):,} languages", headings, rows)
+
+
+def cell_state(cell: Cell, store: Store) -> str:
+    """What is still to be done for a cell."""
+    if store.record(cell.key).is_dir():
+        return "done"
+    if cell.recipe is None:
+        return "to embed and rank"
+    if store.tower(cell.recipe.digest).is_dir():
+        return "tower is there; to embed and rank"
+    bitext = cell.recipe.bitext
+    steps = cell.recipe.steps
+    begun = ", goes on from a checkpoint" if store.training(cell.recipe.digest).is_file() else ""
+    return f"to distil: {steps:,} steps on {len(bitext):,} pairs{begun}" if steps else f"to make of {len(bitext):,} pairs"

@@ -3,81 +3,222 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.api import Encoder, HarnessError, Retrieval, Task
-from harness.config import RunConfig, digest_json
-from harness.distill.bitext import guard
+import numpy as np
+
+from harness.api import (
+    Encoder,
+    Grounding,
+    HarnessError,
+    KnownFeatures,
+    Language,
+    MissingError,
+    RegionTask,
+    Retrieval,
+    Task,
+)
+from harness.config import GroundingConfig, RunConfig, digest_json
+from harness.distill.bitext import Guarded, guard, leaked
+from harness.distill.cleaning import clean
 from harness.distill.distil import Recipe
-from harness.registry import TASKS, UNTRAINED, load_encoder, spell_objective
+from harness.languages import select_languages
+from harness.packs import is_pack, open_pack
+from harness.record import SEEN, TowerCard, find_tower, load_card
+from harness.regions import Views
+from harness.registry import BITEXT_READERS, CHUNKERS, TASKS, TOWERS, UNTRAINED, load_encoder, spell_objective
 from harness.store import Store, new_folder
 
 # Part of every cell's digest. Raise it when the same inputs no longer give the same scores.
 PROTOCOL_VERSION = 1
 ENGLISH = "english"
+UNSTATED = "unstated"
+"""The kind of captions and bitext of which nobody says how they came to be: the user's own."""
+PLAIN = "plain"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One measurement: a text tower on the captions of one language and split. recipe: how to distil the tower, or None."""
+    """One measurement: a text tower on the captions of one language and split.
+
+    recipe: how to distil the tower; tower: the folder of one that is there already; neither is the encoder's own English one.
+    views: the images' regions, for grounding and for a scorer that looks at them. scorer: `plain`, or the name of another one and
+    what it was told. phrases: of each caption, for such a scorer. rerank: see `GroundingConfig`.
+    """
 
     label: str
     retrieval: Retrieval
-    recipe: Recipe | None
     key: str
+    recipe: Recipe | None = None
+    tower: Path | None = None
+    views: Views | None = None
+    scorer: str = PLAIN
+    phrases: tuple[tuple[str, ...], ...] = ()
+    rerank: int = 0
 
-    @property
-    def text_tower(self) -> str:
-        """`english`, or the objective that the tower is distilled by."""
-        return self.recipe.config.objective if self.recipe else ENGLISH
+    def folder(self, store: Store) -> Path | None:
+        """Where the distilled tower is, or will be; None for the encoder's own."""
+        return store.tower(self.recipe.digest) if self.recipe else self.tower
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Cells in the order of the table."""
+    """Cells of one language in the order of the table. remark: why nothing is distilled, where that was not asked for."""
 
     config: RunConfig
     task: Task
     data: Path
     encoder: Encoder
+    language: Language
     cells: tuple[Cell, ...]
+    remark: str = ""
 
 
-def make_plan(config: RunConfig, store: Store) -> Plan:
-    """Read the data and lay out the cells. Loads no model and trains nothing.
+def make_plans(config: RunConfig, store: Store) -> tuple[list[Plan], list[Language]]:
+    """A plan for each language that `config.lang` means, and the languages that were passed over.
 
-    Raises HarnessError for every input that cannot be served.
+    Passed over are those of a group (`all`, `tier:0-2`, `script:Arab`) that the folder has nothing of. Loads no model and
+    trains nothing. Raises HarnessError for every input that cannot be served, and if every language was passed over.
     """
     task = TASKS.load(config.task)()
-    language = task.language(config.lang)
     data = data_folder(task, config.task, config.data, store)
     encoder = load_encoder(config.encoder, config.device)
-    retrieval = task.load(data, language.code, config.split)
+    plans, absent = [], []
+    for language, named in select_languages(task, config.lang):
+        try:
+            plans.append(make_plan(config, task, data, encoder, language, store))
+        except MissingError:
+            if named:
+                raise
+            absent.append(language)
+    if not plans:
+        raise HarnessError(f"{data} has captions in none of the {len(absent):,} languages of --lang {config.lang}")
+    return plans, absent
+
+
+def make_plan(config: RunConfig, task: Task, data: Path, encoder: Encoder, language: Language, store: Store) -> Plan:
+    """Read one language's data and lay out its cells."""
+    retrieval = task.load(data, language.code, config.split, config.source)
     if config.encoder == "sample" and not retrieval.sample:
         raise HarnessError(
             "the sample encoder knows only the embedded sample's drawn world; for real photographs name a real one, "
             "as --encoder open_clip:ViT-B-32/laion2b_s34b_b79k or --encoder local-dir:FOLDER"
         )
-    if language.code == "en":
-        return Plan(config, task, data, encoder, (english_cell("English tower on English", retrieval, task, encoder),))
-    guarded = guard(task.load_bitext(data, language.code), task.held_out(data), refuse=config.leakage == "refuse")
-    cells = [english_cell(f"English tower on {language.name}", retrieval, task, encoder)]
+    cells, remark = [english_cell(f"English tower on {language.name}", retrieval, task, encoder)], ""
+    # Of features, this language's captions are all that is known: not the other captions, and nothing can be distilled.
+    if isinstance(encoder, KnownFeatures):
+        cells = [replace(cells[0], label=f"features on {language.name}")]
+    elif language.code != "en":
+        unit = "phrases" if isinstance(retrieval, Grounding) else "captions"
+        cells += [given_cell(text, retrieval, task, data, encoder, store) for text in config.towers]
+        try:
+            cells += distilled_cells(config, task, data, encoder, retrieval)
+        except MissingError as error:
+            # Of a language without bitext, the English tower and towers that are there already can still be measured.
+            remark = f"nothing is distilled into {language.name}: {error}"
+        if retrieval.english is not None:
+            cells.append(english_cell(f"English tower, same {unit}", retrieval.in_english(), task, encoder))
+        english = task.load(data, "en", config.split)
+        # A region is sought in its own image, so the other images of a grounding make nothing harder.
+        english = english if isinstance(english, Grounding) else english.among(retrieval.images)
+        cells.append(english_cell(f"English tower, all {unit}", english, task, encoder))
+    if isinstance(retrieval, Grounding) or config.grounding.scorer != PLAIN:
+        cells = list(with_regions(cells, config.grounding, task, data, config.split))
+    return Plan(config, task, data, encoder, language, tuple(cells), remark)
+
+
+def distilled_cells(config: RunConfig, task: Task, data: Path, encoder: Encoder, retrieval: Retrieval) -> list[Cell]:
+    """A cell for each objective. Raises MissingError if there is no bitext."""
+    if not config.objectives:
+        return []
+    guarded = guarded_bitext(task, data, [task.language(retrieval.lang)], config.leakage, config.bitext, config.clean)
+    cells = []
     for objective in dict.fromkeys(map(spell_objective, config.objectives)):
         recipe = Recipe(config.distill.model_copy(update={"objective": objective}), encoder, guarded)
         label = f"{config.distill.init}, untrained" if objective == UNTRAINED else objective
-        cells.append(Cell(label, retrieval, recipe, cell_key(task, encoder, retrieval, recipe.digest)))
-    if retrieval.english is not None:
-        cells.append(english_cell("English tower, same captions", retrieval.in_english(), task, encoder))
-    cells.append(english_cell("English tower, all captions", task.load(data, "en", config.split), task, encoder))
-    return Plan(config, task, data, encoder, tuple(cells))
+        cells.append(Cell(label, retrieval, cell_key(task, encoder, retrieval, recipe.digest), recipe))
+    return cells
 
 
-def data_folder(task: Task, name: str, given: Path | None, store: Store) -> Path:
-    """The data set's folder: the one given, else $FLICKR30K_ROOT's, else the embedded sample, made at first use."""
+def guarded_bitext(
+    task: Task,
+    data: Path,
+    languages: Sequence[Language],
+    leakage: str,
+    given: Path | None = None,
+    cleaned: bool | None = None,
+) -> tuple[Guarded, ...]:
+    """The bitext of each language, of the file given or the folder's, without evaluation images, and clean where that is due.
+
+    The guard comes first, so that what it counts does not depend on cleaning. cleaned: None cleans only what nobody states the
+    making of. Raises MissingError if the folder has no bitext, HarnessError as the guard does.
+    """
+    held_out = task.held_out(data)
+    ready = []
+    for language in languages:
+        bitext = BITEXT_READERS.load("file")(given, language) if given else task.load_bitext(data, language.code)
+        guarded = guard(bitext, held_out, refuse=leakage == "refuse")
+        due = bitext.kind == UNSTATED if cleaned is None else cleaned
+        ready.append(replace(guarded, bitext=clean(guarded.bitext, language.script)) if due else guarded)
+    return tuple(ready)
+
+
+def with_regions(cells: Sequence[Cell], config: GroundingConfig, task: Task, data: Path, split: str) -> Iterator[Cell]:
+    """Cells of grounding with their regions, and each cell of retrieval followed by one with the scorer that was asked for.
+
+    Raises HarnessError if the task's images have no regions, or if grounding is to be scored by them.
+    """
+    if not isinstance(task, RegionTask):
+        raise HarnessError(f"--scorer {config.scorer} needs regions of the images, and {task.card.name} has none")
+    views = Views(task.load_regions(data, split, config.candidates), config.view)
+    for cell in cells:
+        if isinstance(cell.retrieval, Grounding):
+            if config.scorer != PLAIN:
+                raise HarnessError(f"--scorer {config.scorer} is for retrieval; {task.card.name} ranks regions as they are")
+            yield replace(cell, views=views, key=digest_json([cell.key, views.digest()]))
+        else:
+            yield cell
+            phrases = phrases_of(cell.retrieval, task, config.chunker)
+            told = [config.scorer, config.rerank, views.digest(), phrases]
+            yield replace(
+                cell,
+                label=f"{cell.label} + {config.scorer}",
+                key=digest_json([cell.key, *told]),
+                views=views,
+                scorer=f"{config.scorer}, {f'first {config.rerank}' if config.rerank else 'all'} sorted anew",
+                phrases=phrases,
+                rerank=config.rerank,
+            )
+
+
+def phrases_of(retrieval: Retrieval, task: Task, chunker: str) -> tuple[tuple[str, ...], ...]:
+    """The phrases of each caption: from its tags, or, where it has none, from the chunker.
+
+    Raises HarnessError for an unknown chunker.
+    """
+    chunk, language = CHUNKERS.load(chunker), task.language(retrieval.lang)
+    tagged = retrieval.phrases or (None,) * len(retrieval.captions)
+    return tuple(
+        chunk(text, language) if phrases is None else phrases for text, phrases in zip(retrieval.captions, tagged, strict=True)
+    )
+
+
+def data_folder(task: Task, name: str, given: str | None, store: Store) -> Path:
+    """The data set's folder: the one given, else $FLICKR30K_ROOT's, else the embedded sample, made at first use.
+
+    Of a pack, local or at an address, it is the store's folder in which it lies open.
+    """
+    name = task.card.data or name
     named = given or os.environ.get(f"{name.upper()}_ROOT")
     if named:
-        return Path(named)
+        return open_pack(named, store) if is_pack(named) else Path(named)
+    return sample_folder(task, name, store)
+
+
+def sample_folder(task: Task, name: str, store: Store) -> Path:
+    """The folder of a task's embedded sample, made at first use."""
     folder = store.sample(name, task.sample_version())
     if not folder.is_dir():
         with new_folder(folder) as temporary:
@@ -87,7 +228,38 @@ def data_folder(task: Task, name: str, given: Path | None, store: Store) -> Path
 
 def english_cell(label: str, retrieval: Retrieval, task: Task, encoder: Encoder) -> Cell:
     """A cell of the encoder's own text tower."""
-    return Cell(label, retrieval, None, cell_key(task, encoder, retrieval, ENGLISH))
+    return Cell(label, retrieval, cell_key(task, encoder, retrieval, ENGLISH))
+
+
+def given_cell(text: str, retrieval: Retrieval, task: Task, data: Path, encoder: Encoder, store: Store) -> Cell:
+    """A cell of a tower that is there already.
+
+    Raises HarnessError if it was distilled from another teacher, or saw what it would be measured on.
+    """
+    folder = find_tower(text, store)
+    card = load_card(folder)
+    check_tower(folder, card, task, data, encoder)
+    # A tower from elsewhere is known by what it is: its card could say anything.
+    ours = folder.resolve().parent == store.tower(card.digest).parent
+    name = card.digest if ours else TOWERS.load("distilled")(folder, "cpu").fingerprint()
+    return Cell(f"{card.config.objective} {card.digest[:8]}", retrieval, cell_key(task, encoder, retrieval, name), tower=folder)
+
+
+def check_tower(folder: Path, card: TowerCard, task: Task, data: Path, encoder: Encoder) -> None:
+    """Raise HarnessError for a tower that cannot be measured here."""
+    if card.teacher_fingerprint != encoder.fingerprint():
+        raise HarnessError(
+            f"{folder} was distilled from {card.teacher}, and its embeddings mean nothing beside the images of {encoder.name}: "
+            "pass that teacher as --encoder"
+        )
+    if not (folder / SEEN).is_file():
+        raise HarnessError(f"{folder} has no {SEEN}, which says what it was distilled from: distil it again")
+    overlap = leaked(np.load(folder / SEEN), task.held_out(data))
+    if overlap:
+        raise HarnessError(
+            f"{folder} was distilled from {overlap:,} of this folder's evaluation images or sentences: its scores would be worth "
+            "nothing; distil it again with this --data, whose guard leaves them out"
+        )
 
 
 def cell_key(task: Task, encoder: Encoder, retrieval: Retrieval, tower: str) -> str:

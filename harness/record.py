@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import harness
 from harness.api import HarnessError, Ints, Retrieval
 from harness.config import DistillConfig
 from harness.ranking import Ranks
-from harness.store import new_folder
+from harness.store import Store, new_folder
 
 PACKAGES = ("numpy", "open_clip_torch", "pillow", "safetensors", "tokenizers", "torch", "torchvision", "transformers")
-RECORD, QUERIES, CARD = "record.json", "queries.parquet", "card.json"
+RECORD, QUERIES, CARD, SEEN = "record.json", "queries.parquet", "card.json", "seen.npy"
+FACET = "facet:"  # begins the name of a column of facets
 
 
 class Schema(BaseModel):
@@ -50,9 +54,18 @@ class BitextCard(Schema):
     kind: str = Field(description="how the translations came to be")
     offered: int = Field(description="pairs in the source")
     dropped: int = Field(description="pairs that the leakage guard left out")
-    used: int = Field(description="pairs trained on")
+    used: int = Field(description="pairs distilled from, those held out for validation among them")
     digest: str = Field(description="digest of the pairs used, in order")
     notes: tuple[str, ...] = ()
+
+
+class Trial(Schema):
+    """One learning rate that was tried."""
+
+    learning_rate: float
+    score: float = Field(
+        description="translation retrieval on the pairs held out: mean reciprocal rank, both directions, in percent"
+    )
 
 
 class TowerCard(Schema):
@@ -65,9 +78,21 @@ class TowerCard(Schema):
     teacher_fingerprint: str
     bitext: BitextCard
     steps: int
-    losses: tuple[float, ...] = Field(description="mean loss over each twentieth of the steps")
+    losses: tuple[float, ...] = Field(description="mean losses over equal stretches of the steps, 100 at most")
+    validations: tuple[tuple[int, float], ...] = Field((), description="step and score of each validation on the pairs held out")
+    unconverged: int = Field(0, description="transport problems, of all steps, that had not converged")
+    tuning: tuple[Trial, ...] = Field((), description="how the learning rate was chosen, if it was")
     seconds: float = Field(description="training time")
     provenance: Provenance
+
+
+class RegionCard(Schema):
+    """The regions of the images, where a score hangs on them."""
+
+    source: str = Field(description="`boxes` that people drew or `proposals` of a detector")
+    view: str = Field(description="how a region is shown to the encoder")
+    count: int = Field(description="regions of all images of the split")
+    digest: str
 
 
 class Record(Schema):
@@ -90,6 +115,8 @@ class Record(Schema):
     encoder_fingerprint: str
     text_tower: str = Field(description="`english` for the encoder's own, else the objective it was distilled by")
     tower: TowerCard | None = Field(description="how the text tower was made, if it was distilled")
+    scorer: str = Field("plain", description="how images are ranked: plain cosine, or by their regions too")
+    regions: RegionCard | None = None
     scores: dict[str, float] = Field(description="hit rates in percent, median ranks, mean of the six hit rates")
     chance: dict[str, float] = Field(description="hit rates of a random ranking, in percent")
     notes: tuple[str, ...] = ()
@@ -114,7 +141,7 @@ def provenance(device: str) -> Provenance:
         packages=installed,
         device=device,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=" ".join(["python -m harness", *sys.argv[1:]]),
+        command=shlex.join(["python", "-m", "harness", *sys.argv[1:]]),
     )
 
 
@@ -132,13 +159,23 @@ def checkout_state(folder: Path) -> tuple[str | None, bool | None]:
         return None, None
 
 
-def save_record(folder: Path, record: Record, retrieval: Retrieval, ranks: Ranks) -> None:
-    """Write `record.json` and `queries.parquet` (direction, query, image, rank): both or neither."""
+def save_record(
+    folder: Path,
+    record: Record,
+    retrieval: Retrieval,
+    ranks: Ranks,
+    columns: Mapping[str, npt.NDArray[np.generic]] | None = None,
+) -> None:
+    """Write `record.json` and `queries.parquet` (direction, query, image, rank, facets of the captions): both or neither.
+
+    pointed: (captions,), in grounding alone, a column of its own.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     image_ids = np.array(retrieval.images.ids, dtype=object)
     owners = image_ids[retrieval.caption_images]
+    image_ids = image_ids[: len(ranks.i2t)]  # none in grounding
     table = pa.table(
         {
             "direction": ["t2i"] * len(ranks.t2i) + ["i2t"] * len(ranks.i2t),
@@ -147,6 +184,11 @@ def save_record(folder: Path, record: Record, retrieval: Retrieval, ranks: Ranks
             "rank": np.concatenate([ranks.t2i, ranks.i2t]).astype(np.int32),
         }
     )
+    for name, values in retrieval.facets.items():
+        column = pa.array([*values, *([()] * len(ranks.i2t))], pa.list_(pa.string()))
+        table = table.append_column(f"facet:{name}", column)
+    for name, rows in (columns or {}).items():
+        table = table.append_column(name, pa.array(list(rows)))
     with new_folder(folder) as temporary:
         (temporary / RECORD).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
         pq.write_table(table, temporary / QUERIES)
@@ -172,6 +214,20 @@ def load_card(folder: Path) -> TowerCard:
         raise HarnessError(f"{path} is not a tower's card: {first_line(error)}; delete its folder to distil it again") from error
 
 
+def find_tower(text: str, store: Store) -> Path:
+    """A tower's folder, given as such or by the beginning of its digest in the store. Raises HarnessError if it is not one."""
+    if (Path(text) / CARD).is_file():
+        return Path(text)
+    found = [folder for folder in store.towers() if folder.name.startswith(text)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise HarnessError(f"{len(found)} towers begin with {text!r}: {', '.join(folder.name[:12] for folder in found)}")
+    raise HarnessError(
+        f"{text!r} is neither a folder with a {CARD} nor the beginning of a digest in {store.root}: see `towers list`"
+    )
+
+
 def first_line(error: Exception) -> str:
     """The gist of an error, on one line."""
     if isinstance(error, ValidationError):
@@ -183,7 +239,7 @@ def first_line(error: Exception) -> str:
 def load_ranks(folder: Path) -> tuple[Ranks, Ints]:
     """The ranks of a record's queries, and the image (as an index) that each caption belongs to.
 
-    Images are numbered in gallery order.
+    Images are numbered in gallery order; in grounding, where they are no queries, in the order of the phrases.
     """
     import pyarrow.parquet as pq
 
@@ -191,7 +247,39 @@ def load_ranks(folder: Path) -> tuple[Ranks, Ints]:
     direction = table["direction"].to_numpy(zero_copy_only=False)
     ranks = table["rank"].to_numpy().astype(np.int64)
     images = table["image"].to_pylist()
-    gallery = {image: index for index, image in enumerate(table.filter(direction == "i2t")["image"].to_pylist())}
     text = direction == "t2i"
+    queried = images if text.all() else table.filter(~text)["image"].to_pylist()
+    gallery = {image: index for index, image in enumerate(dict.fromkeys(queried))}
     owner = np.array([gallery[image] for image, is_text in zip(images, text, strict=True) if is_text], dtype=np.int64)
     return Ranks(t2i=ranks[text], i2t=ranks[~text]), owner
+
+
+def load_facets(folder: Path) -> dict[str, list[tuple[str, ...]]]:
+    """What a record says of its captions: for each facet (`entity-type`, ...) the values of each caption.
+
+    Captions are in the order of `load_ranks`; one may have several values or none. Empty where the record has no facets.
+    """
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(folder / QUERIES)
+    captions = table.filter(table["direction"].to_numpy(zero_copy_only=False) == "t2i")
+    names = [name for name in captions.column_names if name.startswith(FACET)]
+    return {name.removeprefix(FACET): [tuple(values or ()) for values in captions[name].to_pylist()] for name in names}
+
+
+def load_found(folder: Path) -> Ints:
+    """The box (left, top, right, bottom) that each phrase of a record of grounding found first, (phrases, 4)."""
+    import pyarrow.parquet as pq
+
+    return np.array(pq.read_table(folder / QUERIES, columns=["found"])["found"].to_pylist(), dtype=np.int64).reshape(-1, 4)
+
+
+def load_pointed(folder: Path) -> npt.NDArray[np.bool_] | None:
+    """Whether each phrase of a record of grounding pointed into a true box; None for a record of retrieval."""
+    import pyarrow.parquet as pq
+
+    path = folder / QUERIES
+    if "pointed" not in pq.read_schema(path).names:
+        return None
+    pointed: npt.NDArray[np.bool_] = pq.read_table(path, columns=["pointed"])["pointed"].to_numpy(zero_copy_only=False)
+    return pointed

@@ -7,17 +7,20 @@ import functools
 import importlib
 import math
 import operator
+import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
-from harness.api import Encoder, HarnessError, Task, TextEncoder
+from harness.api import Bitext, Encoder, HarnessError, Language, Task, TextEncoder
+from harness.plugins import BROKEN, fingerprint, gist, load_attribute, origin_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from harness.config import DistillConfig
-    from harness.distill.tower import Encoded
+    from harness.distill.tower import Encoded, StartingModel
 
 T = TypeVar("T")
 
@@ -35,30 +38,115 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(names)}"
 
 
-class Registry(Generic[T]):
-    """Entries of one kind by name, each given as `module:attribute`."""
+@dataclass(frozen=True)
+class Entry(Generic[T]):
+    """One thing by name. origin: where it comes from, for people. load: import it and hand it over.
 
-    def __init__(self, kind: str, builtins: Mapping[str, str]) -> None:
+    builtin: its `module:attribute` if it comes with the harness, else "".
+    """
+
+    origin: str
+    load: Callable[[], T]
+    builtin: str = ""
+
+
+class Registry(Generic[T]):
+    """Entries of one kind by name: built-ins, given as `module:attribute`; what installed packages offer in the entry point
+    group `group`; what `register` was given; and, by the name `FILE.py:NAME`, anything of a file.
+    """
+
+    def __init__(self, kind: str, builtins: Mapping[str, str], group: str = "") -> None:
         self.kind = kind
-        self._entries = dict(builtins)
+        self.group = group
+        self._own = {name: [builtin(target)] for name, target in builtins.items()}
+
+    @functools.cached_property
+    def _entries(self) -> dict[str, list[Entry[T]]]:
+        """All entries. Packages are asked at the first look-up, which takes 20 ms, and imported only when one is used."""
+        from importlib.metadata import entry_points
+
+        entries: dict[str, list[Entry[T]]] = self._own
+        for point in entry_points(group=self.group) if self.group else ():
+            package = f"package {point.dist.name} {point.dist.version}" if point.dist else "a package"
+            entries.setdefault(point.name, []).append(Entry(f"{package} ({point.value})", point.load))
+        return entries
+
+    def register(self, name: str, thing: T) -> None:
+        """Add an entry. The same thing from the same place replaces itself, as a notebook's cell does when it is run again.
+
+        Raises HarnessError for a name that could not be typed, and for one that something else has, naming both.
+        """
+        if not re.fullmatch(r"\w[\w.-]*", name) or name.endswith(".py"):
+            raise HarnessError(f"{name!r} cannot name a plug-in {self.kind}: use letters, digits, '-', '_' and '.'")
+        entry = Entry(origin_of(thing), lambda: thing)
+        others = [other for other in self._own.get(name, []) if other.origin != entry.origin]
+        if others:
+            raise self._clash(name, [*others, entry])
+        self._own[name] = [entry]
 
     def names(self) -> list[str]:
         """All names, sorted."""
         return sorted(self._entries)
 
     def origin(self, name: str) -> str:
-        """Where an entry comes from, as `module:attribute`. Raises HarnessError for an unknown name, with the nearest ones."""
-        if name not in self._entries:
-            raise HarnessError(f"no {self.kind} is called {name!r}: {nearest(name, self._entries)}")
-        return self._entries[name]
+        """Where an entry comes from.
+
+        Raises HarnessError for an unknown name, with the nearest ones, and for one that two sources have.
+        """
+        return self.find(name).origin
+
+    def find(self, name: str) -> Entry[T]:
+        """The entry of a name. Raises HarnessError as `origin` does."""
+        file, _, attribute = name.rpartition(":")
+        if name.endswith(".py"):
+            raise HarnessError(f"{name} is a file: name the {self.kind} in it, as {name}:NAME")
+        if file.endswith(".py"):
+            return Entry(name, lambda: cast(T, load_attribute(Path(file), attribute)))
+        found = self._entries.get(name)
+        if found is None:
+            broken = "".join(f"; {error}" for error in BROKEN.values())
+            raise HarnessError(f"no {self.kind} is called {name!r}: {nearest(name, self._entries)}{broken}")
+        if len(found) > 1:
+            raise self._clash(name, found)
+        return found[0]
 
     def load(self, name: str) -> T:
-        """Import an entry. Raises HarnessError as `origin` does."""
-        module, _, attribute = self.origin(name).partition(":")
-        return cast(T, getattr(importlib.import_module(module), attribute))
+        """Import an entry. Raises HarnessError as `origin` does, and if a plug-in cannot be imported."""
+        entry = self.find(name)
+        if entry.builtin:
+            return entry.load()
+        try:
+            return entry.load()
+        except HarnessError:
+            raise
+        except Exception as error:  # whatever the code of others raises
+            raise HarnessError(f"the {self.kind} {name} of {entry.origin} cannot be loaded: {gist(error)}") from error
+
+    def _clash(self, name: str, entries: Iterable[Entry[T]]) -> HarnessError:
+        places = " and of ".join(entry.origin for entry in entries)
+        return HarnessError(f"two {self.kind}s are called {name!r}, of {places}: rename one, or take one away")
 
 
-TASKS: Registry[Callable[[], Task]] = Registry("task", {"flickr30k": "harness.tasks.flickr30k:Flickr30k"})
+def builtin(target: str) -> Entry[Any]:
+    """The entry of a built-in, `module:attribute`."""
+
+    def load() -> Any:
+        module, _, attribute = target.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+    return Entry(f"built in ({target})", load, target)
+
+
+TASKS: Registry[Callable[[], Task]] = Registry(
+    "task",
+    {
+        "flickr30k": "harness.tasks.flickr30k:Flickr30k",
+        "xtd": "harness.tasks.transfer:xtd",
+        "crossmodal3600": "harness.tasks.transfer:crossmodal3600",
+        "flickr30k-entities": "harness.tasks.grounding:Flickr30kEntities",
+    },
+    group="harness.tasks",
+)
 
 ENCODERS: Registry[Callable[[str, str], Encoder]] = Registry(
     "encoder",
@@ -67,19 +155,43 @@ ENCODERS: Registry[Callable[[str, str], Encoder]] = Registry(
         "open_clip": "harness.encoders.open_clip:open_clip_tag",
         "hf-hub": "harness.encoders.open_clip:hf_hub",
         "local-dir": "harness.encoders.open_clip:local_dir",
+        "hf": "harness.encoders.hugging_face:hugging_face",
+        "text": "harness.encoders.beside:beside",
+        "features": "harness.encoders.features:Features",
+        "pixels": "harness.encoders.pixels:Pixels",
+        "random": "harness.encoders.random:Random",
     },
+    group="harness.encoders",
 )
 
 
 def load_encoder(spec: str, device: str) -> Encoder:
-    """The encoder that `NAME` or `NAME:ARGUMENT` names, its model not loaded yet."""
+    """The encoder that `NAME`, `NAME:ARGUMENT`, `FILE.py:NAME` or `FILE.py:NAME:ARGUMENT` names, its model not loaded yet.
+
+    Raises HarnessError for an unknown name, and for a plug-in that is no encoder.
+    """
     name, _, argument = spec.partition(":")
-    return ENCODERS.load(name)(argument, device)
+    if name.endswith(".py") and argument:
+        attribute, _, argument = argument.partition(":")
+        name = f"{name}:{attribute}"
+    encoder = ENCODERS.load(name)(argument, device)
+    lacking = [word for word in ("name", "encode_images", "encode_texts", "fingerprint") if not hasattr(encoder, word)]
+    if lacking:
+        raise HarnessError(f"{spec} is no encoder: {ENCODERS.origin(name)} lacks {', '.join(lacking)} (docs/plugins.md)")
+    return encoder
 
 
 TOWERS: Registry[Callable[[Path, str], TextEncoder]] = Registry(
     "text tower", {"distilled": "harness.encoders.distilled:DistilledTower"}
 )
+
+BITEXT_READERS: Registry[Callable[[Path, Language], Bitext]] = Registry(
+    "bitext reader", {"file": "harness.tasks.bitext:load_bitext_file"}
+)
+
+Chunker: TypeAlias = "Callable[[str, Language], tuple[str, ...]]"
+
+CHUNKERS: Registry[Chunker] = Registry("phrase chunker", {"simple": "harness.tasks.chunking:simple"}, group="harness.chunkers")
 
 Objective: TypeAlias = "Callable[[Encoded, Encoded, DistillConfig], Tensor]"
 
@@ -94,7 +206,51 @@ OBJECTIVES: Registry[Objective] = Registry(
         "ot-batch": "harness.distill.objectives:ot_batch",
         "ot-unbalanced": "harness.distill.objectives:ot_unbalanced",
     },
+    group="harness.objectives",
 )
+
+STARTS: Registry[Callable[[str], StartingModel]] = Registry("start", {"hf": "harness.encoders.starts:HuggingFaceStart"})
+
+
+def starting_model(init: str) -> StartingModel | None:
+    """The model that the student's start `NAME:ARGUMENT` names; None where it starts from the teacher, or from scratch."""
+    name, colon, argument = init.partition(":")
+    return STARTS.load(name)(argument) if colon else None
+
+
+EXPORTS: Registry[Callable[[Path, Encoder, Path, str | None], None]] = Registry(
+    "export", {"open_clip": "harness.encoders.export:write_open_clip"}
+)
+
+PAGES: Registry[Callable[..., Any]] = Registry(
+    "page",
+    {
+        "leaderboard": "harness.leaderboards.publish:publish",
+        "results": "harness.leaderboards.publish:own_results",
+        "submission": "harness.leaderboards.submission:submit",
+        "browser": "harness.leaderboards.browser:browse",
+        "transport": "harness.leaderboards.transport:show",
+    },
+)
+
+
+def register_encoder(name: str, make: Callable[[str, str], Encoder]) -> None:
+    """Add an encoder: `make(argument, device)` is called for `--encoder NAME:ARGUMENT`; a class will do.
+
+    Raises HarnessError for a name that something else has, naming both.
+    """
+    ENCODERS.register(name, make)
+
+
+def register_task(name: str, make: Callable[[], Task]) -> None:
+    """Add a task: `make()` is called for `--task NAME`. Raises HarnessError as `register_encoder` does."""
+    TASKS.register(name, make)
+
+
+def register_objective(name: str, loss: Objective) -> None:
+    """Add a distillation objective, `loss(student, teacher, config)`. Raises HarnessError as `register_encoder` does."""
+    OBJECTIVES.register(name, loss)
+
 
 UNTRAINED = "none"
 
@@ -143,6 +299,12 @@ def spell_objective(text: str) -> str:
     if not parse_objective(text):
         return UNTRAINED
     return " + ".join(name if weight == 1 else f"{weight!r}*{name}".replace("e+", "e") for weight, name in parse_objective(text))
+
+
+def objective_sources(text: str) -> list[str]:
+    """Digests of the code of an objective's plug-in terms: the same name with other code makes another tower."""
+    names = [name for _, name in parse_objective(text)]
+    return [fingerprint(OBJECTIVES.load(name)) for name in names if not OBJECTIVES.find(name).builtin]
 
 
 def load_objective(text: str) -> Objective:

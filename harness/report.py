@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
+
+from harness.breakdown import Group
 from harness.compare import DIRECTIONS, Measured, Summary, summarise
 from harness.console import Console
+from harness.grounding import MISSED
+from harness.plan import PLAIN
 from harness.record import BitextCard, Record, TowerCard
 from harness.statistics import Difference, Interval
 
@@ -21,19 +26,26 @@ STARTS = {
     "scratch": "random weights",
 }
 TITLES = {"t2i": "text → image", "i2t": "image → text"}
+GROUNDING_TITLES = {"t2i": "phrase → region"}
+VIEWS = {"crop": "cut out", "context": "cut out with as much around them", "blackout": "with the rest blacked out"}
 
 
-def print_report(towers: Sequence[Measured], console: Console, where: str, resamples: int) -> None:
-    """Print what was measured, on what, and how far it can be trusted."""
-    summaries = [summarise(towers, direction, resamples) for direction in DIRECTIONS]
+def print_report(towers: Sequence[Measured], console: Console, where: str, resamples: int, remark: str = "") -> list[Summary]:
+    """Print what was measured, on what, and how far it can be trusted; give the figures back, one summary a direction."""
+    record = towers[0].record
+    summaries = [summarise(towers, direction, resamples) for direction in DIRECTIONS if f"{direction}_r1" in record.scores]
+    titles = GROUNDING_TITLES if is_grounding(record) else TITLES
     for line in headline(towers):
         console.print(line)
-    console.print(table(summaries))
+    if remark:
+        console.print(escape(f"note: {remark}"))
+    console.print(table(summaries, titles))
     for summary in summaries:
-        for line in findings(summary):
+        for line in findings(summary, titles[summary.direction]):
             console.print(line)
     console.print(f"Intervals: 95 %, {resamples:,} bootstrap resamples of images. Ties count against the encoder.")
     console.print(f"Records: {where}")
+    return summaries
 
 
 def headline(towers: Sequence[Measured]) -> list[str]:
@@ -42,21 +54,42 @@ def headline(towers: Sequence[Measured]) -> list[str]:
     origin = "the embedded sample: drawn scenes, NOT Flickr30k" if first.sample else "the folder given"
     lines = [
         f"{first.task} · {first.lang} · {first.split} split of {origin}",
-        f"{first.images:,} images, {first.captions:,} captions: {first.source} ({first.kind})",
+        f"{first.images:,} images, {first.captions:,} {unit(first)}: {first.source} ({first.kind})",
         f"image encoder and teacher: {first.encoder}",
     ]
+    regions = next((tower.record.regions for tower in towers if tower.record.regions), None)
+    if regions:
+        lines.append(f"regions: {regions.count:,} {regions.source} in all images of the split, {VIEWS[regions.view]}")
+    scorer = towers[-1].record.scorer
+    if scorer != PLAIN:
+        lines.append(f"scorer: {scorer}")
     cards = [tower.record.tower for tower in towers if tower.record.tower]
     if cards:
         lines += [bitext_line(cards[0].bitext), student_line(max(cards, key=lambda card: card.steps))]
     return lines + [f"note: {note}" for note in notes(towers)]
 
 
+def is_grounding(record: Record) -> bool:
+    """Whether phrases looked for regions, and not captions for images."""
+    return "pointing" in record.scores
+
+
+def unit(record: Record) -> str:
+    """What was asked."""
+    return "phrases" if is_grounding(record) else "captions"
+
+
 def student_line(card: TowerCard) -> str:
     """How the students were made, all alike but for the objective."""
     if card.steps == 0:
-        return f"students: not trained, {STARTS[card.config.init]}, seed {card.config.seed}"
+        return f"students: not trained, {start(card)}, seed {card.config.seed}"
     pairs = min(card.config.batch, card.bitext.used)
-    return f"students: {card.steps:,} steps of {pairs:,} pairs from {STARTS[card.config.init]}, seed {card.config.seed}"
+    return f"students: {card.steps:,} steps of {pairs:,} pairs from {start(card)}, seed {card.config.seed}"
+
+
+def start(card: TowerCard) -> str:
+    """What a student started from, in words."""
+    return STARTS.get(card.config.init, card.config.init)
 
 
 def bitext_line(bitext: BitextCard) -> str:
@@ -77,22 +110,49 @@ def record_notes(record: Record) -> tuple[str, ...]:
     return record.notes + (record.tower.bitext.notes if record.tower else ())
 
 
-def table(summaries: Sequence[Summary]) -> Table:
+def table(summaries: Sequence[Summary], titles: Mapping[str, str] = TITLES) -> Table:
     """One table, a section a direction."""
     from rich import box
     from rich.table import Table
 
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     drawn.add_column("R@k in percent")
-    for heading in ("R@1", "R@5", "R@10"):
+    grounding = titles is GROUNDING_TITLES
+    scores = ("R@1", "R@5", "R@10", *(("pointing",) if grounding else ()))
+    for heading in (*scores, "median", "phrases" if grounding else "captions"):
         drawn.add_column(heading, justify="right", no_wrap=True)
-    drawn.add_column("median", justify="right", no_wrap=True)
-    drawn.add_column("captions", justify="right", no_wrap=True)
     for summary in summaries:
-        drawn.add_row(f"[bold]{TITLES[summary.direction]}[/bold]")
+        drawn.add_row(f"[bold]{titles[summary.direction]}[/bold]")
         drawn.add_row("chance", *(f"{value:.1f}" for value in summary.chance))
+        if summary.upper_bound is not None:
+            drawn.add_row("upper bound", *[f"{summary.upper_bound:.1f}"] * len(summary.chance))
         for row in summary.rows:
-            drawn.add_row(row.label, *(cell(interval) for interval in row.intervals), f"{row.median_rank:g}", f"{row.captions:,}")
+            drawn.add_row(row.label, *map(cell, row.intervals), median(row.median_rank), f"{row.captions:,}")
+        drawn.add_section()
+    return drawn
+
+
+def median(rank: float) -> str:
+    """A median rank; a dash where half of the phrases have no candidate at their place."""
+    return "—" if rank >= MISSED else f"{rank:g}"
+
+
+def breakdown_table(name: str, groups: Mapping[str, Sequence[Group]], unit: str) -> Table:
+    """R@k by the values of a facet, a section a value; groups of each tower by its label."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    drawn.add_column(f"by {name}, R@k in percent")
+    for heading in ("R@1", "R@5", "R@10", unit):
+        drawn.add_column(heading, justify="right", no_wrap=True)
+    for value in dict.fromkeys(group.value for of in groups.values() for group in of):
+        drawn.add_row(Text(value, "bold"))
+        for label, of in groups.items():
+            for group in of:
+                if group.value == value:
+                    drawn.add_row(label, *map(cell, group.intervals), f"{group.captions:,}")
         drawn.add_section()
     return drawn
 
@@ -102,9 +162,8 @@ def cell(interval: Interval) -> str:
     return f"{interval.estimate:.1f} [dim]\\[{interval.low:.1f}, {interval.high:.1f}][/dim]"
 
 
-def findings(summary: Summary) -> list[str]:
+def findings(summary: Summary, title: str) -> list[str]:
     """One line a comparison."""
-    title = TITLES[summary.direction]
     lines = []
     for contrast in summary.contrasts:
         lines.append(f"{title}: {contrast.label} = {verdict(contrast.difference)}")

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from harness.api import TextEncoder
-from harness.embeddings import embed_images, embed_texts
-from harness.plan import Cell, Plan
-from harness.record import Record, load_card, load_record, provenance, save_record
+from harness.api import Encoder, Floats, Grounding, Images, TextEncoder
+from harness.embeddings import embed_captions, embed_images, embed_texts
+from harness.plan import ENGLISH, Cell, Plan
+from harness.record import Record, RegionCard, load_card, load_record, provenance, save_record
+from harness.regions import regions_by_image
 from harness.registry import TOWERS
 from harness.store import Store
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from harness.console import Console
+    from harness.ranking import Ranks
 
 
 def run(plan: Plan, store: Store, console: Console) -> list[Record]:
@@ -31,14 +38,11 @@ def load_or_measure(cell: Cell, plan: Plan, store: Store, console: Console) -> R
 def measure(cell: Cell, plan: Plan, store: Store, console: Console) -> None:
     """Embed, rank, and keep the record. The text tower is distilled first if it is not there."""
     from harness.device import resolve_device
-    from harness.ranking import chance, rank, scores
 
     retrieval, encoder = cell.retrieval, plan.encoder
-    tower = text_tower(cell, plan, store, console)
-    with console.stage("embeds images", len(retrieval.images.ids), "images") as advance:
-        images = embed_images(encoder, retrieval.images, store, lambda count: advance(count, ""))
-    texts = embed_texts(tower, retrieval.captions, retrieval.lang, store)
-    ranks = rank(images, texts, retrieval.caption_images)
+    found = look_up(cell, text_tower(cell, plan, store, console), encoder, store, console)
+    folder = cell.folder(store)
+    card = load_card(folder) if folder else None
     record = Record(
         cell=cell.key,
         task=plan.task.card.name,
@@ -54,22 +58,74 @@ def measure(cell: Cell, plan: Plan, store: Store, console: Console) -> None:
         texts_digest=retrieval.texts_digest(),
         encoder=encoder.name,
         encoder_fingerprint=encoder.fingerprint(),
-        text_tower=cell.text_tower,
-        tower=load_card(store.tower(cell.recipe.digest)) if cell.recipe else None,
-        scores=scores(ranks),
-        chance=chance(retrieval.caption_images, len(retrieval.images.ids)),
-        notes=retrieval.notes,
+        text_tower=card.config.objective if card else ENGLISH,
+        tower=card,
+        scorer=cell.scorer,
+        regions=region_card(cell),
+        scores=found.scores,
+        chance=found.chance,
+        notes=retrieval.notes + (cell.views.regions.notes if cell.views else ()),
         provenance=provenance(resolve_device(plan.config.device)),
     )
-    save_record(store.record(cell.key), record, retrieval, ranks)
+    save_record(store.record(cell.key), record, retrieval, found.ranks, found.columns)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a cell's texts found. columns: what grounding says of each phrase beside its rank."""
+
+    ranks: Ranks
+    scores: dict[str, float]
+    chance: dict[str, float]
+    columns: Mapping[str, npt.NDArray[np.generic]] = field(default_factory=dict)
+
+
+def look_up(cell: Cell, tower: TextEncoder, encoder: Encoder, store: Store, console: Console) -> Found:
+    """Embed what the cell asks for, and rank: images for captions, or, in grounding, regions for phrases."""
+    from harness.ranking import chance, rank, scores
+
+    retrieval = cell.retrieval
+    texts = embed_captions(tower, retrieval, store)
+    views = embed_pictures("embeds regions", "regions", cell.views, encoder, store, console) if cell.views else None
+    if isinstance(retrieval, Grounding) and cell.views is not None and views is not None:
+        from harness.grounding import ground
+
+        grounded = ground(texts, views, retrieval, cell.views.regions)
+        columns = {"pointed": grounded.pointed, "found": grounded.found}
+        return Found(grounded.as_ranks, grounded.scores(), grounded.chance, columns)
+    images = embed_pictures("embeds images", "images", retrieval.images, encoder, store, console)
+    if cell.views is None or views is None:
+        ranks = rank(images, texts, retrieval.caption_images)
+    else:
+        from harness.composition import Captions, Gallery, rerank, split_rows
+
+        words = embed_texts(tower, [phrase for phrases in cell.phrases for phrase in phrases], retrieval.lang, store)
+        captions = Captions(texts, split_rows(words, [len(phrases) for phrases in cell.phrases]))
+        gallery = Gallery(images, regions_by_image(views, cell.views.regions, retrieval.images))
+        ranks = rerank(captions, gallery, retrieval.caption_images, cell.rerank)
+    return Found(ranks, scores(ranks), chance(retrieval.caption_images, len(retrieval.images.ids)))
+
+
+def embed_pictures(title: str, unit: str, images: Images, encoder: Encoder, store: Store, console: Console) -> Floats:
+    """Embeddings of pictures, from the store where they lie, and how far it is."""
+    with console.stage(title, len(images.ids), unit) as advance:
+        return embed_images(encoder, images, store, lambda count: advance(count, ""))
+
+
+def region_card(cell: Cell) -> RegionCard | None:
+    """What the record says of the regions."""
+    if cell.views is None:
+        return None
+    regions = cell.views.regions
+    return RegionCard(source=regions.source, view=cell.views.view, count=len(regions.boxes), digest=regions.digest())
 
 
 def text_tower(cell: Cell, plan: Plan, store: Store, console: Console) -> TextEncoder:
     """The cell's text tower, distilled now if it has to be."""
-    if cell.recipe is None:
+    folder = cell.folder(store)
+    if folder is None:
         return plan.encoder
-    folder = store.tower(cell.recipe.digest)
-    if not folder.is_dir():
+    if cell.recipe and not folder.is_dir():
         from harness.distill.distil import distil
 
         distil(cell.recipe, plan.config.device, store, console)

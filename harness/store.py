@@ -94,6 +94,10 @@ class Store:
         """Folder of a task's embedded sample."""
         return self.root / "samples" / f"{task}-{version}"
 
+    def pack(self, digest: str) -> Path:
+        """Folder in which a pack of data lies open."""
+        return self.root / "packs" / digest
+
     def embeddings(self, key: str) -> Path:
         """File of one matrix of embeddings."""
         return self.root / "embeddings" / f"{key}.safetensors"
@@ -109,6 +113,10 @@ class Store:
     def training(self, digest: str) -> Path:
         """Checkpoint of a tower whose training has not ended."""
         return self.root / "training" / f"{digest}.safetensors"
+
+    def trial(self, digest: str) -> Path:
+        """Score of a learning rate that was tried."""
+        return self.root / "trials" / f"{digest}.json"
 
     def record(self, cell: str) -> Path:
         """Folder of one cell's record."""

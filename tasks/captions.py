@@ -5,28 +5,26 @@ The files' own splits are never used as ours: 757 of the 1,000 test images of on
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from harness.api import HarnessError
-from harness.tasks.karpathy import JSON_NAME, photo_id, read_photos
+from harness.tasks.karpathy import photo_id, read_photos
 from harness.tasks.languages import Source, catalogue
 from harness.tasks.textfiles import find, read_lines
 
 TRAIN = "train"
-SPLITS = (TRAIN, "val", "test_2016_flickr")
-"""Multi30k's splits of Flickr30k. Its later test sets have other images."""
 
-_TASK1 = Path("multi30k", "data", "task1")
-_FILES = {
-    "karpathy": JSON_NAME,
-    "multi30k": "multi30k/data/task1/raw/{split}.{code}",
-    "multiscript30k": "multiscript30k/multi30k-dataset-en-{code}/{split}.{code}",
-    "captions": "captions/{code}.tsv",
-}
+# Flickr30k Entities' phrases, as `[/EN#12/people Two men]`; the Japanese ones have the English phrase's number before them.
+_TAG = re.compile(r"(?:\d+:)?\[/EN#\d+(?:/[^\s\]]+)*\s([^\]]*)\]")
+_ASCII_DIGITS = re.compile("[0-9]+")
 
 
 class Caption(NamedTuple):
@@ -66,6 +64,11 @@ class _Collector:
         self, file: Path, images: Sequence[str], texts: Sequence[str | None], english: Sequence[str] | None, train: bool = False
     ) -> None:
         """Take the lines of one file. A text that is None is known to be missing: it keeps its number and is not an empty one."""
+        empty = self.take(images, texts, english, train)
+        self.note_empty(empty, file.name, english is not None)
+
+    def take(self, images: Sequence[str], texts: Sequence[str | None], english: Sequence[str] | None, train: bool = False) -> int:
+        """Take some lines, and tell how many were empty."""
         twins: Sequence[str | None] = [None] * len(images) if english is None else english
         empty = 0
         for image, text, twin in zip(images, texts, twins, strict=True):
@@ -77,9 +80,11 @@ class _Collector:
                 self._rows.append(Caption(image, number, text, twin, train))
             else:
                 empty += 1
+        return empty
+
+    def note_empty(self, empty: int, place: str, twins: bool) -> None:
         if empty:
-            side = "" if english is None else " (or their English)"
-            self.note(f"{empty:,} empty captions{side} of {file.name} left out")
+            self.note(f"{empty:,} empty captions{' (or their English)' if twins else ''} of {place} left out")
 
     def captions(self) -> Captions:
         return Captions(tuple(self._rows), tuple(self._notes))
@@ -87,28 +92,34 @@ class _Collector:
 
 def files_of(source: Source, lang: str) -> str:
     """Where a source keeps a language, as one pattern relative to the data folder, for messages."""
-    return _FILES[source.layout].format(split="{" + ",".join(SPLITS) + "}", code=source.code(lang))
+    numbers = "{" + ",".join(map(str, source.numbers)) + "}"
+    split = "{" + ",".join(source.splits) + "}"
+    return source.files.format(code=catalogue().code(source, lang), split=split, k=numbers, image="*")
 
 
-def read_captions(data: Path, source: Source, lang: str) -> Captions | None:
+def read_captions(data: Path, source: Source, lang: str, splits: Collection[str] | None = None) -> Captions | None:
     """Read all captions that a source has in a language, of all splits; None if the folder has no file of it.
 
+    splits: the source's own splits to read instead of all it declares; only aligned files have any.
     Raises HarnessError if a file is there but cannot be right.
     """
     match source.layout:
         case "karpathy":
-            return read_karpathy(data)
-        case "multi30k":
-            return read_multi30k(data, source, lang)
-        case "multiscript30k":
-            return read_multiscript30k(data, source, lang)
-        case "captions":
-            return read_tsv(data, lang)
+            return read_karpathy(data / source.files)
+        case "aligned":
+            return read_aligned(data, source, lang, splits)
+        case "tagged":
+            return read_tagged(data, source)
+        case "jsonl":
+            return read_jsonl(data, source, lang)
+        case "tsv":
+            return read_tsv(data, source, lang)
+        case "crossmodal":
+            return read_crossmodal(data, source, lang)
 
 
-def read_karpathy(data: Path) -> Captions | None:
+def read_karpathy(path: Path) -> Captions | None:
     """Read the English captions of Karpathy's JSON: as many as an image has, usually five."""
-    path = data / JSON_NAME
     if not path.is_file():
         return None
     rows = _Collector()
@@ -117,25 +128,12 @@ def read_karpathy(data: Path) -> Captions | None:
     return rows.captions()
 
 
-def read_multi30k(data: Path, source: Source, lang: str) -> Captions | None:
-    """Read translations in the layout of Multi30k's task 1, of any language whose files are there.
-
-    Raises HarnessError if a file's lines do not match the image list, or if the image list or the English side is missing.
-    """
-    return _read_aligned(data, source, lang)
-
-
-def read_multiscript30k(data: Path, source: Source, lang: str) -> Captions | None:
-    """Read MultiScript30k, which needs Multi30k's image lists and English files beside it. Raises as `read_multi30k`."""
-    return _read_aligned(data, source, lang)
-
-
-def read_tsv(data: Path, lang: str) -> Captions | None:
-    """Read `captions/<lang>.tsv`: image id or file name, tab, caption. Blank lines are passed over.
+def read_tsv(data: Path, source: Source, lang: str) -> Captions | None:
+    """Read image id or file name, tab, caption; what follows a `#` in the name is passed over, and so are blank lines.
 
     Raises HarnessError naming the line that has no tab or no id.
     """
-    path = find(data / _FILES["captions"].format(code=lang))
+    path = find(data / files_of(source, lang))
     if path is None:
         return None
     images: list[str] = []
@@ -153,18 +151,123 @@ def read_tsv(data: Path, lang: str) -> Captions | None:
     return rows.captions()
 
 
-def _read_aligned(data: Path, source: Source, lang: str) -> Captions | None:
-    """Read files whose line i is the translation of line i of Multi30k's English file of that split."""
-    files = dict(_aligned_files(data, source, lang))
-    if not any(files.values()):
+class _Line(BaseModel):
+    """A line of xFlickr&CO. The ids of its Flickr30k half are strings, those of its COCO half numbers."""
+
+    model_config = ConfigDict(strict=True)
+
+    sentences: list[str] = Field(min_length=1)
+    id: str | int
+
+
+def read_jsonl(data: Path, source: Source, lang: str) -> Captions | None:
+    """Read xFlickr&CO, without its COCO half; phrase numbers that captions keep are taken out, and counted.
+
+    Raises HarnessError naming the line that is not in its form.
+    """
+    path = find(data / files_of(source, lang))
+    if path is None:
+        return None
+    images: list[str] = []
+    texts: list[str] = []
+    coco = 0
+    for number, line in enumerate(read_lines(path), start=1):
+        try:
+            row = _Line.model_validate_json(line)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            raise HarnessError(f'{path}, line {number:,}: expected {{"sentences": [...], "id": ...}}: {first["msg"]}') from None
+        if isinstance(row.id, str):
+            images += [photo_id(row.id)] * len(row.sentences)
+            texts += row.sentences
+        else:
+            coco += 1
+    # Every language's file has the same name, so that messages need the folder.
+    place = "/".join(path.parts[-2:])
+    rows = _Collector()
+    if lang in source.numbered:
+        cleaned = [_ASCII_DIGITS.sub("", text) for text in texts]
+        changed = sum(old != new for old, new in zip(texts, cleaned, strict=True))
+        rows.note(f"stray phrase numbers were taken out of {changed:,} captions of {place}")
+        texts = cleaned
+    rows.note_empty(rows.take(images, texts, None), place, False)
+    if coco:
+        rows.note(f"{coco:,} captions of COCO images of {place} left out")
+    return rows.captions()
+
+
+class _Captions(BaseModel):
+    """The captions of one image in one language, in Crossmodal-3600's file."""
+
+    caption: list[str]
+
+
+def read_crossmodal(data: Path, source: Source, lang: str) -> Captions | None:
+    """Read one language of Crossmodal-3600's `captions.jsonl`: an object a line, with `image/key` and an object a language.
+
+    Raises HarnessError naming the line that is not in its form.
+    """
+    path = find(data / source.files)
+    if path is None:
+        return None
+    code = catalogue().code(source, lang)
+    rows = _Collector()
+    empty = 0
+    for number, line in enumerate(read_lines(path), start=1):
+        try:
+            content = json.loads(line)
+            image, texts = str(content["image/key"]), _Captions.model_validate(content.get(code, {"caption": []})).caption
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            form = f'{{"image/key": ..., "{code}": {{"caption": [...]}}, ...}}'
+            raise HarnessError(f"{path}, line {number:,}: expected {form}: {str(error).splitlines()[0]}") from None
+        empty += rows.take([image] * len(texts), texts, None)
+    rows.note_empty(empty, path.name, False)
+    return rows.captions()
+
+
+def read_tagged(data: Path, source: Source) -> Captions | None:
+    """Read a folder of Flickr30k Entities' tagged sentences, `<image>.txt`, as plain text.
+
+    Line i is the translation of line i of the English file of the same name, where that is there with as many lines; a blank
+    line is known to be missing. All count as training lines, since the leakage guard knows each one's image.
+    """
+    folder = (data / source.files).parent
+    if not folder.is_dir():
         return None
     rows = _Collector()
-    for split, path in files.items():
+    blank = odd = 0
+    for path in sorted(folder.glob("*.txt")):
+        texts = [_TAG.sub(r"\1", line) for line in read_lines(path)]
+        english = _english_sentences(data, source, path.stem)
+        if english is not None and len(english) != len(texts):
+            english, odd = None, odd + 1
+        blank += rows.take([photo_id(path.stem)] * len(texts), texts, english, train=english is not None)
+    rows.note_empty(blank, folder.name, False)
+    if odd:
+        rows.note(f"{odd:,} files of {folder.name} have another number of lines than their English: read without it")
+    return rows.captions()
+
+
+def _english_sentences(data: Path, source: Source, image: str) -> list[str] | None:
+    path = find(data / source.english[0].format(image=image))
+    return None if path is None else [_TAG.sub(r"\1", line) for line in read_lines(path)]
+
+
+def read_aligned(data: Path, source: Source, lang: str, splits: Collection[str] | None = None) -> Captions | None:
+    """Read files whose line i belongs to the image in line i of an image list and, if they are translations, to an English line.
+
+    Raises HarnessError if a file's lines do not match the image list, or if the image list or the English side is missing.
+    """
+    files = list(_aligned_files(data, source, lang, splits or source.splits or ("",)))
+    if not any(path for _, _, path in files):
+        return None
+    rows = _Collector()
+    for split, name, path in files:
         if path is None:
-            rows.note(f"{source.name} has no {split}.{source.code(lang)} here")
+            rows.note(f"{source.name} has no {name} here")
             continue
-        images = _image_list(data, split, path)
-        english = _english_side(data, split, path, len(images))
+        images = _image_list(data, source, split, path)
+        english = _english_side(data, source, lang, split, path, len(images))
         lines = read_lines(path)
         gap = source.gap(lang, split)
         # The gap is closed only in a file that shows it: a mended one has all its lines.
@@ -180,30 +283,39 @@ def _read_aligned(data: Path, source: Source, lang: str) -> Captions | None:
     return rows.captions()
 
 
-def _aligned_files(data: Path, source: Source, lang: str) -> Iterator[tuple[str, Path | None]]:
-    for split in SPLITS:
-        yield split, find(data / _FILES[source.layout].format(split=split, code=source.code(lang)))
+def _aligned_files(data: Path, source: Source, lang: str, splits: Collection[str]) -> Iterator[tuple[str, str, Path | None]]:
+    code = catalogue().code(source, lang)
+    for split in splits:
+        for k in source.numbers or (0,):
+            path = data / source.files.format(split=split, code=code, k=k)
+            yield split, path.name, find(path)
 
 
-def _image_list(data: Path, split: str, asker: Path) -> list[str]:
-    path = find(data / _TASK1 / "image_splits" / f"{split}.txt")
-    if path is None:
-        raise _needs_multi30k(asker, data / _TASK1 / "image_splits" / f"{split}.txt", "which image each line belongs to")
+def _image_list(data: Path, source: Source, split: str, asker: Path) -> list[str]:
+    path = _beside(data, source.images, split, asker, "which image each line belongs to")
     return [photo_id(line) for line in read_lines(path)]
 
 
-def _english_side(data: Path, split: str, asker: Path, expected: int) -> list[str]:
-    path = find(data / _TASK1 / "raw" / f"{split}.en")
-    if path is None:
-        raise _needs_multi30k(asker, data / _TASK1 / "raw" / f"{split}.en", "what each line was translated from")
+def _english_side(data: Path, source: Source, lang: str, split: str, asker: Path, expected: int) -> list[str] | None:
+    if not source.english or lang == "en":
+        return None
+    path = _beside(data, source.english, split, asker, "what each line was translated from")
     lines = read_lines(path)
     _check_count(path, len(lines), expected)
     return lines
 
 
-def _needs_multi30k(asker: Path, wanted: Path, why: str) -> HarnessError:
-    url = catalogue().sources["multi30k"].url
-    return HarnessError(f"{wanted} is missing: {asker.name} needs it to know {why}; it comes with Multi30k ({url})")
+def _beside(data: Path, patterns: Sequence[str], split: str, asker: Path, why: str) -> Path:
+    """The first of some files that is there. Raises HarnessError naming the first of them and where to get it."""
+    wanted = [data / pattern.format(split=split) for pattern in patterns]
+    for path in wanted:
+        if found := find(path):
+            return found
+    home = Path(patterns[0]).parts[0]
+    owner = next(source for source in catalogue().sources.values() if Path(source.files).parts[0] == home)
+    raise HarnessError(
+        f"{wanted[0]} is missing: {asker.name} needs it to know {why}; it comes with {owner.title.split(' (')[0]} ({owner.url})"
+    )
 
 
 def _check_count(path: Path, found: int, expected: int) -> None:

@@ -3,27 +3,58 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from harness.api import Bitext, Finding, HarnessError, HeldOut, Language, Retrieval, TaskCard
+from harness.api import (
+    Bitext,
+    CaptionSource,
+    Contents,
+    Download,
+    Finding,
+    HarnessError,
+    HeldOut,
+    Language,
+    MissingError,
+    Regions,
+    Retrieval,
+    TaskCard,
+)
+from harness.tasks.bitext import load_bitext_folder
+from harness.tasks.candidates import read_regions
 from harness.tasks.captions import Caption, Captions, files_of, read_captions
-from harness.tasks.karpathy import JSON_NAME, Photo, read_photos
-from harness.tasks.languages import Source, catalogue, known_languages, resolve_language
+from harness.tasks.galleries import caption_id, gallery
+from harness.tasks.karpathy import JSON_NAME, Photo, photo_id, read_photos
+from harness.tasks.languages import (
+    Source,
+    caption_sources,
+    catalogue,
+    downloads,
+    from_source,
+    known_languages,
+    known_sources,
+    resolve_language,
+    texts_of,
+)
 from harness.tasks.pictures import FOLDERS, SHARDS, Pictures, Shelf, find_pictures
+from harness.tasks.tags import facets, phrases_of, read_tags
+from harness.tasks.textfiles import find, read_lines
 
-SPLITS = ("train", "val", "test")
+EVALUATED = ("val", "test")
+SPLITS = ("train", *EVALUATED)
+LATER = ("test_2017_flickr", "test_2018_flickr")
+"""Multi30k's later test sets: photographs that Flickr30k does not have, with one English caption each."""
 SAMPLE_NAME = "sample.json"
+SHOWN = 12
+"""How many languages of a source that are not there `data check` names."""
 
 CARD = TaskCard(
     name="flickr30k",
     version="1",
     title="Flickr30k image-text retrieval, Karpathy's splits",
-    splits=("val", "test"),
+    splits=(*EVALUATED, *LATER),
     licence="pictures under Flickr's terms: non-commercial research and education",
     source="https://shannon.cs.illinois.edu/DenotationGraph/",
 )
@@ -65,41 +96,63 @@ class Flickr30k:
         """Find a language by code, alias or English name. Raises HarnessError with the nearest ones."""
         return resolve_language(text, self.languages())
 
-    def load(self, data: Path, lang: str, split: str) -> Retrieval:
+    def sources(self) -> tuple[CaptionSource, ...]:
+        """Every source of `languages.toml` but those of the sample."""
+        return caption_sources(CARD.name)
+
+    def load(self, data: Path, lang: str, split: str, source: str | None = None) -> Retrieval:
         """Read the images of a split and all their captions in one language, from the first source that has any of them.
 
         If some images have no caption in the language, the gallery holds the others, and a note says so.
-        Raises HarnessError if the language, the split, the folder, the captions or a picture cannot be had.
+        Raises MissingError if the folder has no caption of these images, HarnessError if the language, the source, the split, the
+        folder or a picture cannot be had.
         """
-        language = self.language(lang)
-        if split not in SPLITS:
-            raise HarnessError(f"unknown split {split!r}: flickr30k has {', '.join(SPLITS)}")
+        language = from_source(self.language(lang), source, CARD.name)
         folder = _open_folder(data)
-        photos = folder.split(split)
-        if not photos:
-            has = ", ".join(f"{name} ({count:,})" for name, count in Counter(photo.split for photo in folder.photos).items())
-            raise HarnessError(f"{data / JSON_NAME} has no image of the split {split}: it has {has or 'none at all'}")
+        photos = _photos_of(folder, split)
         shelf = find_pictures(data)
         _check_pictures(data, photos, shelf, split)
-        choice = _choose(folder, language, {photo.id for photo in photos}, f"the {split} split")
-        return _retrieval(folder, language, split, choice, shelf)
+        splits = (split,) if split in LATER else None
+        choice = _choose(folder, language, {photo.id for photo in photos}, f"the {split} split", splits)
+        kind, notes = choice.source.kind_of(language.code), (*choice.captions.notes, *_stranger_notes(folder, choice))
+        images, rows = [photo.id for photo in photos], choice.captions.rows
+        whole = gallery(CARD, language.code, split, choice.source.name, kind, images, rows, shelf, notes, folder.sample)
+        return _tagged(whole, folder, language, rows)
+
+    def load_regions(self, data: Path, split: str, candidates: str) -> Regions:
+        """Read the regions of all images of a split that have a picture, in whatever language they have captions.
+
+        Raises HarnessError if the folder has none, and as `read_regions`.
+        """
+        photos, shelf = _open_folder(data).split(split), find_pictures(data)
+        names = [photo.id for photo in photos if photo.id in shelf.blobs]
+        return read_regions(data, Pictures(names, [shelf.blobs[name] for name in names]), candidates)
 
     def load_bitext(self, data: Path, lang: str) -> Bitext:
-        """Read the pairs in the training file of the language's first source that has one: nothing is guarded here.
+        """Read the pairs in the training file of the language's first source that has one, else the folder's `bitext/`.
 
-        Raises HarnessError for English, and where the folder has no translations.
+        Nothing is guarded here. Raises MissingError where there are none, HarnessError for English.
         """
         language = self.language(lang)
         if language.code == "en":
             raise HarnessError("English is what the teacher speaks: name a language to distil into")
-        choice = _choose(_open_folder(data), language, None, "bitext")
+        try:
+            choice = _choose(_open_folder(data), language, None, "bitext")
+        except MissingError as error:
+            return _bitext_of_folder(data, language, str(error))
         pairs = [(row.english, row.text, row.image) for row in choice.captions.rows if row.train and row.english is not None]
         english, foreign, images = zip(*pairs, strict=True)
-        return Bitext(language.code, choice.source.name, choice.source.kind, english, foreign, images, choice.captions.notes)
+        kind = choice.source.kind_of(language.code)
+        return Bitext(language.code, choice.source.name, kind, english, foreign, images, choice.captions.notes)
 
     def held_out(self, data: Path) -> HeldOut:
-        """Every image of the splits val and test, and its English captions. Raises HarnessError if the folder has no list."""
-        photos = [photo for photo in _open_folder(data).photos if photo.split in CARD.splits]
+        """Every image of the splits val and test, and its English captions, and those of Multi30k's later test sets.
+
+        Raises HarnessError if the folder has no list.
+        """
+        folder = _open_folder(data)
+        photos = [photo for photo in folder.photos if photo.split in EVALUATED]
+        photos += [photo for split in _later_splits(folder) for photo in _later_photos(folder, split)]
         return HeldOut(frozenset(photo.id for photo in photos), frozenset(text for photo in photos for text in photo.captions))
 
     def check(self, data: Path) -> list[Finding]:
@@ -113,10 +166,21 @@ class Flickr30k:
         except HarnessError as error:
             return [Finding("list of images", False, str(error))]
         findings = [_check_splits(folder), *_check_shelf(folder)]
-        for source in catalogue().sources.values():
+        for source in known_sources(CARD.name).values():
             if source.sample == folder.sample:
                 findings += _check_source(folder, source, self.languages().values())
         return findings
+
+    def downloads(self, languages: Sequence[str] | None, source: str | None = None) -> tuple[Download, ...]:
+        """The public caption files of some languages, or of all, and of one source or of all."""
+        return downloads(CARD.name, languages, source)
+
+    def contents(self, data: Path) -> Contents:
+        """Every caption and bitext file, and every picture that the list of images has."""
+        folder, blobs = _open_folder(data), find_pictures(data).blobs
+        texts = (*texts_of(data, CARD.name), *([SAMPLE_NAME] if folder.sample else []))
+        pictures = {photo.filename: blobs[photo.id].read for photo in folder.photos if photo.id in blobs}
+        return Contents(texts, pictures)
 
     def write_sample(self, folder: Path) -> None:
         """Write the embedded sample world into an empty folder, in the layout that `load` reads."""
@@ -131,12 +195,57 @@ class Flickr30k:
         return world.VERSION
 
 
+def _bitext_of_folder(data: Path, language: Language, before: str) -> Bitext:
+    try:
+        return load_bitext_folder(data, language)
+    except MissingError as error:
+        raise MissingError(f"{before}; {error}") from None
+
+
 def _need_folder(data: Path) -> None:
     if not data.is_dir():
         what = "is not a folder" if data.exists() else "does not exist"
         raise HarnessError(
             f"{data} {what}: give the folder of Flickr30k with --data DIR or FLICKR30K_ROOT, or leave both out for the sample"
         )
+
+
+def _photos_of(folder: _Folder, split: str) -> list[Photo]:
+    """The images of a split. Raises HarnessError if there is no such split, or the folder has no image of it."""
+    if split in LATER:
+        return _later_photos(folder, split)
+    if split not in SPLITS:
+        raise HarnessError(f"unknown split {split!r}: flickr30k has {', '.join((*SPLITS, *LATER))}")
+    photos = folder.split(split)
+    if not photos:
+        has = ", ".join(f"{name} ({count:,})" for name, count in Counter(photo.split for photo in folder.photos).items())
+        raise HarnessError(f"{folder.path / JSON_NAME} has no image of the split {split}: it has {has or 'none at all'}")
+    return photos
+
+
+def _later_list(folder: _Folder, split: str) -> Path | None:
+    return find(folder.path / catalogue().sources["multi30k"].images[0].format(split=split))
+
+
+def _later_splits(folder: _Folder) -> list[str]:
+    """The later test sets whose lists and English the folder has."""
+    return [split for split in LATER if _later_list(folder, split) and _later_english(folder, split)]
+
+
+def _later_english(folder: _Folder, split: str) -> Path | None:
+    return find(folder.path / catalogue().sources["multi30k"].english[0].format(split=split))
+
+
+def _later_photos(folder: _Folder, split: str) -> list[Photo]:
+    multi30k = catalogue().sources["multi30k"]
+    names, english = _later_list(folder, split), _later_english(folder, split)
+    if names is None or english is None:
+        wanted = (multi30k.images if names is None else multi30k.english)[0].format(split=split)
+        raise HarnessError(f"{folder.path / wanted} is missing: it comes with Multi30k ({multi30k.url})")
+    lines, captions = read_lines(names), read_lines(english)
+    if len(lines) != len(captions):
+        raise HarnessError(f"{english} has {len(captions):,} lines, expected {len(lines):,}: one for each line of {names.name}")
+    return [Photo(photo_id(name), name, split, (caption,)) for name, caption in zip(lines, captions, strict=True)]
 
 
 def _open_folder(data: Path) -> _Folder:
@@ -172,17 +281,24 @@ def _check_pictures(data: Path, photos: Sequence[Photo], shelf: Shelf, split: st
         raise HarnessError(f"{first} is missing, and so are {len(missing) - 1:,} more of the {len(photos):,} pictures of {split}")
 
 
-def _choose(folder: _Folder, language: Language, wanted: Collection[str] | None, purpose: str) -> _Choice:
+def _choose(
+    folder: _Folder,
+    language: Language,
+    wanted: Collection[str] | None,
+    purpose: str,
+    splits: Collection[str] | None = None,
+) -> _Choice:
     """The first source of a language that has captions of the wanted images, or, if none are named, translations.
 
-    Raises HarnessError saying what was looked for if no source has any.
+    splits: those of the sources' own that are read, if not all.
+    Raises MissingError saying what was looked for if no source has any.
     """
     looked: list[str] = []
     for name in language.sources:
         source = catalogue().sources[name]
-        if source.sample != folder.sample:
+        if source.sample != folder.sample or (splits and not _has_later(source)):
             continue
-        captions = read_captions(folder.path, source, language.code)
+        captions = read_captions(folder.path, source, language.code, splits)
         if captions is None:
             looked.append(files_of(source, language.code) + (f" ({source.url})" if source.url else ""))
             continue
@@ -192,7 +308,12 @@ def _choose(folder: _Folder, language: Language, wanted: Collection[str] | None,
         lacks = "training file with English beside it" if wanted is None else "caption of these images"
         looked.append(f"{files_of(source, language.code)} (which has no {lacks})")
     who = f"{language.name} ({language.code})"
-    raise HarnessError(f"{folder.path} has no {who} captions for {purpose}: looked for {'; '.join(looked) or 'nothing'}")
+    raise MissingError(f"{folder.path} has no {who} captions for {purpose}: looked for {'; '.join(looked) or 'nothing'}")
+
+
+def _has_later(source: Source) -> bool:
+    """Whether a source is in the form of Multi30k's task 1, in which the later test sets come too."""
+    return source.images == catalogue().sources["multi30k"].images
 
 
 def _is_translation(row: Caption) -> bool:
@@ -203,35 +324,23 @@ def _is_of(wanted: Collection[str]) -> Callable[[Caption], bool]:
     return lambda row: row.image in wanted
 
 
-def _retrieval(folder: _Folder, language: Language, split: str, choice: _Choice, shelf: Shelf) -> Retrieval:
-    by_image: defaultdict[str, list[Caption]] = defaultdict(list)
-    for row in choice.captions.rows:
-        by_image[row.image].append(row)
-    photos = folder.split(split)
-    gallery = [photo.id for photo in photos if photo.id in by_image]
-    rows = [row for name in gallery for row in by_image[name]]
-    places = {name: index for index, name in enumerate(gallery)}
-    english = [row.english for row in rows if row.english is not None]
-    part = [f"{len(gallery):,} of {len(photos):,} images have a caption in {language.code}"] if len(gallery) < len(photos) else []
-    return Retrieval(
-        task=CARD.name,
-        lang=language.code,
-        split=split,
-        source=choice.source.name,
-        kind=choice.source.kind,
-        images=Pictures(gallery, [shelf.blobs[name] for name in gallery]),
-        captions=tuple(row.text for row in rows),
-        caption_ids=tuple(f"{row.image}#{row.number}" for row in rows),
-        caption_images=np.array([places[row.image] for row in rows], dtype=np.int64),
-        english=tuple(english) if len(english) == len(rows) else None,
-        sample=folder.sample,
-        notes=(*choice.captions.notes, *part, *_stranger_notes(folder, choice)),
+def _tagged(retrieval: Retrieval, folder: _Folder, language: Language, rows: Iterable[Caption]) -> Retrieval:
+    """The same captions with their facets and phrases, told by Flickr30k Entities' tags."""
+    by_id = {caption_id(row): row for row in rows}
+    captions = [by_id[name] for name in retrieval.caption_ids]
+    tags = read_tags(folder.path, language.code, captions)
+    return replace(
+        retrieval,
+        notes=(*retrieval.notes, *tags.notes),
+        facets=facets(tags, captions, language, retrieval.source),
+        phrases=tuple(phrases_of(sentence) for sentence in tags.own),
+        english_phrases=tuple(phrases_of(sentence) for sentence in tags.english),
     )
 
 
 def _stranger_notes(folder: _Folder, choice: _Choice) -> list[str]:
     """In the user's own captions an unlisted id is most likely a slip; other sources list all of Flickr30k whatever is here."""
-    if choice.source.layout != "captions":
+    if choice.source.url:
         return []
     known = {photo.id for photo in folder.photos}
     strangers = sum(row.image not in known for row in choice.captions.rows)
@@ -251,16 +360,16 @@ def _check_shelf(folder: _Folder) -> list[Finding]:
     except HarnessError as error:
         return [Finding("pictures", False, str(error))]
     findings = []
-    for split in dict.fromkeys(photo.split for photo in folder.photos):
-        photos = folder.split(split)
+    for split in (*dict.fromkeys(photo.split for photo in folder.photos), *_later_splits(folder)):
+        photos = _later_photos(folder, split) if split in LATER else folder.split(split)
         there = sum(photo.id in shelf.blobs for photo in photos)
         where = f"in {shelf.place.relative_to(folder.path)}" if shelf.place else "anywhere"
         if there == len(photos):
             way_out = ""
-        elif split in CARD.splits:
+        elif split in EVALUATED:
             way_out = f"; get them from {CARD.source}"
         else:
-            way_out = f"; not needed to evaluate on {' or '.join(CARD.splits)}"
+            way_out = f"; not needed to evaluate on {' or '.join(EVALUATED)}"
         findings.append(Finding(f"pictures, {split}", there == len(photos), f"{there:,} of {len(photos):,} {where}{way_out}"))
     return findings
 
@@ -272,9 +381,11 @@ def _check_source(folder: _Folder, source: Source, languages: Collection[Languag
     there = [finding for _, finding in findings if finding is not None]
     absent = [language for language, finding in findings if finding is None]
     if absent and source.url:
-        codes = ", ".join(language.code for language in absent)
+        rest = f" and {len(absent) - SHOWN:,} more" if len(absent) > SHOWN else ""
+        codes = ", ".join(language.code for language in absent[:SHOWN]) + rest
         pattern = files_of(source, absent[0].code)
-        detail = f"nothing like {pattern}; get it from {source.url} (licence: {source.licence})"
+        fetch = f", or `data fetch --source {source.name}`" if source.downloads else ""
+        detail = f"nothing like {pattern}; get it from {source.url}{fetch} (licence: {source.licence})"
         there.append(Finding(f"{source.name}: {codes}", False, detail))
     return there
 
@@ -290,8 +401,8 @@ def _check_language(folder: _Folder, source: Source, language: Language) -> Find
     covered = {row.image for row in captions.rows}
     spread = [
         f"{sum(photo.id in covered for photo in photos):,} of {len(photos):,} {split} images"
-        for split, photos in ((split, folder.split(split)) for split in CARD.splits)
+        for split, photos in ((split, folder.split(split)) for split in EVALUATED)
         if photos
     ]
-    counts = f"{len(captions.rows):,} captions ({source.kind}) on {', '.join(spread)}"
+    counts = f"{len(captions.rows):,} captions ({source.kind_of(language.code)}) on {', '.join(spread)}"
     return Finding(what, bool(captions.rows), "; ".join((counts, *captions.notes)))

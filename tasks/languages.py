@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import difflib
+import itertools
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from harness.api import HarnessError, Language
+from harness import api
+from harness.api import CaptionSource, HarnessError, Language, MissingError
+from harness.registry import nearest
 
+_PLACEHOLDER = re.compile(r"\{\w+\}")
 LANGUAGES = Path(__file__).with_name("languages.toml")
 
 Kind = Literal["original", "human translation", "machine translation", "independent caption", "sample grammar", "unstated"]
-Layout = Literal["karpathy", "multi30k", "multiscript30k", "captions"]
+Layout = Literal["karpathy", "aligned", "tagged", "jsonl", "tsv", "crossmodal"]
 Text = Annotated[str, Field(min_length=1)]
+Texts = Annotated[tuple[Text, ...], Field(strict=False)]
 
 
 class _Table(BaseModel):
@@ -42,42 +49,69 @@ class Gap(_Table):
         return self
 
 
+class Download(_Table):
+    """A file that `data fetch` can fetch. Both hold the placeholders of the source's `files`."""
+
+    path: Text
+    """Where it goes in the data folder."""
+    url: Annotated[str, Field(pattern="^https?://")]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+
+
 class Source(_Table):
-    """Where captions come from, and how they are read."""
+    """Where captions come from, and how they are read: a table of `languages.toml`, whose head says what each field means."""
 
     name: Text
+    task: Text = "flickr30k"
     title: Text
     kind: Kind
-    """How the captions came to be."""
+    kinds: dict[str, Kind] = {}
     layout: Layout
-    """Which reader reads it."""
+    files: Text
+    images: Texts = ()
+    english: Texts = ()
+    splits: Texts = ()
+    numbers: Annotated[tuple[int, ...], Field(strict=False)] = ()
+    languages: Annotated[tuple[Text, ...], Field(min_length=1, strict=False)] | Literal["any", "flores"]
+    without: Texts = ()
+    coding: Literal["ours", "flores"] = "ours"
+    codes: dict[str, Text] = {}
+    numbered: Texts = ()
     licence: Text
     url: str
-    """Where to get it; empty if it is the user's own."""
+    downloads: Annotated[tuple[Download, ...], Field(strict=False)] = ()
     sample: bool = False
-    """Whether it is found in the embedded sample, and only there."""
-    codes: dict[str, Text] = {}
-    """The code that its files carry, where it is not the language's own."""
     gaps: Annotated[tuple[Gap, ...], Field(strict=False)] = ()
 
-    def code(self, lang: str) -> str:
-        """The code of a language in the names of this source's files."""
-        return self.codes.get(lang, lang)
+    def kind_of(self, lang: str) -> Kind:
+        """How the captions of a language came to be."""
+        return self.kinds.get(lang, self.kind)
 
     def gap(self, lang: str, split: str) -> Gap | None:
         """What the file of a language and split is known to lack."""
         return next((gap for gap in self.gaps if gap.split == split and lang in gap.languages), None)
 
+    def named(self) -> set[str]:
+        """Every language that the table names."""
+        given = () if isinstance(self.languages, str) else self.languages
+        gapped = (lang for gap in self.gaps for lang in gap.languages)
+        return {*given, *self.without, *self.codes, *self.kinds, *self.numbered, *gapped}
+
 
 class _Row(_Table):
-    """A language, as `harness.api.Language` is written in the file."""
+    """A language, as it is written in the file."""
 
     code: Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]+)*$")]
     name: Text
     script: Annotated[str, Field(pattern=r"^[A-Z][a-z]{3}$")]
-    tier: Annotated[int, Field(ge=0, le=5)]
-    sources: Annotated[tuple[Text, ...], Field(min_length=1, strict=False)]
-    aliases: Annotated[tuple[Text, ...], Field(strict=False)] = ()
+    tier: Annotated[int, Field(ge=0, le=5)] | None = None
+    flores: Annotated[str, Field(pattern=r"^[a-z]{3}_[A-Z][a-z]{3}$")] | None = None
+    aliases: Texts = ()
+
+    def words(self) -> tuple[str, ...]:
+        """What else a user may type: FLORES-200's code, its ISO 639-3 part where that means no other row, and the aliases."""
+        bare = [self.flores.partition("_")[0]] if self.flores and "-" not in self.code else []
+        return (*([self.flores] if self.flores else []), *bare, *self.aliases)
 
 
 class Catalogue(_Table):
@@ -98,19 +132,28 @@ class Catalogue(_Table):
 
     @model_validator(mode="after")
     def _check_references(self) -> Self:
-        for code, row in self.languages.items():
-            if unknown := [name for name in row.sources if name not in self.sources]:
-                raise ValueError(f"languages.{code}.sources: there is no source {unknown[0]!r}")
         for name, source in self.sources.items():
-            named = {*source.codes, *(lang for gap in source.gaps for lang in gap.languages)}
-            if strange := sorted(named - self.languages.keys()):
+            if strange := sorted(source.named() - self.languages.keys()):
                 raise ValueError(f"sources.{name}: there is no language {strange[0]!r}")
         owners: dict[str, str] = {}
         for code, row in self.languages.items():
-            for word in {_fold(text) for text in (code, row.name, *row.aliases)}:
+            for word in {_fold(text) for text in (code, row.name, *row.words())}:
                 if owners.setdefault(word, code) != code:
                     raise ValueError(f"languages.{code}: {word!r} already means {owners[word]}")
         return self
+
+    def serves(self, source: Source, lang: str) -> bool:
+        """Whether a source has a language."""
+        if lang in source.without:
+            return False
+        if source.languages == "flores":
+            return self.languages[lang].flores is not None
+        return source.languages == "any" or lang in source.languages
+
+    def code(self, source: Source, lang: str) -> str:
+        """The code of a language in the names of a source's files."""
+        row = self.languages[lang]
+        return source.codes.get(lang) or (source.coding == "flores" and row.flores) or lang
 
 
 def _with_key(tables: Any, field: str) -> Any:
@@ -143,9 +186,87 @@ def catalogue() -> Catalogue:
 
 
 @cache
-def known_languages() -> Mapping[str, Language]:
-    """Every language of the built-in file, by code."""
-    return {code: Language(**row.model_dump()) for code, row in catalogue().languages.items()}
+def known_languages(task: str = "flickr30k") -> Mapping[str, Language]:
+    """Every language of the built-in file that a task has a caption source for, by code."""
+    languages = {}
+    for code, row in catalogue().languages.items():
+        if served := tuple(name for name, source in known_sources(task).items() if catalogue().serves(source, code)):
+            languages[code] = Language(code, row.name, row.script, row.tier, served, row.words())
+    return languages
+
+
+def known_sources(task: str = "flickr30k") -> Mapping[str, Source]:
+    """The caption sources of a task, the embedded sample's among them, in the order in which they are looked for."""
+    return {name: source for name, source in catalogue().sources.items() if source.task == task}
+
+
+def caption_sources(task: str) -> tuple[CaptionSource, ...]:
+    """The caption sources of a task for people, without those of the embedded sample."""
+    return tuple(_for_people(source) for source in known_sources(task).values() if not source.sample)
+
+
+def _for_people(source: Source) -> CaptionSource:
+    given = source.languages
+    codes = tuple(code for code in catalogue().languages if catalogue().serves(source, code)) if given != "any" else ()
+    return CaptionSource(source.name, source.title, source.kind, codes, source.licence, source.url)
+
+
+def downloads(task: str, languages: Sequence[str] | None, source: str | None) -> tuple[api.Download, ...]:
+    """The files that may be fetched for some languages (None: all) and one source (None: all), each path once.
+
+    With translations come the lists and English files of another source that they need.
+    Raises HarnessError if nothing of the source can be fetched.
+    """
+    sources = {name: found for name, found in known_sources(task).items() if found.downloads}
+    if source is not None and source not in sources:
+        raise HarnessError(f"nothing of {source!r} can be fetched; {nearest(source, sources)}")
+    found: dict[str, api.Download] = {}
+    for name in [source] if source else sources:
+        codes = [code for code in catalogue().languages if catalogue().serves(sources[name], code)]
+        wanted = [code for code in codes if languages is None or code in languages]
+        if wanted:
+            for item in [*_needed(sources[name], sources.values()), *_expand(sources[name], wanted)]:
+                found.setdefault(item.path, item)
+    return tuple(found.values())
+
+
+def _needed(source: Source, others: Collection[Source]) -> Iterator[api.Download]:
+    """What a source's lists and English files need of others: everything of them that is of no language."""
+    patterns = {*source.images[:1], *source.english[:1]} - {item.path.removesuffix(".gz") for item in source.downloads}
+    for other in others:
+        if other is not source and patterns & {item.path.removesuffix(".gz") for item in other.downloads}:
+            common = tuple(item for item in other.downloads if "{code}" not in item.path)
+            yield from _expand(other.model_copy(update={"downloads": common}), ["en"])
+
+
+def _expand(source: Source, codes: Sequence[str]) -> Iterator[api.Download]:
+    for item in source.downloads:
+        for code, split, k in itertools.product(codes, source.splits or ("",), source.numbers or (0,)):
+            names = {"code": catalogue().code(source, code), "split": split, "k": k}
+            yield api.Download(item.path.format(**names), item.url.format(**names), source.name, source.licence, item.sha256)
+
+
+def texts_of(data: Path, task: str) -> tuple[str, ...]:
+    """Every file that the sources of a task can read in a folder, as paths in it, plain or gzip, sorted."""
+    patterns = {p for source in known_sources(task).values() for p in (source.files, *source.images, *source.english)}
+    patterns |= {"bitext/*", "Annotations/{image}.xml", "Sentences*/{image}.txt", "UNRELATED_CAPTIONS", "proposals/{image}.json"}
+    found = {path for pattern in patterns for end in ("", ".gz") for path in data.glob(_PLACEHOLDER.sub("*", pattern) + end)}
+    return tuple(sorted(path.relative_to(data).as_posix() for path in found if path.is_file()))
+
+
+def from_source(language: Language, source: str | None, task: str) -> Language:
+    """The language, to be read from one source alone if one is named.
+
+    Raises MissingError if that source has no such language, HarnessError if there is no such source.
+    """
+    if source is None:
+        return language
+    known = [name for name, found in known_sources(task).items() if not found.sample]
+    if source not in known:
+        raise HarnessError(f"unknown caption source {source!r}: {nearest(source, known)}; see `list sources`")
+    if source not in language.sources:
+        raise MissingError(f"{source} has no {language.name} ({language.code}); for that there are {', '.join(language.sources)}")
+    return replace(language, sources=(source,))
 
 
 def resolve_language(text: str, languages: Mapping[str, Language]) -> Language:
@@ -158,4 +279,4 @@ def resolve_language(text: str, languages: Mapping[str, Language]) -> Language:
         return found
     near = {words[word].code: words[word] for word in difflib.get_close_matches(_fold(text), words, n=3, cutoff=0.6)}
     hint = "did you mean " + " or ".join(f"{lang.name} ({lang.code})" for lang in near.values()) + "? " if near else ""
-    raise HarnessError(f"unknown language {text!r}: {hint}known are {', '.join(sorted(languages))}")
+    raise HarnessError(f"unknown language {text!r}: {hint}`list languages` shows all {len(languages):,}")

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,13 +52,28 @@ class Pictures:
     def digest(self) -> str:
         """SHA-256 over ids and file bytes, in order. Nothing is decoded; it is reckoned once."""
         if self._digest is None:
-            digest = hashlib.sha256()
-            for name, blob in zip(self._ids, self._blobs, strict=True):
-                for part in (name.encode(), blob.read()):
-                    digest.update(len(part).to_bytes(8, "little"))
-                    digest.update(part)
-            self._digest = digest.hexdigest()
+            self._digest = _digest(self._ids, self._blobs, tuple(map(_stamp, dict.fromkeys(blob.path for blob in self._blobs))))
         return self._digest
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    """When a file was changed and how long it is; nothing for one that is not there, which reading it will say."""
+    try:
+        stat = os.stat(path)  # noqa: PTH116 (see `_scan`)
+    except OSError:
+        return (0, 0)
+    return (stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=8)
+def _digest(ids: tuple[str, ...], blobs: tuple[Blob, ...], _stamps: tuple[tuple[int, int], ...]) -> str:
+    """A run over many languages asks once a language: the answer is kept as long as no file changes."""
+    digest = hashlib.sha256()
+    for name, blob in zip(ids, blobs, strict=True):
+        for part in (name.encode(), blob.read()):
+            digest.update(len(part).to_bytes(8, "little"))
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def _decode(data: bytes, name: str) -> Image.Image:
@@ -79,16 +95,22 @@ def _decode(data: bytes, name: str) -> Image.Image:
         raise HarnessError(f"{name} cannot be decoded: {reason}") from None
 
 
-def find_pictures(data: Path) -> Shelf:
+def find_pictures(data: Path, folders: Sequence[str] = FOLDERS, together: bool = False) -> Shelf:
     """Find the pictures of a data folder: the first folder that has any as files, else the first that has any in shards.
 
+    together: all folders that have any as files make one shelf.
     Raises HarnessError naming a folder or shard that cannot be read.
     """
     try:
-        for name in FOLDERS:
+        shelf = Shelf(None, {})
+        for name in folders:
             if blobs := _scan(data / name):
-                return Shelf(data / name, blobs)
-        for name in (SHARDS, *FOLDERS):
+                shelf = Shelf(shelf.place or data / name, blobs | dict(shelf.blobs))
+                if not together:
+                    return shelf
+        if shelf.place:
+            return shelf
+        for name in (SHARDS, *folders):
             if blobs := index_shards(data / name):
                 return Shelf(data / name, blobs)
     except OSError as error:

@@ -125,7 +125,8 @@ def test_english_needs_no_distillation(store: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("--help",), ("run", "--help"), ("list", "languages"), ("list", "tasks"), ("list", "encoders")]
+    "words",
+    [("--help",), ("run", "--help"), ("list", "languages"), ("list", "tasks"), ("list", "encoders"), ("list", "objectives")],
 )
 def test_help_and_lists_do_not_import_torch(words: tuple[str, ...], tmp_path: Path) -> None:
     code = "import sys; from harness.cli import app; app(standalone_mode=False); sys.exit('torch' in sys.modules)"
@@ -135,7 +136,7 @@ def test_help_and_lists_do_not_import_torch(words: tuple[str, ...], tmp_path: Pa
 
 
 def test_towers_and_runs_are_listed(store: Path) -> None:
-    towers, runs = (harness("list", what, store=store) for what in ("towers", "runs"))
+    towers, runs = (harness(*words, store=store) for words in (("towers", "list"), ("list", "runs")))
     assert towers.stdout.count(" de ") == 3
     assert runs.stdout.count("flickr30k (sample)") == 6
 
@@ -153,7 +154,7 @@ def test_data_check_reads_the_sample(store: Path) -> None:
         (("--lang", "de", "--data", "/nowhere"), r"/nowhere does not exist: give the folder of Flickr30k .*"),
         (("--lang", "de", "--objectives", "kd-msse"), r"no objective is called 'kd-msse': did you mean kd-mse.*"),
         (("--lang", "de", "--encoder", "opnclip:x"), r"no encoder is called 'opnclip': did you mean open_clip\?"),
-        (("--lang", "de", "--task", "flickr"), r"no task is called 'flickr': did you mean flickr30k\?"),
+        (("--lang", "de", "--task", "flickr"), r"no task is called 'flickr': did you mean flickr30k or .*"),
         (("--lang", "de", "--eps", "0.0001"), r"--eps 0\.0001: .*greater than or equal to 0\.001"),
         (("--lang", "de", "--pairs", "99999999"), r"--pairs 99,999,999 asked for, but .* usable pairs in de"),
         (("--lang", "de", "--device", "tpu9"), r"device 'tpu9' is not available here.*"),
@@ -187,13 +188,28 @@ def test_the_sample_encoder_refuses_real_photographs(flickr30k_folder: Path, tmp
     assert "the sample encoder knows only the embedded sample" in done.stderr
 
 
+# An interruption before the first step leaves nothing to go on from: the objective says when there is one.
+TELLING_OBJECTIVE = """
+from pathlib import Path
+
+from harness.distill.objectives import kd_mse
+
+
+def telling(student, teacher, config):
+    Path(__file__).with_name("started").touch()
+    return kd_mse(student, teacher, config)
+"""
+
+
 def test_an_interrupted_training_goes_on_and_ends_as_if_undisturbed(store: Path, tmp_path: Path) -> None:
     (tmp_path / "samples").symlink_to(store / "samples")
-    words = ("run", "--lang", "de", "--objectives", "kd-mse", "--pairs", "400", "--steps", "150", "--batch", "64")
+    plugin = tmp_path / "objective.py"
+    plugin.write_text(TELLING_OBJECTIVE, encoding="utf-8")
+    words = ("run", "--lang", "de", "--objectives", f"{plugin}:telling", "--pairs", "400", "--steps", "150", "--batch", "64")
     with subprocess.Popen(
         [sys.executable, "-m", "harness", *words], cwd=ROOT, env=environment(tmp_path), stderr=subprocess.PIPE, text=True
     ) as process:
-        wait_for_stage(tmp_path / "teacher", process)
+        wait_for_file(tmp_path / "started", process)
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
         said = process.stderr.read()
@@ -213,10 +229,10 @@ def test_an_interrupted_training_goes_on_and_ends_as_if_undisturbed(store: Path,
     assert scores_of(undisturbed) == scores_of(tmp_path)
 
 
-def wait_for_stage(folder: Path, process: subprocess.Popen[str]) -> None:
-    """Wait until the teacher's states lie on disk: training starts right after."""
+def wait_for_file(path: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until the process has made a file."""
     deadline = time.monotonic() + 120
-    while not (folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())):
-        assert process.poll() is None, "the run ended too early"
-        assert time.monotonic() < deadline, "the run did not get to its training"
+    while not path.exists():
+        assert process.poll() is None, f"the run ended before {path.name} was there"
+        assert time.monotonic() < deadline, f"the run did not make {path.name}"
         time.sleep(0.05)

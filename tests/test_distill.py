@@ -3,6 +3,7 @@
 import signal
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,14 @@ from hypothesis import strategies as st
 
 from harness.api import Bitext, Floats, HarnessError, HeldOut
 from harness.config import DistillConfig
-from harness.distill.bitext import END, START, guard, subset, tokenize, train_tokenizer
-from harness.distill.checkpoint import load_tower, save_tower
+from harness.distill.bitext import END, START, guard, joined, subset, tokenize, train_tokenizer
+from harness.distill.checkpoint import TrainingState, load_tower, save_tower
 from harness.distill.student import new_student
 from harness.distill.teacher import TeacherStates
-from harness.distill.tower import DonatedLayers, TextTower, TowerConfig
+from harness.distill.tower import TOKENS_A_CHUNK, DonatedLayers, TextTower, TowerConfig
 from harness.distill.trainer import batches, train
+from harness.distill.transport import Solver
+from harness.ranking import rank
 
 SHAPE = TowerConfig(vocab_size=40, width=16, layers=2, heads=2, mlp_width=32, joint_dim=8, max_length=12)
 WORDS = ["ein", "hund", "läuft", "im", "schnee", "die", "frau", "spielt", "gitarre", "rot"]
@@ -128,11 +131,12 @@ def test_the_seed_decides_the_student(init: str) -> None:
     assert not torch.equal(embedding(0), embedding(1))
 
 
-def test_a_batch_gives_what_each_text_gives_alone() -> None:
+def test_a_batch_gives_what_each_text_gives_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TOKENS_A_CHUNK, "cpu", 5)
     torch.manual_seed(0)
     tower = TextTower(SHAPE.model_copy(update={"causal": False, "norm": "post"})).eval()
     texts = [[1, 2, 3, 4, 5], [6], [7, 8, 9], [10, 11]]
-    together = tower.encode(texts, chunks=3)
+    together = tower.encode(texts)
     for row, text in enumerate(texts):
         alone = tower.encode([text])
         torch.testing.assert_close(together.pooled[row], alone.pooled[0], atol=1e-6, rtol=1e-5)
@@ -158,7 +162,8 @@ class Training:
         lengths = rng.integers(2, 9, len(self.bitext))
         self.teacher = TeacherStates(
             rng.normal(size=(lengths.sum(), 8)).astype(np.float16),
-            np.concatenate([[0], np.cumsum(lengths)]),
+            np.cumsum(lengths) - lengths,
+            lengths,
             rng.normal(size=(len(lengths), 8)).astype(np.float32),
         )
 
@@ -166,11 +171,14 @@ class Training:
         return new_student(Teacher(), self.tokenizer, self.config, self.bitext)
 
     def run(self, tower: TextTower, checkpoint: Path, interrupt_at: int | None = None) -> list[float]:
+        return self.state(tower, checkpoint, interrupt_at).losses
+
+    def state(self, tower: TextTower, checkpoint: Path, interrupt_at: int | None = None) -> TrainingState:
         def report(step: int, _: float) -> None:
             if step == interrupt_at:
                 signal.raise_signal(signal.SIGINT)
 
-        return train(tower, self.texts, self.teacher, self.config, checkpoint, report).losses
+        return train(tower, self.texts, self.teacher, self.config, self.bitext.places, checkpoint, report)
 
 
 @pytest.mark.parametrize("objective", ["kd-mse", "ot-token"])
@@ -200,10 +208,99 @@ def test_a_training_off_the_main_thread_works(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_training(tmp_path: Path) -> None:
-    training = Training("kd-mse")
-    training.teacher.pooled[:] = np.inf
-    with pytest.raises(HarnessError, match="the loss became inf at step 1"):
+    training = Training("kd-mse", batch=2, seed=3)
+    bad = next(batches(len(training.texts), training.config, 12, 4))
+    training.teacher.pooled[bad[0]] = np.inf
+    named = ", ".join(str(place + 1) for place in sorted(bad))
+    with pytest.raises(
+        HarnessError, match=rf"the loss became inf at step 5, on the bitext's pairs {named}; .* learning rate"
+    ) as caught:
         training.run(training.student(), tmp_path / "checkpoint")
+    assert f"kept in {tmp_path / 'checkpoint'}" in str(caught.value)
+
+
+def test_the_checkpoint_of_a_stopped_training_is_the_last_good_one(tmp_path: Path) -> None:
+    training = Training("kd-mse", batch=2)
+    stopped, right = training.student(), training.student()
+    (bad,) = set(next(batches(len(training.texts), training.config, 12, 4))[:1])
+    good = training.teacher.pooled[bad].copy()
+    training.teacher.pooled[bad] = np.nan
+    with pytest.raises(HarnessError, match="the loss became nan"):
+        training.run(stopped, tmp_path / "checkpoint")
+    training.teacher.pooled[bad] = good
+    resumed = training.student()
+    assert training.run(resumed, tmp_path / "checkpoint") == training.run(right, tmp_path / "whole")
+
+
+def test_a_gradient_that_is_not_finite_stops_training_and_changes_nothing(tmp_path: Path) -> None:
+    training = Training("kd-mse")
+    tower = training.student()
+    before = tower.projection.weight.detach().clone()
+    tower.projection.weight.register_hook(lambda gradient: gradient * torch.inf)
+    with pytest.raises(HarnessError, match=r"the gradient became (inf|nan) at a loss of .* no gradient there"):
+        training.run(tower, tmp_path / "checkpoint")
+    assert torch.equal(tower.projection.weight, before)
+
+
+def test_validation_keeps_the_best_weights_and_trains_on_none_of_its_pairs(tmp_path: Path) -> None:
+    training = Training("kd-mse", held_out=10, steps=40, learning_rate=3e-2)
+    training.teacher.pooled[:] = np.random.default_rng(1).normal(size=training.teacher.pooled.shape)
+    tower = training.student()
+    state = training.state(tower, tmp_path / "a")
+    assert [step for step, _ in state.validations] == list(range(2, 41, 2))
+    best = max(score for _, score in state.validations)
+    # The weights that the tower ends with are those that the best score was given to.
+    embeddings = tower.encode(training.texts[30:]).pooled.detach().numpy()
+    ranks = rank(training.teacher.pooled[30:], embeddings, np.arange(10))
+    assert 50 * ((1 / ranks.t2i).mean() + (1 / ranks.i2t).mean()) == pytest.approx(best)
+    training.teacher.pooled[30:] = np.nan
+    assert np.isfinite(Training("kd-mse", held_out=10, steps=1).run(training.student(), tmp_path / "b")).all()
+
+
+def test_a_broken_off_training_with_validation_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    training = Training("kd-mse", held_out=10, steps=40)
+    whole, broken, resumed = training.student(), training.student(), training.student()
+    undisturbed = training.state(whole, tmp_path / "a")
+    with pytest.raises(KeyboardInterrupt):
+        training.run(broken, tmp_path / "b", interrupt_at=23)
+    assert training.state(resumed, tmp_path / "b").validations == undisturbed.validations
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_patience_ends_a_training_that_gets_no_better(tmp_path: Path) -> None:
+    training = Training("kd-mse", held_out=10, steps=40, patience=3, learning_rate=1e-9)
+    state = training.state(training.student(), tmp_path / "a")
+    assert state.step < 40
+    assert state.since_best == 3
+
+
+def test_training_in_half_precision_keeps_float32_weights_and_comes_close(tmp_path: Path) -> None:
+    training = Training("ot-token", learning_rate=1e-2, steps=20)
+    half = Training("ot-token", learning_rate=1e-2, steps=20, precision="bfloat16")
+    tower = half.student()
+    losses = half.run(tower, tmp_path / "half")
+    assert {value.dtype for value in tower.state_dict().values()} == {torch.float32}
+    exact = training.run(training.student(), tmp_path / "exact")
+    assert losses != exact
+    np.testing.assert_allclose(losses, exact, rtol=0.05)
+
+
+def test_transport_that_does_not_converge_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = Training("ot-token", steps=2)
+    assert training.state(training.student(), tmp_path / "a").unconverged == 0
+    monkeypatch.setattr(Solver, "limit", 1)
+    assert training.state(training.student(), tmp_path / "b").unconverged == 2 * 8
+
+
+def test_languages_that_share_a_tower_hold_out_as_many_pairs_each() -> None:
+    parts = [replace(pairs(20), lang=lang) for lang in ("de", "fr")]
+    whole = joined(parts, 7)
+    assert (whole.lang, len(whole)) == ("de,fr", 40)
+    assert sorted(whole.english) == sorted(parts[0].english + parts[1].english)
+    assert [whole.english[33:].count(text) for text in parts[0].english[-4:]] == [1, 2, 2, 2]
+    with pytest.raises(HarnessError, match="--held-out 39 of 40 pairs leaves nothing to train on"):
+        joined(parts, 39)
 
 
 def test_a_tower_survives_the_disk(tmp_path: Path) -> None:

@@ -97,8 +97,8 @@ def test_the_first_source_that_has_captions_of_the_split_is_taken(flickr30k_fold
     assert captions_of(loaded) == [("31", "eigener Text")]
     assert (loaded.source, loaded.kind, loaded.english) == ("own-captions", "unstated", None)
     assert loaded.notes == (
-        "1 of 3 images have a caption in de",
         "1 captions left out: dataset_flickr30k.json does not list their images",
+        "1 of 3 images have a caption in de",
     )
     with pytest.raises(HarnessError, match="are not translations"):
         loaded.in_english()
@@ -310,7 +310,7 @@ def test_a_folder_without_pictures_says_where_they_are_looked_for(flickr30k_fold
 
 
 def test_unknown_names_are_refused(flickr30k_folder: Path) -> None:
-    with pytest.raises(HarnessError, match="unknown split 'dev': flickr30k has train, val, test"):
+    with pytest.raises(HarnessError, match="unknown split 'dev': flickr30k has train, val, test, test_2017_flickr, test_2018"):
         TASK.load(flickr30k_folder, "de", "dev")
     with pytest.raises(HarnessError, match=r"did you mean German \(de\)"):
         TASK.load(flickr30k_folder, "germann", "test")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from itertools import product
 from typing import Any
 
@@ -11,9 +12,21 @@ import pytest
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+from statsmodels.stats.multitest import multipletests
 
 from harness.api import HarnessError
-from harness.statistics import bootstrap_mean, bootstrap_means, cluster_weights, gap_recovered, holm, paired_difference
+from harness.statistics import (
+    Arms,
+    bootstrap_mean,
+    bootstrap_means,
+    cluster_weights,
+    contrasts,
+    gap_recovered,
+    holm,
+    mcnemar,
+    paired_difference,
+)
 
 
 def hits(random: np.random.Generator, clusters: int, each: int, rate: float = 0.4, icc: float = 0.3) -> Any:
@@ -235,3 +248,162 @@ def test_what_does_not_fit_is_refused() -> None:
         paired_difference(np.ones(3), np.ones(4), np.arange(3))
     with pytest.raises(HarnessError, match="same queries"):
         gap_recovered(np.ones(3), np.ones(3), np.ones(1), np.arange(3))
+
+
+def paired_hits(random: np.random.Generator, clusters: int, each: int, rates: tuple[float, float]) -> tuple[Any, Any, Any]:
+    """Hits of two towers that find the same images hard: one latent ease an image, ICC 0.3 in each tower."""
+    ease = random.random((clusters, 1))
+    spread = 1 / 0.3 - 1
+    chances = [scipy.stats.beta.ppf(ease, rate * spread, (1 - rate) * spread) for rate in rates]
+    a, b = ((random.random((clusters, each)) < chance).ravel().astype(float) for chance in chances)
+    return a, b, np.repeat(np.arange(clusters), each)
+
+
+def test_one_seed_is_the_paired_difference() -> None:
+    a, b, cluster = paired_hits(np.random.default_rng(1), 80, 5, (0.5, 0.4))
+    (of,), plain = contrasts([Arms(a, b, cluster)], [{0: 1.0}]), paired_difference(a, b, cluster)
+    assert (of.p_value, of.p_sign_flip) == (plain.p_value, plain.p_value)
+    ours = (of.difference.estimate, of.difference.low, of.difference.high, of.minimal_detectable)
+    assert ours == pytest.approx((plain.estimate, plain.low, plain.high, plain.minimal_detectable), abs=1e-12)
+    assert of.a.low == bootstrap_mean(a, cluster).low
+    assert math.isnan(of.seed_error)
+
+
+def test_difference_covers_a_known_effect() -> None:
+    """500 data sets of 150 images x 5 captions, hits with ICC 0.3, true difference 5 points."""
+    random = np.random.default_rng(30)
+    sets = [Arms(*paired_hits(random, 150, 5, (0.45, 0.40))) for _ in range(500)]
+    found = contrasts(sets, [{i: 1.0} for i in range(500)], resamples=1000)
+    assert 0.93 <= np.mean([of.difference.low <= 0.05 <= of.difference.high for of in found]) <= 0.97
+    assert np.mean([of.difference.estimate for of in found]) == pytest.approx(0.05, abs=0.003)
+
+
+def test_no_effect_gives_uniform_p() -> None:
+    """500 data sets, ICC 0.3, with values that have no ties: hits are counts, and a difference of 0 has p = 1 by itself."""
+    random = np.random.default_rng(31)
+    shared, own = random.normal(size=(500, 1, 150, 1)), random.normal(size=(500, 2, 150, 1))
+    values = np.sqrt(0.15) * (shared + own) + np.sqrt(0.7) * random.normal(size=(500, 2, 150, 5))
+    cluster = np.repeat(np.arange(150), 5)
+    sets = [Arms(a, b, cluster) for a, b in values.reshape(500, 2, 750)]
+    ps = [of.p_value for of in contrasts(sets, [{i: 1.0} for i in range(500)], resamples=1000)]
+    assert scipy.stats.kstest(ps, "uniform").pvalue > 0.01
+
+
+def test_no_effect_on_hits_is_never_found_too_often_and_holm_keeps_the_familywise_error() -> None:
+    """75 families of 8 languages; a family errs if any of its languages is told apart."""
+    random = np.random.default_rng(31)
+    families = 75
+    sets = [Arms(*paired_hits(random, 150, 5, (0.4, 0.4))) for _ in range(8 * families)]
+    ps = [of.p_value for of in contrasts(sets, [{i: 1.0} for i in range(len(sets))], resamples=1000)]
+    assert scipy.stats.kstest(ps, "uniform", alternative="greater").pvalue > 0.01  # no more small ones than uniform p would have
+    uniform = random.random((4000, 8))
+    erring = [min(holm(row)) <= 0.05 for row in [*np.reshape(ps, (families, 8)).tolist(), *uniform.tolist()]]
+    assert np.mean(erring[:families]) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / families)
+    assert np.mean(erring[families:]) == pytest.approx(0.05, abs=3 * math.sqrt(0.05 * 0.95 / 4000))
+
+
+@pytest.mark.parametrize(("seeds", "spread"), [(3, 0.0), (3, 0.15), (5, 0.05)])
+def test_with_seeds_the_interval_covers_a_method_s_difference(seeds: int, spread: float) -> None:
+    """Seeds, images and their interaction vary; the sign flip, which knows only images, errs where seeds differ."""
+    random, trials, images = np.random.default_rng(seeds), 400, 150
+    image = random.normal(0, 0.5, (trials, 1, images))
+    values = image + random.normal(0, spread, (trials, seeds, 1)) + random.normal(0, 1, (trials, seeds, images))
+    names = [tuple(f"{trial}-{seed}" for seed in range(seeds)) for trial in range(trials)]  # no two trials share their draws
+    arms = [Arms(of, np.zeros_like(of), np.arange(images), name, name) for of, name in zip(values, names, strict=True)]
+    found = contrasts(arms, [{i: 1.0} for i in range(trials)], resamples=600)
+    assert 0.925 <= np.mean([of.difference.low <= 0 <= of.difference.high for of in found]) <= 0.985
+    assert np.mean([of.p_value <= 0.05 for of in found]) <= 0.075
+    naive = np.mean([of.p_sign_flip <= 0.05 for of in found])
+    assert naive > 0.15 if spread == 0.15 else naive < 0.11
+    assert np.mean([of.seed_error**2 for of in found]) == pytest.approx(spread**2 / seeds, abs=0.0025)
+
+
+def test_seed_variance_by_hand() -> None:
+    """Every image moves alike between seeds: all of the spread is the seeds', none of it the images'."""
+    base = np.tile([0.0, 1.0], 20)
+    a = np.stack([base + shift for shift in (0.0, 0.3, 0.6)])
+    names = ("0", "1", "2")
+    (of,) = contrasts([Arms(a, np.stack([base] * 3), np.arange(40), names, names)], [{0: 1.0}])
+    assert of.difference.estimate == pytest.approx(0.3)
+    assert of.image_error == pytest.approx(0, abs=1e-9)
+    assert of.seed_error == pytest.approx(0.3 / math.sqrt(3))
+    assert of.difference.low < 0 < of.difference.high  # t with 2 degrees of freedom: 4.3 standard errors
+    assert of.p_sign_flip < 0.001
+    assert of.p_value == pytest.approx(scipy.stats.ttest_1samp([0, 0.3, 0.6], 0).pvalue)
+
+
+def test_seeds_that_are_not_the_same_vary_apart() -> None:
+    random = np.random.default_rng(5)
+    shifts = random.normal(0, 0.3, (2, 4))
+    a, b = (random.normal(size=100) * 0.01 + shift[:, None] for shift in shifts)
+    (of,) = contrasts([Arms(a, b, np.arange(100), tuple("0123"), tuple("4567"))], [{0: 1.0}])
+    assert of.seed_error == pytest.approx(math.sqrt(shifts.var(axis=1, ddof=1).sum() / 4), rel=0.01)
+
+
+def test_a_macro_mean_weighs_languages_alike_and_resamples_their_images_together() -> None:
+    random = np.random.default_rng(6)
+    one, two = paired_hits(random, 60, 5, (0.5, 0.4)), paired_hits(random, 60, 1, (0.3, 0.4))
+    pooled, *single = contrasts([Arms(*one), Arms(*two)], [{0: 0.5, 1: 0.5}, {0: 1.0}, {1: 1.0}])
+    assert pooled.difference.estimate == pytest.approx(np.mean([of.difference.estimate for of in single]))
+    same = contrasts([Arms(*one), Arms(*one)], [{0: 0.5, 1: 0.5}, {0: 1.0}])  # the same images twice tell nothing more
+    assert (same[0].difference.low, same[0].p_value) == pytest.approx((same[1].difference.low, same[1].p_value))
+    apart = Arms(*one[:2], one[2] + 1000)
+    independent = contrasts([Arms(*one), apart], [{0: 0.5, 1: 0.5}])[0].image_error
+    assert independent == pytest.approx(same[1].image_error / math.sqrt(2), rel=0.1)
+
+
+def test_contrasts_do_not_depend_on_the_order_of_rows() -> None:
+    random = np.random.default_rng(7)
+    a, b, cluster = random.normal(size=(2, 60)), random.normal(size=(2, 60)), random.integers(12, size=60)
+    order = random.permutation(60)
+    seeds = ("0", "1")
+    straight = contrasts([Arms(a, b, cluster, seeds, seeds)], [{0: 1.0}], resamples=200)
+    assert repr(straight) == repr(contrasts([Arms(a, b, cluster, seeds, seeds)], [{0: 1.0}], resamples=200))
+    mixed = contrasts([Arms(a[:, order], b[:, order], cluster[order], seeds, seeds)], [{0: 1.0}], resamples=200)
+    assert repr(straight) == repr(mixed)
+
+
+def test_difference_agrees_with_scipy_s_paired_bootstrap() -> None:
+    random = np.random.default_rng(8)
+    a, b, cluster = paired_hits(random, 150, 5, (0.5, 0.4))
+    (ours,) = contrasts([Arms(a, b, cluster)], [{0: 1.0}])
+    means = [values.reshape(150, 5).mean(axis=1) for values in (a, b)]
+    theirs = scipy.stats.bootstrap(
+        means,
+        lambda x, y, axis: x.mean(axis=axis) - y.mean(axis=axis),
+        paired=True,
+        method="percentile",
+        n_resamples=10_000,
+        rng=random,
+    )
+    assert ours.difference.low == pytest.approx(theirs.confidence_interval.low, abs=0.004)
+    assert ours.difference.high == pytest.approx(theirs.confidence_interval.high, abs=0.004)
+    assert ours.image_error == pytest.approx(theirs.standard_error, rel=0.03)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
+@settings(max_examples=60, deadline=None)
+def test_mcnemar_agrees_with_statsmodels(pairs: list[tuple[bool, bool]]) -> None:
+    a, b = np.array(pairs).T
+    table = [[np.sum(a & b), np.sum(a & ~b)], [np.sum(~a & b), np.sum(~a & ~b)]]
+    of = mcnemar(a, b)
+    assert (of.b, of.c) == (table[0][1], table[1][0])
+    if of.b + of.c:
+        assert of.p_value == pytest.approx(statsmodels_mcnemar(table, exact=True).pvalue)
+    else:
+        assert of.p_value == 1
+
+
+def test_holm_agrees_with_statsmodels() -> None:
+    random = np.random.default_rng(10)
+    for count in range(1, 13):
+        ps = np.round(random.random(count) ** 3, 2)  # rounded, so that some are equal
+        assert holm(ps.tolist()) == pytest.approx(multipletests(ps, method="holm")[1].tolist())
+
+
+def test_ten_thousand_resamples_take_under_a_second() -> None:
+    """1,000 images x 5 captions x 2 towers, with the sign flips."""
+    a, b, cluster = paired_hits(np.random.default_rng(9), 1000, 5, (0.42, 0.40))
+    began = time.process_time()
+    contrasts([Arms(a, b, cluster)], [{0: 1.0}], resamples=10_000)
+    assert time.process_time() - began < 1

@@ -15,7 +15,7 @@ from harness.config import DistillConfig, validated
 from harness.distill.bitext import END, START, train_tokenizer
 from harness.distill.checkpoint import load_tower, save_tower
 from harness.distill.student import new_student
-from harness.distill.tower import DonatedLayers, TextTower, TowerConfig
+from harness.distill.tower import TOKENS_A_CHUNK, DonatedLayers, TextTower, TowerConfig
 from harness.distill.vocabulary import alignment, association, balance, embed, occurrences, sharpen
 from harness.registry import load_encoder, parse_objective, spell_objective
 
@@ -295,14 +295,15 @@ def pool_plainly(states: torch.Tensor, pooling: str, query: torch.Tensor) -> tor
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("pooling", ["mean", "last", "attention"])
-def test_poolings_are_what_a_plain_loop_gives(pooling: str, causal: bool) -> None:
+def test_poolings_are_what_a_plain_loop_gives(pooling: str, causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TOKENS_A_CHUNK, "cpu", 7)
     torch.manual_seed(0)
     tower = TextTower(SHAPE.model_copy(update={"pooling": pooling, "causal": causal})).eval()
     query = torch.randn(SHAPE.joint_dim) * 3
     if pooling == "attention":
         tower.pool_query.data.copy_(query)
     texts = [[1, 2, 3, 4, 5, 9], [6], [7, 8, 9], [10, 11]]
-    together = tower.encode(texts, chunks=2)
+    together = tower.encode(texts)
     for row, text in enumerate(texts):
         expected = pool_plainly(tower.encode([text]).states[0].detach(), pooling, query)
         torch.testing.assert_close(together.pooled[row], expected, atol=1e-6, rtol=1e-5)

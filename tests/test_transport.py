@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 
 from harness.distill.transport import Method, Solver, Transport, batch_target, cosine_cost, solve, token_transport
 
+# Some problems are stopped early on purpose.
+pytestmark = pytest.mark.filterwarnings("ignore::harness.distill.transport.NotConverged")
+
 Lengths = list[tuple[int, int]]
 METHODS: list[Method] = ["sinkhorn", "unbalanced", "ipot", "exact"]
 TIGHT = {"tolerance": 1e-6, "most": 20_000}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.api import Bitext, HarnessError, HeldOut
 
@@ -59,6 +61,35 @@ def guard(bitext: Bitext, held_out: HeldOut, refuse: bool = False) -> Guarded:
     return Guarded(bitext.take(keep), len(bitext), dropped)
 
 
+def seen(bitext: Bitext) -> npt.NDArray[np.uint64]:
+    """What a tower that was distilled from these pairs has seen: sorted hashes of image ids, or of sentences where there is none.
+
+    Kept beside the tower, so that whoever measures it can tell without the pairs whether it saw what it is measured on.
+    """
+    return hashes(mark(image, english) for image, english in zip(bitext.image_ids, bitext.english, strict=True))
+
+
+def leaked(seen: npt.NDArray[np.uint64], held_out: HeldOut) -> int:
+    """How many evaluation images and sentences are among what a tower has seen.
+
+    >>> held_out = HeldOut(frozenset({"7", "8"}), frozenset({"A dog ."}))
+    >>> leaked(hashes(["image 7", "image 9", "sentence a dog"]), held_out)
+    2
+    """
+    known = [*(mark(image, "") for image in held_out.image_ids), *(mark("", text) for text in held_out.english)]
+    return int(np.isin(hashes(known), seen).sum())
+
+
+def mark(image: str, english: str) -> str:
+    """What the leakage guard knows a pair by."""
+    return f"image {image}" if image else f"sentence {normalise(english)}"
+
+
+def hashes(marks: Iterable[str]) -> npt.NDArray[np.uint64]:
+    """The first 64 bits of each mark's SHA-256, sorted, each once."""
+    return np.unique(np.array([int.from_bytes(hashlib.sha256(m.encode()).digest()[:8], "big") for m in marks], dtype=np.uint64))
+
+
 def subset(bitext: Bitext, pairs: int | None, seed: int) -> Bitext:
     """The first `pairs` of a shuffle that depends on the seed alone, so that smaller subsets lie inside larger ones.
 
@@ -68,6 +99,30 @@ def subset(bitext: Bitext, pairs: int | None, seed: int) -> Bitext:
         raise HarnessError(f"--pairs {pairs:,} asked for, but {bitext.source} has {len(bitext):,} usable pairs in {bitext.lang}")
     order = np.random.default_rng([seed, 1]).permutation(len(bitext))
     return bitext.take(order[:pairs].tolist())
+
+
+def joined(parts: Sequence[Bitext], held_out: int) -> Bitext:
+    """The pairs of one language, or of several that share a tower, with `held_out` of them, as many of each, at the end.
+
+    Raises HarnessError if that leaves fewer than two pairs to train on.
+    """
+    whole = Bitext(
+        lang=",".join(part.lang for part in parts),
+        source=" + ".join(dict.fromkeys(part.source for part in parts)),
+        kind=" + ".join(dict.fromkeys(part.kind for part in parts)),
+        english=sum((part.english for part in parts), ()),
+        foreign=sum((part.foreign for part in parts), ()),
+        image_ids=sum((part.image_ids for part in parts), ()),
+        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+        places=sum((part.places for part in parts), ()),
+    )
+    if len(whole) - held_out < 2:
+        raise HarnessError(f"--held-out {held_out:,} of {len(whole):,} pairs leaves nothing to train on")
+    shares = np.diff(np.linspace(0, held_out, len(parts) + 1).astype(int))
+    ends = np.cumsum([len(part) for part in parts])
+    last = [row for end, share in zip(ends.tolist(), shares.tolist(), strict=True) for row in range(end - share, end)]
+    rest = sorted(set(range(len(whole))) - set(last))
+    return whole.take(rest + last)
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from harness.distill.bitext import load_tokenizer
 from harness.distill.tower import TextTower, TowerConfig
@@ -18,20 +20,35 @@ from harness.store import new_file
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+CURVES = ("losses", "seconds", "validations", "unconverged")
 FILES = WEIGHTS, SHAPE, TOKENIZER = "tower.safetensors", "shape.json", "tokenizer.json"
 
 
 @dataclass
 class TrainingState:
-    """How far a training has come. losses: one value a step done; seconds: spent on them, over all sittings."""
+    """How far a training has come.
+
+    losses: one value a step done; seconds: spent on them, over all sittings. validations: (step, score) of each validation;
+    best: the weights of the best one so far, by name, none before the first. unconverged: how many transport problems, of all
+    steps, had not converged.
+    """
 
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    validations: list[tuple[int, float]] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    unconverged: int = 0
 
     @property
     def step(self) -> int:
         """Steps done."""
         return len(self.losses)
+
+    @property
+    def since_best(self) -> int:
+        """Validations after the best one."""
+        scores = [score for _, score in self.validations]
+        return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
 
 def save_tower(folder: Path, tower: TextTower, tokenizer: Tokenizer) -> None:
@@ -49,12 +66,14 @@ def load_tower(folder: Path) -> tuple[TextTower, Tokenizer]:
 
 
 def save_training(path: Path, tower: TextTower, optimiser: torch.optim.Optimizer, state: TrainingState) -> None:
-    """Write weights, optimiser moments and losses, in one file that replaces the last one whole."""
+    """Write weights, the best ones so far, optimiser moments and curves, in one file that replaces the last one whole."""
     tensors = {f"tower.{name}": value.detach() for name, value in tower.state_dict().items()}
+    tensors |= {f"best.{name}": value for name, value in state.best.items()}
     for index, moments in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": value for name, value in moments.items()}
     with new_file(path) as temporary:
-        metadata = {"losses": json.dumps(state.losses), "seconds": repr(state.seconds)}
+        curves = {name: getattr(state, name) for name in CURVES}
+        metadata = {name: json.dumps(value) for name, value in curves.items()}
         save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, metadata)
 
 
@@ -63,11 +82,17 @@ def load_training(path: Path, tower: TextTower, optimiser: torch.optim.Optimizer
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    tower.load_state_dict({name.removeprefix("tower."): value for name, value in tensors.items() if name.startswith("tower.")})
-    moments: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimiser."):
-            _, index, moment = name.split(".")
-            moments.setdefault(int(index), {})[moment] = value
+    tower.load_state_dict(under("tower.", tensors))
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in under("optimiser.", tensors).items():
+        index, moment = name.split(".")
+        moments.setdefault(int(index), {})[moment] = value
     optimiser.load_state_dict(optimiser.state_dict() | {"state": moments})
-    return TrainingState(json.loads(metadata["losses"]), float(metadata["seconds"]))
+    curves = {name: json.loads(metadata[name]) for name in CURVES}
+    curves["validations"] = [(step, score) for step, score in curves["validations"]]
+    return TrainingState(best=under("best.", tensors), **curves)
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin so, by the rest of their names."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -10,37 +11,51 @@ import numpy as np
 
 from harness.api import Bitext, Encoder
 from harness.config import DistillConfig, digest_json
-from harness.distill.bitext import Guarded, subset, tokenize, train_tokenizer
-from harness.record import CARD, BitextCard, TowerCard, provenance
-from harness.store import Store, new_folder
+from harness.distill.bitext import Guarded, joined, seen, subset, tokenize
+from harness.record import CARD, SEEN, BitextCard, TowerCard, Trial, provenance
+from harness.registry import objective_sources, starting_model
+from harness.store import Store, new_file, new_folder
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from harness.console import Console
     from harness.distill.checkpoint import TrainingState
-    from harness.distill.tower import TextTower, Tokens
+    from harness.distill.tower import TextTower
 
 # Part of every tower's digest. Raise it when the same recipe no longer gives the same weights.
-TRAINER_VERSION = 1
+TRAINER_VERSION = 2
+RATES = (3e-4, 1e-3, 3e-3)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a distilled tower's weights."""
+    """Everything that decides a distilled tower's weights. guarded: the bitext of its language, or of each that shares it."""
 
     config: DistillConfig
     teacher: Encoder
-    guarded: Guarded
+    guarded: tuple[Guarded, ...]
 
     @cached_property
     def bitext(self) -> Bitext:
-        """The pairs trained on."""
-        return subset(self.guarded.bitext, self.config.pairs, self.config.seed)
+        """The pairs given to the training: `config.pairs` of each language, those held out at the end."""
+        parts = [subset(each.bitext, self.config.pairs, self.config.seed) for each in self.guarded]
+        return joined(parts, self.config.held_out)
 
     @cached_property
     def digest(self) -> str:
         """The tower's name in the store."""
-        choices = self.config.model_dump(mode="json")
-        return digest_json([TRAINER_VERSION, choices, self.teacher.fingerprint(), self.bitext.digest()])
+        # Without defaults, so that an option added later leaves the towers made before it where they are.
+        choices = self.config.model_dump(mode="json", exclude_defaults=True)
+        parts = [TRAINER_VERSION, choices, self.teacher.fingerprint(), self.bitext.digest()]
+        model = starting_model(self.config.init)
+        others = [*([model.fingerprint()] if model else []), *objective_sources(self.config.objective)]
+        return digest_json([*parts, *others])
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps."""
+        return self.config.steps_for(len(self.bitext) - self.config.held_out)
 
 
 def distil(recipe: Recipe, device: str, store: Store, console: Console) -> None:
@@ -50,65 +65,98 @@ def distil(recipe: Recipe, device: str, store: Store, console: Console) -> None:
     """
     from harness.device import resolve_device
     from harness.distill.checkpoint import save_tower
-    from harness.distill.student import new_student
 
     device = resolve_device(device)
-    config, bitext, digest = recipe.config, recipe.bitext, recipe.digest
-    tokenizer = train_tokenizer(bitext.foreign, config.vocabulary)
-    student = new_student(recipe.teacher, tokenizer, config, bitext).to(device)
-    texts = tokenize(tokenizer, bitext.foreign, student.config.max_length)
-    state = trained(student, texts, recipe, store, console)
+    tuning = tuned(recipe, device, store, console) if recipe.config.tune else ()
+    best = max(tuning, key=lambda trial: trial.score, default=None)
+    config = recipe.config.model_copy(update={"learning_rate": best.learning_rate}) if best else recipe.config
+    student, tokenizer, state = trained(replace(recipe, config=config), recipe.digest, device, store, console)
     card = TowerCard(
-        digest=digest,
-        lang=bitext.lang,
+        digest=recipe.digest,
+        lang=recipe.bitext.lang,
         config=config,
         teacher=recipe.teacher.name,
         teacher_fingerprint=recipe.teacher.fingerprint(),
-        bitext=bitext_card(recipe.guarded, bitext),
+        bitext=bitext_card(recipe),
         steps=state.step,
         losses=loss_curve(state.losses),
+        validations=tuple(state.validations),
+        unconverged=state.unconverged,
+        tuning=tuning,
         seconds=round(state.seconds, 1),
         provenance=provenance(device),
     )
-    with new_folder(store.tower(digest)) as folder:
+    with new_folder(store.tower(recipe.digest)) as folder:
         save_tower(folder, student, tokenizer)
+        np.save(folder / SEEN, seen(recipe.bitext))
         (folder / CARD).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    store.training(digest).unlink(missing_ok=True)
+    store.training(recipe.digest).unlink(missing_ok=True)
 
 
-def trained(student: TextTower, texts: Tokens, recipe: Recipe, store: Store, console: Console) -> TrainingState:
-    """Train a student in place, from the teacher's states; not at all for the objective `none`."""
+def tuned(recipe: Recipe, device: str, store: Store, console: Console) -> tuple[Trial, ...]:
+    """Each of RATES tried for a third of the steps, on the same pairs but a tenth, which score it. Kept in the store."""
+    pairs = len(recipe.bitext)
+    choices = {"tune": False, "held_out": max(2, pairs // 10), "patience": None, "steps": max(1, recipe.steps // 3)}
+    trials = []
+    for rate in RATES:
+        config = recipe.config.model_copy(update=choices | {"learning_rate": rate})
+        trial = replace(recipe, config=config)
+        path = store.trial(trial.digest)
+        if not path.is_file():
+            _, _, state = trained(trial, trial.digest, device, store, console)
+            score = max(score for _, score in state.validations)
+            with new_file(path) as temporary:
+                temporary.write_text(Trial(learning_rate=rate, score=score).model_dump_json() + "\n", encoding="utf-8")
+            store.training(trial.digest).unlink(missing_ok=True)
+        trials.append(Trial.model_validate_json(path.read_bytes()))
+    return tuple(trials)
+
+
+def trained(recipe: Recipe, name: str, device: str, store: Store, console: Console) -> tuple[TextTower, Tokenizer, TrainingState]:
+    """The recipe's student, trained from the teacher's states; not trained at all for the objective `none`.
+
+    name: of its checkpoint in the store.
+    """
     from harness.distill.checkpoint import TrainingState
+    from harness.distill.student import new_student, student_tokenizer
     from harness.distill.teacher import teacher_states
     from harness.distill.trainer import train
 
     config, bitext = recipe.config, recipe.bitext
-    steps = config.steps_for(len(bitext))
-    if steps == 0:
-        return TrainingState()
+    learned = bitext.take(range(len(bitext) - config.held_out))
+    tokenizer = student_tokenizer(config, learned)
+    student = new_student(recipe.teacher, tokenizer, config, learned)
+    if recipe.steps == 0:
+        return student.eval(), tokenizer, TrainingState()
+    student.to(device)
+    texts = tokenize(tokenizer, bitext.foreign, student.config.max_length)
     with console.stage("teacher reads the English side", len(bitext), "sentences") as advance:
         states = teacher_states(recipe.teacher, bitext.english, store, lambda count: advance(count, ""))
-    with console.stage(f"distils {bitext.lang} by {config.objective}", steps, "steps") as advance:
-        return train(
-            student, texts, states, config, store.training(recipe.digest), lambda _, loss: advance(1, f"loss {loss:.4f}")
+    with console.stage(f"distils {bitext.lang} by {config.objective}", recipe.steps, "steps") as advance:
+        state = train(
+            student, texts, states, config, bitext.places, store.training(name), lambda _, loss: advance(1, f"loss {loss:.4f}")
         )
+    if state.unconverged:
+        console.say(f"{state.unconverged:,} transport problems of {state.step * config.batch:,} had not converged")
+    return student, tokenizer, state
 
 
-def bitext_card(guarded: Guarded, used: Bitext) -> BitextCard:
+def bitext_card(recipe: Recipe) -> BitextCard:
     """What the record says of the pairs."""
+    used = recipe.bitext
     return BitextCard(
         lang=used.lang,
         source=used.source,
         kind=used.kind,
-        offered=guarded.offered,
-        dropped=guarded.dropped,
+        offered=sum(each.offered for each in recipe.guarded),
+        dropped=sum(each.dropped for each in recipe.guarded),
         used=len(used),
         digest=used.digest(),
         notes=used.notes,
     )
 
 
-def loss_curve(losses: list[float], points: int = 20) -> tuple[float, ...]:
+def loss_curve(losses: Sequence[float], points: int = 100) -> tuple[float, ...]:
     """Means of the losses over at most `points` equal stretches of the training; none of no training.
 
     >>> loss_curve([4.0, 2.0, 1.0, 1.0], points=2)

@@ -8,14 +8,21 @@ from tokenizers import Tokenizer
 
 from harness.api import Bitext, HarnessError, TextEncoder
 from harness.config import DistillConfig
-from harness.distill.bitext import END, START, tokenize
+from harness.distill.bitext import END, START, tokenize, train_tokenizer
 from harness.distill.tower import DonatedLayers, LayerDonor, TextTower, TowerConfig
 from harness.distill.vocabulary import alignment, embed
+from harness.registry import starting_model
 
 SIZES = {"tiny": (2, 128), "small": (6, 384), "base": (12, 512)}
 """Blocks and width of each preset; every head is 64 wide and the feed-forward part four times the width, as in CLIP."""
 
 POSITIONS = 77
+
+
+def student_tokenizer(config: DistillConfig, bitext: Bitext) -> Tokenizer:
+    """The student's subwords: those of the model that it starts from, else a byte-pair encoding learned from the bitext."""
+    model = starting_model(config.init)
+    return model.tokenizer() if model else train_tokenizer(bitext.foreign, config.vocabulary)
 
 
 def new_student(teacher: TextEncoder, tokenizer: Tokenizer, config: DistillConfig, bitext: Bitext) -> TextTower:
@@ -25,11 +32,14 @@ def new_student(teacher: TextEncoder, tokenizer: Tokenizer, config: DistillConfi
     the spread of the teacher's; `ot-vocabulary` and `association` keep them too and make each embedding of the teacher's
     English ones (`harness.distill.vocabulary`), drawing it only where the bitext says nothing of a subword. `scratch` draws
     everything: in the shape of `config.size`, else in the teacher's, else, where it lends no layers, in that of `small`.
+    `hf:NAME-or-FOLDER` keeps that model's layers and subwords, and draws the projection into the teacher's joint space.
 
-    Raises HarnessError if the teacher cannot lend its layers, for any other init than `scratch`.
+    Raises HarnessError if the teacher cannot lend its layers, for an init that needs them.
     """
     generator = torch.Generator().manual_seed(config.seed)
     own = {"vocab_size": tokenizer.get_vocab_size(), "pooling": config.pooling}
+    if model := starting_model(config.init):
+        return take_model(model.donate_layers(), joint_dim(teacher), config, generator)
     if config.init == "scratch":
         student = TextTower(shape_for(teacher, config).model_copy(update=own))
         draw_weights(student, generator)
@@ -40,6 +50,20 @@ def new_student(teacher: TextEncoder, tokenizer: Tokenizer, config: DistillConfi
     if config.init != "teacher":
         align_vocabulary(student, donated, tokenizer, bitext, balanced=config.init == "ot-vocabulary")
     return student
+
+
+@torch.no_grad()
+def take_model(lent: DonatedLayers, dim: int, config: DistillConfig, generator: torch.Generator) -> TextTower:
+    """A tower of another model's layers and subwords, its projection (dim, width) drawn with spread 1 / sqrt(width)."""
+    student = TextTower(lent.config.model_copy(update={"pooling": config.pooling, "joint_dim": dim}))
+    drawn = torch.randn(dim, lent.config.width, generator=generator) * lent.config.width**-0.5
+    student.load_state_dict(student.state_dict() | lent.weights | {"projection.weight": drawn}, strict=True)
+    return student
+
+
+def joint_dim(teacher: TextEncoder) -> int:
+    """Width d of the teacher's joint space."""
+    return int(teacher.encode_texts(["a"], "en").shape[1])
 
 
 def layers_of(teacher: TextEncoder) -> DonatedLayers:
@@ -59,14 +83,13 @@ def shape_for(teacher: TextEncoder, config: DistillConfig) -> TowerConfig:
     if lent is not None and config.size is None:
         return lent
     layers, width = SIZES[config.size or "small"]
-    joint_dim = teacher.encode_texts(["a"], "en").shape[1] if lent is None else lent.joint_dim
     return TowerConfig(
         vocab_size=1,
         width=width,
         layers=layers,
         heads=width // 64,
         mlp_width=4 * width,
-        joint_dim=joint_dim,
+        joint_dim=joint_dim(teacher) if lent is None else lent.joint_dim,
         max_length=POSITIONS,
     )
 

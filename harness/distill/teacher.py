@@ -19,10 +19,14 @@ TEXTS_A_CALL = 1024
 
 @dataclass(frozen=True)
 class TeacherStates:
-    """States of n sentences, memory-mapped. tokens: (sum of lengths, d) float16, packed. pooled: (n, d) float32."""
+    """States of n sentences, memory-mapped.
+
+    tokens: (rows, d) float16, packed; sentence i owns `lengths[i]` rows from `starts[i]` on. pooled: (n, d) float32.
+    """
 
     tokens: npt.NDArray[np.float16]
     starts: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
     pooled: npt.NDArray[np.float32]
 
     @property
@@ -32,10 +36,10 @@ class TeacherStates:
 
     def batch(self, rows: Sequence[int], device: str) -> Encoded:
         """The states of some sentences, padded to the longest of them."""
-        lengths = self.starts[np.asarray(rows) + 1] - self.starts[rows]
+        lengths = self.lengths[rows]
         states = np.zeros((len(rows), int(lengths.max()), self.dim), dtype=np.float32)
         for place, row in enumerate(rows):
-            states[place, : lengths[place]] = self.tokens[self.starts[row] : self.starts[row + 1]]
+            states[place, : lengths[place]] = self.tokens[self.starts[row] : self.starts[row] + lengths[place]]
         mask = np.arange(states.shape[1]) < lengths[:, None]
         return Encoded(*(torch.from_numpy(array).to(device) for array in (states, mask, self.pooled[rows])))
 
@@ -45,14 +49,21 @@ def teacher_states(teacher: TextEncoder, texts: Sequence[str], store: Store, adv
 
     Raises HarnessError if the teacher gives no token states, or states that are not finite.
     """
-    folder = store.teacher(digest_strings(["teacher", teacher.fingerprint(), *texts]))
+    # Languages that share a tower share most of their English sentences.
+    unique = list(dict.fromkeys(texts))
+    folder = store.teacher(digest_strings(["teacher", teacher.fingerprint(), *unique]))
     if not folder.is_dir():
         if not isinstance(teacher, TokenEncoder):
             raise HarnessError("this text tower gives no token states (encode_tokens), so it cannot be a teacher")
         with new_folder(folder) as temporary:
-            compute_states(teacher, texts, temporary, advance)
-    starts = np.concatenate([[0], np.cumsum(np.load(folder / "lengths.npy"))])
-    return TeacherStates(np.load(folder / "tokens.npy", mmap_mode="r"), starts, np.load(folder / "pooled.npy"))
+            compute_states(teacher, unique, temporary, advance)
+    places = {text: place for place, text in enumerate(unique)}
+    rows = np.array([places[text] for text in texts])
+    lengths = np.load(folder / "lengths.npy")
+    starts = np.cumsum(lengths) - lengths
+    return TeacherStates(
+        np.load(folder / "tokens.npy", mmap_mode="r"), starts[rows], lengths[rows], np.load(folder / "pooled.npy")[rows]
+    )
 
 
 def compute_states(teacher: TokenEncoder, texts: Sequence[str], folder: Path, advance: Callable[[int], None]) -> None:

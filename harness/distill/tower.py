@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 Tokens = Sequence[Sequence[int]]
 Pooling = Literal["mean", "last", "attention"]
+
+# Measured (docs/performance.md): on a CPU a part should stay in its cache; an accelerator is bound by launches and takes one.
+TOKENS_A_CHUNK = defaultdict(lambda: 1 << 20, cpu=512)
 
 
 class TowerConfig(BaseModel):
@@ -59,6 +66,18 @@ class LayerDonor(Protocol):
         ...
 
 
+class StartingModel(LayerDonor, Protocol):
+    """A model other than the teacher that a student can start from, subwords included."""
+
+    def fingerprint(self) -> str:
+        """Digest of everything that decides the start, asked for without loading the model."""
+        ...
+
+    def tokenizer(self) -> Tokenizer:
+        """Its subwords, framing included."""
+        ...
+
+
 @dataclass(frozen=True)
 class Encoded:
     """A batch through a tower. states: (B, L, d), zero where mask is False. mask: (B, L). pooled: (B, d), not normalised."""
@@ -66,6 +85,20 @@ class Encoded:
     states: Tensor
     mask: Tensor
     pooled: Tensor
+
+
+def chunks(order: Tensor, lengths: Tensor, budget: int) -> Iterator[Tensor]:
+    """Cut texts, sorted from short to long, where the next would make a part dearer than `budget` tokens, padding included.
+
+    >>> [rows.tolist() for rows in chunks(torch.tensor([2, 0, 1]), torch.tensor([3, 4, 2]), 7)]
+    [[2, 0], [1]]
+    """
+    start = 0
+    for end, length in enumerate(lengths[order].tolist()):
+        if (end + 1 - start) * length > budget and end > start:
+            yield order[start:end]
+            start = end
+    yield order[start:]
 
 
 class Block(nn.Module):
@@ -145,22 +178,23 @@ class TextTower(nn.Module):
         out: Tensor = self.projection(self.final_norm(x))
         return out
 
-    def encode(self, texts: Tokens, chunks: int = 1) -> Encoded:
+    def encode(self, texts: Tokens) -> Encoded:
         """Encode token id lists (each of length >= 1), in the given order.
 
-        The batch is cut by length into `chunks` parts, each padded only to its own longest text: mixed lengths would
-        otherwise spend most of the arithmetic on padding.
+        Texts of like length go through together, as many as TOKENS_A_CHUNK holds, padded only to the longest among them: mixed
+        lengths would otherwise spend most of the arithmetic on padding.
         """
         device = self.position_embedding.device
         lengths = torch.tensor([len(text) for text in texts])
         order = torch.argsort(lengths, stable=True)
         longest = int(lengths.max())
         parts = []
-        for rows in order.tensor_split(min(chunks, len(texts))):
+        for rows in chunks(order, lengths, TOKENS_A_CHUNK[device.type]):
             ids = nn.utils.rnn.pad_sequence([torch.as_tensor(texts[row]) for row in rows.tolist()], batch_first=True)
             states = self(ids.to(device), lengths[rows].to(device))
             parts.append(functional.pad(states, (0, 0, 0, longest - ids.shape[1])))
-        states = torch.cat(parts)[torch.argsort(order).to(device)]
+        # Under autocast the products come in half precision; what follows them is float32.
+        states = torch.cat(parts)[torch.argsort(order).to(device)].float()
         lengths = lengths.to(device)
         mask = torch.arange(longest, device=device) < lengths[:, None]
         states = states * mask[:, :, None]

@@ -1,4 +1,4 @@
-"""The training loop: AdamW with warm-up and cosine decay, resumable at the step."""
+"""The training loop: AdamW with warm-up and cosine decay, validated on held-out pairs if there are any, resumable at the step."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +20,13 @@ from harness.config import DistillConfig
 from harness.distill.checkpoint import TrainingState, load_training, save_training
 from harness.distill.teacher import TeacherStates
 from harness.distill.tower import TextTower, Tokens
+from harness.distill.transport import NotConverged
+from harness.ranking import rank
 from harness.registry import Objective, load_objective
 
 SECONDS_A_CHECKPOINT = 60
-CHUNKS_A_BATCH = 4
+VALIDATIONS = 20
+TEXTS_A_VALIDATION_BATCH = 256
 
 
 @contextmanager
@@ -61,70 +66,140 @@ def batches(pairs: int, config: DistillConfig, steps: int, start: int) -> Iterat
         yield order[place : place + size].tolist()
 
 
+@dataclass
+class Training:
+    """A tower on its way.
+
+    texts: token ids of the student's side of each pair, row for row with the teacher's sentences; the last `config.held_out` of
+    them are for validation alone. places: where each pair stands in its source, for people.
+    """
+
+    tower: TextTower
+    texts: Tokens
+    teacher: TeacherStates
+    config: DistillConfig
+    places: Sequence[int]
+    objective: Objective = field(init=False)
+    optimiser: torch.optim.AdamW = field(init=False)
+    state: TrainingState = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.objective = load_objective(self.config.objective)
+        self.optimiser = torch.optim.AdamW(
+            self.tower.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=self.config.weight_decay
+        )
+        self.state = TrainingState()
+
+    @property
+    def pairs(self) -> int:
+        """Pairs trained on."""
+        return len(self.texts) - self.config.held_out
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tower is."""
+        return self.tower.position_embedding.device
+
+    def step(self, rows: list[int], rate: float) -> None:
+        """One optimiser step on the given rows.
+
+        Raises HarnessError, with nothing changed, if the loss or its gradient is not finite.
+        """
+        half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", NotConverged)
+            with half:
+                student = self.tower.encode([self.texts[row] for row in rows])
+            loss = self.objective(student, self.teacher.batch(rows, str(self.device)), self.config)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        length = torch.nn.utils.clip_grad_norm_(self.tower.parameters(), 1.0)
+        value, gradient = float(loss.detach()), float(length)
+        if not (math.isfinite(value) and math.isfinite(gradient)):
+            lines = sorted(self.places[row] for row in rows)
+            raise HarnessError(non_finite(self.state.step, value, gradient, lines, rate, self.config))
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.step()
+        self.state.losses.append(value)
+        self.state.unconverged += sum(w.message.problems for w in caught if isinstance(w.message, NotConverged))
+
+    def validate(self) -> None:
+        """Score the held-out pairs, and keep the weights if they are the best so far."""
+        self.tower.eval()
+        rows = list(range(self.pairs, len(self.texts)))
+        parts = [rows[start : start + TEXTS_A_VALIDATION_BATCH] for start in range(0, len(rows), TEXTS_A_VALIDATION_BATCH)]
+        with torch.inference_mode():
+            embeddings = [self.tower.encode([self.texts[row] for row in part]).pooled.cpu().numpy() for part in parts]
+        self.tower.train()
+        ranks = rank(self.teacher.pooled[rows], np.concatenate(embeddings), np.arange(len(rows)))
+        score = 50 * float((1 / ranks.t2i).mean() + (1 / ranks.i2t).mean())
+        if all(score > earlier for _, earlier in self.state.validations):
+            self.state.best = {name: value.detach().clone() for name, value in self.tower.state_dict().items()}
+        self.state.validations.append((self.state.step, score))
+
+
 def train(
     tower: TextTower,
     texts: Tokens,
     teacher: TeacherStates,
     config: DistillConfig,
+    places: Sequence[int],
     checkpoint: Path,
     report: Callable[[int, float], None],
 ) -> TrainingState:
-    """Train a tower in place. `texts` are the student's token ids, row for row with the teacher's sentences.
+    """Train a tower in place. For `texts`, `teacher` and `places` see `Training`.
+
+    With pairs held out (the last `config.held_out` rows), the tower is validated 20 times by translation retrieval among them
+    (mean reciprocal rank, both directions, in percent, after the evaluator of Reimers and Gurevych, arXiv 2004.09813), and ends
+    with the best weights seen. `config.patience` ends it after so many validations without a better one.
 
     Goes on from `checkpoint` if it is there, and leaves it there when interrupted; `report(step, loss)` follows each step.
-    Raises HarnessError at the first loss that is not finite.
+    Raises HarnessError at the first loss or gradient that is not finite, with the last good weights in `checkpoint`.
     """
-    steps, objective = config.steps_for(len(texts)), load_objective(config.objective)
-    optimiser = torch.optim.AdamW(tower.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=config.weight_decay)
-    state = load_training(checkpoint, tower, optimiser) if checkpoint.is_file() else TrainingState()
-    began, saved = time.monotonic() - state.seconds, time.monotonic()
+    training = Training(tower, texts, teacher, config, places)
+    if checkpoint.is_file():
+        training.state = load_training(checkpoint, tower, training.optimiser)
     tower.train()
     with interrupts_held() as asked:
-        for rows in batches(len(texts), config, steps, state.step):
-            rate = learning_rate(config, state.step, steps)
-            loss = one_step(tower, texts, teacher, rows, objective, optimiser, config, rate)
-            if not math.isfinite(loss):
-                raise HarnessError(non_finite(state.step, loss, rows))
-            state.losses.append(loss)
-            state.seconds = time.monotonic() - began
-            report(state.step, loss)
-            if asked.is_set() or time.monotonic() - saved > SECONDS_A_CHECKPOINT:
-                save_training(checkpoint, tower, optimiser, state)
-                saved = time.monotonic()
-            if asked.is_set():
-                raise KeyboardInterrupt
+        run_steps(training, checkpoint, report, asked)
+    if training.state.best:
+        tower.load_state_dict(training.state.best)
     tower.eval()
-    return state
+    return training.state
 
 
-def one_step(
-    tower: TextTower,
-    texts: Tokens,
-    teacher: TeacherStates,
-    rows: list[int],
-    objective: Objective,
-    optimiser: torch.optim.Optimizer,
-    config: DistillConfig,
-    rate: float,
-) -> float:
-    """One optimiser step on the given rows; the loss before it. A loss that is not finite changes nothing."""
-    device = tower.position_embedding.device
-    student = tower.encode([texts[row] for row in rows], CHUNKS_A_BATCH)
-    loss = objective(student, teacher.batch(rows, str(device)), config)
-    value = float(loss.detach())
-    if math.isfinite(value):
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
-        optimiser.step()
-    return value
+def run_steps(training: Training, checkpoint: Path, report: Callable[[int, float], None], asked: threading.Event) -> None:
+    """All steps that are left, until the patience is at its end."""
+    config, state = training.config, training.state
+    steps = config.steps_for(training.pairs)
+    began, saved = time.monotonic() - state.seconds, time.monotonic()
+    for rows in batches(training.pairs, config, steps, state.step):
+        if config.patience is not None and state.since_best >= config.patience:
+            return
+        try:
+            training.step(rows, learning_rate(config, state.step, steps))
+        except HarnessError as error:
+            save_training(checkpoint, training.tower, training.optimiser, state)
+            raise HarnessError(f"{error}; the weights before it are kept in {checkpoint}") from error
+        if config.held_out and (state.step == steps or state.step % max(1, steps // VALIDATIONS) == 0):
+            training.validate()
+        state.seconds = time.monotonic() - began
+        report(state.step, state.losses[-1])
+        if asked.is_set() or time.monotonic() - saved > SECONDS_A_CHECKPOINT:
+            save_training(checkpoint, training.tower, training.optimiser, state)
+            saved = time.monotonic()
+        if asked.is_set():
+            raise KeyboardInterrupt
 
 
-def non_finite(step: int, loss: float, rows: list[int]) -> str:
-    """The line for a loss that is NaN or infinite."""
-    return (
-        f"the loss became {loss} at step {step + 1}, on pairs {min(rows)}-{max(rows)} of the bitext; "
-        "the likely cause is a learning rate that is too high: try a third of it with --learning-rate"
-    )
+def non_finite(step: int, loss: float, gradient: float, lines: list[int], rate: float, config: DistillConfig) -> str:
+    """The line for a loss or a gradient that is NaN or infinite."""
+    what = f"the gradient became {gradient} at a loss of {loss:.4g}" if math.isfinite(loss) else f"the loss became {loss}"
+    if config.precision != "float32":
+        cause = "the range of half precision: try --precision float32"
+    elif math.isfinite(loss):
+        cause = f"an objective that has no gradient there ({config.objective})"
+    else:
+        cause = f"a learning rate that is too high ({rate:.3g} here): try a third of it with --learning-rate"
+    return f"{what} at step {step + 1}, on the bitext's pairs {', '.join(map(str, lines))}; the likely cause is {cause}"

@@ -6,6 +6,7 @@ too, on whatever device their input is.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -33,7 +34,8 @@ class Solver:
       and UC2.
     - `exact`: min <P, C>, P1 = a, P'1 = b, by POT's network simplex, a problem at a time on the CPU: the reference.
 
-    Iterates each problem until its marginal error is within `tolerance`, but no more than `most` times.
+    Iterates each problem until its marginal error is within `tolerance`, but no more than `most` times: `NotConverged` warns of
+    those that it left.
     unrolled: let the gradient flow through the iterations; see `solve`.
     """
 
@@ -64,6 +66,14 @@ class Solver:
     def power(self) -> float:
         """Exponent of each scaling step: 1 where marginals are kept, less where they are relaxed."""
         return self.rho / (self.rho + self.eps) if self.method == "unbalanced" else 1.0
+
+
+class NotConverged(UserWarning):
+    """That many problems are not within the tolerance; their plans are the best there is after the last iteration."""
+
+    def __init__(self, problems: int, solver: Solver) -> None:
+        super().__init__(f"{problems} transport problems did not come within {solver.tolerance} in {solver.limit} iterations")
+        self.problems = problems
 
 
 @dataclass(frozen=True)
@@ -245,7 +255,11 @@ def solve_cropped(cost: Tensor, a: Tensor, b: Tensor, solver: Solver) -> Transpo
         plan, error, iterations = METHODS[solver.method](cost, real, a, b, solver)
     plan = plan.to(cost.dtype)
     error = error.detach().to(cost.dtype)
-    return Transport(plan, (plan * cost).sum((1, 2)), error, iterations, error <= solver.tolerance)
+    converged = error <= solver.tolerance
+    # IPOT is defined by its number of iterations, not by a tolerance.
+    if solver.method != "ipot" and (left := int((~converged).sum())):
+        warnings.warn(NotConverged(left, solver), stacklevel=3)
+    return Transport(plan, (plan * cost).sum((1, 2)), error, iterations, converged)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,34 @@
+"""Several ways of doing the same work, timed in turn within one process."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+
+
+def compare(title: str, ways: Mapping[str, Callable[[], object]], rounds: int) -> None:
+    """Print a Markdown table: median and range of each way in milliseconds, and how much faster the last is than each.
+
+    Every round takes all ways once, so that what else the machine does meets them all; ratios are taken round by round.
+    """
+    for work in ways.values():
+        work()
+    times = [{name: milliseconds(work) for name, work in ways.items()} for _ in range(rounds)]
+    last = list(ways)[-1]
+    print(f"\n{title}; {torch.get_num_threads()} threads, {rounds} rounds\n")
+    print("| way | ms, median [least, most] | the last is faster by |\n| --- | --- | --- |")
+    for name in ways:
+        taken = sorted(each[name] for each in times)
+        ratios = sorted(each[name] / each[last] for each in times)
+        factor = f"{statistics.median(ratios):.2f} [{ratios[0]:.2f}, {ratios[-1]:.2f}]" if name != last else ""
+        print(f"| {name} | {statistics.median(taken):.1f} [{taken[0]:.1f}, {taken[-1]:.1f}] | {factor} |", flush=True)
+
+
+def milliseconds(work: Callable[[], object]) -> float:
+    """Time of one call."""
+    start = time.perf_counter()
+    work()
+    return 1000 * (time.perf_counter() - start)

@@ -1,0 +1,194 @@
+"""Models of the CLIP family in transformers' own form: CLIP, SigLIP, SigLIP 2, AltCLIP, Chinese-CLIP and their like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.api import Floats, HarnessError, TokenStates
+from harness.encoders.sources import hub_folder, need_transformers, quiet
+from harness.plugins import fingerprint
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+IMAGES_A_BATCH, TEXTS_A_BATCH = 32, 64
+SEMANTICS = "hugging face encoder 1, float32"
+FILES = (("config.json", "model*.safetensors"), ("config.json", "pytorch_model*.bin"))
+# Trained on texts filled up to a fixed length, padding attended to; the others mask it.
+FIXED_LENGTH = ("siglip", "siglip2")
+
+
+def hugging_face(argument: str, device: str) -> HuggingFace:
+    """`hf:ORG/REPO` or `hf:FOLDER`: a CLIP-family model in transformers' form; needs the extra [hf].
+
+    Raises HarnessError if transformers is not installed, or for a folder without a model.
+    """
+    need_transformers(f"hf:{argument}")
+    folder = Path(argument).expanduser()
+    if not argument or (folder.is_dir() and not (folder / "config.json").is_file()):
+        raise HarnessError(f"hf:{argument} holds no config.json: expected hf:ORG/REPO, or a folder that save_pretrained wrote")
+    return HuggingFace(f"hf:{argument}", lambda: model_folder(argument, f"hf:{argument}"), device)
+
+
+def model_folder(argument: str, name: str, choices: Sequence[Sequence[str]] = FILES) -> Path:
+    """A folder, or that of a repository of the hub, downloaded if need be. Raises HarnessError if it cannot be had."""
+    folder = Path(argument).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    if argument.count("/") > 1 or argument.startswith((".", "/", "~")):
+        raise HarnessError(f"{name}: {argument} is neither a folder nor the name of a repository")
+    return hub_folder(argument, choices, name, instead=f"{name.partition(':')[0]}:FOLDER")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in memory, ready to encode. length: tokens that a text is cut to."""
+
+    model: Any
+    tokenizer: Any
+    prepare: Any
+    length: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Texts that went through the model together. rows: their places. real: (B, L), what is not padding. pooled: (B, d)."""
+
+    rows: list[int]
+    hidden: Tensor
+    real: Tensor
+    pooled: Tensor
+
+
+class HuggingFace:
+    """Both towers of a model. Nothing is loaded, and torch is not imported, until something is encoded."""
+
+    def __init__(self, name: str, find: Callable[[], Path], device: str) -> None:
+        self.name = name
+        self._find = find
+        self._device = device
+
+    @cached_property
+    def folder(self) -> Path:
+        """The model's files. Raises HarnessError if they cannot be had."""
+        return self._find()
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        # transformers now and then changes how it prepares images: its version is part of what decides an embedding.
+        return fingerprint(SEMANTICS, metadata.version("transformers"), *model_files(self.folder))
+
+    def fingerprint(self) -> str:
+        """A digest of weights, configuration, preprocessing, tokenizer and of transformers' version."""
+        return self._fingerprint
+
+    @cached_property
+    def device(self) -> str:
+        """Where the model computes. Raises HarnessError if that device is not there."""
+        from harness.device import resolve_device
+
+        return resolve_device(self._device)
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        """The model in memory. Raises HarnessError if it cannot be loaded whole."""
+        with quiet():
+            return load(self.name, self.folder, self.device)
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Floats:
+        """Embed RGB pictures as (n, d), not normalised, prepared as the model's own processor does."""
+        import torch
+
+        loaded, parts = self.loaded, []
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            for start in range(0, len(images), IMAGES_A_BATCH):
+                batch = loaded.prepare(images=list(images[start : start + IMAGES_A_BATCH]), return_tensors="pt")
+                out = loaded.model.get_image_features(**batch.to(self.device))
+                parts.append(out.pooler_output.cpu().numpy())
+        return np.concatenate(parts)
+
+    def encode_texts(self, texts: Sequence[str], lang: str) -> Floats:  # noqa: ARG002
+        """Embed texts as (n, d), not normalised. The language makes no difference."""
+        pooled: dict[int, Any] = {}
+        for batch in self._batches(texts):
+            pooled |= zip(batch.rows, batch.pooled.cpu().numpy(), strict=True)
+        return np.stack([pooled[row] for row in range(len(texts))])
+
+    def encode_tokens(self, texts: Sequence[str], lang: str) -> TokenStates:  # noqa: ARG002
+        """Every token's state, projected as the sentence's is, and the sentence embeddings."""
+        model = self.loaded.model
+        project = getattr(model, "text_projection", None) or model.text_model.head
+        tokens: dict[int, Any] = {}
+        pooled: dict[int, Any] = {}
+        for batch in self._batches(texts):
+            states = project(batch.hidden).cpu()
+            tokens |= {row: states[place][batch.real[place]].numpy() for place, row in enumerate(batch.rows)}
+            pooled |= zip(batch.rows, batch.pooled.cpu().numpy(), strict=True)
+        order = range(len(texts))
+        lengths = np.array([len(tokens[row]) for row in order], dtype=np.int64)
+        return TokenStates(np.concatenate([tokens[row] for row in order]), lengths, np.stack([pooled[row] for row in order]))
+
+    def _batches(self, texts: Sequence[str]) -> Iterator[Batch]:
+        """Run the texts through the text tower, those of like length together."""
+        import torch
+
+        loaded = self.loaded
+        fixed = loaded.model.config.model_type in FIXED_LENGTH
+        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+        for start in range(0, len(order), TEXTS_A_BATCH):
+            rows = order[start : start + TEXTS_A_BATCH]
+            ids = loaded.tokenizer(
+                [texts[row] for row in rows],
+                padding="max_length" if fixed else "longest",
+                truncation=True,
+                max_length=loaded.length,
+                return_attention_mask=True,
+                return_tensors="pt",
+            )
+            mask = None if fixed else ids["attention_mask"].to(self.device)
+            with torch.inference_mode():
+                out = loaded.model.get_text_features(input_ids=ids["input_ids"].to(self.device), attention_mask=mask)
+                yield Batch(rows, out.last_hidden_state, ids["attention_mask"].bool(), out.pooler_output)
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files of a folder that decide what its model computes."""
+    found = {file for pattern in ("*.json", "*.txt", "*.model", "model*.safetensors") for file in folder.glob(pattern)}
+    # Where both forms of the weights lie side by side, transformers reads the first.
+    if not any(file.suffix == ".safetensors" for file in found):
+        found |= set(folder.glob("pytorch_model*.bin"))
+    return sorted(found)
+
+
+def load(name: str, folder: Path, device: str) -> Loaded:
+    """Build the model with its weights. Raises HarnessError if some are missing: transformers would make them up."""
+    import torch
+    from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+
+    try:
+        model, report = AutoModel.from_pretrained(str(folder), dtype=torch.float32, output_loading_info=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        prepare = AutoImageProcessor.from_pretrained(str(folder))  # type: ignore[no-untyped-call]
+    except Exception as error:  # of many libraries: transformers, tokenizers, safetensors, torch
+        raise HarnessError(f"{name}: transformers cannot load {folder}: {' '.join(str(error).split())[:300]}") from error
+    if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
+        raise HarnessError(f"{name} is a {type(model).__name__}, which has not both towers: expected a model such as CLIPModel")
+    if missing := sorted(report["missing_keys"]):
+        raise HarnessError(f"{name}: {folder} lacks {len(missing)} weights of {type(model).__name__}, first {missing[0]}")
+    return Loaded(model.eval().to(device), tokenizer, prepare, text_length(model, tokenizer))
+
+
+def text_length(model: Any, tokenizer: Any) -> int:
+    """How many tokens of a text the model can read."""
+    text = model.config.text_config
+    # RoBERTa's positions begin after its padding's.
+    reserved = text.pad_token_id + 1 if hasattr(model.text_model, "roberta") else 0
+    return int(min(tokenizer.model_max_length, text.max_position_embeddings - reserved))

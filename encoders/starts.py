@@ -1,0 +1,72 @@
+"""Text models of the Hugging Face hub, or of a folder in its form, that a student can start from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.api import HarnessError, digest_strings
+from harness.encoders.sources import hub_folder, need_transformers, quiet
+from harness.plugins import digest_file
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from harness.distill.tower import DonatedLayers
+
+CONTEXT = 77
+CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+WEIGHTS = "model.safetensors"
+
+
+class HuggingFaceStart:
+    """A BERT, RoBERTa or XLM-RoBERTa: `config.json`, `model.safetensors` and `tokenizer.json`, of a folder or of the hub."""
+
+    def __init__(self, argument: str) -> None:
+        self.name = argument
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where its files are. Raises HarnessError if one is missing, or cannot be downloaded."""
+        need_transformers(self.name)
+        files = (CONFIG, WEIGHTS, TOKENIZER)
+        folder = Path(self.name).expanduser()
+        if not folder.is_dir():
+            return hub_folder(self.name, [files], f"hf:{self.name}", beside=(), instead="--init hf:FOLDER")
+        missing = [file for file in files if not (folder / file).is_file()]
+        if missing:
+            raise HarnessError(f"{folder} has no {' and no '.join(missing)}: a student starts from {', '.join(files)}")
+        return folder
+
+    def fingerprint(self) -> str:
+        """Digest of configuration, weights and tokenizer."""
+        return digest_strings([digest_file(self.folder / file) for file in (CONFIG, WEIGHTS, TOKENIZER)])
+
+    def tokenizer(self) -> Tokenizer:
+        """Its subwords, framing included."""
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(self.folder / TOKENIZER))
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return tokenizer
+
+    def donate_layers(self) -> DonatedLayers:
+        """Its layers. Raises HarnessError for an architecture without counterpart. The projection is one that changes nothing."""
+        import torch
+        from transformers import AutoModel
+
+        from harness.distill.tower import DonatedLayers
+        from harness.encoders.text_layers import copied, from_bert
+
+        with quiet():
+            model = AutoModel.from_pretrained(self.folder, local_files_only=True, add_pooling_layer=False)
+        config, weights = from_bert(model, model.config, torch.eye(model.config.hidden_size), CONTEXT)
+        tokenizer = self.tokenizer()
+
+        def tokenize(texts: Sequence[str]) -> list[list[int]]:
+            return [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+
+        return DonatedLayers(config, copied(weights), None, None, tokenize)

@@ -1,0 +1,134 @@
+"""`run`: distil text towers for languages and measure them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from harness.api import Grounding, HarnessError
+from harness.commands.options import BitextOption, CleanOption, DataOption, StoreOption, TaskOption, configured, listed
+from harness.config import DistillConfig, GroundingConfig
+
+if TYPE_CHECKING:
+    from harness.console import Console
+    from harness.plan import Plan
+    from harness.store import Store
+
+EXAMPLES = """Examples:
+
+python -m harness run --task flickr30k --lang de
+
+python -m harness run --task flickr30k --lang de --data ~/flickr30k --encoder open_clip:ViT-B-32/laion2b_s34b_b79k --pairs 1000"""
+
+
+DEFAULT_OBJECTIVES = ("kd-mse", "ot-token")
+
+
+@configured(GroundingConfig, "grounding", "Regions of images")
+@configured(DistillConfig, "distill", "Distillation", "objective")
+def run(
+    distill: DistillConfig,
+    grounding: GroundingConfig,
+    lang: Annotated[
+        str,
+        typer.Option(help="Languages: codes or English names (de,Swahili), all, tier:0-2, script:Arab; see `list languages`."),
+    ],
+    task: TaskOption = "flickr30k",
+    data: DataOption = None,
+    encoder: Annotated[str, typer.Option(help="Image encoder and teacher: see `list encoders`.")] = "sample",
+    split: Annotated[str, typer.Option(help="Images to measure on, see `list tasks`; make choices on val.")] = "test",
+    source: Annotated[str | None, typer.Option(help="Caption source, see `list sources`; else the first that is there.")] = None,
+    objectives: Annotated[
+        str | None,
+        typer.Option(
+            help="Objectives or sums (ot-token + 0.5*kd-mse), comma-separated, first the baseline; none: untrained. "
+            "By default kd-mse,ot-token, or nothing beside --tower."
+        ),
+    ] = None,
+    tower: Annotated[
+        list[str] | None, typer.Option(help="Measure a tower that is there already: its folder, or its digest's beginning.")
+    ] = None,
+    bitext: BitextOption = None,
+    clean: CleanOption = None,
+    leakage: Annotated[Literal["drop", "refuse"], typer.Option(help="What to do with bitext of evaluation images.")] = "drop",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples.")] = 10_000,
+    by: Annotated[str | None, typer.Option(help="Facet to break scores down by: entity-type, entities, length, source.")] = None,
+    examples: Annotated[
+        Path | None, typer.Option(help="Grounding: folder for pictures of some phrases, with the boxes drawn.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
+    store: StoreOption = None,
+) -> None:
+    """Distil text towers for languages and measure them beside the English one."""
+    from harness.breakdown import break_down, facet_of
+    from harness.config import RunConfig, validated
+    from harness.console import Console
+    from harness.plan import make_plans
+    from harness.store import Store
+
+    config = validated(
+        RunConfig,
+        task=task,
+        lang=lang,
+        split=split,
+        source=source,
+        data=data,
+        encoder=encoder,
+        objectives=listed(objectives) if objectives is not None else () if tower else DEFAULT_OBJECTIVES,
+        towers=tuple(tower or ()),
+        distill=distill,
+        bitext=bitext,
+        clean=clean,
+        grounding=grounding,
+        leakage=leakage,
+        device=device,
+        resamples=resamples,
+    )
+    console, kept = Console(), Store.at(store)
+    plans, absent = make_plans(config, kept)
+    if absent:
+        console.print(f"languages passed over, since {plans[0].data} has no captions in them: {len(absent):,}")
+    facets = {plan.language.code: [facet_of(cell.retrieval, by) for cell in plan.cells] for plan in plans if by}
+    if examples and not isinstance(plans[0].cells[0].retrieval, Grounding):
+        raise HarnessError(f"--examples draws what phrases found, and {task} has none: pass --task flickr30k-entities")
+    if dry_run:
+        from harness.listing import plan_table
+
+        console.print(plan_table(plans, kept))
+        return
+    from harness.compare import Measured
+    from harness.overview import Report, print_overview
+    from harness.report import breakdown_table, print_report, unit
+    from harness.run import run as run_plan
+
+    reports: list[Report] = []
+    for plan in plans:
+        run_plan(plan, kept, console)
+        towers = [Measured.read(cell.label, kept.record(cell.key)) for cell in plan.cells]
+        summaries = print_report(towers, console, str(kept.root / "records"), resamples, plan.remark)
+        reports.append(Report(plan.language.name, towers, summaries))
+        if by:
+            broken = zip(towers, facets[plan.language.code], strict=True)
+            groups = {tower.label: break_down(tower, facet, resamples) for tower, facet in broken}
+            console.print(breakdown_table(by, groups, unit(towers[0].record)))
+        if examples:
+            draw_examples(plan, kept, examples, console)
+    if len(reports) > 1:
+        print_overview(reports, console)
+
+
+def draw_examples(plan: Plan, store: Store, folder: Path, console: Console) -> None:
+    """Pictures of what the first distilled tower found, or, where there is none, the English one."""
+    from harness.compare import Measured
+    from harness.drawing import save_examples
+    from harness.record import load_found
+
+    cell = next((cell for cell in plan.cells if cell.folder(store)), plan.cells[0])
+    record = store.record(cell.key)
+    if isinstance(cell.retrieval, Grounding) and cell.views:
+        tower = Measured.read(cell.label, record)
+        saved = save_examples(folder, tower, cell.retrieval, cell.views.regions, load_found(record))
+        console.print(f"Pictures: {len(saved)} in {folder}")

@@ -1,0 +1,196 @@
+"""A data folder packed for moving: its pictures in webdataset shards, its texts in one tar, and a manifest that counts both.
+
+A pack is read where it lies, in a folder or at an `https://`, `s3://` or any other address that webdataset opens. It is
+opened once into the store, under its manifest's digest, and its counts are checked each time: a sample that was dropped or
+doubled on the way is an error, never another gallery.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import shutil
+import tarfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import IO, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness.api import Contents, HarnessError
+from harness.store import Store, disk_errors, new_folder
+
+MANIFEST, TEXTS, SHARDS = "manifest.json", "texts.tar", "shards"
+SAMPLES_A_SHARD = 1_000
+_CHUNK = 1 << 20
+
+
+class _Part(BaseModel):
+    """One tar file of a pack."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """What a pack holds. samples: pictures in all shards; those of `texts` are files."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int = 1
+    task: str
+    samples: int
+    shards: tuple[_Part, ...]
+    texts: _Part
+
+
+def write_pack(contents: Contents, data: Path, task: str, out: Path, per_shard: int, advance: Callable[[int], None]) -> Manifest:
+    """Pack a data folder into a new folder; equal contents give equal bytes. `advance(k)` is told of k more pictures.
+
+    Raises HarnessError if the folder is there already, or if there is no picture to pack.
+    """
+    from webdataset import ShardWriter
+
+    if out.exists():
+        raise HarnessError(f"{out} is there already: name a new folder for the pack")
+    if not contents.pictures:
+        raise HarnessError(f"{data} has no pictures to pack")
+    with new_folder(out) as folder:
+        (folder / SHARDS).mkdir()
+        # One owner and one time for all, or the same pictures would make another pack tomorrow.
+        same: dict[str, Any] = {"mtime": 0, "user": "", "group": ""}
+        with ShardWriter(
+            str(folder / SHARDS / f"{task}-%06d.tar"), maxcount=per_shard, maxsize=1 << 40, verbose=0, **same
+        ) as writer:
+            for name, read in contents.pictures.items():
+                path = Path(name)
+                writer.write({"__key__": path.stem.replace(".", "_"), path.suffix[1:].lower(): read()})
+                advance(1)
+        _write_texts(contents, data, folder / TEXTS)
+        shards = tuple(_part(path, SHARDS) for path in sorted((folder / SHARDS).iterdir()))
+        manifest = Manifest(task=task, samples=len(contents.pictures), shards=shards, texts=_part(folder / TEXTS))
+        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        _check_counts(folder, manifest)
+        # A temporary folder is its owner's alone; a pack is made to be served.
+        folder.chmod(0o755)
+    return manifest
+
+
+def _write_texts(contents: Contents, data: Path, path: Path) -> None:
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for name in contents.texts:
+            info = tarfile.TarInfo(name)
+            content = data / name
+            info.size = content.stat().st_size
+            with content.open("rb") as file:
+                tar.addfile(info, file)
+
+
+def _part(path: Path, folder: str = "") -> _Part:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    name = f"{folder}/{path.name}" if folder else path.name
+    return _Part(name=name, samples=len(_names(path)), bytes=path.stat().st_size, sha256=digest)
+
+
+def is_pack(data: str) -> bool:
+    """Whether a name is the address of a pack, or a folder with a manifest."""
+    return "://" in data or (Path(data) / MANIFEST).is_file()
+
+
+def open_pack(data: str, store: Store) -> Path:
+    """The folder in the store where a pack lies open, as its task reads it. The shards of a local pack stay where they are.
+
+    Raises HarnessError if something cannot be read, or is not what the manifest says.
+    """
+    raw = b"".join(_chunks(f"{data.rstrip('/')}/{MANIFEST}"))
+    try:
+        manifest = Manifest.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise HarnessError(f"{data}/{MANIFEST} is not a pack's manifest: {where + ': ' if where else ''}{first['msg']}") from None
+    folder = store.pack(hashlib.sha256(raw).hexdigest()[:32])
+    if not folder.is_dir():
+        with new_folder(folder) as temporary:
+            (temporary / SHARDS).mkdir()
+            for part in (*manifest.shards, manifest.texts):
+                _bring(data, part, temporary / part.name)
+            with tarfile.open(temporary / TEXTS) as tar:
+                tar.extractall(temporary, filter="data")
+    _check_counts(folder, manifest)
+    return folder
+
+
+def _bring(data: str, part: _Part, target: Path) -> None:
+    """Put one tar where it is wanted: a link to a local one, a copy of a remote one. Raises HarnessError if it is another."""
+    if Path(part.name).is_absolute() or ".." in Path(part.name).parts:
+        raise HarnessError(f"{data}/{MANIFEST} names {part.name!r}: expected a path inside the pack")
+    address = f"{data.rstrip('/')}/{part.name}"
+    digest, size = hashlib.sha256(), 0
+    local = "://" not in data
+    with disk_errors(target), target.open("wb") as out:
+        for chunk in _chunks(address):
+            digest.update(chunk)
+            size += len(chunk)
+            if not local:
+                out.write(chunk)
+    if (size, digest.hexdigest()) != (part.bytes, part.sha256):
+        raise HarnessError(f"{address} is not what the manifest says: {size:,} bytes of {part.bytes:,}, or other contents")
+    if local:
+        target.unlink()
+        try:
+            target.symlink_to(Path(address).resolve())
+        except OSError:
+            shutil.copyfile(address, target)
+
+
+def _chunks(address: str) -> Iterator[bytes]:
+    """A file of a pack, piece by piece. Raises HarnessError if it cannot be read."""
+    try:
+        with closing(_opened(address)) as file:
+            while chunk := file.read(_CHUNK):
+                yield chunk
+    except (OSError, ValueError) as error:
+        raise HarnessError(f"{address} cannot be read ({error}): is it there, and is there a network?") from None
+
+
+def _opened(address: str) -> IO[bytes]:
+    """A file, through webdataset where it is remote. It opens https, Google's and Hugging Face's stores; s3 has to be a pipe."""
+    if "://" not in address:
+        return Path(address).open("rb")
+    from webdataset import gopen
+
+    remote: IO[bytes] = gopen(f"pipe:aws s3 cp {shlex.quote(address)} -" if address.startswith("s3://") else address, "rb")
+    return remote
+
+
+def _names(path: Path) -> list[str]:
+    try:
+        with tarfile.open(path, "r:") as tar:
+            return [member.name for member in tar if member.isfile()]
+    except (OSError, tarfile.TarError) as error:
+        raise HarnessError(f"{path} is not a whole tar file: {error}") from None
+
+
+def _check_counts(folder: Path, manifest: Manifest) -> None:
+    """Raise HarnessError unless every shard holds the samples it should, and no sample is there twice."""
+    seen: Counter[str] = Counter()
+    for part in manifest.shards:
+        names = _names(folder / part.name)
+        if len(names) != part.samples:
+            raise HarnessError(f"{folder / part.name} holds {len(names):,} samples, its manifest says {part.samples:,}")
+        seen.update(name.rpartition("/")[2].partition(".")[0] for name in names)
+    twice = [name for name, count in seen.items() if count > 1]
+    if twice:
+        raise HarnessError(
+            f"{folder} holds {len(twice):,} samples more than once, {twice[0]} first: these shards are of two packs"
+        )
+    if len(seen) != manifest.samples:
+        raise HarnessError(f"{folder} holds {len(seen):,} samples, its manifest says {manifest.samples:,}")

@@ -1,0 +1,530 @@
+"""Records to boards: what a leaderboard shows, as data, before any of it is rendered.
+
+A board ranks only what was measured over the same captions of the same images, so a declaration gives a board for each gallery
+that it finds records of, and a further one where a language has a second set of captions on it.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.api import Ints, Language
+from harness.config import DistillConfig
+from harness.leaderboards.declared import Declaration
+from harness.leaderboards.evidence import Found, Gallery, TestSet, families, hits_by_image, queries_of_images
+from harness.leaderboards.standing import Standing, standings, told_apart
+from harness.record import Record
+from harness.registry import UNTRAINED
+from harness.statistics import Doubles, Interval, cluster_weights
+
+Floats32 = npt.NDArray[np.float32]
+Family = Literal["OT", "KD", "none"]
+
+LEVEL = 0.95
+ENGLISH_SIDE = " (English side)"  # as `Retrieval.in_english` names its source
+NAME_LENGTH = 160
+# What two arms of a comparison may differ in: what is trained for, and how. Start, bitext, batches and steps they share.
+OF_THE_OBJECTIVE = {"objective", "seed", "learning_rate", "solver", "eps", "rho", "sentence_weight", "temperature", "diagonal"}
+OF_THE_OBJECTIVE |= {"alpha", "batch_eps", "batch_iterations"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A language and the captions it is measured on. source, kind: as they may be shown. chance: a random ranking, in percent."""
+
+    language: Language
+    tests: TestSet
+    source: str
+    kind: str
+    images: int
+    captions: int
+    chance: float
+    group: str
+
+
+@dataclass(frozen=True)
+class Tower:
+    """What a row is: an encoder and a text tower, seeds pooled. config: without its seed; None for the encoder's own tower."""
+
+    encoder: str
+    fingerprint: str
+    config: DistillConfig | None
+
+    @classmethod
+    def of(cls, record: Record) -> Tower:
+        """The row of a record."""
+        config = record.tower.config.model_copy(update={"seed": 0}) if record.tower else None
+        return cls(shown(record.encoder), record.encoder_fingerprint, config)
+
+    @property
+    def method(self) -> str:
+        """The objective, or what stands in its place."""
+        if self.config is None:
+            return "English tower"
+        return "untrained" if self.config.objective == UNTRAINED else shown(self.config.objective)
+
+    @property
+    def family(self) -> Family:
+        """OT where any term of the objective transports, KD where it was trained otherwise."""
+        if self.config is None or self.config.objective == UNTRAINED:
+            return "none"
+        # Others' records may hold objectives that are not installed here.
+        return "OT" if re.search(r"\bot-", self.config.objective) else "KD"
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """The options that are not at their default, but for those that have a column of their own."""
+        if self.config is None:
+            return {}
+        chosen = self.config.model_dump(exclude_defaults=True, mode="json")
+        return {name: value for name, value in chosen.items() if name not in ("objective", "init", "pairs", "seed")}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A row on a column: the mean over seeds with its interval over images, and its records by seed."""
+
+    score: Interval
+    standing: Standing
+    records: Mapping[int, Found]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean over the columns of a group, each counting once. standing: None where nothing is ranked."""
+
+    score: Interval
+    standing: Standing | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A tower, its cells by language, and the means of the groups that it has all of; `overall` likewise."""
+
+    tower: Tower
+    cells: Mapping[str, Cell]
+    means: Mapping[str, Mean]
+    overall: Mean | None
+
+    @property
+    def seeds(self) -> tuple[int, int]:
+        """Fewest and most seeds of any cell."""
+        counts = [len(cell.records) for cell in self.cells.values()]
+        return min(counts), max(counts)
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """An encoder's English tower on the English that the captions were translated from, by language. Shown, never ranked."""
+
+    tower: Tower
+    cells: Mapping[str, Interval]
+    means: Mapping[str, Mean]
+    overall: Mean | None
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A difference over the same images. apart: whether it is told from 0, all languages of the contrast being tested at once."""
+
+    difference: Interval
+    apart: bool
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A row trained by transport less one trained by standard distillation, alike in all else. Rows as indices."""
+
+    ours: int
+    theirs: int
+    gains: Mapping[str, Gain]
+    overall: Interval | None
+
+
+@dataclass(frozen=True)
+class Board:
+    """A leaderboard. Rows in order of rank, complete ones first; columns by group, then by name."""
+
+    declaration: Declaration
+    name: str
+    gallery: str
+    images: int
+    columns: tuple[Column, ...]
+    groups: tuple[str, ...]
+    rows: tuple[Row, ...]
+    ceilings: tuple[Ceiling, ...]
+    contrasts: tuple[Contrast, ...]
+    notes: tuple[str, ...]
+    resamples: int
+
+    @property
+    def averaged(self) -> tuple[str, ...]:
+        """Groups whose means say more than their languages do."""
+        several = len(self.groups) > 1 and len(self.columns) > len(self.groups)
+        return self.groups if several else ()
+
+    @property
+    def title(self) -> str:
+        """Name and gallery, for a heading."""
+        return f"{self.declaration.title} · {self.images:,} images"
+
+
+def shown(text: str, longest: int = NAME_LENGTH) -> str:
+    """A name of somebody else's as it may stand in a table: one line, of bounded length, no control or direction marks.
+
+    >>> shown("a\\u202eb\\n c" + "d" * 999, 8)
+    'a�b cdd…'
+    """
+    line = " ".join(text[: 4 * longest].split())
+    line = "".join("�" if unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Co") else letter for letter in line)
+    return line if len(line) <= longest and len(text) <= 4 * longest else line[: longest - 1] + "…"
+
+
+def make_boards(
+    declaration: Declaration, found: Sequence[Found], languages: Mapping[str, Language], *, resamples: int = 10_000, seed: int = 0
+) -> list[Board]:
+    """The boards of a declaration, those with most records first; none where no record fits it.
+
+    Intervals resample images, all rows and columns of a board in the same draws, and keep the seeds that there are: they cover
+    the choice of images. Raises HarnessError for a record whose ranks cannot be read.
+    """
+    chosen = [each for each in found if fits(each.record, declaration)]
+    digests = {each.record.images_digest: each.folder for each in reversed(chosen)}
+    galleries = {digest: Gallery.read(folder) for digest, folder in sorted(digests.items())}
+    boards = []
+    for members in families(list(galleries.items())):
+        inside = [each for each in chosen if each.record.images_digest in members]
+        for place, part in enumerate(one_test_set_a_language(inside)):
+            english = [
+                each for each in found if each.record.images_digest in members and is_english_side(each.record, declaration)
+            ]
+            work = Work(declaration, part, english, galleries[members[0]], languages, resamples, seed)
+            boards.append((len(part), work.board(members[0], place)))
+    return [board for _, board in sorted(boards, key=lambda item: -item[0])]
+
+
+def fits(record: Record, declaration: Declaration) -> bool:
+    """Whether a record is one of the board's cells."""
+    if (record.task, record.split, record.sample) != (declaration.task, declaration.split, declaration.sample):
+        return False
+    if declaration.languages is None:
+        return record.lang != "en"
+    return record.lang in declaration.languages and not is_english_side(record, declaration)
+
+
+def is_english_side(record: Record, declaration: Declaration) -> bool:
+    """Whether a record is an English tower on the English captions behind a translation."""
+    world = (record.task, record.split, record.sample) == (declaration.task, declaration.split, declaration.sample)
+    return world and record.lang == "en" and record.tower is None and record.source.endswith(ENGLISH_SIDE)
+
+
+def one_test_set_a_language(found: Iterable[Found]) -> list[list[Found]]:
+    """Part records so that each part has one test set a language; the first has those that most towers were measured on."""
+    by_language: defaultdict[str, defaultdict[TestSet, list[Found]]] = defaultdict(lambda: defaultdict(list))
+    for each in found:
+        by_language[each.record.lang][TestSet.of(each.record)].append(each)
+    parts: defaultdict[int, list[Found]] = defaultdict(list)
+    for sets in by_language.values():
+        counts = {tests: len({Tower.of(each.record) for each in records}) for tests, records in sets.items()}
+        ordered = sorted(sets, key=lambda tests: (-counts[tests], tests.source, tests.kind, tests.texts_digest))
+        for place, tests in enumerate(ordered):
+            parts[place] += sets[tests]
+    return [parts[place] for place in sorted(parts)]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The images of one board, resampled. weights: (r, n), how often each is in each resample."""
+
+    weights: Floats32
+    places: Mapping[str, int]
+
+    def table(self, gallery: Gallery, hits: Sequence[Floats32], queries: Floats32) -> Floats32:
+        """Hits (images,) of k rows and the number of queries (images,) as the k + 1 columns of (n, k + 1)."""
+        table = np.zeros((len(self.places), len(hits) + 1), np.float32)
+        table[[self.places[name] for name in gallery.image_ids]] = np.column_stack([*hits, queries])
+        return table
+
+    def means(self, tables: Sequence[Floats32], seeds: Sequence[Ints]) -> list[tuple[Doubles, Doubles]]:
+        """Means in percent, (k,) and resampled (r, k), of each table, whose hits are added up over as many seeds (k,).
+
+        Hits and queries are whole numbers, which a float32 product adds up exactly; one product for all tables reads the
+        weights once.
+        """
+        ends = np.cumsum([table.shape[1] for table in tables])[:-1]
+        totals = np.split(self.weights @ np.column_stack(tables), ends, axis=1) if tables else []
+        parts = zip(tables, totals, seeds, strict=True)
+        return [(percent(table.sum(axis=0), count), percent(total, count)) for table, total, count in parts]
+
+
+def percent(sums: Floats32, seeds: Ints) -> Doubles:
+    """The sums of hits (..., k) over those of queries, the last of (..., k + 1), in percent. seeds: (k,), summed in the hits."""
+    wide = 100 * sums[..., :-1].astype(np.float64)
+    wide /= sums[..., -1:].astype(np.float64) * seeds
+    return wide
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Scores of some rows, (k,), and in each resample, (r, k). rows: which."""
+
+    rows: tuple[int, ...]
+    estimates: Doubles
+    resampled: Doubles
+
+    def of(self, row: int) -> tuple[float, Doubles]:
+        """One row's score, and its resamples (r,)."""
+        place = self.rows.index(row)
+        return float(self.estimates[place]), self.resampled[:, place]
+
+    def intervals(self) -> list[Interval]:
+        """Percentile intervals, as `harness.statistics` gives them."""
+        return intervals(self.estimates, self.resampled)
+
+
+def intervals(estimates: Doubles, resampled: Doubles) -> list[Interval]:
+    """Estimates (k,) with percentile intervals of their resamples (r, k)."""
+    ends = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0, method="inverted_cdf")
+    return [Interval(float(e), float(low), float(high)) for e, low, high in zip(estimates, *ends, strict=True)]
+
+
+class Work:
+    """One board in the making."""
+
+    def __init__(
+        self,
+        declaration: Declaration,
+        found: Sequence[Found],
+        english: Sequence[Found],
+        gallery: Gallery,
+        languages: Mapping[str, Language],
+        resamples: int,
+        seed: int,
+    ) -> None:
+        self.declaration, self.gallery, self.resamples = declaration, gallery, resamples
+        names = {each.record.encoder_fingerprint: shown(each.record.encoder) for each in reversed(found)}
+        self.records: dict[tuple[Tower, str], dict[int, Found]] = {}
+        self.notes: list[str] = []
+        for each in found:
+            self.take(each, names)
+        self.english = english
+        self.columns = columns(found, languages, declaration)
+        weights = np.concatenate([part.astype(np.float32) for part in cluster_weights(len(gallery.image_ids), resamples, seed)])
+        self.draws = Draws(weights, {name: place for place, name in enumerate(gallery.image_ids)})
+        self.towers = sorted(dict.fromkeys(tower for tower, _ in self.records), key=tower_order)
+        self.sampled = self.sample()
+
+    def take(self, found: Found, names: Mapping[str, str]) -> None:
+        """Put a record into its cell. Where a seed was measured twice, as over another bitext, the later one stays."""
+        record = found.record
+        tower = Tower(names[record.encoder_fingerprint], record.encoder_fingerprint, Tower.of(record).config)
+        seeds = self.records.setdefault((tower, record.lang), {})
+        number = record.tower.config.seed if record.tower else 0
+        if number in seeds:
+            self.notes.append(
+                f"{tower.encoder}, {tower.method}, {record.lang}: seed {number} was measured twice; the later counts"
+            )
+            if seeds[number].record.provenance.created >= record.provenance.created:
+                return
+        seeds[number] = found
+
+    def sample(self) -> dict[str, Sampled]:
+        """Every row's score on every column, by language."""
+        present: list[tuple[int, ...]] = []
+        seeds: list[Ints] = []
+        tables: list[Floats32] = []
+        for column in self.columns:
+            rows = [row for row, tower in enumerate(self.towers) if (tower, column.language.code) in self.records]
+            cells = [list(self.records[self.towers[row], column.language.code].values()) for row in rows]
+            gallery = Gallery.read(cells[0][0].folder)
+            hits = [self.hits(cell, gallery) for cell in cells]
+            tables.append(self.draws.table(gallery, hits, queries_of_images(gallery, self.declaration.direction)))
+            present.append(tuple(rows))
+            seeds.append(np.array([len(cell) for cell in cells]))
+        scores = zip(self.columns, present, self.draws.means(tables, seeds), strict=True)
+        return {column.language.code: Sampled(rows, *score) for column, rows, score in scores}
+
+    def hits(self, found: Sequence[Found], gallery: Gallery) -> Floats32:
+        """Hits of each image, added up over seeds."""
+        parts = [hits_by_image(each, gallery, self.declaration.direction, self.declaration.cutoff) for each in found]
+        added: Floats32 = np.sum(parts, axis=0, dtype=np.float32)
+        return added
+
+    def board(self, digest: str, place: int) -> Board:
+        """Put it all together."""
+        groups = tuple(dict.fromkeys(column.group for column in self.columns if column.group))
+        sets = {"": self.columns, **{group: [column for column in self.columns if column.group == group] for group in groups}}
+        ranked = {name: self.ranked_means(members) for name, members in sets.items()}
+        cells = self.cells()
+        rows = [
+            Row(tower, cells[row], {name: ranked[name][row] for name in groups if row in ranked[name]}, ranked[""].get(row))
+            for row, tower in enumerate(self.towers)
+        ]
+        order = sorted(range(len(rows)), key=lambda row: row_order(rows[row]))
+        return Board(
+            declaration=self.declaration,
+            name=f"{self.declaration.name}-{digest[:8]}" + (f"-{place + 1}" if place else ""),
+            gallery=digest,
+            images=len(self.gallery.image_ids),
+            columns=self.columns,
+            groups=groups,
+            rows=tuple(rows[row] for row in order),
+            ceilings=tuple(self.ceilings(sets)),
+            contrasts=tuple(self.contrasts({row: place for place, row in enumerate(order)})),
+            notes=tuple(dict.fromkeys([*self.notes, *record_notes(self.records.values(), self.gallery, self.columns)])),
+            resamples=self.resamples,
+        )
+
+    def cells(self) -> list[dict[str, Cell]]:
+        """Every row's cells, by language."""
+        out: list[dict[str, Cell]] = [{} for _ in self.towers]
+        for code, sampled in self.sampled.items():
+            ranks = standings(sampled.estimates, sampled.resampled, LEVEL)
+            for row, score, rank in zip(sampled.rows, sampled.intervals(), ranks, strict=True):
+                out[row][code] = Cell(score, rank, dict(sorted(self.records[self.towers[row], code].items())))
+        return out
+
+    def ranked_means(self, columns: Sequence[Column]) -> dict[int, Mean]:
+        """Macro means over some columns, ranked, of the rows that have all of them."""
+        sampled = [self.sampled[column.language.code] for column in columns]
+        complete = [row for row in range(len(self.towers)) if all(row in each.rows for each in sampled)]
+        if not complete:
+            return {}
+        picked = [[each.rows.index(row) for row in complete] for each in sampled]
+        estimates = np.mean([each.estimates[pick] for each, pick in zip(sampled, picked, strict=True)], axis=0)
+        resampled = np.zeros((self.resamples, len(complete)))
+        for each, pick in zip(sampled, picked, strict=True):
+            resampled += each.resampled[:, pick] / len(sampled)
+        ranks = standings(estimates, resampled, LEVEL)
+        return {
+            row: Mean(*pair) for row, pair in zip(complete, zip(intervals(estimates, resampled), ranks, strict=True), strict=True)
+        }
+
+    def ceilings(self, sets: Mapping[str, Sequence[Column]]) -> Iterable[Ceiling]:
+        """The English towers of the board's encoders on the English side of its captions."""
+        for fingerprint, name in dict.fromkeys((tower.fingerprint, tower.encoder) for tower in self.towers):
+            found = ((column.language.code, self.english_twin(column, fingerprint)) for column in self.columns)
+            twins = {code: twin for code, twin in found if twin}
+            records = {twin.record.cell: twin for twin in twins.values()}
+            tables = [self.english_table(twin) for twin in records.values()]
+            scores = dict(zip(records, self.draws.means(tables, [np.ones(1, np.int64)] * len(tables)), strict=True))
+            if scores:
+                sampled = {code: scores[twin.record.cell] for code, twin in twins.items()}
+                cells = {code: intervals(*score)[0] for code, score in sampled.items()}
+                means = {group: plain_mean(sampled, members) for group, members in sets.items()}
+                kept = {group: mean for group, mean in means.items() if mean}
+                yield Ceiling(Tower(name, fingerprint, None), cells, kept, kept.pop("", None))
+
+    def english_table(self, twin: Found) -> Floats32:
+        """Hits and queries of one record, by image."""
+        gallery = Gallery.read(twin.folder)
+        return self.draws.table(gallery, [self.hits([twin], gallery)], queries_of_images(gallery, self.declaration.direction))
+
+    def english_twin(self, column: Column, fingerprint: str) -> Found | None:
+        """The record of an encoder's English tower on the English side of a column's captions."""
+        wanted = (fingerprint, column.tests.images_digest, column.tests.source + ENGLISH_SIDE, column.captions)
+        for each in self.english:
+            record = each.record
+            if (record.encoder_fingerprint, record.images_digest, record.source, record.captions) == wanted:
+                return each
+        return None
+
+    def contrasts(self, places: Mapping[int, int]) -> Iterable[Contrast]:
+        """Every row of transport against every row of standard distillation that was trained alike."""
+        for ours, mine in enumerate(self.towers):
+            for theirs, other in enumerate(self.towers):
+                if (mine.family, other.family) == ("OT", "KD") and trained_alike(mine, other):
+                    contrast = self.contrast(ours, theirs)
+                    if contrast.gains:
+                        yield Contrast(places[ours], places[theirs], contrast.gains, contrast.overall)
+
+    def contrast(self, ours: int, theirs: int) -> Contrast:
+        """One row less another, on the columns that both have and learned from the same pairs."""
+        codes = [
+            code
+            for code, sampled in self.sampled.items()
+            if {ours, theirs} <= set(sampled.rows) and self.same_bitext(ours, theirs, code)
+        ]
+        if not codes:
+            return Contrast(ours, theirs, {}, None)
+        sides = [(self.sampled[code].of(ours), self.sampled[code].of(theirs)) for code in codes]
+        estimates = np.array([mine[0] - other[0] for mine, other in sides])
+        resampled = np.column_stack([mine[1] - other[1] for mine, other in sides])
+        apart = told_apart(estimates, resampled, LEVEL)
+        gains = {
+            code: Gain(*pair) for code, pair in zip(codes, zip(intervals(estimates, resampled), apart, strict=True), strict=True)
+        }
+        complete = len(codes) == len(self.columns)
+        overall = intervals(estimates.mean(keepdims=True), resampled.mean(axis=1, keepdims=True))[0] if complete else None
+        return Contrast(ours, theirs, gains, overall)
+
+    def same_bitext(self, ours: int, theirs: int, code: str) -> bool:
+        """Whether two rows' towers of a language were distilled from the very same pairs, seed by seed."""
+        mine, other = (
+            {
+                seed: each.record.tower.bitext.digest
+                for seed, each in self.records[self.towers[row], code].items()
+                if each.record.tower
+            }
+            for row in (ours, theirs)
+        )
+        return mine == other
+
+
+def columns(found: Sequence[Found], languages: Mapping[str, Language], declaration: Declaration) -> tuple[Column, ...]:
+    """The columns that records fill, by group, then by name; a language that the task no longer knows stands without a group."""
+    out = {}
+    for each in found:
+        record = each.record
+        language = languages.get(record.lang) or Language(record.lang, shown(record.lang), "", None, ())
+        tier = "" if language.tier is None else f"tier {language.tier}"
+        group = {"tier": tier, "script": language.script, "none": ""}[declaration.groups]
+        chance = record.chance[f"{declaration.direction}_r{declaration.cutoff}"]
+        names = shown(record.source), shown(record.kind)
+        out[record.lang] = Column(language, TestSet.of(record), *names, record.images, record.captions, chance, group)
+    return tuple(sorted(out.values(), key=lambda column: (column.group, column.language.name, column.language.code)))
+
+
+def plain_mean(sampled: Mapping[str, tuple[Doubles, Doubles]], columns: Sequence[Column]) -> Mean | None:
+    """The macro mean over all of some columns, unranked; None where one is missing."""
+    codes = [column.language.code for column in columns]
+    if not all(code in sampled for code in codes):
+        return None
+    estimates = np.mean([sampled[code][0] for code in codes], axis=0)
+    resampled = np.mean([sampled[code][1] for code in codes], axis=0)
+    return Mean(intervals(estimates, resampled)[0], None)
+
+
+def trained_alike(mine: Tower, other: Tower) -> bool:
+    """Whether two towers share everything but what they were trained for."""
+    if mine.config is None or other.config is None or mine.fingerprint != other.fingerprint:
+        return False
+    return mine.config.model_dump(exclude=OF_THE_OBJECTIVE) == other.config.model_dump(exclude=OF_THE_OBJECTIVE)
+
+
+def tower_order(tower: Tower) -> tuple[Any, ...]:
+    """Where a row stands before it is ranked: an order that no record's folder decides."""
+    return (tower.encoder, tower.fingerprint, tower.config is not None, tower.config.model_dump_json() if tower.config else "")
+
+
+def row_order(row: Row) -> tuple[float, ...]:
+    """Complete rows by rank and score; then the others by how many columns they have."""
+    if row.overall and row.overall.standing:
+        return (0, row.overall.standing.first, -row.overall.score.estimate)
+    return (1, -len(row.cells), -float(np.mean([cell.score.estimate for cell in row.cells.values()])))
+
+
+def record_notes(cells: Iterable[Mapping[int, Found]], gallery: Gallery, columns: Sequence[Column]) -> list[str]:
+    """What the records' captions and the columns' galleries need said of them."""
+    whole = len(gallery.image_ids)
+    short = [f"{c.language.name} has captions for {c.images:,} of the {whole:,} images" for c in columns if c.images < whole]
+    counted = Counter(note for seeds in cells for each in seeds.values() for note in set(each.record.notes))
+    return short + [shown(note, 400) for note, _ in counted.most_common(40)]

@@ -1,0 +1,212 @@
+"""The error browser: every query of some records, with what each tower found first, as a page for one's own disk.
+
+Captions and pictures of others are in it, so it is a folder of its own, apart from anything that is published.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.api import Encoder, Floats, HarnessError, Images, Ints, Retrieval
+from harness.config import DistillConfig
+from harness.embeddings import embed_captions, embed_images
+from harness.leaderboards.board import Tower, shown
+from harness.leaderboards.evidence import Found, TestSet, read_columns
+from harness.leaderboards.page import render
+from harness.plan import data_folder
+from harness.record import QUERIES, load_ranks, load_record
+from harness.registry import TASKS, TOWERS, load_encoder
+from harness.store import Store, new_folder
+
+if TYPE_CHECKING:
+    from harness.console import Console
+
+FIRST = 5
+SIDE, QUALITY = 200, 78
+CAPTION_LENGTH = 2000
+ENTITIES = "facet:entity-type"
+
+
+@dataclass(frozen=True)
+class Finds:
+    """What one tower found. ranks: (m,) of each caption's image. first: (m, 5) images, best first, with their scores."""
+
+    ranks: Ints
+    first: Ints
+    scores: Floats
+
+
+def browse(cells: Sequence[str], data: str | None, out: Path, embed: bool, device: str, store: Store, console: Console) -> str:
+    """Write the page of some cells of the store into the new folder `out`; say where it is.
+
+    embed: put thumbnails into the page instead of a folder beside it. Embeddings are read from the store; what is missing there
+    is computed. Raises HarnessError for an unknown cell, and if data, encoder or tower are not those that were measured.
+    """
+    if out.exists():
+        raise HarnessError(f"{out} is there already: name a folder that is not, since the browser's page is to stand by itself")
+    found = [find_cell(cell, store) for cell in dict.fromkeys(cells)]
+    labels = name_towers(found)
+    sets: defaultdict[TestSet, list[Found]] = defaultdict(list)
+    for each in found:
+        sets[TestSet.of(each.record)].append(each)
+    with new_folder(out) as folder:
+        parts = []
+        for place, members in enumerate(sets.values()):
+            retrieval = load_queries(members[0], data, store)
+            finds = {labels[each.record.cell]: find(each, retrieval, device, store, console) for each in members}
+            thumbnails = make_thumbnails(retrieval.images, None if embed else folder / "thumbnails", place, console)
+            parts.append(part_payload(members, retrieval, finds, thumbnails, sorted(set(labels.values()))))
+        towers = {labels[each.record.cell]: tower_digests(found, labels, labels[each.record.cell]) for each in found}
+        payload = {"towers": [[name, towers[name]] for name in sorted(towers)], "parts": parts}
+        page = render("browse.html.j2", ("elements.js", "browse.js"), "data:" if embed else "data: 'self' file:", data=payload)
+        (folder / "index.html").write_text(page, encoding="utf-8", newline="")
+    return f"Open {(out / 'index.html').resolve()} (holds captions and pictures: keep it to yourself)"
+
+
+def find_cell(text: str, store: Store) -> Found:
+    """A record of the store by the beginning of its cell. Raises HarnessError if there is none, or more than one."""
+    folders = [folder for folder in store.records() if folder.name.startswith(text)]
+    if len(folders) != 1:
+        what = f"{len(folders)} records begin with {text!r}: give more of it" if folders else f"no record begins with {text!r}"
+        raise HarnessError(f"{what}; `python -m harness list runs` shows those of {store.root}")
+    return Found(folders[0], load_record(folders[0]))
+
+
+def name_towers(found: Sequence[Found]) -> dict[str, str]:
+    """A short name for the tower of each cell, by cell: what tells it from the others and no more."""
+    configs = {each.record.cell: each.record.tower.config for each in found if each.record.tower}
+    options = [name for name in DistillConfig.model_fields if name != "objective"]
+    several = [name for name in options if len({getattr(config, name) for config in configs.values()}) > 1]
+    encoders = {each.record.encoder for each in found}
+    names = {}
+    for each in found:
+        config = configs.get(each.record.cell)
+        parts = [Tower.of(each.record).method]
+        parts += [f"{name} {getattr(config, name)}".replace("pairs None", "all pairs") for name in several] if config else []
+        parts += [each.record.encoder] if len(encoders) > 1 else []
+        names[each.record.cell] = shown(" · ".join(parts), 80)
+    return names
+
+
+def tower_digests(found: Sequence[Found], labels: dict[str, str], label: str) -> dict[str, str]:
+    """The digest of the tower of that name in each language, for the transport viewer."""
+    own = [each.record for each in found if labels[each.record.cell] == label]
+    return {record.lang: record.tower.digest[:12] for record in own if record.tower}
+
+
+def load_queries(found: Found, data: str | None, store: Store) -> Retrieval:
+    """The captions and pictures that were measured. Raises HarnessError if the data folder holds others."""
+    record = found.record
+    task = TASKS.load(record.task)()
+    folder = data_folder(task, record.task, data, store)
+    retrieval = task.load(folder, record.lang, record.split, None if record.sample else record.source)
+    if record.source.endswith("(English side)"):
+        raise HarnessError(
+            f"{record.cell[:12]} is of the English side of another language's captions: browse that language's records"
+        )
+    if (retrieval.images.digest(), retrieval.texts_digest()) != (record.images_digest, record.texts_digest):
+        raise HarnessError(f"{folder} has not the {record.lang} captions and pictures that {record.cell[:12]} was measured on")
+    return retrieval
+
+
+def find(found: Found, retrieval: Retrieval, device: str, store: Store, console: Console) -> Finds:
+    """The first pictures that a tower finds for each caption, from the store's embeddings, beside the recorded ranks."""
+    record = found.record
+    encoder: Encoder = load_encoder(record.encoder, device)
+    if encoder.fingerprint() != record.encoder_fingerprint:
+        raise HarnessError(f"{record.encoder} is not the encoder that {record.cell[:12]} was measured with: its weights differ")
+    tower = encoder if record.tower is None else TOWERS.load("distilled")(tower_folder(found, store), device)
+    with console.stage("embeds images", len(retrieval.images.ids), "images") as advance:
+        images = embed_images(encoder, retrieval.images, store, lambda count: advance(count, ""))
+    texts = embed_captions(tower, retrieval, store)
+    scores = unit(texts) @ unit(images).T
+    first = np.argsort(-scores, axis=1, kind="stable")[:, :FIRST]
+    return Finds(load_ranks(found.folder)[0].t2i, first, np.take_along_axis(scores, first, axis=1))
+
+
+def tower_folder(found: Found, store: Store) -> Path:
+    """Where a record's tower is. Raises HarnessError if the store no longer has it."""
+    card = found.record.tower
+    assert card is not None
+    folder = store.tower(card.digest)
+    if not folder.is_dir():
+        raise HarnessError(f"the tower of {found.record.cell[:12]} is not in {store.root}: measure it here again")
+    return folder
+
+
+def unit(rows: Floats) -> Floats:
+    """Rows of length 1; a zero row stays zero."""
+    norms = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    scaled: Floats = (rows / np.where(norms > 0, norms, 1)).astype(np.float32)
+    return scaled
+
+
+def make_thumbnails(images: Images, folder: Path | None, part: int, console: Console) -> list[str]:
+    """A small JPEG of each picture, as addresses: of files in `folder`, relative to the page, or of the data itself."""
+    if folder is not None:
+        folder.mkdir(exist_ok=True)
+    addresses = []
+    with console.stage("makes thumbnails", len(images.ids), "pictures") as advance:
+        for place in range(len(images.ids)):
+            picture = images.open(place)
+            picture.thumbnail((SIDE, SIDE))
+            with BytesIO() as buffer:
+                picture.save(buffer, "JPEG", quality=QUALITY)
+                small = buffer.getvalue()
+            if folder is None:
+                addresses.append("data:image/jpeg;base64," + base64.b64encode(small).decode())
+            else:
+                # Numbered, since an id is whatever a file was called.
+                (folder / f"{part}-{place}.jpg").write_bytes(small)
+                addresses.append(f"thumbnails/{part}-{place}.jpg")
+            advance(1, "")
+    return addresses
+
+
+def part_payload(
+    members: Sequence[Found], retrieval: Retrieval, finds: dict[str, Finds], thumbnails: Sequence[str], names: Sequence[str]
+) -> dict[str, Any]:
+    """What the script needs of one language's captions."""
+    language = TASKS.load(retrieval.task)().language(retrieval.lang)
+    types = entity_types(members[0])
+    return {
+        "lang": retrieval.lang,
+        "name": language.name,
+        "source": shown(f"{retrieval.source} ({retrieval.kind})"),
+        "sample": retrieval.sample,
+        "images": [shown(name) for name in retrieval.images.ids],
+        "thumbnails": list(thumbnails),
+        "queries": [
+            {
+                "image": int(owner),
+                "text": caption[:CAPTION_LENGTH],
+                "english": retrieval.english[number][:CAPTION_LENGTH] if retrieval.english else "",
+                "types": types[number] if types else [],
+                "finds": [find_payload(finds[name], number) if name in finds else 0 for name in names],
+            }
+            for number, (caption, owner) in enumerate(zip(retrieval.captions, retrieval.caption_images, strict=True))
+        ],
+    }
+
+
+def find_payload(finds: Finds, number: int) -> list[Any]:
+    """A caption's rank, the first pictures and their scores."""
+    return [int(finds.ranks[number]), finds.first[number].tolist(), [round(float(score), 3) for score in finds.scores[number]]]
+
+
+def entity_types(found: Found) -> list[list[str]] | None:
+    """The entity types of each caption, where the record has them."""
+    import pyarrow.parquet as pq
+
+    if ENTITIES not in pq.read_schema(found.folder / QUERIES).names:
+        return None
+    values = read_columns(found.folder, ENTITIES)[ENTITIES].to_pylist()[: found.record.captions]
+    return [[shown(name, 40) for name in value or []] for value in values]

@@ -1,0 +1,63 @@
+"""Boards as they are declared in `boards/*.toml`: what is ranked, where, and by which number."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.api import HarnessError
+from harness.record import first_line
+from harness.registry import nearest
+
+BOARDS = Path(__file__).with_name("boards")
+SIDES = {"t2i": "text → image", "i2t": "image → text"}
+
+
+class Declaration(BaseModel):
+    """What a board is about. Records of the embedded sample and of real photographs are never on one board."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    title: Annotated[str, Field(min_length=1)]
+    about: str = ""
+    task: str
+    split: str
+    sample: bool
+    languages: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] | None = Field(
+        None, description="codes of the columns; every language but English that has a record, where there are none"
+    )
+    direction: Literal["t2i", "i2t"]
+    cutoff: Literal[1, 5, 10] = Field(description="k of the hit rate R@k")
+    groups: Literal["tier", "script", "none"] = Field("tier", description="what columns are grouped by, each with a macro mean")
+
+    @property
+    def metric(self) -> str:
+        """The number's name for a reader.
+
+        >>> Declaration(name="x", title="X", task="t", split="test", sample=True, direction="t2i", cutoff=5).metric
+        'R@5 text → image'
+        """
+        return f"R@{self.cutoff} {SIDES[self.direction]}"
+
+
+def declared(names: Sequence[str] = (), folder: Path = BOARDS) -> list[Declaration]:
+    """The boards of those names, all by default. Raises HarnessError for an unknown name or a file that is no board."""
+    files = {path.stem: path for path in sorted(folder.glob("*.toml"), key=lambda path: path.stem)}
+    for name in names:
+        if name not in files:
+            raise HarnessError(f"no board is called {name!r}: {nearest(name, files)}")
+    return [read_declaration(files[name]) for name in names or files]
+
+
+def read_declaration(path: Path) -> Declaration:
+    """Read one board's file; its name is the file's. Raises HarnessError naming the file and the first wrong entry."""
+    try:
+        return Declaration.model_validate({"name": path.stem, **tomllib.loads(path.read_text(encoding="utf-8"))})
+    except (OSError, ValueError) as error:
+        reason = first_line(error) if isinstance(error, ValidationError) else error
+        raise HarnessError(f"{path} declares no board: {reason}") from None

@@ -1,0 +1,163 @@
+"""Records of others: checked one by one, then merged all at once or not at all."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from harness.api import HarnessError, Ints
+from harness.leaderboards.evidence import read_columns
+from harness.leaderboards.publish import RESULTS
+from harness.ranking import Ranks, chance, scores
+from harness.record import QUERIES, RECORD, Record, load_record
+from harness.store import new_folder
+
+MOST_BYTES = {RECORD: 1 << 20, QUERIES: 64 << 20}
+COLUMNS = ("direction", "query", "image", "rank")
+NAMED = 10
+
+
+def submit(folder: Path, into: Path | None) -> str:
+    """Merge the records below `folder` into `into`, by default this project's own, as a folder of the same name; say how many.
+
+    Raises HarnessError, and merges nothing, if a record is not one, does not reproduce its scores from its ranks, or is there
+    already with other ranks: each by its path, with the reason.
+    """
+    target = (into or RESULTS) / folder.resolve().name
+    if not folder.is_dir():
+        raise HarnessError(f"{folder} is not a folder of records")
+    if target.exists():
+        raise HarnessError(f"{target} is there already: rename {folder}, so that its records get a folder of their own")
+    paths = sorted(path.parent for path in folder.rglob(RECORD))
+    if not paths:
+        raise HarnessError(f"{folder} holds no {RECORD} at any depth: nothing to merge")
+    known = {path.parent.name: path.parent for path in sorted((into or RESULTS).rglob(RECORD))}
+    new: list[tuple[Path, str]] = []
+    refused = []
+    for path in paths:
+        try:
+            record = checked(path)
+            if not is_known(path, record, known, new):
+                new.append((path, record.cell))
+        except HarnessError as error:
+            refused.append(str(error))
+    if refused:
+        more = f"; and {len(refused) - NAMED:,} more" if len(refused) > NAMED else ""
+        counts = f"{len(refused):,} of {len(paths):,} records refused, none merged"
+        raise HarnessError(f"{counts}: {'; '.join(refused[:NAMED])}{more}")
+    if new:
+        with new_folder(target) as temporary:
+            for path, cell in new:
+                (temporary / cell).mkdir()
+                for name in (RECORD, QUERIES):
+                    shutil.copyfile(path / name, temporary / cell / name)
+            temporary.chmod(0o755)
+    return f"{len(new):,} records merged into {target}, {len(paths) - len(new):,} were there already"
+
+
+def is_known(path: Path, record: Record, known: dict[str, Path], new: list[tuple[Path, str]]) -> bool:
+    """Whether the very same ranks are there already. Raises HarnessError if the cell is there with other ranks."""
+    other = known.get(record.cell) or next((folder for folder, cell in new if cell == record.cell), None)
+    if other is None:
+        return False
+    if not np.array_equal(ranks_of(path), ranks_of(other)):
+        raise HarnessError(f"{path} is of the same cell as {other}, with other ranks: keep one of them")
+    return True
+
+
+def ranks_of(folder: Path) -> Ints:
+    """All ranks of a record."""
+    ranks: Ints = read_columns(folder, "rank")["rank"].to_numpy()
+    return ranks
+
+
+def checked(folder: Path) -> Record:
+    """A record that holds what it must and reproduces its scores. Raises HarnessError naming the folder and what is wrong."""
+    for name, most in MOST_BYTES.items():
+        path = folder / name
+        if path.is_symlink() or not path.is_file():
+            raise HarnessError(f"{path} is not a file")
+        if path.stat().st_size > most:
+            raise HarnessError(f"{path} has {path.stat().st_size:,} bytes: a record's has at most {most:,}")
+    record = load_record(folder)
+    faults = next(faults_of(folder, record), None)
+    if faults:
+        raise HarnessError(f"{folder}: {faults}")
+    return record
+
+
+def faults_of(folder: Path, record: Record) -> Iterator[str]:
+    """What is wrong with a record, the first thing first: later checks rely on earlier ones."""
+    if not re.fullmatch("[0-9a-f]{64}", record.cell):
+        yield "its cell is not a digest of 64 hexadecimal digits"
+    if record.text_tower != (record.tower.config.objective if record.tower else "english"):
+        yield f"its text tower is {record.text_tower!r}, but the tower's card says otherwise"
+    yield from column_faults(folder, record)
+    table = {name: read_columns(folder, name)[name].to_numpy(zero_copy_only=False) for name in COLUMNS}
+    text = table["direction"] == "t2i"
+    if not (text[: record.captions].all() and (table["direction"][record.captions :] == "i2t").all()):
+        yield f"its ranks are not {record.captions:,} of captions (t2i), then {record.images:,} of images (i2t)"
+    queries, images = table["query"][~text], table["image"]
+    if not np.array_equal(queries, images[~text]) or len(set(queries)) < len(queries):
+        yield "its image queries are not each image of the gallery, once"
+    if len(set(table["query"][text])) < record.captions:
+        yield "two of its captions have one id"
+    if set(images[text]) != set(queries):
+        yield "its captions are not of the images of its gallery, each of which has one or more"
+    yield from rank_faults(record, table["rank"], images)
+
+
+def column_faults(folder: Path, record: Record) -> Iterator[str]:
+    """What is wrong with the columns, seen before any is read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        shape = pq.read_metadata(folder / QUERIES)
+        schema = pq.read_schema(folder / QUERIES)
+    except (OSError, pa.ArrowException) as error:
+        yield f"{QUERIES} cannot be read: {str(error).splitlines()[0]}"
+        return
+    if shape.num_rows != record.captions + record.images:
+        yield f"{QUERIES} has {shape.num_rows:,} ranks, expected {record.captions:,} of captions and {record.images:,} of images"
+    other = [name for name in schema.names if name not in COLUMNS and not name.startswith("facet:")]
+    lacking = [name for name in COLUMNS if name not in schema.names]
+    if other or lacking:
+        yield f"{QUERIES} has the columns {schema.names}, expected {', '.join(COLUMNS)}, and none but facets beside them"
+    elif not pa.types.is_integer(schema.field("rank").type) or any(not is_text(schema.field(name).type) for name in COLUMNS[:3]):
+        yield f"{QUERIES} must have ranks that are whole numbers, and text in its other columns"
+
+
+def is_text(kind: object) -> bool:
+    """Whether a column's type is text, plain or by dictionary."""
+    import pyarrow as pa
+
+    value = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
+    return bool(pa.types.is_string(value) or pa.types.is_large_string(value))
+
+
+def rank_faults(record: Record, ranks: Ints, images: object) -> Iterator[str]:
+    """What is wrong with the ranks, or with the scores said to come of them."""
+    if not np.issubdtype(ranks.dtype, np.integer):
+        yield "a rank is missing"
+    t2i, i2t = ranks[: record.captions].astype(np.int64), ranks[record.captions :].astype(np.int64)
+    for side, values, most in (("t2i", t2i, record.images), ("i2t", i2t, record.captions)):
+        if values.min() < 1 or values.max() > most:
+            yield f"its {side} ranks go from {values.min():,} to {values.max():,}, expected 1 to {most:,}"
+    names = np.asarray(images)
+    places = {name: place for place, name in enumerate(names[record.captions :])}
+    owner = np.array([places[name] for name in names[: record.captions]], dtype=np.int64)
+    for what, said, true in (
+        ("scores", record.scores, scores(Ranks(t2i, i2t))),
+        ("chance", record.chance, chance(owner, record.images)),
+    ):
+        wrong = [name for name in true if not math.isclose(said.get(name, math.nan), true[name], rel_tol=1e-9, abs_tol=1e-9)]
+        if wrong:
+            yield f"its {what} do not reproduce: {wrong[0]} is {said.get(wrong[0])}, but its ranks give {true[wrong[0]]}"
+        elif set(said) != set(true):
+            yield f"its {what} name {sorted(set(said) - set(true))}, which nothing measures"

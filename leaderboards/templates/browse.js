@@ -1,0 +1,88 @@
+const PAGE = 12;
+class Browser {
+  constructor(data) {
+    this.data = data;
+    this.queries = data.parts.flatMap((part) => part.queries.map((query, number) => ({ part, query, number, text: `${query.text} ${query.english} ${part.images[query.image]}`.toLowerCase() })));
+    this.filters = { text: "", lang: "", outcome: "", type: "", k: "1", order: "" };
+    this.page = 0;
+    this.controls();
+    document.getElementById("back").addEventListener("click", () => this.turn(-1));
+    document.getElementById("on").addEventListener("click", () => this.turn(1));
+    this.show();
+  }
+
+  controls() {
+    const form = document.getElementById("controls"), names = this.data.towers.map(([name]) => name);
+    form.addEventListener("submit", (event) => event.preventDefault());
+    const set = (name) => (value) => { this.filters[name] = value; this.page = 0; this.show(); };
+    const search = element("input", { type: "search", placeholder: "any word of a caption", autocomplete: "off", oninput: () => set("text")(search.value) });
+    form.append(element("label", { class: "wide" }, "Search", search));
+    if (this.data.parts.length > 1) form.append(choice("Language", [["", "All"], ...this.data.parts.map((part, place) => [String(place), `${part.name} (${part.lang})`])], "", set("lang")));
+    const outcomes = [["", "Any"]];
+    names.forEach((a, i) => names.forEach((b, j) => { if (i !== j) outcomes.push([`${i}>${j}`, `${a} right, ${b} wrong`]); }));
+    outcomes.push(["all", "every tower right"], ["none", "every tower wrong"]);
+    form.append(choice("Outcome", outcomes, "", set("outcome"), "broad"));
+    form.append(choice("Right means among the first", [["1", "1"], ["5", "5"], ["10", "10"]], "1", set("k")));
+    const types = [...new Set(this.queries.flatMap(({ query }) => query.types))].sort();
+    if (types.length) form.append(choice("Names", [["", "Anything"], ...types.map((type) => [type, type])], "", set("type")));
+    const orders = [["", "As in the data"], ...names.map((name, place) => [`w${place}`, `${name}: worst rank first`])];
+    if (names.length > 1) orders.push(["gap", "Ranks furthest apart first"]);
+    form.append(choice("Order", orders, "", set("order"), "broad"));
+  }
+
+  chosen() {
+    const { text, lang, outcome, type, k, order } = this.filters, words = text.toLowerCase().split(/\s+/).filter(Boolean);
+    const right = (query, place) => (query.finds[place] ? query.finds[place][0] <= Number(k) : null);
+    const fits = (query) => {
+      if (outcome === "all" || outcome === "none") return query.finds.every((find) => !find || (find[0] <= Number(k)) === (outcome === "all"));
+      if (!outcome) return true;
+      const [a, b] = outcome.split(">").map(Number);
+      return right(query, a) === true && right(query, b) === false;
+    };
+    const part = lang === "" ? null : this.data.parts[Number(lang)];
+    const found = this.queries.filter((each) => (!part || each.part === part) && words.every((word) => each.text.includes(word)) && (!type || each.query.types.includes(type)) && fits(each.query));
+    const spread = ({ query }) => { const logs = query.finds.filter(Boolean).map((find) => Math.log(find[0])); return Math.max(...logs) - Math.min(...logs); };
+    if (order === "gap") return found.sort((a, b) => spread(b) - spread(a));
+    if (order) { const place = Number(order.slice(1)); return found.sort((a, b) => (b.query.finds[place]?.[0] ?? 0) - (a.query.finds[place]?.[0] ?? 0)); }
+    return found;
+  }
+
+  turn(step) { this.page += step; this.show(); window.scrollTo(0, 0); }
+
+  show() {
+    const found = this.chosen(), pages = Math.max(1, Math.ceil(found.length / PAGE));
+    document.getElementById("status").textContent = `${found.length.toLocaleString("en")} of ${this.queries.length.toLocaleString("en")} captions`;
+    document.getElementById("where").textContent = `page ${this.page + 1} of ${pages}`;
+    document.getElementById("back").disabled = this.page === 0;
+    document.getElementById("on").disabled = this.page + 1 >= pages;
+    document.getElementById("queries").replaceChildren(...found.slice(this.page * PAGE, (this.page + 1) * PAGE).map((each) => this.card(each)));
+  }
+
+  picture(part, image, right, note) {
+    const name = part.images[image];
+    return element("figure", { class: right ? "picture right" : "picture" }, element("img", { src: part.thumbnails[image], alt: `picture ${name}${right ? ", the right one" : ""}`, loading: "lazy", title: name }), element("figcaption", {}, note));
+  }
+
+  card({ part, query }) {
+    const rows = query.finds.map((find, place) => {
+      if (!find) return null;
+      const [rank, first, scores] = find, name = this.data.towers[place][0];
+      return element("div", { class: "found" }, element("div", { class: "who" }, element("strong", {}, element("bdi", {}, name)), element("span", { class: rank === 1 ? "hit" : "miss" }, `rank ${rank.toLocaleString("en")}`)),
+        element("div", { class: "strip" }, first.map((image, at) => this.picture(part, image, image === query.image, scores[at].toFixed(3)))));
+    });
+    const commands = this.data.towers.filter(([, digests], place) => query.finds[place] && digests[part.lang] && query.english).map(([name, digests]) => {
+      const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+      const command = `python -m harness transport --tower ${digests[part.lang]} --english ${quote(query.english)} --foreign ${quote(query.text)} --out transport.html`;
+      return element("p", {}, element("bdi", {}, name), " ", copyButton(command), element("pre", {}, command));
+    });
+    return element("article", { class: "query" },
+      element("div", { class: "asked" }, this.picture(part, query.image, true, part.images[query.image]),
+        element("div", {}, element("p", { class: "caption" }, element("bdi", { lang: part.lang, dir: "auto" }, query.text)),
+          query.english ? element("p", { class: "soft" }, element("bdi", { lang: "en", dir: "auto" }, query.english)) : null,
+          element("p", { class: "soft" }, [`${part.name} · ${part.source}`, ...query.types].join(" · ")),
+          commands.length ? element("details", { class: "plain" }, element("summary", {}, "See the transport of its tokens"), commands) : null)),
+      rows);
+  }
+}
+themeButton();
+new Browser(JSON.parse(document.getElementById("data").textContent));

@@ -1,0 +1,103 @@
+"""The transport viewer: between a sentence and its translation, which token is carried where, and at what cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.api import HarnessError, TokenEncoder, TokenNamer
+from harness.leaderboards.board import shown
+from harness.leaderboards.page import render
+from harness.leaderboards.publish import write_readable
+from harness.record import TowerCard, find_tower, load_card
+from harness.registry import load_encoder
+from harness.store import Store
+
+if TYPE_CHECKING:
+    from harness.distill.transport import Transport
+
+STEPS = 8
+TOKEN_LENGTH = 40
+
+
+def show(tower: str, english: str, foreign: str, out: Path, device: str, store: Store) -> str:
+    """Write the page of one sentence pair; say where it is, and what the transport costs.
+
+    The plan is that of the tower's own objective: its solver and regularisation; for one trained otherwise, of `ot-token` with
+    the same options. Raises HarnessError for an unknown tower, an empty sentence, or a teacher that is not the tower's.
+    """
+    import torch
+
+    from harness.distill.bitext import tokenize
+    from harness.distill.checkpoint import load_tower
+    from harness.distill.transport import cosine_cost, solve
+
+    folder = find_tower(tower, store)
+    card = load_card(folder)
+    for option, text in (("--english", english), ("--foreign", foreign)):
+        if not text.strip():
+            raise HarnessError(f"{option} is empty: give a sentence")
+    names, states = teacher_tokens(card, english, device)
+    student, tokenizer = load_tower(folder)
+    ids = tokenize(tokenizer, [foreign], student.config.max_length)
+    with torch.inference_mode():
+        cost = cosine_cost(student.encode(ids).states, torch.from_numpy(states)[None])
+    rows, columns = (torch.ones(1, size, dtype=torch.bool) for size in cost.shape[1:])
+    solved = solve(cost, rows, columns, solver_of(card))
+    page = render(
+        "transport.html.j2",
+        ("elements.js", "theme.js"),
+        card=card,
+        objective=shown(card.config.objective),
+        method=solver_of(card).method,
+        english=shown(english, 2000),
+        foreign=shown(foreign, 2000),
+        value=float(solved.value[0]),
+        **heat_maps(
+            cost[0].tolist(), solved, names, [shown(tokenizer.id_to_token(number) or "", TOKEN_LENGTH) for number in ids[0]]
+        ),
+    )
+    write_readable(out, page)
+    return f"Open {out.resolve()}: transport cost {float(solved.value[0]):.3f} ({solver_of(card).method})"
+
+
+def teacher_tokens(card: TowerCard, english: str, device: str) -> tuple[list[str], Any]:
+    """Names and states (m, d) of the tokens of an English sentence under a tower's teacher."""
+    teacher = load_encoder(card.teacher, device)
+    if teacher.fingerprint() != card.teacher_fingerprint:
+        raise HarnessError(f"{card.teacher} is not the teacher of this tower: its weights differ")
+    if not isinstance(teacher, TokenEncoder):
+        raise HarnessError(f"{card.teacher} gives no token states (encode_tokens): there is nothing to carry")
+    states = teacher.encode_tokens([english], "en").tokens
+    names = teacher.name_tokens(english) if isinstance(teacher, TokenNamer) else [f"token {k + 1}" for k in range(len(states))]
+    return [shown(name, TOKEN_LENGTH) for name in names], states
+
+
+def solver_of(card: TowerCard) -> Any:
+    """The solver that the tower's objective has, or that `ot-token` would have with its options."""
+    from harness.distill.transport import Solver
+
+    unbalanced = "ot-unbalanced" in card.config.objective
+    return Solver("unbalanced" if unbalanced else card.config.solver, eps=card.config.eps, rho=card.config.rho)
+
+
+def heat_maps(cost: list[list[float]], solved: Transport, english: list[str], foreign: list[str]) -> dict[str, Any]:
+    """Plan and cost as tables of English tokens (rows) against foreign ones (columns), each cell with its shade.
+
+    The plan is shown in percent of a foreign token's mass, so that a column adds up to 100 where marginals are kept. The cost is
+    1 - cos, in [0, 2]; its shades run from the dearest pair to the cheapest, so that dark is where mass wants to go.
+    """
+    plan = [[100 * len(foreign) * value for value in row] for row in solved.plan[0].tolist()]
+    low, high, most = min(map(min, cost)), max(map(max, cost)), max(map(max, plan)) or 1
+    spread = (high - low) or 1
+    return {
+        "foreign_tokens": foreign,
+        "plan": [
+            (name, [(f"{row[place]:.1f}", round(STEPS * row[place] / most)) for row in plan])
+            for place, name in enumerate(english)
+        ],
+        "cost": [
+            (name, [(f"{row[place]:.2f}", round(STEPS * (high - row[place]) / spread)) for row in cost])
+            for place, name in enumerate(english)
+        ],
+    }

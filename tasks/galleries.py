@@ -1,0 +1,54 @@
+"""From captions and pictures to the retrieval problem that a task hands out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from harness.api import Retrieval, TaskCard
+from harness.tasks.captions import Caption
+from harness.tasks.pictures import Pictures, Shelf
+
+
+def gallery(
+    card: TaskCard,
+    lang: str,
+    split: str,
+    source: str,
+    kind: str,
+    images: Sequence[str],
+    rows: Iterable[Caption],
+    shelf: Shelf,
+    notes: Sequence[str] = (),
+    sample: bool = False,
+) -> Retrieval:
+    """The images of a split that have a caption, in their order, and all their captions; a note says how many have none."""
+    by_image: defaultdict[str, list[Caption]] = defaultdict(list)
+    for row in rows:
+        by_image[row.image].append(row)
+    there = [name for name in images if name in by_image]
+    taken = [row for name in there for row in by_image[name]]
+    places = {name: index for index, name in enumerate(there)}
+    english = [row.english for row in taken if row.english is not None]
+    part = [f"{len(there):,} of {len(images):,} images have a caption in {lang}"] if len(there) < len(images) else []
+    return Retrieval(
+        task=card.name,
+        lang=lang,
+        split=split,
+        source=source,
+        kind=kind,
+        images=Pictures(there, [shelf.blobs[name] for name in there]),
+        captions=tuple(row.text for row in taken),
+        caption_ids=tuple(map(caption_id, taken)),
+        caption_images=np.array([places[row.image] for row in taken], dtype=np.int64),
+        english=tuple(english) if len(english) == len(taken) else None,
+        sample=sample,
+        notes=(*notes, *part),
+    )
+
+
+def caption_id(caption: Caption) -> str:
+    """What a caption is called in records: its image and its number."""
+    return f"{caption.image}#{caption.number}"

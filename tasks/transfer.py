@@ -1,0 +1,190 @@
+"""The tasks xtd and crossmodal3600: other images than Flickr30k's, to measure what a tower is worth elsewhere.
+
+Both are test sets alone: they have no bitext, so that towers come from elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from harness.api import (
+    Bitext,
+    CaptionSource,
+    Contents,
+    Download,
+    Finding,
+    HarnessError,
+    HeldOut,
+    Language,
+    MissingError,
+    Retrieval,
+    TaskCard,
+)
+from harness.tasks.bitext import load_bitext_folder
+from harness.tasks.captions import Captions, files_of, read_captions
+from harness.tasks.galleries import gallery
+from harness.tasks.karpathy import photo_id
+from harness.tasks.languages import (
+    caption_sources,
+    downloads,
+    from_source,
+    known_languages,
+    known_sources,
+    resolve_language,
+    texts_of,
+)
+from harness.tasks.pictures import Shelf, find_pictures
+from harness.tasks.textfiles import find, read_lines
+
+XTD = TaskCard(
+    name="xtd",
+    version="1",
+    title="XTD10 and XTD200: 1,000 images of COCO, one caption each",
+    splits=("test",),
+    licence="captions under Adobe's licence; pictures under Flickr's terms",
+    source="https://cocodataset.org/#download, train2014 and val2014",
+)
+CROSSMODAL = TaskCard(
+    name="crossmodal3600",
+    version="1",
+    title="Crossmodal-3600: 3,600 images from all over the world, captions in 36 languages",
+    splits=("test",),
+    licence="CC BY 4.0",
+    source="https://open-images-dataset.s3.amazonaws.com/crossmodal-3600/images.tgz",
+)
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """`harness.api.Task` over a folder of pictures and the captions that `languages.toml` has for the task.
+
+    folders: where pictures are looked for, all together. images: the file that lists them; without it the English captions do.
+    """
+
+    card: TaskCard
+    folders: tuple[str, ...]
+    images: str | None = None
+
+    def languages(self) -> Mapping[str, Language]:
+        """Every language that a source of the task has, by code."""
+        return known_languages(self.card.name)
+
+    def language(self, text: str) -> Language:
+        """Find a language by code, alias or English name. Raises HarnessError with the nearest ones."""
+        return resolve_language(text, self.languages())
+
+    def sources(self) -> tuple[CaptionSource, ...]:
+        """Every source of the task in `languages.toml`."""
+        return caption_sources(self.card.name)
+
+    def load(self, data: Path, lang: str, split: str, source: str | None = None) -> Retrieval:
+        """Read the images and their captions in one language, from the first source that is there.
+
+        Raises MissingError if there is none, HarnessError if the language, source, split, folder or a picture cannot be had.
+        """
+        if split not in self.card.splits:
+            raise HarnessError(f"unknown split {split!r}: {self.card.name} has {', '.join(self.card.splits)}")
+        language = from_source(self.language(lang), source, self.card.name)
+        names, shelf = self._names(data), find_pictures(data, self.folders, together=True)
+        missing = [name for name in names if name not in shelf.blobs]
+        if missing:
+            places = ", ".join(f"{name}/" for name in self.folders)
+            raise HarnessError(
+                f"{data} lacks {len(missing):,} of {len(names):,} pictures, {missing[0]}.jpg first: looked in {places} and for "
+                f".tar there or in shards/ ({self.card.source})"
+            )
+        found = self._choose(data, language)
+        kind = known_sources(self.card.name)[found[0]].kind_of(language.code)
+        return gallery(self.card, language.code, split, found[0], kind, names, found[1].rows, shelf, found[1].notes)
+
+    def load_bitext(self, data: Path, lang: str) -> Bitext:
+        """Read the folder's `bitext/`: the task itself has none. Raises MissingError if there is nothing."""
+        return load_bitext_folder(data, self.language(lang))
+
+    def held_out(self, data: Path) -> HeldOut:
+        """All of its images, and their English captions."""
+        rows = self._choose(data, self.language("en"))[1].rows
+        return HeldOut(frozenset(self._names(data)), frozenset(row.text for row in rows))
+
+    def check(self, data: Path) -> list[Finding]:
+        """Say what the folder has and lacks. Raises HarnessError only if there is no such folder."""
+        _need_folder(self.card, data)
+        try:
+            names, shelf = self._names(data), find_pictures(data, self.folders, together=True)
+        except HarnessError as error:
+            return [Finding("list of images", False, str(error))]
+        return [self._check_shelf(names, shelf), *(self._check_source(data, name) for name in known_sources(self.card.name))]
+
+    def downloads(self, languages: Sequence[str] | None, source: str | None = None) -> tuple[Download, ...]:
+        """The public caption files of some languages, or of all, and of one source or of all."""
+        return downloads(self.card.name, languages, source)
+
+    def contents(self, data: Path) -> Contents:
+        """Every caption and bitext file, and every picture of the task's images."""
+        blobs = find_pictures(data, self.folders, together=True).blobs
+        pictures = {f"{name}{Path(str(blobs[name])).suffix}": blobs[name].read for name in self._names(data) if name in blobs}
+        return Contents(texts_of(data, self.card.name), pictures)
+
+    def write_sample(self, folder: Path) -> None:  # noqa: ARG002
+        """There is none: raises HarnessError."""
+        self._no_sample()
+
+    def sample_version(self) -> str:
+        """There is none: raises HarnessError."""
+        self._no_sample()
+
+    def _names(self, data: Path) -> list[str]:
+        _need_folder(self.card, data)
+        if self.images is None:
+            return list(dict.fromkeys(row.image for row in self._choose(data, self.language("en"))[1].rows))
+        path = find(data / self.images)
+        if path is None:
+            raise HarnessError(f"{data / self.images} is missing: get it from {next(iter(self.sources())).url}")
+        return [photo_id(line) for line in read_lines(path)]
+
+    def _choose(self, data: Path, language: Language) -> tuple[str, Captions]:
+        sources = known_sources(self.card.name)
+        for name in language.sources:
+            captions = read_captions(data, sources[name], language.code)
+            if captions is not None and captions.rows:
+                return name, captions
+        looked = "; ".join(f"{files_of(sources[name], language.code)} ({sources[name].url})" for name in language.sources)
+        raise MissingError(f"{data} has no {language.name} ({language.code}) captions: looked for {looked}")
+
+    def _check_shelf(self, names: list[str], shelf: Shelf) -> Finding:
+        there = sum(name in shelf.blobs for name in names)
+        way_out = "" if there == len(names) else f"; get them from {self.card.source}"
+        return Finding("pictures", there == len(names), f"{there:,} of {len(names):,}{way_out}")
+
+    def _check_source(self, data: Path, name: str) -> Finding:
+        source = known_sources(self.card.name)[name]
+        offered = [language.code for language in self.languages().values() if name in language.sources]
+        try:
+            found = [code for code in offered if read_captions(data, source, code)]
+        except HarnessError as error:
+            return Finding(name, False, str(error))
+        detail = f"{len(found):,} of {len(offered):,} languages ({source.kind})"
+        way_out = "" if found else f"; nothing like {source.files}: get it from {source.url} (licence: {source.licence})"
+        return Finding(name, bool(found), detail + way_out)
+
+    def _no_sample(self) -> NoReturn:
+        name = self.card.name
+        raise HarnessError(f"{name} has no embedded sample: give its folder with --data DIR or {name.upper()}_ROOT")
+
+
+def _need_folder(card: TaskCard, data: Path) -> None:
+    if not data.is_dir():
+        raise HarnessError(f"{data} is not a folder: give the folder of {card.name} with --data DIR or {card.name.upper()}_ROOT")
+
+
+def xtd() -> Transfer:
+    """XTD10's own folder layout with COCO's pictures beside it, and XTD200's files in `xtd200/`."""
+    return Transfer(XTD, ("train2014", "val2014", "images"), "XTD10/test_image_names.txt")
+
+
+def crossmodal3600() -> Transfer:
+    """`captions.jsonl` as it comes out of captions.zip, and the pictures in `images/`."""
+    return Transfer(CROSSMODAL, ("images",))

@@ -1,0 +1,256 @@
+"""Models in transformers' form, and text towers beside them: tiny random ones of each kind, written to a folder and read back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from harness.api import HarnessError, TokenEncoder
+from harness.encoders.hugging_face import HuggingFace, hugging_face
+from harness.registry import load_encoder
+
+WORDS = ["a", "dog", "runs", "cat", "sits", "on", "the", "grass", "red"]
+TEXTS = ["a dog runs", "", "the red cat sits on the red grass", "a", "dog " * 40, "a dog runs on grass"]
+PICTURES = [Image.fromarray(pixels) for pixels in np.random.default_rng(0).integers(0, 255, (5, 40, 56, 3), dtype=np.uint8)]
+SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+VISION = {**SHAPE, "image_size": 32, "patch_size": 16}
+# Ids of a tokenizer in the order padding, unknown, start, end, words (CLIP takes an end of 2 for that of its old configurations).
+TEXT = {**SHAPE, "vocab_size": 4 + len(WORDS), "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "clip": ("CLIP", {**TEXT, "max_position_embeddings": 16}),
+    "siglip": ("Siglip", {**TEXT, "max_position_embeddings": 16, "projection_size": 24}),
+    "siglip2": ("Siglip2", {**TEXT, "max_position_embeddings": 16, "projection_size": 24}),
+    "altclip": ("AltCLIP", {**TEXT, "max_position_embeddings": 17, "project_dim": 32, "type_vocab_size": 1}),
+    "chinese-clip": ("ChineseCLIP", {**TEXT, "max_position_embeddings": 16}),
+}
+
+
+def write_tokenizer(folder: Path, lengths: int) -> None:
+    vocabulary = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[START]", "[END]", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    frame = [("[START]", 2), ("[END]", 3)]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[START] $A [END]", special_tokens=frame)
+    names = {"pad_token": "[PAD]", "bos_token": "[START]", "eos_token": "[END]", "unk_token": "[UNK]"}
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=lengths, **names)
+    fast.save_pretrained(folder)
+
+
+def shaken(model: torch.nn.Module) -> torch.nn.Module:
+    """Far from the initial values, so that no part is so small that leaving it out would go unseen."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def write_model(folder: Path, kind: str) -> Path:
+    """A random model as `save_pretrained` writes it."""
+    name, text = KINDS[kind]
+    vision = {**VISION, "num_patches": 4} if kind == "siglip2" else VISION
+    sizes = {"text_config": text, "vision_config": vision}
+    if not kind.startswith("siglip"):
+        sizes["projection_dim"] = 24
+    torch.manual_seed(0)
+    model = shaken(getattr(transformers, f"{name}Model")(getattr(transformers, f"{name}Config")(**sizes)))
+    model.save_pretrained(folder)
+    write_tokenizer(folder, 16)
+    if kind == "siglip2":
+        transformers.Siglip2ImageProcessor(patch_size=16, max_num_patches=4).save_pretrained(folder)
+    else:
+        size = {"size": {"height": 32, "width": 32}, "crop_size": {"height": 32, "width": 32}}
+        transformers.CLIPImageProcessor(**size).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], HuggingFace]:
+    root, made = tmp_path_factory.mktemp("models"), dict[str, HuggingFace]()
+
+    def encoder(kind: str) -> HuggingFace:
+        if kind not in made:
+            made[kind] = hugging_face(str(write_model(root / kind, kind)), "cpu")
+        return made[kind]
+
+    return encoder
+
+
+def plain(encoder: HuggingFace, texts: list[str]) -> np.ndarray:
+    """What transformers gives, a text at a time."""
+    loaded = encoder.loaded
+    fixed = encoder.name.rpartition("/")[2].startswith("siglip")
+    rows = []
+    for text in texts:
+        ids = loaded.tokenizer(text, padding="max_length" if fixed else False, truncation=True, max_length=16)
+        with torch.inference_mode():
+            out = loaded.model.get_text_features(input_ids=torch.tensor([ids["input_ids"]]))
+        rows.append(out.pooler_output[0].numpy())
+    return np.stack(rows)
+
+
+def error(a: np.ndarray, b: np.ndarray) -> float:
+    return float((np.linalg.norm(a - b, axis=1) / np.linalg.norm(b, axis=1)).max())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_texts_are_as_transformers_gives_them(encoders: Callable[[str], HuggingFace], kind: str) -> None:
+    encoder = encoders(kind)
+    assert error(encoder.encode_texts(TEXTS, "en"), plain(encoder, TEXTS)) < 1e-5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_token_states_lie_in_the_joint_space(encoders: Callable[[str], HuggingFace], kind: str) -> None:
+    encoder = encoders(kind)
+    assert isinstance(encoder, TokenEncoder)
+    states = encoder.encode_tokens(TEXTS, "en")
+    own = [len(encoder.loaded.tokenizer(text, truncation=True, max_length=16)["input_ids"]) for text in TEXTS]
+    assert states.lengths.tolist() == own
+    assert len(states.tokens) == sum(own)
+    assert error(states.pooled, encoder.encode_texts(TEXTS, "en")) < 1e-5
+    starts = np.cumsum(states.lengths) - states.lengths
+    if kind == "clip":
+        assert error(states.tokens[starts + states.lengths - 1], states.pooled) < 1e-5
+    if kind in ("altclip", "chinese-clip"):
+        assert error(states.tokens[starts], states.pooled) < 1e-5
+    if kind == "siglip":  # read at the last position, which is a token of the one text that fills the context
+        assert error(states.tokens[starts + states.lengths - 1][4:5], states.pooled[4:5]) < 1e-5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_are_as_transformers_gives_them(encoders: Callable[[str], HuggingFace], kind: str) -> None:
+    encoder = encoders(kind)
+    got = encoder.encode_images(PICTURES)
+    processor = transformers.AutoImageProcessor.from_pretrained(encoder.folder)
+    with torch.inference_mode():
+        expected = [encoder.loaded.model.get_image_features(**processor(images=p, return_tensors="pt")) for p in PICTURES]
+    assert error(got, np.concatenate([out.pooler_output.numpy() for out in expected])) < 1e-5
+    assert error(encoder.encode_images(PICTURES[::-1])[::-1], got) < 1e-5
+
+
+def test_the_fingerprint_follows_contents(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "clip", "clip")
+    seen = [hugging_face(str(folder), "cpu").fingerprint()]
+    for name, old, new in (
+        ("preprocessor_config.json", "0.48", "0.49"),
+        ("tokenizer.json", '"dog"', '"hound"'),
+        ("config.json", "quick_gelu", "gelu"),
+    ):
+        text = (folder / name).read_text()
+        assert old in text, name
+        (folder / name).write_text(text.replace(old, new))
+        seen.append(hugging_face(str(folder), "cpu").fingerprint())
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[:-1] + b"\x00")
+    seen.append(hugging_face(str(folder), "cpu").fingerprint())
+    assert len(set(seen)) == 5
+
+
+def test_weights_that_are_missing_are_not_made_up(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "clip", "clip")
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["num_hidden_layers"] = 3
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(HarnessError, match=r"lacks 16 weights of CLIPModel, first text_model"):
+        hugging_face(str(folder), "cpu").encode_texts(["a"], "en")
+
+
+def test_models_that_will_not_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(HarnessError, match=r"holds no config.json"):
+        hugging_face(str(tmp_path / "empty"), "cpu")
+    with pytest.raises(HarnessError, match="neither a folder nor the name of a repository"):
+        hugging_face("./nowhere", "cpu").fingerprint()
+    bert = transformers.BertModel(transformers.BertConfig(**TEXT, max_position_embeddings=16))
+    bert.save_pretrained(tmp_path / "bert")
+    write_tokenizer(tmp_path / "bert", 16)
+    transformers.CLIPImageProcessor().save_pretrained(tmp_path / "bert")
+    with pytest.raises(HarnessError, match="is a BertModel, which has not both towers"):
+        hugging_face(str(tmp_path / "bert"), "cpu").encode_texts(["a"], "en")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(HarnessError, match=r"hf:someone/clip: .*could not be downloaded.* use hf:FOLDER"):
+        hugging_face("someone/clip", "cpu").fingerprint()
+
+
+def write_mclip(folder: Path) -> Path:
+    """A random Multilingual-CLIP text tower: its transformer's shape lies in a folder of its own name, as on the hub."""
+    torch.manual_seed(1)
+    config = transformers.XLMRobertaConfig(**TEXT, max_position_embeddings=20, type_vocab_size=1)
+    transformer = shaken(transformers.XLMRobertaModel(config))
+    linear = torch.nn.Linear(32, 24)
+    config.save_pretrained(folder / "base")
+    write_tokenizer(folder, 16)
+    weights = {f"transformer.{name}": value for name, value in transformer.state_dict().items()}
+    weights |= {f"LinearTransformation.{name}": value for name, value in linear.state_dict().items()}
+    torch.save(weights, folder / "pytorch_model.bin")
+    shape = {"model_type": "M-CLIP", "modelBase": "base", "transformerDimensions": 32, "numDims": 24}
+    (folder / "config.json").write_text(json.dumps(shape))
+    return folder
+
+
+def test_a_multilingual_clip_tower_beside_another_model_s_images(encoders: Callable[[str], HuggingFace], tmp_path: Path) -> None:
+    folder = write_mclip(tmp_path / "mclip")
+    images = encoders("clip")
+    encoder = load_encoder(f"text:{folder}+{images.name}", "cpu")
+    assert encoder.name == f"text:{folder}+{images.name}"
+    assert np.array_equal(encoder.encode_images(PICTURES), images.encode_images(PICTURES))
+    weights = torch.load(folder / "pytorch_model.bin")
+    transformer = transformers.XLMRobertaModel(transformers.XLMRobertaConfig.from_pretrained(folder / "base")).eval()
+    names = transformer.state_dict()
+    transformer.load_state_dict({name: weights[f"transformer.{name}"] for name in names})
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    for text, row in zip(TEXTS, encoder.encode_texts(TEXTS, "de"), strict=True):
+        ids = tokenizer(text, truncation=True, return_tensors="pt")
+        with torch.inference_mode():
+            mean = transformer(**ids).last_hidden_state[0].mean(0)
+        expected = weights["LinearTransformation.weight"] @ mean + weights["LinearTransformation.bias"]
+        assert row == pytest.approx(expected.numpy(), abs=1e-5)
+    before = encoder.fingerprint()
+    del weights["transformer.encoder.layer.1.output.dense.bias"]
+    torch.save(weights, folder / "pytorch_model.bin")
+    broken = load_encoder(f"text:{folder}+{images.name}", "cpu")
+    assert broken.fingerprint() != before
+    with pytest.raises(HarnessError, match=r"lacks 1 weights of base, first encoder.layer.1.output.dense.bias"):
+        broken.encode_texts(["a"], "de")
+
+
+def test_a_sentence_transformers_tower_beside_another_model_s_images(
+    encoders: Callable[[str], HuggingFace], tmp_path: Path
+) -> None:
+    st = pytest.importorskip("sentence_transformers")
+    modules = pytest.importorskip("sentence_transformers.sentence_transformer.modules")
+    torch.manual_seed(2)
+    shaken(transformers.BertModel(transformers.BertConfig(**TEXT, max_position_embeddings=16))).save_pretrained(tmp_path / "bert")
+    write_tokenizer(tmp_path / "bert", 16)
+    transformer = modules.Transformer(str(tmp_path / "bert"))
+    dense = modules.Dense(32, 24, bias=False, activation_function=torch.nn.Identity())
+    model = st.SentenceTransformer(modules=[transformer, modules.Pooling(32), dense], device="cpu")
+    model.save(str(tmp_path / "st"))
+    encoder = load_encoder(f"text:{tmp_path / 'st'}+{encoders('clip').name}", "cpu")
+    rows = encoder.encode_texts(TEXTS, "de")
+    assert rows.shape == (len(TEXTS), 24)
+    bert = transformers.BertModel.from_pretrained(tmp_path / "bert").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "bert")
+    for text, row in zip(TEXTS, rows, strict=True):
+        with torch.inference_mode():
+            states = bert(**tokenizer(text, truncation=True, return_tensors="pt")).last_hidden_state[0]
+            assert row == pytest.approx(dense.linear(states.mean(0)).numpy(), abs=1e-5)
+
+
+def test_text_towers_that_will_not_do(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match=r"expected text:TOWER\+ENCODER"):
+        load_encoder("text:tower", "cpu")
+    with pytest.raises(HarnessError, match="no encoder is called 'smaple': did you mean sample"):
+        load_encoder("text:tower+smaple", "cpu")
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(HarnessError, match=r"is no text tower: expected a modules.json .*modelBase"):
+        load_encoder(f"text:{tmp_path}+sample", "cpu").encode_texts(["a"], "de")

@@ -1,0 +1,108 @@
+"""`leaderboard --add`: what reproduces is merged, what does not is refused by name, and nothing is half merged."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from made_up import Arm, gallery, retrieval, write_record
+
+from harness.api import HarnessError
+from harness.leaderboards.submission import submit
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Path:
+    folder = tmp_path / "theirs"
+    for arm in (Arm("kd-mse", 0.3), Arm("ot-token", 0.4)):
+        write_record(folder, retrieval("de", gallery(30), per_image=2), arm)
+    return folder
+
+
+def edit_record(folder: Path, change: Callable[[dict[str, object]], object]) -> None:
+    path = folder / "record.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    change(record)
+    path.write_text(json.dumps(record), encoding="utf-8")
+
+
+def edit_queries(folder: Path, change: Callable[[dict[str, list[object]]], object]) -> None:
+    columns = pq.read_table(folder / "queries.parquet").to_pydict()
+    change(columns)
+    pq.write_table(pa.table(columns), folder / "queries.parquet")
+
+
+def test_good_records_are_merged_whole_and_once(theirs: Path, tmp_path: Path) -> None:
+    ours = tmp_path / "ours"
+    said = submit(theirs, ours)
+    assert said.startswith("2 records merged")
+    assert sorted(path.relative_to(theirs) for path in theirs.rglob("*.*")) == sorted(
+        path.relative_to(ours / "theirs") for path in (ours / "theirs").rglob("*.*")
+    )
+    with pytest.raises(HarnessError, match="is there already: rename"):
+        submit(theirs, ours)
+    again = theirs.rename(tmp_path / "again")
+    assert submit(again, ours).startswith("0 records merged")
+
+
+FAULTS: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "a better score": (
+        "its scores do not reproduce: t2i_r1 is 99.0",
+        lambda f: edit_record(f, lambda r: r["scores"].update(t2i_r1=99.0)),  # type: ignore[attr-defined]
+    ),
+    "a higher chance": ("its chance do not reproduce", lambda f: edit_record(f, lambda r: r["chance"].update(t2i_r1=9.0))),  # type: ignore[attr-defined]
+    "fewer captions": ("has 90 ranks, expected 59 of captions", lambda f: edit_record(f, lambda r: r.update(captions=59))),
+    "another schema": ("is not a record", lambda f: edit_record(f, lambda r: r.update(surprise=1))),
+    "a path for a cell": ("its cell is not a digest", lambda f: edit_record(f, lambda r: r.update(cell="../../../evil"))),
+    "another tower": ("the tower's card says otherwise", lambda f: edit_record(f, lambda r: r.update(text_tower="ot-best"))),
+    "a rank of 0": ("ranks go from 0 to", lambda f: edit_queries(f, lambda c: c["rank"].__setitem__(0, 0))),
+    "a rank beyond": (
+        "ranks go from 1 to 31, expected 1 to 30",
+        lambda f: edit_queries(f, lambda c: c["rank"].__setitem__(0, 31)),
+    ),
+    "a missing rank": ("a rank is missing", lambda f: edit_queries(f, lambda c: c["rank"].__setitem__(0, None))),
+    "an unknown image": ("not of the images of its gallery", lambda f: edit_queries(f, lambda c: c["image"].__setitem__(0, "x"))),
+    "a caption twice": (
+        "two of its captions have one id",
+        lambda f: edit_queries(f, lambda c: c["query"].__setitem__(0, c["query"][1])),
+    ),
+    "a caption's text": ("none but facets beside them", lambda f: edit_queries(f, lambda c: c.update(caption=["x"] * 90))),
+    "no parquet": ("cannot be read", lambda f: (f / "queries.parquet").write_bytes(b"PAR1")),
+    "a link": ("is not a file", lambda f: ((f / "queries.parquet").rename(f / "q"), (f / "queries.parquet").symlink_to(f / "q"))),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_record_that_does_not_hold_is_refused_by_name_and_nothing_is_merged(fault: str, theirs: Path, tmp_path: Path) -> None:
+    message, spoil = FAULTS[fault]
+    broken = sorted(theirs.iterdir())[0]
+    spoil(broken)
+    with pytest.raises(HarnessError, match=r"^1 of 2 records refused, none merged: .*" + re.escape(message)) as error:
+        submit(theirs, tmp_path / "ours")
+    assert str(broken) in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not list((tmp_path / "ours").rglob("*"))
+
+
+def test_facets_may_stand_beside_the_ranks(theirs: Path, tmp_path: Path) -> None:
+    edit_queries(sorted(theirs.iterdir())[0], lambda columns: columns.update({"facet:entity-type": [["people"]] * 90}))
+    assert submit(theirs, tmp_path / "ours").startswith("2 records merged")
+
+
+def test_the_same_cell_with_other_ranks_is_refused(theirs: Path, tmp_path: Path) -> None:
+    submit(theirs, tmp_path / "ours")
+    other = tmp_path / "other"
+    write_record(other, retrieval("de", gallery(30), per_image=2), Arm("kd-mse", 0.3), ranks=None)
+    write_record(other / "x", retrieval("de", gallery(30), per_image=2), Arm("kd-mse", 0.9))
+    with pytest.raises(HarnessError, match=r"of the same cell as .*, with other ranks"):
+        submit(other, tmp_path / "ours")
+
+
+def test_an_empty_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match=r"holds no record\.json"):
+        submit(tmp_path, tmp_path / "ours")
