@@ -21,7 +21,7 @@ from harness.config import DistillConfig
 from harness.ranking import Ranks
 from harness.store import Store, new_folder
 
-PACKAGES = ("numpy", "open_clip_torch", "pillow", "safetensors", "tokenizers", "torch", "torchvision", "transformers")
+PACKAGES = ("numba", "numpy", "open_clip_torch", "pillow", "safetensors", "tokenizers", "torch", "torchvision", "transformers")
 RECORD, QUERIES, CARD, SEEN = "record.json", "queries.parquet", "card.json", "seen.npy"
 FACET = "facet:"  # begins the name of a column of facets
 

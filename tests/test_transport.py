@@ -10,15 +10,30 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.distill import transport
 from harness.distill.transport import Method, Solver, Transport, batch_target, cosine_cost, solve, token_transport
 
 # Some problems are stopped early on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore::harness.distill.transport.NotConverged")
 
+# What `token_transport` does in one way it must do in the other, with numba and without.
+both_ways = pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "padded"], indirect=True)
+
 Lengths = list[tuple[int, int]]
 METHODS: list[Method] = ["sinkhorn", "unbalanced", "ipot", "exact"]
 TIGHT = {"tolerance": 1e-6, "most": 20_000}
 EPSILONS = [1e-3, 3e-3, 0.01, 0.03, 0.05, 0.1, 0.5, 2.0, 10.0]
+
+
+@pytest.fixture
+def compiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether numba is there."""
+    there = bool(request.param)
+    if there:
+        pytest.importorskip("numba")
+    else:
+        monkeypatch.setattr(transport, "kernels", lambda: None)
+    return there
 
 
 def states(seed: int, lengths: Lengths, dim: int = 16) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -199,8 +214,10 @@ def test_every_eps_gives_finite_plans(method: Method, eps: float) -> None:
         assert solved.plan.sum((1, 2)).max() <= 1 + 1e-4
 
 
+@both_ways
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("fill", [0.0, 1.0])
+@pytest.mark.usefixtures("compiled")
 def test_constant_and_zero_states_stay_finite(method: Method, fill: float) -> None:
     x = torch.full((2, 4, 8), fill, requires_grad=True)
     y = torch.cat([torch.zeros(1, 3, 8), torch.randn(1, 3, 8, generator=torch.Generator().manual_seed(0))])
@@ -255,7 +272,9 @@ def test_every_domain_gives_the_same_plan() -> None:
         torch.testing.assert_close(scaled, solve(scale / 100 * cost, rows, columns, Solver(eps=1e-3, most=50)).plan)
 
 
+@both_ways
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.usefixtures("compiled")
 def test_permuting_tokens_or_pairs_permutes_the_plan(method: Method) -> None:
     x, y, rows, columns = states(0, [(7, 5), (4, 6), (7, 2)])
     solver = Solver(method)
@@ -267,8 +286,10 @@ def test_permuting_tokens_or_pairs_permutes_the_plan(method: Method) -> None:
     torch.testing.assert_close(by_pairs, plan[pairs], atol=1e-6, rtol=0)
 
 
+@both_ways
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("fill", [0.0, 1e6])
+@pytest.mark.usefixtures("compiled")
 def test_more_padding_changes_nothing_to_the_last_bit(method: Method, fill: float) -> None:
     x, y, rows, columns = states(0, [(7, 5), (4, 6)])
     solver = Solver(method)
@@ -324,7 +345,9 @@ def test_scaling_invariances(seed: int, scale: float, shift: float) -> None:
     torch.testing.assert_close(solve(cost + shift, rows, columns).plan, solve(cost, rows, columns).plan, atol=1e-4, rtol=0)
 
 
+@both_ways
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.usefixtures("compiled")
 def test_the_fast_form_equals_the_plain_one(method: Method) -> None:
     x, y, rows, columns = states(5, [(7, 5), (1, 1), (4, 6)])
     x.requires_grad_()
@@ -360,7 +383,9 @@ def regularised(method: Method, x: np.ndarray, y: np.ndarray, eps: float, rho: f
     return float((plan * cost).sum() + eps * divergence(plan, np.outer(a, b)))
 
 
+@both_ways
 @pytest.mark.parametrize("method", ["sinkhorn", "unbalanced", "exact"])
+@pytest.mark.usefixtures("compiled")
 def test_the_gradient_is_that_of_the_whole_minimum(method: Method) -> None:
     x, y, rows, columns = states(0, [(3, 4)])
     value, _ = token_transport(x.requires_grad_(), y, rows, columns, Solver(method, rho=0.5, **TIGHT))
@@ -387,7 +412,9 @@ def test_unrolled_the_gradient_is_that_of_the_cost_of_the_plan(method: Method, e
     assert not torch.allclose(torch.autograd.grad(value(x).sum(), x)[0], held, rtol=1e-2)
 
 
+@both_ways
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.usefixtures("compiled")
 def test_autocast_gives_the_same_answer(method: Method) -> None:
     x, y, rows, columns = states(6, [(7, 5), (4, 6)])
     x.requires_grad_()

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from harness.distill.linear import Linear
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
@@ -109,11 +111,11 @@ class Block(nn.Module):
         width = config.width
         self.config = config
         self.attention_norm = nn.LayerNorm(width, eps=config.norm_eps)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.attention_out = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.attention_out = Linear(width, width)
         self.mlp_norm = nn.LayerNorm(width, eps=config.norm_eps)
-        self.mlp_in = nn.Linear(width, config.mlp_width)
-        self.mlp_out = nn.Linear(config.mlp_width, width)
+        self.mlp_in = Linear(width, config.mlp_width)
+        self.mlp_out = Linear(config.mlp_width, width)
 
     def forward(self, x: Tensor, visible: Tensor | None) -> Tensor:
         """Map x (B, L, width) to the same shape. visible: (B, 1, 1, L), the keys that may be seen; None for all or causal."""
@@ -127,8 +129,11 @@ class Block(nn.Module):
     def attend(self, x: Tensor, visible: Tensor | None) -> Tensor:
         """Multi-head self-attention."""
         batch, length, width = x.shape
-        q, k, v = self.qkv(x).view(batch, length, 3, self.config.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=self.config.causal)
+        heads = self.qkv(x).view(batch, length, 3, self.config.heads, -1).permute(2, 0, 3, 1, 4)
+        # Measured (docs/performance.md): for products as small as these a processor takes ten times as long in bfloat16.
+        with torch.autocast("cpu", enabled=False):
+            q, k, v = (heads.float() if x.device.type == "cpu" else heads).unbind(0)
+            mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=self.config.causal)
         out: Tensor = self.attention_out(mixed.transpose(1, 2).reshape(batch, length, width))
         return out
 
@@ -163,7 +168,7 @@ class TextTower(nn.Module):
         self.embedding_norm = nn.LayerNorm(config.width, eps=config.norm_eps) if config.norm == "post" else nn.Identity()
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.final_norm = nn.LayerNorm(config.width, eps=config.norm_eps) if config.norm == "pre" else nn.Identity()
-        self.projection = nn.Linear(config.width, config.joint_dim, bias=False)
+        self.projection = Linear(config.width, config.joint_dim, bias=False)
         if config.pooling == "attention":
             self.pool_query = nn.Parameter(torch.zeros(config.joint_dim))
 

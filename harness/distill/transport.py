@@ -9,6 +9,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -186,13 +190,14 @@ class HeldPlan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, a: Tensor, b: Tensor, solver: Solver) -> tuple[Tensor, ...]:
         """The value, then the fields of Transport."""
-        scale_x, scale_y = inverse_norms(x), inverse_norms(y)
-        cost = torch.bmm(x, y.transpose(1, 2))
-        cost.mul_(scale_x[:, :, None]).mul_(scale_y[:, None, :]).neg_().add_(1)
-        solved = solve_cropped(cost, a, b, solver)
-        # Sums of P_ij cos_ij: what the length of x_i, or y_j, has to do with the cost.
-        agreement = solved.plan * (1 - cost)
-        ctx.save_for_backward(x, y, solved.plan, scale_x, scale_y, agreement.sum(2), agreement.sum(1))
+        ctx.by_pair = fits_kernels(x, solver)
+        if ctx.by_pair:
+            terms = solver.eps, solver.power, solver.tolerance, solver.limit, ITERATIONS_A_CHECK, FLOAT32_REACH
+            plan, value, error, iterations, *gradient = kernels().carry(x, y, a, b, terms)
+            solved = judged(plan, value, error, iterations, solver)
+        else:
+            solved, *gradient = carry(x, y, a, b, solver)
+        ctx.save_for_backward(x, y, *gradient)
         parts = solved.plan, solved.value.clone(), solved.error, solved.iterations, solved.converged
         ctx.mark_non_differentiable(*parts)
         return solved.value, *parts
@@ -200,16 +205,46 @@ class HeldPlan(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """dC_ij/dx_i = (cos_ij x_i/|x_i| - y_j/|y_j|) / |x_i|, summed over j with weight P_ij; the same for y_j."""
-        x, y, plan, scale_x, scale_y, agreement_x, agreement_y = ctx.saved_tensors
-        outer = gradients[0][:, None]
+        x, y, weights, lengths_x, lengths_y = ctx.saved_tensors
+        outer, way = gradients[0], kernels().spread if ctx.by_pair else spread
         with torch.autocast(x.device.type, enabled=False):
-            weights = plan * (-outer * scale_x)[:, :, None] * scale_y[:, None, :]
-            to_x = to_y = None
-            if ctx.needs_input_grad[0]:
-                to_x = torch.bmm(weights, y).addcmul_(x, (outer * agreement_x * scale_x.square())[:, :, None])
-            if ctx.needs_input_grad[1]:
-                to_y = torch.bmm(weights.transpose(1, 2), x).addcmul_(y, (outer * agreement_y * scale_y.square())[:, :, None])
+            weights = weights * outer[:, None, None]
+            to_x = way(weights, y, lengths_x * outer[:, None], x) if ctx.needs_input_grad[0] else None
+            to_y = way(weights.transpose(1, 2), x, lengths_y * outer[:, None], y) if ctx.needs_input_grad[1] else None
         return to_x, to_y, None, None, None
+
+
+@cache
+def kernels() -> ModuleType | None:
+    """The compiled way, `harness.distill.kernels`, where numba is installed."""
+    return import_module("harness.distill.kernels") if find_spec("numba") else None
+
+
+def fits_kernels(x: Tensor, solver: Solver) -> bool:
+    """Whether the compiled way serves: float32 on a processor, by scalings that float64 can hold whatever the costs."""
+    farthest = (2 if solver.power == 1 else 3) * 2 / solver.eps
+    plain = solver.method in {"sinkhorn", "unbalanced"} and farthest <= FLOAT64_REACH
+    return plain and x.device.type == "cpu" and x.dtype == torch.float32 and kernels() is not None
+
+
+def carry(x: Tensor, y: Tensor, a: Tensor, b: Tensor, solver: Solver) -> tuple[Transport, Tensor, Tensor, Tensor]:
+    """The transport between x (B, n, d) and y (B, m, d), and its value's gradient: W y + l x for x, W' x + l' y for y.
+
+    W (B, n, m) = -P_ij / (|x_i| |y_j|); l (B, n) = sum_j P_ij cos_ij / |x_i|^2, what the length of x_i has to do with the cost;
+    l' (B, m) the same for y.
+    """
+    scale_x, scale_y = inverse_norms(x), inverse_norms(y)
+    scales = scale_x[:, :, None] * scale_y[:, None, :]
+    cosines = torch.bmm(x, y.transpose(1, 2)).mul_(scales)
+    solved = solve_cropped(1 - cosines, a, b, solver)
+    agreement = solved.plan * cosines
+    lengths = agreement.sum(2) * scale_x.square(), agreement.sum(1) * scale_y.square()
+    return solved, -solved.plan * scales, *lengths
+
+
+def spread(weights: Tensor, y: Tensor, lengths: Tensor, x: Tensor) -> Tensor:
+    """W y + l x: (B, n, d) of W (B, n, m), y (B, m, d), l (B, n) and x (B, n, d)."""
+    return torch.bmm(weights, y).addcmul_(x, lengths[:, :, None])
 
 
 def inverse_norms(x: Tensor) -> Tensor:
@@ -254,12 +289,16 @@ def solve_cropped(cost: Tensor, a: Tensor, b: Tensor, solver: Solver) -> Transpo
     with torch.set_grad_enabled(solver.unrolled and torch.is_grad_enabled()):
         plan, error, iterations = METHODS[solver.method](cost, real, a, b, solver)
     plan = plan.to(cost.dtype)
-    error = error.detach().to(cost.dtype)
+    return judged(plan, (plan * cost).sum((1, 2)), error.detach().to(cost.dtype), iterations, solver)
+
+
+def judged(plan: Tensor, value: Tensor, error: Tensor, iterations: Tensor, solver: Solver) -> Transport:
+    """The problems with a verdict on each, and a warning of those that have not converged."""
     converged = error <= solver.tolerance
     # IPOT is defined by its number of iterations, not by a tolerance.
     if solver.method != "ipot" and (left := int((~converged).sum())):
-        warnings.warn(NotConverged(left, solver), stacklevel=3)
-    return Transport(plan, (plan * cost).sum((1, 2)), error, iterations, converged)
+        warnings.warn(NotConverged(left, solver), stacklevel=4)
+    return Transport(plan, value, error, iterations, converged)
 
 
 @dataclass(frozen=True)
