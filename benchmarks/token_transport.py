@@ -18,13 +18,16 @@ PAIRS, DIM, LONGEST = 256, 512, 40
 
 
 def states() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Student and teacher states and masks: aligned tokens, noise, and a common direction, as a half-trained student has."""
+    """Student and teacher states and masks: aligned tokens, noise, and a common direction, as a half-trained student has.
+
+    Costs are about 0.2 between aligned tokens and 0.88 between the others.
+    """
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(5, LONGEST + 1, (2, PAIRS), generator=generator)
     masks = torch.arange(LONGEST) < lengths[:, :, None]
     common = torch.randn(DIM, generator=generator)
     words = torch.randn(PAIRS, LONGEST, DIM, generator=generator)
-    x, y = (words + torch.randn(words.shape, generator=generator) + 0.3 * common for _ in range(2))
+    x, y = (words + 0.5 * torch.randn(words.shape, generator=generator) + 0.41 * common for _ in range(2))
     return x * masks[0][:, :, None], y * masks[1][:, :, None], masks[0], masks[1]
 
 

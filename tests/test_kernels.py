@@ -77,6 +77,7 @@ def test_a_pair_knows_nothing_of_its_neighbours_and_of_threads(monkeypatch: pyte
     given_, solver = case(4, 7, 13, 24), Solver()
     whole = solved(*given_, solver, compiled=True)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(kernels, "PAIRS_A_TURN", 2)
     shared = solved(*given_, solver, compiled=True)
     for one, other in ((whole[0], shared[0]), (whole[1].plan, shared[1].plan), (whole[2], shared[2]), (whole[3], shared[3])):
         assert torch.equal(one, other)

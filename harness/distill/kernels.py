@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numba
@@ -22,30 +21,30 @@ from torch import Tensor
 Array: TypeAlias = npt.NDArray[Any]
 
 LANES = 16  # float32 in a vector register, at the most
+PAIRS_A_TURN = 16
 
 # Sums may be taken in any order, which lets them run in vector registers; what is not a number must stay none.
 compiled = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
 
 
 def carry(x: Tensor, y: Tensor, a: Tensor, b: Tensor, terms: tuple[float, float, float, int, int, float]) -> tuple[Tensor, ...]:
-    """Plan, value, error, iterations, weights, and lengths of both sides, as `transport.carry` has them, in float32 on the CPU.
+    """Plan, value, error, iterations, scales and lengths of both sides, as `transport.carry` has them, in float32 on the CPU.
 
     terms: eps, power, tolerance, most iterations, iterations a check, and the reach of float32.
     """
     (count, n, _), m = x.shape, y.shape[1]
-    plan, weights, lengths_x, lengths_y = (torch.zeros(count, *shape) for shape in ((n, m), (n, m), (n,), (m,)))
-    value, error, iterations = torch.zeros(count), torch.zeros(count), torch.zeros(count, dtype=torch.long)
-    out = plan, value, error, iterations, weights, lengths_x, lengths_y
+    plan, value, error, iterations = torch.empty(count, n, m), torch.zeros(count), torch.zeros(count), torch.zeros(count).long()
+    scales_x, lengths_x, scales_y, lengths_y = (torch.zeros(count, size) for size in (n, n, m, m))
+    out = plan, value, error, iterations, scales_x, scales_y, lengths_x, lengths_y
     given, found = arrays(x, y, a, b), arrays(*out)
-
     share(lambda first, last: carry_some(first, last, given, terms, found), count)
     return out
 
 
-def spread(weights: Tensor, y: Tensor, lengths: Tensor, x: Tensor) -> Tensor:
-    """W y + l x (B, n, d), as `transport.spread`, in float32 on the CPU."""
+def spread(plan: Tensor, outer: Tensor, scales: tuple[Tensor, Tensor], y: Tensor, lengths: Tensor, x: Tensor) -> Tensor:
+    """The gradient (B, n, d), as `transport.spread` has it, in float32 on the CPU."""
     out = torch.empty(x.shape)
-    given = arrays(weights, y, lengths, x, out)
+    given = arrays(plan, outer, *scales, y, lengths, x, out)
     share(lambda first, last: spread_some(first, last, *given), len(x))
     return out
 
@@ -62,13 +61,22 @@ def workers(count: int) -> ThreadPoolExecutor:
 
 
 def share(work: Callable[[int, int], None], count: int) -> None:
-    """Do the pairs 0 to `count` on as many threads as torch uses."""
-    threads = max(1, min(torch.get_num_threads(), count))
-    cuts = [count * part // threads for part in range(threads + 1)]
-    others = [workers(threads).submit(work, first, last) for first, last in pairwise(cuts[1:])]
-    work(0, cuts[1])
+    """Do the pairs 0 to `count` on as many threads as torch uses, a few at a time: whoever is free takes the next.
+
+    torch's own threads go on spinning for a while after each of its operations, so that another may come late.
+    """
+    firsts = iter(range(0, count, PAIRS_A_TURN))
+
+    def take() -> None:
+        for first in firsts:
+            work(first, min(first + PAIRS_A_TURN, count))
+
+    threads = min(torch.get_num_threads(), -(-count // PAIRS_A_TURN))
+    others = [workers(threads).submit(take) for _ in range(threads - 1)]
+    take()
     for other in others:
-        other.result()
+        if not other.cancel():
+            other.result()
 
 
 @compiled
@@ -78,12 +86,12 @@ def carry_some(
     """The pairs from first to last."""
     x, y, a, b = given
     eps, power, tolerance, most, every, reach = terms
-    plan, value, error, iterations, weights, lengths_x, lengths_y = found
+    plan, value, error, iterations, scales_x, scales_y, lengths_x, lengths_y = found
     for pair in range(first, last):
         rows, columns = np.flatnonzero(a[pair]), np.flatnonzero(b[pair])
-        scale_x, scale_y = inverse_norms(x[pair], rows), inverse_norms(y[pair], columns)
+        of_x, of_y = inverse_norms(x[pair], rows), inverse_norms(y[pair], columns)
         cosines = products(x[pair], y[pair], rows, columns)
-        cosines *= scale_x.reshape(-1, 1) * scale_y
+        cosines *= of_x.reshape(-1, 1) * of_y
         low, span = lowered(1 - cosines, power)
         if span <= reach * eps:
             kernel = np.exp(low / np.float32(-eps))
@@ -93,14 +101,17 @@ def carry_some(
             masses = a[pair][rows].astype(np.float64), b[pair][columns].astype(np.float64)
             best, error[pair], iterations[pair] = scaled(wide, *masses, power, tolerance, most, every)
             solved = best.astype(np.float32)
+        plan[pair] = 0
         for i, row in enumerate(rows):
+            scales_x[pair, row] = of_x[i]
             for j, column in enumerate(columns):
                 mass, cosine = solved[i, j], cosines[i, j]
                 plan[pair, row, column] = mass
                 value[pair] += mass * (1 - cosine)
-                weights[pair, row, column] = -mass * scale_x[i] * scale_y[j]
-                lengths_x[pair, row] += mass * cosine * scale_x[i] ** 2
-                lengths_y[pair, column] += mass * cosine * scale_y[j] ** 2
+                lengths_x[pair, row] += mass * cosine * of_x[i] ** 2
+                lengths_y[pair, column] += mass * cosine * of_y[j] ** 2
+        for j, column in enumerate(columns):
+            scales_y[pair, column] = of_y[j]
 
 
 @compiled
@@ -220,39 +231,64 @@ def answer(masses: Array, sums: Array, power: float, out: Array) -> None:
 
 
 @compiled
-def spread_some(first: int, last: int, weights: Array, y: Array, lengths: Array, x: Array, out: Array) -> None:
+def spread_some(
+    first: int,
+    last: int,
+    plan: Array,
+    outer: Array,
+    scales_x: Array,
+    scales_y: Array,
+    y: Array,
+    lengths: Array,
+    x: Array,
+    out: Array,
+) -> None:
     """The pairs from first to last of `spread`: two states of x and four of y at a time."""
     for pair in range(first, last):
-        mine, theirs, m = out[pair], y[pair], weights.shape[2]
-        for i, length in enumerate(lengths[pair]):
-            row, own = mine[i], x[pair, i]
+        mine, theirs, (n, m) = out[pair], y[pair], plan[pair].shape
+        for i in range(n):
+            row, own, length = mine[i], x[pair, i], outer[pair] * lengths[pair, i]
             for k in range(len(row)):
                 row[k] = length * own[k]
         for j in range(0, m, 4):
             states = theirs[j], theirs[min(j + 1, m - 1)], theirs[min(j + 2, m - 1)], theirs[min(j + 3, m - 1)]
-            for i in range(0, len(mine), 2):
-                other, nothing = min(i + 1, len(mine) - 1), four(weights[pair, i], m)
-                one, two = four(weights[pair, i], j), four(weights[pair, other], j) if other > i else nothing
-                # On padding there is none.
-                if one != nothing or two != nothing:
+            for i in range(0, n, 2):
+                other = min(i + 1, n - 1)
+                one = four(plan[pair, i], scales_y[pair], -outer[pair] * scales_x[pair, i], j)
+                two = four(plan[pair, other], scales_y[pair], -outer[pair] * scales_x[pair, other] * (other > i), j)
+                # On padding there is no weight.
+                if any_of(one) or any_of(two):
                     add(one, two, states, mine[i], mine[other])
 
 
 @compiled
-def four(row: Array, j: int) -> tuple[float, float, float, float]:
-    """Four weights of a row from place j on, zero beyond its end."""
+def four(row: Array, scales: Array, scale: float, j: int) -> tuple[float, float, float, float]:
+    """Four weights of a row of the plan from place j on, zero beyond its end."""
     m, none = len(row), np.float32(0)
     return (
-        row[j] if j < m else none,
-        row[j + 1] if j + 1 < m else none,
-        row[j + 2] if j + 2 < m else none,
-        row[j + 3] if j + 3 < m else none,
+        row[j] * scales[j] * scale,
+        row[j + 1] * scales[j + 1] * scale if j + 1 < m else none,
+        row[j + 2] * scales[j + 2] * scale if j + 2 < m else none,
+        row[j + 3] * scales[j + 3] * scale if j + 3 < m else none,
     )
 
 
 @compiled
-def add(one: Array, two: Array, states: tuple[Array, ...], row: Array, other: Array) -> None:
-    """row += sum_j one_j states_j, other += sum_j two_j states_j, for four states."""
+def any_of(weights: tuple[float, float, float, float]) -> bool:
+    """Whether one of them is not 0."""
+    a, b, c, d = weights
+    return a != 0 or b != 0 or c != 0 or d != 0
+
+
+@compiled
+def add(
+    one: tuple[float, float, float, float],
+    two: tuple[float, float, float, float],
+    states: tuple[Array, Array, Array, Array],
+    row: Array,
+    other: Array,
+) -> None:
+    """row += sum_j one_j states_j, other += sum_j two_j states_j."""
     a0, a1, a2, a3 = one
     b0, b1, b2, b3 = two
     y0, y1, y2, y3 = states

@@ -150,7 +150,8 @@ def token_transport(
         x, y = in_float(x), in_float(y)
         a, b = marginals(rows, x.dtype), marginals(columns, x.dtype)
         n, m = extent(a), extent(b)
-        cropped = x[:, :n], y[:, :m], a[:, :n], b[:, :m]
+        # A slice of all places is not free: its gradient is copied.
+        cropped = *(whole if whole.shape[1] == size else whole[:, :size] for whole, size in ((x, n), (y, m))), a[:, :n], b[:, :m]
         if solver.unrolled:
             solved = solve_cropped(cosine_cost(*cropped[:2]), *cropped[2:], solver)
             value = solved.value
@@ -190,27 +191,31 @@ class HeldPlan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, a: Tensor, b: Tensor, solver: Solver) -> tuple[Tensor, ...]:
         """The value, then the fields of Transport."""
-        ctx.by_pair = fits_kernels(x, solver)
-        if ctx.by_pair:
-            terms = solver.eps, solver.power, solver.tolerance, solver.limit, ITERATIONS_A_CHECK, FLOAT32_REACH
-            plan, value, error, iterations, *gradient = kernels().carry(x, y, a, b, terms)
-            solved = judged(plan, value, error, iterations, solver)
+        compiled = kernels() if fits_kernels(x, solver) else None
+        if compiled is None:
+            solved, *sides = carry(x, y, a, b, solver)
         else:
-            solved, *gradient = carry(x, y, a, b, solver)
-        ctx.save_for_backward(x, y, *gradient)
+            terms = solver.eps, solver.power, solver.tolerance, solver.limit, ITERATIONS_A_CHECK, FLOAT32_REACH
+            plan, value, error, iterations, *sides = compiled.carry(x, y, a, b, terms)
+            solved = judged(plan, value, error, iterations, solver)
+        ctx.way = spread if compiled is None else compiled.spread
+        ctx.save_for_backward(x, y, solved.plan, *sides)
         parts = solved.plan, solved.value.clone(), solved.error, solved.iterations, solved.converged
         ctx.mark_non_differentiable(*parts)
+        # Or backward is handed zeros for each of these, as large as the plan.
+        ctx.set_materialize_grads(False)
         return solved.value, *parts
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """dC_ij/dx_i = (cos_ij x_i/|x_i| - y_j/|y_j|) / |x_i|, summed over j with weight P_ij; the same for y_j."""
-        x, y, weights, lengths_x, lengths_y = ctx.saved_tensors
-        outer, way = gradients[0], kernels().spread if ctx.by_pair else spread
+        x, y, plan, scales_x, scales_y, lengths_x, lengths_y = ctx.saved_tensors
+        to_x = to_y = None
         with torch.autocast(x.device.type, enabled=False):
-            weights = weights * outer[:, None, None]
-            to_x = way(weights, y, lengths_x * outer[:, None], x) if ctx.needs_input_grad[0] else None
-            to_y = way(weights.transpose(1, 2), x, lengths_y * outer[:, None], y) if ctx.needs_input_grad[1] else None
+            if ctx.needs_input_grad[0]:
+                to_x = ctx.way(plan, gradients[0], (scales_x, scales_y), y, lengths_x, x)
+            if ctx.needs_input_grad[1]:
+                to_y = ctx.way(plan.transpose(1, 2), gradients[0], (scales_y, scales_x), x, lengths_y, y)
         return to_x, to_y, None, None, None
 
 
@@ -227,24 +232,26 @@ def fits_kernels(x: Tensor, solver: Solver) -> bool:
     return plain and x.device.type == "cpu" and x.dtype == torch.float32 and kernels() is not None
 
 
-def carry(x: Tensor, y: Tensor, a: Tensor, b: Tensor, solver: Solver) -> tuple[Transport, Tensor, Tensor, Tensor]:
-    """The transport between x (B, n, d) and y (B, m, d), and its value's gradient: W y + l x for x, W' x + l' y for y.
+def carry(x: Tensor, y: Tensor, a: Tensor, b: Tensor, solver: Solver) -> tuple[Transport, Tensor, Tensor, Tensor, Tensor]:
+    """The transport between x (B, n, d) and y (B, m, d), and, for each side, what its gradient is made of.
 
-    W (B, n, m) = -P_ij / (|x_i| |y_j|); l (B, n) = sum_j P_ij cos_ij / |x_i|^2, what the length of x_i has to do with the cost;
-    l' (B, m) the same for y.
+    scales (B, n), 1 / |x_i|, then (B, m) of y; lengths (B, n), sum_j P_ij cos_ij / |x_i|^2: what the length of x_i has to do with
+    the cost; then (B, m) of y.
     """
-    scale_x, scale_y = inverse_norms(x), inverse_norms(y)
-    scales = scale_x[:, :, None] * scale_y[:, None, :]
-    cosines = torch.bmm(x, y.transpose(1, 2)).mul_(scales)
+    scales_x, scales_y = inverse_norms(x), inverse_norms(y)
+    cosines = torch.bmm(x, y.transpose(1, 2)).mul_(scales_x[:, :, None]).mul_(scales_y[:, None, :])
     solved = solve_cropped(1 - cosines, a, b, solver)
     agreement = solved.plan * cosines
-    lengths = agreement.sum(2) * scale_x.square(), agreement.sum(1) * scale_y.square()
-    return solved, -solved.plan * scales, *lengths
+    return solved, scales_x, scales_y, agreement.sum(2) * scales_x.square(), agreement.sum(1) * scales_y.square()
 
 
-def spread(weights: Tensor, y: Tensor, lengths: Tensor, x: Tensor) -> Tensor:
-    """W y + l x: (B, n, d) of W (B, n, m), y (B, m, d), l (B, n) and x (B, n, d)."""
-    return torch.bmm(weights, y).addcmul_(x, lengths[:, :, None])
+def spread(plan: Tensor, outer: Tensor, scales: tuple[Tensor, Tensor], y: Tensor, lengths: Tensor, x: Tensor) -> Tensor:
+    """The gradient (B, n, d) for x of outer (B,) times the values: outer (l_i x_i - s_i sum_j P_ij s'_j y_j).
+
+    scales: s (B, n) and s' (B, m), and lengths: l (B, n), as of `carry`.
+    """
+    weights = plan * (-outer[:, None] * scales[0])[:, :, None] * scales[1][:, None, :]
+    return torch.bmm(weights, y).addcmul_(x, (outer[:, None] * lengths)[:, :, None])
 
 
 def inverse_norms(x: Tensor) -> Tensor:
