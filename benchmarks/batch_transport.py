@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.rounds import compare
+from harness.distill.linear import project
 from harness.distill.transport import batch_target
 
 DIM, EPS, ITERATIONS = 512, 0.15, 5
@@ -38,7 +39,7 @@ def main() -> None:
 
         def ours(v: Tensor = v, t: Tensor = t) -> tuple[Tensor, Tensor]:
             # v_i v_j + t_i t_j + v_i t_j = [v_i, t_i] [v_j + t_j, t_j]
-            similarity = torch.cat([v, t], 1) @ torch.cat([v + t, t], 1).T / 3
+            similarity = project(torch.cat([v, t], 1), torch.cat([v + t, t], 1)) / 3
             return batch_target(similarity, EPS, ITERATIONS), batch_target(similarity.T, EPS, ITERATIONS)
 
         for one, other in zip(otter(), ours(), strict=True):

@@ -90,7 +90,7 @@ def main() -> None:
     lang, pairs, steps = (*sys.argv[3:], *("de", "1000", "200")[len(sys.argv) - 3 :])
     task = TASKS.load("flickr30k")()
     guarded = guarded_bitext(task, data, [task.language(lang)], "drop")
-    recipe = Recipe(DistillConfig(pairs=int(pairs), steps=int(steps)), teacher, guarded)
+    recipe = Recipe(DistillConfig(pairs=int(pairs), steps=int(steps)), teacher, guarded, tag=lambda bitext: bitext)
     retrieval = task.load(data, lang, "val")
     with tempfile.TemporaryDirectory() as name:
         folder, store = Path(name), Store.at(Path(name, "store"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.api import Floats, HarnessError, TokenStates
+from harness.api import Floats, HarnessError, Spans, TokenStates
 from harness.encoders.sources import hub_folder, need_transformers, quiet
 from harness.plugins import fingerprint
 
@@ -135,6 +135,14 @@ class HuggingFace:
         order = range(len(texts))
         lengths = np.array([len(tokens[row]) for row in order], dtype=np.int64)
         return TokenStates(np.concatenate([tokens[row] for row in order]), lengths, np.stack([pooled[row] for row in order]))
+
+    def locate_tokens(self, texts: Sequence[str], lang: str) -> list[Spans]:  # noqa: ARG002
+        """Where each token stands in its text. Raises HarnessError for a tokenizer that does not tell."""
+        loaded = self.loaded
+        if not loaded.tokenizer.is_fast:
+            raise HarnessError(f"{self.name}: a {type(loaded.tokenizer).__name__} does not tell where its tokens stand in a text")
+        found = loaded.tokenizer(list(texts), truncation=True, max_length=loaded.length, return_offsets_mapping=True)
+        return [tuple((start, end) for start, end in spans) for spans in found["offset_mapping"]]
 
     def _batches(self, texts: Sequence[str]) -> Iterator[Batch]:
         """Run the texts through the text tower, those of like length together."""

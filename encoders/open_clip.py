@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.api import Floats, HarnessError, TokenStates
+from harness.api import Floats, HarnessError, Spans, TokenStates
 from harness.encoders.sources import ModelFiles, behind_tag, check_tag, in_folder, in_hub, quiet
 
 if TYPE_CHECKING:
@@ -150,6 +150,10 @@ class OpenClip:
     def name_tokens(self, text: str) -> list[str]:
         """A name for each token of a text."""
         return self.loaded.reader.name_tokens(text)
+
+    def locate_tokens(self, texts: Sequence[str], lang: str) -> list[Spans]:
+        """Where each token stands in its text. Raises HarnessError for a tokenizer that does not tell."""
+        return self.loaded.reader.locate_tokens(texts, lang)
 
     def donate_layers(self) -> DonatedLayers:
         """Copy the text tower's layers. Raises HarnessError if its architecture has no counterpart in `TowerConfig`."""

@@ -12,8 +12,8 @@ from open_clip.hf_model import HFTextEncoder
 from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 
-from harness.api import Floats, TokenStates
-from harness.encoders.tokenizing import Tokenizer, framing, mark_language, token_names
+from harness.api import Floats, Spans, TokenStates
+from harness.encoders.tokenizing import Tokenizer, framing, mark_language, token_names, token_spans
 
 # Measured on a CPU: 512 to 1,024 tokens stay in its cache, and 4,096 run slower. A GPU wants to be filled.
 TOKENS_A_BATCH = {"cpu": 1024, "cuda": 32_768}
@@ -159,6 +159,10 @@ class TextReader:
         """A name for each real token of a text."""
         ids, real = self.tokenize([text])
         return token_names(self.tokenizer, ids[real].tolist())
+
+    def locate_tokens(self, texts: Sequence[str], lang: str) -> list[Spans]:
+        """Where each real token stands in its text. Raises HarnessError for a tokenizer that does not tell."""
+        return token_spans(self.tokenizer, texts, *self.tokenize(texts, lang))
 
     def tokenize(self, texts: Sequence[str], lang: str = "en") -> tuple[Tensor, Tensor]:
         """Token ids (n, context), and which of them are real.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,13 +13,19 @@ from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleToken
 from tokenizers import Tokenizer as RustTokenizer
 from torch import Tensor
 
-from harness.api import HarnessError
+from harness.api import HarnessError, Span, Spans
+from harness.distill.bitext import cut
 from harness.encoders.sources import ModelFiles
 from harness.registry import TASKS
+from harness.spans import moved
+
+NOWHERE = (0, 0)
 
 
 class Tokenizer(Protocol):
     """What open_clip calls a tokenizer: n texts to ids (n, context), padded on the right."""
+
+    context_length: int
 
     def __call__(self, texts: list[str]) -> Tensor:
         """Token ids."""
@@ -39,9 +45,7 @@ class FileTokenizer:
         """Token ids."""
         ids = torch.zeros(len(texts), self.context_length, dtype=torch.long)
         for row, encoding in enumerate(self.tokenizer.encode_batch(texts)):
-            text = encoding.ids
-            if len(text) > self.context_length:
-                text = [*text[: self.context_length - 1], text[-1]]
+            text = cut(encoding.ids, self.context_length)
             ids[row, : len(text)] = torch.tensor(text)
         return ids
 
@@ -154,3 +158,55 @@ def token_names(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
     if isinstance(tokenizer, SimpleTokenizer):
         return [str(tokenizer.decoder[number]).removesuffix("</w>") for number in ids]
     return [str(number) for number in ids]
+
+
+def token_spans(tokenizer: Tokenizer, texts: Sequence[str], ids: Tensor, real: Tensor) -> list[Spans]:
+    """Where in its text each real token stands, for texts and what the tokenizer made of them: ids and real (n, context).
+
+    Tokens of the framing stand nowhere: (0, 0). Raises HarnessError for a tokenizer that does not tell.
+    """
+    located = []
+    for text, row, is_real in zip(texts, ids.tolist(), real.tolist(), strict=True):
+        cleaned, read = read_text(tokenizer, text)
+        spans = []
+        for place, number in enumerate(row):
+            if is_real[place]:
+                # What a tokenizer adds after the padding (a token for the class) is of no text.
+                known, span = read[place] if place < len(read) else (number, NOWHERE)
+                if known != number:
+                    raise HarnessError(f"a {type(tokenizer).__name__} does not tell where the tokens of {text!r} stand in it")
+                spans.append(span)
+        located.append(moved(spans, cleaned, text))
+    return located
+
+
+def read_text(tokenizer: Tokenizer, text: str) -> tuple[str, list[tuple[int, Span]]]:
+    """A text as the tokenizer reads it, and its tokens, framing included, each with where it stands in that."""
+    longest = tokenizer.context_length
+    if isinstance(tokenizer, FileTokenizer):
+        found = tokenizer.tokenizer.encode(text)
+        return text, cut(list(zip(found.ids, found.offsets, strict=True)), longest)
+    if isinstance(tokenizer, SimpleTokenizer):
+        cleaned = tokenizer.clean_fn(text)
+        first, last = ((number, NOWHERE) for number in (tokenizer.sot_token_id, tokenizer.eot_token_id))
+        return cleaned, cut([first, *byte_pairs(tokenizer, cleaned), last], longest)
+    if isinstance(tokenizer, HFTokenizer) and tokenizer.tokenizer.is_fast:
+        cleaned, inner = tokenizer.clean_fn(text), tokenizer.tokenizer
+        if tokenizer.tokenizer_mode == "clips":
+            found = inner(cleaned, add_special_tokens=False, return_offsets_mapping=True)
+            pairs = list(zip(found["input_ids"], found["offset_mapping"], strict=True))[: longest - 3]
+            return cleaned, [(inner.bos_token_id, NOWHERE), *pairs, (inner.eos_token_id, NOWHERE)]
+        found = inner(cleaned, max_length=longest, truncation=True, return_offsets_mapping=True)
+        return cleaned, list(zip(found["input_ids"], found["offset_mapping"], strict=True))
+    return text, [(-1, NOWHERE)]
+
+
+def byte_pairs(tokenizer: SimpleTokenizer, text: str) -> Iterator[tuple[int, Span]]:
+    """The tokens of a cleaned text under CLIP's own tokenizer, which pairs bytes, each with the characters that it is of."""
+    for word in tokenizer.pat.finditer(text):
+        owners = [word.start() + place for place, char in enumerate(word[0]) for _ in char.encode()]
+        at = 0
+        for piece in tokenizer.bpe("".join(tokenizer.byte_encoder[byte] for byte in word[0].encode())).split(" "):
+            size = len(piece.removesuffix("</w>"))
+            yield tokenizer.encoder[piece], (owners[at], owners[at + size - 1] + 1)
+            at += size

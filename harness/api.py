@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 Floats: TypeAlias = "npt.NDArray[np.float32]"
 Ints: TypeAlias = "npt.NDArray[np.int64]"
 
+Span: TypeAlias = tuple[int, int]
+"""A stretch of a text, from its first character to before its last, counted from 0; empty for what stands nowhere in it."""
+Spans: TypeAlias = tuple[Span, ...]
+
 
 class HarnessError(Exception):
     """Something the user can put right. The message names the file or value, what was expected, and the way out."""
@@ -125,6 +129,19 @@ class TokenNamer(Protocol):
 
     def name_tokens(self, text: str) -> list[str]:
         """A name for each token of a text, as many as `encode_tokens` gives states of it."""
+        ...
+
+
+@runtime_checkable
+class TokenLocator(Protocol):
+    """A text encoder that can say where its tokens stand in a text, so that some of them can be given more weight."""
+
+    def locate_tokens(self, texts: Sequence[str], lang: str) -> list[Spans]:
+        """For each text the stretch of each token, as many as `encode_tokens` gives states of it.
+
+        It is empty for tokens that stand for no part of the text (those of the framing). Raises HarnessError if the tokenizer
+        does not tell.
+        """
         ...
 
 
@@ -309,6 +326,8 @@ class Bitext:
     """Sentence pairs for distillation, one row a pair: English, its translation, and the image id, or "" where there is none.
 
     places: where each pair stands in what its source offers, counted from 1; in order where not given.
+    english_entities, foreign_entities: the stretches of each sentence that name something to be seen, None where nobody knows;
+    nothing at all unless asked for. They are no part of the digest of the pairs.
     """
 
     lang: str
@@ -319,6 +338,8 @@ class Bitext:
     image_ids: tuple[str, ...]
     notes: tuple[str, ...] = ()
     places: tuple[int, ...] = ()
+    english_entities: tuple[Spans | None, ...] = ()
+    foreign_entities: tuple[Spans | None, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.places:
@@ -335,6 +356,8 @@ class Bitext:
             foreign=tuple(self.foreign[i] for i in rows),
             image_ids=tuple(self.image_ids[i] for i in rows),
             places=tuple(self.places[i] for i in rows),
+            english_entities=tuple(self.english_entities[i] for i in rows) if self.english_entities else (),
+            foreign_entities=tuple(self.foreign_entities[i] for i in rows) if self.foreign_entities else (),
         )
 
     def digest(self) -> str:
@@ -446,5 +469,17 @@ class RegionTask(Protocol):
         """Read the regions of all images of a split: `boxes` that people drew, or `proposals` of a detector.
 
         Raises HarnessError if the folder has none, or if a file of them cannot be read.
+        """
+        ...
+
+
+@runtime_checkable
+class TaggedTask(Protocol):
+    """A task whose data says of some sentences what they name."""
+
+    def tag_bitext(self, data: Path, bitext: Bitext) -> Bitext:
+        """The same pairs with `english_entities` and `foreign_entities`, None for sentences that nobody has tagged.
+
+        Raises HarnessError if tags cannot be read.
         """
         ...

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from harness.api import Encoder, Floats, HarnessError, KnownFeatures, Retrieval, TokenEncoder
+from harness.api import Encoder, Floats, HarnessError, KnownFeatures, Retrieval, TokenEncoder, TokenLocator
 from harness.plugins import gist
 from harness.registry import load_encoder
 
@@ -248,7 +248,7 @@ def try_teaching(encoder: Encoder, texts: Sequence[str], lang: str, pooled: Floa
     distance = apart(valid(states.pooled, len(texts), "texts"), pooled)
     if distance > OTHER:
         raise FailedError(f"`pooled` of encode_tokens differs from encode_texts by {distance:.1e} of its length")
-    found = f"token states, {lengths.mean():.1f} a text"
+    found = f"token states, {lengths.mean():.1f} a text, {try_locating(encoder, texts, lang, lengths.tolist())}"
     if not isinstance(encoder, LayerDonor):
         raise NotedError(f"{found}; lends no layers (donate_layers): students start with --init scratch")
     try:
@@ -256,6 +256,22 @@ def try_teaching(encoder: Encoder, texts: Sequence[str], lang: str, pooled: Floa
     except HarnessError as error:
         raise NotedError(f"{found}; lends no layers ({error}): students start with --init scratch") from None
     return f"{found}; lends its layers"
+
+
+def try_locating(encoder: TokenEncoder, texts: Sequence[str], lang: str, lengths: list[int]) -> str:
+    """Where the tokens stand, which `ot-entity` needs and nothing else."""
+    if not isinstance(encoder, TokenLocator):
+        return "without their places (locate_tokens), so not for ot-entity"
+    try:
+        spans = encoder.locate_tokens(texts, lang)
+    except HarnessError as error:
+        return f"without their places ({error}), so not for ot-entity"
+    if [len(tokens) for tokens in spans] != lengths:
+        raise FailedError("locate_tokens gave places of other tokens than encode_tokens gave states of")
+    for text, tokens in zip(texts, spans, strict=True):
+        if any(not 0 <= start <= end <= len(text) for start, end in tokens):
+            raise FailedError(f"locate_tokens gave a place outside the text {text!r}: characters count from 0 to {len(text)}")
+    return "with their places"
 
 
 def peak_memory() -> str:

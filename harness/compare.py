@@ -18,7 +18,7 @@ from pydantic import Field
 
 from harness.api import HarnessError, Ints
 from harness.config import digest_json
-from harness.pairing import Entry, Left, Pair, chosen, find, pair_up, read_records, shown
+from harness.pairing import WEIGHT, Entry, Left, Pair, chosen, find, pair_up, read_records, shown
 from harness.plan import ENGLISH, PLAIN
 from harness.ranking import Ranks
 from harness.record import RECORD, Record, Schema, load_facets, load_pointed, load_ranks, load_record
@@ -409,7 +409,9 @@ def pair_differences(pair: Pair) -> list[str]:
     if a.record.tower is None or b.record.tower is None:
         return said
     ours, theirs = a.training(), b.training()
-    said += [f"{trait} {shown(ours[trait])} and {shown(theirs[trait])}" for trait in ours if ours[trait] != theirs[trait]]
+    # A weight that only one side's objective has says no more than the objective.
+    both = [trait for trait in ours if trait != WEIGHT or None not in (ours[trait], theirs[trait])]
+    said += [f"{trait} {shown(ours[trait])} and {shown(theirs[trait])}" for trait in both if ours[trait] != theirs[trait]]
     seeds = [[entry.seed() for entry in side] for side in (pair.a, pair.b)]
     if seeds[0] != seeds[1]:
         return [*said, f"seed {' '.join(map(str, seeds[0]))} and {' '.join(map(str, seeds[1]))}"]

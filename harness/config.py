@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic_core import PydanticCustomError
 
 from harness.api import HarnessError
-from harness.registry import UNTRAINED
+from harness.registry import UNTRAINED, reads_entities, spell_objective
 
 
 class Config(BaseModel):
@@ -69,6 +69,9 @@ class DistillConfig(Config):
     eps: float = Field(0.1, ge=1e-3, le=10, description="entropic regularisation of token transport, in units of cosine cost")
     rho: float = Field(1.0, gt=0, le=1000, description="ot-unbalanced: price of leaving a marginal, in units of cosine cost")
     sentence_weight: float = Field(1.0, ge=0, description="lambda: weight of kd-mse / mean ||z||^2 beside token transport")
+    entity_weight: float = Field(
+        2.0, ge=1, le=1000, description="ot-entity: mass of a token that names something, where any other has 1"
+    )
     temperature: float = Field(0.05, ge=1e-3, le=10, description="tau of every softmax over cosines of the batch")
     diagonal: Literal["keep", "remove"] = Field(
         "keep", description="kd-relation, ot-batch: whether a sentence is a candidate of its own"
@@ -90,6 +93,17 @@ class DistillConfig(Config):
         if self.patience is not None and not self.held_out:
             raise PydanticCustomError("patience", "--patience counts validations: keep pairs for them with --held-out")
         return self
+
+    def for_objective(self, objective: str) -> Self:
+        """The same choices for another objective, in its one spelling.
+
+        What weighs entities goes back to its default where the objective does not read them, so that no tower is made twice.
+        Raises HarnessError as `spell_objective`.
+        """
+        changes: dict[str, object] = {"objective": spell_objective(objective)}
+        if not reads_entities(objective):
+            changes["entity_weight"] = type(self).model_fields["entity_weight"].default
+        return self.model_copy(update=changes)
 
     def steps_for(self, pairs: int) -> int:
         """Optimiser steps on that many pairs; none for the objective `none`.
@@ -115,7 +129,6 @@ class GroundingConfig(Config):
     view: Literal["crop", "context", "blackout"] = Field(
         "crop", description="how a region is shown: cut out, cut out with as much again around it, or with the rest blacked out"
     )
-    chunker: str = Field("simple", description="scorer entities: what finds the phrases of captions that have no tags")
 
 
 class RunConfig(Config):
@@ -134,6 +147,7 @@ class RunConfig(Config):
     clean: bool | None = Field(None, description="clean the bitext; by default only where nobody states how it came to be")
     leakage: Literal["drop", "refuse"] = Field("drop", description="what to do with bitext of the evaluation images")
     grounding: GroundingConfig = GroundingConfig()
+    chunker: str = Field("simple", description="what finds the phrases of captions and sentences that have no tags")
     device: str = "auto"
     resamples: int = Field(10_000, ge=100, description="bootstrap resamples")
 

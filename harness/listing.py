@@ -16,7 +16,7 @@ from harness.api import Download, Finding, Language
 from harness.plan import PLAIN, Cell, Plan
 from harness.plugins import BROKEN, gist
 from harness.record import TowerCard, load_card, load_record
-from harness.registry import ENCODERS, OBJECTIVES, TASKS, Registry
+from harness.registry import CHUNKERS, ENCODERS, OBJECTIVES, TASKS, Registry
 from harness.store import Store
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def listing(what: str, task: str, store: Store) -> Table:
         "tasks": tasks_table,
         "encoders": encoders_table,
         "objectives": objectives_table,
+        "chunkers": chunkers_table,
         "languages": lambda: languages_table(task),
         "sources": lambda: sources_table(task),
         "runs": lambda: runs_table(store),
@@ -72,6 +73,11 @@ def objectives_table() -> Table:
         return (docstring(entry.builtin),) if entry.builtin else first_line(OBJECTIVES.load(name))
 
     return registry_table(OBJECTIVES, ("what it is",), row)
+
+
+def chunkers_table() -> Table:
+    """Every phrase chunker, with the form of its argument."""
+    return registry_table(CHUNKERS, ("what it is",), lambda name: first_line(CHUNKERS.load(name)))
 
 
 def docstring(target: str) -> str:

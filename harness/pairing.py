@@ -11,7 +11,7 @@ from harness.api import HarnessError
 from harness.config import DistillConfig
 from harness.plan import ENGLISH
 from harness.record import CARD, RECORD, Record, load_card, load_record
-from harness.registry import OBJECTIVES, UNTRAINED, nearest, spell_objective
+from harness.registry import OBJECTIVES, UNTRAINED, nearest, reads_entities, spell_objective
 
 # Records are over the same queries where all of these are equal.
 WORLD = "worlds"
@@ -25,7 +25,7 @@ QUERIES = {
     "images_digest": "images",
     "texts_digest": "captions",
 }
-ENCODER, TOWER, SCORER, PAIRS = "image encoder", "text tower", "scorer", "pairs"
+ENCODER, TOWER, SCORER, PAIRS, WEIGHT = "image encoder", "text tower", "scorer", "pairs", "entity weight"
 SHORTEST = 6  # digits of a digest that may stand for the whole
 
 
@@ -53,11 +53,17 @@ class Entry:
         if card is None:
             return dict.fromkeys((PAIRS, "steps", "teacher", *map(spoken, fields)))
         made = {PAIRS: card.bitext.used, "steps": card.steps, "teacher": card.teacher_fingerprint}
-        return made | {spoken(field): getattr(card.config, field) for field in fields}
+        made |= {spoken(field): getattr(card.config, field) for field in fields}
+        return made if weighs_entities(card.config.objective) else made | {WEIGHT: None}
 
     def seed(self) -> int | None:
         """The seed of training; None for the English tower, which has none."""
         return self.record.tower.config.seed if self.record.tower else None
+
+
+def weighs_entities(objective: str) -> bool:
+    """Whether an objective reads which tokens name something; one of a plug-in that is not here is taken not to."""
+    return spelled(objective) is not None and reads_entities(objective)
 
 
 def spoken(field: str) -> str:

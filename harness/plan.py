@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +21,16 @@ from harness.api import (
     Retrieval,
     Task,
 )
-from harness.config import GroundingConfig, RunConfig, digest_json
+from harness.config import RunConfig, digest_json
 from harness.distill.bitext import Guarded, guard, leaked
 from harness.distill.cleaning import clean
 from harness.distill.distil import Recipe
 from harness.languages import select_languages
 from harness.packs import is_pack, open_pack
+from harness.phrases import phrases_of, tagged
 from harness.record import SEEN, TowerCard, find_tower, load_card
 from harness.regions import Views
-from harness.registry import BITEXT_READERS, CHUNKERS, TASKS, TOWERS, UNTRAINED, load_encoder, spell_objective
+from harness.registry import BITEXT_READERS, TASKS, TOWERS, UNTRAINED, load_encoder, spell_objective
 from harness.store import Store, new_folder
 
 # Part of every cell's digest. Raise it when the same inputs no longer give the same scores.
@@ -125,7 +127,7 @@ def make_plan(config: RunConfig, task: Task, data: Path, encoder: Encoder, langu
         english = english if isinstance(english, Grounding) else english.among(retrieval.images)
         cells.append(english_cell(f"English tower, all {unit}", english, task, encoder))
     if isinstance(retrieval, Grounding) or config.grounding.scorer != PLAIN:
-        cells = list(with_regions(cells, config.grounding, task, data, config.split))
+        cells = list(with_regions(cells, config, task, data))
     return Plan(config, task, data, encoder, language, tuple(cells), remark)
 
 
@@ -136,7 +138,8 @@ def distilled_cells(config: RunConfig, task: Task, data: Path, encoder: Encoder,
     guarded = guarded_bitext(task, data, [task.language(retrieval.lang)], config.leakage, config.bitext, config.clean)
     cells = []
     for objective in dict.fromkeys(map(spell_objective, config.objectives)):
-        recipe = Recipe(config.distill.model_copy(update={"objective": objective}), encoder, guarded)
+        tag = partial(tagged, task=task, data=data, chunker=config.chunker)
+        recipe = Recipe(config.distill.for_objective(objective), encoder, guarded, tag)
         label = f"{config.distill.init}, untrained" if objective == UNTRAINED else objective
         cells.append(Cell(label, retrieval, cell_key(task, encoder, retrieval, recipe.digest), recipe))
     return cells
@@ -165,44 +168,33 @@ def guarded_bitext(
     return tuple(ready)
 
 
-def with_regions(cells: Sequence[Cell], config: GroundingConfig, task: Task, data: Path, split: str) -> Iterator[Cell]:
+def with_regions(cells: Sequence[Cell], config: RunConfig, task: Task, data: Path) -> Iterator[Cell]:
     """Cells of grounding with their regions, and each cell of retrieval followed by one with the scorer that was asked for.
 
     Raises HarnessError if the task's images have no regions, or if grounding is to be scored by them.
     """
+    chosen = config.grounding
     if not isinstance(task, RegionTask):
-        raise HarnessError(f"--scorer {config.scorer} needs regions of the images, and {task.card.name} has none")
-    views = Views(task.load_regions(data, split, config.candidates), config.view)
+        raise HarnessError(f"--scorer {chosen.scorer} needs regions of the images, and {task.card.name} has none")
+    views = Views(task.load_regions(data, config.split, chosen.candidates), chosen.view)
     for cell in cells:
         if isinstance(cell.retrieval, Grounding):
-            if config.scorer != PLAIN:
-                raise HarnessError(f"--scorer {config.scorer} is for retrieval; {task.card.name} ranks regions as they are")
+            if chosen.scorer != PLAIN:
+                raise HarnessError(f"--scorer {chosen.scorer} is for retrieval; {task.card.name} ranks regions as they are")
             yield replace(cell, views=views, key=digest_json([cell.key, views.digest()]))
         else:
             yield cell
             phrases = phrases_of(cell.retrieval, task, config.chunker)
-            told = [config.scorer, config.rerank, views.digest(), phrases]
+            told = [chosen.scorer, chosen.rerank, views.digest(), phrases]
             yield replace(
                 cell,
-                label=f"{cell.label} + {config.scorer}",
+                label=f"{cell.label} + {chosen.scorer}",
                 key=digest_json([cell.key, *told]),
                 views=views,
-                scorer=f"{config.scorer}, {f'first {config.rerank}' if config.rerank else 'all'} sorted anew",
+                scorer=f"{chosen.scorer}, {f'first {chosen.rerank}' if chosen.rerank else 'all'} sorted anew",
                 phrases=phrases,
-                rerank=config.rerank,
+                rerank=chosen.rerank,
             )
-
-
-def phrases_of(retrieval: Retrieval, task: Task, chunker: str) -> tuple[tuple[str, ...], ...]:
-    """The phrases of each caption: from its tags, or, where it has none, from the chunker.
-
-    Raises HarnessError for an unknown chunker.
-    """
-    chunk, language = CHUNKERS.load(chunker), task.language(retrieval.lang)
-    tagged = retrieval.phrases or (None,) * len(retrieval.captions)
-    return tuple(
-        chunk(text, language) if phrases is None else phrases for text, phrases in zip(retrieval.captions, tagged, strict=True)
-    )
 
 
 def data_folder(task: Task, name: str, given: str | None, store: Store) -> Path:

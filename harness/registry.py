@@ -8,12 +8,12 @@ import importlib
 import math
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
-from harness.api import Bitext, Encoder, HarnessError, Language, Task, TextEncoder
+from harness.api import Bitext, Encoder, HarnessError, Language, Spans, Task, TextEncoder
 from harness.plugins import BROKEN, fingerprint, gist, load_attribute, origin_of
 
 if TYPE_CHECKING:
@@ -165,15 +165,25 @@ ENCODERS: Registry[Callable[[str, str], Encoder]] = Registry(
 )
 
 
-def load_encoder(spec: str, device: str) -> Encoder:
-    """The encoder that `NAME`, `NAME:ARGUMENT`, `FILE.py:NAME` or `FILE.py:NAME:ARGUMENT` names, its model not loaded yet.
+def parted(spec: str) -> tuple[str, str]:
+    """Name and argument of a spec; the argument is empty if there is none.
 
-    Raises HarnessError for an unknown name, and for a plug-in that is no encoder.
+    >>> parted("open_clip:ViT-B-32/openai"), parted("./mine.py:Mine:7"), parted("sample")
+    (('open_clip', 'ViT-B-32/openai'), ('./mine.py:Mine', '7'), ('sample', ''))
     """
     name, _, argument = spec.partition(":")
     if name.endswith(".py") and argument:
         attribute, _, argument = argument.partition(":")
         name = f"{name}:{attribute}"
+    return name, argument
+
+
+def load_encoder(spec: str, device: str) -> Encoder:
+    """The encoder that `NAME`, `NAME:ARGUMENT`, `FILE.py:NAME` or `FILE.py:NAME:ARGUMENT` names, its model not loaded yet.
+
+    Raises HarnessError for an unknown name, and for a plug-in that is no encoder.
+    """
+    name, argument = parted(spec)
     encoder = ENCODERS.load(name)(argument, device)
     lacking = [word for word in ("name", "encode_images", "encode_texts", "fingerprint") if not hasattr(encoder, word)]
     if lacking:
@@ -189,9 +199,13 @@ BITEXT_READERS: Registry[Callable[[Path, Language], Bitext]] = Registry(
     "bitext reader", {"file": "harness.tasks.bitext:load_bitext_file"}
 )
 
-Chunker: TypeAlias = "Callable[[str, Language], tuple[str, ...]]"
+Chunker: TypeAlias = "Callable[[Sequence[str], Language], Sequence[Spans]]"
 
-CHUNKERS: Registry[Chunker] = Registry("phrase chunker", {"simple": "harness.tasks.chunking:simple"}, group="harness.chunkers")
+CHUNKERS: Registry[Callable[[str], Chunker]] = Registry(
+    "phrase chunker",
+    {"simple": "harness.tasks.chunking:simple", "spacy": "harness.tasks.chunking:spacy"},
+    group="harness.chunkers",
+)
 
 Objective: TypeAlias = "Callable[[Encoded, Encoded, DistillConfig], Tensor]"
 
@@ -203,6 +217,7 @@ OBJECTIVES: Registry[Objective] = Registry(
         "kd-contrastive": "harness.distill.objectives:kd_contrastive",
         "kd-relation": "harness.distill.objectives:kd_relation",
         "ot-token": "harness.distill.objectives:ot_token",
+        "ot-entity": "harness.distill.objectives:ot_entity",
         "ot-batch": "harness.distill.objectives:ot_batch",
         "ot-unbalanced": "harness.distill.objectives:ot_unbalanced",
     },
@@ -250,6 +265,14 @@ def register_task(name: str, make: Callable[[], Task]) -> None:
 def register_objective(name: str, loss: Objective) -> None:
     """Add a distillation objective, `loss(student, teacher, config)`. Raises HarnessError as `register_encoder` does."""
     OBJECTIVES.register(name, loss)
+
+
+def register_chunker(name: str, make: Callable[[str], Chunker]) -> None:
+    """Add a phrase chunker: `make(argument)` is called for `--chunker NAME:ARGUMENT`, and gives `chunk(texts, language)`.
+
+    Raises HarnessError as `register_encoder` does.
+    """
+    CHUNKERS.register(name, make)
 
 
 UNTRAINED = "none"
@@ -305,6 +328,18 @@ def objective_sources(text: str) -> list[str]:
     """Digests of the code of an objective's plug-in terms: the same name with other code makes another tower."""
     names = [name for _, name in parse_objective(text)]
     return [fingerprint(OBJECTIVES.load(name)) for name in names if not OBJECTIVES.find(name).builtin]
+
+
+def reads_entities(text: str) -> bool:
+    """Whether an objective, or a term of a sum, needs to know which tokens name something (`Encoded.entities`).
+
+    `ot-entity` does, and a plug-in whose function has the attribute `reads_entities = True`.
+    """
+    entries = [(name, OBJECTIVES.find(name)) for _, name in parse_objective(text)]
+    return any(
+        name == "ot-entity" if entry.builtin else getattr(OBJECTIVES.load(name), "reads_entities", False)
+        for name, entry in entries
+    )
 
 
 def load_objective(text: str) -> Objective:

@@ -39,7 +39,7 @@ from harness.tasks.languages import (
     texts_of,
 )
 from harness.tasks.pictures import FOLDERS, SHARDS, Pictures, Shelf, find_pictures
-from harness.tasks.tags import facets, phrases_of, read_tags
+from harness.tasks.tags import facets, phrases_of, read_tags, tag_bitext
 from harness.tasks.textfiles import find, read_lines
 
 EVALUATED = ("val", "test")
@@ -144,6 +144,10 @@ class Flickr30k:
         english, foreign, images = zip(*pairs, strict=True)
         kind = choice.source.kind_of(language.code)
         return Bitext(language.code, choice.source.name, kind, english, foreign, images, choice.captions.notes)
+
+    def tag_bitext(self, data: Path, bitext: Bitext) -> Bitext:
+        """What the sentences of Flickr30k's images name, told by Flickr30k Entities. Raises HarnessError as `read_sentences`."""
+        return tag_bitext(data, bitext)
 
     def held_out(self, data: Path) -> HeldOut:
         """Every image of the splits val and test, and its English captions, and those of Multi30k's later test sets.

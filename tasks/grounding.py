@@ -120,6 +120,10 @@ class Flickr30kEntities:
         """As `Flickr30k.load_bitext`: whole sentences, so that a tower serves both tasks."""
         return self._flickr30k.load_bitext(data, lang)
 
+    def tag_bitext(self, data: Path, bitext: Bitext) -> Bitext:
+        """As `Flickr30k.tag_bitext`."""
+        return self._flickr30k.tag_bitext(data, bitext)
+
     def held_out(self, data: Path) -> HeldOut:
         """As `Flickr30k.held_out`."""
         return self._flickr30k.held_out(data)

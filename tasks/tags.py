@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.api import Language
+from harness.api import Bitext, Language, Spans
+from harness.spans import moved
 from harness.tasks.captions import Caption
 from harness.tasks.entities import Sentence, find_sentences, sentences_of
 
@@ -120,3 +121,25 @@ def _length(text: str) -> str:
 def phrases_of(sentence: Sentence | None) -> tuple[str, ...] | None:
     """The phrases that name something to be seen, or None without tags."""
     return None if sentence is None else tuple(phrase.words for phrase in sentence.entities)
+
+
+def tag_bitext(data: Path, bitext: Bitext) -> Bitext:
+    """The same pairs with the stretches of both sides that name something to be seen, None for a sentence without tags.
+
+    Raises HarnessError as `read_tags`.
+    """
+    sides = zip(bitext.image_ids, bitext.foreign, bitext.english, strict=True)
+    tags = read_tags(data, bitext.lang, [Caption(image, 0, foreign, english, True) for image, foreign, english in sides])
+    return replace(
+        bitext,
+        english_entities=tuple(map(_spans, tags.english, bitext.english)),
+        foreign_entities=tuple(map(_spans, tags.own, bitext.foreign)),
+    )
+
+
+def _spans(sentence: Sentence | None, text: str) -> Spans | None:
+    """Where in a caption the phrases of its tagged sentence stand."""
+    if sentence is None:
+        return None
+    phrases = [(phrase.start, phrase.start + len(phrase.words)) for phrase in sentence.entities]
+    return moved(phrases, sentence.text, text)

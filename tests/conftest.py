@@ -55,3 +55,13 @@ def real_folder() -> Path:
     if not REAL.is_dir():
         pytest.skip("shared/flickr8k-real is not beside this checkout")
     return REAL
+
+
+@pytest.fixture(scope="session")
+def sample_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded sample, to be read and not written to."""
+    from harness.tasks.sample.world import write
+
+    folder = tmp_path_factory.mktemp("sample")
+    write(folder)
+    return folder

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from harness.api import Floats, TokenStates
+from harness.api import Floats, HarnessError, Spans, TokenStates
 from harness.check import Trial, check_encoder
 from harness.registry import ENCODERS, Registry
 from harness.tasks.flickr30k import Flickr30k
@@ -70,7 +70,7 @@ def test_a_good_encoder_passes(trials: Callable[..., dict[str, Trial]]) -> None:
     ]
     assert found["one space"].verdict == "ok"
     assert "to the bit" in found["texts, batches"].detail
-    assert "2.0 a text; lends no layers" in found["as a teacher"].detail
+    assert "2.0 a text, without their places (locate_tokens), so not for ot-entity; lends no" in found["as a teacher"].detail
 
 
 turn = itertools.count()
@@ -98,6 +98,10 @@ def refuses_empty(self: Any, texts: Sequence[str], lang: str) -> Floats:
     if "" in texts:
         raise ValueError("empty text")
     return Good().encode_texts(texts, lang)
+
+
+def cannot_tell(self: object, texts: Sequence[str], lang: str) -> list[Spans]:
+    raise HarnessError("a T does not tell")
 
 
 @pytest.mark.parametrize(
@@ -151,6 +155,25 @@ def refuses_empty(self: Any, texts: Sequence[str], lang: str) -> Floats:
             "failed",
             "`pooled` of encode_tokens differs from encode_texts",
         ),
+        (
+            {"locate_tokens": lambda self, x, lang: [((0, 0), (0, 1))] * len(x)},
+            "as a teacher",
+            "note",
+            "with their places; lends",
+        ),
+        (
+            {"locate_tokens": lambda self, x, lang: [((0, 1),)] * len(x)},
+            "as a teacher",
+            "failed",
+            "gave places of other tokens than",
+        ),
+        (
+            {"locate_tokens": lambda self, x, lang: [((0, 1), (2, 99))] * len(x)},
+            "as a teacher",
+            "failed",
+            r"gave a place outside the text '.*': characters count from 0 to",
+        ),
+        ({"locate_tokens": cannot_tell}, "as a teacher", "note", r"without their places \(a T does not tell\)"),
     ],
 )
 def test_what_is_wrong_is_said(

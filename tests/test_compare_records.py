@@ -172,6 +172,16 @@ def test_seeds_in_common_are_paired_and_both_variances_are_shown(records: Path) 
     assert "s.e. seeds" in rendered(comparison, "text")
 
 
+def test_each_weight_of_entities_is_compared_with_the_tower_that_has_none(records: Path) -> None:
+    for weight, right in ((2.0, 11), (5.0, 15)):
+        config = {"objective": "ot-entity", "entity_weight": weight}
+        write_record(records / f"de-{weight}", hit_first(right), text_tower="ot-entity", tower={"config": config})
+    comparison = compare("ot-entity", "kd-mse", records, Question())
+    assert [setting.differences for setting in comparison.settings] == [(), ()]
+    lines = [setting.sections[0].lines[0] for setting in comparison.settings]
+    assert sorted(line.difference.estimate for line in lines) == pytest.approx([2.5, 12.5])
+
+
 def test_towers_that_were_not_trained_alike_are_compared_and_it_is_said(records: Path) -> None:
     tower = {"used": 900, "digest": "others", "config": {"learning_rate": 0.01}}
     write_record(records / "other", hit_first(5), text_tower="ot-batch", tower=tower)

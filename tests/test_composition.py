@@ -13,8 +13,8 @@ from test_cli import SMALL, harness
 
 from harness.api import Floats, HarnessError, Ints, Language
 from harness.composition import Captions, Doubles, Gallery, Scorer, check_blind, entity_scorer, rerank, split_rows
+from harness.phrases import chunked
 from harness.ranking import TOLERANCE, rank
-from harness.registry import CHUNKERS
 from harness.tasks.chunking import simple
 
 ENGLISH = Language("en", "English", "Latn", 5, ())
@@ -167,22 +167,24 @@ def test_rows_are_split_by_count() -> None:
     ],
 )
 def test_phrases_by_the_rules_of_the_script(text: str, lang: str, script: str, phrases: tuple[str, ...]) -> None:
-    assert simple(text, Language(lang, lang, script, 0, ())) == phrases
+    ((*spans,),) = simple("")([text], Language(lang, lang, script, 0, ()))
+    assert tuple(text[start:end] for start, end in spans) == phrases
 
 
 @given(st.text(), st.sampled_from(["Latn", "Jpan", "Hans", "Thai", "Arab"]), st.sampled_from(["en", "fr", "xx"]))
 def test_phrases_stand_in_the_caption_in_order(text: str, script: str, lang: str) -> None:
     at = 0
-    for phrase in simple(text, Language(lang, lang, script, 0, ())):
-        assert phrase.strip()
-        for word in phrase.split():
-            at = text.index(word, at) + len(word)
+    ((*spans,),) = simple("")([text], Language(lang, lang, script, 0, ()))
+    for start, end in spans:
+        assert at <= start < end <= len(text)
+        assert text[start:end].strip() == text[start:end]
+        at = end
 
 
 def test_an_unknown_chunker_is_named() -> None:
     with pytest.raises(HarnessError, match="no phrase chunker is called 'simpel': did you mean simple"):
-        CHUNKERS.load("simpel")
-    assert CHUNKERS.load("simple")("A dog", ENGLISH) == ("dog",)
+        chunked("simpel", ["A dog"], ENGLISH)
+    assert chunked("simple", ["A dog"], ENGLISH) == [((2, 5),)]
 
 
 # a run
@@ -222,7 +224,7 @@ def test_a_run_reports_the_scorer_beside_the_plain_one(store: Path) -> None:
             "has no regions of these 150 images: looked for proposals",
         ),
         (("--rerank", "-1"), "--rerank -1: "),
-        (("--scorer", "entities", "--chunker", "spacy"), "no phrase chunker is called 'spacy': "),
+        (("--scorer", "entities", "--chunker", "spicy"), "no phrase chunker is called 'spicy': did you mean spacy?"),
     ],
 )
 @pytest.mark.slow

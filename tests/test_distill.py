@@ -16,6 +16,7 @@ from harness.api import Bitext, Floats, HarnessError, HeldOut
 from harness.config import DistillConfig
 from harness.distill.bitext import END, START, guard, joined, subset, tokenize, train_tokenizer
 from harness.distill.checkpoint import TrainingState, load_tower, save_tower
+from harness.distill.entities import Marks
 from harness.distill.student import new_student
 from harness.distill.teacher import TeacherStates
 from harness.distill.tower import TOKENS_A_CHUNK, DonatedLayers, TextTower, TowerConfig
@@ -166,6 +167,7 @@ class Training:
             lengths,
             rng.normal(size=(len(lengths), 8)).astype(np.float32),
         )
+        self.marks: Marks | None = None
 
     def student(self) -> TextTower:
         return new_student(Teacher(), self.tokenizer, self.config, self.bitext)
@@ -178,7 +180,7 @@ class Training:
             if step == interrupt_at:
                 signal.raise_signal(signal.SIGINT)
 
-        return train(tower, self.texts, self.teacher, self.config, self.bitext.places, checkpoint, report)
+        return train(tower, self.texts, self.teacher, self.config, self.bitext.places, checkpoint, report, self.marks)
 
 
 @pytest.mark.parametrize("objective", ["kd-mse", "ot-token"])

@@ -33,7 +33,7 @@ from harness.tasks.sample.grammar.pieces import Phrase as Said
 from harness.tasks.sample.grammar.pieces import Sentence as Saying
 from harness.tasks.sample.grammar.pieces import spaced
 from harness.tasks.sample.plans import roles
-from harness.tasks.sample.world import FIRST_CHAIN, Item, compose, write
+from harness.tasks.sample.world import FIRST_CHAIN, Item, compose
 
 SIZE = "<size><width>50</width><height>40</height><depth>3</depth></size>"
 BOX = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>50</xmax><ymax>40</ymax></bndbox>"
@@ -282,21 +282,13 @@ def test_japanese_prefers_the_version_with_all_captions(tmp_path: Path) -> None:
 # the sample's writer and this reader
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("world")
-    write(folder)
-    return folder
-
-
-def drawn() -> Iterator[tuple[Item, dict[str, int]]]:
-    """The drawn images of the world and the chain of each thing in them, reckoned as the writer does."""
+def composed() -> Iterator[tuple[Item, dict[str, int]]]:
+    """The images of the world, drawn ones first, and the chain of each thing in them, reckoned as the writer does."""
     first = FIRST_CHAIN
-    for item in compose():
-        if item.split != "train":
-            chains = {role: first + number for number, role in enumerate(roles(item.scene))}
-            first += len(chains)
-            yield item, chains
+    for item in sorted(compose(), key=lambda item: item.split == "train"):
+        chains = {role: first + number for number, role in enumerate(roles(item.scene))}
+        first += len(chains)
+        yield item, chains
 
 
 def said(sentence: Saying, chains: dict[str, int]) -> list[tuple[str, int, tuple[str, ...]]]:
@@ -305,20 +297,24 @@ def said(sentence: Saying, chains: dict[str, int]) -> list[tuple[str, int, tuple
 
 
 @pytest.mark.slow
-def test_every_phrase_and_box_of_the_sample_comes_back(world: Path, tmp_path: Path) -> None:
-    corpus = open_corpus(world, tmp_path)
+def test_every_phrase_and_box_of_the_sample_comes_back(sample_folder: Path, tmp_path: Path) -> None:
+    corpus = open_corpus(sample_folder, tmp_path)
     phrases = boxes = 0
-    for item, chains in drawn():
+    for item, chains in composed():
         name = str(item.id)
-        read = sentences_of(world / "Sentences", name)
+        read = sentences_of(sample_folder / "Sentences", name)
         assert [sentence.text for sentence in read] == [spaced(caption) for caption in item.captions]
         for sentence, caption in zip(read, item.captions, strict=True):
             assert [(p.words, p.chain, p.types) for p in sentence.phrases] == said(caption, chains)
             phrases += len(sentence.phrases)
+        assert corpus.sentences(name) == read
+        if item.split == "train":
+            assert (annotation_of(sample_folder, name), corpus.annotation(name)) == (None, None), "not drawn"
+            continue
         for lang in TRANSLATIONS:
-            (translated,) = sentences_of(world / f"Sentences_{lang}", name)
+            (translated,) = sentences_of(sample_folder / f"Sentences_{lang}", name)
             assert [(p.words, p.chain, p.types) for p in translated.phrases] == said(item.translation(lang), chains)
-        annotation = annotation_of(world, name)
+        annotation = annotation_of(sample_folder, name)
         assert annotation is not None
         _, corners = item.draw()
         drawn_at = {chains[role]: corner for role, corner in corners.items()}
@@ -326,11 +322,10 @@ def test_every_phrase_and_box_of_the_sample_comes_back(world: Path, tmp_path: Pa
             c: (left, top, right + 1, bottom + 1) for c, (left, top, right, bottom) in drawn_at.items()
         }
         assert annotation.scenes == annotation.unboxed == (chains["place"],)
-        assert corpus.sentences(name) == read
         assert corpus.annotation(name) == annotation
         boxes += len(annotation.boxes)
     counts = corpus.counts()
-    assert (counts["images"], counts["captions"], counts["phrases"], counts["boxes"]) == (550, 2750, phrases, boxes)
+    assert (counts["images"], counts["captions"], counts["phrases"], counts["boxes"]) == (5050, 25_250, phrases, boxes)
 
 
 # the index

@@ -14,7 +14,7 @@ import transformers
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from harness.api import HarnessError, TokenEncoder
+from harness.api import HarnessError, TokenEncoder, TokenLocator
 from harness.encoders.hugging_face import HuggingFace, hugging_face
 from harness.registry import load_encoder
 
@@ -123,6 +123,28 @@ def test_token_states_lie_in_the_joint_space(encoders: Callable[[str], HuggingFa
         assert error(states.tokens[starts], states.pooled) < 1e-5
     if kind == "siglip":  # read at the last position, which is a token of the one text that fills the context
         assert error(states.tokens[starts + states.lengths - 1][4:5], states.pooled[4:5]) < 1e-5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_token_says_where_it_stands_in_its_text(encoders: Callable[[str], HuggingFace], kind: str) -> None:
+    encoder = encoders(kind)
+    assert isinstance(encoder, TokenLocator)
+    located = encoder.locate_tokens(TEXTS, "en")
+    assert [len(spans) for spans in located] == encoder.encode_tokens(TEXTS, "en").lengths.tolist()
+    for text, spans in zip(TEXTS, located, strict=True):
+        # Whatever the tokenizer makes of them, its tokens lie side by side, from the beginning on.
+        said = "".join(text[start:end] for start, end in spans).replace(" ", "")
+        assert said == text.replace(" ", "")[: len(said)]
+        assert bool(said) == bool(text)
+
+
+def test_a_tokenizer_that_does_not_tell_where_tokens_stand_is_named(
+    encoders: Callable[[str], HuggingFace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = encoders("clip")
+    monkeypatch.setattr(type(encoder.loaded.tokenizer), "is_fast", False)
+    with pytest.raises(HarnessError, match=r"hf:.*clip: a \w+ does not tell where its tokens stand in a text"):
+        encoder.locate_tokens(TEXTS, "en")
 
 
 @pytest.mark.parametrize("kind", KINDS)

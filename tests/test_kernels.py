@@ -47,8 +47,8 @@ def case(seed: int, pairs: int, longest: int, dim: int) -> tuple[torch.Tensor, t
     seed=st.integers(0, 10_000),
     pairs=st.integers(1, 5),
     longest=st.integers(1, 21),
-    dim=st.sampled_from([1, 3, 16, 33]),
-    eps=st.sampled_from([0.01, 0.04, 0.1, 1.0]),
+    dim=st.sampled_from([3, 16, 33]),
+    eps=st.sampled_from([0.02, 0.04, 0.1, 1.0]),
     method=st.sampled_from(["sinkhorn", "unbalanced"]),
 )
 def test_both_ways_give_the_same(seed: int, pairs: int, longest: int, dim: int, eps: float, method: Method) -> None:

@@ -1,5 +1,7 @@
 """The objectives against their formulas, and the sums that can be made of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import ot
 import pytest
@@ -10,34 +12,56 @@ from scipy.special import log_softmax, softmax
 
 from harness.api import HarnessError
 from harness.config import DistillConfig
-from harness.distill.objectives import kd_contrastive, kd_cosine, kd_mse, kd_relation, ot_batch, ot_token, ot_unbalanced
+from harness.distill.objectives import (
+    entity_weights,
+    kd_contrastive,
+    kd_cosine,
+    kd_mse,
+    kd_relation,
+    ot_batch,
+    ot_entity,
+    ot_token,
+    ot_unbalanced,
+)
 from harness.distill.tower import Encoded
-from harness.registry import OBJECTIVES, load_objective, parse_objective, spell_objective
+from harness.distill.transport import Solver, token_transport
+from harness.registry import OBJECTIVES, load_objective, parse_objective, reads_entities, spell_objective
 
 # Some problems are stopped early on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore::harness.distill.transport.NotConverged")
 
 CONFIG = DistillConfig(eps=0.1, sentence_weight=0.0)
-PAIRWISE = ["kd-mse", "kd-cosine", "ot-token", "ot-unbalanced"]
+PAIRWISE = ["kd-mse", "kd-cosine", "ot-token", "ot-entity", "ot-unbalanced"]
 
 
 def encoded(seed: int, lengths: list[int], dim: int = 12, padding: int = 0) -> Encoded:
-    """Random states of the given lengths, zero beyond them."""
+    """Random states of the given lengths, zero beyond them, of which some name something."""
     generator = torch.Generator().manual_seed(seed)
     mask = torch.arange(max(lengths) + padding) < torch.tensor(lengths)[:, None]
     states = torch.randn(len(lengths), 20, dim, generator=generator)[:, : mask.shape[1]] * mask[:, :, None]
-    return Encoded(states.requires_grad_(), mask, torch.randn(len(lengths), dim, generator=generator).requires_grad_())
+    pooled = torch.randn(len(lengths), dim, generator=generator).requires_grad_()
+    entities = torch.randint(2, (len(lengths), 20), generator=generator)[:, : mask.shape[1]] * mask
+    return Encoded(states.requires_grad_(), mask, pooled, entities.float())
+
+
+def untold(student: Encoded, rows: slice = slice(None)) -> Encoded:
+    """The same of which nobody knows, in some rows, what names something."""
+    assert student.entities is not None
+    entities = student.entities.clone()
+    entities[rows] = torch.nan
+    return replace(student, entities=entities)
 
 
 def batch(seed: int = 0, size: int = 6) -> tuple[Encoded, Encoded]:
-    """A student's and a teacher's batch."""
+    """A student's batch, every other pair of it without tags, and a teacher's."""
     lengths = np.random.default_rng(seed).integers(1, 9, (2, size)).tolist()
-    return encoded(seed, lengths[0]), encoded(seed + 1, lengths[1])
+    return untold(encoded(seed, lengths[0]), slice(0, None, 2)), encoded(seed + 1, lengths[1])
 
 
 def taken(part: Encoded, rows: list[int]) -> Encoded:
     """Some pairs of a batch."""
-    return Encoded(part.states[rows], part.mask[rows], part.pooled[rows])
+    assert part.entities is not None
+    return Encoded(part.states[rows], part.mask[rows], part.pooled[rows], part.entities[rows])
 
 
 def cos(x: torch.Tensor, y: torch.Tensor) -> np.ndarray:
@@ -152,7 +176,101 @@ def test_relaxed_marginals_leave_what_is_dear() -> None:
     assert values[-1] == pytest.approx(float(ot_token(loop, teacher, CONFIG).detach()), abs=0.02)
 
 
-@pytest.mark.parametrize("objective", ["ot-token", "ot-unbalanced"])
+# entities
+
+
+def carrying(plan: np.ndarray, mass: np.ndarray) -> np.ndarray:
+    """Where a plan takes the mass of its columns."""
+    return (plan / plan.sum(0)) @ mass
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_ot_entity_is_transport_between_marginals_that_favour_entities(told: bool) -> None:
+    student, teacher = encoded(0, [3, 5, 4]), encoded(1, [4, 2, 6])
+    assert student.entities is not None
+    assert teacher.entities is not None
+    costs = []
+    for index, (n, m) in enumerate(((3, 4), (5, 2), (4, 6))):
+        cost = ot.dist(student.states[index, :n].detach().numpy(), teacher.states[index, :m].detach().numpy(), metric="cosine")
+        named = [side.entities[index, :size].numpy().astype(float) for side, size in ((student, n), (teacher, m))]
+        a, b = ((1 + 2 * each) / (1 + 2 * each).sum() for each in named)
+        if not told:
+            first = ot.sinkhorn(np.full(n, 1 / n), np.full(m, 1 / m), cost.astype(float), 0.1, stopThr=1e-12)
+            a = carrying(first, b)
+        costs.append((ot.sinkhorn(a, b, cost.astype(float), 0.1, stopThr=1e-12) * cost).sum())
+    value = ot_entity(student if told else untold(student), teacher, CONFIG.model_copy(update={"entity_weight": 3.0}))
+    assert float(value.detach()) == pytest.approx(np.mean(costs), abs=2e-3)
+
+
+@pytest.mark.parametrize("solver", ["sinkhorn", "ipot", "exact"])
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_with_a_weight_of_one_ot_entity_is_ot_token_to_the_bit(solver: str, seed: int) -> None:
+    student, teacher = batch(seed)
+    config = DistillConfig(solver=solver, entity_weight=1.0)  # type: ignore[arg-type]
+    values = [objective(student, teacher, config) for objective in (ot_entity, ot_token)]
+    assert torch.equal(*values)
+    for gradients in zip(*(torch.autograd.grad(value, (student.states, student.pooled)) for value in values), strict=True):
+        assert torch.equal(*gradients)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10_000), weight=st.floats(1, 50))
+def test_without_tags_the_plan_of_ot_token_says_where_the_mass_of_entities_goes(seed: int, weight: float) -> None:
+    student, teacher = batch(seed)
+    config = CONFIG.model_copy(update={"entity_weight": weight, "solver": "exact"})
+    rows, columns = entity_weights(untold(student), teacher, config)
+    plan = token_transport(student.states, teacher.states, student.mask, teacher.mask, Solver("exact"))[1].plan.detach().numpy()
+    for index, (n, m) in enumerate(zip(student.mask.sum(1), teacher.mask.sum(1), strict=True)):
+        b = columns[index, :m].numpy() / float(columns[index].sum())
+        a = rows[index].numpy() / float(rows[index].sum())
+        assert a[:n] == pytest.approx(carrying(plan[index, :n, :m], b), abs=1e-5)
+        assert not a[n:].any()
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10_000), weights=st.tuples(st.floats(1, 50), st.floats(1, 50)))
+def test_more_weight_is_more_mass_on_the_entities_of_both_sides(seed: int, weights: tuple[float, float]) -> None:
+    student, teacher = batch(seed)
+    for side in (0, 1):
+        shares = []
+        for weight in sorted(weights):
+            given = entity_weights(student, teacher, DistillConfig(entity_weight=weight))[side]
+            named = [student, teacher][side].entities
+            assert named is not None
+            shares.append((given * named.nan_to_num()).sum(1) / given.sum(1))
+        assert (shares[0] <= shares[1] + 1e-6).all()
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_entities_that_tell_no_token_from_another_change_nothing(value: float) -> None:
+    student, teacher = batch()
+    alike = [
+        replace(side, entities=torch.full_like(side.mask, value, dtype=torch.float32) * side.mask) for side in (student, teacher)
+    ]
+    torch.testing.assert_close(ot_entity(*alike, CONFIG), ot_token(student, teacher, CONFIG), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        ot_entity(untold(alike[0]), alike[1], CONFIG), ot_token(student, teacher, CONFIG), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_ot_entity_must_be_told_what_names_something() -> None:
+    student, teacher = (replace(side, entities=None) for side in batch())
+    with pytest.raises(ValueError, match="which tokens name something"):
+        ot_entity(student, teacher, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("objective", "reads"),
+    [("ot-entity", True), ("kd-mse + 0.5*ot-entity", True), ("ot-token + 0.5*kd-mse", False), ("none", False)],
+)
+def test_only_objectives_that_read_entities_are_given_any(objective: str, reads: bool) -> None:
+    assert reads_entities(objective) is reads
+    weighed = DistillConfig(objective="kd-mse", entity_weight=7).for_objective(objective)
+    assert weighed == DistillConfig(objective=spell_objective(objective), **({"entity_weight": 7} if reads else {}))
+
+
+@pytest.mark.parametrize("objective", ["ot-token", "ot-entity", "ot-unbalanced"])
 def test_the_sentence_term_is_weighted_kd_mse_relative_to_the_teacher_s_norm(objective: str) -> None:
     student, teacher = encoded(0, [3, 5]), encoded(1, [4, 2])
     loss = OBJECTIVES.load(objective)
@@ -189,7 +307,7 @@ def test_padding_changes_nothing_to_the_last_bit(objective: str) -> None:
 @pytest.mark.parametrize("objective", sorted({*OBJECTIVES.names()} - {"kd-mse"}))
 def test_losses_of_cosines_do_not_depend_on_lengths(objective: str) -> None:
     student, teacher = batch()
-    longer = Encoded(3 * student.states, student.mask, 3 * student.pooled)
+    longer = replace(student, states=3 * student.states, pooled=3 * student.pooled)
     loss = OBJECTIVES.load(objective)
     torch.testing.assert_close(loss(longer, teacher, CONFIG), loss(student, teacher, CONFIG), atol=1e-5, rtol=1e-5)
 
@@ -214,9 +332,8 @@ def test_every_objective_can_be_followed_downhill(objective: str) -> None:
     optimiser = torch.optim.Adam([states, pooled], lr=0.05)
     values = []
     for _ in range(30):
-        value = loss(
-            Encoded(states, student.mask, pooled), Encoded(teacher.states.detach(), teacher.mask, teacher.pooled.detach()), config
-        )
+        still = replace(teacher, states=teacher.states.detach(), pooled=teacher.pooled.detach())
+        value = loss(replace(student, states=states, pooled=pooled), still, config)
         values.append(float(value.detach()))
         optimiser.zero_grad()
         value.backward()

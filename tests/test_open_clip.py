@@ -19,10 +19,12 @@ from PIL import Image
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from harness.api import HarnessError, TokenEncoder, TokenStates
+from harness.api import HarnessError, TokenEncoder, TokenLocator, TokenStates
 from harness.distill.tower import LayerDonor, TextTower
 from harness.encoders.open_clip import OpenClip, hf_hub, local_dir, open_clip_tag, sample
 from harness.encoders.sources import digest_file
+from harness.encoders.text_towers import TextReader
+from harness.encoders.tokenizing import framing, token_names, token_spans
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "flickr8k-real"
 WORDS = ["a", "dog", "runs", "cat", "sits", "on", "the", "grass", "red"]
@@ -173,6 +175,56 @@ def test_neither_order_nor_company_changes_a_text(encoders: Callable[[str], Open
         single = alone[number % len(TEXTS)]
         assert error(segment, single.tokens) < 2e-6
         assert error(pooled[None], single.pooled) < 1e-6
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_every_token_says_where_it_stands_in_its_text(encoders: Callable[[str], OpenClip], kind: str) -> None:
+    encoder, texts = encoders(kind), [*TEXTS, "  a   red dog", "a dog  on\tgrass"]
+    assert isinstance(encoder, TokenLocator)
+    located = encoder.locate_tokens(texts, "en")
+    assert [len(spans) for spans in located] == encoder.encode_tokens(texts, "en").lengths.tolist()
+    for text, spans in zip(texts, located, strict=True):
+        inner = spans[1:-1]
+        assert {spans[0], spans[-1]} == {(0, 0)}
+        assert [text[start:end] for start, end in inner] == text.split()[: len(inner)]
+
+
+def test_clip_s_tokens_stand_in_the_text_as_it_was_before_cleaning() -> None:
+    tokenizer = open_clip.get_tokenizer("ViT-B-32")
+    texts = ["Tom &amp; the  naïve DOG\u2019s red-hot caf\u00e9 \U0001f600 [1] .", "x" * 30]
+    ids = tokenizer(texts)
+    for text, spans in zip(texts, token_spans(tokenizer, texts, ids, framing(tokenizer).real(ids)), strict=True):
+        covered = {place for span in spans for place in range(*span)}
+        left = "".join(char for place, char in enumerate(text) if place not in covered and not char.isspace())
+        # What the cleaning takes out or changes stands nowhere.
+        assert left == ("amp;\u2019" if "Tom" in text else "")
+        assert [start for start, end in spans if end] == sorted(start for start, end in spans if end)
+    names = token_names(tokenizer, ids[0].tolist())
+    (dog,) = (place for place, name in enumerate(names) if name == "dog")
+    start, end = token_spans(tokenizer, texts, ids, framing(tokenizer).real(ids))[0][dog]
+    assert texts[0][start:end] == "DOG"
+
+
+def test_a_class_token_after_the_padding_stands_nowhere(folders: Callable[[str], Path]) -> None:
+    tokenizer = open_clip.tokenizer.HFTokenizer(str(folders("bert")), context_length=9, tokenizer_mode="clips")
+    tokenizer.tokenizer.add_special_tokens({"bos_token": "[CLS]", "eos_token": "[SEP]"})
+    texts = ["a dog runs", "the red cat sits on the red grass"]
+    ids = tokenizer(texts)
+    located = token_spans(tokenizer, texts, ids, framing(tokenizer).real(ids))
+    words = [[text[start:end] for start, end in spans] for text, spans in zip(texts, located, strict=True)]
+    assert words == [["", "a", "dog", "runs", "", ""], ["", "the", "red", "cat", "sits", "on", "the", "", ""]]
+
+
+def test_a_tokenizer_that_does_not_tell_where_tokens_stand_is_named(folders: Callable[[str], Path]) -> None:
+    class Letters:
+        context_length = 8
+
+        def __call__(self, texts: list[str]) -> torch.Tensor:
+            return torch.ones(len(texts), 8, dtype=torch.long)
+
+    reader = TextReader(local_dir(str(folders("bert")), "cpu").loaded.model, Letters(), 24, "cpu")
+    with pytest.raises(HarnessError, match="a Letters does not tell where the tokens of 'a dog' stand in it"):
+        reader.locate_tokens(["a dog"], "en")
 
 
 @pytest.mark.parametrize("kind", ["clip", "custom"])

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.api import HarnessError
+from harness.api import HarnessError, Language
 from harness.config import DistillConfig
 from harness.distill.tower import Encoded
+from harness.phrases import chunked
 from harness.plugins import fingerprint, load_file
-from harness.registry import ENCODERS, Registry, load_encoder, load_objective, objective_sources
+from harness.registry import ENCODERS, Registry, load_encoder, load_objective, objective_sources, reads_entities
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -188,14 +189,17 @@ def test_an_objective_of_a_file_is_a_term_like_any_other_and_its_code_is_part_of
     student, teacher = (Encoded(rows[:, None], mask, rows) for rows in (torch.eye(2), torch.zeros(2, 2)))
     assert load_objective(f"{path}:kd_l1 + 0.5*kd-mse")(student, teacher, DistillConfig()).item() == 1.5
     assert objective_sources("kd-mse + ot-token") == []
+    assert not reads_entities(f"{path}:kd_l1")
     (before,) = objective_sources(f"{path}:kd_l1 + kd-mse")
     path.write_text(path.read_text().replace("abs()", "square()"))
     assert objective_sources(f"{path}:kd_l1") != [before]
+    told = write(tmp_path / "told.py", "def told(student, teacher, config): ...\n\n\ntold.reads_entities = True\n")
+    assert reads_entities(f"kd-mse + {told}:told")
 
 
 def test_importing_the_doors_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from harness import fingerprint, register_encoder, register_objective, register_task; "
+        "import sys; from harness import fingerprint, register_chunker, register_encoder, register_objective, register_task; "
         "print([name for name in ('torch', 'numpy', 'pydantic', 'sklearn') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -237,10 +241,25 @@ def test_the_page_s_model_with_weights(tmp_path: Path) -> None:
     assert mine.encode_texts(TEXTS, "en") == pytest.approx(built_in.encode_texts(TEXTS, "en"), abs=1e-5)
 
 
-def test_a_package_s_encoder_task_and_objective_are_there_by_name(
+def test_the_page_s_chunker_is_the_package_s(tmp_path: Path) -> None:
+    (block,) = re.findall(r"\n```python\n(import re\n.*?)```", PAGE, re.DOTALL)
+    assert (PACKAGE / "harness_brightness" / "chunker.py").read_text().partition("def ")[2] in block
+    code, _, rest = block.partition('register_chunker("')
+    assert rest == 'capitals", capitals)\n'
+    path = write(tmp_path / "mine.py", code)
+    german = Language("de", "German", "Latn", 5, ())
+    assert chunked(f"{path}:capitals", ["Ein Hund im Schnee ."], german) == [((0, 3), (4, 8), (12, 18))]
+
+
+def test_a_package_s_encoder_task_objective_and_chunker_are_there_by_name(
     package: tuple[Path, Path], flickr30k_folder: Path, tmp_path: Path
 ) -> None:
-    for what, name in (("encoders", "brightness"), ("tasks", "flickr30k-first"), ("objectives", "kd-l1")):
+    for what, name in (
+        ("encoders", "brightness"),
+        ("tasks", "flickr30k-first"),
+        ("objectives", "kd-l1"),
+        ("chunkers", "capitals"),
+    ):
         listed = harness("list", what, store=tmp_path, path=package)
         row = next(line for line in listed.stdout.splitlines() if line.startswith(f" {name} "))
         assert "package harness-brightness 1.0" in row

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 
 import typer
 
-from harness.commands.options import BitextOption, CleanOption, DataOption, StoreOption, TaskOption, configured
+from harness.commands.options import BitextOption, ChunkerOption, CleanOption, DataOption, StoreOption, TaskOption, configured
 from harness.config import DistillConfig
 
 EXAMPLES = """Examples:
@@ -30,6 +31,7 @@ def distill(
     bitext: BitextOption = None,
     clean: CleanOption = None,
     leakage: Annotated[Literal["drop", "refuse"], typer.Option(help="What to do with bitext of evaluation images.")] = "drop",
+    chunker: ChunkerOption = "simple",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     store: StoreOption = None,
 ) -> None:
@@ -39,8 +41,9 @@ def distill(
     from harness.distill.distil import Recipe, distil
     from harness.languages import select_languages
     from harness.listing import towers_table
+    from harness.phrases import tagged
     from harness.plan import data_folder, guarded_bitext
-    from harness.registry import TASKS, load_encoder, spell_objective
+    from harness.registry import TASKS, load_encoder
     from harness.store import Store
 
     kept, console = Store.at(store), Console()
@@ -50,12 +53,11 @@ def distill(
         raise HarnessError("English is what is distilled from: name other languages with --lang")
     folder, encoder = data_folder(loaded, task, data, kept), load_encoder(teacher, device)
     guarded = guarded_bitext(loaded, folder, languages, leakage, bitext, clean)
-    choices = [
-        distill.model_copy(update={"objective": spell_objective(distill.objective), "seed": distill.seed + more})
-        for more in range(seeds)
-    ]
+    config = distill.for_objective(distill.objective)
+    choices = [config.model_copy(update={"seed": config.seed + more}) for more in range(seeds)]
     groups = [guarded] if shared else [(each,) for each in guarded]
-    recipes = [Recipe(config, encoder, group) for group in groups for config in choices]
+    tag = partial(tagged, task=loaded, data=folder, chunker=chunker)
+    recipes = [Recipe(choice, encoder, group, tag) for group in groups for choice in choices]
     for recipe in recipes:
         if not kept.tower(recipe.digest).is_dir():
             distil(recipe, device, kept, console)

@@ -23,6 +23,10 @@ BitextOption = Annotated[
 CleanOption = Annotated[
     bool | None, typer.Option("--clean/--no-clean", help="Clean the bitext; by default only your own.", show_default=False)
 ]
+ChunkerOption = Annotated[
+    str,
+    typer.Option(help="What finds phrases where there are no tags (--scorer entities, ot-entity), see `list chunkers`."),
+]
 TaskOption = Annotated[str, typer.Option(help="Task: see `list tasks`.")]
 
 

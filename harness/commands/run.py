@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from harness.api import Grounding, HarnessError
-from harness.commands.options import BitextOption, CleanOption, DataOption, StoreOption, TaskOption, configured, listed
+from harness.commands.options import (
+    BitextOption,
+    ChunkerOption,
+    CleanOption,
+    DataOption,
+    StoreOption,
+    TaskOption,
+    configured,
+    listed,
+)
 from harness.config import DistillConfig, GroundingConfig
 
 if TYPE_CHECKING:
@@ -53,6 +62,7 @@ def run(
     bitext: BitextOption = None,
     clean: CleanOption = None,
     leakage: Annotated[Literal["drop", "refuse"], typer.Option(help="What to do with bitext of evaluation images.")] = "drop",
+    chunker: ChunkerOption = "simple",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples.")] = 10_000,
     by: Annotated[str | None, typer.Option(help="Facet to break scores down by: entity-type, entities, length, source.")] = None,
@@ -83,6 +93,7 @@ def run(
         bitext=bitext,
         clean=clean,
         grounding=grounding,
+        chunker=chunker,
         leakage=leakage,
         device=device,
         resamples=resamples,

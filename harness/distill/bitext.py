@@ -8,15 +8,17 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.api import Bitext, HarnessError, HeldOut
+from harness.api import Bitext, HarnessError, HeldOut, Spans
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+T = TypeVar("T")
 
 START, END, UNKNOWN = "<start>", "<end>", "<unk>"
 
@@ -115,6 +117,8 @@ def joined(parts: Sequence[Bitext], held_out: int) -> Bitext:
         image_ids=sum((part.image_ids for part in parts), ()),
         notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
         places=sum((part.places for part in parts), ()),
+        english_entities=sum((part.english_entities for part in parts), ()),
+        foreign_entities=sum((part.foreign_entities for part in parts), ()),
     )
     if len(whole) - held_out < 2:
         raise HarnessError(f"--held-out {held_out:,} of {len(whole):,} pairs leaves nothing to train on")
@@ -156,5 +160,18 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str], longest: int) -> list[list[int]]:
     """Subword ids of each text, at most `longest` of them; a text that is cut keeps its `<end>`."""
-    rows: list[list[int]] = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
-    return [row if len(row) <= longest else [*row[: longest - 1], row[-1]] for row in rows]
+    return [cut(encoding.ids, longest) for encoding in tokenizer.encode_batch(list(texts))]
+
+
+def locate(tokenizer: Tokenizer, texts: Sequence[str], longest: int) -> list[Spans]:
+    """Where in its text each of the subwords stands that `tokenize` gives; the framing stands nowhere."""
+    return [tuple(cut(encoding.offsets, longest)) for encoding in tokenizer.encode_batch(list(texts))]
+
+
+def cut(row: list[T], longest: int) -> list[T]:
+    """A row without what stands before its last and is too much.
+
+    >>> cut([0, 5, 6, 7, 1], 3)
+    [0, 5, 1]
+    """
+    return row if len(row) <= longest else [*row[: longest - 1], row[-1]]

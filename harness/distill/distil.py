@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from harness.api import Bitext, Encoder
+from harness.api import Bitext, Encoder, HarnessError, TokenLocator
 from harness.config import DistillConfig, digest_json
 from harness.distill.bitext import Guarded, joined, seen, subset, tokenize
 from harness.record import CARD, SEEN, BitextCard, TowerCard, Trial, provenance
-from harness.registry import objective_sources, starting_model
+from harness.registry import objective_sources, reads_entities, starting_model
 from harness.store import Store, new_file, new_folder
 
 if TYPE_CHECKING:
@@ -30,17 +30,34 @@ RATES = (3e-4, 1e-3, 3e-3)
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a distilled tower's weights. guarded: the bitext of its language, or of each that shares it."""
+    """Everything that decides a distilled tower's weights.
+
+    guarded: the bitext of its language, or of each that shares it. tag: finds what the sentences of pairs name; asked only for an
+    objective that reads it. Raises HarnessError if the objective does and the teacher cannot tell where its tokens stand.
+    """
 
     config: DistillConfig
     teacher: Encoder
     guarded: tuple[Guarded, ...]
+    tag: Callable[[Bitext], Bitext]
+
+    def __post_init__(self) -> None:
+        if self.reads_entities and not isinstance(self.teacher, TokenLocator):
+            raise HarnessError(
+                f"{self.teacher.name} cannot tell where its tokens stand in a text (locate_tokens), so {self.config.objective} "
+                "cannot tell which of them name something: teachers in open_clip's or transformers' form can"
+            )
+
+    @property
+    def reads_entities(self) -> bool:
+        """Whether the objective needs to know which tokens name something."""
+        return reads_entities(self.config.objective)
 
     @cached_property
     def bitext(self) -> Bitext:
         """The pairs given to the training: `config.pairs` of each language, those held out at the end."""
         parts = [subset(each.bitext, self.config.pairs, self.config.seed) for each in self.guarded]
-        return joined(parts, self.config.held_out)
+        return joined([self.tag(part) for part in parts] if self.reads_entities else parts, self.config.held_out)
 
     @cached_property
     def digest(self) -> str:
@@ -50,7 +67,8 @@ class Recipe:
         parts = [TRAINER_VERSION, choices, self.teacher.fingerprint(), self.bitext.digest()]
         model = starting_model(self.config.init)
         others = [*([model.fingerprint()] if model else []), *objective_sources(self.config.objective)]
-        return digest_json([*parts, *others])
+        entities = [self.bitext.english_entities, self.bitext.foreign_entities] if self.reads_entities else []
+        return digest_json([*parts, *others, *entities])
 
     @property
     def steps(self) -> int:
@@ -118,6 +136,7 @@ def trained(recipe: Recipe, name: str, device: str, store: Store, console: Conso
     name: of its checkpoint in the store.
     """
     from harness.distill.checkpoint import TrainingState
+    from harness.distill.entities import mark
     from harness.distill.student import new_student, student_tokenizer
     from harness.distill.teacher import teacher_states
     from harness.distill.trainer import train
@@ -132,9 +151,19 @@ def trained(recipe: Recipe, name: str, device: str, store: Store, console: Conso
     texts = tokenize(tokenizer, bitext.foreign, student.config.max_length)
     with console.stage("teacher reads the English side", len(bitext), "sentences") as advance:
         states = teacher_states(recipe.teacher, bitext.english, store, lambda count: advance(count, ""))
+    marks = None
+    if recipe.reads_entities:
+        marks = mark(bitext, cast(TokenLocator, recipe.teacher), states, tokenizer, student.config.max_length)
     with console.stage(f"distils {bitext.lang} by {config.objective}", recipe.steps, "steps") as advance:
         state = train(
-            student, texts, states, config, bitext.places, store.training(name), lambda _, loss: advance(1, f"loss {loss:.4f}")
+            student,
+            texts,
+            states,
+            config,
+            bitext.places,
+            store.training(name),
+            lambda _, loss: advance(1, f"loss {loss:.4f}"),
+            marks,
         )
     if state.unconverged:
         console.say(f"{state.unconverged:,} transport problems of {state.step * config.batch:,} had not converged")

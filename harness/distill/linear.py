@@ -1,4 +1,4 @@
-"""The linear layer of a text tower, by whichever float32 product is quick on this processor."""
+"""Linear layers and products of embeddings, by whichever float32 product is quick on this processor."""
 
 from __future__ import annotations
 
@@ -75,18 +75,23 @@ class OneDnnLinear(torch.autograd.Function):
             )
 
 
-class Linear(nn.Linear):
-    """`nn.Linear`, through oneDNN where that is the quicker way.
+def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x W' + b for x (..., in), W (out, in) and b (out,), by whichever product is quick here.
 
-    >>> layer, x = Linear(3, 2), torch.ones(4, 5, 3)
-    >>> torch.allclose(layer(x), nn.functional.linear(x, layer.weight, layer.bias), atol=1e-6)
+    >>> x, weight = torch.ones(4, 5, 3), torch.ones(2, 3)
+    >>> torch.equal(project(x, weight), nn.functional.linear(x, weight))
     True
     """
+    plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    if not (plain and onednn_is_quicker()):
+        return nn.functional.linear(x, weight, bias)
+    flat: Tensor = OneDnnLinear.apply(x.reshape(-1, x.shape[-1]), weight, bias)
+    return flat.view(*x.shape[:-1], len(weight))
+
+
+class Linear(nn.Linear):
+    """`nn.Linear`, by `project`."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Map (..., in) to (..., out)."""
-        plain = input.device.type == "cpu" and input.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        if not (plain and onednn_is_quicker()):
-            return super().forward(input)
-        flat: Tensor = OneDnnLinear.apply(input.reshape(-1, self.in_features), self.weight, self.bias)
-        return flat.view(*input.shape[:-1], self.out_features)
+        return project(input, self.weight, self.bias)

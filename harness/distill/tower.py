@@ -82,11 +82,16 @@ class StartingModel(LayerDonor, Protocol):
 
 @dataclass(frozen=True)
 class Encoded:
-    """A batch through a tower. states: (B, L, d), zero where mask is False. mask: (B, L). pooled: (B, d), not normalised."""
+    """A batch through a tower. states: (B, L, d), zero where mask is False. mask: (B, L). pooled: (B, d), not normalised.
+
+    entities: (B, L), 1 for tokens that name something to be seen, 0 for others and padding, NaN throughout a text of which nobody
+    knows; None unless the objective reads it.
+    """
 
     states: Tensor
     mask: Tensor
     pooled: Tensor
+    entities: Tensor | None = None
 
 
 def chunks(order: Tensor, lengths: Tensor, budget: int) -> Iterator[Tensor]:

@@ -18,6 +18,7 @@ import torch
 from harness.api import HarnessError
 from harness.config import DistillConfig
 from harness.distill.checkpoint import TrainingState, load_training, save_training
+from harness.distill.entities import Marks
 from harness.distill.teacher import TeacherStates
 from harness.distill.tower import TextTower, Tokens
 from harness.distill.transport import NotConverged
@@ -71,7 +72,8 @@ class Training:
     """A tower on its way.
 
     texts: token ids of the student's side of each pair, row for row with the teacher's sentences; the last `config.held_out` of
-    them are for validation alone. places: where each pair stands in its source, for people.
+    them are for validation alone. places: where each pair stands in its source, for people. marks: which tokens name something,
+    where the objective reads that.
     """
 
     tower: TextTower
@@ -79,6 +81,7 @@ class Training:
     teacher: TeacherStates
     config: DistillConfig
     places: Sequence[int]
+    marks: Marks | None = None
     objective: Objective = field(init=False)
     optimiser: torch.optim.AdamW = field(init=False)
     state: TrainingState = field(init=False)
@@ -110,7 +113,10 @@ class Training:
             warnings.simplefilter("always", NotConverged)
             with half:
                 student = self.tower.encode([self.texts[row] for row in rows])
-            loss = self.objective(student, self.teacher.batch(rows, str(self.device)), self.config)
+            teacher = self.teacher.batch(rows, str(self.device))
+            if self.marks:
+                student, teacher = self.marks.on(rows, student, teacher)
+            loss = self.objective(student, teacher, self.config)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         length = torch.nn.utils.clip_grad_norm_(self.tower.parameters(), 1.0)
@@ -147,8 +153,9 @@ def train(
     places: Sequence[int],
     checkpoint: Path,
     report: Callable[[int, float], None],
+    marks: Marks | None = None,
 ) -> TrainingState:
-    """Train a tower in place. For `texts`, `teacher` and `places` see `Training`.
+    """Train a tower in place. For `texts`, `teacher`, `places` and `marks` see `Training`.
 
     With pairs held out (the last `config.held_out` rows), the tower is validated 20 times by translation retrieval among them
     (mean reciprocal rank, both directions, in percent, after the evaluator of Reimers and Gurevych, arXiv 2004.09813), and ends
@@ -157,7 +164,7 @@ def train(
     Goes on from `checkpoint` if it is there, and leaves it there when interrupted; `report(step, loss)` follows each step.
     Raises HarnessError at the first loss or gradient that is not finite, with the last good weights in `checkpoint`.
     """
-    training = Training(tower, texts, teacher, config, places)
+    training = Training(tower, texts, teacher, config, places, marks)
     if checkpoint.is_file():
         training.state = load_training(checkpoint, tower, training.optimiser)
     tower.train()

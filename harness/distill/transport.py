@@ -108,9 +108,9 @@ def cosine_cost(x: Tensor, y: Tensor) -> Tensor:
 def solve(cost: Tensor, rows: Tensor, columns: Tensor, solver: Solver | None = None) -> Transport:
     """Solve B transport problems of cost (B, n, m).
 
-    rows: (B, n) and columns: (B, m), either masks, True for real tokens, which then share the mass evenly, or masses that sum to
-    1 in each problem. What has no mass is padding: whatever its cost, it carries exactly zero. Raises ValueError for a problem
-    without mass or with masses that are negative or do not sum to 1.
+    rows: (B, n) and columns: (B, m), either masks, True for real tokens, which then share the mass of 1 evenly, or weights, in
+    proportion to which they share it. What has no weight is padding: whatever its cost, it carries exactly zero. Raises
+    ValueError for a problem without any weight or with a negative one.
 
     Only `value` carries a gradient, and which one is a choice. By default the plan is held: the gradient of <P, C> is P, which
     by the envelope theorem is that of the whole minimum of `Solver`'s formula (<P, C> plus its penalties), not of <P(C), C>.
@@ -266,14 +266,14 @@ def in_float(x: Tensor) -> Tensor:
 
 
 def marginals(given: Tensor, dtype: torch.dtype) -> Tensor:
-    """Masses (B, n) that sum to 1 from a mask or from masses."""
-    masses = given.to(dtype)
-    total = masses.sum(1, keepdim=True)
-    right = (total > 0) if given.dtype == torch.bool else ((total - 1).abs() < 1e-3) & (masses >= 0).all(1, keepdim=True)
+    """Masses (B, n) that sum to 1, in proportion to weights; those of a mask are all 1."""
+    weights = given.to(dtype)
+    total = weights.sum(1, keepdim=True)
+    right = (total > 0) & (weights >= 0).all(1, keepdim=True)
     if not bool(right.all()):
         first = int((~right).nonzero()[0, 0])
-        raise ValueError(f"problem {first} has no token, or masses that are negative or do not sum to 1")
-    return masses / total
+        raise ValueError(f"problem {first} has no token, or a weight that is negative")
+    return weights / total
 
 
 def extent(masses: Tensor) -> int:

@@ -22,7 +22,7 @@ from harness.tasks.sample.grammar.pieces import Sentence, plain, spaced, tagged
 from harness.tasks.sample.plans import Plan, everything, roles, sample_plan
 from harness.tasks.sample.scenes import Scene, choose, sample_scene
 
-VERSION = "1"
+VERSION = "2"
 SEED = 30_000
 COUNTS = {"test": 400, "val": 150, "train": 4500}
 JPEG_QUALITY = 88
@@ -41,7 +41,7 @@ no caption in it is from Flickr30k. The files only have the layout of Flickr30k,
 and Multi30k, so that the same code reads them. Numbers measured on it say nothing about Flickr30k.
 
 The captions and their translations are put together by small grammars. The pictures of the training split are not
-drawn: distillation reads its sentences only.
+drawn: distillation reads its sentences only, of which the English ones are tagged.
 """
 
 
@@ -119,11 +119,13 @@ def write(folder: Path) -> None:
     _write(folder / "results_20130124.token", _lines(_token_lines(items)))
     _write_multi30k(folder / "multi30k" / "data" / "task1", items)
     first_chain = FIRST_CHAIN
-    for item in drawn:
+    for item in [*drawn, *(item for item in items if item.split == "train")]:
         chains = {role: first_chain + number for number, role in enumerate(roles(item.scene))}
         first_chain += len(chains)
-        _write_picture(folder, item, chains)
-        _write_sentences(folder, item, chains)
+        # As in Flickr30k Entities, English is tagged on training images too; a low-resource language would have no tags there.
+        _write_sentences(folder, item, chains, () if item.split == "train" else TRANSLATIONS)
+        if item.split != "train":
+            _write_picture(folder, item, chains)
 
 
 def _write(path: Path, text: str) -> None:
@@ -189,9 +191,9 @@ def _object(chain: int, box: Box | None) -> str:
     return f"\t<object><name>{chain}</name><bndbox>{sides}</bndbox></object>"
 
 
-def _write_sentences(folder: Path, item: Item, chains: dict[str, int]) -> None:
+def _write_sentences(folder: Path, item: Item, chains: dict[str, int], translations: Iterable[str]) -> None:
     _write(folder / "Sentences" / f"{item.id}.txt", _lines(tagged(caption, chains) for caption in item.captions))
-    for lang in TRANSLATIONS:
+    for lang in translations:
         _write(folder / f"Sentences_{lang}" / f"{item.id}.txt", tagged(item.translation(lang), chains) + "\n")
 
 

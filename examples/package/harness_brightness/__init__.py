@@ -1,4 +1,4 @@
-"""A plug-in package: installed beside the harness, its encoder, task and objective are there by name."""
+"""A plug-in package: installed beside the harness, its encoder, task, objective and chunker are there by name."""
 
 from dataclasses import replace
 
