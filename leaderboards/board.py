@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from harness.config import DistillConfig
 from harness.leaderboards.declared import Declaration
 from harness.leaderboards.evidence import Found, Gallery, TestSet, families, hits_by_image, queries_of_images
 from harness.leaderboards.standing import Standing, standings, told_apart
+from harness.plan import PLAIN
 from harness.record import Record
 from harness.registry import UNTRAINED
 from harness.statistics import Doubles, Interval, cluster_weights
@@ -33,7 +34,7 @@ ENGLISH_SIDE = " (English side)"  # as `Retrieval.in_english` names its source
 NAME_LENGTH = 160
 # What two arms of a comparison may differ in: what is trained for, and how. Start, bitext, batches and steps they share.
 OF_THE_OBJECTIVE = {"objective", "seed", "learning_rate", "solver", "eps", "rho", "sentence_weight", "temperature", "diagonal"}
-OF_THE_OBJECTIVE |= {"alpha", "batch_eps", "batch_iterations"}
+OF_THE_OBJECTIVE |= {"alpha", "batch_eps", "batch_iterations", "entity_weight"}
 
 
 @dataclass(frozen=True)
@@ -52,17 +53,22 @@ class Column:
 
 @dataclass(frozen=True)
 class Tower:
-    """What a row is: an encoder and a text tower, seeds pooled. config: without its seed; None for the encoder's own tower."""
+    """What a row is: an encoder and a text tower, seeds pooled, and how they were ranked.
+
+    config: without its seed; None for the encoder's own tower. scorer: `plain`, or another one and the regions it looked at.
+    """
 
     encoder: str
     fingerprint: str
     config: DistillConfig | None
+    scorer: str = PLAIN
 
     @classmethod
     def of(cls, record: Record) -> Tower:
         """The row of a record."""
         config = record.tower.config.model_copy(update={"seed": 0}) if record.tower else None
-        return cls(shown(record.encoder), record.encoder_fingerprint, config)
+        seen = f", {record.regions.source} by {record.regions.view}" if record.regions else ""
+        return cls(shown(record.encoder), record.encoder_fingerprint, config, shown(record.scorer + seen))
 
     @property
     def method(self) -> str:
@@ -82,10 +88,9 @@ class Tower:
     @property
     def choices(self) -> dict[str, Any]:
         """The options that are not at their default, but for those that have a column of their own."""
-        if self.config is None:
-            return {}
-        chosen = self.config.model_dump(exclude_defaults=True, mode="json")
-        return {name: value for name, value in chosen.items() if name not in ("objective", "init", "pairs", "seed")}
+        chosen = self.config.model_dump(exclude_defaults=True, mode="json") if self.config else {}
+        chosen = {name: value for name, value in chosen.items() if name not in ("objective", "init", "pairs", "seed")}
+        return chosen if self.scorer == PLAIN else chosen | {"scorer": self.scorer}
 
 
 @dataclass(frozen=True)
@@ -325,7 +330,7 @@ class Work:
     def take(self, found: Found, names: Mapping[str, str]) -> None:
         """Put a record into its cell. Where a seed was measured twice, as over another bitext, the later one stays."""
         record = found.record
-        tower = Tower(names[record.encoder_fingerprint], record.encoder_fingerprint, Tower.of(record).config)
+        tower = replace(Tower.of(record), encoder=names[record.encoder_fingerprint])
         seeds = self.records.setdefault((tower, record.lang), {})
         number = record.tower.config.seed if record.tower else 0
         if number in seeds:
@@ -433,7 +438,8 @@ class Work:
         wanted = (fingerprint, column.tests.images_digest, column.tests.source + ENGLISH_SIDE, column.captions)
         for each in self.english:
             record = each.record
-            if (record.encoder_fingerprint, record.images_digest, record.source, record.captions) == wanted:
+            have = (record.encoder_fingerprint, record.images_digest, record.source, record.captions)
+            if have == wanted and record.scorer == PLAIN:
                 return each
         return None
 
@@ -505,14 +511,15 @@ def plain_mean(sampled: Mapping[str, tuple[Doubles, Doubles]], columns: Sequence
 
 def trained_alike(mine: Tower, other: Tower) -> bool:
     """Whether two towers share everything but what they were trained for."""
-    if mine.config is None or other.config is None or mine.fingerprint != other.fingerprint:
+    if mine.config is None or other.config is None or (mine.fingerprint, mine.scorer) != (other.fingerprint, other.scorer):
         return False
     return mine.config.model_dump(exclude=OF_THE_OBJECTIVE) == other.config.model_dump(exclude=OF_THE_OBJECTIVE)
 
 
 def tower_order(tower: Tower) -> tuple[Any, ...]:
     """Where a row stands before it is ranked: an order that no record's folder decides."""
-    return (tower.encoder, tower.fingerprint, tower.config is not None, tower.config.model_dump_json() if tower.config else "")
+    config = tower.config.model_dump_json() if tower.config else ""
+    return (tower.encoder, tower.fingerprint, tower.config is not None, config, tower.scorer != PLAIN, tower.scorer)
 
 
 def row_order(row: Row) -> tuple[float, ...]:

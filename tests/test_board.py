@@ -19,6 +19,7 @@ from harness.leaderboards.evidence import find_records
 from harness.leaderboards.standing import standings, told_apart
 from harness.leaderboards.text import comma_separated, latex, markdown
 from harness.ranking import Ranks
+from harness.record import RegionCard
 from harness.statistics import bootstrap_mean, paired_difference
 
 TIERS = {"de": 5, "fr": 5, "cy": 1, "qu": 1, "gn": 0}
@@ -171,6 +172,31 @@ def test_contrasts_are_between_towers_trained_alike_from_the_same_pairs(records:
     expected = paired_difference(mine, other, np.arange(IMAGES), resamples=400)
     assert each.gains["cy"].difference.estimate == pytest.approx(expected.estimate)
     assert each.gains["cy"].difference.low == pytest.approx(expected.low)
+
+
+def test_a_weight_that_one_objective_alone_has_keeps_no_towers_apart(tmp_path: Path) -> None:
+    of = retrieval("de", gallery(50))
+    for arm in (Arm("kd-mse", 0.4), Arm("ot-entity", 0.5), Arm("ot-entity", 0.6, changes=(("entity_weight", 9.0),))):
+        write_record(tmp_path, of, arm)
+    (board,) = boards(tmp_path)
+    assert len(board.contrasts) == 2
+
+
+def test_what_another_scorer_ranked_is_a_row_of_its_own(tmp_path: Path) -> None:
+    of, english = retrieval("de", gallery(50)), retrieval("en", gallery(50), source="made-up (English side)", kind="original")
+    regions = RegionCard(source="boxes", view="crop", count=7, digest="x")
+    composed = {"scorer": "entities, first 10 sorted anew", "regions": regions}
+    for number, (queries, arm) in enumerate(((of, Arm("kd-mse", 0.4)), (of, Arm("ot-token", 0.5)), (english, Arm(None, 0.6)))):
+        write_record(tmp_path / "plain", queries, arm)
+        write_record(tmp_path / "composed", queries, arm, ranks=Ranks(*[np.full(50, 50)] * 2), cell=f"{number}" * 64, **composed)
+    (board,) = boards(tmp_path)
+    scores = {(row.tower.method, row.tower.scorer): row.cells["de"].score.estimate for row in board.rows}
+    entities = "entities, first 10 sorted anew, boxes by crop"
+    assert scores["kd-mse", "plain"] > 0 == scores["kd-mse", entities] == scores["ot-token", entities]
+    assert f"kd-mse (scorer {entities})" in markdown(board)
+    assert not any("measured twice" in note for note in board.notes)
+    assert sorted(board.rows[each.ours].tower.scorer for each in board.contrasts) == [entities, "plain"]
+    assert board.ceilings[0].cells["de"].estimate > 0, "English is shown by the plain scorer"
 
 
 def test_the_english_ceiling_is_shown_and_not_ranked(records: Path) -> None:
