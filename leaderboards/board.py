@@ -17,12 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.api import Ints, Language
+from harness.breakdown import values
 from harness.config import DistillConfig
 from harness.leaderboards.declared import Declaration
-from harness.leaderboards.evidence import Found, Gallery, TestSet, families, hits_by_image, queries_of_images
+from harness.leaderboards.evidence import Found, Gallery, TestSet, families, hits_by_image, hits_by_value, queries_of_images
 from harness.leaderboards.standing import Standing, standings, told_apart
 from harness.plan import PLAIN
-from harness.record import Record
+from harness.record import Record, load_facets
 from harness.registry import UNTRAINED
 from harness.statistics import Doubles, Interval, cluster_weights
 
@@ -155,6 +156,19 @@ class Contrast:
 
 
 @dataclass(frozen=True)
+class Breakdown:
+    """Scores by the values of a facet of the captions, which may overlap.
+
+    captions: by value, how many captions have it in all columns. rows: of each row, by value, the mean over the columns with such
+    captions, each counting once; none where the row lacks one of them.
+    """
+
+    facet: str
+    captions: Mapping[str, int]
+    rows: tuple[Mapping[str, Interval], ...]
+
+
+@dataclass(frozen=True)
 class Board:
     """A leaderboard. Rows in order of rank, complete ones first; columns by group, then by name."""
 
@@ -167,6 +181,7 @@ class Board:
     rows: tuple[Row, ...]
     ceilings: tuple[Ceiling, ...]
     contrasts: tuple[Contrast, ...]
+    breakdown: Breakdown | None
     notes: tuple[str, ...]
     resamples: int
 
@@ -271,9 +286,13 @@ class Draws:
 
 
 def percent(sums: Floats32, seeds: Ints) -> Doubles:
-    """The sums of hits (..., k) over those of queries, the last of (..., k + 1), in percent. seeds: (k,), summed in the hits."""
+    """The sums of hits (..., k) over those of queries, the last of (..., k + 1), in percent; NaN without a query.
+
+    seeds: (k,), summed in the hits.
+    """
     wide = 100 * sums[..., :-1].astype(np.float64)
-    wide /= sums[..., -1:].astype(np.float64) * seeds
+    with np.errstate(invalid="ignore"):
+        wide /= sums[..., -1:].astype(np.float64) * seeds
     return wide
 
 
@@ -384,6 +403,7 @@ class Work:
             rows=tuple(rows[row] for row in order),
             ceilings=tuple(self.ceilings(sets)),
             contrasts=tuple(self.contrasts({row: place for place, row in enumerate(order)})),
+            breakdown=self.breakdown(order),
             notes=tuple(dict.fromkeys([*self.notes, *record_notes(self.records.values(), self.gallery, self.columns)])),
             resamples=self.resamples,
         )
@@ -443,6 +463,47 @@ class Work:
                 return each
         return None
 
+    def breakdown(self, order: Sequence[int]) -> Breakdown | None:
+        """Every row's scores by the declared facet; None where no record tells it of the captions of a column."""
+        facet = self.declaration.breakdown
+        told = {code: values for code in self.sampled if facet and (values := self.facet_values(code, facet))}
+        if facet is None or not told:
+            return None
+        counts = Counter(value for values in told.values() for several in values for value in several)
+        captions = {value: counts[value] for value in values_in_order(told.values())}
+        found: list[dict[str, Interval]] = [{} for _ in self.towers]
+        for value in captions:
+            for row, score in self.scores_of(value, told).items():
+                found[row][value] = score
+        return Breakdown(facet, captions, tuple(found[row] for row in order))
+
+    def facet_values(self, code: str, facet: str) -> list[tuple[str, ...]] | None:
+        """The values of each caption of a column, told by its latest record: they are of the captions, whatever the tower."""
+        cells = [found for (_, lang), cell in self.records.items() if lang == code for found in cell.values()]
+        return load_facets(max(cells, key=lambda found: found.record.provenance.created).folder).get(facet)
+
+    def scores_of(self, value: str, told: Mapping[str, list[tuple[str, ...]]]) -> dict[int, Interval]:
+        """The mean over the columns that have captions of a value, of each row that has all of these columns."""
+        tables, present, seeds = [], [], []
+        for code, facet in told.items():
+            has = np.array([value in values for values in facet])
+            if has.any():
+                present.append(self.sampled[code].rows)
+                cells = [list(self.records[self.towers[row], code].values()) for row in present[-1]]
+                gallery = Gallery.read(cells[0][0].folder)
+                parts = [[hits_by_value(each, gallery, self.declaration.cutoff, facet, value) for each in cell] for cell in cells]
+                hits = [np.sum(part, axis=0, dtype=np.float32) for part in parts]
+                queries = np.bincount(gallery.owner[has], minlength=len(gallery.image_ids)).astype(np.float32)
+                tables.append(self.draws.table(gallery, hits, queries))
+                seeds.append(np.array([len(cell) for cell in cells]))
+        scores = self.draws.means(tables, seeds)
+        complete = [row for row in range(len(self.towers)) if all(row in rows for rows in present)]
+        picked = [[rows.index(row) for row in complete] for rows in present]
+        estimates = np.mean([estimate[pick] for (estimate, _), pick in zip(scores, picked, strict=True)], axis=0)
+        resampled = np.mean([draws[:, pick] for (_, draws), pick in zip(scores, picked, strict=True)], axis=0)
+        # A resample without any image whose captions have the value says nothing of it.
+        return dict(zip(complete, intervals(estimates, resampled[np.isfinite(resampled).all(1)]), strict=True))
+
     def contrasts(self, places: Mapping[int, int]) -> Iterable[Contrast]:
         """Every row of transport against every row of standard distillation that was trained alike."""
         for ours, mine in enumerate(self.towers):
@@ -497,6 +558,11 @@ def columns(found: Sequence[Found], languages: Mapping[str, Language], declarati
         names = shown(record.source), shown(record.kind)
         out[record.lang] = Column(language, TestSet.of(record), *names, record.images, record.captions, chance, group)
     return tuple(sorted(out.values(), key=lambda column: (column.group, column.language.name, column.language.code)))
+
+
+def values_in_order(facets: Iterable[list[tuple[str, ...]]]) -> list[str]:
+    """The values of a facet of several columns: numbers in their order, then words by the alphabet."""
+    return values([several for facet in facets for several in facet])
 
 
 def plain_mean(sampled: Mapping[str, tuple[Doubles, Doubles]], columns: Sequence[Column]) -> Mean | None:
