@@ -54,9 +54,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Tower:
-    """What a row is: an encoder and a text tower, seeds pooled, and how they were ranked.
+    """What a row is: an encoder, a text tower and a scorer, seeds pooled.
 
-    config: without its seed; None for the encoder's own tower. scorer: `plain`, or another one and the regions it looked at.
+    config: without its seed; None for the encoder's own tower.
     """
 
     encoder: str
@@ -68,15 +68,14 @@ class Tower:
     def of(cls, record: Record) -> Tower:
         """The row of a record."""
         config = record.tower.config.model_copy(update={"seed": 0}) if record.tower else None
-        seen = f", {record.regions.source} by {record.regions.view}" if record.regions else ""
-        return cls(shown(record.encoder), record.encoder_fingerprint, config, shown(record.scorer + seen))
+        return cls(shown(record.encoder), record.encoder_fingerprint, config, shown(record.scorer))
 
     @property
     def method(self) -> str:
-        """The objective, or what stands in its place."""
-        if self.config is None:
-            return "English tower"
-        return "untrained" if self.config.objective == UNTRAINED else shown(self.config.objective)
+        """The objective, or what stands in its place, and the scorer where that is not the plain one."""
+        objective = self.config.objective if self.config else "English tower"
+        made = "untrained" if objective == UNTRAINED else shown(objective)
+        return made if self.scorer == PLAIN else f"{made} + {self.scorer}"
 
     @property
     def family(self) -> Family:
@@ -89,9 +88,10 @@ class Tower:
     @property
     def choices(self) -> dict[str, Any]:
         """The options that are not at their default, but for those that have a column of their own."""
-        chosen = self.config.model_dump(exclude_defaults=True, mode="json") if self.config else {}
-        chosen = {name: value for name, value in chosen.items() if name not in ("objective", "init", "pairs", "seed")}
-        return chosen if self.scorer == PLAIN else chosen | {"scorer": self.scorer}
+        if self.config is None:
+            return {}
+        chosen = self.config.model_dump(exclude_defaults=True, mode="json")
+        return {name: value for name, value in chosen.items() if name not in ("objective", "init", "pairs", "seed")}
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,11 @@ def make_boards(
         inside = [each for each in chosen if each.record.images_digest in members]
         for place, part in enumerate(one_test_set_a_language(inside)):
             english = [
-                each for each in found if each.record.images_digest in members and is_english_side(each.record, declaration)
+                each
+                for each in found
+                if each.record.images_digest in members
+                and is_english_side(each.record, declaration)
+                and each.record.scorer == PLAIN
             ]
             work = Work(declaration, part, english, galleries[members[0]], languages, resamples, seed)
             boards.append((len(part), work.board(members[0], place)))
@@ -458,8 +462,7 @@ class Work:
         wanted = (fingerprint, column.tests.images_digest, column.tests.source + ENGLISH_SIDE, column.captions)
         for each in self.english:
             record = each.record
-            have = (record.encoder_fingerprint, record.images_digest, record.source, record.captions)
-            if have == wanted and record.scorer == PLAIN:
+            if (record.encoder_fingerprint, record.images_digest, record.source, record.captions) == wanted:
                 return each
         return None
 
@@ -584,8 +587,8 @@ def trained_alike(mine: Tower, other: Tower) -> bool:
 
 def tower_order(tower: Tower) -> tuple[Any, ...]:
     """Where a row stands before it is ranked: an order that no record's folder decides."""
-    config = tower.config.model_dump_json() if tower.config else ""
-    return (tower.encoder, tower.fingerprint, tower.config is not None, config, tower.scorer != PLAIN, tower.scorer)
+    made = tower.config.model_dump_json() if tower.config else ""
+    return (tower.encoder, tower.fingerprint, tower.config is not None, made, tower.scorer != PLAIN, tower.scorer)
 
 
 def row_order(row: Row) -> tuple[float, ...]:

@@ -271,10 +271,8 @@ def again(record: Record) -> list[str]:
         for name, value in config.model_dump(exclude_defaults=True, mode="json").items():
             if name not in ("objective", "seed"):
                 middle += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
-    if record.regions and record.scorer != PLAIN:
-        first = re.search(r"first ([0-9]+)", record.scorer)
-        middle += ["--scorer", record.scorer.partition(",")[0], "--rerank", first[1] if first else "0"]
-        middle += ["--candidates", record.regions.source, "--view", record.regions.view]
+    if record.scorer != PLAIN:
+        middle += ["--scorer", record.scorer.partition(",")[0]]
     task, rest = (shown(shlex.join(words), COMMAND_LENGTH) for words in (["--task", record.task], middle))
     data = "" if record.sample else " --data YOUR_FLICKR30K"
     return [f"python -m harness run {task} --lang ", f" {rest}" + (" --seed " if config else ""), data]

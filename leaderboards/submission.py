@@ -16,7 +16,7 @@ from harness.leaderboards.evidence import read_columns
 from harness.leaderboards.publish import RESULTS
 from harness.ranking import CUTOFFS, Ranks, chance, scores
 from harness.record import QUERIES, RECORD, Record, load_record
-from harness.report import is_grounding, unit
+from harness.report import is_grounding
 from harness.store import new_folder
 
 MOST_BYTES = {RECORD: 1 << 20, QUERIES: 64 << 20}
@@ -130,9 +130,9 @@ def column_faults(folder: Path, record: Record) -> Iterator[str]:
         yield f"{QUERIES} cannot be read: {str(error).splitlines()[0]}"
         return
     grounding = is_grounding(record)
-    if shape.num_rows != record.captions + (0 if grounding else record.images):
-        images = "no images" if grounding else f"{record.images:,} of images"
-        yield f"{QUERIES} has {shape.num_rows:,} ranks, expected {record.captions:,} of {unit(record)} and {images}"
+    asking = 0 if grounding else record.images
+    if shape.num_rows != record.captions + asking:
+        yield f"{QUERIES} has {shape.num_rows:,} ranks, expected {record.captions:,} of captions and {asking:,} of images"
     expected = (*COLUMNS, *GROUNDED) if grounding else COLUMNS
     other = [name for name in schema.names if name not in expected and not name.startswith("facet:")]
     lacking = [name for name in expected if name not in schema.names]
@@ -156,7 +156,7 @@ def grounding_faults(folder: Path, record: Record) -> Iterator[str]:
         yield "a rank is missing, or whether a phrase pointed right"
     if ranks.min() < 1:
         yield f"its ranks go from {ranks.min():,}, expected 1 or more"
-    yield from score_faults("scores", record.scores, grounding_scores(ranks.astype(np.int64), pointed))
+    yield from unlike("scores", record.scores, grounding_scores(ranks.astype(np.int64), pointed))
     if set(record.chance) != {f"t2i_r{k}" for k in CUTOFFS} or not all(0 <= value <= 100 for value in record.chance.values()):
         yield "its chance is not three hit rates in percent"
 
@@ -180,12 +180,12 @@ def rank_faults(record: Record, ranks: Ints, images: object) -> Iterator[str]:
     names = np.asarray(images)
     places = {name: place for place, name in enumerate(names[record.captions :])}
     owner = np.array([places[name] for name in names[: record.captions]], dtype=np.int64)
-    yield from score_faults("scores", record.scores, scores(Ranks(t2i, i2t)))
-    yield from score_faults("chance", record.chance, chance(owner, record.images))
+    yield from unlike("scores", record.scores, scores(Ranks(t2i, i2t)))
+    yield from unlike("chance", record.chance, chance(owner, record.images))
 
 
-def score_faults(what: str, said: Mapping[str, float], true: Mapping[str, float]) -> Iterator[str]:
-    """What of the numbers said does not come out of the ranks."""
+def unlike(what: str, said: Mapping[str, float], true: Mapping[str, float]) -> Iterator[str]:
+    """What is said and does not come out."""
     wrong = [name for name in true if not math.isclose(said.get(name, math.nan), true[name], rel_tol=1e-9, abs_tol=1e-9)]
     if wrong:
         yield f"its {what} do not reproduce: {wrong[0]} is {said.get(wrong[0])}, but its ranks give {true[wrong[0]]}"

@@ -144,7 +144,7 @@ GROUNDING_FAULTS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a missing pointing": ("pointed right", lambda f: edit_queries(f, lambda c: c["pointed"].__setitem__(0, None))),
     "a phrase twice": ("two of its phrases", lambda f: edit_queries(f, lambda c: c["query"].__setitem__(0, c["query"][1]))),
     "fewer phrases": (
-        "has 60 ranks, expected 59 of phrases and no images",
+        "has 60 ranks, expected 59 of captions and 0 of images",
         lambda f: edit_record(f, lambda r: r.update(captions=59)),
     ),
 }
