@@ -473,9 +473,28 @@ class RegionTask(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Place:
+    """Words that name something to be seen, and its boxes in the image, perhaps none.
+
+    boxes: left, top, right and bottom as shares of the picture's width and height.
+    """
+
+    words: str
+    types: tuple[str, ...]
+    boxes: tuple[tuple[float, float, float, float], ...]
+
+
 @runtime_checkable
 class TaggedTask(Protocol):
     """A task whose data says of some sentences what they name."""
+
+    def load_places(self, data: Path, retrieval: Retrieval) -> tuple[tuple[Place, ...], ...]:
+        """What each caption names and where that is, in the words of its English twin if it has no tags itself.
+
+        Raises HarnessError if tags or boxes cannot be read.
+        """
+        ...
 
     def tag_bitext(self, data: Path, bitext: Bitext) -> Bitext:
         """The same pairs with `english_entities` and `foreign_entities`, None for sentences that nobody has tagged.

@@ -40,10 +40,15 @@ class Grounded:
         return Ranks(t2i=self.ranks, i2t=np.zeros(0, np.int64))
 
     def scores(self) -> dict[str, float]:
-        """Recall@1, 5 and 10, the upper bound that the candidates allow, and pointing accuracy, in percent; the median rank."""
-        recalls = {f"t2i_r{k}": hit_rate(self.ranks, k) for k in CUTOFFS}
-        bound, pointing = hit_rate(self.ranks, MISSED - 1), float(100 * self.pointed.mean())
-        return recalls | {"t2i_median_rank": float(np.median(self.ranks)), "upper_bound": bound, "pointing": pointing}
+        """See `grounding_scores`."""
+        return grounding_scores(self.ranks, self.pointed)
+
+
+def grounding_scores(ranks: Ints, pointed: npt.NDArray[np.bool_]) -> dict[str, float]:
+    """Recall@1, 5 and 10, the upper bound that the candidates allow, and pointing accuracy, in percent; the median rank."""
+    recalls = {f"t2i_r{k}": hit_rate(ranks, k) for k in CUTOFFS}
+    bound, pointing = hit_rate(ranks, MISSED - 1), float(100 * pointed.mean())
+    return recalls | {"t2i_median_rank": float(np.median(ranks)), "upper_bound": bound, "pointing": pointing}
 
 
 def ground(texts: Floats, views: Floats, grounding: Grounding, regions: Regions) -> Grounded:

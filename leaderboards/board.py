@@ -10,18 +10,20 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.api import Ints, Language
+from harness.breakdown import values
 from harness.config import DistillConfig
 from harness.leaderboards.declared import Declaration
-from harness.leaderboards.evidence import Found, Gallery, TestSet, families, hits_by_image, queries_of_images
+from harness.leaderboards.evidence import Found, Gallery, TestSet, families, hits_by_image, hits_by_value, queries_of_images
 from harness.leaderboards.standing import Standing, standings, told_apart
-from harness.record import Record
+from harness.plan import PLAIN
+from harness.record import Record, load_facets
 from harness.registry import UNTRAINED
 from harness.statistics import Doubles, Interval, cluster_weights
 
@@ -33,7 +35,7 @@ ENGLISH_SIDE = " (English side)"  # as `Retrieval.in_english` names its source
 NAME_LENGTH = 160
 # What two arms of a comparison may differ in: what is trained for, and how. Start, bitext, batches and steps they share.
 OF_THE_OBJECTIVE = {"objective", "seed", "learning_rate", "solver", "eps", "rho", "sentence_weight", "temperature", "diagonal"}
-OF_THE_OBJECTIVE |= {"alpha", "batch_eps", "batch_iterations"}
+OF_THE_OBJECTIVE |= {"alpha", "batch_eps", "batch_iterations", "entity_weight"}
 
 
 @dataclass(frozen=True)
@@ -52,24 +54,28 @@ class Column:
 
 @dataclass(frozen=True)
 class Tower:
-    """What a row is: an encoder and a text tower, seeds pooled. config: without its seed; None for the encoder's own tower."""
+    """What a row is: an encoder, a text tower and a scorer, seeds pooled.
+
+    config: without its seed; None for the encoder's own tower.
+    """
 
     encoder: str
     fingerprint: str
     config: DistillConfig | None
+    scorer: str = PLAIN
 
     @classmethod
     def of(cls, record: Record) -> Tower:
         """The row of a record."""
         config = record.tower.config.model_copy(update={"seed": 0}) if record.tower else None
-        return cls(shown(record.encoder), record.encoder_fingerprint, config)
+        return cls(shown(record.encoder), record.encoder_fingerprint, config, shown(record.scorer))
 
     @property
     def method(self) -> str:
-        """The objective, or what stands in its place."""
-        if self.config is None:
-            return "English tower"
-        return "untrained" if self.config.objective == UNTRAINED else shown(self.config.objective)
+        """The objective, or what stands in its place, and the scorer where that is not the plain one."""
+        objective = self.config.objective if self.config else "English tower"
+        made = "untrained" if objective == UNTRAINED else shown(objective)
+        return made if self.scorer == PLAIN else f"{made} + {self.scorer}"
 
     @property
     def family(self) -> Family:
@@ -150,6 +156,19 @@ class Contrast:
 
 
 @dataclass(frozen=True)
+class Breakdown:
+    """Scores by the values of a facet of the captions, which may overlap.
+
+    captions: by value, how many captions have it in all columns. rows: of each row, by value, the mean over the columns with such
+    captions, each counting once; none where the row lacks one of them.
+    """
+
+    facet: str
+    captions: Mapping[str, int]
+    rows: tuple[Mapping[str, Interval], ...]
+
+
+@dataclass(frozen=True)
 class Board:
     """A leaderboard. Rows in order of rank, complete ones first; columns by group, then by name."""
 
@@ -162,6 +181,7 @@ class Board:
     rows: tuple[Row, ...]
     ceilings: tuple[Ceiling, ...]
     contrasts: tuple[Contrast, ...]
+    breakdown: Breakdown | None
     notes: tuple[str, ...]
     resamples: int
 
@@ -204,7 +224,11 @@ def make_boards(
         inside = [each for each in chosen if each.record.images_digest in members]
         for place, part in enumerate(one_test_set_a_language(inside)):
             english = [
-                each for each in found if each.record.images_digest in members and is_english_side(each.record, declaration)
+                each
+                for each in found
+                if each.record.images_digest in members
+                and is_english_side(each.record, declaration)
+                and each.record.scorer == PLAIN
             ]
             work = Work(declaration, part, english, galleries[members[0]], languages, resamples, seed)
             boards.append((len(part), work.board(members[0], place)))
@@ -266,9 +290,13 @@ class Draws:
 
 
 def percent(sums: Floats32, seeds: Ints) -> Doubles:
-    """The sums of hits (..., k) over those of queries, the last of (..., k + 1), in percent. seeds: (k,), summed in the hits."""
+    """The sums of hits (..., k) over those of queries, the last of (..., k + 1), in percent; NaN without a query.
+
+    seeds: (k,), summed in the hits.
+    """
     wide = 100 * sums[..., :-1].astype(np.float64)
-    wide /= sums[..., -1:].astype(np.float64) * seeds
+    with np.errstate(invalid="ignore"):
+        wide /= sums[..., -1:].astype(np.float64) * seeds
     return wide
 
 
@@ -325,7 +353,7 @@ class Work:
     def take(self, found: Found, names: Mapping[str, str]) -> None:
         """Put a record into its cell. Where a seed was measured twice, as over another bitext, the later one stays."""
         record = found.record
-        tower = Tower(names[record.encoder_fingerprint], record.encoder_fingerprint, Tower.of(record).config)
+        tower = replace(Tower.of(record), encoder=names[record.encoder_fingerprint])
         seeds = self.records.setdefault((tower, record.lang), {})
         number = record.tower.config.seed if record.tower else 0
         if number in seeds:
@@ -379,6 +407,7 @@ class Work:
             rows=tuple(rows[row] for row in order),
             ceilings=tuple(self.ceilings(sets)),
             contrasts=tuple(self.contrasts({row: place for place, row in enumerate(order)})),
+            breakdown=self.breakdown(order),
             notes=tuple(dict.fromkeys([*self.notes, *record_notes(self.records.values(), self.gallery, self.columns)])),
             resamples=self.resamples,
         )
@@ -437,6 +466,47 @@ class Work:
                 return each
         return None
 
+    def breakdown(self, order: Sequence[int]) -> Breakdown | None:
+        """Every row's scores by the declared facet; None where no record tells it of the captions of a column."""
+        facet = self.declaration.breakdown
+        told = {code: values for code in self.sampled if facet and (values := self.facet_values(code, facet))}
+        if facet is None or not told:
+            return None
+        counts = Counter(value for values in told.values() for several in values for value in several)
+        captions = {value: counts[value] for value in values_in_order(told.values())}
+        found: list[dict[str, Interval]] = [{} for _ in self.towers]
+        for value in captions:
+            for row, score in self.scores_of(value, told).items():
+                found[row][value] = score
+        return Breakdown(facet, captions, tuple(found[row] for row in order))
+
+    def facet_values(self, code: str, facet: str) -> list[tuple[str, ...]] | None:
+        """The values of each caption of a column, told by its latest record: they are of the captions, whatever the tower."""
+        cells = [found for (_, lang), cell in self.records.items() if lang == code for found in cell.values()]
+        return load_facets(max(cells, key=lambda found: found.record.provenance.created).folder).get(facet)
+
+    def scores_of(self, value: str, told: Mapping[str, list[tuple[str, ...]]]) -> dict[int, Interval]:
+        """The mean over the columns that have captions of a value, of each row that has all of these columns."""
+        tables, present, seeds = [], [], []
+        for code, facet in told.items():
+            has = np.array([value in values for values in facet])
+            if has.any():
+                present.append(self.sampled[code].rows)
+                cells = [list(self.records[self.towers[row], code].values()) for row in present[-1]]
+                gallery = Gallery.read(cells[0][0].folder)
+                parts = [[hits_by_value(each, gallery, self.declaration.cutoff, facet, value) for each in cell] for cell in cells]
+                hits = [np.sum(part, axis=0, dtype=np.float32) for part in parts]
+                queries = np.bincount(gallery.owner[has], minlength=len(gallery.image_ids)).astype(np.float32)
+                tables.append(self.draws.table(gallery, hits, queries))
+                seeds.append(np.array([len(cell) for cell in cells]))
+        scores = self.draws.means(tables, seeds)
+        complete = [row for row in range(len(self.towers)) if all(row in rows for rows in present)]
+        picked = [[rows.index(row) for row in complete] for rows in present]
+        estimates = np.mean([estimate[pick] for (estimate, _), pick in zip(scores, picked, strict=True)], axis=0)
+        resampled = np.mean([draws[:, pick] for (_, draws), pick in zip(scores, picked, strict=True)], axis=0)
+        # A resample without any image whose captions have the value says nothing of it.
+        return dict(zip(complete, intervals(estimates, resampled[np.isfinite(resampled).all(1)]), strict=True))
+
     def contrasts(self, places: Mapping[int, int]) -> Iterable[Contrast]:
         """Every row of transport against every row of standard distillation that was trained alike."""
         for ours, mine in enumerate(self.towers):
@@ -493,6 +563,11 @@ def columns(found: Sequence[Found], languages: Mapping[str, Language], declarati
     return tuple(sorted(out.values(), key=lambda column: (column.group, column.language.name, column.language.code)))
 
 
+def values_in_order(facets: Iterable[list[tuple[str, ...]]]) -> list[str]:
+    """The values of a facet of several columns: numbers in their order, then words by the alphabet."""
+    return values([several for facet in facets for several in facet])
+
+
 def plain_mean(sampled: Mapping[str, tuple[Doubles, Doubles]], columns: Sequence[Column]) -> Mean | None:
     """The macro mean over all of some columns, unranked; None where one is missing."""
     codes = [column.language.code for column in columns]
@@ -505,14 +580,15 @@ def plain_mean(sampled: Mapping[str, tuple[Doubles, Doubles]], columns: Sequence
 
 def trained_alike(mine: Tower, other: Tower) -> bool:
     """Whether two towers share everything but what they were trained for."""
-    if mine.config is None or other.config is None or mine.fingerprint != other.fingerprint:
+    if mine.config is None or other.config is None or (mine.fingerprint, mine.scorer) != (other.fingerprint, other.scorer):
         return False
     return mine.config.model_dump(exclude=OF_THE_OBJECTIVE) == other.config.model_dump(exclude=OF_THE_OBJECTIVE)
 
 
 def tower_order(tower: Tower) -> tuple[Any, ...]:
     """Where a row stands before it is ranked: an order that no record's folder decides."""
-    return (tower.encoder, tower.fingerprint, tower.config is not None, tower.config.model_dump_json() if tower.config else "")
+    made = tower.config.model_dump_json() if tower.config else ""
+    return (tower.encoder, tower.fingerprint, tower.config is not None, made, tower.scorer != PLAIN, tower.scorer)
 
 
 def row_order(row: Row) -> tuple[float, ...]:

@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.api import Encoder, Floats, HarnessError, Images, Ints, Retrieval
+from harness.api import Encoder, Floats, HarnessError, Images, Ints, Place, Retrieval, Task
 from harness.config import DistillConfig
 from harness.embeddings import embed_captions, embed_images
+from harness.grounding import MISSED
 from harness.leaderboards.board import Tower, shown
+from harness.leaderboards.boxes import place_payload, places_of, rounded, shares, sizes_of
 from harness.leaderboards.evidence import Found, TestSet, read_columns
 from harness.leaderboards.page import render
-from harness.plan import data_folder
-from harness.record import QUERIES, load_ranks, load_record
+from harness.plan import PLAIN, data_folder
+from harness.record import QUERIES, Record, load_found, load_ranks, load_record
 from harness.registry import TASKS, TOWERS, load_encoder
 from harness.store import Store, new_folder
 
@@ -30,18 +32,23 @@ if TYPE_CHECKING:
     from harness.console import Console
 
 FIRST = 5
-SIDE, QUALITY = 200, 78
+SIDE, LARGER_SIDE, QUALITY = 200, 320, 78
 CAPTION_LENGTH = 2000
 ENTITIES = "facet:entity-type"
 
 
 @dataclass(frozen=True)
 class Finds:
-    """What one tower found. ranks: (m,) of each caption's image. first: (m, 5) images, best first, with their scores."""
+    """What one tower found. ranks: (m,) of each caption's image, or of the right region of each phrase.
+
+    first: (m, 5) images, best first, with their scores; (m, 0) in grounding. boxes: (m, 4), in grounding the region found first,
+    as shares of the picture's width and height.
+    """
 
     ranks: Ints
     first: Ints
     scores: Floats
+    boxes: Floats | None = None
 
 
 def browse(cells: Sequence[str], data: str | None, out: Path, embed: bool, device: str, store: Store, console: Console) -> str:
@@ -60,10 +67,15 @@ def browse(cells: Sequence[str], data: str | None, out: Path, embed: bool, devic
     with new_folder(out) as folder:
         parts = []
         for place, members in enumerate(sets.values()):
-            retrieval = load_queries(members[0], data, store)
-            finds = {labels[each.record.cell]: find(each, retrieval, device, store, console) for each in members}
-            thumbnails = make_thumbnails(retrieval.images, None if embed else folder / "thumbnails", place, console)
-            parts.append(part_payload(members, retrieval, finds, thumbnails, sorted(set(labels.values()))))
+            task = TASKS.load(members[0].record.task)()
+            source = data_folder(task, members[0].record.task, data, store)
+            retrieval = load_queries(members[0].record, task, source)
+            sizes = sizes_of(members[0].record, task, source, retrieval)
+            finds = {labels[each.record.cell]: find(each, retrieval, sizes, device, store, console) for each in members}
+            places = places_of(task, source, retrieval, sizes)
+            side = LARGER_SIDE if any(places) else SIDE
+            thumbnails = make_thumbnails(retrieval.images, None if embed else folder / "thumbnails", place, side, console)
+            parts.append(part_payload(members, retrieval, finds, places, thumbnails, sorted(set(labels.values()))))
         towers = {labels[each.record.cell]: tower_digests(found, labels, labels[each.record.cell]) for each in found}
         payload = {"towers": [[name, towers[name]] for name in sorted(towers)], "parts": parts}
         page = render("browse.html.j2", ("elements.js", "browse.js"), "data:" if embed else "data: 'self' file:", data=payload)
@@ -102,11 +114,8 @@ def tower_digests(found: Sequence[Found], labels: dict[str, str], label: str) ->
     return {record.lang: record.tower.digest[:12] for record in own if record.tower}
 
 
-def load_queries(found: Found, data: str | None, store: Store) -> Retrieval:
+def load_queries(record: Record, task: Task, folder: Path) -> Retrieval:
     """The captions and pictures that were measured. Raises HarnessError if the data folder holds others."""
-    record = found.record
-    task = TASKS.load(record.task)()
-    folder = data_folder(task, record.task, data, store)
     retrieval = task.load(folder, record.lang, record.split, None if record.sample else record.source)
     if record.source.endswith("(English side)"):
         raise HarnessError(
@@ -117,9 +126,22 @@ def load_queries(found: Found, data: str | None, store: Store) -> Retrieval:
     return retrieval
 
 
-def find(found: Found, retrieval: Retrieval, device: str, store: Store, console: Console) -> Finds:
-    """The first pictures that a tower finds for each caption, from the store's embeddings, beside the recorded ranks."""
+def find(found: Found, retrieval: Retrieval, sizes: Ints | None, device: str, store: Store, console: Console) -> Finds:
+    """What a tower finds for each query: the first pictures, by the store's embeddings, or the first region, by the record.
+
+    Raises HarnessError for a record of another scorer than the plain one, and if encoder or tower are not those measured.
+    """
     record = found.record
+    ranks = load_ranks(found.folder)[0].t2i
+    if sizes is not None:
+        nothing = np.zeros((len(ranks), 0))
+        boxes = shares(load_found(found.folder), sizes[retrieval.caption_images])
+        return Finds(ranks, nothing.astype(np.int64), nothing.astype(np.float32), boxes)
+    if record.scorer != PLAIN:
+        raise HarnessError(
+            f"{record.cell[:12]} was ranked by the scorer {record.scorer}, whose order the browser cannot show: browse the plain "
+            "scorer's record"
+        )
     encoder: Encoder = load_encoder(record.encoder, device)
     if encoder.fingerprint() != record.encoder_fingerprint:
         raise HarnessError(f"{record.encoder} is not the encoder that {record.cell[:12]} was measured with: its weights differ")
@@ -129,7 +151,7 @@ def find(found: Found, retrieval: Retrieval, device: str, store: Store, console:
     texts = embed_captions(tower, retrieval, store)
     scores = unit(texts) @ unit(images).T
     first = np.argsort(-scores, axis=1, kind="stable")[:, :FIRST]
-    return Finds(load_ranks(found.folder)[0].t2i, first, np.take_along_axis(scores, first, axis=1))
+    return Finds(ranks, first, np.take_along_axis(scores, first, axis=1))
 
 
 def tower_folder(found: Found, store: Store) -> Path:
@@ -149,15 +171,17 @@ def unit(rows: Floats) -> Floats:
     return scaled
 
 
-def make_thumbnails(images: Images, folder: Path | None, part: int, console: Console) -> list[str]:
-    """A small JPEG of each picture, as addresses: of files in `folder`, relative to the page, or of the data itself."""
+def make_thumbnails(images: Images, folder: Path | None, part: int, side: int, console: Console) -> list[str]:
+    """A small JPEG of each picture, at most `side` pixels wide and high, as addresses: of files in `folder`, relative to the
+    page, or of the data itself.
+    """
     if folder is not None:
         folder.mkdir(exist_ok=True)
     addresses = []
     with console.stage("makes thumbnails", len(images.ids), "pictures") as advance:
         for place in range(len(images.ids)):
             picture = images.open(place)
-            picture.thumbnail((SIDE, SIDE))
+            picture.thumbnail((side, side))
             with BytesIO() as buffer:
                 picture.save(buffer, "JPEG", quality=QUALITY)
                 small = buffer.getvalue()
@@ -172,7 +196,12 @@ def make_thumbnails(images: Images, folder: Path | None, part: int, console: Con
 
 
 def part_payload(
-    members: Sequence[Found], retrieval: Retrieval, finds: dict[str, Finds], thumbnails: Sequence[str], names: Sequence[str]
+    members: Sequence[Found],
+    retrieval: Retrieval,
+    finds: dict[str, Finds],
+    places: Sequence[Sequence[Place]],
+    thumbnails: Sequence[str],
+    names: Sequence[str],
 ) -> dict[str, Any]:
     """What the script needs of one language's captions."""
     language = TASKS.load(retrieval.task)().language(retrieval.lang)
@@ -190,6 +219,7 @@ def part_payload(
                 "text": caption[:CAPTION_LENGTH],
                 "english": retrieval.english[number][:CAPTION_LENGTH] if retrieval.english else "",
                 "types": types[number] if types else [],
+                "places": [place_payload(place) for place in places[number]],
                 "finds": [find_payload(finds[name], number) if name in finds else 0 for name in names],
             }
             for number, (caption, owner) in enumerate(zip(retrieval.captions, retrieval.caption_images, strict=True))
@@ -198,8 +228,11 @@ def part_payload(
 
 
 def find_payload(finds: Finds, number: int) -> list[Any]:
-    """A caption's rank, the first pictures and their scores."""
-    return [int(finds.ranks[number]), finds.first[number].tolist(), [round(float(score), 3) for score in finds.scores[number]]]
+    """A query's rank (0 if nothing right could be found), and the first pictures and their scores, or the region found first."""
+    rank = int(finds.ranks[number])
+    if finds.boxes is not None:
+        return [0 if rank == MISSED else rank, [], [], rounded(finds.boxes[number].tolist())]
+    return [rank, finds.first[number].tolist(), rounded(finds.scores[number].tolist())]
 
 
 def entity_types(found: Found) -> list[list[str]] | None:

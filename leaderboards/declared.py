@@ -5,9 +5,10 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from harness.api import HarnessError
 from harness.record import first_line
@@ -34,6 +35,13 @@ class Declaration(BaseModel):
     direction: Literal["t2i", "i2t"]
     cutoff: Literal[1, 5, 10] = Field(description="k of the hit rate R@k")
     groups: Literal["tier", "script", "none"] = Field("tier", description="what columns are grouped by, each with a macro mean")
+    breakdown: str | None = Field(None, description="facet of the captions, as entity-type, by which scores are broken down too")
+
+    @model_validator(mode="after")
+    def _facets_are_of_captions(self) -> Self:
+        if self.breakdown is not None and self.direction != "t2i":
+            raise PydanticCustomError("breakdown", 'a breakdown is of captions that look for images: direction = "t2i"')
+        return self
 
     @property
     def metric(self) -> str:

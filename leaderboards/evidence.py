@@ -94,6 +94,15 @@ def hits_by_image(found: Found, gallery: Gallery, direction: str, cutoff: int) -
     return counts.astype(np.float32)
 
 
+def hits_by_value(
+    found: Found, gallery: Gallery, cutoff: int, facet: Sequence[Sequence[str]], value: str
+) -> npt.NDArray[np.float32]:
+    """(images,): `hits_by_image` from text to image, of the captions that have a value of a facet."""
+    has = np.array([value in values for values in facet])
+    right = (read_rank_column(found)[: found.record.captions] <= cutoff) & has
+    return np.bincount(gallery.owner[right], minlength=len(gallery.image_ids)).astype(np.float32)
+
+
 def read_rank_column(found: Found) -> Ints:
     """The ranks of a record alone, captions first: a board reads thousands of files and needs no other column.
 

@@ -16,7 +16,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from harness.leaderboards.board import Board, Ceiling, Cell, Column, Mean, Row, shown
 from harness.leaderboards.evidence import Found
 from harness.leaderboards.standing import Standing
-from harness.leaderboards.text import METHOD, one_decimal, options_of, pairs_of, seeds_of, start_of
+from harness.leaderboards.text import METHOD, about_breakdown, one_decimal, options_of, pairs_of, seeds_of, start_of
+from harness.plan import PLAIN
 from harness.record import Provenance, Record
 from harness.statistics import Interval
 
@@ -84,8 +85,22 @@ def view(board: Board) -> dict[str, Any]:
         "methods": sorted({row.tower.method for row in board.rows}),
         "encoders": sorted({row.tower.encoder for row in board.rows}),
         "rows": [row_view(board, row) for row in board.rows],
+        "breakdown": breakdown_view(board),
         "references": [*(ceiling_view(board, ceiling) for ceiling in board.ceilings), chance_view(board)],
     }
+
+
+def breakdown_view(board: Board) -> dict[str, Any] | None:
+    """Scores by a facet, as the template shows them."""
+    if board.breakdown is None:
+        return None
+    told = board.breakdown
+    headings = [(shown(value, 40), f"{count:,} captions") for value, count in told.captions.items()]
+    rows = [
+        (row.tower, row_view(board, row)["about"], [number("", "", None, of.get(value), "") for value in told.captions])
+        for row, of in zip(board.rows, told.rows, strict=True)
+    ]
+    return {"about": about_breakdown(board), "headings": headings, "rows": rows}
 
 
 def row_view(board: Board, row: Row) -> dict[str, Any]:
@@ -256,6 +271,8 @@ def again(record: Record) -> list[str]:
         for name, value in config.model_dump(exclude_defaults=True, mode="json").items():
             if name not in ("objective", "seed"):
                 middle += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    if record.scorer != PLAIN:
+        middle += ["--scorer", record.scorer.partition(",")[0]]
     task, rest = (shown(shlex.join(words), COMMAND_LENGTH) for words in (["--task", record.task], middle))
     data = "" if record.sample else " --data YOUR_FLICKR30K"
     return [f"python -m harness run {task} --lang ", f" {rest}" + (" --seed " if config else ""), data]

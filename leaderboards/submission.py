@@ -5,20 +5,23 @@ from __future__ import annotations
 import math
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from harness.api import HarnessError, Ints
+from harness.grounding import grounding_scores
 from harness.leaderboards.evidence import read_columns
 from harness.leaderboards.publish import RESULTS
-from harness.ranking import Ranks, chance, scores
+from harness.ranking import CUTOFFS, Ranks, chance, scores
 from harness.record import QUERIES, RECORD, Record, load_record
+from harness.report import is_grounding
 from harness.store import new_folder
 
 MOST_BYTES = {RECORD: 1 << 20, QUERIES: 64 << 20}
 COLUMNS = ("direction", "query", "image", "rank")
+GROUNDED = ("pointed", "found")
 NAMED = 10
 
 
@@ -98,6 +101,9 @@ def faults_of(folder: Path, record: Record) -> Iterator[str]:
     if record.text_tower != (record.tower.config.objective if record.tower else "english"):
         yield f"its text tower is {record.text_tower!r}, but the tower's card says otherwise"
     yield from column_faults(folder, record)
+    if is_grounding(record):
+        yield from grounding_faults(folder, record)
+        return
     table = {name: read_columns(folder, name)[name].to_numpy(zero_copy_only=False) for name in COLUMNS}
     text = table["direction"] == "t2i"
     if not (text[: record.captions].all() and (table["direction"][record.captions :] == "i2t").all()):
@@ -123,14 +129,36 @@ def column_faults(folder: Path, record: Record) -> Iterator[str]:
     except (OSError, pa.ArrowException) as error:
         yield f"{QUERIES} cannot be read: {str(error).splitlines()[0]}"
         return
-    if shape.num_rows != record.captions + record.images:
-        yield f"{QUERIES} has {shape.num_rows:,} ranks, expected {record.captions:,} of captions and {record.images:,} of images"
-    other = [name for name in schema.names if name not in COLUMNS and not name.startswith("facet:")]
-    lacking = [name for name in COLUMNS if name not in schema.names]
+    grounding = is_grounding(record)
+    asking = 0 if grounding else record.images
+    if shape.num_rows != record.captions + asking:
+        yield f"{QUERIES} has {shape.num_rows:,} ranks, expected {record.captions:,} of captions and {asking:,} of images"
+    expected = (*COLUMNS, *GROUNDED) if grounding else COLUMNS
+    other = [name for name in schema.names if name not in expected and not name.startswith("facet:")]
+    lacking = [name for name in expected if name not in schema.names]
     if other or lacking:
-        yield f"{QUERIES} has the columns {schema.names}, expected {', '.join(COLUMNS)}, and none but facets beside them"
+        yield f"{QUERIES} has the columns {schema.names}, expected {', '.join(expected)}, and none but facets beside them"
     elif not pa.types.is_integer(schema.field("rank").type) or any(not is_text(schema.field(name).type) for name in COLUMNS[:3]):
         yield f"{QUERIES} must have ranks that are whole numbers, and text in its other columns"
+
+
+def grounding_faults(folder: Path, record: Record) -> Iterator[str]:
+    """What is wrong with the ranks of phrases, or the scores said to come of them. Chance hangs on what a record has not."""
+    table = {name: read_columns(folder, name)[name].to_numpy(zero_copy_only=False) for name in (*COLUMNS, "pointed")}
+    if not (table["direction"] == "t2i").all():
+        yield "its ranks are not all of phrases (t2i)"
+    if len(set(table["query"])) < record.captions:
+        yield "two of its phrases have one id"
+    if len(set(table["image"])) > record.images:
+        yield f"its phrases are of {len(set(table['image'])):,} images, more than its gallery of {record.images:,}"
+    ranks, pointed = table["rank"], table["pointed"]
+    if not np.issubdtype(ranks.dtype, np.integer) or pointed.dtype != bool:
+        yield "a rank is missing, or whether a phrase pointed right"
+    if ranks.min() < 1:
+        yield f"its ranks go from {ranks.min():,}, expected 1 or more"
+    yield from unlike("scores", record.scores, grounding_scores(ranks.astype(np.int64), pointed))
+    if set(record.chance) != {f"t2i_r{k}" for k in CUTOFFS} or not all(0 <= value <= 100 for value in record.chance.values()):
+        yield "its chance is not three hit rates in percent"
 
 
 def is_text(kind: object) -> bool:
@@ -152,12 +180,14 @@ def rank_faults(record: Record, ranks: Ints, images: object) -> Iterator[str]:
     names = np.asarray(images)
     places = {name: place for place, name in enumerate(names[record.captions :])}
     owner = np.array([places[name] for name in names[: record.captions]], dtype=np.int64)
-    for what, said, true in (
-        ("scores", record.scores, scores(Ranks(t2i, i2t))),
-        ("chance", record.chance, chance(owner, record.images)),
-    ):
-        wrong = [name for name in true if not math.isclose(said.get(name, math.nan), true[name], rel_tol=1e-9, abs_tol=1e-9)]
-        if wrong:
-            yield f"its {what} do not reproduce: {wrong[0]} is {said.get(wrong[0])}, but its ranks give {true[wrong[0]]}"
-        elif set(said) != set(true):
-            yield f"its {what} name {sorted(set(said) - set(true))}, which nothing measures"
+    yield from unlike("scores", record.scores, scores(Ranks(t2i, i2t)))
+    yield from unlike("chance", record.chance, chance(owner, record.images))
+
+
+def unlike(what: str, said: Mapping[str, float], true: Mapping[str, float]) -> Iterator[str]:
+    """What is said and does not come out."""
+    wrong = [name for name in true if not math.isclose(said.get(name, math.nan), true[name], rel_tol=1e-9, abs_tol=1e-9)]
+    if wrong:
+        yield f"its {what} do not reproduce: {wrong[0]} is {said.get(wrong[0])}, but its ranks give {true[wrong[0]]}"
+    elif set(said) != set(true):
+        yield f"its {what} name {sorted(set(said) - set(true))}, which nothing measures"

@@ -13,6 +13,7 @@ from harness.statistics import Interval
 HEAD = ("board", "metric", "rank", "rank_last", "encoder", "encoder_fingerprint", "method", "family", "init", "pairs", "options")
 BODY = ("seeds", "language", "name", "script", "tier", "source", "kind", "images", "captions", "images_digest", "texts_digest")
 FIELDS = (*HEAD, *BODY, "bitext_used", "score", "low", "high", "chance", "languages_present", "languages_total")
+FIELDS += ("facet", "value")
 LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "→": r"$\to$", "…": r"\ldots{}", "·": r"$\cdot$"}
 METHOD = (
@@ -125,6 +126,35 @@ def chance_numbers(board: Board, groups: Sequence[str]) -> Iterator[str]:
         yield one_decimal(column.chance)
 
 
+def breakdown_table(board: Board, text: Callable[[str], str]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of the scores by a facet, each cell through `text`; nothing where there are none."""
+    told = board.breakdown
+    if told is None:
+        return [], []
+    headings = ["encoder", "method", "init", "pairs", *(f"{value}: {count:,}" for value, count in told.captions.items())]
+    rows = [
+        [
+            row.tower.encoder,
+            label(row),
+            start_of(row),
+            pairs_of(row),
+            *(with_interval(of[value]) if value in of else "–" for value in told.captions),
+        ]
+        for row, of in zip(board.rows, told.rows, strict=True)
+    ]
+    return [text(heading) for heading in headings], [[text(cell) for cell in row] for row in rows]
+
+
+def about_breakdown(board: Board) -> str:
+    """What the scores by a facet are; nothing where there are none."""
+    if board.breakdown is None:
+        return ""
+    several = ", the mean of all languages with such captions" if len(board.columns) > 1 else ""
+    return (
+        f"{board.declaration.metric} by {board.breakdown.facet}{several}. Headings count captions; one may have several values."
+    )
+
+
 def caption_rows(board: Board) -> list[list[str]]:
     """What each column is measured on."""
     return [
@@ -143,7 +173,10 @@ def markdown(board: Board) -> str:
     parts = [f"# {markdown_text(board.title)}", board.declaration.about, f"{board.declaration.metric}, in percent. {METHOD}"]
     if board.declaration.sample:
         parts.append("**The embedded sample: drawn scenes, NOT Flickr30k.**")
-    parts += [markdown_table(headings, rows), markdown_table(CAPTION_HEADINGS, captions)]
+    parts += [markdown_table(headings, rows)]
+    if board.breakdown:
+        parts += [markdown_text(about_breakdown(board)), markdown_table(*breakdown_table(board, markdown_text))]
+    parts += [markdown_table(CAPTION_HEADINGS, captions)]
     parts += ["\n".join(f"- {markdown_text(note)}" for note in board.notes)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -164,26 +197,36 @@ def markdown_text(text: str) -> str:
 
 
 def latex(board: Board) -> str:
-    """The board as a LaTeX table (booktabs): means over the groups, or the languages where there are few."""
+    """The board as LaTeX tables (booktabs): means over the groups, or the languages where there are few; then by facet."""
     headings, rows = table(board, latex_text)
     few = len(board.columns) <= 8
     kept = len(headings) if few else len(headings) - len(board.columns)
     note = "" if few else " The languages are in the CSV file."
-    body = [" & ".join(row[:kept]) + r" \\" for row in rows]
     caption = f"{latex_text(board.title)}: {latex_text(board.declaration.metric)}, in percent. {latex_text(METHOD)}{note}"
+    ranked = len(board.rows)
+    parts = [latex_table(caption, "rllllr", headings[:kept], [row[:kept] for row in rows], ranked)]
+    if board.breakdown:
+        headings, rows = breakdown_table(board, latex_text)
+        about = f"{latex_text(board.title)}: {latex_text(about_breakdown(board))}"
+        parts.append(latex_table(about, "llll", headings, rows, ranked))
+    return "% needs \\usepackage{booktabs}\n" + "\n".join(parts)
+
+
+def latex_table(caption: str, names: str, headings: Sequence[str], rows: Sequence[Sequence[str]], ranked: int) -> str:
+    """A table of cells that are escaped already. names: how the first columns are set; ranked: rows before the second rule."""
+    body = [" & ".join(row) + r" \\" for row in rows]
+    below = [r"\midrule", *body[ranked:]] if body[ranked:] else []
     return "\n".join(
         [
-            "% needs \\usepackage{booktabs}",
             r"\begin{table}",
             r"\centering",
             f"\\caption{{{caption}}}",
-            f"\\begin{{tabular}}{{rllllr{'r' * (kept - 6)}}}",
+            f"\\begin{{tabular}}{{{names}{'r' * (len(headings) - len(names))}}}",
             r"\toprule",
-            " & ".join(headings[:kept]) + r" \\",
+            " & ".join(headings) + r" \\",
             r"\midrule",
-            *body[: len(board.rows)],
-            r"\midrule",
-            *body[len(board.rows) :],
+            *body[:ranked],
+            *below,
             r"\bottomrule",
             r"\end{tabular}",
             r"\end{table}",
@@ -237,6 +280,16 @@ def lines_of(board: Board, row: Row) -> Iterator[dict[str, object]]:
             where |= {"images_digest": tests.images_digest, "texts_digest": tests.texts_digest, "chance": column.chance}
             seeds = len(cell.records) if tower.config else ""
             yield own | where | {"seeds": seeds, "bitext_used": max(used, default="")} | score_fields(cell)
+    if board.breakdown:
+        told = board.breakdown
+        for value, score in told.rows[board.rows.index(row)].items():
+            group = {
+                "language": "mean",
+                "facet": board.breakdown.facet,
+                "value": value,
+                "captions": board.breakdown.captions[value],
+            }
+            yield own | group | {"score": score.estimate, "low": score.low, "high": score.high}
 
 
 def score_fields(of: Cell | Mean) -> dict[str, object]:

@@ -18,6 +18,7 @@ from harness.api import (
     HeldOut,
     Language,
     MissingError,
+    Place,
     Regions,
     Retrieval,
     TaskCard,
@@ -39,7 +40,7 @@ from harness.tasks.languages import (
     texts_of,
 )
 from harness.tasks.pictures import FOLDERS, SHARDS, Pictures, Shelf, find_pictures
-from harness.tasks.tags import facets, phrases_of, read_tags, tag_bitext
+from harness.tasks.tags import facets, load_places, phrases_of, read_tags, tag_bitext
 from harness.tasks.textfiles import find, read_lines
 
 EVALUATED = ("val", "test")
@@ -148,6 +149,10 @@ class Flickr30k:
     def tag_bitext(self, data: Path, bitext: Bitext) -> Bitext:
         """What the sentences of Flickr30k's images name, told by Flickr30k Entities. Raises HarnessError as `read_sentences`."""
         return tag_bitext(data, bitext)
+
+    def load_places(self, data: Path, retrieval: Retrieval) -> tuple[tuple[Place, ...], ...]:
+        """What each caption names and where that is, told by Flickr30k Entities. Raises HarnessError as its readers do."""
+        return load_places(data, retrieval)
 
     def held_out(self, data: Path) -> HeldOut:
         """Every image of the splits val and test, and its English captions, and those of Multi30k's later test sets.

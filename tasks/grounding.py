@@ -22,11 +22,11 @@ from harness.api import (
     HeldOut,
     Language,
     MissingError,
+    Place,
     Regions,
     Retrieval,
     TaskCard,
 )
-from harness.tasks.captions import Caption
 from harness.tasks.entities import (
     ANNOTATIONS,
     SENTENCES,
@@ -41,7 +41,7 @@ from harness.tasks.entities import (
 )
 from harness.tasks.flickr30k import CARD as FLICKR30K
 from harness.tasks.flickr30k import Flickr30k
-from harness.tasks.tags import Tags, letters, read_tags
+from harness.tasks.tags import Tags, letters, read_tags, rows_of
 
 CARD = TaskCard(
     name="flickr30k-entities",
@@ -98,7 +98,7 @@ class Flickr30kEntities:
         if find_sentences(data, retrieval.lang) is None or find_sentences(data, "en") is None:
             where = f"{SENTENCES}/" if retrieval.lang == "en" else f"{SENTENCES}_{retrieval.lang}/ and {SENTENCES}/"
             raise MissingError(f"{data} has no tagged captions in {retrieval.lang}: looked for {where} ({URL})")
-        tags = read_tags(data, retrieval.lang, _rows(retrieval))
+        tags = read_tags(data, retrieval.lang, rows_of(retrieval))
         places = list(_places(data, retrieval, tags))
         boxed = [place for place in places if place.boxes]
         twinned = boxed if retrieval.english is None else [place for place in boxed if place.twin is not None]
@@ -123,6 +123,10 @@ class Flickr30kEntities:
     def tag_bitext(self, data: Path, bitext: Bitext) -> Bitext:
         """As `Flickr30k.tag_bitext`."""
         return self._flickr30k.tag_bitext(data, bitext)
+
+    def load_places(self, data: Path, retrieval: Retrieval) -> tuple[tuple[Place, ...], ...]:
+        """As `Flickr30k.load_places`."""
+        return self._flickr30k.load_places(data, retrieval)
 
     def held_out(self, data: Path) -> HeldOut:
         """As `Flickr30k.held_out`."""
@@ -155,12 +159,6 @@ class Flickr30kEntities:
     def sample_version(self) -> str:
         """As `Flickr30k.sample_version`."""
         return self._flickr30k.sample_version()
-
-
-def _rows(retrieval: Retrieval) -> list[Caption]:
-    twins: Sequence[str | None] = retrieval.english or [None] * len(retrieval.captions)
-    images = [retrieval.images.ids[place] for place in retrieval.caption_images.tolist()]
-    return [Caption(image, 0, text, twin, False) for image, text, twin in zip(images, retrieval.captions, twins, strict=True)]
 
 
 def _places(data: Path, retrieval: Retrieval, tags: Tags) -> Iterator[_Place]:

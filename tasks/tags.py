@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.api import Bitext, Language, Spans
+from harness.api import Bitext, Language, Place, Retrieval, Spans
 from harness.spans import moved
 from harness.tasks.captions import Caption
-from harness.tasks.entities import Sentence, find_sentences, sentences_of
+from harness.tasks.entities import Annotation, Phrase, Sentence, annotation_of, find_sentences, sentences_of
 
 NONE, UNTAGGED = "none", "untagged"
 # Scripts that put no blanks between words, so that words cannot be counted by them.
@@ -76,6 +76,13 @@ def letters(text: str) -> str:
     True
     """
     return "".join(char for char in unicodedata.normalize("NFKC", text).casefold() if char.isalnum())
+
+
+def rows_of(retrieval: Retrieval) -> list[Caption]:
+    """The captions of a retrieval, to find their tags by."""
+    twins: Sequence[str | None] = retrieval.english or [None] * len(retrieval.captions)
+    images = [retrieval.images.ids[place] for place in retrieval.caption_images.tolist()]
+    return [Caption(image, 0, text, twin, False) for image, text, twin in zip(images, retrieval.captions, twins, strict=True)]
 
 
 def facets(tags: Tags, rows: Sequence[Caption], language: Language, source: str) -> Facets:
@@ -143,3 +150,28 @@ def _spans(sentence: Sentence | None, text: str) -> Spans | None:
         return None
     phrases = [(phrase.start, phrase.start + len(phrase.words)) for phrase in sentence.entities]
     return moved(phrases, sentence.text, text)
+
+
+def load_places(data: Path, retrieval: Retrieval) -> tuple[tuple[Place, ...], ...]:
+    """What each caption, or else its English twin, names, and where in its image that is.
+
+    Raises HarnessError as `read_tags` and `read_annotation`.
+    """
+    rows = rows_of(retrieval)
+    tags = read_tags(data, retrieval.lang, rows)
+    annotations = {row.image: annotation_of(data, row.image) for row in rows}
+    return tuple(
+        tuple(_place(phrase, annotations[row.image]) for phrase in sentence.entities) if sentence else ()
+        for row, sentence in zip(rows, (own or twin for own, twin in zip(tags.own, tags.english, strict=True)), strict=True)
+    )
+
+
+def _place(phrase: Phrase, annotation: Annotation | None) -> Place:
+    if annotation is None:
+        return Place(phrase.words, phrase.types, ())
+    width, height = annotation.width, annotation.height
+    boxes = [
+        (left / width, top / height, right / width, bottom / height)
+        for left, top, right, bottom in annotation.boxes_of(phrase.chain)
+    ]
+    return Place(phrase.words, phrase.types, tuple(boxes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,11 @@ from harness.api import HarnessError, Language
 from harness.leaderboards.board import Board, make_boards
 from harness.leaderboards.declared import Declaration, declared, read_declaration
 from harness.leaderboards.evidence import find_records
+from harness.leaderboards.page import board_page
 from harness.leaderboards.standing import standings, told_apart
 from harness.leaderboards.text import comma_separated, latex, markdown
 from harness.ranking import Ranks
+from harness.record import RegionCard
 from harness.statistics import bootstrap_mean, paired_difference
 
 TIERS = {"de": 5, "fr": 5, "cy": 1, "qu": 1, "gn": 0}
@@ -173,6 +176,98 @@ def test_contrasts_are_between_towers_trained_alike_from_the_same_pairs(records:
     assert each.gains["cy"].difference.low == pytest.approx(expected.low)
 
 
+def test_a_weight_that_one_objective_alone_has_keeps_no_towers_apart(tmp_path: Path) -> None:
+    of = retrieval("de", gallery(50))
+    for arm in (Arm("kd-mse", 0.4), Arm("ot-entity", 0.5), Arm("ot-entity", 0.6, changes=(("entity_weight", 9.0),))):
+        write_record(tmp_path, of, arm)
+    (board,) = boards(tmp_path)
+    assert len(board.contrasts) == 2
+
+
+def test_what_another_scorer_ranked_is_a_row_of_its_own(tmp_path: Path) -> None:
+    of, english = retrieval("de", gallery(50)), retrieval("en", gallery(50), source="made-up (English side)", kind="original")
+    regions = RegionCard(source="boxes", view="crop", count=7, digest="x")
+    composed = {"scorer": "entities, first 10 sorted anew", "regions": regions}
+    for number, (queries, arm) in enumerate(((of, Arm("kd-mse", 0.4)), (of, Arm("ot-token", 0.5)), (english, Arm(None, 0.6)))):
+        write_record(tmp_path / "plain", queries, arm)
+        write_record(tmp_path / "composed", queries, arm, ranks=Ranks(*[np.full(50, 50)] * 2), cell=f"{number}" * 64, **composed)
+    (board,) = boards(tmp_path)
+    scores = {(row.tower.method, row.tower.scorer): row.cells["de"].score.estimate for row in board.rows}
+    entities = "entities, first 10 sorted anew"
+    assert scores["kd-mse", "plain"] > 0 == scores[f"kd-mse + {entities}", entities] == scores[f"ot-token + {entities}", entities]
+    assert "--scorer entities" in board_page([board])
+    assert not any("measured twice" in note for note in board.notes)
+    assert sorted(board.rows[each.ours].tower.scorer for each in board.contrasts) == [entities, "plain"]
+    assert board.ceilings[0].cells["de"].estimate > 0, "English is shown by the plain scorer"
+
+
+TOLD = {"entity-type": tuple((("people",), ("people", "animals"), ("none",))[k % 3] for k in range(IMAGES))}
+
+
+def told(folder: Path, langs: dict[str, dict[str, tuple[tuple[str, ...], ...]]], arms: tuple[Arm, ...], seeds: int = 1) -> None:
+    """Records of some languages whose captions have facets."""
+    for lang, facets in langs.items():
+        of = replace(retrieval(lang, gallery(IMAGES)), facets=facets)
+        for arm in arms:
+            for seed in range(seeds):
+                write_record(folder, of, arm, seed)
+
+
+def test_scores_by_facet_are_those_of_the_captions_that_have_each_value(tmp_path: Path) -> None:
+    told(tmp_path, {"de": TOLD}, (Arm("kd-mse", 0.4), Arm("ot-token", 0.5)), seeds=2)
+    (board,) = boards(tmp_path, breakdown="entity-type")
+    assert board.breakdown is not None
+    assert board.breakdown.captions == {"animals": 40, "none": 40, "people": 80}
+    for row, of in zip(board.rows, board.breakdown.rows, strict=True):
+        hits = np.mean([100 * (r == 1) for r in seed_ranks(row.cells["de"].records.values())], axis=0)
+        for value, score in of.items():
+            has = np.array([value in values for values in TOLD["entity-type"]])
+            expected = bootstrap_mean(hits[has], np.flatnonzero(has), resamples=2000)
+            assert score.estimate == pytest.approx(hits[has].mean())
+            assert (score.low, score.high) == pytest.approx((expected.low, expected.high), abs=4)
+        # People, and what names nothing, are all captions between them.
+        whole = (80 * of["people"].estimate + 40 * of["none"].estimate) / 120
+        assert whole == pytest.approx(row.cells["de"].score.estimate)
+
+
+def test_a_facet_s_mean_counts_each_language_with_such_captions_once(tmp_path: Path) -> None:
+    other = {"entity-type": (("people",),) * IMAGES}
+    told(tmp_path, {"de": TOLD, "qu": other}, (Arm("kd-mse", 0.4),))
+    told(tmp_path, {"de": TOLD}, (Arm("ot-token", 0.5),))
+    (board,) = boards(tmp_path, breakdown="entity-type")
+    assert board.breakdown is not None
+    by_method = {row.tower.method: of for row, of in zip(board.rows, board.breakdown.rows, strict=True)}
+    assert set(by_method["ot-token"]) == {"animals", "none"}, "it has not the other language's people"
+    (row,) = (row for row in board.rows if row.tower.method == "kd-mse")
+    german = np.array([100 * (r == 1) for r in seed_ranks(row.cells["de"].records.values())])[0]
+    people = np.array(["people" in values for values in TOLD["entity-type"]])
+    mean = (german[people].mean() + row.cells["qu"].score.estimate) / 2
+    assert by_method["kd-mse"]["people"].estimate == pytest.approx(mean)
+
+
+def test_scores_by_facet_stand_in_every_format(tmp_path: Path) -> None:
+    hostile = {"entity-type": (("<script>|&",),) * IMAGES}
+    told(tmp_path, {"de": hostile}, (Arm("kd-mse", 0.4),))
+    (board,) = boards(tmp_path, breakdown="entity-type")
+    score = f"{board.rows[0].cells['de'].score.estimate:.1f}"
+    assert f"\\<script\\>\\|\\&: {IMAGES}" in markdown(board)
+    assert markdown(board).count(score) >= 2
+    assert latex(board).count(r"\begin{tabular}") == latex(board).count(r"\end{tabular}") == 2
+    lines = list(csv.DictReader(io.StringIO(comma_separated(board))))
+    assert [line["score"][:4] for line in lines if line["facet"] == "entity-type"] == [score]
+    page = board_page([board])
+    assert "By what captions name" in page
+    assert "<script>|" not in page
+
+
+@pytest.mark.parametrize("facets", [{}, {"length": (("1-7",),) * IMAGES}])
+def test_records_that_tell_nothing_have_no_breakdown(facets: dict[str, tuple[tuple[str, ...], ...]], tmp_path: Path) -> None:
+    told(tmp_path, {"de": facets}, (Arm("kd-mse", 0.4),))
+    (board,) = boards(tmp_path, breakdown="entity-type")
+    assert board.breakdown is None
+    assert "entity-type" not in markdown(board) + board_page([board])
+
+
 def test_the_english_ceiling_is_shown_and_not_ranked(records: Path) -> None:
     (board,) = boards(records)
     (ceiling,) = board.ceilings
@@ -263,7 +358,12 @@ def test_the_declared_boards_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "message"), [("cutoff = 7", "cutoff"), ("cutoff = 1\ncolour = 1", "colour"), ("title = ", "declares no board")]
+    ("line", "message"),
+    [
+        ("cutoff = 7", "cutoff"),
+        ("cutoff = 1\ncolour = 1", "colour"),
+        ("title = ", "declares no board"),
+    ],
 )
 def test_a_wrong_declaration_is_named(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "odd.toml"
@@ -272,6 +372,11 @@ def test_a_wrong_declaration_is_named(tmp_path: Path, line: str, message: str) -
     )
     with pytest.raises(HarnessError, match=message):
         read_declaration(path)
+
+
+def test_a_breakdown_is_of_captions() -> None:
+    with pytest.raises(ValueError, match='direction = "t2i"'):
+        declaration(direction="i2t", breakdown="entity-type")
 
 
 @pytest.mark.slow

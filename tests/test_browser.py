@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from test_cli import SMALL, harness
 from test_page import chrome, complaints, open_page  # noqa: F401 (chrome is a fixture)
 
 from harness.api import HarnessError
 from harness.console import Console
-from harness.leaderboards.browser import browse
+from harness.grounding import MISSED
+from harness.leaderboards.browser import Finds, browse, find_payload
 from harness.leaderboards.evidence import Found, find_records
 from harness.leaderboards.transport import show
-from harness.record import load_ranks
+from harness.record import load_found, load_ranks
 from harness.store import Store
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def german(store: Path) -> list[Found]:
     """English tower, KD and OT on German."""
     found = [each for each in find_records([store / "records"]) if each.record.lang == "de"]
+    found = [each for each in found if each.record.task == "flickr30k"]
     return sorted(found, key=lambda each: ["english", "kd-mse", "ot-token"].index(each.record.text_tower))
 
 
@@ -112,6 +115,77 @@ def choose(chrome: Chrome, label: str, value: str) -> None:  # noqa: F811
     chrome.execute_script(code, label, value)
 
 
+def test_the_right_picture_shows_where_the_phrases_of_the_caption_are(chrome: Chrome, page: Path) -> None:  # noqa: F811
+    open_page(chrome, page)
+    (part,) = data_of(page)["parts"]
+    for query in part["queries"]:
+        assert query["places"]
+        for words, types, boxes in query["places"]:
+            assert words in query["text"]
+            assert (types == ["scene"]) == (boxes == []), "in the sample, the place alone has no box"
+            assert all(0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1 for box in boxes)
+    code = (
+        "return [...document.querySelectorAll('.query')].map((query) => ["
+        "query.querySelectorAll('.drawn rect:not(.halo)').length, query.querySelector('.places').innerText])"
+    )
+    for query, (drawn, said) in zip(part["queries"], chrome.execute_script(code), strict=False):
+        assert drawn == sum(len(boxes) for _, _, boxes in query["places"])
+        assert [line.strip() for line in said.splitlines()] == [
+            f"{words} {', '.join(types)}{'' if boxes else ', no box'}" for words, types, boxes in query["places"]
+        ]
+    assert complaints(chrome) == []
+
+
+def test_a_record_of_grounding_shows_the_true_box_and_what_each_tower_found(
+    chrome: Chrome,  # noqa: F811
+    store: Path,
+    tmp_path: Path,
+) -> None:
+    words = ("run", "--task", "flickr30k-entities", "--lang", "de", "--split", "val", "--objectives", "kd-mse", *SMALL)
+    done = harness(*words, store=store)
+    assert done.returncode == 0, done.stderr
+    found = {each.record.text_tower: each for each in find_records([store / "records"]) if of_grounding(each)}
+    english, distilled = found["english"], found["kd-mse"]
+    out = tmp_path / "grounding"
+    browsed = harness("browse", english.record.cell, distilled.record.cell, "--out", str(out), store=store)
+    assert browsed.returncode == 0, browsed.stderr
+    (part,) = data_of(out / "index.html")["parts"]
+    for place, each in enumerate((english, distilled)):
+        ranks, boxes = load_ranks(each.folder)[0].t2i, load_found(each.folder)
+        finds = [query["finds"][place] for query in part["queries"]]
+        assert [find[0] for find in finds] == ranks.tolist()
+        with Image.open(store / "samples" / "flickr30k-2" / "flickr30k-images" / f"{part['images'][0]}.jpg") as picture:
+            shares = boxes / np.array([*picture.size, *picture.size])
+        assert np.array([find[3] for find in finds]) == pytest.approx(shares, abs=6e-4)
+        for query, find in zip(part["queries"], finds, strict=True):
+            ((words, _, true),) = query["places"]
+            assert words == query["text"]
+            assert (find[0] == 1) <= any(overlap(find[3], box) > 0.49 for box in true)
+    open_page(chrome, out / "index.html")
+    text = chrome.execute_script("return document.body.innerText")
+    assert f"{len(part['queries'])} of {len(part['queries'])} phrases" in text
+    assert "where it is" in text
+    assert complaints(chrome) == []
+
+
+def of_grounding(found: Found) -> bool:
+    """Whether a record is of German phrases."""
+    return (found.record.task, found.record.lang) == ("flickr30k-entities", "de")
+
+
+def overlap(a: list[float], b: list[float]) -> float:
+    """Intersection over union of two boxes."""
+    sides = [min(a[k + 2], b[k + 2]) - max(a[k], b[k]) for k in (0, 1)]
+    common = max(sides[0], 0) * max(sides[1], 0)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return common / (sum(areas) - common)
+
+
+def test_what_no_candidate_covers_has_no_rank() -> None:
+    finds = Finds(np.array([MISSED, 2]), np.zeros((2, 0), int), np.zeros((2, 0), np.float32), np.zeros((2, 4), np.float32))
+    assert [find_payload(finds, number)[0] for number in (0, 1)] == [0, 2]
+
+
 def test_the_browser_fits_a_phone(chrome: Chrome, page: Path) -> None:  # noqa: F811
     open_page(chrome, page, width=360)
     assert chrome.execute_script("return document.documentElement.scrollWidth") <= 360
@@ -131,13 +205,18 @@ def test_thumbnails_go_into_the_page_only_when_asked_for(store: Path, tmp_path: 
 
 def test_what_cannot_be_browsed_is_refused_and_leaves_nothing(store: Path, flickr30k_folder: Path, tmp_path: Path) -> None:
     cell = german(store)[0].record.cell
-    english = next(each for each in find_records([store / "records"]) if each.record.source.endswith("(English side)"))
+    records = find_records([store / "records"])
+    english = next(each for each in records if each.record.source.endswith("(English side)"))
+    scored = harness("run", "--lang", "en", "--split", "val", *SMALL, "--scorer", "entities", store=store)
+    assert scored.returncode == 0, scored.stderr
+    composed = next(each for each in find_records([store / "records"]) if each.record.scorer != "plain")
     out = tmp_path / "x"
     for name, data, where, message in (
         ("zzzz", None, out, "no record begins with 'zzzz'"),
         (cell, None, tmp_path, "is there already: name a folder that is not"),
         (cell, str(flickr30k_folder), out, "has not the de captions and pictures"),
         (english.record.cell, None, out, "of the English side of another language's captions"),
+        (composed.record.cell, None, out, "ranked by the scorer entities, first 10 sorted anew, whose order the browser cannot"),
     ):
         with pytest.raises(HarnessError, match=message):
             browse_here(name, data, where, store)
@@ -183,7 +262,9 @@ def test_the_store_s_records_can_stand_on_a_board_and_be_submitted(store: Path, 
     assert done.returncode == 0, done.stderr
     assert "3 rows (3 complete) x 1 languages" in done.stdout
     merged = harness("leaderboard", "--add", str(store / "records"), "--records", str(tmp_path / "all"), store=store)
-    assert merged.stdout.startswith("5 records merged into")
+    count = len(find_records([store / "records"]))
+    assert merged.stdout.startswith(f"{count} records merged into"), merged.stderr
+    assert count > 5, "those of grounding among them"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_cli import SMALL, harness
 
-from harness.api import Grounding, HarnessError, Regions
+from harness.api import Grounding, HarnessError, Place, Regions
 from harness.breakdown import break_down, values
 from harness.compare import Measured
 from harness.drawing import draw_boxes
@@ -104,6 +104,16 @@ def test_facets_change_nothing_that_a_cell_is_known_by(entities_folder: Path) ->
     for path in [*entities_folder.glob("Sentences*/*")]:
         path.unlink()
     assert Flickr30k().load(entities_folder, "de", "test").texts_digest() == with_tags
+
+
+def test_captions_say_where_what_they_name_is_and_borrow_from_their_english_twins(entities_folder: Path) -> None:
+    german, quechua = (Flickr30k().load(entities_folder, lang, "test") for lang in ("de", "qu"))
+    places = Flickr30k().load_places(entities_folder, german)
+    assert [[place.words for place in each] for each in places] == [["Bildtext", "31"], ["Caption", "32"], ["Bildtext", "33"]]
+    assert places[0][1] == Place("31", ("people", "animals"), ((0.5, 0.0, 1.0, 1.0),))
+    assert places[2][1].boxes == (), "it has no box"
+    borrowed = Flickr30k().load_places(entities_folder, quechua)
+    assert [each[0].words for each in borrowed] == ["Caption"] * 3
 
 
 def test_japanese_captions_find_their_tags_and_are_not_counted_in_blanks(tmp_path: Path) -> None:

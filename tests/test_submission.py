@@ -7,12 +7,14 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from made_up import Arm, gallery, retrieval, write_record
 
 from harness.api import HarnessError
+from harness.grounding import MISSED, grounding_scores
 from harness.leaderboards.submission import submit
 
 
@@ -106,3 +108,55 @@ def test_the_same_cell_with_other_ranks_is_refused(theirs: Path, tmp_path: Path)
 def test_an_empty_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match=r"holds no record\.json"):
         submit(tmp_path, tmp_path / "ours")
+
+
+def phrases_of(folder: Path) -> Path:
+    """The records of a folder made ones of grounding: ranks of phrases alone, and where they pointed."""
+    for record in folder.iterdir():
+
+        def change(columns: dict[str, list[object]]) -> None:
+            kept = [place for place, side in enumerate(columns["direction"]) if side == "t2i"]
+            for name, values in columns.items():
+                columns[name] = [values[place] for place in kept]
+            columns["rank"] = [MISSED, *[1] * (len(kept) - 1)]
+            columns |= {"pointed": [False, *[True] * (len(kept) - 1)], "found": [[0, 0, 4, 4]] * len(kept)}
+
+        edit_queries(record, change)
+        ranks, pointed = np.array([MISSED, *[1] * 59]), np.array([False, *[True] * 59])
+        of = grounding_scores(ranks, pointed)
+        chance = {f"t2i_r{k}": 50.0 for k in (1, 5, 10)}
+        edit_record(record, lambda r, of=of, chance=chance: r.update(scores=of, chance=chance))  # type: ignore[misc]
+    return folder
+
+
+GROUNDING_FAULTS: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "a better score": ("do not reproduce: pointing is 99", lambda f: edit_record(f, lambda r: r["scores"].update(pointing=99))),  # type: ignore[attr-defined]
+    "a chance beyond": ("not three hit rates", lambda f: edit_record(f, lambda r: r["chance"].update(t2i_r1=101))),  # type: ignore[attr-defined]
+    "a rank of 0": ("its ranks go from 0", lambda f: edit_queries(f, lambda c: c["rank"].__setitem__(1, 0))),
+    "ranks of images": (
+        "not all of phrases",
+        lambda f: edit_queries(f, lambda c: c["direction"].__setitem__(0, "i2t")),
+    ),
+    "no pointing": (
+        "expected direction, query, image, rank, pointed, found",
+        lambda f: edit_queries(f, lambda c: c.pop("pointed")),
+    ),
+    "a missing pointing": ("pointed right", lambda f: edit_queries(f, lambda c: c["pointed"].__setitem__(0, None))),
+    "a phrase twice": ("two of its phrases", lambda f: edit_queries(f, lambda c: c["query"].__setitem__(0, c["query"][1]))),
+    "fewer phrases": (
+        "has 60 ranks, expected 59 of captions and 0 of images",
+        lambda f: edit_record(f, lambda r: r.update(captions=59)),
+    ),
+}
+
+
+def test_records_of_grounding_are_merged_like_others(theirs: Path, tmp_path: Path) -> None:
+    assert submit(phrases_of(theirs), tmp_path / "ours").startswith("2 records merged")
+
+
+@pytest.mark.parametrize("fault", GROUNDING_FAULTS)
+def test_a_record_of_grounding_that_does_not_hold_is_refused_by_name(fault: str, theirs: Path, tmp_path: Path) -> None:
+    message, spoil = GROUNDING_FAULTS[fault]
+    spoil(sorted(phrases_of(theirs).iterdir())[0])
+    with pytest.raises(HarnessError, match=r"^1 of 2 records refused, none merged: .*" + re.escape(message)):
+        submit(theirs, tmp_path / "ours")

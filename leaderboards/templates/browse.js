@@ -1,10 +1,13 @@
 const PAGE = 12;
+// 0 says that nothing right was among the candidates.
+const rankOf = (find) => find[0] || Infinity;
 class Browser {
   constructor(data) {
     this.data = data;
     this.queries = data.parts.flatMap((part) => part.queries.map((query, number) => ({ part, query, number, text: `${query.text} ${query.english} ${part.images[query.image]}`.toLowerCase() })));
     this.filters = { text: "", lang: "", outcome: "", type: "", k: "1", order: "" };
     this.page = 0;
+    this.unit = this.queries.every(({ query }) => query.finds.some((find) => find && find[3])) ? "phrases" : "captions";
     this.controls();
     document.getElementById("back").addEventListener("click", () => this.turn(-1));
     document.getElementById("on").addEventListener("click", () => this.turn(1));
@@ -32,18 +35,18 @@ class Browser {
 
   chosen() {
     const { text, lang, outcome, type, k, order } = this.filters, words = text.toLowerCase().split(/\s+/).filter(Boolean);
-    const right = (query, place) => (query.finds[place] ? query.finds[place][0] <= Number(k) : null);
+    const right = (query, place) => (query.finds[place] ? rankOf(query.finds[place]) <= Number(k) : null);
     const fits = (query) => {
-      if (outcome === "all" || outcome === "none") return query.finds.every((find) => !find || (find[0] <= Number(k)) === (outcome === "all"));
+      if (outcome === "all" || outcome === "none") return query.finds.every((find) => !find || (rankOf(find) <= Number(k)) === (outcome === "all"));
       if (!outcome) return true;
       const [a, b] = outcome.split(">").map(Number);
       return right(query, a) === true && right(query, b) === false;
     };
     const part = lang === "" ? null : this.data.parts[Number(lang)];
     const found = this.queries.filter((each) => (!part || each.part === part) && words.every((word) => each.text.includes(word)) && (!type || each.query.types.includes(type)) && fits(each.query));
-    const spread = ({ query }) => { const logs = query.finds.filter(Boolean).map((find) => Math.log(find[0])); return Math.max(...logs) - Math.min(...logs); };
+    const spread = ({ query }) => { const logs = query.finds.filter(Boolean).map((find) => Math.log(Math.min(rankOf(find), 1e9))); return Math.max(...logs) - Math.min(...logs); };
     if (order === "gap") return found.sort((a, b) => spread(b) - spread(a));
-    if (order) { const place = Number(order.slice(1)); return found.sort((a, b) => (b.query.finds[place]?.[0] ?? 0) - (a.query.finds[place]?.[0] ?? 0)); }
+    if (order) { const place = Number(order.slice(1)), rank = ({ query }) => (query.finds[place] ? Math.min(rankOf(query.finds[place]), 1e9) : 0); return found.sort((a, b) => rank(b) - rank(a)); }
     return found;
   }
 
@@ -51,7 +54,7 @@ class Browser {
 
   show() {
     const found = this.chosen(), pages = Math.max(1, Math.ceil(found.length / PAGE));
-    document.getElementById("status").textContent = `${found.length.toLocaleString("en")} of ${this.queries.length.toLocaleString("en")} captions`;
+    document.getElementById("status").textContent = `${found.length.toLocaleString("en")} of ${this.queries.length.toLocaleString("en")} ${this.unit}`;
     document.getElementById("where").textContent = `page ${this.page + 1} of ${pages}`;
     document.getElementById("back").disabled = this.page === 0;
     document.getElementById("on").disabled = this.page + 1 >= pages;
@@ -63,11 +66,30 @@ class Browser {
     return element("figure", { class: right ? "picture right" : "picture" }, element("img", { src: part.thumbnails[image], alt: `picture ${name}${right ? ", the right one" : ""}`, loading: "lazy", title: name }), element("figcaption", {}, note));
   }
 
+  // A picture with boxes over it; `boxes` holds pairs of a box, in shares of width and height, and the number of its colour.
+  drawn(part, query, boxes) {
+    // Of equal boxes the first is the widest, so that a line of each is seen.
+    const wide = boxes.map(([box], at) => 2.5 + 3 * boxes.slice(at + 1).filter(([other]) => String(other) === String(box)).length);
+    const frame = ([left, top, right, bottom], style, width) => shape("rect", { x: left, y: top, width: right - left, height: bottom - top, class: style, "stroke-width": width });
+    const lines = [...boxes.map(([box], at) => frame(box, "halo", wide[at] + 2.5)), ...boxes.map(([box, colour], at) => frame(box, `colour-${colour}`, wide[at]))];
+    const name = part.images[query.image];
+    return element("figure", { class: "drawn" }, element("div", {}, element("img", { src: part.thumbnails[query.image], alt: `picture ${name}`, loading: "lazy", title: name }), shape("svg", { viewBox: "0 0 1 1", preserveAspectRatio: "none", "aria-hidden": "true" }, ...lines)), element("figcaption", {}, name));
+  }
+
+  patch(colour) { return element("span", { class: `patch colour-${colour}` }); }
+
+  verdict(find) {
+    const rank = find[0] ? `rank ${find[0].toLocaleString("en")}` : "not among the candidates";
+    return element("span", { class: find[0] === 1 ? "hit" : "miss" }, rank);
+  }
+
   card({ part, query }) {
+    const grounding = query.finds.some((find) => find && find[3]), drawn = query.places.some(([, , boxes]) => boxes.length);
     const rows = query.finds.map((find, place) => {
       if (!find) return null;
-      const [rank, first, scores] = find, name = this.data.towers[place][0];
-      return element("div", { class: "found" }, element("div", { class: "who" }, element("strong", {}, element("bdi", {}, name)), element("span", { class: rank === 1 ? "hit" : "miss" }, `rank ${rank.toLocaleString("en")}`)),
+      const [, first, scores, box] = find, who = element("strong", {}, element("bdi", {}, this.data.towers[place][0]));
+      if (box) return element("div", { class: "found" }, element("div", {}, this.patch(1 + place % 5), " ", who, " ", this.verdict(find)));
+      return element("div", { class: "found" }, element("div", { class: "who" }, who, this.verdict(find)),
         element("div", { class: "strip" }, first.map((image, at) => this.picture(part, image, image === query.image, scores[at].toFixed(3)))));
     });
     const commands = this.data.towers.filter(([, digests], place) => query.finds[place] && digests[part.lang] && query.english).map(([name, digests]) => {
@@ -75,13 +97,19 @@ class Browser {
       const command = `python -m harness transport --tower ${digests[part.lang]} --english ${quote(query.english)} --foreign ${quote(query.text)} --out transport.html`;
       return element("p", {}, element("bdi", {}, name), " ", copyButton(command), element("pre", {}, command));
     });
+    // In grounding the first colour is the true box, the others are the towers'; else each phrase has one.
+    const truth = query.places.flatMap(([, , boxes], at) => boxes.map((box) => [box, grounding ? 0 : at % 6]));
+    const found = query.finds.flatMap((find, place) => (find && find[3] ? [[find[3], 1 + place % 5]] : []));
+    const phrases = query.places.map(([words, types, boxes], at) => element("li", {}, boxes.length ? this.patch(grounding ? 0 : at % 6) : null, " ", grounding ? "where it is" : element("bdi", { dir: "auto" }, words), element("span", { class: "soft" }, boxes.length ? ` ${types.join(", ")}` : ` ${types.join(", ")}, no box`)));
     return element("article", { class: "query" },
-      element("div", { class: "asked" }, this.picture(part, query.image, true, part.images[query.image]),
+      element("div", { class: "asked" }, drawn ? this.drawn(part, query, [...truth, ...found]) : this.picture(part, query.image, true, part.images[query.image]),
         element("div", {}, element("p", { class: "caption" }, element("bdi", { lang: part.lang, dir: "auto" }, query.text)),
           query.english ? element("p", { class: "soft" }, element("bdi", { lang: "en", dir: "auto" }, query.english)) : null,
           element("p", { class: "soft" }, [`${part.name} · ${part.source}`, ...query.types].join(" · ")),
+          phrases.length ? element("ul", { class: "places" }, phrases) : null,
+          grounding ? rows : null,
           commands.length ? element("details", { class: "plain" }, element("summary", {}, "See the transport of its tokens"), commands) : null)),
-      rows);
+      grounding ? null : rows);
   }
 }
 themeButton();
