@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,15 @@ import platformdirs
 from harness.api import HarnessError
 
 FULL = 64 * 1024  # bytes left under which a failed write is put down to the disk
+
+
+class DamagedError(Exception):
+    """Something in the store is not what was written there. It can be computed again."""
+
+
+def say_damaged(error: DamagedError) -> None:
+    """Tell that what was damaged is computed anew."""
+    print(f"note: {error}: it is computed again", file=sys.stderr)
 
 
 @contextmanager

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from harness.api import HarnessError, Ints
-from harness.leaderboards.evidence import read_columns
 from harness.leaderboards.publish import RESULTS
 from harness.ranking import Ranks, chance, scores
-from harness.record import QUERIES, RECORD, Record, load_record
+from harness.record import QUERIES, RECORD, Record, load_record, read_queries, reading
 from harness.store import new_folder
 
 MOST_BYTES = {RECORD: 1 << 20, QUERIES: 64 << 20}
@@ -72,7 +71,7 @@ def is_known(path: Path, record: Record, known: dict[str, Path], new: list[tuple
 
 def ranks_of(folder: Path) -> Ints:
     """All ranks of a record."""
-    ranks: Ints = read_columns(folder, "rank")["rank"].to_numpy()
+    ranks: Ints = read_queries(folder, "rank")["rank"].to_numpy()
     return ranks
 
 
@@ -85,7 +84,8 @@ def checked(folder: Path) -> Record:
         if path.stat().st_size > most:
             raise HarnessError(f"{path} has {path.stat().st_size:,} bytes: a record's has at most {most:,}")
     record = load_record(folder)
-    faults = next(faults_of(folder, record), None)
+    with reading(folder / QUERIES):
+        faults = next(faults_of(folder, record), None)
     if faults:
         raise HarnessError(f"{folder}: {faults}")
     return record
@@ -98,7 +98,7 @@ def faults_of(folder: Path, record: Record) -> Iterator[str]:
     if record.text_tower != (record.tower.config.objective if record.tower else "english"):
         yield f"its text tower is {record.text_tower!r}, but the tower's card says otherwise"
     yield from column_faults(folder, record)
-    table = {name: read_columns(folder, name)[name].to_numpy(zero_copy_only=False) for name in COLUMNS}
+    table = {name: read_queries(folder, name)[name].to_numpy(zero_copy_only=False) for name in COLUMNS}
     text = table["direction"] == "t2i"
     if not (text[: record.captions].all() and (table["direction"][record.captions :] == "i2t").all()):
         yield f"its ranks are not {record.captions:,} of captions (t2i), then {record.images:,} of images (i2t)"
