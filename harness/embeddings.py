@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -69,25 +70,32 @@ def stored(store: Store, key: str, count: int, compute: Callable[[], list[Floats
     from safetensors.numpy import save_file
 
     path = store.embeddings(key)
-    if path.is_file():
-        try:
+    try:
+        return kept(path, count)
+    except FileNotFoundError:
+        pass
+    except DamagedError as error:
+        say_damaged(error)
+    with store.claim(path):
+        # Another run may have made it meanwhile.
+        with suppress(FileNotFoundError, DamagedError):
             return kept(path, count)
-        except DamagedError as error:
-            say_damaged(error)
-    embeddings = checked(np.concatenate(compute()), count)
-    with new_file(path) as temporary:
-        save_file({"embeddings": embeddings}, temporary, {DIGEST: digest_array(embeddings)})
-    return embeddings
+        embeddings = checked(np.concatenate(compute()), count)
+        with new_file(path) as temporary:
+            save_file({"embeddings": embeddings}, temporary, {DIGEST: digest_array(embeddings)})
+        return embeddings
 
 
 def kept(path: Path, count: int) -> Floats:
-    """The matrix in a file that `stored` wrote. Raises DamagedError if it is not whole."""
+    """The matrix in a file that `stored` wrote. Raises DamagedError if it is not whole, FileNotFoundError if there is none."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
             embeddings: Floats = file.get_tensor("embeddings")
             digest = (file.metadata() or {}).get(DIGEST)
+    except FileNotFoundError:
+        raise
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
         raise DamagedError(f"{path} is damaged ({first_line(error)})") from None
     if digest != digest_array(embeddings) or len(embeddings) != count:

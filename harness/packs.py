@@ -124,13 +124,19 @@ def open_pack(data: str, store: Store) -> Path:
         raise HarnessError(f"{address} is not a pack's manifest: {first_line(error)}") from None
     folder = store.pack(hashlib.sha256(raw).hexdigest()[:32])
     if not folder.is_dir():
-        with new_folder(folder) as temporary:
-            (temporary / SHARDS).mkdir()
-            for part in (*manifest.shards, manifest.texts):
-                _bring(data, part, temporary / part.name)
-            unpack(temporary / TEXTS, temporary)
+        with store.claim(folder):
+            if not folder.is_dir():
+                _open_into(folder, data, manifest)
     _check_counts(folder, manifest)
     return folder
+
+
+def _open_into(folder: Path, data: str, manifest: Manifest) -> None:
+    with new_folder(folder) as temporary:
+        (temporary / SHARDS).mkdir()
+        for part in (*manifest.shards, manifest.texts):
+            _bring(data, part, temporary / part.name)
+        unpack(temporary / TEXTS, temporary)
 
 
 def _bring(data: str, part: _Part, target: Path) -> None:

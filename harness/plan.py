@@ -219,8 +219,10 @@ def sample_folder(task: Task, name: str, store: Store) -> Path:
     """The folder of a task's embedded sample, made at first use."""
     folder = store.sample(name, task.sample_version())
     if not folder.is_dir():
-        with new_folder(folder) as temporary:
-            task.write_sample(temporary)
+        with store.claim(folder):
+            if not folder.is_dir():
+                with new_folder(folder) as temporary:
+                    task.write_sample(temporary)
     return folder
 
 

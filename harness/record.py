@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("numpy", "open_clip_torch", "pillow", "safetensors", "tokenizers", "torch", "torchvision", "transformers")
 RECORD, QUERIES, CARD, SEEN = "record.json", "queries.parquet", "card.json", "seen.npy"
+SCHEMA_VERSION = 1
 FACET = "facet:"  # begins the name of a column of facets
 
 
@@ -35,6 +36,12 @@ class Schema(BaseModel):
     """A typed piece of a record."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Version(BaseModel):
+    """What of a record can be read whatever else has changed in it."""
+
+    schema_version: int = 1
 
 
 class Provenance(Schema):
@@ -103,7 +110,7 @@ class RegionCard(Schema):
 class Record(Schema):
     """One cell, measured. Holds ids and digests, never a caption or a picture, so that it can be published."""
 
-    schema_version: int = 1
+    schema_version: int = SCHEMA_VERSION
     cell: str = Field(description="digest of all that decides the scores; its name in the store")
     task: str
     task_version: str
@@ -203,7 +210,14 @@ def load_record(folder: Path) -> Record:
     """Read a record back. Raises HarnessError naming the file if it is not one."""
     path = folder / RECORD
     try:
-        return Record.model_validate_json(path.read_bytes())
+        data = path.read_bytes()
+        version = Version.model_validate_json(data).schema_version
+        if version > SCHEMA_VERSION:
+            raise HarnessError(
+                f"{path} was written by a newer version of this project (schema {version}; this one reads {SCHEMA_VERSION}): "
+                "install that version to read it"
+            )
+        return Record.model_validate_json(data)
     except (OSError, ValidationError) as error:
         raise HarnessError(
             f"{path} is not a record of this version: {first_line(error)}; delete its folder to measure it again"

@@ -57,6 +57,5 @@ def distill(
     groups = [guarded] if shared else [(each,) for each in guarded]
     recipes = [Recipe(config, encoder, group) for group in groups for config in choices]
     for recipe in recipes:
-        if not kept.tower(recipe.digest).is_dir():
-            distil(recipe, device, kept, console)
+        distil(recipe, device, kept, console)
     console.print(towers_table([kept.tower(recipe.digest) for recipe in recipes], f"Towers in {kept.root / 'towers'}"))

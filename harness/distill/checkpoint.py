@@ -18,7 +18,7 @@ from harness.api import HarnessError
 from harness.config import first_line
 from harness.distill.bitext import load_tokenizer
 from harness.distill.tower import TextTower, TowerConfig
-from harness.store import DamagedError, new_file
+from harness.store import DamagedError, check_seal, new_file
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -65,6 +65,7 @@ def save_tower(folder: Path, tower: TextTower, tokenizer: Tokenizer) -> None:
 def load_tower(folder: Path) -> tuple[TextTower, Tokenizer]:
     """Read what `save_tower` wrote, ready to encode. Raises HarnessError naming the folder if it is not whole."""
     try:
+        check_seal(folder)
         config = TowerConfig.model_validate_json((folder / SHAPE).read_bytes())
         check_shape(config, folder / WEIGHTS)
         tower = TextTower(config)

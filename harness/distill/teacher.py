@@ -12,7 +12,7 @@ import torch
 
 from harness.api import HarnessError, TextEncoder, TokenEncoder, digest_strings
 from harness.distill.tower import Encoded
-from harness.store import Store, new_folder
+from harness.store import Store, is_whole, new_folder, seal
 
 TEXTS_A_CALL = 1024
 STATES = ("tokens", "lengths", "pooled")
@@ -53,11 +53,14 @@ def teacher_states(teacher: TextEncoder, texts: Sequence[str], store: Store, adv
     # Languages that share a tower share most of their English sentences.
     unique = list(dict.fromkeys(texts))
     folder = store.teacher(digest_strings(["teacher", teacher.fingerprint(), *unique]))
-    if not folder.is_dir():
+    if not is_whole(folder):
         if not isinstance(teacher, TokenEncoder):
             raise HarnessError("this text tower gives no token states (encode_tokens), so it cannot be a teacher")
-        with new_folder(folder) as temporary:
-            compute_states(teacher, unique, temporary, advance)
+        with store.claim(folder):
+            if not is_whole(folder):  # another run may have made it meanwhile
+                with new_folder(folder) as temporary:
+                    compute_states(teacher, unique, temporary, advance)
+                    seal(temporary)
     places = {text: place for place, text in enumerate(unique)}
     rows = np.array([places[text] for text in texts])
     tokens, lengths, pooled = (np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in STATES)
