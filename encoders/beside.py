@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from importlib.util import find_spec
@@ -10,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from pydantic_core import from_json
 
 from harness.api import Encoder, Floats, HarnessError, digest_strings
 from harness.encoders.hugging_face import model_folder
-from harness.encoders.sources import hub_folder, need_transformers, quiet
+from harness.encoders.sources import hub_folder, need_transformers, quiet, reason
 from harness.plugins import fingerprint
 from harness.registry import load_encoder
 
@@ -24,7 +24,8 @@ TEXTS_A_BATCH = 64
 # A sentence-transformers model has a folder a module; Multilingual-CLIP has one state dict, and the shape of its transformer
 # in another repository.
 SENTENCE_FILES = ("modules.json", "*/*")
-MCLIP_FILES = ("config.json", "pytorch_model.bin")
+PICKLED, SAFE = "pytorch_model.bin", "model.safetensors"
+MCLIP_FILES = ("config.json", PICKLED)
 
 
 class Sentences(Protocol):
@@ -91,8 +92,8 @@ class Beside:
         except HarnessError:
             raise
         except Exception as error:  # of many libraries: sentence-transformers, transformers, tokenizers, torch
-            reason = " ".join(str(error).split())[:300]
-            raise HarnessError(f"text:{self._tower}: {self.folder} cannot be loaded: {reason}") from error
+            why = reason(error, self.folder / PICKLED)
+            raise HarnessError(f"text:{self._tower}: {self.folder} cannot be loaded: {why}") from error
 
 
 def is_mclip(folder: Path) -> bool:
@@ -103,7 +104,7 @@ def is_mclip(folder: Path) -> bool:
     if (folder / "modules.json").is_file():
         return False
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = from_json((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         config = {}
     if "modelBase" not in config:
@@ -138,21 +139,23 @@ class MultilingualClip:
 
     def __init__(self, folder: Path, device: str) -> None:
         import torch
+        from safetensors.torch import load_file
         from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = from_json((folder / "config.json").read_text(encoding="utf-8"))
         base = config["modelBase"]
         place = folder / base if (folder / base).is_dir() else hub_folder(base, [("config.json",)], f"text tower {base}")
         self.tokenizer = AutoTokenizer.from_pretrained(str(folder))
         self.transformer = AutoModel.from_config(AutoConfig.from_pretrained(str(place)))  # type: ignore[no-untyped-call]
         self.linear = torch.nn.Linear(config["transformerDimensions"], config["numDims"])
-        weights = torch.load(folder / "pytorch_model.bin", map_location="cpu", weights_only=True)
+        file = folder / SAFE if (folder / SAFE).is_file() else folder / PICKLED
+        weights = load_file(file) if file.name == SAFE else torch.load(file, map_location="cpu", weights_only=True)
         for part, prefix in ((self.transformer, "transformer."), (self.linear, "LinearTransformation.")):
             given = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
             # Old versions of transformers kept the positions' numbers, and a pooler that is not used, among the weights.
             missing = [key for key in part.load_state_dict(given, strict=False).missing_keys if not key.startswith("pooler.")]
             if missing:
-                raise HarnessError(f"{folder / 'pytorch_model.bin'} lacks {len(missing)} weights of {base}, first {missing[0]}")
+                raise HarnessError(f"{file} lacks {len(missing)} weights of {base}, first {missing[0]}")
             part.eval().to(device)
         self.device = device
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from harness.api import Floats, HarnessError, digest_strings
+from harness.bombs import check_zip
 from harness.plugins import digest_file
 
 if TYPE_CHECKING:
@@ -78,11 +79,11 @@ class Features:
         if columns.embedding.ndim != 2 or len(sizes) > 1:
             raise self._wrong(f"embedding is {columns.embedding.shape} beside {len(columns.id)} ids")
         if strange := set(columns.kind) - set(KINDS):
-            raise self._wrong(f"kind {min(strange)!r} is neither image nor text")
+            raise self._wrong(f"kind {min(strange)[:40]!r} is neither image nor text")
         rows: dict[Key, int] = {}
         for number, key in enumerate(zip(columns.kind, map(bare, columns.id), columns.lang, strict=True)):
             if rows.setdefault(key, number) != number:
-                raise self._wrong(f"{' '.join(key)} stands there twice, in rows {rows[key]} and {number}")
+                raise self._wrong(f"{' '.join(key)[:100]} stands there twice, in rows {rows[key]} and {number}")
         return np.asarray(columns.embedding, dtype=np.float32), rows
 
     def image_features(self, ids: Sequence[str]) -> Floats:
@@ -99,7 +100,7 @@ class Features:
         if missing:
             kind, name, lang = missing[0]
             like = next((key[1] for key in rows if key[0] == kind and key[2] == lang), None)
-            has = f"its {kind} ids look like {like!r}" if like else f"it has no {kind} of language {lang!r}"
+            has = f"its {kind} ids look like {like[:40]!r}" if like else f"it has no {kind} of language {lang!r}"
             raise HarnessError(f"{self.path} lacks {len(missing):,} of {len(keys):,} {kind}s, first {name!r}: {has}")
         out: Floats = matrix[[rows[key] for key in keys]]
         return out
@@ -146,6 +147,7 @@ def read_parquet(path: Path) -> Columns:
 
 def read_npz(path: Path) -> Columns:
     """Arrays of the same names."""
+    check_zip(path)
     with np.load(path, allow_pickle=False) as arrays:
         kind, name, lang = ([str(word) for word in arrays[key]] for key in ("kind", "id", "lang"))
         return Columns(kind, name, lang, arrays["embedding"])

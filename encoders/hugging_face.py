@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.api import Floats, HarnessError, Spans, TokenStates
-from harness.encoders.sources import hub_folder, need_transformers, quiet
+from harness.encoders.sources import hub_folder, need_transformers, quiet, reason
 from harness.plugins import fingerprint
 
 if TYPE_CHECKING:
@@ -186,7 +186,8 @@ def load(name: str, folder: Path, device: str) -> Loaded:
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
         prepare = AutoImageProcessor.from_pretrained(str(folder))  # type: ignore[no-untyped-call]
     except Exception as error:  # of many libraries: transformers, tokenizers, safetensors, torch
-        raise HarnessError(f"{name}: transformers cannot load {folder}: {' '.join(str(error).split())[:300]}") from error
+        weights = next((file for file in model_files(folder) if file.suffix in (".safetensors", ".bin")), folder)
+        raise HarnessError(f"{name}: transformers cannot load {folder}: {reason(error, weights)}") from error
     if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
         raise HarnessError(f"{name} is a {type(model).__name__}, which has not both towers: expected a model such as CLIPModel")
     if missing := sorted(report["missing_keys"]):

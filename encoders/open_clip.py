@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.api import Floats, HarnessError, Spans, TokenStates
-from harness.encoders.sources import ModelFiles, behind_tag, check_tag, in_folder, in_hub, quiet
+from harness.encoders.sources import ModelFiles, behind_tag, check_tag, in_folder, in_hub, quiet, reason
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -187,8 +187,7 @@ def load(name: str, files: ModelFiles, device: str) -> Loaded:
     except HarnessError:
         raise
     except Exception as error:  # of many libraries: open_clip, timm, transformers, tokenizers, safetensors, torch
-        reason = " ".join(str(error).split())[:300]
-        raise HarnessError(f"{name}: open_clip cannot load {files.weights}: {reason}") from error
+        raise HarnessError(f"{name}: open_clip cannot load {files.weights}: {reason(error, files.weights)}") from error
     model.visual.to(memory_format=torch.channels_last)
     preparation = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
     return Loaded(model, preparation, reader)

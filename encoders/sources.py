@@ -6,14 +6,16 @@ Nothing here imports torch, but for tags, which open_clip itself has to be asked
 from __future__ import annotations
 
 import importlib.util
-import json
 import logging
+import pickle
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import from_json
 
 from harness.api import HarnessError, digest_strings
 from harness.config import digest_json
@@ -41,6 +43,11 @@ TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.*")
 TEXT_MODELS = frozenset({"bert", "roberta", "xlm-roberta", "mt5", "m2m_100"})
 PREPROCESSING = ("size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color")
 CLIP_VOCABULARY = 49_408
+CONVERT = (
+    "python -c \"import torch, safetensors.torch as s; w = torch.load('{old}', 'cpu', weights_only=False); "
+    "w = w.get('state_dict', w) if isinstance(w, dict) else w.state_dict(); "
+    "s.save_file({{k: v.contiguous().clone() for k, v in w.items()}}, '{new}', {{'format': 'pt'}})\""
+)
 
 
 @dataclass(frozen=True)
@@ -232,12 +239,28 @@ def not_here(name: str, place: str, problem: Exception, instead: str = "local-di
     )
 
 
+def reason(error: BaseException, weights: Path) -> str:
+    """Why weights cannot be loaded, on one line; of a pickle that would run code, how to convert it.
+
+    torch's own message tells its readers to run that code.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, pickle.UnpicklingError):
+            return (
+                "it holds more than tensors, and reading it would run code that it brings. Where you trust it, convert it "
+                f"once and use the result: {CONVERT.format(old=weights, new=weights.with_name('model.safetensors'))}"
+            )
+        seen = seen.__cause__ or seen.__context__
+    return " ".join(str(error).split())[:300]
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """An `open_clip_config.json`. Raises HarnessError if it is not one."""
     if not path.is_file():
         raise HarnessError(f"{path} is missing; a folder in open_clip's directory form holds it beside the weights")
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        config: dict[str, Any] = from_json(path.read_text(encoding="utf-8"))
         config["model_cfg"]["text_cfg"], config["model_cfg"]["vision_cfg"], config["model_cfg"]["embed_dim"]
     except (ValueError, KeyError, TypeError) as error:
         raise HarnessError(f"{path} is no open_clip configuration (model_cfg with text_cfg, vision_cfg, embed_dim)") from error
@@ -283,15 +306,16 @@ def find_tokenizer(text: Mapping[str, Any], folder: Path | None) -> Path | None:
     if vocabulary == CLIP_VOCABULARY:
         return None
     if folder is None or not (folder / "tokenizer.json").is_file():
-        raise HarnessError(f"a vocabulary of {vocabulary} is not CLIP's: the model's folder must hold its tokenizer.json")
+        where = f"the folder {folder}" if folder else "its folder"
+        raise HarnessError(f"a vocabulary of {vocabulary} is not CLIP's: {where} must hold the model's tokenizer.json")
     return folder / "tokenizer.json"
 
 
 def is_text_model(config: Path) -> bool:
     """Whether a file configures a text model that open_clip can use as a tower: folders of CLIP models hold another kind."""
     try:
-        return json.loads(config.read_text(encoding="utf-8")).get("model_type") in TEXT_MODELS
-    except (OSError, ValueError):
+        return from_json(config.read_text(encoding="utf-8")).get("model_type") in TEXT_MODELS
+    except (OSError, ValueError, AttributeError):
         return False
 
 

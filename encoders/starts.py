@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.api import HarnessError, digest_strings
-from harness.encoders.sources import hub_folder, need_transformers, quiet
+from harness.encoders.sources import hub_folder, need_transformers, quiet, reason
 from harness.plugins import digest_file
 
 if TYPE_CHECKING:
@@ -48,7 +48,10 @@ class HuggingFaceStart:
         """Its subwords, framing included."""
         from tokenizers import Tokenizer
 
-        tokenizer = Tokenizer.from_file(str(self.folder / TOKENIZER))
+        try:
+            tokenizer = Tokenizer.from_file(str(self.folder / TOKENIZER))
+        except Exception as error:  # a bare Exception is what tokenizers raises
+            raise HarnessError(f"{self.folder / TOKENIZER} is no tokenizer: {' '.join(str(error).split())[:200]}") from error
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return tokenizer
@@ -61,8 +64,11 @@ class HuggingFaceStart:
         from harness.distill.tower import DonatedLayers
         from harness.encoders.text_layers import copied, from_bert
 
-        with quiet():
-            model = AutoModel.from_pretrained(self.folder, local_files_only=True, add_pooling_layer=False)
+        try:
+            with quiet():
+                model = AutoModel.from_pretrained(self.folder, local_files_only=True, add_pooling_layer=False)
+        except Exception as error:  # of many libraries: transformers, safetensors, torch
+            raise HarnessError(f"{self.folder} cannot be loaded: {reason(error, self.folder / WEIGHTS)}") from error
         config, weights = from_bert(model, model.config, torch.eye(model.config.hidden_size), CONTEXT)
         tokenizer = self.tokenizer()
 

@@ -157,6 +157,15 @@ class RunConfig(Config):
         return str(data) if isinstance(data, Path) else data
 
 
+def first_line(error: Exception) -> str:
+    """The gist of an error on one line, whatever it quotes; of a wrong JSON or TOML, the first thing that is wrong and where."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        return f"{where[:200]}{': ' if where else ''}{first['msg'][:200]}"
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+
+
 C = TypeVar("C", bound=Config)
 
 

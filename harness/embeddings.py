@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 
@@ -16,11 +19,13 @@ from harness.api import (
     TextEncoder,
     digest_strings,
 )
-from harness.store import Store, new_file
+from harness.config import first_line
+from harness.store import DamagedError, Store, new_file, say_damaged
 
 Advance = Callable[[int], None]
 IMAGES_A_CALL = 64
 TEXTS_A_CALL = 1024
+DIGEST = "sha256"
 
 
 def embed_images(encoder: ImageEncoder, images: Images, store: Store, advance: Advance) -> Floats:
@@ -58,20 +63,51 @@ def embed_texts(tower: TextEncoder, texts: Sequence[str], lang: str, store: Stor
 
 
 def stored(store: Store, key: str, count: int, compute: Callable[[], list[Floats]]) -> Floats:
-    """The matrix kept under `key`, computed and kept if it is not there.
+    """The matrix kept under `key`, computed and kept if it is not there, or if what is there is damaged.
 
     Raises HarnessError as `checked` does.
     """
-    from safetensors.numpy import load_file, save_file
+    from safetensors.numpy import save_file
 
     path = store.embeddings(key)
-    if path.is_file():
-        kept: Floats = load_file(path)["embeddings"]
-        return kept
-    embeddings = checked(np.concatenate(compute()), count)
-    with new_file(path) as temporary:
-        save_file({"embeddings": embeddings}, temporary)
+    try:
+        return kept(path, count)
+    except FileNotFoundError:
+        pass
+    except DamagedError as error:
+        say_damaged(error)
+    with store.claim(path):
+        # Another run may have made it meanwhile.
+        with suppress(FileNotFoundError, DamagedError):
+            return kept(path, count)
+        embeddings = checked(np.concatenate(compute()), count)
+        with new_file(path) as temporary:
+            save_file({"embeddings": embeddings}, temporary, {DIGEST: digest_array(embeddings)})
+        return embeddings
+
+
+def kept(path: Path, count: int) -> Floats:
+    """The matrix in a file that `stored` wrote. Raises DamagedError if it is not whole, FileNotFoundError if there is none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            embeddings: Floats = file.get_tensor("embeddings")
+            digest = (file.metadata() or {}).get(DIGEST)
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
+        raise DamagedError(f"{path} is damaged ({first_line(error)})") from None
+    if digest != digest_array(embeddings) or len(embeddings) != count:
+        raise DamagedError(f"{path} is damaged (it is not what was written)")
     return embeddings
+
+
+def digest_array(array: Floats) -> str:
+    """SHA-256 of a matrix: its form and its numbers."""
+    digest = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def checked(given: Floats, count: int) -> Floats:

@@ -12,6 +12,8 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+from pydantic_core import from_json
+
 from harness.api import Download, HarnessError
 from harness.store import disk_errors, new_file
 
@@ -98,7 +100,7 @@ def _sha256(path: Path) -> str:
 def _ledger(folder: Path) -> dict[str, dict[str, str | int]]:
     path = folder / LEDGER
     try:
-        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        content = from_json(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except (OSError, ValueError) as error:
         raise HarnessError(f"{path} cannot be read as JSON: {error}; delete it to go on without it") from None
     if not isinstance(content, dict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -253,6 +253,13 @@ def plan_table(plans: Sequence[Plan], store: Store) -> Table:
         rows.append((cell.label, retrieval.lang, retrieval.source, size, cell_state(cell, store)))
     headings = ("cell", "lang", "captions of", "images x captions", "state")
     return grid(f"Plan over {plans[0].data}: {len(plans):,} languages", headings, rows)
+
+
+def failures_table(failures: Mapping[str, Mapping[str, str]]) -> Table:
+    """What closes a run of which some cells failed: for each language and cell, why."""
+    rows = [(language, label, why) for language, of in failures.items() for label, why in of.items()]
+    count = f"{len(rows):,} cell{'s' if len(rows) > 1 else ''}"
+    return grid(f"{count} failed; the others are kept, and the same command tries these again", ("language", "cell", "why"), rows)
 
 
 def cell_state(cell: Cell, store: Store) -> str:

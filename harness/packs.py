@@ -8,6 +8,7 @@ doubled on the way is an error, never another gallery.
 from __future__ import annotations
 
 import hashlib
+import re
 import shlex
 import shutil
 import tarfile
@@ -20,11 +21,14 @@ from typing import IO, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.api import Contents, HarnessError
+from harness.config import first_line
 from harness.store import Store, disk_errors, new_folder
+from harness.tars import read_members, unpack
 
 MANIFEST, TEXTS, SHARDS = "manifest.json", "texts.tar", "shards"
 SAMPLES_A_SHARD = 1_000
 _CHUNK = 1 << 20
+_MOST_MANIFEST = 64 << 20
 
 
 class _Part(BaseModel):
@@ -96,7 +100,7 @@ def _part(path: Path, folder: str = "") -> _Part:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     name = f"{folder}/{path.name}" if folder else path.name
-    return _Part(name=name, samples=len(_names(path)), bytes=path.stat().st_size, sha256=digest)
+    return _Part(name=name, samples=len(read_members(path)), bytes=path.stat().st_size, sha256=digest)
 
 
 def is_pack(data: str) -> bool:
@@ -109,29 +113,37 @@ def open_pack(data: str, store: Store) -> Path:
 
     Raises HarnessError if something cannot be read, or is not what the manifest says.
     """
-    raw = b"".join(_chunks(f"{data.rstrip('/')}/{MANIFEST}"))
+    address, raw = f"{data.rstrip('/')}/{MANIFEST}", b""
+    for chunk in _chunks(address):
+        raw += chunk
+        if len(raw) > _MOST_MANIFEST:
+            raise HarnessError(f"{address} is not a pack's manifest: it has more than {_MOST_MANIFEST:,} bytes")
     try:
         manifest = Manifest.model_validate_json(raw)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise HarnessError(f"{data}/{MANIFEST} is not a pack's manifest: {where + ': ' if where else ''}{first['msg']}") from None
+        raise HarnessError(f"{address} is not a pack's manifest: {first_line(error)}") from None
     folder = store.pack(hashlib.sha256(raw).hexdigest()[:32])
     if not folder.is_dir():
-        with new_folder(folder) as temporary:
-            (temporary / SHARDS).mkdir()
-            for part in (*manifest.shards, manifest.texts):
-                _bring(data, part, temporary / part.name)
-            with tarfile.open(temporary / TEXTS) as tar:
-                tar.extractall(temporary, filter="data")
+        with store.claim(folder):
+            if not folder.is_dir():
+                _open_into(folder, data, manifest)
     _check_counts(folder, manifest)
     return folder
 
 
+def _open_into(folder: Path, data: str, manifest: Manifest) -> None:
+    with new_folder(folder) as temporary:
+        (temporary / SHARDS).mkdir()
+        for part in (*manifest.shards, manifest.texts):
+            _bring(data, part, temporary / part.name)
+        unpack(temporary / TEXTS, temporary)
+
+
 def _bring(data: str, part: _Part, target: Path) -> None:
     """Put one tar where it is wanted: a link to a local one, a copy of a remote one. Raises HarnessError if it is another."""
-    if Path(part.name).is_absolute() or ".." in Path(part.name).parts:
-        raise HarnessError(f"{data}/{MANIFEST} names {part.name!r}: expected a path inside the pack")
+    # The name becomes a path here and a part of an address: nothing that a system or a shell could read as more.
+    if not re.fullmatch(rf"({SHARDS}/)?[\w-][\w.-]{{0,199}}", part.name, re.ASCII):
+        raise HarnessError(f"{data}/{MANIFEST} names {part.name[:100]!r}: expected a path inside the pack, as {SHARDS}/NAME.tar")
     address = f"{data.rstrip('/')}/{part.name}"
     digest, size = hashlib.sha256(), 0
     local = "://" not in data
@@ -139,6 +151,8 @@ def _bring(data: str, part: _Part, target: Path) -> None:
         for chunk in _chunks(address):
             digest.update(chunk)
             size += len(chunk)
+            if size > part.bytes:  # or a server could fill the disk
+                break
             if not local:
                 out.write(chunk)
     if (size, digest.hexdigest()) != (part.bytes, part.sha256):
@@ -171,19 +185,11 @@ def _opened(address: str) -> IO[bytes]:
     return remote
 
 
-def _names(path: Path) -> list[str]:
-    try:
-        with tarfile.open(path, "r:") as tar:
-            return [member.name for member in tar if member.isfile()]
-    except (OSError, tarfile.TarError) as error:
-        raise HarnessError(f"{path} is not a whole tar file: {error}") from None
-
-
 def _check_counts(folder: Path, manifest: Manifest) -> None:
     """Raise HarnessError unless every shard holds the samples it should, and no sample is there twice."""
     seen: Counter[str] = Counter()
     for part in manifest.shards:
-        names = _names(folder / part.name)
+        names = [member.name for member in read_members(folder / part.name)]
         if len(names) != part.samples:
             raise HarnessError(f"{folder / part.name} holds {len(names):,} samples, its manifest says {part.samples:,}")
         seen.update(name.rpartition("/")[2].partition(".")[0] for name in names)

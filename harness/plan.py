@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from harness.api import (
     Encoder,
     Grounding,
@@ -28,7 +26,7 @@ from harness.distill.distil import Recipe
 from harness.languages import select_languages
 from harness.packs import is_pack, open_pack
 from harness.phrases import phrases_of, tagged
-from harness.record import SEEN, TowerCard, find_tower, load_card
+from harness.record import TowerCard, find_tower, load_card, load_seen
 from harness.regions import Views
 from harness.registry import BITEXT_READERS, TASKS, TOWERS, UNTRAINED, load_encoder, spell_objective
 from harness.store import Store, new_folder
@@ -213,8 +211,10 @@ def sample_folder(task: Task, name: str, store: Store) -> Path:
     """The folder of a task's embedded sample, made at first use."""
     folder = store.sample(name, task.sample_version())
     if not folder.is_dir():
-        with new_folder(folder) as temporary:
-            task.write_sample(temporary)
+        with store.claim(folder):
+            if not folder.is_dir():
+                with new_folder(folder) as temporary:
+                    task.write_sample(temporary)
     return folder
 
 
@@ -244,9 +244,7 @@ def check_tower(folder: Path, card: TowerCard, task: Task, data: Path, encoder: 
             f"{folder} was distilled from {card.teacher}, and its embeddings mean nothing beside the images of {encoder.name}: "
             "pass that teacher as --encoder"
         )
-    if not (folder / SEEN).is_file():
-        raise HarnessError(f"{folder} has no {SEEN}, which says what it was distilled from: distil it again")
-    overlap = leaked(np.load(folder / SEEN), task.held_out(data))
+    overlap = leaked(load_seen(folder), task.held_out(data))
     if overlap:
         raise HarnessError(
             f"{folder} was distilled from {overlap:,} of this folder's evaluation images or sentences: its scores would be worth "

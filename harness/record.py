@@ -6,10 +6,12 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +19,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import harness
 from harness.api import HarnessError, Ints, Retrieval
-from harness.config import DistillConfig
+from harness.config import DistillConfig, first_line
 from harness.ranking import Ranks
 from harness.store import Store, new_folder
 
+if TYPE_CHECKING:
+    from pyarrow import Table
+
 PACKAGES = ("numba", "numpy", "open_clip_torch", "pillow", "safetensors", "tokenizers", "torch", "torchvision", "transformers")
 RECORD, QUERIES, CARD, SEEN = "record.json", "queries.parquet", "card.json", "seen.npy"
+SCHEMA_VERSION = 1
 FACET = "facet:"  # begins the name of a column of facets
 
 
@@ -30,6 +36,12 @@ class Schema(BaseModel):
     """A typed piece of a record."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Version(BaseModel):
+    """What of a record can be read whatever else has changed in it."""
+
+    schema_version: int = 1
 
 
 class Provenance(Schema):
@@ -98,7 +110,7 @@ class RegionCard(Schema):
 class Record(Schema):
     """One cell, measured. Holds ids and digests, never a caption or a picture, so that it can be published."""
 
-    schema_version: int = 1
+    schema_version: int = SCHEMA_VERSION
     cell: str = Field(description="digest of all that decides the scores; its name in the store")
     task: str
     task_version: str
@@ -198,7 +210,14 @@ def load_record(folder: Path) -> Record:
     """Read a record back. Raises HarnessError naming the file if it is not one."""
     path = folder / RECORD
     try:
-        return Record.model_validate_json(path.read_bytes())
+        data = path.read_bytes()
+        version = Version.model_validate_json(data).schema_version
+        if version > SCHEMA_VERSION:
+            raise HarnessError(
+                f"{path} was written by a newer version of this project (schema {version}; this one reads {SCHEMA_VERSION}): "
+                "install that version to read it"
+            )
+        return Record.model_validate_json(data)
     except (OSError, ValidationError) as error:
         raise HarnessError(
             f"{path} is not a record of this version: {first_line(error)}; delete its folder to measure it again"
@@ -212,6 +231,20 @@ def load_card(folder: Path) -> TowerCard:
         return TowerCard.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise HarnessError(f"{path} is not a tower's card: {first_line(error)}; delete its folder to distil it again") from error
+
+
+def load_seen(folder: Path) -> npt.NDArray[np.uint64]:
+    """Hashes of what a tower was distilled from (`harness.distill.bitext.seen`). Raises HarnessError without it."""
+    path = folder / SEEN
+    if not path.is_file():
+        raise HarnessError(f"{folder} has no {SEEN}, which says what it was distilled from: distil it again")
+    try:
+        seen: npt.NDArray[np.uint64] = np.load(path, allow_pickle=False)
+        if seen.dtype != np.uint64 or seen.ndim != 1:
+            raise ValueError(f"it holds {seen.dtype} {seen.shape}")
+    except Exception as error:  # numpy's reader of headers raises many kinds, those of Python's own tokenizer among them
+        raise HarnessError(f"{path} does not say what the tower has seen: {first_line(error)}; distil it again") from None
+    return seen
 
 
 def find_tower(text: str, store: Store) -> Path:
@@ -228,30 +261,47 @@ def find_tower(text: str, store: Store) -> Path:
     )
 
 
-def first_line(error: Exception) -> str:
-    """The gist of an error, on one line."""
-    if isinstance(error, ValidationError):
-        detail = error.errors()[0]
-        return f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}"
-    return str(error).splitlines()[0]
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what a broken file of queries makes its readers raise into one line that names it."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (OSError, KeyError, ValueError, TypeError, OverflowError, MemoryError, pa.ArrowException) as error:
+        raise HarnessError(f"{path} cannot be read: {first_line(error)}") from None
+
+
+def read_queries(folder: Path, *names: str) -> Table:
+    """Columns of a record's queries, all if none is named. Raises HarnessError naming the file if it has not got them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = folder / QUERIES
+    # Files this small are read fastest as a whole and by one thread.
+    with reading(path), pq.ParquetFile(pa.BufferReader(path.read_bytes())) as file:
+        return file.read(columns=list(names) or None, use_threads=False).select(names or file.schema_arrow.names)
 
 
 def load_ranks(folder: Path) -> tuple[Ranks, Ints]:
     """The ranks of a record's queries, and the image (as an index) that each caption belongs to.
 
     Images are numbered in gallery order; in grounding, where they are no queries, in the order of the phrases.
+    Raises HarnessError naming the file if it holds no such ranks.
     """
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(folder / QUERIES)
-    direction = table["direction"].to_numpy(zero_copy_only=False)
-    ranks = table["rank"].to_numpy().astype(np.int64)
-    images = table["image"].to_pylist()
-    text = direction == "t2i"
-    queried = images if text.all() else table.filter(~text)["image"].to_pylist()
-    gallery = {image: index for index, image in enumerate(dict.fromkeys(queried))}
-    owner = np.array([gallery[image] for image, is_text in zip(images, text, strict=True) if is_text], dtype=np.int64)
-    return Ranks(t2i=ranks[text], i2t=ranks[~text]), owner
+    table = read_queries(folder, "direction", "image", "rank")
+    with reading(folder / QUERIES):
+        direction = table["direction"].to_numpy(zero_copy_only=False)
+        ranks = table["rank"].combine_chunks().to_numpy(zero_copy_only=False)
+        if not np.issubdtype(ranks.dtype, np.integer) or (ranks < 1).any() or not set(direction) <= {"t2i", "i2t"}:
+            raise ValueError("expected a direction (t2i or i2t) and a rank from 1 in every row")
+        ranks = ranks.astype(np.int64)
+        images = table["image"].to_pylist()
+        text = direction == "t2i"
+        queried = images if text.all() else table.filter(~text)["image"].to_pylist()
+        gallery = {image: index for index, image in enumerate(dict.fromkeys(queried))}
+        owner = np.array([gallery[image] for image, is_text in zip(images, text, strict=True) if is_text], dtype=np.int64)
+        return Ranks(t2i=ranks[text], i2t=ranks[~text]), owner
 
 
 def load_facets(folder: Path) -> dict[str, list[tuple[str, ...]]]:
@@ -259,27 +309,28 @@ def load_facets(folder: Path) -> dict[str, list[tuple[str, ...]]]:
 
     Captions are in the order of `load_ranks`; one may have several values or none. Empty where the record has no facets.
     """
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(folder / QUERIES)
-    captions = table.filter(table["direction"].to_numpy(zero_copy_only=False) == "t2i")
-    names = [name for name in captions.column_names if name.startswith(FACET)]
-    return {name.removeprefix(FACET): [tuple(values or ()) for values in captions[name].to_pylist()] for name in names}
+    table = read_queries(folder)
+    with reading(folder / QUERIES):
+        captions = table.filter(table["direction"].to_numpy(zero_copy_only=False) == "t2i")
+        names = [name for name in captions.column_names if name.startswith(FACET)]
+        return {name.removeprefix(FACET): [tuple(values or ()) for values in captions[name].to_pylist()] for name in names}
 
 
 def load_found(folder: Path) -> Ints:
     """The box (left, top, right, bottom) that each phrase of a record of grounding found first, (phrases, 4)."""
-    import pyarrow.parquet as pq
-
-    return np.array(pq.read_table(folder / QUERIES, columns=["found"])["found"].to_pylist(), dtype=np.int64).reshape(-1, 4)
+    table = read_queries(folder, "found")
+    with reading(folder / QUERIES):
+        return np.array(table["found"].to_pylist(), dtype=np.int64).reshape(-1, 4)
 
 
 def load_pointed(folder: Path) -> npt.NDArray[np.bool_] | None:
     """Whether each phrase of a record of grounding pointed into a true box; None for a record of retrieval."""
     import pyarrow.parquet as pq
 
-    path = folder / QUERIES
-    if "pointed" not in pq.read_schema(path).names:
-        return None
-    pointed: npt.NDArray[np.bool_] = pq.read_table(path, columns=["pointed"])["pointed"].to_numpy(zero_copy_only=False)
-    return pointed
+    with reading(folder / QUERIES):
+        if "pointed" not in pq.read_schema(folder / QUERIES).names:
+            return None
+    table = read_queries(folder, "pointed")
+    with reading(folder / QUERIES):
+        pointed: npt.NDArray[np.bool_] = table["pointed"].to_numpy(zero_copy_only=False)
+        return pointed

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from harness.api import Encoder, Floats, Grounding, Images, TextEncoder
+from harness.api import Encoder, Floats, Grounding, HarnessError, Images, TextEncoder
 from harness.embeddings import embed_captions, embed_images, embed_texts
 from harness.plan import ENGLISH, Cell, Plan
+from harness.plugins import gist
 from harness.record import Record, RegionCard, load_card, load_record, provenance, save_record
 from harness.regions import regions_by_image
 from harness.registry import TOWERS
-from harness.store import Store
+from harness.store import BusyError, Store
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,16 +24,56 @@ if TYPE_CHECKING:
     from harness.ranking import Ranks
 
 
+class CellsFailedError(HarnessError):
+    """Some cells of a plan could not be measured; the others were. failures: why, by the cell's label."""
+
+    def __init__(self, failures: Mapping[str, str], cells: int) -> None:
+        super().__init__(f"{len(failures)} of {cells} cells failed: {'; '.join(map(': '.join, failures.items()))}")
+        self.failures = failures
+
+
 def run(plan: Plan, store: Store, console: Console) -> list[Record]:
-    """The record of each cell, in order: read back where it lies in the store, measured and kept where it does not."""
-    return [load_or_measure(cell, plan, store, console) for cell in plan.cells]
+    """The record of each cell, in order: read back where it lies in the store, measured and kept where it does not.
+
+    A cell that another run is at is left for later. One that fails does not stop the others: CellsFailedError is raised when all
+    are done, or, if all failed for one reason that the user can put right, that reason.
+    """
+    records: dict[str, Record] = {}
+    failures: dict[str, Exception] = {}
+    left = list(plan.cells)
+    for wait in (False, True):
+        busy = []
+        for cell in left:
+            try:
+                records[cell.key] = load_or_measure(cell, plan, store, console, wait)
+            except BusyError:
+                busy.append(cell)
+            except Exception as error:  # of encoders, tasks and objectives of others, and of every library
+                failures[cell.label] = error
+        left = busy
+    if failures:
+        raise failed(failures, len(plan.cells))
+    return [records[cell.key] for cell in plan.cells]
 
 
-def load_or_measure(cell: Cell, plan: Plan, store: Store, console: Console) -> Record:
-    """One cell's record."""
+def failed(failures: Mapping[str, Exception], cells: int) -> HarnessError:
+    """What to raise for cells that failed. What nobody expected is shown with its trace, for whoever wrote that code."""
+    first, *rest = failures.values()
+    if isinstance(first, HarnessError) and len(rest) == cells - 1 and all(str(error) == str(first) for error in rest):
+        return first
+    for error in failures.values():
+        if not isinstance(error, HarnessError):
+            traceback.print_exception(error)
+    return CellsFailedError({label: gist(error) for label, error in failures.items()}, cells)
+
+
+def load_or_measure(cell: Cell, plan: Plan, store: Store, console: Console, wait: bool = True) -> Record:
+    """One cell's record. Raises BusyError if another run is measuring it and `wait` is False."""
     folder = store.record(cell.key)
     if not folder.is_dir():
-        measure(cell, plan, store, console)
+        with store.claim(folder, wait):
+            if not folder.is_dir():  # another run may have measured it meanwhile
+                measure(cell, plan, store, console)
     return load_record(folder)
 
 
@@ -40,6 +82,8 @@ def measure(cell: Cell, plan: Plan, store: Store, console: Console) -> None:
     from harness.device import resolve_device
 
     retrieval, encoder = cell.retrieval, plan.encoder
+    for title, unit, pictures in shared_pictures(cell):
+        embed_pictures(title, unit, pictures, encoder, store, console)
     found = look_up(cell, text_tower(cell, plan, store, console), encoder, store, console)
     folder = cell.folder(store)
     card = load_card(folder) if folder else None
@@ -106,6 +150,17 @@ def look_up(cell: Cell, tower: TextEncoder, encoder: Encoder, store: Store, cons
     return Found(ranks, scores(ranks), chance(retrieval.caption_images, len(retrieval.images.ids)))
 
 
+def shared_pictures(cell: Cell) -> Iterator[tuple[str, str, Images]]:
+    """What a cell shares with others and looks up, with its title and unit for people.
+
+    It is embedded before a tower is distilled, so that a picture that cannot be read is told before an hour is spent.
+    """
+    if not isinstance(cell.retrieval, Grounding):
+        yield "embeds images", "images", cell.retrieval.images
+    if cell.views:
+        yield "embeds regions", "regions", cell.views
+
+
 def embed_pictures(title: str, unit: str, images: Images, encoder: Encoder, store: Store, console: Console) -> Floats:
     """Embeddings of pictures, from the store where they lie, and how far it is."""
     with console.stage(title, len(images.ids), unit) as advance:
@@ -125,7 +180,7 @@ def text_tower(cell: Cell, plan: Plan, store: Store, console: Console) -> TextEn
     folder = cell.folder(store)
     if folder is None:
         return plan.encoder
-    if cell.recipe and not folder.is_dir():
+    if cell.recipe:
         from harness.distill.distil import distil
 
         distil(cell.recipe, plan.config.device, store, console)

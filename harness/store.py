@@ -1,11 +1,13 @@
-"""The folder that keeps what was computed. Every entry appears whole or not at all."""
+"""The folder that keeps what was computed. Every entry appears whole or not at all, and is made by one process at a time."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +17,68 @@ from pathlib import Path
 import platformdirs
 
 from harness.api import HarnessError
+from harness.plugins import digest_file
 
 FULL = 64 * 1024  # bytes left under which a failed write is put down to the disk
+REFUSED = {errno.EEXIST, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EIO, errno.ESTALE, errno.EFBIG}
+NEW = ".new-"  # begins the name of what is being written
+SEAL = "digests.json"
+
+
+class DamagedError(Exception):
+    """Something in the store is not what was written there. It can be computed again."""
+
+
+class BusyError(Exception):
+    """Another run is making this."""
+
+
+def say_damaged(error: DamagedError) -> None:
+    """Tell that what was damaged is computed anew."""
+    print(f"note: {error}: it is computed again", file=sys.stderr)
+
+
+def seal(folder: Path) -> None:
+    """Write down the digests of all files in a folder, so that `check_seal` can tell whether they are still whole."""
+    digests = {path.name: digest_file(path) for path in sorted(folder.iterdir())}
+    (folder / SEAL).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
+
+
+def check_seal(folder: Path) -> None:
+    """Raise DamagedError if a file of a sealed folder is not what was written. A folder without a seal passes."""
+    path = folder / SEAL
+    if not path.is_file():
+        return
+    try:
+        digests = json.loads(path.read_bytes())
+        broken = [name for name, digest in digests.items() if digest_file(folder / name) != digest]
+    except (OSError, ValueError, AttributeError) as error:
+        raise DamagedError(f"{folder} is damaged ({' '.join(str(error).split())[:200]})") from None
+    if broken:
+        raise DamagedError(f"{folder / broken[0]} is damaged (it is not what was written)")
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a sealed folder is there and whole; what is damaged is said and removed, so that it can be computed again."""
+    if not folder.is_dir():
+        return False
+    try:
+        check_seal(folder)
+    except DamagedError as error:
+        say_damaged(error)
+        with disk_errors(folder):
+            shutil.rmtree(folder, ignore_errors=False)
+        return False
+    return True
+
+
+def sweep(path: Path) -> None:
+    """Remove what a run that was killed left half-written for a path. Only for who holds its lock."""
+    for left in path.parent.glob(f"{NEW}{path.name}-*"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -25,7 +87,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in {errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR}:
+        if isinstance(error, OSError) and error.errno in REFUSED:
             raise HarnessError(f"{path} cannot be written ({error.strerror}); pass --store or set HARNESS_STORE") from error
         if disk_is_full(path, error):
             raise HarnessError(f"the disk is full: {path} could not be written; free some space or pass --store") from error
@@ -50,7 +112,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=path.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f"{NEW}{path.name}-", dir=path.parent))
     try:
         # Asked before the clean-up, which gives space back.
         with disk_errors(path):
@@ -66,7 +128,7 @@ def new_file(path: Path) -> Iterator[Path]:
     """Write a temporary file that becomes `path` when the block ends without an exception."""
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".new-", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f"{NEW}{path.name}-", suffix=path.suffix, dir=path.parent)
         os.close(handle)
     temporary = Path(name)
     try:
@@ -89,6 +151,32 @@ class Store:
         if root is None and (named := os.environ.get("HARNESS_STORE")):
             root = Path(named)
         return cls((root or Path(platformdirs.user_data_dir("flickr30k-harness"))).resolve())
+
+    @contextmanager
+    def claim(self, path: Path, wait: bool = True) -> Iterator[None]:
+        """Be the only one of all processes who makes `path`; whoever comes later should look first whether it is there by then.
+
+        The lock is the operating system's and ends with its owner, however that ends; what an owner that was killed left
+        half-written is removed. Raises BusyError if another process holds it and `wait` is False.
+        """
+        from filelock import FileLock, Timeout
+
+        name = path.relative_to(self.root).as_posix().replace("/", "-")
+        lock = FileLock(self.root / "locks" / f"{name}.lock")
+        with disk_errors(self.root / "locks"):
+            (self.root / "locks").mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                if not wait:
+                    raise BusyError(path) from None
+                print(f"note: waits for another run, which is making {path}", file=sys.stderr)
+                lock.acquire()
+        try:
+            sweep(path)
+            yield
+        finally:
+            lock.release()
 
     def sample(self, task: str, version: str) -> Path:
         """Folder of a task's embedded sample."""

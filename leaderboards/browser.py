@@ -21,10 +21,10 @@ from harness.embeddings import embed_captions, embed_images
 from harness.grounding import MISSED
 from harness.leaderboards.board import Tower, shown
 from harness.leaderboards.boxes import place_payload, places_of, rounded, shares, sizes_of
-from harness.leaderboards.evidence import Found, TestSet, read_columns
+from harness.leaderboards.evidence import Found, TestSet
 from harness.leaderboards.page import render
 from harness.plan import PLAIN, data_folder
-from harness.record import QUERIES, Record, load_found, load_ranks, load_record
+from harness.record import QUERIES, Record, load_found, load_ranks, load_record, read_queries
 from harness.registry import TASKS, TOWERS, load_encoder
 from harness.store import Store, new_folder
 
@@ -241,5 +241,5 @@ def entity_types(found: Found) -> list[list[str]] | None:
 
     if ENTITIES not in pq.read_schema(found.folder / QUERIES).names:
         return None
-    values = read_columns(found.folder, ENTITIES)[ENTITIES].to_pylist()[: found.record.captions]
+    values = read_queries(found.folder, ENTITIES)[ENTITIES].to_pylist()[: found.record.captions]
     return [[shown(name, 40) for name in value or []] for value in values]

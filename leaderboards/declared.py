@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from harness.api import HarnessError
-from harness.record import first_line
+from harness.config import first_line
 from harness.registry import nearest
 
 BOARDS = Path(__file__).with_name("boards")
@@ -66,6 +66,5 @@ def read_declaration(path: Path) -> Declaration:
     """Read one board's file; its name is the file's. Raises HarnessError naming the file and the first wrong entry."""
     try:
         return Declaration.model_validate({"name": path.stem, **tomllib.loads(path.read_text(encoding="utf-8"))})
-    except (OSError, ValueError) as error:
-        reason = first_line(error) if isinstance(error, ValidationError) else error
-        raise HarnessError(f"{path} declares no board: {reason}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise HarnessError(f"{path} declares no board: {first_line(error)}") from None

@@ -6,16 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.api import HarnessError, Ints
-from harness.record import QUERIES, RECORD, Record, first_line, load_record
-
-if TYPE_CHECKING:
-    from pyarrow import Table
+from harness.record import QUERIES, RECORD, Record, load_record, read_queries, reading
 
 
 @dataclass(frozen=True)
@@ -52,11 +48,12 @@ class Gallery:
     @classmethod
     def read(cls, folder: Path) -> Gallery:
         """Read it from a record's folder."""
-        table = read_columns(folder, "direction", "image")
-        images = np.array(table["image"].to_pylist(), dtype=object)
-        of_text = table["direction"].to_numpy(zero_copy_only=False) == "t2i"
-        places = {image: place for place, image in enumerate(images[~of_text])}
-        return cls(tuple(places), np.array([places[image] for image in images[of_text]], dtype=np.int64))
+        table = read_queries(folder, "direction", "image")
+        with reading(folder / QUERIES):
+            images = np.array(table["image"].to_pylist(), dtype=object)
+            of_text = table["direction"].to_numpy(zero_copy_only=False) == "t2i"
+            places = {image: place for place, image in enumerate(images[~of_text])}
+            return cls(tuple(places), np.array([places[image] for image in images[of_text]], dtype=np.int64))
 
     @cached_property
     def ids(self) -> frozenset[str]:
@@ -109,26 +106,12 @@ def read_rank_column(found: Found) -> Ints:
     Raises HarnessError if the file has another number of ranks than its record says.
     """
     record = found.record
-    ranks = read_columns(found.folder, "rank")["rank"].to_numpy()
+    ranks = read_queries(found.folder, "rank")["rank"].to_numpy()
     if len(ranks) != record.captions + record.images:
         path = found.folder / QUERIES
         raise HarnessError(f"{path} has {len(ranks):,} ranks, but its record says {record.captions:,} + {record.images:,}")
     numbers: Ints = ranks.astype(np.int64)
     return numbers
-
-
-def read_columns(folder: Path, *names: str) -> Table:
-    """Some columns of a record's queries. Raises HarnessError naming the file if it has not got them."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path = folder / QUERIES
-    try:
-        # Files this small are read fastest as a whole and by one thread.
-        with pq.ParquetFile(pa.BufferReader(path.read_bytes())) as file:
-            return file.read(columns=list(names), use_threads=False).select(names)
-    except (OSError, KeyError, pa.ArrowException) as error:
-        raise HarnessError(f"{path} cannot be read: {first_line(error)}") from None
 
 
 def queries_of_images(gallery: Gallery, direction: str) -> npt.NDArray[np.float32]:

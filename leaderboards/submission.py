@@ -12,10 +12,9 @@ import numpy as np
 
 from harness.api import HarnessError, Ints
 from harness.grounding import grounding_scores
-from harness.leaderboards.evidence import read_columns
 from harness.leaderboards.publish import RESULTS
 from harness.ranking import CUTOFFS, Ranks, chance, scores
-from harness.record import QUERIES, RECORD, Record, load_record
+from harness.record import QUERIES, RECORD, Record, load_record, read_queries, reading
 from harness.report import is_grounding
 from harness.store import new_folder
 
@@ -75,7 +74,7 @@ def is_known(path: Path, record: Record, known: dict[str, Path], new: list[tuple
 
 def ranks_of(folder: Path) -> Ints:
     """All ranks of a record."""
-    ranks: Ints = read_columns(folder, "rank")["rank"].to_numpy()
+    ranks: Ints = read_queries(folder, "rank")["rank"].to_numpy()
     return ranks
 
 
@@ -88,7 +87,8 @@ def checked(folder: Path) -> Record:
         if path.stat().st_size > most:
             raise HarnessError(f"{path} has {path.stat().st_size:,} bytes: a record's has at most {most:,}")
     record = load_record(folder)
-    faults = next(faults_of(folder, record), None)
+    with reading(folder / QUERIES):
+        faults = next(faults_of(folder, record), None)
     if faults:
         raise HarnessError(f"{folder}: {faults}")
     return record
@@ -104,7 +104,7 @@ def faults_of(folder: Path, record: Record) -> Iterator[str]:
     if is_grounding(record):
         yield from grounding_faults(folder, record)
         return
-    table = {name: read_columns(folder, name)[name].to_numpy(zero_copy_only=False) for name in COLUMNS}
+    table = {name: read_queries(folder, name)[name].to_numpy(zero_copy_only=False) for name in COLUMNS}
     text = table["direction"] == "t2i"
     if not (text[: record.captions].all() and (table["direction"][record.captions :] == "i2t").all()):
         yield f"its ranks are not {record.captions:,} of captions (t2i), then {record.images:,} of images (i2t)"
@@ -144,7 +144,7 @@ def column_faults(folder: Path, record: Record) -> Iterator[str]:
 
 def grounding_faults(folder: Path, record: Record) -> Iterator[str]:
     """What is wrong with the ranks of phrases, or the scores said to come of them. Chance hangs on what a record has not."""
-    table = {name: read_columns(folder, name)[name].to_numpy(zero_copy_only=False) for name in (*COLUMNS, "pointed")}
+    table = {name: read_queries(folder, name)[name].to_numpy(zero_copy_only=False) for name in (*COLUMNS, "pointed")}
     if not (table["direction"] == "t2i").all():
         yield "its ranks are not all of phrases (t2i)"
     if len(set(table["query"])) < record.captions:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import NamedTuple
 from xml.etree.ElementTree import Element, ParseError
 
 from harness.api import Bitext, HarnessError, Language, MissingError
+from harness.bombs import Unpacked
 from harness.tasks.karpathy import photo_id
 from harness.tasks.textfiles import find, read_lines
 
@@ -111,7 +111,7 @@ def _tmx(path: Path, codes: Collection[str]) -> Iterator[Pair]:
     from defusedxml.ElementTree import iterparse
 
     try:
-        with path.open("rb") as raw, gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw as file:
+        with Unpacked(path) if path.suffix == ".gz" else path.open("rb") as file:
             body: Element | None = None
             for event, element in iterparse(file, events=("start", "end")):
                 if event == "start" and element.tag == "body":
@@ -122,7 +122,7 @@ def _tmx(path: Path, codes: Collection[str]) -> Iterator[Pair]:
                     # What has been read is let go: a TMX may be larger than memory.
                     if body is not None:
                         body.clear()
-    except (ParseError, DefusedXmlException, OSError, EOFError, zlib.error) as error:
+    except (ParseError, DefusedXmlException, OSError, EOFError, zlib.error, ValueError, LookupError, RecursionError) as error:
         raise HarnessError(f"{path} is not a whole TMX file: {error}") from None
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from harness.api import HarnessError, Images, Regions
+from harness.config import first_line
 from harness.tasks.entities import ANNOTATIONS, URL, Box, annotation_of
 
 PROPOSALS = "proposals"
@@ -93,10 +94,8 @@ def _read(path: Path) -> _Proposals:
     except OSError as error:
         raise HarnessError(f"{path} cannot be read: {error.strerror or error}") from None
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
         raise HarnessError(
-            f'{path} holds no proposals: {where + ": " if where else ""}{first["msg"]}; expected {{"boxes": [[left, top, right, '
+            f'{path} holds no proposals: {first_line(error)}; expected {{"boxes": [[left, top, right, '
             'bottom], ...], "scores": [...] (optional)}'
         ) from None
 

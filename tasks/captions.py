@@ -5,7 +5,6 @@ The files' own splits are never used as ours: 757 of the 1,000 test images of on
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -14,8 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
 from harness.api import HarnessError
+from harness.config import first_line
 from harness.tasks.karpathy import photo_id, read_photos
 from harness.tasks.languages import Source, catalogue
 from harness.tasks.textfiles import find, read_lines
@@ -175,8 +176,8 @@ def read_jsonl(data: Path, source: Source, lang: str) -> Captions | None:
         try:
             row = _Line.model_validate_json(line)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            raise HarnessError(f'{path}, line {number:,}: expected {{"sentences": [...], "id": ...}}: {first["msg"]}') from None
+            form = '{"sentences": [...], "id": ...}'
+            raise HarnessError(f"{path}, line {number:,}: expected {form}: {first_line(error)}") from None
         if isinstance(row.id, str):
             images += [photo_id(row.id)] * len(row.sentences)
             texts += row.sentences
@@ -215,11 +216,11 @@ def read_crossmodal(data: Path, source: Source, lang: str) -> Captions | None:
     empty = 0
     for number, line in enumerate(read_lines(path), start=1):
         try:
-            content = json.loads(line)
+            content = from_json(line)
             image, texts = str(content["image/key"]), _Captions.model_validate(content.get(code, {"caption": []})).caption
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             form = f'{{"image/key": ..., "{code}": {{"caption": [...]}}, ...}}'
-            raise HarnessError(f"{path}, line {number:,}: expected {form}: {str(error).splitlines()[0]}") from None
+            raise HarnessError(f"{path}, line {number:,}: expected {form}: {first_line(error)}") from None
         empty += rows.take([image] * len(texts), texts, None)
     rows.note_empty(empty, path.name, False)
     return rows.captions()

@@ -200,7 +200,7 @@ def _whole(parent: Any, name: str, at_least: int = 0) -> int:
 
 def _number(text: str, name: str, at_least: int = 0) -> int:
     if not re.fullmatch("[0-9]{1,18}", text) or int(text) < at_least:
-        raise ValueError(f"{name} is {text!r}; expected a whole number from {at_least}")
+        raise ValueError(f"{name} is {text[:40]!r}; expected a whole number from {at_least}")
     return int(text)
 
 
@@ -225,7 +225,7 @@ def read_unrelated(data: Path) -> frozenset[tuple[str, int]]:
             continue
         row = re.fullmatch(r"\s*([0-9]+)\s+([1-9][0-9]?)\s*", line)
         if row is None:
-            raise HarnessError(f"{path}, line {number}: {line!r}; expected an image id and a sentence number from 1")
+            raise HarnessError(f"{path}, line {number}: {line[:100]!r}; expected an image id and a sentence number from 1")
         found.add((row[1], int(row[2]) - 1))
     return frozenset(found)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from pydantic_core import from_json
 
 from harness.api import (
     Bitext,
@@ -269,7 +270,7 @@ def _is_sample(path: Path) -> bool:
     if not path.exists():
         return False
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise HarnessError(f"{path} cannot be read as JSON: {error}") from None
     if not isinstance(content, dict) or not isinstance(content.get("sample"), bool):

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from harness.api import HarnessError
+from harness.config import first_line
 
 JSON_NAME = "dataset_flickr30k.json"
 _FORM = '{"images": [{"filename", "split", "sentences": [{"raw"}, ...]}, ...]}'
@@ -76,9 +77,7 @@ def _read(path: Path, _changed: int, _size: int) -> tuple[Photo, ...]:
     except OSError as error:
         raise HarnessError(f"{path} cannot be read: {error.strerror or error}") from None
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise HarnessError(f"{path} is not Karpathy's form {_FORM}: {where + ': ' if where else ''}{first['msg']}") from None
+        raise HarnessError(f"{path} is not Karpathy's form {_FORM}: {first_line(error)}") from None
     photos = tuple(Photo(photo_id(i.filename), i.filename, i.split, tuple(s.raw for s in i.sentences)) for i in images)
     _check_ids(path, photos)
     return photos

@@ -12,10 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from harness import api
 from harness.api import CaptionSource, HarnessError, Language, MissingError
+from harness.config import first_line
 from harness.registry import nearest
 
 _PLACEHOLDER = re.compile(r"\{\w+\}")
@@ -171,12 +172,8 @@ def read_catalogue(path: Path) -> Catalogue:
     """Read a file in the form of `languages.toml`. Raises HarnessError naming the file and the first wrong entry."""
     try:
         return Catalogue.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise HarnessError(f"{path}: {where + ': ' if where else ''}{first['msg']}") from None
-    except (OSError, ValueError) as error:
-        raise HarnessError(f"{path}: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise HarnessError(f"{path}: {first_line(error)}") from None
 
 
 @cache

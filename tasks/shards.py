@@ -7,12 +7,13 @@ gallery is asked for in the order of the split, which is not the order of the sh
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 from harness.api import HarnessError
+from harness.tars import read_members
 from harness.tasks.karpathy import photo_id
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -45,7 +46,7 @@ class Blob(NamedTuple):
 def index_shards(folder: Path) -> dict[str, Blob]:
     """The pictures in all `*.tar` of a folder, by photo id. Of two with one id, the first in the order of names is taken.
 
-    Raises HarnessError naming a shard that is not a tar file or is cut off.
+    Raises HarnessError naming a shard that is not a tar file, is cut off, or holds a link or a path that leads outside.
     """
     index: dict[str, Blob] = {}
     for path in sorted(folder.glob("*.tar")):
@@ -58,16 +59,12 @@ def index_shards(folder: Path) -> dict[str, Blob]:
 @lru_cache(maxsize=64)
 def _index(path: Path, _changed: int, _size: int) -> tuple[tuple[str, Blob], ...]:
     """A study asks once a language: a shard's index is kept as long as the shard does not change."""
-    try:
-        with tarfile.open(path, "r:") as tar:
-            return tuple(_pictures(path, tar))
-    except (OSError, tarfile.TarError) as error:
-        raise HarnessError(f"{path} is not a whole tar file: {error}") from None
+    return tuple(_pictures(path, read_members(path)))
 
 
-def _pictures(path: Path, tar: tarfile.TarFile) -> Iterator[tuple[str, Blob]]:
-    for member in tar:
+def _pictures(path: Path, members: Iterable[tarfile.TarInfo]) -> Iterator[tuple[str, Blob]]:
+    for member in members:
         base = member.name.rpartition("/")[2]
         # Archives made on a Mac carry a `._name.jpg` beside each file.
-        if member.isreg() and not base.startswith(".") and base.lower().endswith(PICTURE_SUFFIXES):
+        if not base.startswith(".") and base.lower().endswith(PICTURE_SUFFIXES):
             yield photo_id(base), Blob(str(path), member.offset_data, member.size, member.name)

@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 from harness.api import HarnessError
+from harness.bombs import Unpacked
 
 
 def find(path: Path) -> Path | None:
@@ -18,12 +19,14 @@ def find(path: Path) -> Path | None:
 def read_text(path: Path) -> str:
     """Read a file, unpacking `.gz`; a byte order mark is dropped.
 
-    Raises HarnessError if it cannot be read or unpacked, or is not UTF-8: then with line and byte.
+    Raises HarnessError if it cannot be read or unpacked, is a bomb, or is not UTF-8: then with line and byte.
     """
     try:
-        data = path.read_bytes()
         if path.suffix == ".gz":
-            data = gzip.decompress(data)
+            with Unpacked(path) as file:
+                data = file.read()
+        else:
+            data = path.read_bytes()
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise HarnessError(f"{path} is not a whole gzip file: {error}") from None
     except OSError as error:

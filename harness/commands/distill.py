@@ -59,6 +59,5 @@ def distill(
     tag = partial(tagged, task=loaded, data=folder, chunker=chunker)
     recipes = [Recipe(choice, encoder, group, tag) for group in groups for choice in choices]
     for recipe in recipes:
-        if not kept.tower(recipe.digest).is_dir():
-            distil(recipe, device, kept, console)
+        distil(recipe, device, kept, console)
     console.print(towers_table([kept.tower(recipe.digest) for recipe in recipes], f"Towers in {kept.root / 'towers'}"))

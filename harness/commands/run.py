@@ -113,22 +113,37 @@ def run(
     from harness.compare import Measured
     from harness.overview import Report, print_overview
     from harness.report import breakdown_table, print_report, unit
+    from harness.run import CellsFailedError
     from harness.run import run as run_plan
 
     reports: list[Report] = []
+    failures: dict[str, CellsFailedError] = {}
     for plan in plans:
-        run_plan(plan, kept, console)
-        towers = [Measured.read(cell.label, kept.record(cell.key)) for cell in plan.cells]
+        cells = plan.cells
+        try:
+            run_plan(plan, kept, console)
+        except CellsFailedError as error:
+            failures[plan.language.name] = error
+            cells = tuple(cell for cell in cells if cell.label not in error.failures)
+            if plan.cells[0] not in cells:  # the floor, without which a table says nothing
+                continue
+        towers = [Measured.read(cell.label, kept.record(cell.key)) for cell in cells]
         summaries = print_report(towers, console, str(kept.root / "records"), resamples, plan.remark)
         reports.append(Report(plan.language.name, towers, summaries))
         if by:
-            broken = zip(towers, facets[plan.language.code], strict=True)
+            known = {cell.label: facet for cell, facet in zip(plan.cells, facets[plan.language.code], strict=True)}
+            broken = [(tower, known[tower.label]) for tower in towers]
             groups = {tower.label: break_down(tower, facet, resamples) for tower, facet in broken}
             console.print(breakdown_table(by, groups, unit(towers[0].record)))
         if examples:
             draw_examples(plan, kept, examples, console)
     if len(reports) > 1:
         print_overview(reports, console)
+    if failures:
+        from harness.listing import failures_table
+
+        console.print(failures_table({language: error.failures for language, error in failures.items()}))
+        raise typer.Exit(1)
 
 
 def draw_examples(plan: Plan, store: Store, folder: Path, console: Console) -> None:

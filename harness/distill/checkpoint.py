@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,17 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from harness.api import HarnessError
+from harness.config import first_line
 from harness.distill.bitext import load_tokenizer
 from harness.distill.tower import TextTower, TowerConfig
-from harness.store import new_file
+from harness.store import DamagedError, check_seal, new_file
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+DIGEST = "sha256"
 CURVES = ("losses", "seconds", "validations", "unconverged")
 FILES = WEIGHTS, SHAPE, TOKENIZER = "tower.safetensors", "shape.json", "tokenizer.json"
 
@@ -59,10 +63,28 @@ def save_tower(folder: Path, tower: TextTower, tokenizer: Tokenizer) -> None:
 
 
 def load_tower(folder: Path) -> tuple[TextTower, Tokenizer]:
-    """Read what `save_tower` wrote, ready to encode."""
-    tower = TextTower(TowerConfig.model_validate_json((folder / SHAPE).read_bytes()))
-    tower.load_state_dict(load_file(folder / WEIGHTS), strict=True)
-    return tower.eval(), load_tokenizer(folder / TOKENIZER)
+    """Read what `save_tower` wrote, ready to encode. Raises HarnessError naming the folder if it is not whole."""
+    try:
+        check_seal(folder)
+        config = TowerConfig.model_validate_json((folder / SHAPE).read_bytes())
+        check_shape(config, folder / WEIGHTS)
+        tower = TextTower(config)
+        tower.load_state_dict(load_file(folder / WEIGHTS), strict=True)
+        return tower.eval(), load_tokenizer(folder / TOKENIZER)
+    except Exception as error:  # of pydantic, safetensors, torch and tokenizers, which has but a bare Exception
+        raise HarnessError(f"{folder} holds no whole tower: {first_line(error)}; delete it to distil it again") from error
+
+
+def check_shape(config: TowerConfig, weights: Path) -> None:
+    """Raise ValueError unless the weights are those of the shape: before anything of that size is made."""
+    with safe_open(weights, "pt") as file:
+        there = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    if config.layers <= len(there):
+        with torch.device("meta"):
+            wanted = {name: tuple(value.shape) for name, value in TextTower(config).state_dict().items()}
+        if wanted == there:
+            return
+    raise ValueError(f"{weights.name} and {SHAPE} are not of one tower")
 
 
 def save_training(path: Path, tower: TextTower, optimiser: torch.optim.Optimizer, state: TrainingState) -> None:
@@ -71,17 +93,25 @@ def save_training(path: Path, tower: TextTower, optimiser: torch.optim.Optimizer
     tensors |= {f"best.{name}": value for name, value in state.best.items()}
     for index, moments in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": value for name, value in moments.items()}
+    tensors = {name: value.contiguous().cpu() for name, value in tensors.items()}
+    metadata = {name: json.dumps(getattr(state, name)) for name in CURVES}
     with new_file(path) as temporary:
-        curves = {name: getattr(state, name) for name in CURVES}
-        metadata = {name: json.dumps(value) for name, value in curves.items()}
-        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, metadata)
+        save_file(tensors, temporary, metadata | {DIGEST: digest_of(metadata, tensors)})
 
 
 def load_training(path: Path, tower: TextTower, optimiser: torch.optim.Optimizer) -> TrainingState:
-    """Put a tower and its optimiser back where `save_training` left them."""
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    """Put a tower and its optimiser back where `save_training` left them.
+
+    Raises DamagedError, with nothing changed, if the file is not what was written.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise DamagedError(f"{path} is damaged ({first_line(error)})") from None
+    if (metadata or {}).get(DIGEST) != digest_of(metadata or {}, tensors):
+        raise DamagedError(f"{path} is damaged (it is not what was written)")
     tower.load_state_dict(under("tower.", tensors))
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in under("optimiser.", tensors).items():
@@ -91,6 +121,15 @@ def load_training(path: Path, tower: TextTower, optimiser: torch.optim.Optimizer
     curves = {name: json.loads(metadata[name]) for name in CURVES}
     curves["validations"] = [(step, score) for step, score in curves["validations"]]
     return TrainingState(best=under("best.", tensors), **curves)
+
+
+def digest_of(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a training: its curves, and every tensor by name."""
+    digest = hashlib.sha256(json.dumps([metadata.get(name) for name in CURVES]).encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+        digest.update(value.numpy().data)
+    return digest.hexdigest()
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

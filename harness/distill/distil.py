@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from harness.api import Bitext, Encoder, HarnessError, TokenLocator
-from harness.config import DistillConfig, digest_json
+from harness.config import DistillConfig, digest_json, first_line
+from harness.device import resolve_device
 from harness.distill.bitext import Guarded, joined, seen, subset, tokenize
 from harness.record import CARD, SEEN, BitextCard, TowerCard, Trial, provenance
 from harness.registry import objective_sources, reads_entities, starting_model
-from harness.store import Store, new_file, new_folder
+from harness.store import DamagedError, Store, is_whole, new_file, new_folder, say_damaged, seal, sweep
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -79,12 +81,21 @@ class Recipe:
 def distil(recipe: Recipe, device: str, store: Store, console: Console) -> None:
     """Train the recipe's tower and keep it in the store, going on from its checkpoint if an earlier run left one.
 
-    Raises HarnessError if the teacher cannot teach, or if the training diverges.
+    Nothing is done if it is there and whole. Raises HarnessError if the teacher cannot teach, or if the training diverges.
     """
-    from harness.device import resolve_device
+    folder = store.tower(recipe.digest)
+    if is_whole(folder):
+        return
+    with store.claim(folder):
+        if not is_whole(folder):  # another run may have made it meanwhile
+            sweep(store.training(recipe.digest))
+            make_tower(recipe, resolve_device(device), store, console)
+
+
+def make_tower(recipe: Recipe, device: str, store: Store, console: Console) -> None:
+    """Train and keep the recipe's tower, whatever is there."""
     from harness.distill.checkpoint import save_tower
 
-    device = resolve_device(device)
     tuning = tuned(recipe, device, store, console) if recipe.config.tune else ()
     best = max(tuning, key=lambda trial: trial.score, default=None)
     config = recipe.config.model_copy(update={"learning_rate": best.learning_rate}) if best else recipe.config
@@ -108,6 +119,7 @@ def distil(recipe: Recipe, device: str, store: Store, console: Console) -> None:
         save_tower(folder, student, tokenizer)
         np.save(folder / SEEN, seen(recipe.bitext))
         (folder / CARD).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        seal(folder)
     store.training(recipe.digest).unlink(missing_ok=True)
 
 
@@ -120,14 +132,31 @@ def tuned(recipe: Recipe, device: str, store: Store, console: Console) -> tuple[
         config = recipe.config.model_copy(update=choices | {"learning_rate": rate})
         trial = replace(recipe, config=config)
         path = store.trial(trial.digest)
-        if not path.is_file():
-            _, _, state = trained(trial, trial.digest, device, store, console)
-            score = max(score for _, score in state.validations)
-            with new_file(path) as temporary:
-                temporary.write_text(Trial(learning_rate=rate, score=score).model_dump_json() + "\n", encoding="utf-8")
-            store.training(trial.digest).unlink(missing_ok=True)
-        trials.append(Trial.model_validate_json(path.read_bytes()))
+        with store.claim(path):
+            trials.append(kept_trial(path) or try_rate(trial, path, device, store, console))
     return tuple(trials)
+
+
+def kept_trial(path: Path) -> Trial | None:
+    """The trial in a file; None if there is none, or if it is damaged, which is said."""
+    try:
+        return Trial.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        say_damaged(DamagedError(f"{path} is damaged ({first_line(error)})"))
+        return None
+
+
+def try_rate(recipe: Recipe, path: Path, device: str, store: Store, console: Console) -> Trial:
+    """Train for a trial, and keep its score."""
+    sweep(store.training(recipe.digest))
+    _, _, state = trained(recipe, recipe.digest, device, store, console)
+    trial = Trial(learning_rate=recipe.config.learning_rate, score=max(score for _, score in state.validations))
+    with new_file(path) as temporary:
+        temporary.write_text(trial.model_dump_json() + "\n", encoding="utf-8")
+    store.training(recipe.digest).unlink(missing_ok=True)
+    return trial
 
 
 def trained(recipe: Recipe, name: str, device: str, store: Store, console: Console) -> tuple[TextTower, Tokenizer, TrainingState]:

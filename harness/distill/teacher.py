@@ -12,9 +12,10 @@ import torch
 
 from harness.api import HarnessError, TextEncoder, TokenEncoder, digest_strings
 from harness.distill.tower import Encoded
-from harness.store import Store, new_folder
+from harness.store import Store, is_whole, new_folder, seal
 
 TEXTS_A_CALL = 1024
+STATES = ("tokens", "lengths", "pooled")
 
 
 @dataclass(frozen=True)
@@ -52,18 +53,19 @@ def teacher_states(teacher: TextEncoder, texts: Sequence[str], store: Store, adv
     # Languages that share a tower share most of their English sentences.
     unique = list(dict.fromkeys(texts))
     folder = store.teacher(digest_strings(["teacher", teacher.fingerprint(), *unique]))
-    if not folder.is_dir():
+    if not is_whole(folder):
         if not isinstance(teacher, TokenEncoder):
             raise HarnessError("this text tower gives no token states (encode_tokens), so it cannot be a teacher")
-        with new_folder(folder) as temporary:
-            compute_states(teacher, unique, temporary, advance)
+        with store.claim(folder):
+            if not is_whole(folder):  # another run may have made it meanwhile
+                with new_folder(folder) as temporary:
+                    compute_states(teacher, unique, temporary, advance)
+                    seal(temporary)
     places = {text: place for place, text in enumerate(unique)}
     rows = np.array([places[text] for text in texts])
-    lengths = np.load(folder / "lengths.npy")
+    tokens, lengths, pooled = (np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in STATES)
     starts = np.cumsum(lengths) - lengths
-    return TeacherStates(
-        np.load(folder / "tokens.npy", mmap_mode="r"), starts[rows], lengths[rows], np.load(folder / "pooled.npy")[rows]
-    )
+    return TeacherStates(tokens, starts[rows], lengths[rows], pooled[rows])
 
 
 def compute_states(teacher: TokenEncoder, texts: Sequence[str], folder: Path, advance: Callable[[int], None]) -> None:
@@ -75,5 +77,5 @@ def compute_states(teacher: TokenEncoder, texts: Sequence[str], folder: Path, ad
             raise HarnessError("the teacher gave NaN or infinity for an English sentence; nothing can be distilled from it")
         parts.append((part.tokens.astype(np.float16), part.lengths, part.pooled))
         advance(len(part.lengths))
-    for name, arrays in zip(("tokens", "lengths", "pooled"), zip(*parts, strict=True), strict=True):
+    for name, arrays in zip(STATES, zip(*parts, strict=True), strict=True):
         np.save(folder / f"{name}.npy", np.concatenate(arrays))

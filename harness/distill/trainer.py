@@ -24,6 +24,7 @@ from harness.distill.tower import TextTower, Tokens
 from harness.distill.transport import NotConverged
 from harness.ranking import rank
 from harness.registry import Objective, load_objective
+from harness.store import DamagedError, say_damaged
 
 SECONDS_A_CHECKPOINT = 60
 VALIDATIONS = 20
@@ -166,7 +167,10 @@ def train(
     """
     training = Training(tower, texts, teacher, config, places, marks)
     if checkpoint.is_file():
-        training.state = load_training(checkpoint, tower, training.optimiser)
+        try:
+            training.state = load_training(checkpoint, tower, training.optimiser)
+        except DamagedError as error:
+            say_damaged(error)
     tower.train()
     with interrupts_held() as asked:
         run_steps(training, checkpoint, report, asked)

@@ -1,0 +1,73 @@
+"""Tar files of others: plain archives of plain files, and nothing in them that could reach beyond their own bytes."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from harness.api import HarnessError
+
+_LONGEST = 255  # bytes that file systems allow a name
+
+
+def read_members(path: Path) -> list[tarfile.TarInfo]:
+    """The files in a tar, headers only; its folders are passed over.
+
+    Raises HarnessError naming the tar and the member if it is not a whole, uncompressed tar, or if a member is a link, a device,
+    a sparse file (whose size may be anything) or has a name that leads outside.
+    """
+    with _opened(path) as tar:
+        return list(_checked(path, tar))
+
+
+def unpack(path: Path, folder: Path) -> None:
+    """Write the files of a tar below a folder that has none of them yet. Raises HarnessError as `read_members` does."""
+    with _opened(path) as tar:
+        taken: set[PurePosixPath] = set()
+        for member in _checked(path, tar):
+            name = PurePosixPath(member.name)
+            if name in taken or any(parent in taken for parent in name.parents) or (folder / name).exists():
+                raise _refusal(path, member.name, "stands there twice")
+            taken.add(name)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            content = tar.extractfile(member)
+            with (folder / name).open("xb") as target:
+                if content is not None:
+                    shutil.copyfileobj(content, target)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tarfile.TarFile]:
+    try:
+        # "r:" takes no compressed archive, so that nothing unpacks to more than is there.
+        with tarfile.open(path, "r:") as tar:
+            yield tar
+    except (tarfile.TarError, OSError, ValueError, OverflowError, RecursionError) as error:
+        raise HarnessError(f"{path} is not a whole tar file: {error}") from None
+
+
+def _checked(path: Path, tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    end = -1
+    for member in tar:
+        name = PurePosixPath(member.name)
+        # A header may name a size below zero, and so lead back to itself.
+        if member.size < 0 or member.offset <= end:
+            raise _refusal(path, member.name, f"has a header that leads to byte {tar.offset:,}")
+        end = member.offset
+        if name.is_absolute() or ".." in name.parts or "\0" in member.name or not name.parts:
+            raise _refusal(path, member.name, "has a name that leads outside the archive")
+        if any(len(part.encode("utf-8", "surrogateescape")) > _LONGEST for part in name.parts):
+            raise _refusal(path, member.name, "has a name that is too long")
+        if member.issym() or member.islnk():
+            raise _refusal(path, member.name, f"is a link to {member.linkname!r}")
+        if member.issparse() or not (member.isreg() or member.isdir()):
+            raise _refusal(path, member.name, "is no plain file")
+        if member.isreg():
+            yield member
+
+
+def _refusal(path: Path, name: str, problem: str) -> HarnessError:
+    return HarnessError(f"{path}: the member {name[:100]!r} {problem}; expected plain files of relative paths, each once")

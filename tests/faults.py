@@ -1,0 +1,360 @@
+"""Runs of twelve cells that are killed, doubled, or refused their writes, and must end as an undisturbed one does.
+
+    python -m tests.faults kills 200     killed at a random moment, then run again
+    python -m tests.faults pairs 100     two runs at once on one store
+    python -m tests.faults writes        an I/O error at each opening, renaming and making of a file or folder, then run again
+    python -m tests.faults disks         on disks of growing size, each full at another write, then with room (needs `unshare`)
+
+Every run is a fork of this process, so that libraries are imported once. Ends with status 1 if anything is not as it should be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+from PIL import Image
+
+import harness.distill.distil
+import harness.distill.teacher
+import harness.distill.trainer
+import harness.run
+from harness import register_encoder
+from harness.api import Floats, HarnessError, TokenStates, digest_strings
+from harness.config import DistillConfig, RunConfig
+from harness.console import Console
+from harness.plan import make_plans
+from harness.store import Store
+
+CELLS = 12
+OBJECTIVES = ("kd-mse", "kd-cosine", "ot-token", "none")
+DISTILL = DistillConfig(init="scratch", size="tiny", steps=3, batch=4, vocabulary=100)
+SPLITS = {"train": 12, "val": 2, "test": 6}
+FAILED = 3  # status of a run that told in one line why it could not go on
+WORK = {
+    "images": (harness.run, "embed_images"),
+    "teacher": (harness.distill.teacher, "compute_states"),
+    "tower": (harness.distill.distil, "make_tower"),
+    "record": (harness.run, "measure"),
+}
+
+
+class Tiny:
+    """An encoder without weights: a picture is its mean colour, a text the bytes of its words."""
+
+    name = "tiny"
+
+    def __init__(self, argument: str, device: str) -> None:
+        """Takes no argument."""
+
+    def fingerprint(self) -> str:
+        """Always the same."""
+        return "tiny 1"
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Floats:
+        """(n, 8)."""
+        told("images", "encoded")
+        return np.stack([np.resize(np.asarray(image, dtype=np.float32).mean((0, 1)) / 255, 8) for image in images])
+
+    def encode_tokens(self, texts: Sequence[str], lang: str) -> TokenStates:
+        """States of the words, and their means."""
+        states = [np.stack([self._word(word) for word in text.split()]) for text in texts]
+        lengths = np.array([len(each) for each in states])
+        return TokenStates(np.concatenate(states), lengths, np.stack([each.mean(0) for each in states]))
+
+    def encode_texts(self, texts: Sequence[str], lang: str) -> Floats:
+        """(n, 8)."""
+        return self.encode_tokens(texts, lang).pooled
+
+    @staticmethod
+    def _word(word: str) -> Floats:
+        return np.frombuffer(bytes.fromhex(digest_strings([word]))[:8], dtype=np.uint8).astype(np.float32) / 255
+
+
+LOG: list[Path] = []
+
+
+def told(*words: str) -> None:
+    """Write down, in one call of the system that no other process can part, what is being done."""
+    for path in LOG:
+        with open(path, "ab", buffering=0) as file:  # noqa: PTH123 (unbuffered)
+            file.write((" ".join(words) + "\n").encode())
+
+
+def write_data(folder: Path) -> Path:
+    """A folder of Flickr30k with captions in English, German and French."""
+    (folder / "flickr30k-images").mkdir(parents=True)
+    names = {split: [f"{place}{number:02}" for number in range(count)] for place, (split, count) in enumerate(SPLITS.items(), 1)}
+    images = []
+    for split, ids in names.items():
+        for shade, name in enumerate(ids):
+            Image.new("RGB", (8, 8), (20 * shade, 90 + shade, 200 - shade)).save(folder / "flickr30k-images" / f"{name}.jpg")
+            images.append({"filename": f"{name}.jpg", "split": split, "sentences": [{"raw": english(name)}]})
+    (folder / "dataset_flickr30k.json").write_text(json.dumps({"images": images}))
+    task1 = folder / "multi30k" / "data" / "task1"
+    for part in ("image_splits", "raw"):
+        (task1 / part).mkdir(parents=True)
+    for split, ids in zip(("train", "val", "test_2016_flickr"), names.values(), strict=True):
+        (task1 / "image_splits" / f"{split}.txt").write_text("".join(f"{name}.jpg\n" for name in ids))
+        for lang, say in (
+            ("en", english),
+            ("de", lambda name: f"Bild {name} .".lower()),
+            ("fr", lambda name: f"image numéro {name} ."),
+        ):
+            (task1 / "raw" / f"{split}.{lang}").write_text("".join(f"{say(name)}\n" for name in ids), encoding="utf-8")
+    return folder
+
+
+def english(name: str) -> str:
+    """A caption."""
+    return f"picture {name} of {len(name)} ."
+
+
+def run_all(data: Path, store: Path) -> None:
+    """What one run does: plan and measure every cell."""
+    config = RunConfig(lang="de,fr", data=str(data), encoder="tiny", objectives=OBJECTIVES, distill=DISTILL, device="cpu")
+    plans, _ = make_plans(config, Store(store))
+    for plan in plans:
+        harness.run.run(plan, Store(store), Console())
+
+
+def forked(work: Callable[[], None], log: Path | None = None) -> int:
+    """Start a process that does some work in silence, and give its number."""
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    with contextlib.suppress(BaseException):
+        LOG[:] = [log] if log else []
+        sys.stdout = sys.stderr = said = io.StringIO()
+        try:
+            work()
+            status = 0
+        except HarnessError as error:
+            status = 1 if "\n" in str(error) else FAILED
+        except BaseException:
+            traceback.print_exc()
+        if status == 1 and log:
+            log.with_suffix(".error").write_text(said.getvalue())
+    os._exit(status)
+
+
+def ended(pid: int) -> int:
+    """Wait for a process: its status, or minus the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def records(store: Path) -> dict[str, tuple[str, bytes]]:
+    """Every record without its provenance and times, and the bytes of its queries."""
+    found = {}
+    for folder in Store(store).records():
+        record = json.loads((folder / "record.json").read_bytes())
+        for part in (record, record["tower"] or {}):
+            part.pop("provenance", None)
+            part.pop("seconds", None)
+        found[folder.name] = (json.dumps(record, sort_keys=True), (folder / "queries.parquet").read_bytes())
+    return found
+
+
+def identities(store: Path) -> dict[str, int]:
+    """What changes if a record is written again."""
+    return {folder.name: (folder / "record.json").stat().st_ino for folder in Store(store).records()}
+
+
+def watched() -> None:
+    """Write down every piece of shared work that is begun, and make checkpoints after every step."""
+    harness.distill.trainer.SECONDS_A_CHECKPOINT = 0
+    for name in ("teacher", "tower", "record"):
+        place, attribute = WORK[name]
+        setattr(place, attribute, telling(name, getattr(place, attribute)))
+
+
+def telling(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, which says when it is called and of what."""
+
+    def call(*words: Any, **more: Any) -> Any:
+        first = words[0]
+        told(name, first.key if name == "record" else first.digest if name == "tower" else "states")
+        return function(*words, **more)
+
+    return call
+
+
+class Suite:
+    """A folder of data, and the records of an undisturbed run over it."""
+
+    def __init__(self, place: Path) -> None:
+        self.place, self.data = place, write_data(place / "data")
+        self.wrong: list[str] = []
+        began = time.monotonic()
+        self.check(ended(forked(lambda: run_all(self.data, place / "first"), place / "first.log")) == 0, "the undisturbed run")
+        self.seconds = time.monotonic() - began
+        self.expected = records(place / "first")
+        self.check(len(self.expected) == CELLS, f"{CELLS} cells, not {len(self.expected)}")
+
+    def check(self, holds: object, what: str) -> None:
+        """Note what does not hold."""
+        if not holds:
+            errors = [path.read_text()[-2000:] for path in self.place.glob("*.error")]
+            self.wrong.append("\n".join([what, *errors]))
+            for path in self.place.glob("*.error"):
+                path.unlink()
+
+    def fresh(self) -> tuple[Path, Path]:
+        """A new store, and a log."""
+        place = Path(tempfile.mkdtemp(dir=self.place))
+        return place / "store", self.place / f"{place.name}.log"
+
+    def finished(self, store: Path, name: str) -> None:
+        """Run once more, undisturbed: everything must be as expected, and nothing be left half-written."""
+        before = identities(store) if store.is_dir() else {}
+        self.check(
+            ended(forked(lambda: run_all(self.data, store), self.place / f"{store.parent.name}.log")) == 0, f"{name}: run again"
+        )
+        self.check(records(store) == self.expected, f"{name}: the records")
+        after = identities(store)
+        self.check(all(after[cell] == identity for cell, identity in before.items()), f"{name}: a finished cell was done again")
+        left = [path.name for path in store.rglob(".new-*")] + [path.name for path in store.glob("training/*")]
+        self.check(not left, f"{name}: left over {left[:3]}")
+
+    def kill(self, number: int) -> None:
+        """One run, killed at a moment of its own."""
+        source = random.Random(number)
+        store, log = self.fresh()
+        pid = forked(lambda: run_all(self.data, store), log)
+        time.sleep(source.uniform(0, 1.1 * self.seconds))
+        os.kill(pid, signal.SIGKILL)
+        ended(pid)
+        self.finished(store, f"kill {number}")
+
+    def pair(self, number: int) -> None:
+        """Two runs on one store, the second up to one run later: both end well, and no work is done twice."""
+        source = random.Random(number)
+        store, log = self.fresh()
+        first = forked(lambda: run_all(self.data, store), log)
+        time.sleep(source.choice((0.0, source.uniform(0, self.seconds))))
+        second = forked(lambda: run_all(self.data, store), log)
+        self.check((ended(first), ended(second)) == (0, 0), f"pair {number}: both end well")
+        self.check(records(store) == self.expected, f"pair {number}: the records")
+        begun = Counter(log.read_text().splitlines())
+        twice = {what: count for what, count in begun.items() if count > 1}
+        self.check(not twice, f"pair {number}: done twice: {twice}")
+
+    def refuse(self, number: int) -> bool:
+        """An I/O error at one opening for writing, renaming or making; whether there were as many."""
+        store, log = self.fresh()
+
+        def work() -> None:
+            counted = refusing(store, number)
+            try:
+                run_all(self.data, store)
+            finally:
+                log.write_text(str(next(counted)))
+
+        status = ended(forked(work, log))
+        reached = int(log.read_text()) >= number
+        # A folder that is there already need not be made.
+        self.check(status in (0, FAILED), f"write {number}: status {status}, expected one line that says why")
+        self.check(status or records(store) == self.expected, f"write {number}: the records")
+        self.finished(store, f"write {number}")
+        return reached
+
+    def fill(self, kibibytes: int) -> bool:
+        """A disk of some size, full at some write, and then one with room; whether it was full at all."""
+        store, log = self.fresh()
+        store.mkdir()
+        mount("-t", "tmpfs", "-o", f"size={kibibytes}k", "tmpfs", str(store))
+        status = ended(forked(lambda: run_all(self.data, store), log))
+        self.check(status in (0, FAILED), f"disk of {kibibytes} KiB: status {status}, expected one line that says why")
+        mount("-o", "remount,size=64m", str(store))
+        self.finished(store, f"disk of {kibibytes} KiB")
+        subprocess.run(["umount", str(store)], check=True)
+        return status == FAILED
+
+
+def refusing(store: Path, number: int) -> Iterator[int]:
+    """Refuse the system call of that number that would change something in a folder; the iterator tells how many there were."""
+    count = 0
+
+    def hook(event: str, words: tuple[Any, ...]) -> None:
+        nonlocal count
+        if event == "open":
+            path, _, flags = words
+            changes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR)
+        elif event in ("os.rename", "os.mkdir", "os.link", "os.symlink"):
+            path, changes = words[0], True
+        else:
+            return
+        if changes and str(path).startswith(str(store)):
+            count += 1
+            if count == number:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    sys.addaudithook(hook)
+
+    def counted() -> Iterator[int]:
+        while True:
+            yield count
+
+    return counted()
+
+
+def mount(*words: str) -> None:
+    """Mount, in the name space of this process."""
+    subprocess.run(["mount", *words], check=True)
+
+
+def main(kind: str, count: int = 0) -> int:
+    """Do what the command line says, and tell how it went."""
+    if kind == "disks" and os.environ.get("FAULTS_UNSHARED") != "1":
+        words = ["unshare", "--map-root-user", "--mount", sys.executable, "-m", "tests.faults", kind]
+        return subprocess.run(words, env=os.environ | {"FAULTS_UNSHARED": "1"}, check=False).returncode
+    torch.set_num_threads(1)
+    register_encoder("tiny", Tiny)
+    watched()
+    with tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as place:
+        suite = Suite(Path(place))
+        print(f"{CELLS} cells, undisturbed: {suite.seconds:.1f} s", flush=True)
+        done = 0
+        match kind:
+            case "kills":
+                for done in range(1, count + 1):
+                    suite.kill(done)
+            case "pairs":
+                for done in range(1, count + 1):
+                    suite.pair(done)
+            case "writes":
+                while suite.refuse(done + 1) and (not count or done + 1 < count):
+                    done += 1
+            case "disks":
+                while suite.fill(16 * (done + 1)):
+                    done += 1
+            case _:
+                print(__doc__)
+                return 2
+    print(f"{done:,} {kind}, {len(suite.wrong):,} of which went wrong")
+    for what in suite.wrong[:10]:
+        print(f"WRONG {what}")
+    return 1 if suite.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else "", *map(int, sys.argv[2:3])))

@@ -1,0 +1,392 @@
+"""What others give us can neither run code nor fill memory and disk, and nothing is asked of the network unasked."""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import io
+import json
+import os
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_hugging_face import write_mclip
+from test_hugging_face import write_model as write_hugging_face
+from test_open_clip import write_model as write_open_clip
+
+from harness import bombs
+from harness.api import HarnessError
+from harness.packs import MANIFEST, open_pack, write_pack
+from harness.registry import load_encoder
+from harness.store import Store
+from harness.tasks.bitext import load_bitext_file
+from harness.tasks.entities import read_annotation
+from harness.tasks.flickr30k import Flickr30k
+from harness.tasks.pictures import MAX_PIXELS, Pictures
+from harness.tasks.shards import Blob, index_shards
+from harness.tasks.textfiles import read_text
+
+ROOT = Path(__file__).parents[1]
+TASK = Flickr30k()
+GERMAN = TASK.language("de")
+FOLDERS = ("harness", "tasks", "encoders", "leaderboards")
+
+
+# every reader
+
+
+def test_mutated_files_are_read_right_or_refused_in_one_line(tmp_path: Path) -> None:
+    """A small round; `python -m tests.fuzz 20000` is a large one."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz", "1000"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert re.search(r"1,0\d\d inputs for 4\d readers", done.stdout)
+
+
+# pickle
+
+
+def called(node: ast.Call) -> str:
+    return ast.unparse(node.func)
+
+
+def test_no_code_of_ours_reads_a_pickle() -> None:
+    calls = [
+        (path, node)
+        for folder in FOLDERS
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+    ]
+    assert not [
+        path for path, node in calls if re.fullmatch(r"(pickle|joblib|shelve|marshal)\.loads?|torch\.jit\.load", called(node))
+    ]
+    for function, keyword, value in (("np.load", "allow_pickle", False), ("torch.load", "weights_only", True)):
+        found = [node for _, node in calls if called(node) == function]
+        assert found, function
+        for node in found:
+            (given,) = [word.value for word in node.keywords if word.arg == keyword]
+            assert isinstance(given, ast.Constant)
+            assert given.value is value
+
+
+class Harmful:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def poisoned(path: Path, mark: Path, weights: dict[str, Any]) -> None:
+    torch.save({**weights, "_extra": Harmful(mark)}, path)
+
+
+def open_clip_checkpoint(folder: Path, mark: Path) -> str:
+    from safetensors.torch import load_file
+
+    write_open_clip(folder, "clip")
+    poisoned(folder / "open_clip_pytorch_model.bin", mark, load_file(folder / "open_clip_model.safetensors"))
+    (folder / "open_clip_model.safetensors").unlink()
+    return f"local-dir:{folder}"
+
+
+def hugging_face_checkpoint(folder: Path, mark: Path) -> str:
+    from safetensors.torch import load_file
+
+    write_hugging_face(folder, "clip")
+    poisoned(folder / "pytorch_model.bin", mark, load_file(folder / "model.safetensors"))
+    (folder / "model.safetensors").unlink()
+    return f"hf:{folder}"
+
+
+def mclip_checkpoint(folder: Path, mark: Path) -> str:
+    folder.mkdir()
+    write_mclip(folder)
+    poisoned(folder / "pytorch_model.bin", mark, torch.load(folder / "pytorch_model.bin", weights_only=True))
+    return f"text:{folder}+sample"
+
+
+@pytest.mark.parametrize("write", [open_clip_checkpoint, hugging_face_checkpoint, mclip_checkpoint])
+def test_a_checkpoint_that_would_run_code_is_refused_and_the_command_given_converts_it(
+    write: Callable[[Path, Path], str], tmp_path: Path
+) -> None:
+    mark = tmp_path / "it ran"
+    spec = write(tmp_path / "model", mark)
+    with pytest.raises(HarnessError, match="would run code that it brings") as caught:
+        load_encoder(spec, "cpu").encode_texts(["a dog"], "en")
+    assert "\n" not in str(caught.value)
+    assert not mark.exists()
+    command = str(caught.value).partition("use the result: ")[2]
+    assert command.startswith('python -c "import torch')
+    # Without what only the poison needs: tensors alone can be converted.
+    weights = {name: value for name, value in torch.load(old(command), weights_only=False).items() if name != "_extra"}
+    torch.save(weights, old(command))
+    subprocess.run(command.replace("python", sys.executable, 1), shell=True, check=True, cwd=tmp_path)
+    old(command).unlink()
+    assert np.isfinite(load_encoder(spec, "cpu").encode_texts(["a dog"], "en")).all()
+
+
+def old(command: str) -> Path:
+    found = re.search(r"torch\.load\('([^']+)'", command)
+    assert found
+    return Path(found[1])
+
+
+WATCH = """
+import sys
+
+def watch(event, arguments):
+    if event in ("pickle.find_class", "socket.connect", "socket.getaddrinfo", "os.system"):
+        raise RuntimeError(f"{event} {arguments}")
+
+sys.addaudithook(watch)
+from harness.cli import main
+
+main()
+"""
+
+
+def test_a_run_reads_no_pickle_and_asks_nothing_of_the_network(flickr30k_folder: Path, tmp_path: Path) -> None:
+    hidden = ("FLICKR30K_ROOT", "HF_HUB_OFFLINE")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    environment |= {"PYTHONPATH": str(ROOT), "HARNESS_STORE": str(tmp_path)}
+    given = ["--data", str(flickr30k_folder), "--encoder", f"local-dir:{ROOT / 'encoders' / 'sample'}"]
+    words = ["run", "--lang", "de", *given, "--objectives", "ot-token", "--steps", "2", "--pairs", "2", "--batch", "2"]
+    done = subprocess.run(
+        [sys.executable, "-c", WATCH, *words], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "ot-token" in done.stdout
+    tower = next(tmp_path.glob("towers/*"))
+    assert {path.suffix for path in tower.iterdir()} <= {".json", ".safetensors", ".npy"}
+    with pytest.raises(pickle.UnpicklingError):
+        pickle.loads((tower / "tower.safetensors").read_bytes())
+
+
+# tar files
+
+
+def tar(path: Path, *members: tuple[str, bytes] | tarfile.TarInfo) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for member in members:
+            if isinstance(member, tarfile.TarInfo):
+                archive.addfile(member)
+            else:
+                info = tarfile.TarInfo(member[0])
+                info.size = len(member[1])
+                archive.addfile(info, io.BytesIO(member[1]))
+    return path
+
+
+def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+HOSTILE = {
+    "leads outside": [("/tmp/11.jpg", b"x"), ("../11.jpg", b"x"), ("a/../../11.jpg", b"x")],
+    "is a link": [special("11.jpg", tarfile.SYMTYPE, "/etc/passwd"), special("11.jpg", tarfile.LNKTYPE, "12.jpg")],
+    "is no plain file": [special("11.jpg", tarfile.CHRTYPE), special("11.jpg", tarfile.FIFOTYPE)],
+    "is too long": [("a" * 300 + ".jpg", b"x")],
+}
+
+
+@pytest.mark.parametrize(("problem", "member"), [(problem, member) for problem, members in HOSTILE.items() for member in members])
+def test_members_that_reach_beyond_their_tar_are_refused(problem: str, member: Any, tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    tar(shards / "a.tar", ("11.jpg", b"x"), member)
+    with pytest.raises(HarnessError, match=rf"a\.tar: the member .* {problem}"):
+        index_shards(shards)
+
+
+@pytest.mark.parametrize(("problem", "member"), [(problem, members[0]) for problem, members in HOSTILE.items()])
+def test_texts_of_a_pack_stay_inside_it(problem: str, member: Any, flickr30k_folder: Path, tmp_path: Path) -> None:
+    pack = packed(flickr30k_folder, tmp_path, lambda texts: tar(texts, ("a.txt", b"x"), member))
+    with pytest.raises(HarnessError, match=rf"texts\.tar: the member .* {problem}"):
+        open_pack(str(pack), Store(tmp_path / "store"))
+    assert not list((tmp_path / "store").rglob("a.txt"))
+
+
+def test_texts_of_a_pack_write_over_nothing(flickr30k_folder: Path, tmp_path: Path) -> None:
+    """A local pack's shards are links: a text of their name would be written into the shard itself."""
+    names = ["shards/flickr30k-000000.tar", "texts.tar"]
+    for name in names:
+        folder = tmp_path / name.replace("/", " ")
+        pack = packed(flickr30k_folder, folder, lambda texts, name=name: tar(texts, (name, b"x")))
+        before = (pack / "shards" / "flickr30k-000000.tar").read_bytes()
+        with pytest.raises(HarnessError, match="stands there twice"):
+            open_pack(str(pack), Store(folder / "store"))
+        assert (pack / "shards" / "flickr30k-000000.tar").read_bytes() == before
+
+
+def packed(data: Path, folder: Path, write_texts: Callable[[Path], object]) -> Path:
+    """A pack whose texts are others, and whose manifest says so."""
+    from harness.packs import _part
+
+    write_pack(TASK.contents(data), data, "flickr30k", folder / "pack", 10, lambda _: None)
+    write_texts(folder / "pack" / "texts.tar")
+    manifest = json.loads((folder / "pack" / MANIFEST).read_text())
+    try:
+        part = _part(folder / "pack" / "texts.tar").model_dump()
+    except HarnessError:
+        import hashlib
+
+        data_ = (folder / "pack" / "texts.tar").read_bytes()
+        part = {"name": "texts.tar", "samples": 1, "bytes": len(data_), "sha256": hashlib.sha256(data_).hexdigest()}
+    (folder / "pack" / MANIFEST).write_text(json.dumps(manifest | {"texts": part}))
+    return folder / "pack"
+
+
+def test_a_compressed_tar_is_no_shard(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(gzip.compress(tar(tmp_path / "plain", ("11.jpg", b"x" * 1000)).read_bytes()))
+    with pytest.raises(HarnessError, match=r"a\.tar is not a whole tar file"):
+        index_shards(tmp_path)
+
+
+def test_a_sparse_member_is_refused(tmp_path: Path) -> None:
+    info = special("11.jpg", tarfile.REGTYPE)
+    info.pax_headers = {
+        "GNU.sparse.major": "1",
+        "GNU.sparse.minor": "0",
+        "GNU.sparse.realsize": str(1 << 50),
+        "GNU.sparse.name": "11.jpg",
+    }
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        info.size = 512
+        archive.addfile(info, io.BytesIO(b"1\n0\n0\n".ljust(512, b"\0")))
+    with pytest.raises(HarnessError, match="is no plain file"):
+        index_shards(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["shards/x'; touch pwned; '.tar", "-o/x.tar", "shards/../x.tar", "a/b/c.tar", "shards/é.tar", "shards/"]
+)
+def test_names_in_a_manifest_are_plain(name: str, flickr30k_folder: Path, tmp_path: Path) -> None:
+    write_pack(TASK.contents(flickr30k_folder), flickr30k_folder, "flickr30k", tmp_path / "pack", 10, lambda _: None)
+    manifest = json.loads((tmp_path / "pack" / MANIFEST).read_text())
+    (tmp_path / "pack" / MANIFEST).write_text(json.dumps(manifest | {"shards": [manifest["shards"][0] | {"name": name}]}))
+    with pytest.raises(HarnessError, match="expected a path inside the pack"):
+        open_pack(str(tmp_path / "pack"), Store(tmp_path / "store"))
+
+
+# bombs
+
+
+def test_gzip_bombs_are_not_unpacked(tmp_path: Path) -> None:
+    bomb = tmp_path / "x.tsv.gz"
+    bomb.write_bytes(gzip.compress(bytes(4 * bombs.FLOOR)))
+    assert bomb.stat().st_size < 100_000
+    with pytest.raises(HarnessError, match=r"x\.tsv\.gz is not unpacked: it holds more than 16,777,216 bytes in [\d,]+"):
+        read_text(bomb)
+    body = b"<tmx><body><tu><tuv><seg>" + b"a" * (2 * bombs.FLOOR)
+    (tmp_path / "x.tmx.gz").write_bytes(gzip.compress(body))
+    with pytest.raises(HarnessError, match=r"x\.tmx\.gz is not unpacked"):
+        load_bitext_file(tmp_path / "x.tmx.gz", GERMAN)
+
+
+def test_honest_gzip_files_of_any_size_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real text packs a few times, and so is never taken for a bomb however long it is."""
+    monkeypatch.setattr(bombs, "FLOOR", 1 << 10)
+    words = np.random.default_rng(0).choice(["dog", "cat", "runs", "sits", "grass"], 50_000)
+    text = " ".join(words)
+    (tmp_path / "x.gz").write_bytes(gzip.compress(text.encode()))
+    assert read_text(tmp_path / "x.gz") == text
+
+
+def test_zip_bombs_are_not_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive, archive.open("embedding.npy", "w") as member:
+        np.lib.format.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": (1 << 14, 1 << 10)})
+        for _ in range(64):
+            member.write(bytes(1 << 20))
+    with pytest.raises(HarnessError, match=r"x\.npz is not unpacked: it holds 67,1\d\d,\d\d\d bytes"):
+        load_encoder(f"features:{tmp_path / 'x.npz'}", "cpu").image_features(["1"])  # type: ignore[attr-defined]
+
+
+def test_pictures_of_too_many_pixels_are_not_decoded(tmp_path: Path) -> None:
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    for side in (9_000, 100_000):
+        header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+        (tmp_path / "11.png").write_bytes(
+            b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+        )
+        assert side * side > MAX_PIXELS
+        with pytest.raises(HarnessError, match=r"11\.png is not decoded: "):
+            Pictures(["11"], [Blob(str(tmp_path / "11.png"))]).open(0)
+
+
+def test_a_png_whose_text_is_a_bomb_is_refused(tmp_path: Path) -> None:
+    import zlib
+
+    file = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(file, "PNG")
+    data = file.getvalue()
+    body = b"zTXtx\0\0" + zlib.compress(bytes(64 << 20))
+    text = (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+    (tmp_path / "11.png").write_bytes(data[:33] + text + data[33:])
+    with pytest.raises(HarnessError, match=r"11\.png cannot be decoded"):
+        Pictures(["11"], [Blob(str(tmp_path / "11.png"))]).open(0)
+
+
+# XML
+
+ENTITIES = '<!DOCTYPE a [<!ENTITY b "lol"><!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;">]>'
+OUTSIDE = '<!DOCTYPE a [<!ENTITY c SYSTEM "file:///etc/passwd">]>'
+
+
+@pytest.mark.parametrize("head", [ENTITIES, OUTSIDE])
+def test_xml_declares_no_entities(head: str, tmp_path: Path) -> None:
+    (tmp_path / "1.xml").write_text(f"{head}<annotation><size><width>&c;</width></size></annotation>")
+    with pytest.raises(HarnessError, match=r"1\.xml, line 1: not XML as Flickr30k Entities writes it \(EntitiesForbidden"):
+        read_annotation(tmp_path / "1.xml")
+    unit = '<tu><tuv xml:lang="en"><seg>&c;</seg></tuv><tuv xml:lang="de"><seg>x</seg></tuv></tu>'
+    (tmp_path / "x.tmx").write_text(f"{head}<tmx><body>{unit}</body></tmx>")
+    with pytest.raises(HarnessError, match=r"x\.tmx is not a whole TMX file: EntitiesForbidden"):
+        load_bitext_file(tmp_path / "x.tmx", GERMAN)
+
+
+# plug-ins
+
+
+def test_code_beside_the_data_is_not_run(flickr30k_folder: Path, tmp_path: Path) -> None:
+    """Only what a user names is run: not Python files in the working folder, in the data, or in a model's folder."""
+    work = tmp_path / "work"
+    shutil.copytree(flickr30k_folder, work)
+    for name in ("conftest.py", "tasks.py", "encoders.py", "sitecustomize_of_data.py", "open_clip_config.py", "plugin.py"):
+        (work / name).write_text("raise SystemExit('code beside the data was run')")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HARNESS_STORE": str(tmp_path / "store")}
+    words = ["data", "check", "--data", "."]
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", *words], cwd=work, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "code beside the data was run" not in done.stdout + done.stderr
