@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.api import HarnessError, TokenEncoder, TokenNamer
+from harness.api import HarnessError, TokenEncoder, TokenLocator, TokenNamer
 from harness.leaderboards.board import shown
 from harness.leaderboards.page import render
 from harness.leaderboards.publish import write_readable
+from harness.phrases import chunked
 from harness.record import TowerCard, find_tower, load_card
-from harness.registry import load_encoder
+from harness.registry import TASKS, load_encoder, reads_entities
+from harness.spans import within
 from harness.store import Store
 
 if TYPE_CHECKING:
+    from harness.distill.tower import Encoded
     from harness.distill.transport import Transport
 
 STEPS = 8
 TOKEN_LENGTH = 40
 
 
-def show(tower: str, english: str, foreign: str, out: Path, device: str, store: Store) -> str:
+def show(tower: str, english: str, foreign: str, chunker: str, out: Path, device: str, store: Store) -> str:
     """Write the page of one sentence pair; say where it is, and what the transport costs.
 
-    The plan is that of the tower's own objective: its solver and regularisation; for one trained otherwise, of `ot-token` with
-    the same options. Raises HarnessError for an unknown tower, an empty sentence, or a teacher that is not the tower's.
+    The plan is that of the tower's own objective: its solver, regularisation and weight of entities, which the chunker finds; for
+    one trained otherwise, of `ot-token` with the same options. Raises HarnessError for an unknown tower, an empty sentence, or a
+    teacher that is not the tower's.
     """
     import torch
 
     from harness.distill.bitext import tokenize
     from harness.distill.checkpoint import load_tower
+    from harness.distill.objectives import entity_weights
     from harness.distill.transport import cosine_cost, solve
 
     folder = find_tower(tower, store)
@@ -37,13 +43,18 @@ def show(tower: str, english: str, foreign: str, out: Path, device: str, store: 
     for option, text in (("--english", english), ("--foreign", foreign)):
         if not text.strip():
             raise HarnessError(f"{option} is empty: give a sentence")
-    names, states = teacher_tokens(card, english, device)
+    names, read = teacher_tokens(card, english, chunker, device)
     student, tokenizer = load_tower(folder)
     ids = tokenize(tokenizer, [foreign], student.config.max_length)
     with torch.inference_mode():
-        cost = cosine_cost(student.encode(ids).states, torch.from_numpy(states)[None])
-    rows, columns = (torch.ones(1, size, dtype=torch.bool) for size in cost.shape[1:])
-    solved = solve(cost, rows, columns, solver_of(card))
+        asked = student.encode(ids)
+        cost = cosine_cost(asked.states, read.states)
+        weights = asked.mask, read.mask
+        if read.entities is not None:
+            untold = replace(asked, entities=torch.full(asked.mask.shape, torch.nan))
+            weights = entity_weights(untold, read, card.config)
+    solved = solve(cost, *weights, solver_of(card))
+    foreign_names = [shown(tokenizer.id_to_token(number) or "", TOKEN_LENGTH) for number in ids[0]]
     page = render(
         "transport.html.j2",
         ("elements.js", "theme.js"),
@@ -53,24 +64,37 @@ def show(tower: str, english: str, foreign: str, out: Path, device: str, store: 
         english=shown(english, 2000),
         foreign=shown(foreign, 2000),
         value=float(solved.value[0]),
-        **heat_maps(
-            cost[0].tolist(), solved, names, [shown(tokenizer.id_to_token(number) or "", TOKEN_LENGTH) for number in ids[0]]
-        ),
+        entities=[name for name, named in zip(names, read.entities[0], strict=True) if named]
+        if read.entities is not None
+        else None,
+        **heat_maps(cost[0].tolist(), solved, weights[0][0].tolist(), names, foreign_names),
     )
     write_readable(out, page)
     return f"Open {out.resolve()}: transport cost {float(solved.value[0]):.3f} ({solver_of(card).method})"
 
 
-def teacher_tokens(card: TowerCard, english: str, device: str) -> tuple[list[str], Any]:
-    """Names and states (m, d) of the tokens of an English sentence under a tower's teacher."""
+def teacher_tokens(card: TowerCard, english: str, chunker: str, device: str) -> tuple[list[str], Encoded]:
+    """Names and states of the tokens of an English sentence under a tower's teacher; entities where the tower weighs them."""
+    import torch
+
+    from harness.distill.tower import Encoded
+
     teacher = load_encoder(card.teacher, device)
     if teacher.fingerprint() != card.teacher_fingerprint:
         raise HarnessError(f"{card.teacher} is not the teacher of this tower: its weights differ")
     if not isinstance(teacher, TokenEncoder):
         raise HarnessError(f"{card.teacher} gives no token states (encode_tokens): there is nothing to carry")
-    states = teacher.encode_tokens([english], "en").tokens
-    names = teacher.name_tokens(english) if isinstance(teacher, TokenNamer) else [f"token {k + 1}" for k in range(len(states))]
-    return [shown(name, TOKEN_LENGTH) for name in names], states
+    read = teacher.encode_tokens([english], "en")
+    count = len(read.tokens)
+    names = teacher.name_tokens(english) if isinstance(teacher, TokenNamer) else [f"token {k + 1}" for k in range(count)]
+    entities = None
+    if reads_entities(card.config.objective) and isinstance(teacher, TokenLocator):
+        (phrases,) = chunked(chunker, [english], TASKS.load("flickr30k")().language("en"))
+        (tokens,) = teacher.locate_tokens([english], "en")
+        entities = torch.tensor([within(tokens, phrases, english)], dtype=torch.float32)
+    states, pooled = (torch.from_numpy(rows) for rows in (read.tokens, read.pooled))
+    mask = torch.ones(1, count, dtype=torch.bool)
+    return [shown(name, TOKEN_LENGTH) for name in names], Encoded(states[None], mask, pooled, entities)
 
 
 def solver_of(card: TowerCard) -> Any:
@@ -81,13 +105,17 @@ def solver_of(card: TowerCard) -> Any:
     return Solver("unbalanced" if unbalanced else card.config.solver, eps=card.config.eps, rho=card.config.rho)
 
 
-def heat_maps(cost: list[list[float]], solved: Transport, english: list[str], foreign: list[str]) -> dict[str, Any]:
+def heat_maps(
+    cost: list[list[float]], solved: Transport, weights: list[float], english: list[str], foreign: list[str]
+) -> dict[str, Any]:
     """Plan and cost as tables of English tokens (rows) against foreign ones (columns), each cell with its shade.
 
-    The plan is shown in percent of a foreign token's mass, so that a column adds up to 100 where marginals are kept. The cost is
-    1 - cos, in [0, 2]; its shades run from the dearest pair to the cheapest, so that dark is where mass wants to go.
+    weights: of the foreign tokens, in proportion to which they have mass. The plan is shown in percent of a foreign token's mass,
+    so that a column adds up to 100 where marginals are kept. The cost is 1 - cos, in [0, 2]; its shades run from the dearest pair
+    to the cheapest, so that dark is where mass wants to go.
     """
-    plan = [[100 * len(foreign) * value for value in row] for row in solved.plan[0].tolist()]
+    scales = [100 * sum(weights) / weight for weight in weights]
+    plan = [[scale * value for value in row] for scale, row in zip(scales, solved.plan[0].tolist(), strict=True)]
     low, high, most = min(map(min, cost)), max(map(max, cost)), max(map(max, plan)) or 1
     spread = (high - low) or 1
     return {

@@ -20,7 +20,7 @@ from harness.grounding import MISSED
 from harness.leaderboards.browser import Finds, browse, find_payload
 from harness.leaderboards.evidence import Found, find_records
 from harness.leaderboards.transport import show
-from harness.record import load_found, load_ranks
+from harness.record import load_card, load_found, load_ranks
 from harness.store import Store
 
 if TYPE_CHECKING:
@@ -250,11 +250,29 @@ def test_the_plan_of_a_pair_has_a_row_for_each_english_token(chrome: Chrome, sto
     assert complaints(chrome) == []
 
 
+def test_the_plan_of_a_tower_that_weighs_entities_gives_them_their_mass(
+    chrome: Chrome,  # noqa: F811
+    store: Path,
+    tmp_path: Path,
+) -> None:
+    words = ("--lang", "de", "--objective", "ot-entity", "--entity-weight", "9", "--pairs", "80", "--steps", "2", "--batch", "8")
+    made = harness("distill", *words, store=store)
+    assert made.returncode == 0, made.stderr
+    (card,) = (card for card in map(load_card, Store.at(store).towers()) if card.config.objective == "ot-entity")
+    out = tmp_path / "plan.html"
+    done = show(card.digest, "A dog runs in the snow.", "Ein Hund rennt im Schnee.", "simple", out, "cpu", Store.at(store))
+    assert "(sinkhorn)" in done
+    open_page(chrome, out)
+    said = chrome.execute_script("return document.body.innerText")
+    assert "Tokens that name something have 9.0 times the mass of others: ▁dog ▁runs ▁snow" in said
+    assert complaints(chrome) == []
+
+
 def test_an_empty_sentence_is_refused(store: Path, tmp_path: Path) -> None:
     card = german(store)[2].record.tower
     assert card is not None
     with pytest.raises(HarnessError, match="--english is empty: give a sentence"):
-        show(card.digest, " ", "x", tmp_path / "x", "cpu", Store.at(store))
+        show(card.digest, " ", "x", "simple", tmp_path / "x", "cpu", Store.at(store))
 
 
 def test_the_store_s_records_can_stand_on_a_board_and_be_submitted(store: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.options import StoreOption
+from harness.commands.options import ChunkerOption, StoreOption
 
 EXAMPLES = """Example, with the beginning of a digest that `towers list` shows:
 
@@ -19,6 +19,7 @@ def transport(
     english: Annotated[str, typer.Option(help="An English sentence, for the teacher.")],
     foreign: Annotated[str, typer.Option(help="Its translation, for the tower.")],
     out: Annotated[Path, typer.Option(help="Page to write.")],
+    chunker: ChunkerOption = "simple",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     store: StoreOption = None,
 ) -> None:
@@ -27,4 +28,4 @@ def transport(
     from harness.registry import PAGES
     from harness.store import Store
 
-    Console().print(PAGES.load("transport")(tower, english, foreign, out, device, Store.at(store)))
+    Console().print(PAGES.load("transport")(tower, english, foreign, chunker, out, device, Store.at(store)))
