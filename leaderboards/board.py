@@ -61,7 +61,7 @@ class Tower:
     @classmethod
     def of(cls, record: Record) -> Tower:
         """The row of a record."""
-        config = record.tower.config.model_copy(update={"seed": 0}) if record.tower else None
+        config = record.tower.asked.model_copy(update={"seed": 0}) if record.tower else None
         return cls(shown(record.encoder), record.encoder_fingerprint, config)
 
     @property
