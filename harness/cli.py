@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from harness.api import HarnessError
-from harness.commands import browse, check, compare, data, distill, leaderboard, listing, run, towers, transport
+from harness.commands import browse, check, compare, data, distill, leaderboard, listing, run, study, towers, transport
 from harness.plugins import load_plugins
 
 
@@ -60,6 +60,7 @@ app = typer.Typer(
 )
 app.command(epilog=run.EXAMPLES)(handled(run.run))
 app.command(epilog=distill.EXAMPLES)(handled(distill.distill))
+app.command(epilog=study.EXAMPLES)(handled(study.study))
 app.command("list")(handled(listing.list_))
 app.command()(handled(check.check))
 app.command(epilog=compare.EXAMPLES)(handled(compare.compare))

@@ -330,7 +330,7 @@ def setting_key(pair: Pair) -> str:
     """What must be equal for two languages to be averaged."""
     first = pair.a[0].record
     sides = [side[0].record for side in (pair.a, pair.b)]
-    recipes = [side.tower.config.model_dump(exclude={"seed"}) if side.tower else None for side in sides]
+    recipes = [side.tower.asked.model_dump(exclude={"seed"}) if side.tower else None for side in sides]
     shared = [first.task, first.task_version, first.split, first.sample, first.images_digest]
     towers = [(side.encoder_fingerprint, side.text_tower, side.scorer) for side in sides]
     return digest_json([*shared, *towers, recipes])
@@ -429,9 +429,9 @@ class Laid:
     ends: tuple[tuple[Measured, Measured] | None, ...]
 
     @classmethod
-    def of(cls, pair: Pair, pool: Sequence[Entry]) -> Laid:
+    def of(cls, pair: Pair, pool: Sequence[Entry], read: Callable[[str, Path], Measured] = Measured.read) -> Laid:
         """Read the ranks of a pair. Raises HarnessError if they are not over the same queries after all."""
-        sides = [tuple(Measured.read(entry.record.text_tower, entry.folder) for entry in side) for side in (pair.a, pair.b)]
+        sides = [tuple(read(entry.record.text_tower, entry.folder) for entry in side) for side in (pair.a, pair.b)]
         for entry, tower in zip((*pair.a, *pair.b), (*sides[0], *sides[1]), strict=True):
             if not np.array_equal(tower.owner, sides[0][0].owner) or len(tower.ranks.i2t) != len(sides[0][0].ranks.i2t):
                 raise HarnessError(f"{entry.folder} lists other queries than {pair.a[0].folder}, though its digests are the same")

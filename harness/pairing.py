@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.api import HarnessError
-from harness.config import DistillConfig
+from harness.config import DistillConfig, spoken
 from harness.plan import ENGLISH
 from harness.record import CARD, RECORD, Record, load_card, load_record
 from harness.registry import OBJECTIVES, UNTRAINED, nearest, reads_entities, spell_objective
@@ -52,8 +52,10 @@ class Entry:
         fields = [field for field in DistillConfig.model_fields if field not in {"objective", "seed", "pairs", "steps"}]
         if card is None:
             return dict.fromkeys((PAIRS, "steps", "teacher", *map(spoken, fields)))
-        made = {PAIRS: card.bitext.used, "steps": card.steps, "teacher": card.teacher_fingerprint}
-        made |= {spoken(field): getattr(card.config, field) for field in fields}
+        # After how many steps the patience was at its end is no choice, and may differ between seeds of one recipe.
+        steps = card.steps if card.config.patience is None else card.config.steps_for(card.bitext.used - card.config.held_out)
+        made = {PAIRS: card.bitext.used, "steps": steps, "teacher": card.teacher_fingerprint}
+        made |= {spoken(field): getattr(card.asked, field) for field in fields}
         return made if weighs_entities(card.config.objective) else made | {WEIGHT: None}
 
     def seed(self) -> int | None:
@@ -64,11 +66,6 @@ class Entry:
 def weighs_entities(objective: str) -> bool:
     """Whether an objective reads which tokens name something; one of a plug-in that is not here is taken not to."""
     return spelled(objective) is not None and reads_entities(objective)
-
-
-def spoken(field: str) -> str:
-    """A field's name as words."""
-    return field.replace("_", " ")
 
 
 @dataclass(frozen=True)

@@ -137,10 +137,15 @@ def distilled_cells(config: RunConfig, task: Task, data: Path, encoder: Encoder,
     cells = []
     for objective in dict.fromkeys(map(spell_objective, config.objectives)):
         tag = partial(tagged, task=task, data=data, chunker=config.chunker)
-        recipe = Recipe(config.distill.for_objective(objective), encoder, guarded, tag)
         label = f"{config.distill.init}, untrained" if objective == UNTRAINED else objective
-        cells.append(Cell(label, retrieval, cell_key(task, encoder, retrieval, recipe.digest), recipe))
+        recipe = Recipe(config.distill.for_objective(objective), encoder, guarded, tag)
+        cells.append(recipe_cell(label, recipe, retrieval, task))
     return cells
+
+
+def recipe_cell(label: str, recipe: Recipe, retrieval: Retrieval, task: Task) -> Cell:
+    """A cell of the tower that a recipe makes."""
+    return Cell(label, retrieval, cell_key(task, recipe.teacher, retrieval, recipe.digest), recipe)
 
 
 def guarded_bitext(

@@ -97,6 +97,12 @@ class TowerCard(Schema):
     seconds: float = Field(description="training time")
     provenance: Provenance
 
+    @property
+    def asked(self) -> DistillConfig:
+        """The options as they were chosen: a rate that was tuned is found, and may differ between seeds of one recipe."""
+        default = DistillConfig.model_fields["learning_rate"].default
+        return self.config.model_copy(update={"learning_rate": default}) if self.tuning else self.config
+
 
 class RegionCard(Schema):
     """The regions of the images, where a score hangs on them."""
@@ -153,8 +159,13 @@ def provenance(device: str) -> Provenance:
         packages=installed,
         device=device,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=shlex.join(["python", "-m", "harness", *sys.argv[1:]]),
+        command=command_line(),
     )
+
+
+def command_line() -> str:
+    """The command that this process was started by."""
+    return shlex.join(["python", "-m", "harness", *sys.argv[1:]])
 
 
 def checkout_state(folder: Path) -> tuple[str | None, bool | None]:

@@ -245,6 +245,7 @@ PAGES: Registry[Callable[..., Any]] = Registry(
         "submission": "harness.leaderboards.submission:submit",
         "browser": "harness.leaderboards.browser:browse",
         "transport": "harness.leaderboards.transport:show",
+        "study": "harness.leaderboards.study_page:publish_study",
     },
 )
 

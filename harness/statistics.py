@@ -418,6 +418,22 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
+def against_the_best(differences: Sequence[float], p_values: Sequence[float]) -> float:
+    """Two-sided p-value of one arm against the best of k others, whichever that is.
+
+    differences: of the arm from each of the others. p_values: two-sided, of each. Ahead of the best means ahead of each, so the
+    largest p-value tells (the intersection-union test of Berger 1982), and nobody has to choose the best by what it scored here.
+    Behind the best means behind some: the smallest of those, times k (Bonferroni). Each way is wrong at most alpha / 2 times.
+
+    >>> against_the_best([3.0, 5.0], [0.04, 0.01]), against_the_best([-3.0, 5.0], [0.02, 0.01])
+    (0.04, 0.04)
+    """
+    if min(differences) > 0:
+        return max(p_values)
+    behind = [p for difference, p in zip(differences, p_values, strict=True) if difference < 0]
+    return min(1.0, len(differences) * min(behind, default=1.0))
+
+
 def _paired(*values: npt.ArrayLike) -> Doubles:
     """Values over the same queries as the columns of one table."""
     columns = [np.asarray(column, np.float64) for column in values]

@@ -67,7 +67,7 @@ class Tower:
     @classmethod
     def of(cls, record: Record) -> Tower:
         """The row of a record."""
-        config = record.tower.config.model_copy(update={"seed": 0}) if record.tower else None
+        config = record.tower.asked.model_copy(update={"seed": 0}) if record.tower else None
         return cls(shown(record.encoder), record.encoder_fingerprint, config, shown(record.scorer))
 
     @property
@@ -495,7 +495,7 @@ class Work:
                 cells = [list(self.records[self.towers[row], code].values()) for row in present[-1]]
                 gallery = Gallery.read(cells[0][0].folder)
                 parts = [[hits_by_value(each, gallery, self.declaration.cutoff, facet, value) for each in cell] for cell in cells]
-                hits = [np.sum(part, axis=0, dtype=np.float32) for part in parts]
+                hits = [np.asarray(np.sum(part, axis=0), dtype=np.float32) for part in parts]
                 queries = np.bincount(gallery.owner[has], minlength=len(gallery.image_ids)).astype(np.float32)
                 tables.append(self.draws.table(gallery, hits, queries))
                 seeds.append(np.array([len(cell) for cell in cells]))

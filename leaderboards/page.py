@@ -62,7 +62,7 @@ def board_page(boards: Sequence[Board]) -> str:
     dates = [each.record.provenance.created[:10] for board in boards for each in found(board)]
     return render(
         "board.html.j2",
-        ("elements.js", "board.js"),
+        ("elements.js", "charts.js", "board.js"),
         boards=[view(board) for board in boards],
         newest=shown(max(dates, default=""), 10),
         method=METHOD,
@@ -265,7 +265,7 @@ def again(record: Record) -> list[str]:
 
     Its data folder and store are the reader's own.
     """
-    config = record.tower.config if record.tower else None
+    config = record.tower.asked if record.tower else None
     middle = ["--split", record.split, "--encoder", record.encoder, "--objectives", config.objective if config else ""]
     if config:
         for name, value in config.model_dump(exclude_defaults=True, mode="json").items():

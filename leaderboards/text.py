@@ -12,8 +12,8 @@ from harness.statistics import Interval
 
 HEAD = ("board", "metric", "rank", "rank_last", "encoder", "encoder_fingerprint", "method", "family", "init", "pairs", "options")
 BODY = ("seeds", "language", "name", "script", "tier", "source", "kind", "images", "captions", "images_digest", "texts_digest")
-FIELDS = (*HEAD, *BODY, "bitext_used", "score", "low", "high", "chance", "languages_present", "languages_total")
-FIELDS += ("facet", "value")
+TAIL = ("bitext_used", "score", "low", "high", "chance", "languages_present", "languages_total", "facet", "value")
+FIELDS = (*HEAD, *BODY, *TAIL)
 LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "→": r"$\to$", "…": r"\ldots{}", "·": r"$\cdot$"}
 METHOD = (

@@ -51,7 +51,7 @@ def write_record(folder: Path, ranks: Any, facets: dict[str, list[Any]] | None =
     if tower is not None:
         config = {"objective": fields["text_tower"], "seed": tower.get("seed", 0), **tower.get("config", {})}
         bitext = BITEXT | {"used": tower.get("used", 1000), "digest": tower.get("digest", "pairs")}
-        made = TOWER | {"config": config, "bitext": bitext, "digest": digest_strings([folder.name])}
+        made = TOWER | {"config": config, "bitext": bitext, "digest": digest_strings([folder.name]), **tower.get("card", {})}
         base |= {"tower": made}
     measured = Ranks(t2i, t2i)
     base |= {"scores": scores(measured), "chance": chance(np.arange(len(t2i)), len(t2i)), "provenance": PROVENANCE}
@@ -180,6 +180,21 @@ def test_each_weight_of_entities_is_compared_with_the_tower_that_has_none(record
     assert [setting.differences for setting in comparison.settings] == [(), ()]
     lines = [setting.sections[0].lines[0] for setting in comparison.settings]
     assert sorted(line.difference.estimate for line in lines) == pytest.approx([2.5, 12.5])
+
+
+def test_what_a_training_found_out_for_itself_does_not_part_its_seeds(tmp_path: Path) -> None:
+    """Seeds of one recipe may have been tuned to other learning rates, and may have lost patience after other steps."""
+    trials = [{"learning_rate": rate, "score": 1.0} for rate in (3e-4, 1e-3, 3e-3)]
+    for seed, (rate, steps) in enumerate([(3e-4, 400), (3e-3, 300), (1e-3, 500)]):
+        for name, hits in (("kd-mse", 10), ("ot-token", 20 + seed)):
+            config = {"tune": True, "learning_rate": rate if name == "kd-mse" else 1e-3, "held_out": 9, "patience": 2}
+            tower = {"seed": seed, "config": config, "card": {"tuning": trials, "steps": steps if name == "kd-mse" else 600}}
+            write_record(tmp_path / f"{name}-{seed}", hit_first(hits), text_tower=name, tower=tower)
+    comparison = asked(tmp_path)
+    (setting,) = comparison.settings
+    assert setting.paired[0].seeds_a == setting.paired[0].seeds_b == (0, 1, 2)
+    assert setting.differences == ()
+    assert comparison.unpaired == ()
 
 
 def test_towers_that_were_not_trained_alike_are_compared_and_it_is_said(records: Path) -> None:

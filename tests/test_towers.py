@@ -106,6 +106,13 @@ def test_tuning_tries_each_rate_and_takes_the_best(fresh: Path) -> None:
     assert len(list((fresh / "trials").iterdir())) == 3
 
 
+def test_a_student_that_is_not_trained_has_no_rate_to_tune(fresh: Path) -> None:
+    done = harness("distill", "--lang", "de", "--pairs", "200", "--tune", "--objective", "none", store=fresh)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (fresh / "towers").iterdir()
+    assert load_card(folder).tuning == ()
+
+
 def test_a_tower_is_measured_like_one_that_run_distils(store: Path) -> None:
     folder = tower(store, "ot-token")
     distilled = harness(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -55,18 +55,22 @@ class Recipe:
         """Whether the objective needs to know which tokens name something."""
         return reads_entities(self.config.objective)
 
-    @cached_property
+    @property
     def bitext(self) -> Bitext:
         """The pairs given to the training: `config.pairs` of each language, those held out at the end."""
-        parts = [subset(each.bitext, self.config.pairs, self.config.seed) for each in self.guarded]
-        return joined([self.tag(part) for part in parts] if self.reads_entities else parts, self.config.held_out)
+        config = self.config
+        if not self.reads_entities:
+            return chosen_pairs(self.guarded, config.pairs, config.seed, config.held_out)[0]
+        parts = [self.tag(subset(each.bitext, config.pairs, config.seed)) for each in self.guarded]
+        return joined(parts, config.held_out)
 
     @cached_property
     def digest(self) -> str:
         """The tower's name in the store."""
         # Without defaults, so that an option added later leaves the towers made before it where they are.
         choices = self.config.model_dump(mode="json", exclude_defaults=True)
-        parts = [TRAINER_VERSION, choices, self.teacher.fingerprint(), self.bitext.digest()]
+        _, pairs = chosen_pairs(self.guarded, self.config.pairs, self.config.seed, self.config.held_out)
+        parts = [TRAINER_VERSION, choices, self.teacher.fingerprint(), pairs]
         model = starting_model(self.config.init)
         others = [*([model.fingerprint()] if model else []), *objective_sources(self.config.objective)]
         entities = [self.bitext.english_entities, self.bitext.foreign_entities] if self.reads_entities else []
@@ -76,6 +80,13 @@ class Recipe:
     def steps(self) -> int:
         """Optimiser steps."""
         return self.config.steps_for(len(self.bitext) - self.config.held_out)
+
+
+@lru_cache(maxsize=4)
+def chosen_pairs(guarded: tuple[Guarded, ...], pairs: int | None, seed: int, held_out: int) -> tuple[Bitext, str]:
+    """The pairs of a training, and their digest. Few are held: a study lays out hundreds of recipes over the same pairs."""
+    bitext = joined([subset(each.bitext, pairs, seed) for each in guarded], held_out)
+    return bitext, bitext.digest()
 
 
 def distil(recipe: Recipe, device: str, store: Store, console: Console) -> None:
@@ -96,7 +107,7 @@ def make_tower(recipe: Recipe, device: str, store: Store, console: Console) -> N
     """Train and keep the recipe's tower, whatever is there."""
     from harness.distill.checkpoint import save_tower
 
-    tuning = tuned(recipe, device, store, console) if recipe.config.tune else ()
+    tuning = tuned(recipe, device, store, console) if recipe.config.tune and recipe.steps else ()
     best = max(tuning, key=lambda trial: trial.score, default=None)
     config = recipe.config.model_copy(update={"learning_rate": best.learning_rate}) if best else recipe.config
     student, tokenizer, state = trained(replace(recipe, config=config), recipe.digest, device, store, console)
@@ -123,10 +134,21 @@ def make_tower(recipe: Recipe, device: str, store: Store, console: Console) -> N
     store.training(recipe.digest).unlink(missing_ok=True)
 
 
+def steps_in_all(recipe: Recipe) -> int:
+    """Optimiser steps of a training, and of the shorter ones before it that choose its learning rate."""
+    searched = recipe.config.tune and recipe.steps
+    return recipe.steps + (len(RATES) * steps_of_a_trial(recipe) if searched else 0)
+
+
+def steps_of_a_trial(recipe: Recipe) -> int:
+    """A third of the steps."""
+    return max(1, recipe.steps // 3)
+
+
 def tuned(recipe: Recipe, device: str, store: Store, console: Console) -> tuple[Trial, ...]:
     """Each of RATES tried for a third of the steps, on the same pairs but a tenth, which score it. Kept in the store."""
     pairs = len(recipe.bitext)
-    choices = {"tune": False, "held_out": max(2, pairs // 10), "patience": None, "steps": max(1, recipe.steps // 3)}
+    choices = {"tune": False, "held_out": max(2, pairs // 10), "patience": None, "steps": steps_of_a_trial(recipe)}
     trials = []
     for rate in RATES:
         config = recipe.config.model_copy(update=choices | {"learning_rate": rate})

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 Array: TypeAlias = npt.NDArray[Any]
+Four: TypeAlias = tuple[Any, Any, Any, Any]
 
 LANES = 16  # float32 in a vector register, at the most
 PAIRS_A_TURN = 16
@@ -262,7 +263,7 @@ def spread_some(
 
 
 @compiled
-def four(row: Array, scales: Array, scale: float, j: int) -> tuple[float, float, float, float]:
+def four(row: Array, scales: Array, scale: float, j: int) -> Four:
     """Four weights of a row of the plan from place j on, zero beyond its end."""
     m, none = len(row), np.float32(0)
     return (
@@ -274,20 +275,14 @@ def four(row: Array, scales: Array, scale: float, j: int) -> tuple[float, float,
 
 
 @compiled
-def any_of(weights: tuple[float, float, float, float]) -> bool:
+def any_of(weights: Four) -> bool:
     """Whether one of them is not 0."""
     a, b, c, d = weights
-    return a != 0 or b != 0 or c != 0 or d != 0
+    return bool(a != 0 or b != 0 or c != 0 or d != 0)
 
 
 @compiled
-def add(
-    one: tuple[float, float, float, float],
-    two: tuple[float, float, float, float],
-    states: tuple[Array, Array, Array, Array],
-    row: Array,
-    other: Array,
-) -> None:
+def add(one: Four, two: Four, states: tuple[Array, Array, Array, Array], row: Array, other: Array) -> None:
     """row += sum_j one_j states_j, other += sum_j two_j states_j."""
     a0, a1, a2, a3 = one
     b0, b1, b2, b3 = two

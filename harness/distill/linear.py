@@ -23,7 +23,8 @@ def onednn_is_quicker() -> bool:
     torch sends them there under the name of a lower precision, "medium", which on some processors it is. So one product is held
     to float64 first. Told by the maker and not by the clock, so that the same machine always gives the same bits.
     """
-    if not (torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available() and made_by_amd()):
+    built = torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
+    if not (built and made_by_amd()):
         return False
     x, y = (torch.randn(256, 384, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
     with through_onednn():

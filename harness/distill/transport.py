@@ -150,15 +150,17 @@ def token_transport(
         x, y = in_float(x), in_float(y)
         a, b = marginals(rows, x.dtype), marginals(columns, x.dtype)
         n, m = extent(a), extent(b)
+        rows_left, columns_left = x.shape[1] - n, y.shape[1] - m
         # A slice of all places is not free: its gradient is copied.
-        cropped = *(whole if whole.shape[1] == size else whole[:, :size] for whole, size in ((x, n), (y, m))), a[:, :n], b[:, :m]
+        x, y = (x[:, :n] if rows_left else x), (y[:, :m] if columns_left else y)
+        a, b = a[:, :n], b[:, :m]
         if solver.unrolled:
-            solved = solve_cropped(cosine_cost(*cropped[:2]), *cropped[2:], solver)
+            solved = solve_cropped(cosine_cost(x, y), a, b, solver)
             value = solved.value
         else:
-            value, *parts = HeldPlan.apply(*cropped, solver)
+            value, *parts = HeldPlan.apply(x, y, a, b, solver)
             solved = Transport(*parts)
-        return value, uncropped(solved, x.shape[1] - n, y.shape[1] - m)
+        return value, uncropped(solved, rows_left, columns_left)
 
 
 def batch_target(similarity: Tensor, eps: float = 0.15, iterations: int = 5) -> Tensor:

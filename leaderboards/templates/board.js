@@ -1,6 +1,4 @@
 const FAMILIES = { OT: "transport", KD: "standard", none: "no distillation" };
-const one = (value) => value.toFixed(1).replace(/^-0\.0$/, "0.0");
-const signed = (value) => (value > 0 ? "+" : "") + one(value);
 
 class Leaderboard {
   constructor(section, data) {
@@ -205,19 +203,15 @@ class Leaderboard {
     const drawn = [...series.values()].sort((a, b) => (a.row.family < b.row.family ? 1 : -1));
     if (!drawn.length) return [...parts, element("p", { class: "empty" }, "No row has all of these languages: choose one language above.")];
     const many = new Set(drawn.map(({ row }) => row.init)).size > 1;
-    for (const each of drawn) { each.points.sort((a, b) => a.x - b.x); each.name = [each.row.method, each.row.options, many && each.row.init].filter(Boolean).join(" · "); }
+    for (const each of drawn) { each.points.sort((a, b) => a.x - b.x); each.name = [each.row.method, each.row.options, many && each.row.init].filter(Boolean).join(" · "); each.family = each.row.family; }
+    takeTurns(drawn);
     const references = this.references(this.sizeEncoder);
     const wide = [...new Set(drawn.map(({ row }) => row.family))].length > 1 && this.width() >= 640;
-    const panels = wide ? ["KD", "OT"].map((family) => drawn.filter(({ row }) => row.family === family)) : [drawn];
-    const all = drawn.flatMap(({ points }) => points), high = Math.max(...all.map(({ y }) => y[2]), references.ceiling ?? 0) * 1.05 || 1;
-    const figure = element("figure", {}, this.sizePlot(panels, all, high, references));
-    const mark = (row, turn) => shape("svg", { width: 26, height: 12, "aria-hidden": "true" }, shape("line", { class: `line ${row.family}`, x1: 0, x2: 26, y1: 6, y2: 6, "stroke-dasharray": DASHES[turn % 4] }), marker(row.family, 13, 6));
-    const legend = element("ul", { class: "legend" }, drawn.map((each) => element("li", {}, mark(each.row, this.turn(drawn, each)), element("bdi", {}, each.name))));
+    const panels = wide ? [["Standard (KD)", "KD"], ["Transport (OT)", "OT"]].map(([title, family]) => ({ title, lines: drawn.filter((each) => each.family === family) })) : [{ title: "", lines: drawn }];
+    const figure = element("figure", {}, sizePlot(panels, this.width(), references, this.data.metric));
     const lines = drawn.flatMap((each) => each.points.map(({ x, y }) => element("tr", {}, element("th", { scope: "row" }, element("bdi", {}, each.name)), element("td", { class: "num" }, Math.round(x)), element("td", { class: "num" }, one(y[0])), element("td", { class: "num" }, one(y[1])), element("td", { class: "num" }, one(y[2])))));
-    return [...parts, figure, legend, this.numbers(["Method", "Pairs", "Score", "Low", "High"], lines)];
+    return [...parts, figure, legend(drawn), numbers(["Method", "Pairs", "Score", "Low", "High"], lines)];
   }
-
-  turn(drawn, each) { return drawn.filter(({ row }) => row.family === each.row.family).indexOf(each); }
 
   references(encoder) {
     const scope = this.filters.scope, found = this.data.ceilings.find((each) => each.encoder === encoder), columns = this.columns();
@@ -226,40 +220,6 @@ class Leaderboard {
   }
 
   width() { return Math.min(920, this.section.clientWidth || 600); }
-
-  sizePlot(panels, all, high, references) {
-    const width = this.width(), height = 320, left = 40, top = 24, bottom = 44, gap = 24, each = (width - left - 10 - gap * (panels.length - 1)) / panels.length;
-    const low = Math.min(...all.map(({ x }) => x)) / 1.5, most = Math.max(...all.map(({ x }) => x)) * 1.5;
-    const y = (value) => height - bottom - ((height - bottom - top) * value) / high;
-    const svg = shape("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${this.data.metric} against the number of sentence pairs; the same numbers are in the table below` });
-    const ticks = niceTicks(0, high, 5);
-    panels.forEach((drawn, panel) => {
-      const begin = left + panel * (each + gap), x = (value) => begin + (each * Math.log(value / low)) / Math.log(most / low);
-      for (const tick of ticks) {
-        svg.append(shape("line", { class: "grid", x1: begin, x2: begin + each, y1: y(tick), y2: y(tick) }));
-        if (!panel) svg.append(shape("text", { class: "soft", x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, String(tick)));
-      }
-      let last = -Infinity;
-      for (const pairs of [...new Set(all.map(({ x }) => Math.round(x)))].sort((a, b) => a - b)) {
-        if (x(pairs) - last < 46) continue;
-        last = x(pairs);
-        svg.append(shape("text", { class: "soft", x: last, y: height - bottom + 18, "text-anchor": "middle" }, pairs.toLocaleString("en")));
-      }
-      if (panels.length > 1) svg.append(shape("text", { x: begin + each / 2, y: 14, "text-anchor": "middle", "font-weight": 600 }, panel ? "Transport (OT)" : "Standard (KD)"));
-      for (const [value, dash] of [[references.ceiling, "6 4"], [references.chance, "1 4"]]) if (value != null) svg.append(shape("line", { class: "zero", x1: begin, x2: begin + each, y1: y(value), y2: y(value), "stroke-dasharray": dash }));
-      drawn.forEach((line, place) => {
-        const { family } = line.row, shift = (place - (drawn.length - 1) / 2) * Math.min(9, 60 / drawn.length), at = (point) => x(point.x) + shift;
-        const turn = this.turn(drawn, line);
-        svg.append(shape("polyline", { class: `line ${family}`, points: line.points.map((point) => `${at(point)},${y(point.y[0])}`).join(" "), "stroke-dasharray": DASHES[turn % 4] }));
-        for (const point of line.points) {
-          const title = shape("title", {}, `${line.name}: ${one(point.y[0])} [${one(point.y[1])}, ${one(point.y[2])}]`);
-          svg.append(shape("g", {}, title, shape("line", { class: `bar ${family}`, x1: at(point), x2: at(point), y1: y(point.y[1]), y2: y(point.y[2]) }), marker(family, at(point), y(point.y[0]))));
-        }
-      });
-    });
-    svg.append(shape("text", { class: "soft", x: left + (width - left) / 2, y: height - 6, "text-anchor": "middle" }, "sentence pairs (logarithmic)"));
-    return svg;
-  }
 
   forest(rows) {
     const kept = this.data.contrasts.map((contrast, index) => ({ contrast, index })).filter(({ contrast }) => rows.includes(contrast.a) && rows.includes(contrast.b));
@@ -272,46 +232,9 @@ class Leaderboard {
     if (!lines.length) return [picker, element("p", { class: "empty" }, "Not measured in this language.")];
     if (contrast.all && !this.filters.scope) lines.push({ label: "mean", group: "", gain: [...contrast.all, 2] });
     const table = lines.map(({ label, gain }) => element("tr", {}, element("th", { scope: "row" }, label), gain.slice(0, 3).map((value) => element("td", { class: "num" }, signed(value))), element("td", {}, gain[3] === 2 ? "" : gain[3] ? "told apart" : "no difference found")));
-    return [picker, element("p", { class: "print-only" }, name(chosen)), element("div", { class: lines.length > 40 ? "scroll tall" : "", tabindex: lines.length > 40 ? "0" : null }, this.forestPlot(lines, name(chosen))),
-      this.numbers(["Language", "Difference", "Low", "High", "All at once"], table)];
+    return [picker, element("p", { class: "print-only" }, name(chosen)), element("div", { class: lines.length > 40 ? "scroll tall" : "", tabindex: lines.length > 40 ? "0" : null }, forestPlot(lines, Math.min(this.width() - 4, 760), name(chosen))),
+      numbers(["Language", "Difference", "Low", "High", "All at once"], table)];
   }
-
-  forestPlot(lines, name) {
-    const width = Math.min(this.width() - 4, 760), left = Math.min(150, width * 0.34), right = 54, step = 22, top = 8, height = top + step * lines.length + 46;
-    const reach = Math.max(...lines.flatMap(({ gain }) => [Math.abs(gain[1]), Math.abs(gain[2])]), 0.5) * 1.05;
-    const x = (value) => left + ((width - left - right) * (value + reach)) / (2 * reach);
-    const svg = shape("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${name}, by language; the same numbers are in the table below` });
-    const end = top + step * lines.length;
-    for (const tick of niceTicks(-reach, reach, width < 500 ? 4 : 7)) {
-      svg.append(shape("line", { class: tick ? "grid" : "zero", x1: x(tick), x2: x(tick), y1: top, y2: end }), shape("text", { class: "soft", x: x(tick), y: end + 16, "text-anchor": "middle" }, tick > 0 ? `+${tick}` : String(tick)));
-    }
-    lines.forEach(({ label, group, gain }, place) => {
-      const y = top + step * (place + 0.5), [value, low, high, apart] = gain, family = value < 0 ? "KD" : "OT";
-      const shownLabel = label.length > left / 7.5 ? `${label.slice(0, Math.floor(left / 7.5) - 1)}…` : label;
-      const mark = apart === 2 ? shape("path", { class: `bar ${family}`, d: `M${x(low)} ${y} L${x(value)} ${y - 6} L${x(high)} ${y} L${x(value)} ${y + 6} Z` })
-        : shape("g", {}, shape("line", { class: `bar ${family}`, x1: x(low), x2: x(high), y1: y, y2: y }), shape("circle", { class: `bar ${family}${apart ? "" : " hollow"}`, cx: x(value), cy: y, r: 4.5 }));
-      svg.append(shape("g", {}, shape("title", {}, `${label}${group ? `, ${group}` : ""}: ${signed(value)} [${signed(low)}, ${signed(high)}]`),
-        shape("text", { x: left - 10, y: y + 4, "text-anchor": "end", "font-weight": apart === 2 ? 700 : 400 }, shownLabel), mark,
-        shape("text", { class: "soft", x: width - 4, y: y + 4, "text-anchor": "end" }, signed(value))));
-    });
-    svg.append(shape("text", { class: "soft", x: x(0), y: height - 8, "text-anchor": "middle" }, width < 500 ? "← KD better · OT better →" : "← standard better · points · transport better →"));
-    return svg;
-  }
-
-  numbers(heads, lines) {
-    return element("details", { class: "plain" }, element("summary", {}, "The numbers of this plot"), element("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": "Numbers of the plot" },
-      element("table", { class: "records" }, element("thead", {}, element("tr", {}, heads.map((text, place) => element("th", { scope: "col", class: place && text !== "All at once" ? "num" : "" }, text)))), element("tbody", {}, lines))));
-  }
-}
-
-const DASHES = ["none", "7 3", "2 3", "9 3 2 3"];
-function marker(family, x, y) {
-  return family === "KD" ? shape("rect", { class: family, x: x - 4, y: y - 4, width: 8, height: 8 }) : shape("circle", { class: family, cx: x, cy: y, r: 4.5 });
-}
-function niceTicks(low, high, count) {
-  const rough = (high - low) / count, power = 10 ** Math.floor(Math.log10(rough)), step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough), ticks = [];
-  for (let k = Math.ceil(low / step); k * step <= high; k++) ticks.push(Number((k * step).toFixed(6)));
-  return ticks;
 }
 
 function start() {

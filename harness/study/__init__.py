@@ -1,0 +1,1 @@
+"""A study: its grid of cells, its run, and what its records say."""

@@ -1,0 +1,200 @@
+"""From a study and its store to its findings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from harness.config import Arm, DistillConfig, StudyConfig, digest_json
+from harness.console import Console
+from harness.pairing import Entry
+from harness.ranking import chance
+from harness.record import Provenance, command_line, load_record
+from harness.registry import UNTRAINED
+from harness.store import Store
+from harness.study.contrasts import Evidence, ablated, ablation_families, facets, families, points
+from harness.study.findings import ArmShown, Family, Findings, LanguageShown, Left, Origin, Repeated, Verdict
+from harness.study.grid import Place, Study, Tongue
+
+
+def collect(study: Study, store: Store, failed: Mapping[Place, str], console: Console) -> Findings:
+    """What the records say that are there. failed: cells that this run could not make, and why."""
+    languages = {code: language_shown(tongue, study.config, store) for code, tongue in study.tongues.items()}
+    grid = frozenset(step.place for step in study.steps)
+    done = {step.place: entry for step in study.steps if (entry := entry_of(step.cell.key, store))}
+    impossible = tuple((each.lang, each.pairs, each.reason) for each in study.impossible)
+    return findings_of(Evidence(study.config, languages, grid, done), failed, impossible, console)
+
+
+def entry_of(cell: str, store: Store) -> Entry | None:
+    """A cell's record, if it is there."""
+    folder = store.record(cell)
+    return Entry(folder, load_record(folder)) if folder.is_dir() else None
+
+
+def language_shown(tongue: Tongue, config: StudyConfig, store: Store) -> LanguageShown:
+    """What a report says of a language."""
+    captions, (guarded,) = tongue.english[0].retrieval, tongue.guarded
+    towers = [entry_of(cell.key, store) for cell in tongue.english]
+    scores = [entry.record.scores[f"{config.direction}_r1"] if entry else None for entry in towers]
+    images = len(captions.images.ids)
+    return LanguageShown(
+        code=tongue.language.code,
+        name=tongue.language.name,
+        script=tongue.language.script,
+        tier=tongue.language.tier,
+        gallery=captions.images.digest(),
+        images=images,
+        captions=len(captions.captions),
+        source=captions.source,
+        kind=captions.kind,
+        texts_digest=captions.texts_digest(),
+        usable=tongue.usable,
+        dropped=guarded.dropped,
+        bitext=guarded.bitext.source,
+        bitext_kind=guarded.bitext.kind,
+        notes=tuple(dict.fromkeys((*captions.notes, *guarded.bitext.notes))),
+        sample=captions.sample,
+        floor=scores[0],
+        ceiling=scores[1] if len(scores) > 1 else None,
+        chance=chance(captions.caption_images, images)[f"{config.direction}_r1"],
+    )
+
+
+def findings_of(
+    evidence: Evidence, failed: Mapping[Place, str], impossible: Sequence[tuple[str, int | None, str]], console: Console
+) -> Findings:
+    """All that a report shows."""
+    config, records = evidence.config, [entry.record for entry in evidence.done.values()]
+    pairs_of_arms = ablated(config)
+    with console.stage("compares", 4 if config.replicate else 3, "parts") as advance:
+        scores, parts = points(evidence), facets(evidence)
+        advance(1, "")
+        first = families(evidence, config.seeds)
+        advance(1, "")
+        changes = ablation_families(evidence, pairs_of_arms, config.seeds)
+        advance(1, "")
+        again: tuple[Family, ...] = ()
+        if config.replicate:
+            again = (*families(evidence, config.replicate), *ablation_families(evidence, pairs_of_arms, config.replicate))
+            advance(1, "")
+    repeated, later = repetition((*first, *changes), again)
+    return Findings(
+        title=config.title,
+        question=config.question,
+        digest=digest_json(config.model_dump(mode="json")),
+        command=command_line(),
+        task=config.task,
+        task_version=records[0].task_version if records else "",
+        split=config.split,
+        sample=any(language.sample for language in evidence.languages.values()),
+        direction=config.direction,
+        encoder=config.encoder,
+        encoder_fingerprint=records[0].encoder_fingerprint if records else "",
+        sizes=config.sizes,
+        seeds=config.seeds,
+        replicate=config.replicate,
+        shared=shared_options(config),
+        tuned=bool(config.distill.get("tune")),
+        resamples=evidence.resamples,
+        baseline=config.on("standard")[0].name,
+        arms=tuple(arm_shown(arm, evidence) for arm in config.arms),
+        languages=tuple(evidence.languages.values()),
+        planned=len(evidence.grid),
+        done=len(evidence.done),
+        points=tuple(scores),
+        by_language=first[0],
+        means=first[1],
+        by_tier=first[2],
+        facets=tuple(parts),
+        ablated=tuple(pairs_of_arms),
+        ablations=changes[0],
+        ablation_means=changes[1],
+        repeated=tuple(repeated),
+        found_later=later,
+        left=tuple(left(evidence, failed)),
+        impossible=tuple(impossible),
+        unconverged=sum(record.tower.unconverged for record in records if record.tower),
+        origins=tuple(origins([record.provenance for record in records])),
+    )
+
+
+def shared_options(config: StudyConfig) -> dict[str, object]:
+    """What all arms share and is not the default."""
+    chosen = DistillConfig(**config.distill).model_dump(mode="json", exclude_defaults=True)
+    return {key: value for key, value in chosen.items() if key in config.distill}
+
+
+def arm_shown(arm: Arm, evidence: Evidence) -> ArmShown:
+    """What a report says of an arm."""
+    towers = [entry.record.tower for place, entry in evidence.done.items() if place.arm == arm.name and entry.record.tower]
+    rates = Counter(tower.config.learning_rate for tower in towers if arm.objective != UNTRAINED)
+    return ArmShown(
+        name=arm.name,
+        side=arm.side or "control",
+        objective=arm.objective,
+        init=arm.init,
+        options=arm.options,
+        rates=tuple(sorted(rates.items())),
+        hours=sum(tower.seconds for tower in towers) / 3600,
+    )
+
+
+def repetition(first: Sequence[Family], again: Sequence[Family]) -> tuple[list[Repeated], int]:
+    """Each claim of the first study beside the same test of the second, and how many claims the second alone makes."""
+    found, later = [], 0
+    for one, other in zip(first, again, strict=False):
+        twins = {(each.arm, each.pairs, each.value, each.langs, rival(one, each)): each for each in other.verdicts}
+        for each in one.verdicts:
+            twin = twins.get((each.arm, each.pairs, each.value, each.langs, rival(one, each)))
+            if each.outcome != "tie":
+                found.append(Repeated(family=one.name, claim=each, again=twin))
+            elif twin and twin.outcome != "tie":
+                later += 1
+    return found, later
+
+
+def rival(of: Family, test: Verdict) -> str:
+    """What tells tests of a family apart: of an ablation the other arm, else not the rival, which is the best of several."""
+    return test.rival if of.name.startswith("ablation") else ""
+
+
+def left(evidence: Evidence, failed: Mapping[Place, str]) -> list[Left]:
+    """What is not there, by size, language and block of seeds, in the order of running."""
+    found = []
+    for seeds in (evidence.config.seeds, evidence.config.replicate):
+        for pairs in evidence.config.sizes:
+            for lang in evidence.possible(pairs):
+                planned = [Place(arm.name, lang, pairs, seed) for seed in seeds for arm in evidence.config.arms]
+                missing = [place for place in planned if place not in evidence.done]
+                reasons = dict.fromkeys(
+                    f"{place.arm}, seed {place.seed}: {failed[place]}" for place in missing if place in failed
+                )
+                if missing:
+                    found.append(
+                        Left(
+                            lang=lang,
+                            pairs=pairs,
+                            seeds=seeds,
+                            cells=len(missing),
+                            planned=len(planned),
+                            reason="; ".join(reasons),
+                        )
+                    )
+    return found
+
+
+def origins(made: Sequence[Provenance]) -> list[Origin]:
+    """By which code and on which machines records were measured, the most frequent first."""
+    groups: dict[str, list[Provenance]] = {}
+    for each in made:
+        groups.setdefault(each.model_dump_json(exclude={"created", "command"}), []).append(each)
+    return [
+        Origin(
+            records=len(group),
+            first=min(each.created for each in group),
+            last=max(each.created for each in group),
+            **group[0].model_dump(exclude={"created", "command"}),
+        )
+        for group in sorted(groups.values(), key=len, reverse=True)
+    ]

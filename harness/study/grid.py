@@ -1,0 +1,205 @@
+"""From a study's configuration to its cells, in the order in which they are run, and what the rest of them will cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+from harness.api import Grounding, HarnessError, KnownFeatures, Language, MissingError
+from harness.config import RunConfig, StudyConfig, validated
+from harness.distill.bitext import Guarded
+from harness.distill.distil import Recipe, steps_in_all
+from harness.languages import ENGLISH
+from harness.phrases import tagged
+from harness.plan import Cell, Plan, guarded_bitext, make_plans, recipe_cell
+from harness.record import load_card
+from harness.registry import nearest
+from harness.store import Store
+
+DESIGNS = Path(__file__).with_name("designs")
+ENGLISH_SIDE = "(English side)"  # ends the name of a source's English captions: `Retrieval.in_english`
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a cell stands in the grid. arm: its name. pairs: None for all."""
+
+    arm: str
+    lang: str
+    pairs: int | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """A cell to be measured, its place, and the plan of its language."""
+
+    place: Place
+    cell: Cell
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class Tongue:
+    """A language of a study: the plan of its English cells, and its bitext without the pairs of evaluation images."""
+
+    plan: Plan
+    guarded: tuple[Guarded, ...]
+
+    @property
+    def language(self) -> Language:
+        """Which it is."""
+        return self.plan.language
+
+    @property
+    def usable(self) -> int:
+        """Sentence pairs there are."""
+        return len(self.guarded[0].bitext)
+
+    @property
+    def english(self) -> tuple[Cell, ...]:
+        """What is measured without distillation: the English tower on the captions, and on their English twins."""
+        floor, *others = self.plan.cells
+        return (floor, *(cell for cell in others if cell.retrieval.source.endswith(ENGLISH_SIDE)))
+
+
+@dataclass(frozen=True)
+class Impossible:
+    """A language, or one size of its bitext, that the data do not allow, and why. pairs: None for all, 0 for every size."""
+
+    lang: str
+    pairs: int | None
+    reason: str
+
+    def said(self) -> str:
+        """It in a line."""
+        return f"{self.lang}{'' if self.pairs == 0 else f' with {self.pairs:,} pairs'}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study laid out. tongues: its languages by code, those with the fewest resources first. steps: in the order of running."""
+
+    config: StudyConfig
+    tongues: Mapping[str, Tongue]
+    steps: tuple[Step, ...]
+    impossible: tuple[Impossible, ...]
+
+    def missing(self, store: Store) -> list[Step]:
+        """What is not measured yet."""
+        return [step for step in self.steps if not store.record(step.cell.key).is_dir()]
+
+
+def design_file(text: str) -> Path:
+    """The TOML file of a study: one that comes along, by its name, or the user's own. Raises HarnessError if it is neither."""
+    known = {path.stem: path for path in sorted(DESIGNS.glob("*.toml"))}
+    if text in known:
+        return known[text]
+    if not Path(text).is_file():
+        raise HarnessError(f"{text} is no file, and no study that comes along is called so: {nearest(text, known)}")
+    return Path(text)
+
+
+def lay_out(config: StudyConfig, device: str, store: Store) -> Study:
+    """Every cell of a study. Loads no model and trains nothing.
+
+    Raises HarnessError as `make_plans` does, and if the task, the encoder or every language is none that can be distilled.
+    """
+    plans, absent = make_plans(run_config(config, device), store)
+    first = plans[0].cells[0].retrieval
+    if isinstance(first, Grounding):
+        raise HarnessError(f"a study compares retrieval, and {config.task} looks for regions: name another task")
+    if isinstance(plans[0].encoder, KnownFeatures):
+        raise HarnessError(f"{config.encoder} is embeddings without a model, which cannot teach: name another encoder")
+    if any(plan.language.code == ENGLISH for plan in plans):
+        raise HarnessError("English is what is distilled from: name other languages in lang")
+    impossible = [Impossible(language.code, 0, "no captions") for language in absent]
+    tongues: dict[str, Tongue] = {}
+    for plan in sorted(plans, key=lambda plan: (plan.language.tier is None, plan.language.tier)):
+        try:
+            pairs = guarded_bitext(plan.task, plan.data, [plan.language], config.leakage, config.bitext, config.clean)
+            tongues[plan.language.code] = Tongue(plan, pairs)
+        except MissingError as error:
+            impossible.append(Impossible(plan.language.code, 0, str(error)))
+    if not tongues:
+        raise HarnessError(f"nothing can be distilled into any language of the study: {impossible[-1].reason}")
+    impossible += too_large(config, tongues.values())
+    without = {(each.lang, each.pairs) for each in impossible}
+    steps = tuple(
+        step(place, config, tongues[place.lang]) for place in places(config, tongues) if (place.lang, place.pairs) not in without
+    )
+    if not steps:
+        raise HarnessError(f"no language has as many sentence pairs as the study asks for: {impossible[-1].reason}")
+    return Study(config, tongues, steps, tuple(impossible))
+
+
+def run_config(config: StudyConfig, device: str) -> RunConfig:
+    """What `run` would be told of the study's languages, nothing distilled."""
+    shared = ("task", "lang", "split", "source", "data", "encoder", "bitext", "clean", "leakage")
+    return validated(RunConfig, objectives=(), device=device, **{name: getattr(config, name) for name in shared})
+
+
+def too_large(config: StudyConfig, tongues: Iterable[Tongue]) -> list[Impossible]:
+    """The sizes of which languages have fewer pairs."""
+    return [
+        Impossible(tongue.language.code, pairs, f"{tongue.language.name} has {tongue.usable:,} usable pairs")
+        for tongue in tongues
+        for pairs in config.sizes
+        if pairs is not None and pairs > tongue.usable
+    ]
+
+
+def places(config: StudyConfig, langs: Iterable[str]) -> Iterator[Place]:
+    """The grid, what decides first: the first size, the first language, all seeds and arms of these, and so on.
+
+    A study that is broken off then says something of some languages rather than nothing of each. Its repetition comes last.
+    """
+    for seeds in (config.seeds, config.replicate):
+        for pairs in config.sizes:
+            for lang in langs:
+                yield from (Place(arm.name, lang, pairs, seed) for seed in seeds for arm in config.arms)
+
+
+def step(place: Place, config: StudyConfig, tongue: Tongue) -> Step:
+    """The cell of a place."""
+    (arm,) = (arm for arm in config.arms if arm.name == place.arm)
+    plan = tongue.plan
+    tag = partial(tagged, task=plan.task, data=plan.data, chunker=config.chunker)
+    recipe = Recipe(arm.recipe(config.distill, place.pairs, place.seed), plan.encoder, tongue.guarded, tag)
+    return Step(place, recipe_cell(place.arm, recipe, tongue.english[0].retrieval, plan.task), plan)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Trainings of some cells: optimiser steps, with those of the search for a rate, and seconds, NaN if unknown."""
+
+    cells: int
+    steps: int
+    seconds: float
+
+
+class Prices:
+    """Seconds that an optimiser step takes, as measured when the towers of a store were trained from one teacher."""
+
+    def __init__(self, store: Store, teacher: str) -> None:
+        cards = [load_card(folder) for folder in store.towers()]
+        self.measured: dict[str, list[float]] = {}
+        for card in cards:
+            if card.teacher_fingerprint == teacher and card.steps:
+                self.measured.setdefault(card.config.objective, []).append(card.seconds / card.steps)
+
+    def of(self, objective: str) -> float:
+        """The median of the towers of this objective; where there is none, of all; NaN where no tower was trained at all."""
+        found = self.measured.get(objective) or [each for prices in self.measured.values() for each in prices]
+        return median(found) if found else math.nan
+
+    def cost(self, steps: Sequence[Step], store: Store) -> Cost:
+        """What it takes to make the towers of some cells that are not there yet."""
+        recipes = [each.cell.recipe for each in steps if each.cell.recipe and not store.tower(each.cell.recipe.digest).is_dir()]
+        counts = [steps_in_all(recipe) for recipe in recipes]
+        seconds = sum(count * self.of(recipe.config.objective) for recipe, count in zip(recipes, counts, strict=True) if count)
+        return Cost(len(steps), sum(counts), seconds)

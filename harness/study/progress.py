@@ -1,0 +1,100 @@
+"""A study's run: cell after cell until all are there, or until its time is over; and what a dry run says of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from harness.api import HarnessError
+from harness.run import load_or_measure
+from harness.store import Store
+from harness.study.grid import Cost, Place, Prices, Step, Study
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from harness.console import Console
+
+FAILURES_IN_A_ROW = 3
+
+
+def run_study(study: Study, store: Store, console: Console, seconds: float = math.inf) -> Mapping[Place, str]:
+    """Measure the cells that are missing, in the study's order; those that failed, and why.
+
+    seconds: no cell is begun after so many; the one at work then is ended. A training that fails (it diverges, say) is passed
+    over. Raises the HarnessError of the third in a row, which is no matter of one training, and of an English tower at once.
+    """
+    ends = time.monotonic() + seconds
+    missing, failed, in_a_row = study.missing(store), dict[Place, str](), 0
+    for number, step in enumerate(missing):
+        if time.monotonic() >= ends:
+            console.say(f"the time is over: {len(missing) - number:,} of {len(study.steps):,} cells are left for another time")
+            break
+        console.say(f"cell {number + 1:,} of {len(missing):,}: {told(step.place)}")
+        for cell in study.tongues[step.place.lang].english:
+            load_or_measure(cell, step.plan, store, console)
+        try:
+            load_or_measure(step.cell, step.plan, store, console)
+            in_a_row = 0
+        except HarnessError as error:
+            failed[step.place], in_a_row = str(error), in_a_row + 1
+            if in_a_row == FAILURES_IN_A_ROW:
+                raise
+            console.say(f"passed over: {error}")
+    return failed
+
+
+def told(place: Place) -> str:
+    """A place in words."""
+    return f"{place.lang}, {size(place.pairs)}, {place.arm}, seed {place.seed}"
+
+
+def size(pairs: int | None) -> str:
+    """A bitext size in words.
+
+    >>> size(1000), size(None)
+    ('1,000 pairs', 'all pairs')
+    """
+    return "all pairs" if pairs is None else f"{pairs:,} pairs"
+
+
+def progress_table(study: Study, store: Store) -> Table:
+    """What is done of a study, what is missing, and what the rest costs, in the order of running."""
+    from harness.listing import grid
+
+    prices = Prices(store, study.steps[0].plan.encoder.fingerprint())
+    missing = {step.place for step in study.missing(store)}
+    rows = []
+    for key, steps in groups(study).items():
+        cost = prices.cost([step for step in steps if step.place in missing], store)
+        rows.append((*key, f"{len(steps) - cost.cells:,} of {len(steps):,}", f"{cost.steps:,}", duration(cost)))
+    whole = prices.cost([step for step in study.steps if step.place in missing], store)
+    done = f"{len(study.steps) - whole.cells:,} of {len(study.steps):,}"
+    rows.append(("", "", "all", done, f"{whole.steps:,}", duration(whole)))
+    return grid(study.config.title, ("bitext", "language", "seeds", "cells done", "steps to train", "takes"), rows)
+
+
+def groups(study: Study) -> dict[tuple[str, str, str], list[Step]]:
+    """Cells by size, language and block of seeds."""
+    found: dict[tuple[str, str, str], list[Step]] = {}
+    for step in study.steps:
+        place = step.place
+        seeds = study.config.seeds if place.seed in study.config.seeds else study.config.replicate
+        name = study.tongues[place.lang].language.name
+        found.setdefault((size(place.pairs), name, " ".join(map(str, seeds))), []).append(step)
+    return found
+
+
+def duration(cost: Cost) -> str:
+    """Training time in words, where it is known.
+
+    >>> [duration(Cost(1, steps, seconds)) for steps, seconds in ((100, 90.0), (100, 25200.0), (100, math.nan), (0, 0.0))]
+    ['2 min', '7.0 h', 'not known yet', '']
+    """
+    if math.isnan(cost.seconds):
+        return "not known yet"
+    if not cost.steps:
+        return ""
+    return f"{cost.seconds / 3600:.1f} h" if cost.seconds >= 5400 else f"{max(1, round(cost.seconds / 60))} min"
