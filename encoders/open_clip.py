@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.api import Floats, HarnessError, Spans, TokenStates
+from harness.ahead import ahead
+from harness.api import Floats, HarnessError, Spans, TokenStates, digest_strings
 from harness.encoders.sources import ModelFiles, behind_tag, check_tag, in_folder, in_hub, quiet, reason
 
 if TYPE_CHECKING:
     from PIL import Image
+    from torch import Tensor
 
     from harness.distill.tower import DonatedLayers
     from harness.encoders.text_towers import TextReader
@@ -81,13 +84,22 @@ class Loaded:
 class OpenClip:
     """Both towers of an open_clip model. Nothing is loaded, and torch is not imported, until something is encoded.
 
-    name: what the user typed to get it, made canonical.
+    name: what the user typed to get it, made canonical. resize: `pillow`, as open_clip does, or `torch` (`preparing.py`).
+    precision: of the products, `float32` or `bfloat16`.
     """
 
-    def __init__(self, name: str, find: Callable[[], ModelFiles], device: str) -> None:
+    def __init__(
+        self, name: str, find: Callable[[], ModelFiles], device: str, resize: str = "pillow", precision: str = "float32"
+    ) -> None:
         self.name = name
         self._find = find
         self._device = device
+        self._resize, self._precision = resize, precision
+
+    def varied(self, resize: str = "", precision: str = "") -> OpenClip:
+        """The same model computed in another way, named in front of it."""
+        name = f"{'fast' if resize else precision}:{self.name}"
+        return OpenClip(name, self._find, self._device, resize or self._resize, precision or self._precision)
 
     @cached_property
     def device(self) -> str:
@@ -103,7 +115,8 @@ class OpenClip:
 
     @cached_property
     def _fingerprint(self) -> str:
-        return self.files.digest()
+        ways = [way for way, usual in ((self._resize, "pillow"), (self._precision, "float32")) if way != usual]
+        return digest_strings([self.files.digest(), *ways]) if ways else self.files.digest()
 
     def fingerprint(self) -> str:
         """A digest of weights, configuration, preprocessing, tokenizer and precision.
@@ -116,7 +129,7 @@ class OpenClip:
     def loaded(self) -> Loaded:
         """The model in memory. Raises HarnessError if it cannot be loaded."""
         with quiet():
-            return load(self.name, self.files, self.device)
+            return load(self.name, self.files, self.device, self._resize)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Floats:
         """Embed RGB pictures as (n, d), not normalised, prepared as the model's own configuration says."""
@@ -124,28 +137,50 @@ class OpenClip:
 
         loaded, size = self.loaded, IMAGES_A_BATCH_ON_CPU if self.device == "cpu" else IMAGES_A_BATCH
         parts = [np.zeros((0, self.files.config["embed_dim"]), dtype=np.float32)]
-        # Pillow works outside Python's lock. TF32 would give a GPU's convolutions 10 bits of precision.
-        with (
-            ThreadPoolExecutor(torch.get_num_threads()) as threads,
-            torch.inference_mode(),
-            torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
-        ):
-            for start in range(0, len(images), size):
-                pixels = torch.stack(list(threads.map(loaded.preprocess, images[start : start + size])))
-                pixels = pixels.to(self.device, memory_format=torch.channels_last)
-                parts.append(loaded.model.encode_image(pixels, normalize=False).cpu().numpy())
+        # TF32 would give a GPU's convolutions 10 bits of precision.
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False), self._half():
+            pixels = ahead(loaded.preprocess, images, 2 * size)
+            while batch := list(islice(pixels, size)):
+                parts += self._encoded(torch.stack(batch))
         return np.concatenate(parts)
+
+    def _half(self) -> AbstractContextManager[object]:
+        """Products in half precision, if they are to be."""
+        import torch
+
+        return torch.autocast(self.device.partition(":")[0], torch.bfloat16, enabled=self._precision == "bfloat16")
+
+    def _encoded(self, pixels: Tensor) -> Iterator[Floats]:
+        """Embeddings of prepared pictures, by halves where the memory does not hold the activations of all.
+
+        Raises HarnessError if it does not hold those of one.
+        """
+        import torch
+
+        try:
+            moved = pixels.to(self.device, memory_format=torch.channels_last)
+            embedded: Floats = self.loaded.model.encode_image(moved, normalize=False).float().cpu().numpy()
+        except torch.OutOfMemoryError as error:
+            if len(pixels) == 1:
+                raise HarnessError(f"{self.device} has not the memory to encode one picture by {self.name}") from error
+        else:
+            yield embedded
+            return
+        for half in pixels.chunk(2):
+            yield from self._encoded(half)
 
     def encode_texts(self, texts: Sequence[str], lang: str) -> Floats:
         """Embed texts as (n, d), not normalised, pooled as the model does.
 
         The language matters to NLLB's tokenizer alone. Raises HarnessError if that does not know it.
         """
-        return self.loaded.reader.embed(texts, lang)
+        with self._half():
+            return self.loaded.reader.embed(texts, lang)
 
     def encode_tokens(self, texts: Sequence[str], lang: str) -> TokenStates:
         """Every token's state, projected as the sentence embedding is, and the sentence embeddings."""
-        return self.loaded.reader.states(texts, lang)
+        with self._half():
+            return self.loaded.reader.states(texts, lang)
 
     def name_tokens(self, text: str) -> list[str]:
         """A name for each token of a text."""
@@ -162,12 +197,13 @@ class OpenClip:
         return donate(self.loaded.reader, self.files.text_config.get("context_length", 77))
 
 
-def load(name: str, files: ModelFiles, device: str) -> Loaded:
+def load(name: str, files: ModelFiles, device: str, resize: str = "pillow") -> Loaded:
     """Build the model and give it its weights. Raises HarnessError if they do not fit: there are no random weights here."""
     import open_clip
     import torch
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
+    from harness.encoders.preparing import fast_preparation
     from harness.encoders.text_towers import TextReader
     from harness.encoders.tokenizing import make_tokenizer
 
@@ -189,5 +225,6 @@ def load(name: str, files: ModelFiles, device: str) -> Loaded:
     except Exception as error:  # of many libraries: open_clip, timm, transformers, tokenizers, safetensors, torch
         raise HarnessError(f"{name}: open_clip cannot load {files.weights}: {reason(error, files.weights)}") from error
     model.visual.to(memory_format=torch.channels_last)
-    preparation = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
+    config = PreprocessCfg(**model.visual.preprocess_cfg)
+    preparation = fast_preparation(vars(config)) if resize == "torch" else image_transform_v2(config, is_train=False)
     return Loaded(model, preparation, reader)

@@ -306,8 +306,8 @@ def find_tokenizer(text: Mapping[str, Any], folder: Path | None) -> Path | None:
     if vocabulary == CLIP_VOCABULARY:
         return None
     if folder is None or not (folder / "tokenizer.json").is_file():
-        where = f"the folder {folder}" if folder else "its folder"
-        raise HarnessError(f"a vocabulary of {vocabulary} is not CLIP's: {where} must hold the model's tokenizer.json")
+        place = f" ({folder})" if folder else ""
+        raise HarnessError(f"a vocabulary of {vocabulary} is not CLIP's: the model's folder must hold its tokenizer.json{place}")
     return folder / "tokenizer.json"
 
 

@@ -137,7 +137,7 @@ class TextReader:
         pooled = np.zeros((len(texts), self.dim), dtype=np.float32)
         with torch.inference_mode():
             for batch in self.batches(*self.tokenize(texts, lang)):
-                pooled[batch.rows.numpy()] = batch.pooled.cpu().numpy()
+                pooled[batch.rows.numpy()] = batch.pooled.float().cpu().numpy()
         return pooled
 
     def states(self, texts: Sequence[str], lang: str) -> TokenStates:
@@ -151,8 +151,8 @@ class TextReader:
             for batch in self.batches(ids, real):
                 states = self.tower.project(batch.hidden[batch.real.to(self.device)])
                 places = (starts[batch.rows][:, None] + batch.real.cumsum(1) - 1)[batch.real]
-                tokens[places.numpy()] = states.cpu().numpy()
-                pooled[batch.rows.numpy()] = batch.pooled.cpu().numpy()
+                tokens[places.numpy()] = states.float().cpu().numpy()
+                pooled[batch.rows.numpy()] = batch.pooled.float().cpu().numpy()
         return TokenStates(tokens, lengths.numpy(), pooled)
 
     def name_tokens(self, text: str) -> list[str]:

@@ -149,6 +149,7 @@ class RunConfig(Config):
     bitext: Path | None = Field(None, description="file of sentence pairs to distil from, instead of the folder's own")
     clean: bool | None = Field(None, description="clean the bitext; by default only where nobody states how it came to be")
     leakage: Literal["drop", "refuse"] = Field("drop", description="what to do with bitext of the evaluation images")
+    skip_broken: bool = Field(False, description="leave out pictures that cannot be decoded, and say so")
     grounding: GroundingConfig = GroundingConfig()
     chunker: str = Field("simple", description="what finds the phrases of captions and sentences that have no tags")
     device: str = "auto"

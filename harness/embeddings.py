@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
+from harness.ahead import ahead
 from harness.api import (
     Floats,
     HarnessError,
@@ -20,11 +22,14 @@ from harness.api import (
     digest_strings,
 )
 from harness.config import first_line
-from harness.store import DamagedError, Store, new_file, say_damaged
+from harness.store import BusyError, DamagedError, Store, new_file, say_damaged
 
 Advance = Callable[[int], None]
+Compute = Callable[[int, int], Iterator[Floats]]
 IMAGES_A_CALL = 64
 TEXTS_A_CALL = 1024
+# Multiples of the above, so that a part is computed as it would be in the whole.
+IMAGES_A_PART, TEXTS_A_PART = 1024, 16_384
 DIGEST = "sha256"
 
 
@@ -34,15 +39,14 @@ def embed_images(encoder: ImageEncoder, images: Images, store: Store, advance: A
         return checked(encoder.image_features(images.ids), len(images.ids))
     key = digest_strings(["images", encoder.fingerprint(), images.digest()])
 
-    def compute() -> list[Floats]:
-        parts = []
-        for start in range(0, len(images.ids), IMAGES_A_CALL):
-            batch = [images.open(i) for i in range(start, min(start + IMAGES_A_CALL, len(images.ids)))]
-            parts.append(encoder.encode_images(batch))
+    def compute(start: int, stop: int) -> Iterator[Floats]:
+        opened = ahead(images.open, range(start, stop), IMAGES_A_CALL)
+        for first in range(start, stop, IMAGES_A_CALL):
+            batch = list(islice(opened, min(IMAGES_A_CALL, stop - first)))
+            yield encoder.encode_images(batch)
             advance(len(batch))
-        return parts
 
-    return stored(store, key, len(images.ids), compute)
+    return stored(store, key, len(images.ids), compute, IMAGES_A_PART)
 
 
 def embed_captions(tower: TextEncoder, retrieval: Retrieval, store: Store) -> Floats:
@@ -56,38 +60,83 @@ def embed_texts(tower: TextEncoder, texts: Sequence[str], lang: str, store: Stor
     """Embeddings (m, d) of all texts, from the store where they lie."""
     key = digest_strings(["texts", tower.fingerprint(), lang, *texts])
 
-    def compute() -> list[Floats]:
-        return [tower.encode_texts(texts[start : start + TEXTS_A_CALL], lang) for start in range(0, len(texts), TEXTS_A_CALL)]
+    def compute(start: int, stop: int) -> Iterator[Floats]:
+        for first in range(start, stop, TEXTS_A_CALL):
+            yield tower.encode_texts(texts[first : min(first + TEXTS_A_CALL, stop)], lang)
 
-    return stored(store, key, len(texts), compute)
+    return stored(store, key, len(texts), compute, TEXTS_A_PART)
 
 
-def stored(store: Store, key: str, count: int, compute: Callable[[], list[Floats]]) -> Floats:
+def stored(store: Store, key: str, count: int, compute: Compute, size: int) -> Floats:
     """The matrix kept under `key`, computed and kept if it is not there, or if what is there is damaged.
 
+    compute: gives the rows from one number to before another, in pieces. Where there are more than `size` rows, they are computed
+    and kept in parts of so many, which several runs at once divide between them, and of which a run that was killed loses one.
     Raises HarnessError as `checked` does.
     """
+    path = store.embeddings(key)
+    if (found := read_or_say(path, count)) is not None:
+        return found
+    if count > size:
+        make_parts(store, key, count, compute, size)
+    with store.claim(path):
+        if (found := read_if_whole(path, count)) is None:
+            pieces = []
+            for start in range(0, count, size):
+                part = read_if_whole(store.part(key, start), min(size, count - start))
+                pieces += [part] if part is not None else compute(start, min(start + size, count))
+            found = checked(np.concatenate(pieces), count)
+            keep(path, found)
+    shutil.rmtree(store.part(key, 0).parent, ignore_errors=True)
+    return found
+
+
+def make_parts(store: Store, key: str, count: int, compute: Compute, size: int) -> None:
+    """Make every part that is missing: first those that no other run is at, then, when those are done, what is left."""
+    left = list(range(0, count, size))
+    for wait in (False, True):
+        busy = []
+        for start in left:
+            part, stop = store.part(key, start), min(start + size, count)
+            try:
+                with store.claim(part, wait):
+                    whole = store.embeddings(key).is_file()
+                    if not whole and read_or_say(part, stop - start) is None:
+                        keep(part, checked(np.concatenate(list(compute(start, stop))), stop - start))
+            except BusyError:
+                busy.append(start)
+        left = busy
+
+
+def keep(path: Path, embeddings: Floats) -> None:
+    """Write a matrix with its digest."""
     from safetensors.numpy import save_file
 
-    path = store.embeddings(key)
+    with new_file(path) as temporary:
+        save_file({"embeddings": embeddings}, temporary, {DIGEST: digest_array(embeddings)})
+
+
+def read_or_say(path: Path, count: int) -> Floats | None:
+    """The matrix in a file; None if there is none, or if it is damaged, which is said."""
     try:
         return kept(path, count)
     except FileNotFoundError:
-        pass
+        return None
     except DamagedError as error:
         say_damaged(error)
-    with store.claim(path):
-        # Another run may have made it meanwhile.
-        with suppress(FileNotFoundError, DamagedError):
-            return kept(path, count)
-        embeddings = checked(np.concatenate(compute()), count)
-        with new_file(path) as temporary:
-            save_file({"embeddings": embeddings}, temporary, {DIGEST: digest_array(embeddings)})
-        return embeddings
+        return None
+
+
+def read_if_whole(path: Path, count: int) -> Floats | None:
+    """The matrix in a file; None if there is none or if it is damaged."""
+    try:
+        return kept(path, count)
+    except (FileNotFoundError, DamagedError):
+        return None
 
 
 def kept(path: Path, count: int) -> Floats:
-    """The matrix in a file that `stored` wrote. Raises DamagedError if it is not whole, FileNotFoundError if there is none."""
+    """The matrix in a file that `keep` wrote. Raises DamagedError if it is not whole, FileNotFoundError if there is none."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -19,6 +19,7 @@ from harness.api import (
     Retrieval,
     Task,
 )
+from harness.broken import without_broken
 from harness.config import RunConfig, digest_json
 from harness.distill.bitext import Guarded, guard, leaked
 from harness.distill.cleaning import clean
@@ -101,6 +102,10 @@ def make_plans(config: RunConfig, store: Store) -> tuple[list[Plan], list[Langua
 def make_plan(config: RunConfig, task: Task, data: Path, encoder: Encoder, language: Language, store: Store) -> Plan:
     """Read one language's data and lay out its cells."""
     retrieval = task.load(data, language.code, config.split, config.source)
+    if config.skip_broken:
+        if isinstance(retrieval, Grounding) or config.grounding.scorer != PLAIN:
+            raise HarnessError("--skip-broken is for retrieval by whole images: regions are of all images of a split")
+        retrieval = without_broken(retrieval)
     if config.encoder == "sample" and not retrieval.sample:
         raise HarnessError(
             "the sample encoder knows only the embedded sample's drawn world; for real photographs name a real one, "

@@ -155,6 +155,8 @@ ENCODERS: Registry[Callable[[str, str], Encoder]] = Registry(
         "open_clip": "harness.encoders.open_clip:open_clip_tag",
         "hf-hub": "harness.encoders.open_clip:hf_hub",
         "local-dir": "harness.encoders.open_clip:local_dir",
+        "fast": "harness.encoders.variants:fast",
+        "bfloat16": "harness.encoders.variants:bfloat16",
         "hf": "harness.encoders.hugging_face:hugging_face",
         "text": "harness.encoders.beside:beside",
         "features": "harness.encoders.features:Features",

@@ -190,6 +190,10 @@ class Store:
         """File of one matrix of embeddings."""
         return self.root / "embeddings" / f"{key}.safetensors"
 
+    def part(self, key: str, start: int) -> Path:
+        """File of some rows of a matrix that is not yet whole, from row `start` on."""
+        return self.root / "parts" / key / f"{start}.safetensors"
+
     def teacher(self, key: str) -> Path:
         """Folder of a teacher's states for one list of sentences."""
         return self.root / "teacher" / key

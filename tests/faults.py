@@ -16,6 +16,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -218,6 +219,13 @@ class Suite:
             for path in self.place.glob("*.error"):
                 path.unlink()
 
+    def told(self, count: int) -> Iterator[int]:
+        """The numbers from 1 on, telling how far it is."""
+        for number in range(1, count + 1):
+            yield number
+            if number % 10 == 0:
+                print(f"{number:,} of {count:,}, {len(self.wrong):,} wrong", flush=True)
+
     def fresh(self) -> tuple[Path, Path]:
         """A new store, and a log."""
         place = Path(tempfile.mkdtemp(dir=self.place))
@@ -234,6 +242,7 @@ class Suite:
         self.check(all(after[cell] == identity for cell, identity in before.items()), f"{name}: a finished cell was done again")
         left = [path.name for path in store.rglob(".new-*")] + [path.name for path in store.glob("training/*")]
         self.check(not left, f"{name}: left over {left[:3]}")
+        shutil.rmtree(store, ignore_errors=True)
 
     def kill(self, number: int) -> None:
         """One run, killed at a moment of its own."""
@@ -336,10 +345,10 @@ def main(kind: str, count: int = 0) -> int:
         done = 0
         match kind:
             case "kills":
-                for done in range(1, count + 1):
+                for done in suite.told(count):
                     suite.kill(done)
             case "pairs":
-                for done in range(1, count + 1):
+                for done in suite.told(count):
                     suite.pair(done)
             case "writes":
                 while suite.refuse(done + 1) and (not count or done + 1 < count):

@@ -464,11 +464,11 @@ def model_readers() -> Iterator[Reader]:
 
     matrix = np.ones((3, 4), dtype=np.float32)
     with tempfile.TemporaryDirectory() as name:
-        stored(Store(Path(name)), "key", 3, lambda: [matrix])
+        stored(Store(Path(name)), "key", 3, lambda *_: iter([matrix]), 9)
         kept = Store(Path(name)).embeddings("key").read_bytes()
 
     def embeddings(folder: Path) -> None:
-        found = stored(Store(folder), "key", 3, lambda: [matrix])
+        found = stored(Store(folder), "key", 3, lambda *_: iter([matrix]), 9)
         right(np.array_equal(found, matrix), "broken embeddings are computed anew")
 
     yield Reader("embeddings", {"embeddings/key.safetensors": kept}, embeddings)

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -43,19 +44,55 @@ def spoil(path: Path) -> None:
 def test_damaged_embeddings_are_computed_again_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store, matrix, calls = Store(tmp_path), np.ones((3, 4), dtype=np.float32), []
 
-    def compute() -> list[np.ndarray]:
+    def compute(start: int, stop: int) -> Iterator[np.ndarray]:
         calls.append(1)
-        return [matrix]
+        yield matrix[start:stop]
 
     for _ in range(2):
-        assert np.array_equal(stored(store, "key", 3, compute), matrix)
+        assert np.array_equal(stored(store, "key", 3, compute, 9), matrix)
     assert len(calls) == 1
     spoil(store.embeddings("key"))
-    assert np.array_equal(stored(store, "key", 3, compute), matrix)
+    assert np.array_equal(stored(store, "key", 3, compute, 9), matrix)
     assert len(calls) == 2
     assert "key.safetensors is damaged (it is not what was written): it is computed again" in capsys.readouterr().err
-    assert np.array_equal(stored(store, "key", 3, compute), matrix)
+    assert np.array_equal(stored(store, "key", 3, compute, 9), matrix)
     assert len(calls) == 2
+
+
+def test_rows_are_kept_in_parts_as_they_are_made(tmp_path: Path) -> None:
+    store, matrix, made = Store(tmp_path), np.arange(20, dtype=np.float32).reshape(10, 2), []
+
+    def compute(start: int, stop: int) -> Iterator[np.ndarray]:
+        made.append((start, stop))
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        yield matrix[start:stop]
+
+    with pytest.raises(KeyboardInterrupt):
+        stored(store, "key", 10, compute, 4)
+    assert made == [(0, 4), (4, 8), (8, 10)]
+    spoil(store.part("key", 4))
+    assert np.array_equal(stored(store, "key", 10, compute, 4), matrix)
+    assert made[3:] == [(4, 8), (8, 10)], "the part that is whole is not made again, the damaged one is"
+    assert not store.part("key", 0).parent.exists()
+    assert np.array_equal(stored(store, "key", 10, compute, 4), matrix)
+    assert len(made) == 5
+
+
+def test_runs_at_once_divide_the_parts(tmp_path: Path) -> None:
+    """A part that another run is at is left for last."""
+    store, made = Store(tmp_path), []
+
+    def compute(start: int, stop: int) -> Iterator[np.ndarray]:
+        made.append(start)
+        if start == 8:
+            other.__exit__(None, None, None)
+        yield np.full((stop - start, 2), start, dtype=np.float32)
+
+    other = store.claim(store.part("key", 4))
+    other.__enter__()
+    stored(store, "key", 10, compute, 4)
+    assert made == [0, 8, 4]
 
 
 def test_a_damaged_folder_is_removed_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

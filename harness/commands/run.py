@@ -64,6 +64,9 @@ def run(
     leakage: Annotated[Literal["drop", "refuse"], typer.Option(help="What to do with bitext of evaluation images.")] = "drop",
     chunker: ChunkerOption = "simple",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave out pictures that cannot be decoded; the record says which.")
+    ] = False,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples.")] = 10_000,
     by: Annotated[str | None, typer.Option(help="Facet to break scores down by: entity-type, entities, length, source.")] = None,
     examples: Annotated[
@@ -95,6 +98,7 @@ def run(
         grounding=grounding,
         chunker=chunker,
         leakage=leakage,
+        skip_broken=skip_broken,
         device=device,
         resamples=resamples,
     )

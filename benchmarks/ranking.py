@@ -1,0 +1,143 @@
+"""Ranking in both directions: `harness.ranking.rank` against faiss, CLIP_benchmark's way and the product alone.
+
+    python -m benchmarks.ranking 1000 5000        times and peak memory at n images x 5 n captions x 512 (needs faiss-cpu)
+    python -m benchmarks.ranking --alone 31783    without CLIP_benchmark's way, whose one-hot tensors do not fit
+
+Every way computes R@1, R@5 and R@10 in both directions from the same embeddings. faiss and CLIP_benchmark take a tie for a hit.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.rounds import compare
+from harness.api import Floats, Ints
+from harness.ranking import rank, scores
+
+WIDTH, CAPTIONS, KS = 512, 5, (1, 5, 10)
+Rates = dict[str, float]
+
+
+def embeddings(images: int) -> tuple[Floats, Floats, Ints]:
+    """Unit vectors: images, and captions that lie about their image, so that about half of them find it first."""
+    source = np.random.default_rng(0)
+    first = source.standard_normal((images, WIDTH), dtype=np.float32)
+    owner = np.repeat(np.arange(images), CAPTIONS)
+    second = first[owner] + 6 * source.standard_normal((len(owner), WIDTH), dtype=np.float32)
+    first, second = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (first, second))
+    return first, second, owner
+
+
+def ours(images: Floats, texts: Floats, owner: Ints) -> Rates:
+    """`rank`: one product, and counting."""
+    return scores(rank(images, texts, owner))
+
+
+def product(images: Floats, texts: Floats, owner: Ints) -> Rates:  # noqa: ARG001
+    """The float32 product alone, by chunks."""
+    for start in range(0, len(texts), 2048):
+        texts[start : start + 2048] @ images.T
+    return {}
+
+
+def faiss_flat(images: Floats, texts: Floats, owner: Ints) -> Rates:
+    """IndexFlatIP, the ten first of each query, in each direction."""
+    import faiss
+
+    found: Rates = {}
+    for side, base, queries in (("t2i", images, texts), ("i2t", texts, images)):
+        index = faiss.IndexFlatIP(WIDTH)
+        index.add(base)
+        _, first = index.search(queries, max(KS))
+        hits = first == owner[:, None] if side == "t2i" else owner[first] == np.arange(len(images))[:, None]
+        found |= {f"{side}_r{k}": float(100 * hits[:, :k].any(1).mean()) for k in KS}
+    return found
+
+
+def clip_benchmark(images: Floats, texts: Floats, owner: Ints) -> Rates:
+    """The whole matrix, and for each k the first k as one-hot rows times the matrix of right pairs, 64 queries at a time."""
+    whole = torch.from_numpy(texts) @ torch.from_numpy(images).T
+    right = torch.zeros_like(whole, dtype=torch.bool)
+    right[torch.arange(len(owner)), torch.from_numpy(owner)] = True
+    found: Rates = {}
+    for k in KS:
+        for side, matrix, pairs in (("t2i", whole, right), ("i2t", whole.T, right.T)):
+            hits = [one_hot_hits(matrix[start : start + 64], pairs[start : start + 64], k) for start in range(0, len(matrix), 64)]
+            found[f"{side}_r{k}"] = 100 * float(torch.cat(hits).float().mean())
+    return found
+
+
+def one_hot_hits(matrix: torch.Tensor, pairs: torch.Tensor, k: int) -> torch.Tensor:
+    """Whether each query has a right one among its first k."""
+    first = torch.nn.functional.one_hot(torch.topk(matrix, k, dim=1)[1], matrix.shape[1])
+    return (first * pairs[:, None, :]).sum((1, 2)) > 0
+
+
+WAYS: dict[str, Callable[[Floats, Floats, Ints], Rates]] = {
+    "CLIP_benchmark's way": clip_benchmark,
+    "faiss IndexFlatIP": faiss_flat,
+    "the product alone": product,
+    "rank": ours,
+}
+
+
+def peak(name: str, images: int) -> float:
+    """MiB that a way takes beside the embeddings, in a process of its own."""
+    words = [sys.executable, "-m", "benchmarks.ranking", "--peak", name, str(images)]
+    return float(json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout))
+
+
+def measure_peak(name: str, images: int) -> None:
+    """Print what `peak` wants to know."""
+    given = embeddings(images)
+    WAYS[name](*(side[:64] for side in given[:2]), np.arange(64))  # libraries are loaded before the start is taken
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak is taken anew
+    before = resident("VmRSS")
+    WAYS[name](*given)
+    print(json.dumps((resident("VmHWM") - before) / 1024))
+
+
+def resident(line: str) -> int:
+    """KiB of memory that this process has, or has had at the most."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition(f"{line}:")[2].split()[0])
+
+
+def main(words: list[str]) -> None:
+    """Time all ways in turn, round by round, and take the memory of each."""
+    if words[:1] == ["--peak"]:
+        measure_peak(words[1], int(words[2]))
+        return
+    alone = words[:1] == ["--alone"]
+    names = [name for name in WAYS if not (alone and name == "CLIP_benchmark's way")]
+    for images in map(int, words[alone:] or ["1000", "5000"]):
+        measure(images, names)
+
+
+def measure(images: int, names: Sequence[str]) -> None:
+    """All ways at one size."""
+    given = embeddings(images)
+    found = {name: WAYS[name](*given) for name in names if name != "the product alone"}
+    rounded = {
+        name: {key: round(value, 1) for key, value in of.items() if key[-3:] in ("_r1", "_r5", "r10")}
+        for name, of in found.items()
+    }
+    print(f"\nrates in percent: {rounded['rank']}")
+    print(f"the others find the same: {all(of == rounded['rank'] for of in rounded.values())}")
+    title = f"{images:,} images x {CAPTIONS * images:,} captions x {WIDTH}"
+    compare(title, {name: functools.partial(WAYS[name], *given) for name in names}, 1 if images > 10_000 else 5)
+    print("\n| way | MiB beside the embeddings |\n| --- | --- |")
+    for name in names:
+        print(f"| {name} | {peak(name, images):,.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

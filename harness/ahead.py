@@ -1,0 +1,38 @@
+"""Work done ahead of who needs it: the next pictures are read while the last ones are encoded."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def ahead(function: Callable[[T], R], items: Iterable[T], most: int) -> Iterator[R]:
+    """`function` of each item, in order, by as many threads as there are processors, never more than `most` results in advance.
+
+    For functions that leave Python's lock, as decoding and resizing do. What one raises is raised at its place.
+
+    >>> list(ahead(abs, [-1, 2, -3], 2))
+    [1, 2, 3]
+    """
+    waiting: deque[Future[R]] = deque()
+    pool = ThreadPoolExecutor(min(processors(), most))
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > most:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
