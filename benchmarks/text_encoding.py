@@ -28,6 +28,15 @@ def main() -> None:
         return torch.cat(parts).numpy()
 
     np.testing.assert_allclose(reader.embed(captions, "en"), padded(), atol=1e-5)
+
+    def in_half() -> np.ndarray:
+        with torch.autocast("cpu", torch.bfloat16):
+            return reader.embed(captions, "en")
+
+    directions = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (in_half(), padded())]
+    print(f"\nbfloat16 against float32: the least cosine is {(directions[0] * directions[1]).sum(1).min():.5f}")
+    ways = {f"open_clip, padded, {BATCH} at a time": padded, "`TextReader`, `bfloat16:`": in_half}
+    compare(f"{CAPTIONS} captions through ViT-B-32's text tower", ways, 3)
     ways = {f"open_clip, padded, {BATCH} at a time": padded, "`TextReader`": lambda: reader.embed(captions, "en")}
     compare(f"{CAPTIONS} captions through ViT-B-32's text tower", ways, 3)
 
