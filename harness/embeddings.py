@@ -81,7 +81,7 @@ def stored(store: Store, key: str, count: int, compute: Compute, size: int) -> F
         make_parts(store, key, count, compute, size)
     with store.claim(path):
         if (found := read_if_whole(path, count)) is None:
-            pieces = []
+            pieces: list[Floats] = []
             for start in range(0, count, size):
                 part = read_if_whole(store.part(key, start), min(size, count - start))
                 pieces += [part] if part is not None else compute(start, min(start + size, count))
