@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -17,13 +17,17 @@ from harness.encoders.sources import ModelFiles, behind_tag, check_tag, in_folde
 
 if TYPE_CHECKING:
     from PIL import Image
+    from torch import Tensor
 
     from harness.distill.tower import DonatedLayers
+    from harness.encoders.image_patches import ReadPatches
     from harness.encoders.text_towers import TextReader
 
 # A processor's caches hold the activations of few pictures, a GPU wants many (docs/performance.md).
 IMAGES_A_BATCH, IMAGES_A_BATCH_ON_CPU = 64, 8
 SAMPLE = Path(__file__).parent / "sample"
+
+T = TypeVar("T")
 
 
 def open_clip_tag(argument: str, device: str) -> OpenClip:
@@ -120,10 +124,30 @@ class OpenClip:
 
     def encode_images(self, images: Sequence[Image.Image]) -> Floats:
         """Embed RGB pictures as (n, d), not normalised, prepared as the model's own configuration says."""
+        model = self.loaded.model
+        parts = self._through(images, lambda pixels: model.encode_image(pixels, normalize=False).cpu().numpy())
+        return np.concatenate([np.zeros((0, self.files.config["embed_dim"]), dtype=np.float32), *parts])
+
+    @cached_property
+    def patches(self) -> ReadPatches:
+        """How patches are read. Raises HarnessError if the image tower's head cannot be asked about one by itself."""
+        from harness.encoders.image_patches import patch_reader
+
+        return patch_reader(self.loaded.model.visual, self.name)
+
+    def encode_patches(self, images: Sequence[Image.Image]) -> TokenStates:
+        """Every patch's state, by the head that makes the embedding, and the embeddings. Raises HarnessError as `patches`."""
+        read = self.patches
+        parts = self._through(images, lambda pixels: [states.cpu().numpy() for states in read(pixels)])
+        pooled, states = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return TokenStates(states.reshape(-1, states.shape[2]), np.full(len(states), states.shape[1]), pooled)
+
+    def _through(self, images: Sequence[Image.Image], read: Callable[[Tensor], T]) -> list[T]:
+        """What is read of pictures, a batch at a time."""
         import torch
 
         loaded, size = self.loaded, IMAGES_A_BATCH_ON_CPU if self.device == "cpu" else IMAGES_A_BATCH
-        parts = [np.zeros((0, self.files.config["embed_dim"]), dtype=np.float32)]
+        parts = []
         # Pillow works outside Python's lock. TF32 would give a GPU's convolutions 10 bits of precision.
         with (
             ThreadPoolExecutor(torch.get_num_threads()) as threads,
@@ -132,9 +156,8 @@ class OpenClip:
         ):
             for start in range(0, len(images), size):
                 pixels = torch.stack(list(threads.map(loaded.preprocess, images[start : start + size])))
-                pixels = pixels.to(self.device, memory_format=torch.channels_last)
-                parts.append(loaded.model.encode_image(pixels, normalize=False).cpu().numpy())
-        return np.concatenate(parts)
+                parts.append(read(pixels.to(self.device, memory_format=torch.channels_last)))
+        return parts
 
     def encode_texts(self, texts: Sequence[str], lang: str) -> Floats:
         """Embed texts as (n, d), not normalised, pooled as the model does.

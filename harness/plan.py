@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,19 +16,18 @@ from harness.api import (
     KnownFeatures,
     Language,
     MissingError,
-    RegionTask,
     Retrieval,
     Task,
 )
-from harness.config import GroundingConfig, RunConfig, digest_json
+from harness.config import RunConfig, digest_json
 from harness.distill.bitext import Guarded, guard, leaked
 from harness.distill.cleaning import clean
 from harness.distill.distil import Recipe
 from harness.languages import select_languages
 from harness.packs import is_pack, open_pack
 from harness.record import SEEN, TowerCard, find_tower, load_card
-from harness.regions import Views
-from harness.registry import BITEXT_READERS, CHUNKERS, TASKS, TOWERS, UNTRAINED, load_encoder, spell_objective
+from harness.registry import BITEXT_READERS, SCORERS, TASKS, TOWERS, UNTRAINED, load_encoder, spell_objective
+from harness.scorers import PLAIN, Plain, Scorer, in_regions
 from harness.store import Store, new_folder
 
 # Part of every cell's digest. Raise it when the same inputs no longer give the same scores.
@@ -36,7 +35,6 @@ PROTOCOL_VERSION = 1
 ENGLISH = "english"
 UNSTATED = "unstated"
 """The kind of captions and bitext of which nobody says how they came to be: the user's own."""
-PLAIN = "plain"
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,6 @@ class Cell:
     """One measurement: a text tower on the captions of one language and split.
 
     recipe: how to distil the tower; tower: the folder of one that is there already; neither is the encoder's own English one.
-    views: the images' regions, for grounding and for a scorer that looks at them. scorer: `plain`, or the name of another one and
-    what it was told. phrases: of each caption, for such a scorer. rerank: see `GroundingConfig`.
     """
 
     label: str
@@ -53,10 +49,7 @@ class Cell:
     key: str
     recipe: Recipe | None = None
     tower: Path | None = None
-    views: Views | None = None
-    scorer: str = PLAIN
-    phrases: tuple[tuple[str, ...], ...] = ()
-    rerank: int = 0
+    scorer: Scorer = field(default_factory=Plain)
 
     def folder(self, store: Store) -> Path | None:
         """Where the distilled tower is, or will be; None for the encoder's own."""
@@ -124,9 +117,7 @@ def make_plan(config: RunConfig, task: Task, data: Path, encoder: Encoder, langu
         # A region is sought in its own image, so the other images of a grounding make nothing harder.
         english = english if isinstance(english, Grounding) else english.among(retrieval.images)
         cells.append(english_cell(f"English tower, all {unit}", english, task, encoder))
-    if isinstance(retrieval, Grounding) or config.grounding.scorer != PLAIN:
-        cells = list(with_regions(cells, config.grounding, task, data, config.split))
-    return Plan(config, task, data, encoder, language, tuple(cells), remark)
+    return Plan(config, task, data, encoder, language, tuple(scored(cells, config, task, data)), remark)
 
 
 def distilled_cells(config: RunConfig, task: Task, data: Path, encoder: Encoder, retrieval: Retrieval) -> list[Cell]:
@@ -165,44 +156,22 @@ def guarded_bitext(
     return tuple(ready)
 
 
-def with_regions(cells: Sequence[Cell], config: GroundingConfig, task: Task, data: Path, split: str) -> Iterator[Cell]:
-    """Cells of grounding with their regions, and each cell of retrieval followed by one with the scorer that was asked for.
+def scored(cells: Sequence[Cell], config: RunConfig, task: Task, data: Path) -> Iterator[Cell]:
+    """Each cell, and behind it the same with the scorer that was asked for, if that is another one.
 
-    Raises HarnessError if the task's images have no regions, or if grounding is to be scored by them.
+    Raises HarnessError if the scorer is unknown, or cannot score what the task asks for.
     """
-    if not isinstance(task, RegionTask):
-        raise HarnessError(f"--scorer {config.scorer} needs regions of the images, and {task.card.name} has none")
-    views = Views(task.load_regions(data, split, config.candidates), config.view)
+    grounding = isinstance(cells[0].retrieval, Grounding)
+    make = (in_regions if grounding else SCORERS.load(config.scorer))(config, task, data)
     for cell in cells:
-        if isinstance(cell.retrieval, Grounding):
-            if config.scorer != PLAIN:
-                raise HarnessError(f"--scorer {config.scorer} is for retrieval; {task.card.name} ranks regions as they are")
-            yield replace(cell, views=views, key=digest_json([cell.key, views.digest()]))
-        else:
-            yield cell
-            phrases = phrases_of(cell.retrieval, task, config.chunker)
-            told = [config.scorer, config.rerank, views.digest(), phrases]
-            yield replace(
-                cell,
-                label=f"{cell.label} + {config.scorer}",
-                key=digest_json([cell.key, *told]),
-                views=views,
-                scorer=f"{config.scorer}, {f'first {config.rerank}' if config.rerank else 'all'} sorted anew",
-                phrases=phrases,
-                rerank=config.rerank,
-            )
-
-
-def phrases_of(retrieval: Retrieval, task: Task, chunker: str) -> tuple[tuple[str, ...], ...]:
-    """The phrases of each caption: from its tags, or, where it has none, from the chunker.
-
-    Raises HarnessError for an unknown chunker.
-    """
-    chunk, language = CHUNKERS.load(chunker), task.language(retrieval.lang)
-    tagged = retrieval.phrases or (None,) * len(retrieval.captions)
-    return tuple(
-        chunk(text, language) if phrases is None else phrases for text, phrases in zip(retrieval.captions, tagged, strict=True)
-    )
+        scorer = make(cell.retrieval)
+        with_it = replace(cell, scorer=scorer, key=digest_json([cell.key, *scorer.told()]))
+        if grounding:
+            yield with_it
+            continue
+        yield cell
+        if config.scorer != PLAIN:
+            yield replace(with_it, label=f"{cell.label} + {config.scorer}")
 
 
 def data_folder(task: Task, name: str, given: str | None, store: Store) -> Path:

@@ -102,6 +102,10 @@ class Store:
         """File of one matrix of embeddings."""
         return self.root / "embeddings" / f"{key}.safetensors"
 
+    def states(self, key: str) -> Path:
+        """Folder of the token or patch states of one list of items."""
+        return self.root / "states" / key
+
     def teacher(self, key: str) -> Path:
         """Folder of a teacher's states for one list of sentences."""
         return self.root / "teacher" / key
