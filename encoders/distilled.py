@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.api import Floats
+from harness.api import Floats, Ints, TokenStates
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from harness.distill.tower import TextTower
+    from harness.distill.tower import Encoded, TextTower
 
 TEXTS_A_BATCH = 64
 
@@ -47,16 +47,33 @@ class DistilledTower:
 
     def encode_texts(self, texts: Sequence[str], lang: str) -> Floats:  # noqa: ARG002 (one language)
         """Sentence embeddings (n, d), not normalised, in the given order."""
+        out = np.zeros((len(texts), self.loaded[0].config.joint_dim), dtype=np.float32)
+        for rows, encoded in self._batches(texts):
+            out[rows] = encoded.pooled.cpu().numpy()
+        return out
+
+    def encode_tokens(self, texts: Sequence[str], lang: str) -> TokenStates:  # noqa: ARG002
+        """Token states, `<start>` and `<end>` among them, and sentence embeddings, in the given order."""
+        pooled = np.zeros((len(texts), self.loaded[0].config.joint_dim), dtype=np.float32)
+        states: list[Floats] = [pooled] * len(texts)
+        for rows, encoded in self._batches(texts):
+            pooled[rows] = encoded.pooled.cpu().numpy()
+            real, packed = encoded.mask.cpu().numpy(), encoded.states.cpu().numpy()
+            for place, row in enumerate(rows.tolist()):
+                states[row] = packed[place][real[place]]
+        return TokenStates(np.concatenate([pooled[:0], *states]), np.array([len(of) for of in states], np.int64), pooled)
+
+    def _batches(self, texts: Sequence[str]) -> Iterator[tuple[Ints, Encoded]]:
+        """Run the texts through the tower, those of like length together; the places of each batch among them."""
         import torch
 
         from harness.distill.bitext import tokenize
 
         tower, tokenizer = self.loaded
-        rows = tokenize(tokenizer, texts, tower.config.max_length)
-        order = np.argsort([len(row) for row in rows], kind="stable")
-        out = np.zeros((len(rows), tower.config.joint_dim), dtype=np.float32)
-        with torch.inference_mode():
-            for start in range(0, len(rows), TEXTS_A_BATCH):
-                batch = order[start : start + TEXTS_A_BATCH]
-                out[batch] = tower.encode([rows[row] for row in batch]).pooled.cpu().numpy()
-        return out
+        ids = tokenize(tokenizer, texts, tower.config.max_length)
+        order = np.argsort([len(row) for row in ids], kind="stable")
+        for start in range(0, len(ids), TEXTS_A_BATCH):
+            rows = order[start : start + TEXTS_A_BATCH]
+            with torch.inference_mode():
+                encoded = tower.encode([ids[row] for row in rows])
+            yield rows, encoded

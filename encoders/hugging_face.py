@@ -105,15 +105,33 @@ class HuggingFace:
 
     def encode_images(self, images: Sequence[Image.Image]) -> Floats:
         """Embed RGB pictures as (n, d), not normalised, prepared as the model's own processor does."""
+        return np.concatenate([out.pooler_output.cpu().numpy() for _, out in self._looked_at(images)])
+
+    def encode_patches(self, images: Sequence[Image.Image]) -> TokenStates:
+        """Every patch's state, which is what the model's head makes of it alone, and the embeddings."""
         import torch
 
-        loaded, parts = self.loaded, []
-        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            for start in range(0, len(images), IMAGES_A_BATCH):
-                batch = loaded.prepare(images=list(images[start : start + IMAGES_A_BATCH]), return_tensors="pt")
-                out = loaded.model.get_image_features(**batch.to(self.device))
-                parts.append(out.pooler_output.cpu().numpy())
-        return np.concatenate(parts)
+        tokens, lengths, pooled = [], [], []
+        for batch, out in self._looked_at(images):
+            with torch.inference_mode():
+                states = patch_states(self.loaded.model, out.last_hidden_state)
+            # SigLIP 2 may take pictures of any shape, and fills them up.
+            real = batch.get("pixel_attention_mask", torch.ones(states.shape[:2], device=states.device)).bool()
+            tokens.append(states[real].cpu().numpy())
+            lengths.append(real.sum(1).cpu().numpy())
+            pooled.append(out.pooler_output.cpu().numpy())
+        return TokenStates(np.concatenate(tokens), np.concatenate(lengths), np.concatenate(pooled))
+
+    def _looked_at(self, images: Sequence[Image.Image]) -> Iterator[tuple[Any, Any]]:
+        """Run pictures through the image tower: what it is given, a batch at a time, and what it gives."""
+        import torch
+
+        loaded = self.loaded
+        for start in range(0, len(images), IMAGES_A_BATCH):
+            batch = loaded.prepare(images=list(images[start : start + IMAGES_A_BATCH]), return_tensors="pt").to(self.device)
+            with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                out = loaded.model.get_image_features(**batch)
+            yield batch, out
 
     def encode_texts(self, texts: Sequence[str], lang: str) -> Floats:  # noqa: ARG002
         """Embed texts as (n, d), not normalised. The language makes no difference."""
@@ -193,6 +211,17 @@ def load(name: str, folder: Path, device: str) -> Loaded:
     if missing := sorted(report["missing_keys"]):
         raise HarnessError(f"{name}: {folder} lacks {len(missing)} weights of {type(model).__name__}, first {missing[0]}")
     return Loaded(model.eval().to(device), tokenizer, prepare, text_length(model, tokenizer))
+
+
+def patch_states(model: Any, hidden: Tensor) -> Tensor:
+    """Hidden states (B, p, width) of an image tower's last layer as patch states (B, p, d), without its class token."""
+    vision = model.vision_model
+    if hasattr(model, "visual_projection"):
+        projected: Tensor = model.visual_projection(vision.post_layernorm(hidden[:, 1:]))
+        return projected
+    # SigLIP's head attends over patches: it is shown one at a time.
+    attended: Tensor = vision.head(hidden.flatten(0, 1)[:, None]).unflatten(0, hidden.shape[:2])
+    return attended
 
 
 def text_length(model: Any, tokenizer: Any) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -22,11 +22,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from harness.distill.tower import DonatedLayers
+    from harness.encoders.image_patches import ReadPatches
     from harness.encoders.text_towers import TextReader
 
 # A processor's caches hold the activations of few pictures, a GPU wants many (docs/performance.md).
 IMAGES_A_BATCH, IMAGES_A_BATCH_ON_CPU = 64, 8
 SAMPLE = Path(__file__).parent / "sample"
+
+T = TypeVar("T")
 
 
 def open_clip_tag(argument: str, device: str) -> OpenClip:
@@ -133,16 +136,36 @@ class OpenClip:
 
     def encode_images(self, images: Sequence[Image.Image]) -> Floats:
         """Embed RGB pictures as (n, d), not normalised, prepared as the model's own configuration says."""
+        model = self.loaded.model
+        parts = self._through(images, lambda pixels: model.encode_image(pixels, normalize=False).float().cpu().numpy())
+        return np.concatenate([np.zeros((0, self.files.config["embed_dim"]), dtype=np.float32), *parts])
+
+    @cached_property
+    def patches(self) -> ReadPatches:
+        """How patches are read. Raises HarnessError if the image tower's head cannot be asked about one by itself."""
+        from harness.encoders.image_patches import patch_reader
+
+        return patch_reader(self.loaded.model.visual, self.name)
+
+    def encode_patches(self, images: Sequence[Image.Image]) -> TokenStates:
+        """Every patch's state, by the head that makes the embedding, and the embeddings. Raises HarnessError as `patches`."""
+        read = self.patches
+        parts = self._through(images, lambda pixels: [states.float().cpu().numpy() for states in read(pixels)])
+        pooled, states = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return TokenStates(states.reshape(-1, states.shape[2]), np.full(len(states), states.shape[1]), pooled)
+
+    def _through(self, images: Sequence[Image.Image], read: Callable[[Tensor], T]) -> list[T]:
+        """What is read of pictures, a batch at a time."""
         import torch
 
         loaded, size = self.loaded, IMAGES_A_BATCH_ON_CPU if self.device == "cpu" else IMAGES_A_BATCH
-        parts = [np.zeros((0, self.files.config["embed_dim"]), dtype=np.float32)]
+        parts: list[T] = []
         # TF32 would give a GPU's convolutions 10 bits of precision.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False), self._half():
             pixels = ahead(loaded.preprocess, images, 2 * size)
             while batch := list(islice(pixels, size)):
-                parts += self._encoded(torch.stack(batch))
-        return np.concatenate(parts)
+                parts += self._by_halves(torch.stack(batch), read)
+        return parts
 
     def _half(self) -> AbstractContextManager[object]:
         """Products in half precision, if they are to be."""
@@ -150,24 +173,23 @@ class OpenClip:
 
         return torch.autocast(self.device.partition(":")[0], torch.bfloat16, enabled=self._precision == "bfloat16")
 
-    def _encoded(self, pixels: Tensor) -> Iterator[Floats]:
-        """Embeddings of prepared pictures, by halves where the memory does not hold the activations of all.
+    def _by_halves(self, pixels: Tensor, read: Callable[[Tensor], T]) -> Iterator[T]:
+        """What is read of prepared pictures, by halves where the memory does not hold the activations of all.
 
         Raises HarnessError if it does not hold those of one.
         """
         import torch
 
         try:
-            moved = pixels.to(self.device, memory_format=torch.channels_last)
-            embedded: Floats = self.loaded.model.encode_image(moved, normalize=False).float().cpu().numpy()
+            found = read(pixels.to(self.device, memory_format=torch.channels_last))
         except torch.OutOfMemoryError as error:
             if len(pixels) == 1:
                 raise HarnessError(f"{self.device} has not the memory to encode one picture by {self.name}") from error
         else:
-            yield embedded
+            yield found
             return
         for half in pixels.chunk(2):
-            yield from self._encoded(half)
+            yield from self._by_halves(half, read)
 
     def encode_texts(self, texts: Sequence[str], lang: str) -> Floats:
         """Embed texts as (n, d), not normalised, pooled as the model does.

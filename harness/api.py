@@ -102,11 +102,11 @@ class Encoder(ImageEncoder, TextEncoder, Protocol):
 
 @dataclass(frozen=True)
 class TokenStates:
-    """Token states and sentence embeddings of n texts, packed without padding.
+    """Token states and sentence embeddings of n texts, or patch states and embeddings of n pictures, packed without padding.
 
-    tokens: (sum(lengths), d), each token's state projected into the joint space; text i owns `lengths[i]` rows, in order.
-    lengths: (n,), at least 1 each. Special tokens count; padding does not.
-    pooled: (n, d), the same sentence embeddings that `encode_texts` gives.
+    tokens: (sum(lengths), d), each one's state projected into the joint space; text i owns `lengths[i]` rows, in order.
+    lengths: (n,), at least 1 each. Special tokens count; padding does not, and no class token of a picture.
+    pooled: (n, d), the same embeddings that `encode_texts` or `encode_images` gives.
     """
 
     tokens: Floats
@@ -116,10 +116,22 @@ class TokenStates:
 
 @runtime_checkable
 class TokenEncoder(Protocol):
-    """A text encoder that can also teach by token transport."""
+    """A text encoder that can also teach by token transport, and be searched token by token."""
 
     def encode_tokens(self, texts: Sequence[str], lang: str) -> TokenStates:
         """Token states and sentence embeddings of the texts, in one pass."""
+        ...
+
+
+@runtime_checkable
+class PatchEncoder(Protocol):
+    """An image encoder whose pictures can be searched patch by patch."""
+
+    def encode_patches(self, images: Sequence[Image.Image]) -> TokenStates:
+        """Patch states and embeddings of RGB pictures, in one pass: what the tower's head makes of each patch by itself.
+
+        Raises HarnessError if the architecture has none.
+        """
         ...
 
 

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from harness.api import Encoder, Floats, HarnessError, KnownFeatures, Retrieval, TokenEncoder, TokenLocator
+from harness.api import (
+    Encoder,
+    Floats,
+    HarnessError,
+    KnownFeatures,
+    PatchEncoder,
+    Retrieval,
+    TokenEncoder,
+    TokenLocator,
+    TokenStates,
+)
 from harness.plugins import gist
 from harness.registry import load_encoder
 
@@ -90,6 +100,7 @@ def check_encoder(spec: str, retrieval: Retrieval, device: str) -> Iterator[Tria
     if len(both) == 2:
         yield tried("one space", partial(try_space, both[0], both[1], np.arange(len(texts)), retrieval.lang))
         yield tried("as a teacher", lambda: try_teaching(encoder, texts, retrieval.lang, both[1]))
+        yield tried("patches", lambda: try_patches(encoder, images, both[0]))
         yield Trial("memory", "ok", f"{peak_memory()} at most, everything included")
 
 
@@ -239,15 +250,8 @@ def try_teaching(encoder: Encoder, texts: Sequence[str], lang: str, pooled: Floa
     if not isinstance(encoder, TokenEncoder):
         raise NotedError("gives no token states (encode_tokens): it can be measured, but nothing can be distilled from it")
     states = encoder.encode_tokens(texts, lang)
+    check_states(states, pooled, "encode_tokens", "encode_texts")
     lengths = np.asarray(states.lengths)
-    if lengths.shape != (len(texts),) or lengths.min() < 1:
-        raise FailedError(f"encode_tokens gave lengths {lengths.tolist()[:5]}...; expected one of 1 or more for each text")
-    tokens = valid(states.tokens, int(lengths.sum()), "tokens")
-    if tokens.shape[1] != pooled.shape[1]:
-        raise FailedError(f"token states have {tokens.shape[1]} dimensions and sentences {pooled.shape[1]}: project them alike")
-    distance = apart(valid(states.pooled, len(texts), "texts"), pooled)
-    if distance > OTHER:
-        raise FailedError(f"`pooled` of encode_tokens differs from encode_texts by {distance:.1e} of its length")
     found = f"token states, {lengths.mean():.1f} a text, {try_locating(encoder, texts, lang, lengths.tolist())}"
     if not isinstance(encoder, LayerDonor):
         raise NotedError(f"{found}; lends no layers (donate_layers): students start with --init scratch")
@@ -272,6 +276,31 @@ def try_locating(encoder: TokenEncoder, texts: Sequence[str], lang: str, lengths
         if any(not 0 <= start <= end <= len(text) for start, end in tokens):
             raise FailedError(f"locate_tokens gave a place outside the text {text!r}: characters count from 0 to {len(text)}")
     return "with their places"
+
+
+def try_patches(encoder: Encoder, images: Sequence[Image.Image], pooled: Floats) -> str:
+    """Patch states, which late interaction compares."""
+    if not isinstance(encoder, PatchEncoder):
+        raise NotedError("gives no patch states (encode_patches): --scorer maxsim cannot look at its pictures")
+    try:
+        states = encoder.encode_patches(images)
+    except HarnessError as error:
+        raise NotedError(str(error)) from None
+    check_states(states, pooled, "encode_patches", "encode_images")
+    return f"patch states, {np.mean(states.lengths):.1f} a picture"
+
+
+def check_states(states: TokenStates, pooled: Floats, method: str, plain: str) -> None:
+    """Raise FailedError unless states fit the embeddings (n, d) that `plain` gave of the same inputs."""
+    lengths = np.asarray(states.lengths)
+    if lengths.shape != (len(pooled),) or lengths.min() < 1:
+        raise FailedError(f"{method} gave lengths {lengths.tolist()[:5]}...; expected one of 1 or more for each input")
+    tokens = valid(states.tokens, int(lengths.sum()), "states")
+    if tokens.shape[1] != pooled.shape[1]:
+        raise FailedError(f"states have {tokens.shape[1]} dimensions and embeddings {pooled.shape[1]}: project them alike")
+    distance = apart(valid(states.pooled, len(pooled), "inputs"), pooled)
+    if distance > OTHER:
+        raise FailedError(f"`pooled` of {method} differs from {plain} by {distance:.1e} of its length")
 
 
 def peak_memory() -> str:

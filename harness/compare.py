@@ -19,10 +19,11 @@ from pydantic import Field
 from harness.api import HarnessError, Ints
 from harness.config import digest_json
 from harness.pairing import WEIGHT, Entry, Left, Pair, chosen, find, pair_up, read_records, shown
-from harness.plan import ENGLISH, PLAIN
+from harness.plan import ENGLISH
 from harness.ranking import Ranks
 from harness.record import RECORD, Record, Schema, load_facets, load_pointed, load_ranks, load_record
 from harness.registry import TASKS, nearest
+from harness.scorers import PLAIN
 from harness.statistics import (
     ALPHA,
     Arms,

@@ -46,11 +46,11 @@ def split_rows(rows: Floats, counts: Sequence[int]) -> tuple[Floats, ...]:
     return tuple(rows[end - count : end] for end, count in zip(ends.tolist(), counts, strict=True))
 
 
-# A scorer of one gallery: the number of a caption and the places of some images to the images' scores.
-Scorer = Callable[[int, Ints], Doubles]
+# A way of scoring one gallery: the number of a caption and the places of some images to the images' scores.
+ScoreImages = Callable[[int, Ints], Doubles]
 
 
-def entity_scorer(captions: Captions, gallery: Gallery) -> Scorer:
+def entity_scorer(captions: Captions, gallery: Gallery) -> ScoreImages:
     """The scorer of the paper. An image without regions, and a caption without phrases, are scored by v alone."""
     texts = unit(captions.texts)
     counts = np.array([len(of) for of in gallery.regions])
@@ -118,7 +118,7 @@ def renewed(plain: Ints, composed: Doubles, own: npt.NDArray[np.bool_]) -> Ints:
     return np.where(np.isfinite(best), 1 + above, plain)
 
 
-def check_blind(make: Callable[[Gallery], Scorer], gallery: Gallery, captions: int) -> None:
+def check_blind(make: Callable[[Gallery], ScoreImages], gallery: Gallery, captions: int) -> None:
     """Raise HarnessError unless a scorer's scores hang on what an image shows alone, and not on which image it is.
 
     The images change places: each must keep its score under every caption. A scorer that knows the right image of a caption, or

@@ -120,11 +120,8 @@ class DistillConfig(Config):
 
 
 class GroundingConfig(Config):
-    """How regions of images are used: by a grounding task, or by a scorer of retrieval."""
+    """How regions of images are used: by a grounding task, or by the scorer of entities."""
 
-    scorer: Literal["plain", "entities"] = Field(
-        "plain", description="entities: images found by their regions too, reported beside the plain cosine (arXiv 2505.02278)"
-    )
     rerank: int = Field(10, ge=0, description="scorer entities: how many of the plain scorer's first it sorts anew; 0: all")
     candidates: Literal["boxes", "proposals"] = Field(
         "boxes", description="regions: the boxes people drew in the image, or proposals/<id>.json of a detector"
@@ -150,6 +147,7 @@ class RunConfig(Config):
     clean: bool | None = Field(None, description="clean the bitext; by default only where nobody states how it came to be")
     leakage: Literal["drop", "refuse"] = Field("drop", description="what to do with bitext of the evaluation images")
     skip_broken: bool = Field(False, description="leave out pictures that cannot be decoded, and say so")
+    scorer: str = Field("plain", description="scorer to measure beside the plain cosine")
     grounding: GroundingConfig = GroundingConfig()
     chunker: str = Field("simple", description="what finds the phrases of captions and sentences that have no tags")
     device: str = "auto"

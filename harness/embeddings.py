@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.ahead import ahead
 from harness.api import (
@@ -17,12 +18,16 @@ from harness.api import (
     ImageEncoder,
     Images,
     KnownFeatures,
+    PatchEncoder,
     Retrieval,
     TextEncoder,
+    TokenEncoder,
+    TokenStates,
     digest_strings,
 )
 from harness.config import first_line
-from harness.store import BusyError, DamagedError, Store, new_file, say_damaged
+from harness.late_interaction import Bags
+from harness.store import BusyError, DamagedError, Store, is_whole, new_file, new_folder, say_damaged, seal
 
 Advance = Callable[[int], None]
 Compute = Callable[[int, int], Iterator[Floats]]
@@ -31,6 +36,7 @@ TEXTS_A_CALL = 1024
 # Multiples of the above, so that a part is computed as it would be in the whole.
 IMAGES_A_PART, TEXTS_A_PART = 1024, 16_384
 DIGEST = "sha256"
+STATES, LENGTHS = "states.f16", "lengths.npy"
 
 
 def embed_images(encoder: ImageEncoder, images: Images, store: Store, advance: Advance) -> Floats:
@@ -65,6 +71,83 @@ def embed_texts(tower: TextEncoder, texts: Sequence[str], lang: str, store: Stor
             yield tower.encode_texts(texts[first : min(first + TEXTS_A_CALL, stop)], lang)
 
     return stored(store, key, len(texts), compute, TEXTS_A_PART)
+
+
+def embed_tokens(tower: TextEncoder, texts: Sequence[str], lang: str, store: Store) -> Bags:
+    """Token states of all texts, from the store where they lie. Raises HarnessError if the tower offers none."""
+    if not isinstance(tower, TokenEncoder):
+        raise HarnessError(
+            "this text tower gives no token states (encode_tokens), so --scorer maxsim cannot read with it: "
+            "docs/late-interaction.md"
+        )
+    key = digest_strings(["token states 1", tower.fingerprint(), lang, *texts])
+
+    def compute() -> Iterator[TokenStates]:
+        for start in range(0, len(texts), TEXTS_A_CALL):
+            yield tower.encode_tokens(texts[start : start + TEXTS_A_CALL], lang)
+
+    return stored_states(store, key, len(texts), compute)
+
+
+def embed_patches(encoder: ImageEncoder, images: Images, store: Store, advance: Advance) -> Bags:
+    """Patch states of all images, from the store where they lie; `advance` as for `embed_images`.
+
+    Raises HarnessError if the encoder offers none.
+    """
+    if not isinstance(encoder, PatchEncoder):
+        raise HarnessError(
+            "this image encoder gives no patch states (encode_patches), so --scorer maxsim cannot look at its pictures: "
+            "docs/late-interaction.md"
+        )
+    key = digest_strings(["patch states 1", encoder.fingerprint(), images.digest()])
+
+    def compute() -> Iterator[TokenStates]:
+        for start in range(0, len(images.ids), IMAGES_A_CALL):
+            batch = [images.open(i) for i in range(start, min(start + IMAGES_A_CALL, len(images.ids)))]
+            yield encoder.encode_patches(batch)
+            advance(len(batch))
+
+    return stored_states(store, key, len(images.ids), compute)
+
+
+def stored_states(store: Store, key: str, count: int, compute: Callable[[], Iterator[TokenStates]]) -> Bags:
+    """The states kept under `key`, memory-mapped; computed and kept, part by part, if they are not there or damaged.
+
+    They are kept as directions in half precision (docs/late-interaction.md says what that does to ranks): their lengths play no
+    part, and may be more than half precision can hold. Raises HarnessError as `directions_of`, and for another number of items.
+    """
+    folder = store.states(key)
+    if not is_whole(folder):
+        with store.claim(folder):
+            if not is_whole(folder):  # another run may have made it meanwhile
+                with new_folder(folder) as temporary:
+                    write_states(temporary, count, compute())
+                    seal(temporary)
+    sizes = np.load(folder / LENGTHS, allow_pickle=False)
+    return Bags(np.memmap(folder / STATES, np.float16, "r").reshape(int(sizes.sum()), -1), sizes)
+
+
+def write_states(folder: Path, count: int, parts: Iterator[TokenStates]) -> None:
+    """Write the states of `count` items as they come."""
+    lengths: list[int] = []
+    with (folder / STATES).open("wb") as file:
+        for part in parts:
+            file.write(directions_of(part).tobytes())
+            lengths += np.asarray(part.lengths).tolist()
+    if len(lengths) != count:
+        raise HarnessError(f"the encoder gave states of {len(lengths):,} items for {count:,}")
+    np.save(folder / LENGTHS, np.array(lengths, np.int64))
+
+
+def directions_of(states: TokenStates) -> npt.NDArray[np.float16]:
+    """States at unit length, rounded to half precision. Raises HarnessError if they are not finite rows, one or more an item."""
+    lengths = np.asarray(states.lengths)
+    if not len(lengths) or lengths.min() < 1:
+        raise HarnessError("the encoder gave an item without any state; expected one or more each")
+    wide = checked(states.tokens, int(lengths.sum())).astype(np.float64)
+    norms = np.linalg.norm(wide, axis=1, keepdims=True)
+    rounded: npt.NDArray[np.float16] = (wide / np.where(norms > 0, norms, 1)).astype(np.float16)
+    return rounded
 
 
 def stored(store: Store, key: str, count: int, compute: Compute, size: int) -> Floats:

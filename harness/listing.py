@@ -13,10 +13,11 @@ from rich import box
 from rich.table import Table
 
 from harness.api import Download, Finding, Language
-from harness.plan import PLAIN, Cell, Plan
+from harness.plan import Cell, Plan
 from harness.plugins import BROKEN, gist
 from harness.record import TowerCard, load_card, load_record
-from harness.registry import CHUNKERS, ENCODERS, OBJECTIVES, TASKS, Registry
+from harness.registry import CHUNKERS, ENCODERS, OBJECTIVES, SCORERS, TASKS, Registry
+from harness.scorers import PLAIN
 from harness.store import Store
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def listing(what: str, task: str, store: Store) -> Table:
         "encoders": encoders_table,
         "objectives": objectives_table,
         "chunkers": chunkers_table,
+        "scorers": scorers_table,
         "languages": lambda: languages_table(task),
         "sources": lambda: sources_table(task),
         "runs": lambda: runs_table(store),
@@ -78,6 +80,11 @@ def objectives_table() -> Table:
 def chunkers_table() -> Table:
     """Every phrase chunker, with the form of its argument."""
     return registry_table(CHUNKERS, ("what it is",), lambda name: first_line(CHUNKERS.load(name)))
+
+
+def scorers_table() -> Table:
+    """Every scorer."""
+    return registry_table(SCORERS, ("what it is",), lambda name: first_line(SCORERS.load(name)))
 
 
 def docstring(target: str) -> str:

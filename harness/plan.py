@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from harness.api import (
     KnownFeatures,
     Language,
     MissingError,
-    RegionTask,
     Retrieval,
     Task,
 )
@@ -26,10 +25,10 @@ from harness.distill.cleaning import clean
 from harness.distill.distil import Recipe
 from harness.languages import select_languages
 from harness.packs import is_pack, open_pack
-from harness.phrases import phrases_of, tagged
+from harness.phrases import tagged
 from harness.record import TowerCard, find_tower, load_card, load_seen
-from harness.regions import Views
-from harness.registry import BITEXT_READERS, TASKS, TOWERS, UNTRAINED, load_encoder, spell_objective
+from harness.registry import BITEXT_READERS, SCORERS, TASKS, TOWERS, UNTRAINED, load_encoder, spell_objective
+from harness.scorers import PLAIN, Plain, Scorer, in_regions
 from harness.store import Store, new_folder
 
 # Part of every cell's digest. Raise it when the same inputs no longer give the same scores.
@@ -37,7 +36,6 @@ PROTOCOL_VERSION = 1
 ENGLISH = "english"
 UNSTATED = "unstated"
 """The kind of captions and bitext of which nobody says how they came to be: the user's own."""
-PLAIN = "plain"
 
 
 @dataclass(frozen=True)
@@ -45,8 +43,6 @@ class Cell:
     """One measurement: a text tower on the captions of one language and split.
 
     recipe: how to distil the tower; tower: the folder of one that is there already; neither is the encoder's own English one.
-    views: the images' regions, for grounding and for a scorer that looks at them. scorer: `plain`, or the name of another one and
-    what it was told. phrases: of each caption, for such a scorer. rerank: see `GroundingConfig`.
     """
 
     label: str
@@ -54,10 +50,7 @@ class Cell:
     key: str
     recipe: Recipe | None = None
     tower: Path | None = None
-    views: Views | None = None
-    scorer: str = PLAIN
-    phrases: tuple[tuple[str, ...], ...] = ()
-    rerank: int = 0
+    scorer: Scorer = field(default_factory=Plain)
 
     def folder(self, store: Store) -> Path | None:
         """Where the distilled tower is, or will be; None for the encoder's own."""
@@ -103,7 +96,7 @@ def make_plan(config: RunConfig, task: Task, data: Path, encoder: Encoder, langu
     """Read one language's data and lay out its cells."""
     retrieval = task.load(data, language.code, config.split, config.source)
     if config.skip_broken:
-        if isinstance(retrieval, Grounding) or config.grounding.scorer != PLAIN:
+        if isinstance(retrieval, Grounding) or config.scorer != PLAIN:
             raise HarnessError("--skip-broken is for retrieval by whole images: regions are of all images of a split")
         retrieval = without_broken(retrieval)
     if config.encoder == "sample" and not retrieval.sample:
@@ -129,9 +122,7 @@ def make_plan(config: RunConfig, task: Task, data: Path, encoder: Encoder, langu
         # A region is sought in its own image, so the other images of a grounding make nothing harder.
         english = english if isinstance(english, Grounding) else english.among(retrieval.images)
         cells.append(english_cell(f"English tower, all {unit}", english, task, encoder))
-    if isinstance(retrieval, Grounding) or config.grounding.scorer != PLAIN:
-        cells = list(with_regions(cells, config, task, data))
-    return Plan(config, task, data, encoder, language, tuple(cells), remark)
+    return Plan(config, task, data, encoder, language, tuple(scored(cells, config, task, data)), remark)
 
 
 def distilled_cells(config: RunConfig, task: Task, data: Path, encoder: Encoder, retrieval: Retrieval) -> list[Cell]:
@@ -176,33 +167,22 @@ def guarded_bitext(
     return tuple(ready)
 
 
-def with_regions(cells: Sequence[Cell], config: RunConfig, task: Task, data: Path) -> Iterator[Cell]:
-    """Cells of grounding with their regions, and each cell of retrieval followed by one with the scorer that was asked for.
+def scored(cells: Sequence[Cell], config: RunConfig, task: Task, data: Path) -> Iterator[Cell]:
+    """Each cell, and behind it the same with the scorer that was asked for, if that is another one.
 
-    Raises HarnessError if the task's images have no regions, or if grounding is to be scored by them.
+    Raises HarnessError if the scorer is unknown, or cannot score what the task asks for.
     """
-    chosen = config.grounding
-    if not isinstance(task, RegionTask):
-        raise HarnessError(f"--scorer {chosen.scorer} needs regions of the images, and {task.card.name} has none")
-    views = Views(task.load_regions(data, config.split, chosen.candidates), chosen.view)
+    grounding = isinstance(cells[0].retrieval, Grounding)
+    make = (in_regions if grounding else SCORERS.load(config.scorer))(config, task, data)
     for cell in cells:
-        if isinstance(cell.retrieval, Grounding):
-            if chosen.scorer != PLAIN:
-                raise HarnessError(f"--scorer {chosen.scorer} is for retrieval; {task.card.name} ranks regions as they are")
-            yield replace(cell, views=views, key=digest_json([cell.key, views.digest()]))
-        else:
-            yield cell
-            phrases = phrases_of(cell.retrieval, task, config.chunker)
-            told = [chosen.scorer, chosen.rerank, views.digest(), phrases]
-            yield replace(
-                cell,
-                label=f"{cell.label} + {chosen.scorer}",
-                key=digest_json([cell.key, *told]),
-                views=views,
-                scorer=f"{chosen.scorer}, {f'first {chosen.rerank}' if chosen.rerank else 'all'} sorted anew",
-                phrases=phrases,
-                rerank=chosen.rerank,
-            )
+        scorer = make(cell.retrieval)
+        with_it = replace(cell, scorer=scorer, key=digest_json([cell.key, *scorer.told()]))
+        if grounding:
+            yield with_it
+            continue
+        yield cell
+        if config.scorer != PLAIN:
+            yield replace(with_it, label=f"{cell.label} + {config.scorer}")
 
 
 def data_folder(task: Task, name: str, given: str | None, store: Store) -> Path:

@@ -11,7 +11,7 @@ of the float64 score matrix, whatever the chunk, the number of threads or the BL
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,7 @@ CUTOFFS = (1, 5, 10)
 
 _BLOCK = 255  # captions counted at once: their votes on an image are added up in one byte, and the masks stay in cache
 _STRIPE = 1024  # rows held in float64 at once, small enough for the cache
+_OWN = 64  # captions whose own images are scored at once: those of an image stand together, so that few pairs are scored in vain
 _DENSE = 64  # when more than one score in so many is in doubt, a float64 product of the block is cheaper than scoring pairs
 
 
@@ -78,6 +79,38 @@ def rank(images: Floats, texts: Floats, owner: Ints, *, chunk: int = 64 << 20) -
         by_text, by_image = _count(texts[part], images, owner[part], (text_bars[part], image_bars))
         t2i[part] += by_text
         i2t += by_image
+    return Ranks(t2i, i2t)
+
+
+# Scores (r, c), float32, of some captions with some images, both given by their places.
+Score = Callable[[Ints, Ints], Floats]
+
+
+def rank_scored(score: Score, owner: Ints, n: int, *, chunk: int = 64 << 20) -> Ranks:
+    """Rank n images for every caption, and every caption for every image, by any score in [-1, 1]; ties as in `rank`.
+
+    owner: (m,), the index of each caption's image. chunk: bytes of scores held at once, at least one caption's. A pair is scored
+    once to find the bars, and once among all: a score may differ from call to call by far less than TOLERANCE, as the rounding of
+    a product of another shape does. Raises HarnessError if an image has no caption.
+
+    >>> table = np.array([[0.9, 0.1], [0.5, 0.4]], np.float32)
+    >>> rank_scored(lambda captions, images: table[np.ix_(captions, images)], np.array([0, 1]), 2)
+    Ranks(t2i=array([1, 2]), i2t=array([1, 1]))
+    """
+    owner = _all_owned(owner, n)
+    images, own = np.arange(n), np.empty(len(owner), np.float32)
+    for part in _slices(len(owner), _OWN):
+        mine, places = np.unique(owner[part], return_inverse=True)
+        rows = np.arange(len(owner))[part]
+        own[part] = score(rows, mine)[np.arange(len(rows)), places]
+    best = np.full(n, -np.inf, np.float32)
+    np.maximum.at(best, owner, own)
+    t2i, i2t = np.ones(len(owner), np.int64), np.ones(n, np.int64)
+    for part in _slices(len(owner), max(chunk // (4 * n), 1)):
+        scores = score(np.arange(len(owner))[part], images)
+        scores[np.arange(len(scores)), owner[part]] = -np.inf
+        t2i[part] += np.count_nonzero(scores >= own[part, None] - np.float32(TOLERANCE), axis=1)
+        i2t += np.count_nonzero(scores >= best - np.float32(TOLERANCE), axis=0)
     return Ranks(t2i, i2t)
 
 
@@ -131,11 +164,16 @@ def _checked_owner(owner: Ints, images: Floats, texts: Floats) -> Ints:
         raise HarnessError(f"owner must be one integer for each of the {len(texts)} texts, not {owner.dtype} {owner.shape}")
     if not len(images) or not len(texts):
         raise HarnessError(f"nothing to rank: {len(images)} images and {len(texts)} texts")
-    if owner.min() < 0 or owner.max() >= len(images):
-        raise HarnessError(f"owner names images {owner.min()} to {owner.max()}, but they are numbered 0 to {len(images) - 1}")
-    bare = np.flatnonzero(np.bincount(owner, minlength=len(images)) == 0)
+    return _all_owned(owner, len(images))
+
+
+def _all_owned(owner: Ints, n: int) -> Ints:
+    """Refuse owners that are no image, and images without captions."""
+    if owner.min() < 0 or owner.max() >= n:
+        raise HarnessError(f"owner names images {owner.min()} to {owner.max()}, but they are numbered 0 to {n - 1}")
+    bare = np.flatnonzero(np.bincount(owner, minlength=n) == 0)
     if bare.size:
-        raise HarnessError(f"{bare.size} of {len(images)} images have no caption, the first is number {bare[0]}: leave them out")
+        raise HarnessError(f"{bare.size} of {n} images have no caption, the first is number {bare[0]}: leave them out")
     return owner.astype(np.int64)
 
 

@@ -19,8 +19,9 @@ from harness.plugins import BROKEN, fingerprint, gist, load_attribute, origin_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from harness.config import DistillConfig
+    from harness.config import DistillConfig, RunConfig
     from harness.distill.tower import Encoded, StartingModel
+    from harness.scorers import Maker
 
 T = TypeVar("T")
 
@@ -199,6 +200,11 @@ TOWERS: Registry[Callable[[Path, str], TextEncoder]] = Registry(
 
 BITEXT_READERS: Registry[Callable[[Path, Language], Bitext]] = Registry(
     "bitext reader", {"file": "harness.tasks.bitext:load_bitext_file"}
+)
+
+SCORERS: Registry[Callable[[RunConfig, Task, Path], Maker]] = Registry(
+    "scorer",
+    {"plain": "harness.scorers:plain", "entities": "harness.scorers:entities", "maxsim": "harness.scorers:maxsim"},
 )
 
 Chunker: TypeAlias = "Callable[[Sequence[str], Language], Sequence[Spans]]"

@@ -12,8 +12,8 @@ from harness.breakdown import Group
 from harness.compare import DIRECTIONS, Measured, Summary, summarise
 from harness.console import Console
 from harness.grounding import MISSED
-from harness.plan import PLAIN
 from harness.record import BitextCard, Record, TowerCard
+from harness.scorers import PLAIN
 from harness.statistics import Difference, Interval
 
 if TYPE_CHECKING:

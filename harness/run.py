@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from harness.api import Encoder, Floats, Grounding, HarnessError, Images, TextEncoder
-from harness.embeddings import embed_captions, embed_images, embed_texts
+from harness.api import Grounding, HarnessError, Images, TextEncoder
 from harness.plan import ENGLISH, Cell, Plan
 from harness.plugins import gist
 from harness.record import Record, RegionCard, load_card, load_record, provenance, save_record
-from harness.regions import regions_by_image
 from harness.registry import TOWERS
+from harness.scorers import Embedder
 from harness.store import BusyError, Store
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from harness.console import Console
-    from harness.ranking import Ranks
 
 
 class CellsFailedError(HarnessError):
@@ -82,9 +77,11 @@ def measure(cell: Cell, plan: Plan, store: Store, console: Console) -> None:
     from harness.device import resolve_device
 
     retrieval, encoder = cell.retrieval, plan.encoder
-    for title, unit, pictures in shared_pictures(cell):
-        embed_pictures(title, unit, pictures, encoder, store, console)
-    found = look_up(cell, text_tower(cell, plan, store, console), encoder, store, console)
+    device = resolve_device(plan.config.device)
+    embed = Embedder(encoder, encoder, store, console, device)
+    for what, pictures in shared_pictures(cell):
+        embed.pictures(pictures, what)
+    found = cell.scorer.find(retrieval, replace(embed, tower=text_tower(cell, plan, store, console)))
     folder = cell.folder(store)
     card = load_card(folder) if folder else None
     record = Record(
@@ -104,75 +101,34 @@ def measure(cell: Cell, plan: Plan, store: Store, console: Console) -> None:
         encoder_fingerprint=encoder.fingerprint(),
         text_tower=card.config.objective if card else ENGLISH,
         tower=card,
-        scorer=cell.scorer,
+        scorer=cell.scorer.name,
         regions=region_card(cell),
         scores=found.scores,
         chance=found.chance,
-        notes=retrieval.notes + (cell.views.regions.notes if cell.views else ()),
-        provenance=provenance(resolve_device(plan.config.device)),
+        notes=retrieval.notes + (cell.scorer.views.regions.notes if cell.scorer.views else ()),
+        provenance=provenance(device),
     )
     save_record(store.record(cell.key), record, retrieval, found.ranks, found.columns)
 
 
-@dataclass(frozen=True)
-class Found:
-    """What a cell's texts found. columns: what grounding says of each phrase beside its rank."""
-
-    ranks: Ranks
-    scores: dict[str, float]
-    chance: dict[str, float]
-    columns: Mapping[str, npt.NDArray[np.generic]] = field(default_factory=dict)
-
-
-def look_up(cell: Cell, tower: TextEncoder, encoder: Encoder, store: Store, console: Console) -> Found:
-    """Embed what the cell asks for, and rank: images for captions, or, in grounding, regions for phrases."""
-    from harness.ranking import chance, rank, scores
-
-    retrieval = cell.retrieval
-    texts = embed_captions(tower, retrieval, store)
-    views = embed_pictures("embeds regions", "regions", cell.views, encoder, store, console) if cell.views else None
-    if isinstance(retrieval, Grounding) and cell.views is not None and views is not None:
-        from harness.grounding import ground
-
-        grounded = ground(texts, views, retrieval, cell.views.regions)
-        columns = {"pointed": grounded.pointed, "found": grounded.found}
-        return Found(grounded.as_ranks, grounded.scores(), grounded.chance, columns)
-    images = embed_pictures("embeds images", "images", retrieval.images, encoder, store, console)
-    if cell.views is None or views is None:
-        ranks = rank(images, texts, retrieval.caption_images)
-    else:
-        from harness.composition import Captions, Gallery, rerank, split_rows
-
-        words = embed_texts(tower, [phrase for phrases in cell.phrases for phrase in phrases], retrieval.lang, store)
-        captions = Captions(texts, split_rows(words, [len(phrases) for phrases in cell.phrases]))
-        gallery = Gallery(images, regions_by_image(views, cell.views.regions, retrieval.images))
-        ranks = rerank(captions, gallery, retrieval.caption_images, cell.rerank)
-    return Found(ranks, scores(ranks), chance(retrieval.caption_images, len(retrieval.images.ids)))
-
-
-def shared_pictures(cell: Cell) -> Iterator[tuple[str, str, Images]]:
-    """What a cell shares with others and looks up, with its title and unit for people.
+def shared_pictures(cell: Cell) -> Iterator[tuple[str, Images]]:
+    """What a cell shares with others and looks up, and what people call it.
 
     It is embedded before a tower is distilled, so that a picture that cannot be read is told before an hour is spent.
     """
     if not isinstance(cell.retrieval, Grounding):
-        yield "embeds images", "images", cell.retrieval.images
-    if cell.views:
-        yield "embeds regions", "regions", cell.views
-
-
-def embed_pictures(title: str, unit: str, images: Images, encoder: Encoder, store: Store, console: Console) -> Floats:
-    """Embeddings of pictures, from the store where they lie, and how far it is."""
-    with console.stage(title, len(images.ids), unit) as advance:
-        return embed_images(encoder, images, store, lambda count: advance(count, ""))
+        yield "images", cell.retrieval.images
+    if cell.scorer.views:
+        yield "regions", cell.scorer.views
 
 
 def region_card(cell: Cell) -> RegionCard | None:
     """What the record says of the regions."""
-    if cell.views is None:
+    views = cell.scorer.views
+    if views is None:
         return None
-    regions = cell.views.regions
-    return RegionCard(source=regions.source, view=cell.views.view, count=len(regions.boxes), digest=regions.digest())
+    regions = views.regions
+    return RegionCard(source=regions.source, view=views.view, count=len(regions.boxes), digest=regions.digest())
 
 
 def text_tower(cell: Cell, plan: Plan, store: Store, console: Console) -> TextEncoder:

@@ -194,6 +194,10 @@ class Store:
         """File of some rows of a matrix that is not yet whole, from row `start` on."""
         return self.root / "parts" / key / f"{start}.safetensors"
 
+    def states(self, key: str) -> Path:
+        """Folder of the token or patch states of one list of items."""
+        return self.root / "states" / key
+
     def teacher(self, key: str) -> Path:
         """Folder of a teacher's states for one list of sentences."""
         return self.root / "teacher" / key

@@ -22,9 +22,9 @@ from harness.config import DistillConfig
 from harness.leaderboards.declared import Declaration
 from harness.leaderboards.evidence import Found, Gallery, TestSet, families, hits_by_image, hits_by_value, queries_of_images
 from harness.leaderboards.standing import Standing, standings, told_apart
-from harness.plan import PLAIN
 from harness.record import Record, load_facets
 from harness.registry import UNTRAINED
+from harness.scorers import PLAIN
 from harness.statistics import Doubles, Interval, cluster_weights
 
 Floats32 = npt.NDArray[np.float32]

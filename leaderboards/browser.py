@@ -23,9 +23,10 @@ from harness.leaderboards.board import Tower, shown
 from harness.leaderboards.boxes import place_payload, places_of, rounded, shares, sizes_of
 from harness.leaderboards.evidence import Found, TestSet
 from harness.leaderboards.page import render
-from harness.plan import PLAIN, data_folder
+from harness.plan import data_folder
 from harness.record import QUERIES, Record, load_found, load_ranks, load_record, read_queries
 from harness.registry import TASKS, TOWERS, load_encoder
+from harness.scorers import PLAIN
 from harness.store import Store, new_folder
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from harness.leaderboards.board import Board, Ceiling, Cell, Column, Mean, Row, 
 from harness.leaderboards.evidence import Found
 from harness.leaderboards.standing import Standing
 from harness.leaderboards.text import METHOD, about_breakdown, one_decimal, options_of, pairs_of, seeds_of, start_of
-from harness.plan import PLAIN
 from harness.record import Provenance, Record
+from harness.scorers import PLAIN
 from harness.statistics import Interval
 
 TEMPLATES = Path(__file__).with_name("templates")

@@ -37,6 +37,10 @@ class Good:
         pooled = self.encode_texts(texts, lang)
         return TokenStates(np.repeat(pooled, 2, axis=0), np.full(len(texts), 2), pooled)
 
+    def encode_patches(self, images: Sequence[Image.Image]) -> TokenStates:
+        pooled = self.encode_images(images)
+        return TokenStates(np.repeat(pooled, 3, axis=0), np.full(len(images), 3), pooled)
+
 
 def rows(seeds: Sequence[int]) -> Floats:
     # The pictures are JPEG files, whose shades are a little off.
@@ -66,11 +70,14 @@ def test_a_good_encoder_passes(trials: Callable[..., dict[str, Trial]]) -> None:
         *(f"{side}{trial}" for side in ("images", "texts") for trial in ("", ", again", ", batches", ", odd ones")),
         "one space",
         "as a teacher",
+        "patches",
         "memory",
     ]
     assert found["one space"].verdict == "ok"
     assert "to the bit" in found["texts, batches"].detail
     assert "2.0 a text, without their places (locate_tokens), so not for ot-entity; lends no" in found["as a teacher"].detail
+    assert found["patches"].verdict == "ok"
+    assert found["patches"].detail == "patch states, 3.0 a picture"
 
 
 turn = itertools.count()
@@ -147,7 +154,7 @@ def cannot_tell(self: object, texts: Sequence[str], lang: str) -> list[Spans]:
             {"encode_tokens": lambda self, x, lang: TokenStates(np.ones((2, 8)), np.array([1, 1]), np.ones((2, 8)))},
             "as a teacher",
             "failed",
-            "expected one of 1 or more for each text",
+            "expected one of 1 or more for each input",
         ),
         (
             {"encode_tokens": lambda self, x, lang: TokenStates(np.ones((3, 8)), np.ones(3, int), np.ones((3, 8)))},
@@ -174,6 +181,18 @@ def cannot_tell(self: object, texts: Sequence[str], lang: str) -> list[Spans]:
             r"gave a place outside the text '.*': characters count from 0 to",
         ),
         ({"locate_tokens": cannot_tell}, "as a teacher", "note", r"without their places \(a T does not tell\)"),
+        (
+            {"encode_patches": lambda self, x: TokenStates(np.ones((3, 5)), np.ones(3, int), np.ones((3, 8)))},
+            "patches",
+            "failed",
+            "states have 5 dimensions and embeddings 8: project them alike",
+        ),
+        (
+            {"encode_patches": lambda self, x: TokenStates(np.full((3, 8), np.nan), np.ones(3, int), np.ones((3, 8)))},
+            "patches",
+            "failed",
+            "3 of 3 rows hold NaN",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(
@@ -191,9 +210,10 @@ def test_an_encoder_without_token_states_can_be_measured(trials: Callable[..., d
         name, fingerprint = "plain", Good.fingerprint
         encode_images, encode_texts = Good.encode_images, Good.encode_texts
 
-    trial = trials(Plain)["as a teacher"]
-    assert trial.verdict == "note"
-    assert "nothing can be distilled from it" in trial.detail
+    found = trials(Plain)
+    for what, words in (("as a teacher", "nothing can be distilled from it"), ("patches", "--scorer maxsim cannot look at")):
+        assert found[what].verdict == "note"
+        assert words in found[what].detail
 
 
 def test_the_built_in_sample_encoder_is_tried_through_the_command(flickr30k_folder: Path, tmp_path: Path) -> None:

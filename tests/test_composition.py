@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from test_cli import SMALL, harness
 
 from harness.api import Floats, HarnessError, Ints, Language
-from harness.composition import Captions, Doubles, Gallery, Scorer, check_blind, entity_scorer, rerank, split_rows
+from harness.composition import Captions, Doubles, Gallery, ScoreImages, check_blind, entity_scorer, rerank, split_rows
 from harness.phrases import chunked
 from harness.ranking import TOLERANCE, rank
 from harness.tasks.chunking import simple
@@ -118,7 +118,7 @@ def test_the_scorer_is_blind_to_which_image_is_the_right_one() -> None:
 def planted(captions: Captions, owner: Ints, leak: str) -> object:
     """A maker of scorers that know which image is the right one, and use it."""
 
-    def make(gallery: Gallery) -> Scorer:
+    def make(gallery: Gallery) -> ScoreImages:
         honest = entity_scorer(captions, gallery)
 
         def score(caption: int, images: Ints) -> Doubles:

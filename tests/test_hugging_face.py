@@ -14,7 +14,7 @@ import transformers
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from harness.api import HarnessError, TokenEncoder, TokenLocator
+from harness.api import HarnessError, PatchEncoder, TokenEncoder, TokenLocator
 from harness.encoders.hugging_face import HuggingFace, hugging_face
 from harness.registry import load_encoder
 
@@ -156,6 +156,30 @@ def test_images_are_as_transformers_gives_them(encoders: Callable[[str], Hugging
         expected = [encoder.loaded.model.get_image_features(**processor(images=p, return_tensors="pt")) for p in PICTURES]
     assert error(got, np.concatenate([out.pooler_output.numpy() for out in expected])) < 1e-5
     assert error(encoder.encode_images(PICTURES[::-1])[::-1], got) < 1e-5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_patch_s_state_is_what_the_head_makes_of_it_alone(encoders: Callable[[str], HuggingFace], kind: str) -> None:
+    encoder = encoders(kind)
+    assert isinstance(encoder, PatchEncoder)
+    states = encoder.encode_patches(PICTURES)
+    assert error(states.pooled, encoder.encode_images(PICTURES)) < 1e-5
+    assert len(states.tokens) == states.lengths.sum()
+    assert states.tokens.shape[1] == states.pooled.shape[1]
+    # Two patches down and two across; SigLIP 2 keeps the picture's shape, and may have fewer of at most four.
+    assert states.lengths.tolist() == ([4] * 5 if kind != "siglip2" else states.lengths.clip(1, 4).tolist())
+    model = encoder.loaded.model
+    batch = encoder.loaded.prepare(images=PICTURES[:1], return_tensors="pt")
+    with torch.inference_mode():
+        hidden = model.get_image_features(**batch).last_hidden_state
+        if kind.startswith("siglip"):
+            expected = [model.vision_model.head(hidden[:, [place]]) for place in range(int(states.lengths[0]))]
+        else:
+            # The embedding is the class token's: the same head, asked about a patch in its place.
+            head = torch.nn.Sequential(model.vision_model.post_layernorm, model.visual_projection)
+            assert error(head(hidden[:, 0]).numpy(), states.pooled[:1]) < 1e-5
+            expected = [head(hidden[:, place]) for place in range(1, 5)]
+    assert error(states.tokens[: states.lengths[0]], torch.cat(expected).numpy()) < 1e-5
 
 
 def test_the_fingerprint_follows_contents(tmp_path: Path) -> None:

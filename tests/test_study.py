@@ -89,7 +89,7 @@ def test_the_command_line_goes_before_the_file(tmp_path: Path) -> None:
         ("steps = 20", 'init = "scratch"', r"distill: init: each arm has its own: set it in \[\[arms\]\], .*"),
         ("sentence_weight", "learning_rate", r"arms\.2: learning_rate: all arms share it, .*: set it under \[distill\]"),
         ("sentence_weight = 0.0", "eps = 0", r"arms\.2: eps = 0: .*greater than or equal to 0\.001"),
-        ("sentence_weight", "sentence_wieght", r"arms\.2: no option .*'sentence_wieght': did you mean sentence_weight or entity_weight\?"),
+        ("sentence_weight", "sentence_wieght", r"arms\.2: no option .*'sentence_wieght': did you mean sentence_weight or .*\?"),
         (
             'objective = "ot-token"',
             'objective = "ot-tokens"',

@@ -59,6 +59,7 @@ def run(
     tower: Annotated[
         list[str] | None, typer.Option(help="Measure a tower that is there already: its folder, or its digest's beginning.")
     ] = None,
+    scorer: Annotated[str, typer.Option(help="Scorer to measure beside the plain cosine: see `list scorers`.")] = "plain",
     bitext: BitextOption = None,
     clean: CleanOption = None,
     leakage: Annotated[Literal["drop", "refuse"], typer.Option(help="What to do with bitext of evaluation images.")] = "drop",
@@ -95,6 +96,7 @@ def run(
         distill=distill,
         bitext=bitext,
         clean=clean,
+        scorer=scorer,
         grounding=grounding,
         chunker=chunker,
         leakage=leakage,
@@ -158,7 +160,7 @@ def draw_examples(plan: Plan, store: Store, folder: Path, console: Console) -> N
 
     cell = next((cell for cell in plan.cells if cell.folder(store)), plan.cells[0])
     record = store.record(cell.key)
-    if isinstance(cell.retrieval, Grounding) and cell.views:
+    if isinstance(cell.retrieval, Grounding) and cell.scorer.views:
         tower = Measured.read(cell.label, record)
-        saved = save_examples(folder, tower, cell.retrieval, cell.views.regions, load_found(record))
+        saved = save_examples(folder, tower, cell.retrieval, cell.scorer.views.regions, load_found(record))
         console.print(f"Pictures: {len(saved)} in {folder}")

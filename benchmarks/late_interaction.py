@@ -1,0 +1,93 @@
+"""What the choices of `--scorer maxsim` do to English R@1 on the val split, and what half precision does to ranks.
+
+python -m benchmarks.late_interaction ENCODER [DATA]
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import numpy as np
+
+from harness.api import Floats, HarnessError, Ints, PatchEncoder, Retrieval, TokenEncoder, TokenStates
+from harness.embeddings import directions_of
+from harness.late_interaction import Bags, maxsim, rank_patches
+from harness.plan import data_folder
+from harness.ranking import Ranks, hit_rate, rank, rank_scored
+from harness.registry import load_encoder
+from harness.store import Store
+from harness.tasks.flickr30k import Flickr30k
+
+
+def full(states: TokenStates) -> Bags:
+    """States as the encoder gives them, in float32."""
+    return Bags(states.tokens, states.lengths)
+
+
+def halved(states: TokenStates) -> Bags:
+    """States as they are kept."""
+    return Bags(directions_of(states), states.lengths)
+
+
+def inner(states: TokenStates) -> Bags:
+    """Without each text's first and last token."""
+    starts, ends = np.cumsum(states.lengths) - states.lengths, np.cumsum(states.lengths)
+    kept = np.setdiff1d(np.arange(len(states.tokens)), [*starts, *(ends - 1)])
+    return Bags(states.tokens[kept], states.lengths - 2)
+
+
+def with_whole(states: TokenStates) -> Bags:
+    """With each picture's own embedding as one more patch."""
+    rows = np.insert(states.tokens, np.cumsum(states.lengths), states.pooled, axis=0)
+    return Bags(rows, states.lengths + 1)
+
+
+def by_sum(patches: Bags, tokens: Bags, owner: Ints) -> Ranks:
+    """Ranks by the sum over tokens, scaled alike for all captions."""
+
+    def score(captions: Ints, images: Ints) -> Floats:
+        texts = tokens.take(captions)
+        scaled: Floats = maxsim(texts, patches.take(images)) * (texts.lengths[:, None] / tokens.lengths.max()).astype(np.float32)
+        return scaled
+
+    return rank_scored(score, owner, len(patches))
+
+
+def show(what: str, ranks: Ranks) -> None:
+    """One line."""
+    print(f"{what:45} {hit_rate(ranks.t2i, 1):5.1f} {hit_rate(ranks.i2t, 1):5.1f}", flush=True)
+
+
+def main(spec: str, data: str | None) -> None:
+    """Print R@1, text to image and image to text, for each choice."""
+    encoder, task = load_encoder(spec, "cpu"), Flickr30k()
+    retrieval: Retrieval = task.load(data_folder(task, "flickr30k", data, Store.at(None)), "en", "val")
+    if not (isinstance(encoder, TokenEncoder) and isinstance(encoder, PatchEncoder)):
+        raise HarnessError(f"{spec} gives no token or patch states")
+    tokens = encoder.encode_tokens(retrieval.captions, "en")
+    images = range(len(retrieval.images.ids))
+    parts = [encoder.encode_patches([retrieval.images.open(i) for i in images[start : start + 64]]) for start in images[::64]]
+    patches = TokenStates(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("tokens", "lengths", "pooled")))
+    owner = retrieval.caption_images
+    print(f"{len(retrieval.images.ids):,} images, {len(retrieval.captions):,} captions; R@1 text → image and image → text")
+    show("plain", rank(patches.pooled, tokens.pooled, owner))
+    start = time.perf_counter()
+    exact = rank_patches(full(patches), full(tokens), owner)
+    seconds = time.perf_counter() - start
+    show("maxsim", exact)
+    show("  sum instead of mean", by_sum(full(patches), full(tokens), owner))
+    show("  without the first and last token", rank_patches(full(patches), inner(tokens), owner))
+    show("  the picture's embedding as one more patch", rank_patches(with_whole(patches), full(tokens), owner))
+    kept = rank_patches(halved(patches), halved(tokens), owner)
+    show("  kept in half precision", kept)
+    for name, before, after in (("text → image", exact.t2i, kept.t2i), ("image → text", exact.i2t, kept.i2t)):
+        crossed = sum(int(((before <= k) != (after <= k)).sum()) for k in (1, 5, 10))
+        moved = np.abs(before - after)
+        count = np.count_nonzero(moved)
+        print(f"half precision, {name}: {count:,} of {len(before):,} ranks move, by {moved.max()} at most; {crossed} hits change")
+    print(f"maxsim took {seconds:.1f} s: {len(tokens.tokens):,} tokens by {len(patches.tokens):,} patches")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None)

@@ -1,0 +1,223 @@
+"""Scorers: how what a text looks for is ranked. The plain one is measured always, and one more beside it where a run asks for it.
+
+Adding one takes a class with the members of `Scorer`, a function that makes it for a run, and a line in `harness.registry`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.api import Encoder, Floats, Grounding, HarnessError, Images, RegionTask, Retrieval, Task, TextEncoder
+from harness.embeddings import embed_captions, embed_images, embed_patches, embed_texts, embed_tokens
+from harness.phrases import phrases_of
+from harness.ranking import Ranks, chance, rank, scores
+from harness.regions import Views, regions_by_image
+
+if TYPE_CHECKING:
+    from harness.config import RunConfig
+    from harness.console import Console
+    from harness.late_interaction import Bags
+    from harness.store import Store
+
+PLAIN = "plain"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What texts found. columns: what is kept of each beside its rank."""
+
+    ranks: Ranks
+    scores: dict[str, float]
+    chance: dict[str, float]
+    columns: Mapping[str, npt.NDArray[np.generic]] = field(default_factory=dict)
+
+    @classmethod
+    def images(cls, ranks: Ranks, retrieval: Retrieval) -> Found:
+        """What captions and images found of each other."""
+        return cls(ranks, scores(ranks), chance(retrieval.caption_images, len(retrieval.images.ids)))
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """What a scorer compares, from the store where it lies. tower: reads the texts that ask; encoder: what they look for."""
+
+    encoder: Encoder
+    tower: TextEncoder
+    store: Store
+    console: Console
+    device: str
+
+    def captions(self, retrieval: Retrieval) -> Floats:
+        """Embeddings (m, d) of the captions."""
+        return embed_captions(self.tower, retrieval, self.store)
+
+    def texts(self, texts: list[str], lang: str) -> Floats:
+        """Embeddings of some texts of their language."""
+        return embed_texts(self.tower, texts, lang, self.store)
+
+    def tokens(self, retrieval: Retrieval) -> Bags:
+        """Token states of the captions."""
+        return embed_tokens(self.tower, retrieval.captions, retrieval.lang, self.store)
+
+    def pictures(self, images: Images, what: str = "images") -> Floats:
+        """Embeddings (n, d) of pictures."""
+        with self.console.stage(f"embeds {what}", len(images.ids), what) as advance:
+            return embed_images(self.encoder, images, self.store, lambda count: advance(count, ""))
+
+    def patches(self, images: Images) -> Bags:
+        """Patch states of pictures."""
+        with self.console.stage("embeds patches", len(images.ids), "images") as advance:
+            return embed_patches(self.encoder, images, self.store, lambda count: advance(count, ""))
+
+
+class Scorer(Protocol):
+    """A way of ranking, made ready for one retrieval."""
+
+    @property
+    def name(self) -> str:
+        """What records call it."""
+        ...
+
+    @property
+    def views(self) -> Views | None:
+        """The regions of images that it looks at."""
+        ...
+
+    def told(self) -> list[object]:
+        """What decides its ranks beside retrieval, encoder and text tower: with theirs it makes a cell's name."""
+        ...
+
+    def find(self, retrieval: Retrieval, embed: Embedder) -> Found:
+        """Embed and rank. Raises HarnessError if the encoder does not offer what it compares."""
+        ...
+
+
+# What makes a scorer for each retrieval of a run. Raises HarnessError for what it cannot score.
+Maker: TypeAlias = Callable[[Retrieval], Scorer]
+
+
+@dataclass(frozen=True)
+class Plain:
+    """The cosine of two embeddings."""
+
+    name: ClassVar[str] = PLAIN
+    views: ClassVar[None] = None
+
+    def told(self) -> list[object]:
+        """Nothing more."""
+        return []
+
+    def find(self, retrieval: Retrieval, embed: Embedder) -> Found:
+        """Images by caption, and captions by image."""
+        images = embed.pictures(retrieval.images)
+        return Found.images(rank(images, embed.captions(retrieval), retrieval.caption_images), retrieval)
+
+
+@dataclass(frozen=True)
+class InRegions:
+    """The cosine of phrase and region: how a grounding is ranked."""
+
+    views: Views
+    name: ClassVar[str] = PLAIN
+
+    def told(self) -> list[object]:
+        """The regions."""
+        return [self.views.digest()]
+
+    def find(self, retrieval: Retrieval, embed: Embedder) -> Found:
+        """The regions of each phrase's image."""
+        from harness.grounding import ground
+
+        assert isinstance(retrieval, Grounding)
+        regions = embed.pictures(self.views, "regions")
+        grounded = ground(embed.captions(retrieval), regions, retrieval, self.views.regions)
+        columns = {"pointed": grounded.pointed, "found": grounded.found}
+        return Found(grounded.as_ranks, grounded.scores(), grounded.chance, columns)
+
+
+@dataclass(frozen=True)
+class Entities:
+    """Images found by their regions too: see `harness.composition`. phrases: of each caption. first: how many are sorted anew."""
+
+    views: Views
+    phrases: tuple[tuple[str, ...], ...]
+    first: int
+
+    @property
+    def name(self) -> str:
+        """With how much it sorts anew."""
+        return f"entities, {f'first {self.first}' if self.first else 'all'} sorted anew"
+
+    def told(self) -> list[object]:
+        """Regions, phrases, and how much is sorted anew."""
+        return ["entities", self.first, self.views.digest(), self.phrases]
+
+    def find(self, retrieval: Retrieval, embed: Embedder) -> Found:
+        """Images by caption, and captions by image."""
+        from harness.composition import Captions, Gallery, rerank, split_rows
+
+        words = embed.texts([phrase for phrases in self.phrases for phrase in phrases], retrieval.lang)
+        captions = Captions(embed.captions(retrieval), split_rows(words, [len(phrases) for phrases in self.phrases]))
+        regions = embed.pictures(self.views, "regions")
+        gallery = Gallery(embed.pictures(retrieval.images), regions_by_image(regions, self.views.regions, retrieval.images))
+        return Found.images(rerank(captions, gallery, retrieval.caption_images, self.first), retrieval)
+
+
+@dataclass(frozen=True)
+class MaxSim:
+    """Late interaction: see `harness.late_interaction`."""
+
+    name: ClassVar[str] = "maxsim"
+    views: ClassVar[None] = None
+
+    def told(self) -> list[object]:
+        """How it scores: raise the number when the same states no longer give the same ranks."""
+        return ["maxsim 1"]
+
+    def find(self, retrieval: Retrieval, embed: Embedder) -> Found:
+        """Images by caption, and captions by image."""
+        from harness.late_interaction import rank_patches
+
+        tokens, patches = embed.tokens(retrieval), embed.patches(retrieval.images)
+        return Found.images(rank_patches(patches, tokens, retrieval.caption_images, embed.device), retrieval)
+
+
+def plain(config: RunConfig, task: Task, data: Path) -> Maker:  # noqa: ARG001 (what every scorer is told)
+    """The cosine of a text's embedding and that of what it looks for: always measured."""
+    return lambda retrieval: Plain()  # noqa: ARG005
+
+
+def in_regions(config: RunConfig, task: Task, data: Path) -> Maker:
+    """How phrases are grounded, which has no other scorer. Raises HarnessError if one is asked for."""
+    if config.scorer != PLAIN:
+        raise HarnessError(f"--scorer {config.scorer} is for retrieval; {task.card.name} ranks regions as they are")
+    views = load_views(config, task, data)
+    return lambda retrieval: InRegions(views)  # noqa: ARG005
+
+
+def entities(config: RunConfig, task: Task, data: Path) -> Maker:
+    """Images found by their regions too, beside the plain cosine (arXiv 2505.02278): docs/entities.md."""
+    views, choices = load_views(config, task, data), config.grounding
+
+    def make(retrieval: Retrieval) -> Scorer:
+        return Entities(views, phrases_of(retrieval, task, config.chunker), choices.rerank)
+
+    return make
+
+
+def maxsim(config: RunConfig, task: Task, data: Path) -> Maker:  # noqa: ARG001
+    """The best patch or token for each token of a text, late interaction (arXiv 2004.12832): docs/late-interaction.md."""
+    return lambda retrieval: MaxSim()  # noqa: ARG005
+
+
+def load_views(config: RunConfig, task: Task, data: Path) -> Views:
+    """The regions of a split's images, as they are shown. Raises HarnessError if the task's images have none."""
+    if not isinstance(task, RegionTask):
+        raise HarnessError(f"--scorer {config.scorer} needs regions of the images, and {task.card.name} has none")
+    return Views(task.load_regions(data, config.split, config.grounding.candidates), config.grounding.view)
