@@ -370,7 +370,7 @@ def test_a_run_reports_late_interaction_beside_the_plain_scorer(store: Path) -> 
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("--scorer", "maxsim", "--encoder", "random"), "error: this text tower gives no token states"),
+        (("--scorer", "maxsim", "--encoder", "random"), "this text tower gives no token states"),
         (("--scorer", "maxism"), "error: no scorer is called 'maxism': did you mean maxsim"),
         (("--scorer", "maxsim", "--task", "flickr30k-entities"), "error: --scorer maxsim is for retrieval"),
     ],
@@ -379,4 +379,5 @@ def test_a_run_reports_late_interaction_beside_the_plain_scorer(store: Path) -> 
 def test_what_late_interaction_cannot_score_is_said_in_one_line(words: tuple[str, ...], line: str, tmp_path: Path) -> None:
     done = harness("run", "--lang", "en", "--split", "val", *words, store=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith(line), done.stderr
+    # The plain scorer's cells are measured all the same: what failed stands in the closing table.
+    assert line in done.stdout + done.stderr
