@@ -351,7 +351,7 @@ def main(kind: str, count: int = 0) -> int:
                 for done in suite.told(count):
                     suite.pair(done)
             case "writes":
-                while suite.refuse(done + 1) and (not count or done + 1 < count):
+                while (not count or done < count) and suite.refuse(done + 1):
                     done += 1
             case "disks":
                 while suite.fill(16 * (done + 1)):
