@@ -8,7 +8,7 @@ from harness.registry import load_encoder
 
 
 def fast(argument: str, device: str) -> OpenClip:
-    """`fast:ENCODER`: an open_clip model whose pictures torch resizes instead of Pillow, within 2/255 and about twice as fast.
+    """`fast:ENCODER`: an open_clip model whose pictures torch resizes instead of Pillow, within 2/255, and faster.
 
     Raises HarnessError for an encoder that is no open_clip model.
     """
