@@ -12,8 +12,10 @@ import numpy as np
 from harness.api import Bitext, Encoder
 from harness.config import DistillConfig, digest_json
 from harness.distill.bitext import Guarded, joined, seen, subset, tokenize
+from harness.embeddings import embed_texts
+from harness.languages import ENGLISH
 from harness.record import CARD, SEEN, BitextCard, TowerCard, Trial, provenance
-from harness.registry import objective_sources, starting_model
+from harness.registry import FITTED, objective_sources, starting_model
 from harness.store import Store, new_file, new_folder
 
 if TYPE_CHECKING:
@@ -131,11 +133,12 @@ def tuned(recipe: Recipe, device: str, store: Store, console: Console) -> tuple[
 
 
 def trained(recipe: Recipe, name: str, device: str, store: Store, console: Console) -> tuple[TextTower, Tokenizer, TrainingState]:
-    """The recipe's student, trained from the teacher's states; not trained at all for the objective `none`.
+    """The recipe's student, trained from the teacher's states; without a step for the objectives `none` and `ridge`.
 
     name: of its checkpoint in the store.
     """
     from harness.distill.checkpoint import TrainingState
+    from harness.distill.ridge import fit_projection
     from harness.distill.student import new_student, student_tokenizer
     from harness.distill.teacher import teacher_states
     from harness.distill.trainer import train
@@ -144,6 +147,9 @@ def trained(recipe: Recipe, name: str, device: str, store: Store, console: Conso
     learned = bitext.take(range(len(bitext) - config.held_out))
     tokenizer = student_tokenizer(config, learned)
     student = new_student(recipe.teacher, tokenizer, config, learned)
+    if config.objective == FITTED:
+        texts = tokenize(tokenizer, learned.foreign, student.config.max_length)
+        fit_projection(student.to(device).eval(), texts, embed_texts(recipe.teacher, learned.english, ENGLISH, store))
     if recipe.steps == 0:
         return student.eval(), tokenizer, TrainingState()
     student.to(device)
