@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic_core import PydanticCustomError
 
 from harness.api import HarnessError
-from harness.registry import UNTRAINED, nearest, reads_entities, spell_objective
+from harness.registry import STEPLESS, UNTRAINED, nearest, reads_entities, spell_objective
 
 
 class Config(BaseModel):
@@ -36,7 +36,10 @@ def digest_json(value: object) -> str:
 class DistillConfig(Config):
     """How a text tower is distilled. Two arms of a comparison differ in `objective` alone."""
 
-    objective: str = Field("kd-mse", description="loss between student and teacher; `none` leaves the student as it starts")
+    objective: str = Field(
+        "kd-mse",
+        description="loss between student and teacher; `none` leaves the student as it starts, `ridge` fits its projection",
+    )
     init: str = Field(
         "teacher",
         pattern="^(teacher|scratch|ot-vocabulary|association|hf:.+)$",
@@ -109,12 +112,12 @@ class DistillConfig(Config):
         return self.model_copy(update=changes)
 
     def steps_for(self, pairs: int) -> int:
-        """Optimiser steps on that many pairs; none for the objective `none`.
+        """Optimiser steps on that many pairs; none for the objectives `none` and `ridge`.
 
         >>> DistillConfig().steps_for(1000), DistillConfig().steps_for(27985), DistillConfig(steps=50).steps_for(1000)
         (600, 4372, 50)
         """
-        if self.objective == UNTRAINED:
+        if self.objective in STEPLESS:
             return 0
         return self.steps if self.steps is not None else max(600, 10 * pairs // self.batch)
 
@@ -221,7 +224,7 @@ class Arm(Config):
 
     def recipe(self, shared: Mapping[str, Any], pairs: int | None, seed: int) -> DistillConfig:
         """How the arm's tower of one size and seed is made. Where nothing is trained there is no budget."""
-        if self.objective == UNTRAINED:
+        if self.objective in STEPLESS:
             shared = {key: value for key, value in shared.items() if key not in BUDGET}
         own = {"objective": self.objective, "init": self.init, "pairs": pairs, "seed": seed}
         return DistillConfig(**{**shared, **self.options, **own})

@@ -11,7 +11,7 @@ from harness.api import HarnessError
 from harness.config import DistillConfig, spoken
 from harness.plan import ENGLISH
 from harness.record import CARD, RECORD, Record, load_card, load_record
-from harness.registry import OBJECTIVES, UNTRAINED, nearest, reads_entities, spell_objective
+from harness.registry import OBJECTIVES, STEPLESS, nearest, reads_entities, spell_objective
 
 # Records are over the same queries where all of these are equal.
 WORLD = "worlds"
@@ -115,7 +115,7 @@ def find(text: str, known: Sequence[Entry]) -> list[Entry]:
         return found or refuse(f"no record is of the text tower {spelling!r}: there are {', '.join(have)}; make one with `run`")
     if re.fullmatch(f"[0-9a-f]{{{SHORTEST},64}}", text):
         return by_digest(text, known)
-    names = [*OBJECTIVES.names(), ENGLISH, UNTRAINED]
+    names = [*OBJECTIVES.names(), ENGLISH, *STEPLESS]
     raise HarnessError(
         f"{text!r} is neither a folder, nor the first {SHORTEST} or more digits of a digest (see `list runs`, `towers list`), "
         f"nor an objective: {nearest(text, names)}"

@@ -284,18 +284,20 @@ def register_chunker(name: str, make: Callable[[str], Chunker]) -> None:
     CHUNKERS.register(name, make)
 
 
-UNTRAINED = "none"
+UNTRAINED, FITTED = "none", "ridge"
+STEPLESS = (UNTRAINED, FITTED)
+"""Objectives without a step of training: the student as it starts, and with its projection fitted in closed form."""
 
 
 def parse_objective(text: str) -> list[tuple[float, str]]:
-    """Weights and names of an objective `NAME`, or of a sum `NAME + 0.5*NAME + ...`; nothing for `none`, no training at all.
+    """Weights and names of an objective `NAME`, or of a sum `NAME + 0.5*NAME + ...`; nothing for `none` and `ridge`.
 
     Raises HarnessError for what is neither, for a weight that is not a positive number, and for an unknown name.
 
     >>> parse_objective("ot-token + 0.5*kd-mse")
     [(1.0, 'ot-token'), (0.5, 'kd-mse')]
     """
-    if text.strip() == UNTRAINED:
+    if text.strip() in STEPLESS:
         return []
     terms = []
     for term in text.split("+"):
@@ -329,7 +331,7 @@ def spell_objective(text: str) -> str:
     'ot-token + 0.5*kd-mse'
     """
     if not parse_objective(text):
-        return UNTRAINED
+        return text.strip()
     return " + ".join(name if weight == 1 else f"{weight!r}*{name}".replace("e+", "e") for weight, name in parse_objective(text))
 
 

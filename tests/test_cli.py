@@ -111,9 +111,10 @@ def test_dry_run_says_what_is_missing_and_makes_none_of_it(store: Path) -> None:
 
 
 def test_a_student_with_an_aligned_vocabulary_needs_no_training_to_be_measured(store: Path) -> None:
-    done = harness("run", "--lang", "de", "--init", "ot-vocabulary", "--objectives", "none", *SMALL, store=store)
+    done = harness("run", "--lang", "de", "--init", "ot-vocabulary", "--objectives", "none,ridge", *SMALL, store=store)
     assert done.returncode == 0, done.stderr
     assert "ot-vocabulary, untrained" in done.stdout
+    assert "ridge − ot-vocabulary, untrained = +" in done.stdout
     assert "students: not trained, the teacher's layers and a vocabulary aligned by transport, seed 0" in done.stdout
 
 
@@ -137,8 +138,8 @@ def test_help_and_lists_do_not_import_torch(words: tuple[str, ...], tmp_path: Pa
 
 def test_towers_and_runs_are_listed(store: Path) -> None:
     towers, runs = (harness(*words, store=store) for words in (("towers", "list"), ("list", "runs")))
-    assert towers.stdout.count(" de ") == 3
-    assert runs.stdout.count("flickr30k (sample)") == 6
+    assert towers.stdout.count(" de ") == 4
+    assert runs.stdout.count("flickr30k (sample)") == 7
 
 
 def test_data_check_reads_the_sample(store: Path) -> None:

@@ -14,6 +14,7 @@ from harness.api import Bitext, Floats, HarnessError
 from harness.config import DistillConfig, validated
 from harness.distill.bitext import END, START, train_tokenizer
 from harness.distill.checkpoint import load_tower, save_tower
+from harness.distill.ridge import PENALTIES, fit_projection, pooled_states
 from harness.distill.student import new_student
 from harness.distill.tower import TOKENS_A_CHUNK, DonatedLayers, TextTower, TowerConfig
 from harness.distill.vocabulary import alignment, association, balance, embed, occurrences, sharpen
@@ -352,3 +353,51 @@ def test_without_an_objective_the_student_stays_as_it_starts() -> None:
     assert parse_objective(" none ") == []
     assert spell_objective("none") == "none"
     assert DistillConfig(objective="none", steps=50).steps_for(1000) == 0
+
+
+# fitted in closed form
+
+
+TEXTS = [[1, *row, 2] for row in np.random.default_rng(3).integers(3, 60, size=(60, 5)).tolist()]
+
+
+def by_hand(start: np.ndarray, h: np.ndarray, z: np.ndarray, penalty: float) -> np.ndarray:
+    """The minimum of sum ||W h - z||^2 + penalty ||W - W_0||^2 from its normal equations."""
+    return np.asarray(np.linalg.solve(h.T @ h + penalty * np.eye(h.shape[1]), h.T @ z + penalty * start.T)).T
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last", "attention"])
+def test_ridge_is_the_minimum_at_the_penalty_that_leaving_one_out_finds(pooling: str) -> None:
+    torch.manual_seed(1)
+    student = TextTower(SHAPE.model_copy(update={"pooling": pooling})).eval()
+    h, start = pooled_states(student, TEXTS), student.projection.weight.detach().double().numpy()
+    np.testing.assert_allclose(h @ start.T, student.encode(TEXTS).pooled.detach().numpy(), atol=1e-5)
+    rng = np.random.default_rng(2)
+    z = h @ rng.normal(size=(SHAPE.width, SHAPE.joint_dim)) + rng.normal(scale=3.0, size=(len(TEXTS), SHAPE.joint_dim))
+    fit_projection(student, TEXTS, z.astype(np.float32))
+    scale, errors = np.square(h).sum(1).mean(), []
+    for penalty in PENALTIES * scale:
+        without = [np.delete(np.arange(len(h)), row) for row in range(len(h))]
+        errors.append(
+            sum(np.square(by_hand(start, h[kept], z[kept], penalty) @ h[row] - z[row]).sum() for row, kept in enumerate(without))
+        )
+    best = PENALTIES[int(np.argmin(errors))] * scale
+    np.testing.assert_allclose(student.projection.weight.detach().numpy(), by_hand(start, h, z, best), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(student.encode(TEXTS).pooled.detach().numpy(), h @ by_hand(start, h, z, best).T, atol=1e-3)
+
+
+def test_where_pairs_say_nothing_ridge_leaves_the_student_as_it_starts() -> None:
+    torch.manual_seed(1)
+    student = TextTower(SHAPE).eval()
+    before = student.encode(TEXTS).pooled.detach().numpy()
+    noise = np.random.default_rng(2).normal(size=before.shape)
+    fit_projection(student, TEXTS, (before + noise).astype(np.float32))
+    after = student.encode(TEXTS).pooled.detach().numpy()
+    assert np.abs(after - before).max() < 0.05 * np.abs(before).max()
+
+
+def test_ridge_is_an_objective_without_a_step() -> None:
+    assert spell_objective(" ridge ") == "ridge"
+    assert DistillConfig(objective="ridge", steps=50).steps_for(1000) == 0
+    with pytest.raises(HarnessError, match="no objective is called 'ridge'"):
+        parse_objective("ridge + kd-mse")

@@ -14,8 +14,10 @@ from harness.api import Bitext, Encoder, HarnessError, TokenLocator
 from harness.config import DistillConfig, digest_json, first_line
 from harness.device import resolve_device
 from harness.distill.bitext import Guarded, joined, seen, subset, tokenize
+from harness.embeddings import embed_texts
+from harness.languages import ENGLISH
 from harness.record import CARD, SEEN, BitextCard, TowerCard, Trial, provenance
-from harness.registry import objective_sources, reads_entities, starting_model
+from harness.registry import FITTED, objective_sources, reads_entities, starting_model
 from harness.store import DamagedError, Store, is_whole, new_file, new_folder, say_damaged, seal, sweep
 
 if TYPE_CHECKING:
@@ -182,12 +184,13 @@ def try_rate(recipe: Recipe, path: Path, device: str, store: Store, console: Con
 
 
 def trained(recipe: Recipe, name: str, device: str, store: Store, console: Console) -> tuple[TextTower, Tokenizer, TrainingState]:
-    """The recipe's student, trained from the teacher's states; not trained at all for the objective `none`.
+    """The recipe's student, trained from the teacher's states; without a step for the objectives `none` and `ridge`.
 
     name: of its checkpoint in the store.
     """
     from harness.distill.checkpoint import TrainingState
     from harness.distill.entities import mark
+    from harness.distill.ridge import fit_projection
     from harness.distill.student import new_student, student_tokenizer
     from harness.distill.teacher import teacher_states
     from harness.distill.trainer import train
@@ -196,6 +199,9 @@ def trained(recipe: Recipe, name: str, device: str, store: Store, console: Conso
     learned = bitext.take(range(len(bitext) - config.held_out))
     tokenizer = student_tokenizer(config, learned)
     student = new_student(recipe.teacher, tokenizer, config, learned)
+    if config.objective == FITTED:
+        texts = tokenize(tokenizer, learned.foreign, student.config.max_length)
+        fit_projection(student.to(device).eval(), texts, embed_texts(recipe.teacher, learned.english, ENGLISH, store))
     if recipe.steps == 0:
         return student.eval(), tokenizer, TrainingState()
     student.to(device)

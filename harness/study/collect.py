@@ -10,7 +10,7 @@ from harness.console import Console
 from harness.pairing import Entry
 from harness.ranking import chance
 from harness.record import Provenance, command_line, load_record
-from harness.registry import UNTRAINED
+from harness.registry import STEPLESS
 from harness.store import Store
 from harness.study.contrasts import Evidence, ablated, ablation_families, facets, families, points
 from harness.study.findings import ArmShown, Family, Findings, LanguageShown, Left, Origin, Repeated, Verdict
@@ -128,7 +128,7 @@ def shared_options(config: StudyConfig) -> dict[str, object]:
 def arm_shown(arm: Arm, evidence: Evidence) -> ArmShown:
     """What a report says of an arm."""
     towers = [entry.record.tower for place, entry in evidence.done.items() if place.arm == arm.name and entry.record.tower]
-    rates = Counter(tower.config.learning_rate for tower in towers if arm.objective != UNTRAINED)
+    rates = Counter(tower.config.learning_rate for tower in towers if arm.objective not in STEPLESS)
     return ArmShown(
         name=arm.name,
         side=arm.side or "control",

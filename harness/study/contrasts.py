@@ -18,7 +18,7 @@ from harness.compare import ALL, LANG, TIER, Laid, Line, Measured, Question, Sco
 from harness.config import Arm, StudyConfig, spoken
 from harness.pairing import Entry, Pair
 from harness.record import load_facets
-from harness.registry import UNTRAINED
+from harness.registry import STEPLESS
 from harness.statistics import ALPHA, Arms, against_the_best, contrasts, holm
 from harness.study.findings import Ablation, Family, LanguageShown, Point, Rival, Verdict
 from harness.study.grid import Place
@@ -272,7 +272,7 @@ def one_change(a: Arm, b: Arm) -> str:
     if a.init != b.init:
         changes.append("start")
     if a.objective != b.objective:
-        changes.append("training" if UNTRAINED in (a.objective, b.objective) else "objective")
+        changes.append("training" if {a.objective, b.objective} & set(STEPLESS) else "objective")
     if changes == ["objective"]:
         # Transport in the loss against none is what the study is about; here where the start has transport on both sides.
         both = a.side == b.side == "transport"
