@@ -150,8 +150,11 @@ def curves(found: Findings) -> Section:
         "English captions; dotted: chance. A mean is given where no language is missing."
     )
     groups = list(dict.fromkeys(point.langs for point in sorted(found.points, key=lambda point: -len(point.langs))))
-    tables = tuple(scores_table(langs, found, folded=place > 0) for place, langs in enumerate(groups))
-    return Section("curves", "Score and bitext size", (about,) if found.points else ("No cell is there yet.",), "curves", tables)
+    tables = [scores_table(langs, found, folded=place > 0) for place, langs in enumerate(groups)]
+    tables += [other_way(groups, found)] if groups else []
+    return Section(
+        "curves", "Score and bitext size", (about,) if found.points else ("No cell is there yet.",), "curves", tuple(tables)
+    )
 
 
 def scores_table(langs: tuple[str, ...], found: Findings, folded: bool) -> Table:
@@ -165,6 +168,20 @@ def scores_table(langs: tuple[str, ...], found: Findings, folded: bool) -> Table
     ]
     title = languages_of(langs, found) if len(langs) == 1 else f"Mean of {listed(map(found.language, langs))}"
     return Table(title, ("arm", *map(size, sizes)), tuple(rows), 1, folded)
+
+
+def other_way(groups: Sequence[tuple[str, ...]], found: Findings) -> Table:
+    """Scores in the direction that is not compared."""
+    inside = {(point.langs, point.arm, point.pairs): point.other_way for point in found.points}
+    rows = tuple(
+        (languages_of(langs, found), arm.name, *(plain(inside.get((langs, arm.name, pairs))) for pairs in found.sizes))
+        for langs in groups
+        for arm in found.arms
+        if any(key[:2] == (langs, arm.name) for key in inside)
+    )
+    direction = TITLES["i2t" if found.direction == "t2i" else "t2i"]
+    title = f"R@1 {direction}, means over seeds: not compared here"
+    return Table(title, ("over", "arm", *map(size, found.sizes)), rows, 2, folded=True)
 
 
 def scored(point: Point | None, found: Findings) -> str:

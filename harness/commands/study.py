@@ -36,6 +36,7 @@ def study(
 
     Interrupted, the same command goes on. An unfinished study reports on what is there and names the rest.
     """
+    from harness.api import HarnessError
     from harness.config import read_study
     from harness.console import Console
     from harness.store import Store
@@ -43,7 +44,11 @@ def study(
     from harness.study.progress import progress_table, run_study
 
     path, console, kept = design_file(design), Console(), Store.at(store)
-    laid_out = lay_out(read_study(path, data=data, encoder=encoder), device, kept)
+    config = read_study(path, data=data, encoder=encoder)
+    try:
+        laid_out = lay_out(config, device, kept)
+    except HarnessError as error:
+        raise HarnessError(f"{path}: {error}") from None
     for each in laid_out.impossible:
         console.say(f"left out: {each.said()}")
     if dry_run:

@@ -201,7 +201,8 @@ def threats(found: Findings) -> list[str]:
         (len(found.origins) > 1, f"Records were made by {len(found.origins)} versions of code, libraries or machines."),
         (any(each.dirty for each in found.origins), "Some records were made by code with uncommitted changes."),
     ]
-    return [line for holds, line in said if holds]
+    notes = [(each.name, note) for each in found.languages for note in each.notes]
+    return [line for holds, line in said if holds] + [f"{name}: {note.rstrip('.')}." for name, note in dict.fromkeys(notes)]
 
 
 def tuning(found: Findings) -> str:

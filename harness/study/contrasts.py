@@ -34,7 +34,7 @@ class Evidence:
     languages: Mapping[str, LanguageShown]
     grid: frozenset[Place]
     done: Mapping[Place, Entry]
-    _read: dict[Path, Measured] = field(default_factory=dict)
+    _read: dict[Path, Measured] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def read(self, label: str, folder: Path) -> Measured:
         """A record with its ranks. Each stands in many comparisons and is read once."""
@@ -62,7 +62,8 @@ class Evidence:
     def resamples(self) -> int:
         """Resamples, and flips of signs: so many that Holm can tell something of as many tests as the study plans."""
         tests = len(self.config.on("transport")) * sum(len(self.possible(pairs)) for pairs in self.config.sizes)
-        needed = 2 * len(self.config.on("standard")) * tests / ALPHA
+        # The smallest p-value of m flips is 1 / (m + 1); Holm and Bonferroni multiply it by tests and rivals.
+        needed = len(self.config.on("standard")) * tests / ALPHA
         return self.config.resamples or max(LEAST_RESAMPLES, int(np.ceil(needed / 1000)) * 1000)
 
     def question(self, *by: str) -> Question:
@@ -238,10 +239,11 @@ def facets(evidence: Evidence) -> list[Family]:
     baseline, arms = config.on("standard")[0].name, [arm.name for arm in config.on("transport")]
     # Facets are of captions: the first record of an arm in a language speaks for its seeds.
     firsts = {(place.arm, place.lang, place.pairs): entry.folder for place, entry in evidence.done.items() if place.arm in arms}
-    there = [set(load_facets(folder)) for folder in firsts.values()]
+    there = {key: load_facets(folder) for key, folder in firsts.items()}
     found = []
     for name in config.by:
-        if there and all(name in names for names in there):
+        if there and all(name in names for names in there.values()):
+            values = {lang: {value for of in names[name] for value in of} for (_, lang, _), names in there.items()}
             members = [
                 verdict(arm, pairs, config.seeds, {baseline: line})
                 for pairs in config.sizes
@@ -249,7 +251,9 @@ def facets(evidence: Evidence) -> list[Family]:
                 for line in against(evidence, arm, baseline, pairs, config.seeds, name).values()
                 if line.by == name
             ]
-            found.append(family(name, members, len(members)))
+            groups = [langs for pairs in config.sizes for langs in evidence.galleries(pairs)]
+            planned = len(arms) * sum(len(set().union(*(values.get(lang, set()) for lang in langs))) for langs in groups)
+            found.append(family(name, members, planned))
     return found
 
 
