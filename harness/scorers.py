@@ -116,7 +116,8 @@ class Plain:
     def find(self, retrieval: Retrieval, embed: Embedder) -> Found:
         """Images by caption, and captions by image."""
         images = embed.pictures(retrieval.images)
-        return Found.images(rank(images, embed.captions(retrieval), retrieval.caption_images), retrieval)
+        ranks = rank(images, embed.captions(retrieval), retrieval.caption_images, device=embed.device)
+        return Found.images(ranks, retrieval)
 
 
 @dataclass(frozen=True)
