@@ -1,7 +1,7 @@
 """Ranking in both directions: `harness.ranking.rank` against faiss, CLIP_benchmark's way and the product alone.
 
     python -m benchmarks.ranking 1000 5000        times and peak memory at n images x 5 n captions x 512 (needs faiss-cpu)
-    python -m benchmarks.ranking --alone 31783    without CLIP_benchmark's way, whose matrices do not fit; one round
+    python -m benchmarks.ranking --large 31783    one round, without CLIP_benchmark's way, whose matrices do not fit
 
 Every way computes R@1, R@5 and R@10 in both directions from the same embeddings. faiss and CLIP_benchmark take a tie for a hit.
 Some set `OPENBLAS_CORETYPE`, by which numpy and faiss are slower than they need be: leave it out.
@@ -145,27 +145,31 @@ def main(words: list[str]) -> None:
     if words[:1] == ["--peak"]:
         measure_peak(words[1], int(words[2]))
         return
-    alone = words[:1] == ["--alone"]
-    names = [name for name in WAYS if not (alone and name == "CLIP_benchmark's way")]
-    for images in map(int, words[alone:] or ["1000", "5000"]):
-        measure(images, names)
+    large = words[:1] == ["--large"]
+    names = [name for name in WAYS if not (large and name == "CLIP_benchmark's way")]
+    for images in map(int, words[large:] or ["1000", "5000"]):
+        measure(images, names, 1 if large else 3)
 
 
-def measure(images: int, names: Sequence[str]) -> None:
+def measure(images: int, names: Sequence[str], rounds: int) -> None:
     """All ways at one size."""
     given, found = embeddings(images), {}
+    if rounds == 1:  # libraries are loaded before, if nothing else
+        small = embeddings(5000)
+        for name in names:
+            WAYS[name](*small)
 
     def work(name: str) -> None:
         found[name] = WAYS[name](*given)
 
     title = f"{images:,} images x {CAPTIONS * images:,} captions x {WIDTH}"
-    compare(title, {name: functools.partial(work, name) for name in names}, 1 if images > 10_000 else 3)
+    compare(title, {name: functools.partial(work, name) for name in names}, rounds, warm=rounds > 1)
     rounded = [
         {key: round(value, 1) for key, value in of.items() if key[-3:] in ("_r1", "_r5", "r10")} for of in found.values() if of
     ]
     print(f"\nrates in percent: {rounded[-1]}; all find the same: {all(of == rounded[-1] for of in rounded)}")
     print("\n| way | MiB beside the embeddings |\n| --- | --- |")
-    for name in names:
+    for name in names if rounds > 1 else names[-2:]:
         print(f"| {name} | {peak(name, images):,.0f} |", flush=True)
 
 

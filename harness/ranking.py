@@ -302,8 +302,9 @@ def _count(scores: Tensor, texts: Side, images: Side) -> tuple[Tensor, Tensor, T
     by_text, by_image = scores >= texts.sure[:, None], scores >= images.sure
     doubts = (scores >= texts.perhaps[:, None]).logical_xor_(by_text)
     doubts |= (scores >= images.perhaps).logical_xor_(by_image)
+    rows, columns = doubts.nonzero().unbind(1)
     # torch's sum of truths takes 15 times as long in its default, int64.
-    return by_text.sum(1, dtype=torch.int32), by_image.sum(0, dtype=torch.int32), *doubts.nonzero().unbind(1)
+    return by_text.sum(1, dtype=torch.int32), by_image.sum(0, dtype=torch.int32), rows, columns
 
 
 @cache
