@@ -39,6 +39,7 @@ from PIL import Image
 import harness.distill.distil
 import harness.distill.teacher
 import harness.distill.trainer
+import harness.distill.transport
 import harness.run
 from harness import register_encoder
 from harness.api import Floats, HarnessError, TokenStates, digest_strings
@@ -183,7 +184,11 @@ def identities(store: Path) -> dict[str, int]:
 
 
 def watched() -> None:
-    """Write down every piece of shared work that is begun, and make checkpoints after every step."""
+    """Write down every piece of shared work that is begun, and make checkpoints after every step.
+
+    Nor does every fork read what numba compiled: it takes longer than all else in such a run, and nothing in it is of a store.
+    """
+    harness.distill.transport.kernels = lambda: None
     harness.distill.trainer.SECONDS_A_CHECKPOINT = 0
     for name in ("teacher", "tower", "record"):
         place, attribute = WORK[name]
