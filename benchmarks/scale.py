@@ -25,8 +25,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.ranking import CAPTIONS, WIDTH, embeddings
 import harness.encoders.sample
+from benchmarks.ranking import CAPTIONS, WIDTH, embeddings
 from harness.api import Images, digest_strings
 from harness.config import DistillConfig, RunConfig
 from harness.console import Console
