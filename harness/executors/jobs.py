@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +65,8 @@ class Execute(Protocol):
         ...
 
 
+Outcomes: TypeAlias = Generator[tuple[J, Outcome], None, None]
+
 Executor: TypeAlias = "Callable[[ExecutorConfig, Store, Console], AbstractContextManager[Execute]]"
 """Ready to work while its context lasts. What runs when that is left is interrupted, so that trainings keep a checkpoint."""
 
@@ -108,7 +110,7 @@ def perform(find: Callable[[], Job], wait: bool, around: Surroundings) -> Outcom
     return attempt(lambda: find().do(Console(live=False), wait))
 
 
-def carry_out(jobs: Iterable[J], choices: ExecutorConfig, store: Store, console: Console) -> Iterator[tuple[J, Outcome]]:
+def carry_out(jobs: Iterable[J], choices: ExecutorConfig, store: Store, console: Console) -> Outcomes[J]:
     """Each job and how it ended, as they end. Those that another process is at are left for last, and waited for then.
 
     Workers are made ready before the first job is asked for, so ask only where there is one.

@@ -54,25 +54,28 @@ class Crew:
     """Up to `size` processes, started as there is work for them. Each does one job at a time."""
 
     def __init__(self, size: int) -> None:
-        # Started by the first process else, and listening to Ctrl-C again while that one is not to.
+        # The first worker would start it, and that lets through the signal which its own start holds back.
         resource_tracker.ensure_running()
         self.size, self.threads = size, max(1, processors() // size)
         self.idle: list[Worker] = []
-        self.busy: dict[Connection, Worker] = {}
+        self.busy: set[Worker] = set()
 
     def execute(self, jobs: Iterable[J], wait: bool) -> Iterator[tuple[J, Outcome]]:
         """As `Execute`. A job whose process is killed is tried again by another one."""
-        coming, again, at_work = iter(jobs), list[J](), dict[Connection, J]()
+        coming, again, at_work = iter(jobs), list[J](), dict[Worker, J]()
         killed = Counter[int]()
         while True:
             while len(at_work) < self.size and (job := again.pop() if again else next(coming, None)) is not None:
                 worker = self.idle.pop() if self.idle else Worker(self.threads)
+                at_work[worker] = job
+                self.busy.add(worker)
                 worker.begin(job, wait)
-                self.busy[worker.connection], at_work[worker.connection] = worker, job
             if not at_work:
                 return
-            for connection in first_to_speak(list(at_work)):
-                worker, job = self.busy.pop(connection), at_work.pop(connection)
+            spoke = first_to_speak([worker.connection for worker in at_work])
+            for worker in [each for each in at_work if each.connection in spoke]:
+                job = at_work.pop(worker)
+                self.busy.remove(worker)
                 if (outcome := worker.ended()) is not None:
                     self.idle.append(worker)
                     yield job, outcome
@@ -84,9 +87,9 @@ class Crew:
 
     def dismiss(self) -> None:
         """Interrupt who is at work, and wait until all have ended."""
-        for worker in self.busy.values():
+        for worker in self.busy:
             worker.interrupt()
-        for worker in (*self.idle, *self.busy.values()):
+        for worker in (*self.idle, *self.busy):
             worker.end()
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from harness.ahead import processors
 from harness.api import HarnessError
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 OBJECTS = 100 * 2**20
 """Bytes of the object store of a Ray of one's own: jobs and outcomes are a few hundred bytes each."""
-SECONDS_TO_STOP = 60
+SECONDS_TO_KNOCK, SECONDS_TO_STOP = 10, 60
 # No telemetry; and every line of progress, said once, under the name of its process alone.
 RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"}
 
@@ -48,17 +49,27 @@ def connected(ray: Any, choices: ExecutorConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    own = {"address": "local", "num_cpus": max(processors(), choices.workers), "include_dashboard": False}
-    how = {"address": choices.address} if choices.address else own | {"object_store_memory": OBJECTS}
+    own = {"num_cpus": max(processors(), choices.workers), "include_dashboard": False, "object_store_memory": OBJECTS}
     try:
-        ray.init(**how, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = f"at {choices.address}" if choices.address else "on this machine"
-        raise HarnessError(f"no Ray could be reached {where}: {first_line(error)}") from None
+        if choices.address:
+            knock(choices.address)
+            ray.init(choices.address, logging_level=logging.ERROR)
+        else:
+            ray.init("local", logging_level=logging.ERROR, **own)
+    except (RuntimeError, ValueError, OSError) as error:
+        where = f"is at {choices.address}, or it asks for a token (RAY_AUTH_MODE=token)" if choices.address else "can be started"
+        raise HarnessError(f"no Ray {where}: {first_line(error)}") from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def knock(address: str) -> None:
+    """Raise OSError or ValueError if nobody is at HOST:PORT, for whom Ray would wait ten minutes and more."""
+    parts = urlsplit(address if "//" in address else f"//{address}")
+    if parts.port is not None:
+        socket.create_connection((parts.hostname or "", parts.port), timeout=SECONDS_TO_KNOCK).close()
 
 
 def machines(ray: Any) -> list[dict[str, float]]:
