@@ -371,7 +371,7 @@ def test_a_study_by_two_workers_is_the_study_by_one(place: Path, tmp_path: Path)
         done = harness("study", str(design), *words, store=store)
         assert done.returncode == 0, done.stderr
         made.append(records(store))
-    assert len(made[0]) == 6
+    assert len(made[0]) == 7, "four cells, two floors, and the English that both languages share"
     assert made[0] == made[1]
 
 
