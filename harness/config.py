@@ -70,6 +70,10 @@ class DistillConfig(Config):
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="of the student's matrix products in training; the weights and the loss stay float32"
     )
+    accumulate: int = Field(
+        1, ge=1, description="parts that go through the student one after another, for less memory; the loss is the whole batch's"
+    )
+    checkpointing: bool = Field(False, description="compute the student's blocks again for their gradient, for less memory")
     vocabulary: int = Field(8000, ge=100, description="most subwords of the student's tokenizer")
     solver: Literal["sinkhorn", "ipot", "exact"] = Field("sinkhorn", description="how ot-token solves its transport")
     eps: float = Field(0.1, ge=1e-3, le=10, description="entropic regularisation of token transport, in units of cosine cost")
@@ -196,7 +200,19 @@ _BUDGET = "all arms share it, or one would be trained better than the others: se
 _ARM = "each arm has its own: set it in [[arms]], beside its options"
 OF_THE_GRID = dict.fromkeys(("pairs", "seed"), _GRID)
 OF_THE_ARM = dict.fromkeys(("objective", "init"), _ARM)
-BUDGET = ("steps", "batch", "learning_rate", "weight_decay", "warmup", "held_out", "patience", "tune", "precision")
+BUDGET = (
+    "steps",
+    "batch",
+    "learning_rate",
+    "weight_decay",
+    "warmup",
+    "held_out",
+    "patience",
+    "tune",
+    "precision",
+    "accumulate",
+    "checkpointing",
+)
 OF_THE_BUDGET = dict.fromkeys(BUDGET, _BUDGET)
 
 

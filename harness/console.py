@@ -14,12 +14,12 @@ PIPED_WIDTH = 200
 class Console:
     """Where a run speaks. On a terminal a stage is a live bar; piped, or where several speak, it is one line when it ends."""
 
-    def __init__(self, live: bool = True) -> None:
+    def __init__(self, live: bool = True, quiet: bool = False) -> None:
         from rich.console import Console as RichConsole
 
         self.live = live
-        self.out = RichConsole(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
-        self.err = RichConsole(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPED_WIDTH)
+        self.out = RichConsole(quiet=quiet, highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+        self.err = RichConsole(quiet=quiet, stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPED_WIDTH)
 
     @contextmanager
     def stage(self, title: str, total: int, unit: str) -> Iterator[Advance]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.api import HarnessError
 from harness.config import ExecutorConfig, RunConfig
@@ -20,6 +23,21 @@ from harness.plan import guarded_bitext
 from harness.registry import TASKS, load_encoder
 from harness.run import failure, one_of
 from harness.store import Store
+
+if TYPE_CHECKING:
+    from harness.distill.ranks import Ranks
+
+
+@contextmanager
+def ranks_here(device: str) -> Iterator[tuple[Ranks | None, str]]:
+    """This process among those that torchrun started, and its device; None and the device that was asked for without torchrun."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield None, device
+        return
+    from harness.distill.ranks import ranks_of_torchrun
+
+    with ranks_of_torchrun(device) as ranks_and_device:
+        yield ranks_and_device
 
 
 @dataclass(frozen=True)
@@ -48,10 +66,11 @@ class Order:
 
 @dataclass(frozen=True, eq=False)
 class TowerJob:
-    """A tower to be distilled."""
+    """A tower to be distilled. ranks: this process among those that do it together."""
 
     recipe: Recipe
     order: Order
+    ranks: Ranks | None = None
 
     @property
     def folder(self) -> Path:
@@ -75,7 +94,7 @@ class TowerJob:
 
     def do(self, console: Console, wait: bool) -> None:
         """Distil it unless it is there. Raises BusyError if another run is at it and `wait` is False."""
-        distil(self.recipe, self.order.config.device, self.order.store, console, wait)
+        distil(self.recipe, self.order.config.device, self.order.store, console, wait, self.ranks)
 
     def elsewhere(self) -> Callable[[], TowerJob]:
         """What makes it in another process."""
@@ -93,12 +112,19 @@ def find_tower_job(order: Order, digest: str) -> TowerJob:
     return TowerJob(one_of(recipes_by_digest(order), digest), order)
 
 
-def distil_all(order: Order, console: Console, choices: ExecutorConfig) -> tuple[list[Path], Mapping[str, Mapping[str, str]]]:
+def distil_all(
+    order: Order, console: Console, choices: ExecutorConfig, ranks: Ranks | None = None
+) -> tuple[list[Path], Mapping[str, Mapping[str, str]]]:
     """Distil an order's towers: the folders of those that are made, and why others could not be, by language and label.
 
     One that fails does not stop the others; if all do for one reason that the user can put right, that HarnessError is raised.
+    ranks: this process among those that make each tower together; there whatever fails is raised.
     """
-    jobs = [TowerJob(recipe, order) for recipe in order.recipes()]
+    jobs = [TowerJob(recipe, order, ranks) for recipe in order.recipes()]
+    if ranks:  # which have to do the same in the same order, or they would wait for each other for ever
+        for job in jobs:
+            job.do(console, wait=True)
+        return [job.folder for job in jobs], {}
     there = [job for job in jobs if job.folder.is_dir()]
     missing = [job for job in jobs if job not in there]
     made = carry_out(announced(missing, choices, console, "tower"), choices, order.store, console) if missing else iter(())

@@ -37,29 +37,36 @@ def distill(
     store: StoreOption = None,
 ) -> None:
     """Distil text towers from bitext. `run --tower` measures them, `towers` shows and exports them."""
+    from harness.api import HarnessError
     from harness.config import RunConfig, validated
     from harness.console import Console
     from harness.listing import failures_table, towers_table
     from harness.plan import data_folder
     from harness.registry import TASKS
     from harness.store import Store
-    from harness.towers import Order, distil_all
+    from harness.towers import Order, distil_all, ranks_here
 
-    kept, console = Store.at(store), Console()
-    config = validated(
-        RunConfig,
-        task=task,
-        lang=lang,
-        data=data_folder(TASKS.load(task)(), task, data, kept),
-        encoder=teacher,
-        distill=distill,
-        bitext=bitext,
-        clean=clean,
-        leakage=leakage,
-        chunker=chunker,
-        device=device,
-    )
-    made, failed = distil_all(Order(config, seeds, shared, kept), console, choices)
+    kept = Store.at(store)
+    with ranks_here(device) as (ranks, place):
+        console = Console(quiet=ranks is not None and not ranks.leads)
+        if ranks and not choices.in_turn:
+            raise HarnessError("torchrun's processes make each tower together: leave out --workers and --executor")
+        config = validated(
+            RunConfig,
+            task=task,
+            lang=lang,
+            data=data_folder(TASKS.load(task)(), task, data, kept),
+            encoder=teacher,
+            distill=distill,
+            bitext=bitext,
+            clean=clean,
+            leakage=leakage,
+            chunker=chunker,
+            device=place,
+        )
+        made, failed = distil_all(Order(config, seeds, shared, kept), console, choices, ranks)
+        if ranks and not ranks.leads:
+            return
     if made:
         console.print(towers_table(made, f"Towers in {kept.root / 'towers'}"))
     if failed:
