@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from ranked import CHOICES, trained
 from test_cli import environment
 from test_distill import SHAPE, Training
-from test_plugins import ROOT
+from test_plugins import ROOT, write
 
 from harness.config import DistillConfig
 from harness.distill.ranks import ALONE, Ranks
 from harness.distill.tower import TextTower
+from harness.record import load_card
+from harness.store import Store
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 
@@ -114,3 +116,60 @@ def test_checkpointing_trains_the_same_tower_and_is_over_with_it(tmp_path: Path)
 def test_neither_option_renames_a_tower_that_is_there() -> None:
     assert DistillConfig(accumulate=1, checkpointing=False).model_dump(exclude_defaults=True) == {}
     assert DistillConfig(accumulate=2).model_dump(exclude_defaults=True) == {"accumulate": 2}
+
+
+# the command line
+
+DEADLY = """
+    import os, signal
+    from pathlib import Path
+    from harness.distill.objectives import kd_mse
+
+    STEPS = []
+
+    def deadly(student, teacher, config):
+        STEPS.append(1)
+        if os.environ.get("RANK") == os.environ.get("DIES", "nobody") and len(STEPS) == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return kd_mse(student, teacher, config)
+"""
+
+
+def distil(store: Path, objective: str, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Distil a tower for the sample's Quechua by two processes."""
+    told = ("distill", "--lang", "qu", "--objective", objective, "--pairs", "100", "--steps", "8", "--batch", "16", *words)
+    command = [*TORCHRUN, "-m", "harness", *told]
+    known = environment(store) | more
+    return subprocess.run(command, cwd=store, env=known, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.mark.slow
+def test_torchrun_makes_one_tower_and_goes_on_when_one_of_its_processes_died(tmp_path: Path) -> None:
+    objective = f"{write(tmp_path / 'deadly.py', DEADLY)}:deadly"
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    done = distil(whole, objective, "--tune")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Towers in") == 1
+    assert done.stderr.count("8 steps in") == 1
+    (tower,) = Store(whole).towers()
+    card = load_card(tower)
+    assert card.provenance.device == "cpu, 2 processes"
+    assert len(card.tuning) == 3
+    # It dies in the last of the three trainings that choose the rate.
+    broken.mkdir()
+    (broken / "samples").symlink_to(whole / "samples")
+    died = distil(broken, objective, "--tune", DIES="1")
+    assert died.returncode == 1
+    lines = [line for line in died.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert "another process of this training has ended, start the same command again" in lines[0]
+    assert list(broken.glob("training/*.safetensors"))
+    assert not Store(broken).towers()
+    again = distil(broken, objective, "--tune")
+    assert again.returncode == 0, again.stderr
+    resumed = load_card(Store(broken).towers()[0])
+    np.testing.assert_allclose(resumed.losses, card.losses, rtol=1e-4)
+    assert [trial.learning_rate for trial in resumed.tuning] == [trial.learning_rate for trial in card.tuning]
+    refused = distil(broken, objective, "--workers", "2")
+    assert "torchrun's processes make each tower together: leave out --workers" in refused.stderr

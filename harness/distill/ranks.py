@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -114,7 +115,7 @@ def together() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = re.sub(r"^\[.*?\] ", "", " ".join(str(error).split()))[:120]  # gloo begins with a line of its own code
         raise HarnessError(f"another process of this training has ended, start the same command again ({reason})") from None
 
 
