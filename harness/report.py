@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 STARTS = {
     "teacher": "the teacher's layers",
     "ot-vocabulary": "the teacher's layers and a vocabulary aligned by transport",
+    "ot-sentences": "the teacher's layers and a vocabulary aligned by transport within each sentence pair",
     "association": "the teacher's layers and a vocabulary aligned by association",
     "scratch": "random weights",
 }
