@@ -16,7 +16,7 @@ from harness.api import Download, Finding, Language
 from harness.plan import Cell, Plan
 from harness.plugins import BROKEN, gist
 from harness.record import TowerCard, load_card, load_record
-from harness.registry import CHUNKERS, ENCODERS, OBJECTIVES, SCORERS, TASKS, Registry
+from harness.registry import CHUNKERS, ENCODERS, OBJECTIVES, SCORERS, TASKS, TRANSLATORS, Registry
 from harness.scorers import PLAIN
 from harness.store import Store
 
@@ -44,6 +44,7 @@ def listing(what: str, task: str, store: Store) -> Table:
         "objectives": objectives_table,
         "chunkers": chunkers_table,
         "scorers": scorers_table,
+        "translators": translators_table,
         "languages": lambda: languages_table(task),
         "sources": lambda: sources_table(task),
         "runs": lambda: runs_table(store),
@@ -85,6 +86,11 @@ def chunkers_table() -> Table:
 def scorers_table() -> Table:
     """Every scorer."""
     return registry_table(SCORERS, ("what it is",), lambda name: first_line(SCORERS.load(name)))
+
+
+def translators_table() -> Table:
+    """Every translator, with the form of its argument."""
+    return registry_table(TRANSLATORS, ("what it is",), lambda name: first_line(TRANSLATORS.load(name)))
 
 
 def docstring(target: str) -> str:

@@ -1,0 +1,106 @@
+"""Queries that look for texts: the first documents of each, kept while the documents pass by, and how good they are.
+
+Ties count against the encoder, as in `harness.ranking`: a document that scores less than TOLERANCE below a relevant one stands
+before it, and of relevant ones so near to each other the less relevant comes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.api import Floats, Ints, TextRetrieval
+from harness.late_interaction import Bags, maxsim
+from harness.measures import expected, per_query
+from harness.ranking import CUTOFFS, MISSED, TOLERANCE, Ranks, hit_rate
+
+DEPTH = 1000
+"""How many documents of each query are kept: what stands further back counts as not found."""
+SCORES_AT_ONCE = 16 << 20
+QUERIES_AT_ONCE = 16_384
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What m queries found. ranks: (m,), of the best relevant document, or MISSED. values: by measure, (m,), in percent."""
+
+    ranks: Ints
+    values: dict[str, Floats]
+    chance: dict[str, float]
+
+    @property
+    def as_ranks(self) -> Ranks:
+        """The ranks in the form of retrieval, whose other direction is not asked for."""
+        return Ranks(t2i=self.ranks, i2t=np.zeros(0, np.int64))
+
+    def scores(self) -> dict[str, float]:
+        """Hit rates and the means of the measures, in percent, and the median rank."""
+        rates = {f"t2i_r{k}": hit_rate(self.ranks, k) for k in CUTOFFS}
+        means = {name: float(values.mean(dtype=np.float64)) for name, values in self.values.items()}
+        return rates | means | {"t2i_median_rank": float(np.median(self.ranks))}
+
+
+def search(retrieval: TextRetrieval, queries: Bags, documents: Callable[[], Iterable[Bags]], device: str = "cpu") -> Searched:
+    """Rank the documents for every query by late interaction, which of single embeddings is the cosine.
+
+    queries: of the retrieval's captions. documents: gives those of its documents, in order, as often as it is asked.
+    """
+    found = []
+    for start in range(0, len(queries), QUERIES_AT_ONCE):
+        rows = np.arange(start, min(start + QUERIES_AT_ONCE, len(queries)))
+        found.append(first_documents(retrieval.take(rows.tolist()), queries.take(rows), documents(), device))
+    lists = np.concatenate(found)
+    hits = np.array(
+        [[place in right for place in places] for places, right in zip(lists.tolist(), retrieval.relevant, strict=True)]
+    )
+    ranks = np.where(hits.any(1), 1 + hits.argmax(1), MISSED)
+    return Searched(ranks, per_query(retrieval, lists), expected(retrieval, DEPTH))
+
+
+def first_documents(retrieval: TextRetrieval, queries: Bags, documents: Iterable[Bags], device: str) -> Ints:
+    """The first documents of each query, best first, as numbers (m, DEPTH); -1 where there are no more."""
+    scores = np.full((len(queries), DEPTH), -np.inf, np.float32)
+    places = np.full((len(queries), DEPTH), -1, np.int64)
+    seen = 0
+    for part in documents:
+        for rows in blocks(len(queries), max(SCORES_AT_ONCE // len(part), 1)):
+            table = maxsim(queries.take(rows), part, device)
+            weigh(table, rows, seen, retrieval)
+            keep_best(scores, places, rows, table, seen)
+        seen += len(part)
+    right = np.array([[of.get(place, 0) for place in row] for row, of in zip(places.tolist(), retrieval.relevant, strict=True)])
+    order = np.lexsort((places, right, -scores), axis=1)
+    ordered: Ints = np.take_along_axis(places, order, axis=1)
+    return ordered
+
+
+def blocks(count: int, size: int) -> Iterator[Ints]:
+    """Cut range(count) into runs of `size`."""
+    return (np.arange(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def weigh(table: Floats, rows: Ints, first: int, retrieval: TextRetrieval) -> None:
+    """Take barred documents out of the scores (r, c) of documents from number `first` on, and let relevant ones lose ties."""
+    count = table.shape[1]
+    for row, query in enumerate(rows.tolist()):
+        for document, grade in retrieval.relevant[query].items():
+            if first <= document < first + count:
+                table[row, document - first] -= np.float32(TOLERANCE) * grade
+        for document in retrieval.barred[query]:
+            if first <= document < first + count:
+                table[row, document - first] = -np.inf
+
+
+def keep_best(scores: Floats, places: Ints, rows: Ints, table: Floats, first: int) -> None:
+    """Merge the scores (r, c) of documents from number `first` on into the best so far, in place."""
+    import torch
+
+    numbers = np.broadcast_to(np.arange(first, first + table.shape[1]), table.shape)
+    both = np.concatenate([scores[rows], table], axis=1)
+    best, order = torch.from_numpy(both).topk(DEPTH, dim=1)
+    named = np.take_along_axis(np.concatenate([places[rows], numbers], axis=1), order.numpy(), axis=1)
+    scores[rows] = best.numpy()
+    # What was barred is no document, however few there are.
+    places[rows] = np.where(np.isneginf(best.numpy()), -1, named)
