@@ -414,8 +414,8 @@ class TextRetrieval(Retrieval):
 
     relevant: (m), for each query its relevant documents by number, and how relevant each is, 1 or more; never none.
     barred: (m), for each query the documents that it is not ranked against: itself, and what it was translated from.
-    measures: what is measured beside hit rates, by ir_measures' names (`nDCG@10`).
-    headline: what towers are compared by, as tables name it: `R@1`, `nDCG@10`, `MRR`.
+    measures: what is measured beside hit rates: `nDCG@10`, `MRR`, `recall@100` (see `harness.measures`).
+    headline: what towers are compared by: one of them, or `R@1`.
     """
 
     _: KW_ONLY

@@ -150,6 +150,7 @@ class RunConfig(Config):
     clean: bool | None = Field(None, description="clean the bitext; by default only where nobody states how it came to be")
     leakage: Literal["drop", "refuse"] = Field("drop", description="what to do with bitext of the evaluation images")
     skip_broken: bool = Field(False, description="leave out pictures that cannot be decoded, and say so")
+    measures: tuple[str, ...] = Field((), description="what is measured where texts are looked for, instead of the task's own")
     translations: str | None = Field(None, description="file of the captions in English; {lang} stands for a language's code")
     translator: str | None = Field(None, description="translator of the captions into English")
     scorer: str = Field("plain", description="scorer to measure beside the plain cosine")

@@ -103,7 +103,7 @@ def make_plans(config: RunConfig, store: Store) -> tuple[list[Plan], list[Langua
 
 def make_plan(config: RunConfig, task: Task, data: Path, encoder: Encoder, language: Language, store: Store) -> Plan:
     """Read one language's data and lay out its cells."""
-    retrieval = task.load(data, language.code, config.split, config.source)
+    retrieval = measured_by(config.measures, task.load(data, language.code, config.split, config.source))
     if config.skip_broken:
         if isinstance(retrieval, Grounding) or config.scorer != PLAIN:
             raise HarnessError("--skip-broken is for retrieval by whole images: regions are of all images of a split")
@@ -132,7 +132,7 @@ def make_plan(config: RunConfig, task: Task, data: Path, encoder: Encoder, langu
         cells += translated_cells(config, retrieval, task, encoder)
         if retrieval.english is not None:
             cells.append(english_cell(f"English tower, same {unit}", retrieval.in_english(), task, encoder))
-        if english := english_of(retrieval, task, data):
+        if english := english_of(retrieval, config, task, data):
             cells.append(english_cell(f"English tower, all {unit}", english, task, encoder))
     return Plan(config, task, data, encoder, language, tuple(scored(cells, config, task, data)), remark)
 
@@ -142,10 +142,25 @@ def unit_of(retrieval: Retrieval) -> str:
     return "phrases" if isinstance(retrieval, Grounding) else "queries" if isinstance(retrieval, TextRetrieval) else "captions"
 
 
-def english_of(retrieval: Retrieval, task: Task, data: Path) -> Retrieval | None:
+def measured_by(names: Sequence[str], retrieval: Retrieval) -> Retrieval:
+    """The same, measured by other measures, the first of which is what towers are compared by; as it is where none is named.
+
+    Raises HarnessError for an unknown measure, and where it is not texts that are looked for.
+    """
+    if isinstance(retrieval, TextRetrieval):
+        from harness.measures import spell_measure
+
+        measures = tuple(dict.fromkeys(map(spell_measure, names or retrieval.measures)))
+        return replace(retrieval, measures=measures, headline=measures[0] if names else retrieval.headline)
+    if names:
+        raise HarnessError(f"--measures is for tasks whose queries look for texts: {retrieval.task} has measures of its own")
+    return retrieval
+
+
+def english_of(retrieval: Retrieval, config: RunConfig, task: Task, data: Path) -> Retrieval | None:
     """All English captions of a retrieval's images; None where there are none, or no others than those that were translated."""
     try:
-        english = task.load(data, "en", retrieval.split)
+        english = measured_by(config.measures, task.load(data, "en", retrieval.split))
     except MissingError:
         return None
     # A region is sought in its own image, so the other images of a grounding make nothing harder.
@@ -292,4 +307,5 @@ def check_tower(folder: Path, card: TowerCard, task: Task, data: Path, encoder: 
 def cell_key(task: Task, encoder: Encoder, retrieval: Retrieval, tower: str) -> str:
     """A digest of all that decides a cell's scores."""
     parts = [PROTOCOL_VERSION, task.card.name, task.card.version, encoder.fingerprint(), tower, retrieval.lang, retrieval.source]
-    return digest_json([*parts, retrieval.split, retrieval.images.digest(), retrieval.texts_digest()])
+    parts += [retrieval.split, retrieval.images.digest(), retrieval.texts_digest()]
+    return digest_json([*parts, *retrieval.measures, retrieval.headline] if isinstance(retrieval, TextRetrieval) else parts)

@@ -365,6 +365,8 @@ def load_measures(folder: Path) -> dict[str, npt.NDArray[np.float64]]:
     path = folder / QUERIES
     with reading(path):
         kept = [name for name in pq.read_schema(path).names if name == POINTED or name.startswith(MEASURE)]
+    if not kept:
+        return {}
     table, measures = read_queries(folder, *kept), {}
     with reading(path):
         for name in kept:

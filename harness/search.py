@@ -13,11 +13,9 @@ import numpy as np
 
 from harness.api import Floats, Ints, TextRetrieval
 from harness.late_interaction import Bags, maxsim
-from harness.measures import expected, per_query
+from harness.measures import DEPTH, expected, per_query
 from harness.ranking import CUTOFFS, MISSED, TOLERANCE, Ranks, hit_rate
 
-DEPTH = 1000
-"""How many documents of each query are kept: what stands further back counts as not found."""
 SCORES_AT_ONCE = 16 << 20
 QUERIES_AT_ONCE = 16_384
 
@@ -47,16 +45,15 @@ def search(retrieval: TextRetrieval, queries: Bags, documents: Callable[[], Iter
 
     queries: of the retrieval's captions. documents: gives those of its documents, in order, as often as it is asked.
     """
-    found = []
-    for start in range(0, len(queries), QUERIES_AT_ONCE):
-        rows = np.arange(start, min(start + QUERIES_AT_ONCE, len(queries)))
-        found.append(first_documents(retrieval.take(rows.tolist()), queries.take(rows), documents(), device))
-    lists = np.concatenate(found)
-    hits = np.array(
-        [[place in right for place in places] for places, right in zip(lists.tolist(), retrieval.relevant, strict=True)]
-    )
-    ranks = np.where(hits.any(1), 1 + hits.argmax(1), MISSED)
-    return Searched(ranks, per_query(retrieval, lists), expected(retrieval, DEPTH))
+    ranks, values = [], []
+    for rows in blocks(len(queries), QUERIES_AT_ONCE):
+        part = retrieval.take(rows.tolist())
+        lists = first_documents(part, queries.take(rows), documents(), device)
+        right = grades_of(lists, part) > 0
+        ranks.append(np.where(right.any(1), 1 + right.argmax(1), MISSED))
+        values.append(per_query(part.measures, part.relevant, lists))
+    measured = {name: np.concatenate([of[name] for of in values]) for name in retrieval.measures}
+    return Searched(np.concatenate(ranks), measured, expected(retrieval, DEPTH))
 
 
 def first_documents(retrieval: TextRetrieval, queries: Bags, documents: Iterable[Bags], device: str) -> Ints:
@@ -70,10 +67,18 @@ def first_documents(retrieval: TextRetrieval, queries: Bags, documents: Iterable
             weigh(table, rows, seen, retrieval)
             keep_best(scores, places, rows, table, seen)
         seen += len(part)
-    right = np.array([[of.get(place, 0) for place in row] for row, of in zip(places.tolist(), retrieval.relevant, strict=True)])
-    order = np.lexsort((places, right, -scores), axis=1)
+    order = np.lexsort((places, grades_of(places, retrieval), -scores), axis=1)
     ordered: Ints = np.take_along_axis(places, order, axis=1)
     return ordered
+
+
+def grades_of(lists: Ints, retrieval: TextRetrieval) -> Ints:
+    """How relevant each document of each query's list (m, k) is to it, 0 where it is not."""
+    grades = np.zeros(lists.shape, np.int64)
+    for row, of in enumerate(retrieval.relevant):
+        for document, grade in of.items():
+            grades[row, lists[row] == document] = grade
+    return grades
 
 
 def blocks(count: int, size: int) -> Iterator[Ints]:

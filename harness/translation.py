@@ -11,11 +11,12 @@ from typing import Protocol
 from harness.api import HarnessError, Retrieval, Translator, digest_strings
 from harness.console import Console
 from harness.registry import TRANSLATION_READERS, load_translator
-from harness.store import Store, new_file
+from harness.store import DamagedError, Store, new_file, say_damaged
 
 TRANSLATE_TEST = "translate-test"
 ENGLISH = "en"
 TEXTS_A_CALL = 256
+DIGEST, TEXTS = "sha256", "english"
 
 
 class Translations(Protocol):
@@ -81,13 +82,36 @@ class Spoken:
             for start in range(0, len(captions), TEXTS_A_CALL):
                 part = captions[start : start + TEXTS_A_CALL]
                 path = store.translations(digest_strings([self.translator.fingerprint(), lang, *part]))
-                if not path.is_file():
-                    english = translated(self.translator, part, lang)
-                    with new_file(path) as temporary:
-                        temporary.write_text(json.dumps(english, ensure_ascii=False), encoding="utf-8")
-                    advance(len(part), "")
-                texts += json.loads(path.read_text(encoding="utf-8"))
+                if (english := kept(path)) is None:
+                    with store.claim(path):
+                        if (english := kept(path)) is None:  # another run may have made it meanwhile
+                            english = translated(self.translator, part, lang)
+                            keep(path, english)
+                            advance(len(part), "")
+                texts += english
         return tuple(texts)
+
+
+def keep(path: Path, english: list[str]) -> None:
+    """Write some translations with their digest."""
+    with new_file(path) as temporary:
+        content = {DIGEST: digest_strings(english), TEXTS: english}
+        temporary.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+
+def kept(path: Path) -> list[str] | None:
+    """The translations in a file that `keep` wrote; None if there is none, or if it is damaged, which is said."""
+    try:
+        content = json.loads(path.read_bytes())
+        english: list[str] = content[TEXTS]
+        if digest_strings(english) == content[DIGEST]:
+            return english
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError, AttributeError, OSError):
+        pass
+    say_damaged(DamagedError(f"{path} is damaged (it is not what was written)"))
+    return None
 
 
 def translated(translator: Translator, texts: Sequence[str], lang: str) -> list[str]:

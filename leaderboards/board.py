@@ -243,7 +243,7 @@ def make_boards(
 
 def fits(record: Record, declaration: Declaration) -> bool:
     """Whether a record is one of the board's cells."""
-    if (record.task, record.split, record.sample) != (declaration.task, declaration.split, declaration.sample):
+    if not is_of_world(record, declaration):
         return False
     if declaration.languages is None:
         return record.lang != "en"
@@ -252,8 +252,15 @@ def fits(record: Record, declaration: Declaration) -> bool:
 
 def is_english_side(record: Record, declaration: Declaration) -> bool:
     """Whether a record is an English tower on the English captions behind a translation."""
-    world = (record.task, record.split, record.sample) == (declaration.task, declaration.split, declaration.sample)
-    return world and record.lang == "en" and record.tower is None and record.source.endswith(ENGLISH_SIDE)
+    english = record.lang == "en" and record.tower is None and record.source.endswith(ENGLISH_SIDE)
+    return english and is_of_world(record, declaration)
+
+
+def is_of_world(record: Record, declaration: Declaration) -> bool:
+    """Whether a record is of the declared task, split and number."""
+    same = (record.task, record.split, record.sample) == (declaration.task, declaration.split, declaration.sample)
+    side = (record.sought == "texts") == (declaration.direction == "texts")
+    return same and side and (not declaration.measure or declaration.measure in record.scores)
 
 
 def one_test_set_a_language(found: Iterable[Found]) -> list[list[Found]]:

@@ -13,10 +13,11 @@ import numpy as np
 from harness.api import HarnessError, Ints
 from harness.grounding import grounding_scores
 from harness.leaderboards.publish import RESULTS
+from harness.measures import DEPTH
 from harness.plan import ENGLISH
 from harness.ranking import CUTOFFS, MISSED, Ranks, chance, scores
 from harness.record import FACET, MEASURE, QUERIES, RECORD, Record, load_measures, load_record, read_queries, reading
-from harness.search import DEPTH, Searched
+from harness.search import Searched
 from harness.store import new_folder
 from harness.translation import TRANSLATE_TEST
 

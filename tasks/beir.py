@@ -10,17 +10,18 @@ Any of them may be gzip.
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import hashlib
-import json
 import zlib
 from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.api import (
     DOCUMENTS_A_PART,
@@ -37,6 +38,7 @@ from harness.api import (
     TextRetrieval,
     Unseen,
 )
+from harness.config import first_line
 from harness.tasks.bitext import load_bitext_folder
 from harness.tasks.languages import known_languages, resolve_language
 from harness.tasks.textfiles import find, read_lines
@@ -50,8 +52,9 @@ CARD = TaskCard(
     source="https://github.com/beir-cellar/beir",
 )
 SOURCE = CaptionSource("queries", "The queries of the folder given", "unstated", (), CARD.licence, "")
-MEASURES, HEADLINE = ("nDCG@10", "RR@10", "R@100"), "nDCG@10"
+MEASURES, HEADLINE = ("nDCG@10", "MRR@10", "recall@100"), "nDCG@10"
 CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels"
+LONGEST_LINE, LONGEST_ID = 16 << 20, 1_000
 DOCUMENT, QUERY = '{"_id": "...", "title": "...", "text": "..."}', '{"_id": "...", "text": "..."}'
 
 
@@ -250,57 +253,53 @@ def _refuse_doubles(path: Path) -> None:
 
 def read_documents(path: Path) -> Iterator[tuple[str, str]]:
     """Id and text of each document, title first. Raises HarnessError naming the line that is none."""
-    for line, entry in read_objects(path, DOCUMENT):
-        title = entry.get("title", "")
-        if not isinstance(title, str):
-            raise HarnessError(f"{path}, line {line:,}: the title is no text; expected {DOCUMENT}")
-        yield entry["_id"], f"{title} {entry['text']}".strip()
+    for _, entry in read_entries(path, DOCUMENT):
+        yield str(entry.id), f"{entry.title or ''} {entry.text}".strip()
 
 
 def read_queries(path: Path) -> dict[str, str]:
     """The text of each query by id. Raises HarnessError naming the line that is none, is empty, or whose id another has."""
     queries: dict[str, str] = {}
-    for line, entry in read_objects(path, QUERY):
-        if not entry["text"].strip():
-            raise HarnessError(f"{path}, line {line:,}: the query {entry['_id']!r} is empty")
-        if entry["_id"] in queries:
-            raise HarnessError(f"{path}, line {line:,}: the query {entry['_id']!r} is there twice")
-        queries[entry["_id"]] = entry["text"]
+    for line, entry in read_entries(path, QUERY):
+        name = str(entry.id)
+        if not entry.text.strip():
+            raise HarnessError(f"{path}, line {line:,}: the query {name!r} is empty")
+        if name in queries:
+            raise HarnessError(f"{path}, line {line:,}: the query {name!r} is there twice")
+        queries[name] = entry.text
     return queries
 
 
-def read_objects(path: Path, form: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and object of each line that is not blank, its `_id` and `text` being texts; read line by line.
+class Entry(BaseModel):
+    """A document or a query. Ids may be numbers; what else a line holds (`metadata`) is passed over."""
 
-    Raises HarnessError naming the line that is not so, and if the file cannot be read.
+    model_config = ConfigDict(strict=True)
+
+    id: Annotated[str, Field(min_length=1, max_length=LONGEST_ID)] | Annotated[int, Field(ge=0, lt=1 << 63)] = Field(alias="_id")
+    text: str
+    title: str | None = None
+
+
+def read_entries(path: Path, form: str) -> Iterator[tuple[int, Entry]]:
+    """Number and content of each line that is not blank; read line by line, since not all may fit into memory.
+
+    Raises HarnessError naming the line that is malformed or longer than LONGEST_LINE, and if the file cannot be read.
     """
     opened = gzip.open if path.suffix == ".gz" else open
     number = 0
     try:
         with opened(path, "rb") as file:
-            for number, raw in enumerate(file, start=1):
-                if raw.strip():
-                    yield number, _object(raw)
+            while raw := file.readline(LONGEST_LINE):
+                number += 1
+                if len(raw) == LONGEST_LINE:
+                    raise HarnessError(f"{path}, line {number:,} is longer than {LONGEST_LINE:,} bytes: expected {form}")
+                line = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
+                if line.strip():
+                    yield number, Entry.model_validate_json(line)
+    except ValidationError as error:
+        raise HarnessError(f"{path}, line {number:,}: expected {form}: {first_line(error)}") from None
     except (EOFError, zlib.error, OSError) as error:
         raise HarnessError(f"{path} cannot be read after line {number:,}: {error}") from None
-    except ValueError as error:
-        raise HarnessError(f"{path}, line {number:,}: {error}; expected {form}") from None
-
-
-def _object(raw: bytes) -> dict[str, str]:
-    """A line of JSON. Raises ValueError saying what is wrong with it."""
-    try:
-        entry = json.loads(raw)
-    except ValueError as error:
-        raise ValueError(f"no JSON ({error})") from None
-    if not isinstance(entry, dict):
-        raise ValueError("no object")
-    if isinstance(entry.get("_id"), int):
-        entry["_id"] = str(entry["_id"])
-    wrong = [key for key in ("_id", "text") if not isinstance(entry.get(key), str)]
-    if wrong or not entry["_id"]:
-        raise ValueError(f"no {wrong[0] if wrong else '_id'}")
-    return entry
 
 
 def read_judgements(path: Path) -> dict[str, dict[str, int]]:

@@ -167,8 +167,8 @@ def read_xflickr(path: Path) -> Iterator[XFlickrLine]:
         try:
             yield XFlickrLine.model_validate_json(line)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            raise HarnessError(f'{path}, line {number:,}: expected {{"sentences": [...], "id": ...}}: {first["msg"]}') from None
+            form = '{"sentences": [...], "id": ...}'
+            raise HarnessError(f"{path}, line {number:,}: expected {form}: {first_line(error)}") from None
 
 
 def read_jsonl(data: Path, source: Source, lang: str) -> Captions | None:

@@ -25,7 +25,7 @@ CARD = replace(
     licence="captions: see `list sources`",
     data=FLICKR30K.name,
 )
-MEASURES = ("RR", "nDCG@10")
+MEASURES = ("MRR", "nDCG@10")
 ALIKE = 0.9
 """Share of letters in common from which two captions of an image are one: copies of a caption differ in spelling (gray, grey)."""
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import ir_measures
 import numpy as np
 import pytest
 from conftest import write_lines
@@ -245,16 +246,17 @@ def broken(folder: Path, name: str, number: int, line: str) -> Path:
 @pytest.mark.parametrize(
     ("name", "number", "line", "message"),
     [
-        (CORPUS, 2, '{"_id": "d2", "text"', "no JSON"),
-        (CORPUS, 2, '["d2"]', "no object; expected"),
-        (CORPUS, 2, '{"text": "No id."}', "no _id; expected"),
-        (CORPUS, 2, '{"_id": "", "text": "x"}', "no _id; expected"),
-        (CORPUS, 3, '{"_id": "d3", "text": 7}', "no text; expected"),
-        (CORPUS, 3, '{"_id": "d3", "title": 7, "text": "x"}', "the title is no text"),
+        (CORPUS, 2, '{"_id": "d2", "text"', "Invalid JSON: EOF while parsing"),
+        (CORPUS, 2, '["d2"]', "Input should be an object"),
+        (CORPUS, 2, '{"text": "No id."}', "_id: Field required"),
+        (CORPUS, 2, '{"_id": "", "text": "x"}', "String should have at least 1 character"),
+        (CORPUS, 2, '{"_id": true, "text": "x"}', "Input should be a valid string"),
+        (CORPUS, 3, '{"_id": "d3", "text": 7}', "text: Input should be a valid string"),
+        (CORPUS, 3, '{"_id": "d3", "title": 7, "text": "x"}', "title: Input should be a valid string"),
         (CORPUS, 4, '{"_id": "d2", "text": "Twice."}', "the document 'd2' is on line 2 already"),
         ("queries.jsonl", 2, '{"_id": "q1", "text": "Twice."}', "the query 'q1' is there twice"),
         ("queries.jsonl", 2, '{"_id": "q2", "text": " "}', "the query 'q2' is empty"),
-        ("queries.jsonl", 1, "Was rennt?", "no JSON"),
+        ("queries.jsonl", 1, "Was rennt?", "Invalid JSON"),
         ("qrels/test.tsv", 3, "q1 d2 1", "expected query id, document id and a whole number, separated by tabs"),
         ("qrels/test.tsv", 3, "q1\td2\t1.0", "expected query id, document id and a whole number"),
         ("qrels/test.tsv", 3, "q1\td2\t1\t1", "expected query id, document id and a whole number"),
@@ -356,6 +358,62 @@ def test_embeddings_by_id_are_ranked_by_graded_relevance(collection: Path, tmp_p
     assert all(value is not None for value in summary.chance)
 
 
+def test_the_measures_are_those_of_ir_measures_on_the_same_run_file(tmp_path: Path) -> None:
+    """Folder, ranking, run file and judgements are written here by hand, and share no code with what is tested."""
+    draw = np.random.default_rng(7)
+    documents, queries = [f"d{n}" for n in range(150)], [f"q{n}" for n in range(8)]
+    folder = tmp_path / "made"
+    write_lines(folder / CORPUS, as_lines([{"_id": name, "title": "", "text": f"Text {name}."} for name in documents]))
+    write_lines(folder / "queries.jsonl", as_lines([{"_id": name, "text": f"Frage {name}?"} for name in queries]))
+    grades = [0, 1, 1, 1, 2, 2, 3, 3, 1]
+    judged = {(q, d): grade for q in queries for d, grade in zip(draw.choice(documents, 9, False), grades, strict=True)}
+    judged |= {("q0", "lost"): 2}
+    write_lines(
+        folder / "qrels" / "test.tsv", ["query-id\tcorpus-id\tscore", *(f"{q}\t{d}\t{g}" for (q, d), g in judged.items())]
+    )
+    rows = {("de", name): draw.normal(size=6).tolist() for name in queries}
+    rows |= {("en", name): draw.normal(size=6).tolist() for name in documents}
+    choices = {"task": "clir", "lang": "de", "data": str(folder), "encoder": features_of(tmp_path, rows)}
+    ours = {"nDCG@10": "nDCG@10", "nDCG": "nDCG", "MRR@10": "RR@10", "AP": "AP", "recall@100": "R@100", "P@5": "P@5"}
+    ours |= {"success@3": "Success@3"}
+    ((tower,), _) = measured(tmp_path, measures=tuple(ours), **choices)
+
+    def unit(lang: str, name: str) -> Any:
+        return np.array(rows[lang, name]) / np.linalg.norm(rows[lang, name])
+
+    run_file, qrels_file = tmp_path / "x.run", tmp_path / "x.qrels"
+    cosines = {(q, d): float(unit("de", q) @ unit("en", d)) for q in queries for d in documents}
+    write_lines(run_file, [f"{q} Q0 {d} 0 {cosine!r} x" for (q, d), cosine in cosines.items()])
+    write_lines(qrels_file, [f"{q} 0 {d} {g}" for (q, d), g in judged.items()])
+    theirs = ir_measures.calc_aggregate(
+        [ir_measures.parse_measure(name) for name in (*ours.values(), "Success@1")],
+        list(ir_measures.read_trec_qrels(str(qrels_file))),
+        list(ir_measures.read_trec_run(str(run_file))),
+    )
+    of = {str(measure): 100 * value for measure, value in theirs.items()}
+    found = {name: tower.record.scores[name] for name in (*ours, "t2i_r1")}
+    assert found == pytest.approx({name: of[theirs] for name, theirs in (ours | {"t2i_r1": "Success@1"}).items()}, rel=1e-5)
+    assert tower.record.headline == "nDCG@10"
+
+
+def test_other_measures_are_another_cell_over_the_same_queries(collection: Path, tmp_path: Path) -> None:
+    choices = {"task": "clir", "lang": "de", "data": str(collection), "encoder": "random", "objectives": ()}
+    ((own,), _), ((other,), _) = measured(tmp_path, **choices), measured(tmp_path, measures=("ap", "P@5"), **choices)
+    assert own.record.cell != other.record.cell
+    assert own.record.texts_digest == other.record.texts_digest
+    assert (own.record.headline, other.record.headline) == ("nDCG@10", "AP")
+    assert list(other.values("t2i")) == ["R@1", "R@5", "R@10", "AP", "P@5"]
+    with pytest.raises(HarnessError, match=r"unknown measure 'nDGC@10': did you mean nDCG\?"):
+        measured(tmp_path, measures=("nDGC@10",), **choices)
+
+
+def test_measures_of_texts_are_not_for_images(flickr30k_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        HarnessError, match="--measures is for tasks whose queries look for texts: flickr30k has measures of its own"
+    ):
+        measured(tmp_path, lang="de", data=str(flickr30k_folder), encoder="random", objectives=(), measures=("nDCG@10",))
+
+
 def test_a_query_of_two_towers_is_compared_by_the_task_s_own_measure(collection: Path, tmp_path: Path) -> None:
     write_lines(
         collection / "queries.jsonl", as_lines([{"_id": "q1", "text": "What runs?"}, {"_id": "q2", "text": "What sits?"}])
@@ -388,6 +446,8 @@ def test_records_of_texts_stand_on_boards_of_their_own_and_can_be_handed_in(coll
     )
     assert board.declaration.metric == "nDCG@10 query → English text"
     assert board.title.endswith(" · 2 queries")
+    of_precision = declared(["clir"])[0].model_copy(update={"measure": "AP"})
+    assert not make_boards(of_precision, find_records([store.root / "records"]), {}, resamples=200)
     ((row,), (ceiling,)) = board.rows, board.ceilings
     assert row.cells["de"].score.estimate == pytest.approx(towers[0].record.scores["nDCG@10"], rel=1e-5)
     assert ceiling.cells["de"].estimate == pytest.approx(towers[1].record.scores["nDCG@10"], rel=1e-5)

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from harness import search as searching
 from harness.api import HarnessError, Listed, TextRetrieval, Unseen
 from harness.late_interaction import Bags, maxsim
-from harness.measures import expected, gain, per_query, reciprocal, share
-from harness.ranking import MISSED, TOLERANCE, by_chance
+from harness.measures import EXPECTED, MEASURES, Chances, expected, foreign, spell_measure
+from harness.ranking import MISSED, TOLERANCE
 from harness.search import Searched, search
 
-MEASURES = ("RR", "nDCG@10", "RR@10", "R@100")
+MEASURED = ("MRR", "nDCG@10", "MRR@10", "recall@100", "AP", "P@5", "success@3")
 
 
 def problem(
@@ -42,7 +42,7 @@ def problem(
         ),
         relevant=tuple(relevant),
         barred=tuple(barred or [()] * queries),
-        measures=MEASURES,
+        measures=MEASURED,
     )
 
 
@@ -141,30 +141,73 @@ def test_hit_rates_are_those_of_ir_measures() -> None:
         assert found.scores()[f"t2i_r{k}"] == pytest.approx(100 * theirs)
 
 
-def test_an_unknown_measure_is_named() -> None:
-    retrieval = problem(1, 2, [{0: 1}])
-    with pytest.raises(HarnessError, match="made-up asks for a measure that ir_measures has not"):
-        per_query(TextRetrieval(**{**vars(retrieval), "measures": ("nDGC@10",)}), np.zeros((1, 2), np.int64))
+@pytest.mark.parametrize(
+    ("text", "spelling"),
+    [("ndcg@10", "nDCG@10"), (" MRR ", "MRR"), ("RECALL@100", "recall@100"), ("p@5", "P@5"), ("AP@1000", "AP@1000")],
+)
+def test_measures_are_spelled_as_tables_do(text: str, spelling: str) -> None:
+    assert spell_measure(text) == spelling
 
 
-@pytest.mark.parametrize("grades", [(1,), (1, 1), (3, 1), (2, 1, 1)])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nDGC@10", r"unknown measure 'nDGC@10': did you mean nDCG\?"),
+        ("R@10", r"unknown measure 'R@10': .* \(R@1, R@5 and R@10 are always measured\)"),
+        ("", "unknown measure ''"),
+        ("recall", r"the measure 'recall' is not served: give recall@k, with a k from 1 to 1,000"),
+        ("nDCG@", "give nDCG@k"),
+        ("nDCG@0", "give nDCG@k"),
+        ("nDCG@1001", "give nDCG@k"),
+        ("nDCG@ten", "give nDCG@k"),
+    ],
+)
+def test_an_unknown_measure_is_named(text: str, message: str) -> None:
+    with pytest.raises(HarnessError, match=message):
+        spell_measure(text)
+
+
+def test_every_measure_is_one_of_ir_measures_and_has_its_chance() -> None:
+    assert EXPECTED.keys() == MEASURES.keys()
+    assert [str(ir_measures.parse_measure(foreign(f"{name}@7"))) for name in MEASURES] == [
+        "nDCG@7",
+        "RR@7",
+        "AP@7",
+        "R@7",
+        "P@7",
+        "Success@7",
+    ]
+
+
+@pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize("first", [1, 2, 3, 10])
-def test_chance_is_the_mean_over_all_orders(grades: tuple[int, ...], first: int) -> None:
-    size = 5
-    orders = list(permutations((*grades, *[0] * (size - len(grades)))))
-    ideal = sum(grade / log2(rank + 1) for rank, grade in enumerate(grades[:first], 1))
-    found = [[rank for rank, grade in enumerate(order[:first], 1) if grade] for order in orders]
-    assert reciprocal(size, grades, first) == pytest.approx(np.mean([1 / ranks[0] if ranks else 0 for ranks in found]))
-    assert share(size, grades, first) == pytest.approx(np.mean([len(ranks) / len(grades) for ranks in found]))
-    assert by_chance(size, len(grades), first) == pytest.approx(np.mean([bool(ranks) for ranks in found]))
-    gains = [sum(grade / log2(rank + 1) for rank, grade in enumerate(order[:first], 1)) for order in orders]
-    assert gain(size, grades, first) == pytest.approx(np.mean(gains) / ideal)
+@pytest.mark.parametrize("grades", [(1,), (1, 1), (3, 1), (2, 1, 1)])
+@pytest.mark.parametrize("elsewhere", [(), (2, 1)])
+def test_chance_is_the_mean_over_all_orders(
+    measure: str, first: int, grades: tuple[int, ...], elsewhere: tuple[int, ...]
+) -> None:
+    """elsewhere: grades of relevant documents that the collection lacks."""
+    size, name = 5, ir_measures.parse_measure(foreign(f"{measure}@{first}"))
+    relevant = {str(number): grade for number, grade in enumerate(grades)} | {f"-{grade}": grade for grade in elsewhere}
+    orders = list(permutations(range(size)))
+    right = {str(number): relevant for number in range(len(orders))}
+    run = {
+        str(number): {str(document): -float(rank) for rank, document in enumerate(order)} for number, order in enumerate(orders)
+    }
+    mean = ir_measures.calc_aggregate([name], right, run)[name]
+    query = Chances.of(size, {int(document): grade for document, grade in relevant.items()})
+    assert EXPECTED[measure](query, first) == pytest.approx(mean)
 
 
 def test_chance_knows_what_each_query_is_ranked_against() -> None:
     of = expected(problem(2, 4, [{0: 1}, {1: 1}], [(2,), ()]), 1000)
     assert of["t2i_r1"] == pytest.approx(100 * (1 / 3 + 1 / 4) / 2)
-    assert list(of) == ["t2i_r1", "t2i_r5", "t2i_r10", "MRR", "nDCG@10", "MRR@10", "recall@100"]
+    assert list(of) == ["t2i_r1", "t2i_r5", "t2i_r10", *MEASURED]
+
+
+def test_where_nothing_can_be_found_chance_is_nothing() -> None:
+    of = expected(problem(1, 1, [{-2: 1}], [(0,)]), 1000)
+    assert set(of.values()) == {0.0}
 
 
 def test_what_is_not_found_at_all_is_missed() -> None:
