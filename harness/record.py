@@ -111,7 +111,8 @@ class TowerCard(Schema):
 class TranslationCard(Schema):
     """The English that was read instead of the captions."""
 
-    source: str = Field(description="file, or name of the translator")
+    by: Literal["file", "translator"]
+    source: str = Field(description="name of that file or translator")
     digest: str = Field(description="of the translations, in the order of the captions")
 
 

@@ -83,7 +83,7 @@ def measure(cell: Cell, plan: Plan, store: Store, console: Console) -> None:
     if translations:
         english = translations.english(retrieval, store, console)
         asked = in_translation(retrieval, english)
-        translated = TranslationCard(source=translations.source, digest=digest_strings(english))
+        translated = TranslationCard(by=translations.by, source=translations.source, digest=digest_strings(english))
     device = resolve_device(plan.config.device)
     embed = Embedder(encoder, encoder, store, console, device)
     for what, pictures in shared_pictures(cell):

@@ -6,13 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Literal, Protocol, TypeAlias
 
 from harness.api import HarnessError, Retrieval, Translator, digest_strings
 from harness.console import Console
 from harness.registry import TRANSLATION_READERS, load_translator
 from harness.store import DamagedError, Store, new_file, say_damaged
 
+By: TypeAlias = Literal["file", "translator"]
 TRANSLATE_TEST = "translate-test"
 ENGLISH = "en"
 TEXTS_A_CALL = 256
@@ -32,6 +33,11 @@ class Translations(Protocol):
         """What a reader must know of them."""
         ...
 
+    @property
+    def by(self) -> By:
+        """What made them."""
+        ...
+
     def told(self) -> list[str]:
         """What decides them: part of a cell's name."""
         ...
@@ -48,6 +54,7 @@ class Written:
     source: str
     texts: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    by: ClassVar[By] = "file"
 
     def told(self) -> list[str]:
         """The texts: the same by another name are the same."""
@@ -64,6 +71,7 @@ class Spoken:
 
     translator: Translator
     notes: tuple[str, ...] = ()
+    by: ClassVar[By] = "translator"
 
     @property
     def source(self) -> str:

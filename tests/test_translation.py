@@ -24,6 +24,7 @@ from harness.config import RunConfig
 from harness.console import Console
 from harness.encoders.translating import Loaded
 from harness.leaderboards.board import Tower
+from harness.leaderboards.page import again
 from harness.leaderboards.submission import checked
 from harness.plan import make_plans
 from harness.registry import TRANSLATORS, Registry, load_translator
@@ -320,6 +321,20 @@ def test_a_translator_and_a_file_are_two_rows(measured: Any, tmp_path: Path, mon
     towers, _ = measured(translations=table(tmp_path, "de.tsv", ENGLISH), translator="shouting")
     assert [tower.label for tower in towers[1:3]] == ["translate-test (de.tsv)", "translate-test (shouting)"]
     assert towers[1].record.cell != towers[2].record.cell
+    assert [again(tower.record)[1] for tower in towers[1:3]] == [
+        " --split test --encoder random --objectives '' --translations de.tsv",
+        " --split test --encoder random --objectives '' --translator shouting",
+    ]
+
+
+def test_damaged_translations_are_made_again(german: Retrieval, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, translator = Store(tmp_path), Shouting()
+    english = Spoken(translator).english(german, store, Console())
+    (path,) = (tmp_path / "translations").glob("*.json")
+    path.write_text(path.read_text(encoding="utf-8").replace("31", "13"), encoding="utf-8")
+    assert Spoken(translator).english(german, store, Console()) == english
+    assert translator.calls == [3, 3]
+    assert "is damaged (it is not what was written): it is computed again" in capsys.readouterr().err
 
 
 def test_what_is_asked_keeps_its_queries(german: Retrieval) -> None:
