@@ -117,6 +117,10 @@ def tower_digests(found: Sequence[Found], labels: dict[str, str], label: str) ->
 
 def load_queries(record: Record, task: Task, folder: Path) -> Retrieval:
     """The captions and pictures that were measured. Raises HarnessError if the data folder holds others."""
+    if record.sought == "texts":
+        raise HarnessError(f"{record.cell[:12]} looks for texts, and the browser shows pictures")
+    if record.translations:
+        raise HarnessError(f"{record.cell[:12]} read translations of its captions, which the browser does not have")
     retrieval = task.load(folder, record.lang, record.split, None if record.sample else record.source)
     if record.source.endswith("(English side)"):
         raise HarnessError(
