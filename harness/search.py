@@ -6,10 +6,12 @@ before it, and of relevant ones so near to each other the less relevant comes fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.api import Floats, Ints, TextRetrieval
 from harness.late_interaction import Bags, maxsim
@@ -25,7 +27,7 @@ class Searched:
     """What m queries found. ranks: (m,), of the best relevant document, or MISSED. values: by measure, (m,), in percent."""
 
     ranks: Ints
-    values: dict[str, Floats]
+    values: Mapping[str, npt.NDArray[np.floating[Any]]]
     chance: dict[str, float]
 
     @property

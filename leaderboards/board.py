@@ -506,8 +506,9 @@ class Work:
             if has.any():
                 present.append(self.sampled[code].rows)
                 cells = [list(self.records[self.towers[row], code].values()) for row in present[-1]]
-                gallery = Gallery.read(cells[0][0].folder)
-                parts = [[hits_by_value(each, gallery, self.declaration.cutoff, facet, value) for each in cell] for cell in cells]
+                gallery, cutoff = Gallery.read(cells[0][0].folder), self.declaration.cutoff
+                assert cutoff is not None, "a breakdown is of images, which have no other measure"
+                parts = [[hits_by_value(each, gallery, cutoff, facet, value) for each in cell] for cell in cells]
                 hits = [np.asarray(np.sum(part, axis=0), dtype=np.float32) for part in parts]
                 queries = np.bincount(gallery.owner[has], minlength=len(gallery.image_ids)).astype(np.float32)
                 tables.append(self.draws.table(gallery, hits, queries))

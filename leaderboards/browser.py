@@ -18,12 +18,12 @@ import numpy as np
 from harness.api import Encoder, Floats, HarnessError, Images, Ints, Place, Retrieval, Task
 from harness.config import DistillConfig
 from harness.embeddings import embed_captions, embed_images
-from harness.grounding import MISSED
 from harness.leaderboards.board import Tower, shown
 from harness.leaderboards.boxes import place_payload, places_of, rounded, shares, sizes_of
 from harness.leaderboards.evidence import Found, TestSet
 from harness.leaderboards.page import render
 from harness.plan import data_folder
+from harness.ranking import MISSED
 from harness.record import QUERIES, Record, load_found, load_ranks, load_record, read_queries
 from harness.registry import TASKS, TOWERS, load_encoder
 from harness.scorers import PLAIN

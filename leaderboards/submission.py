@@ -208,6 +208,9 @@ def search_faults(folder: Path, record: Record, ranks: Ints) -> Iterator[str]:
         if len(of) != record.captions or not ((of >= 0) & (of <= 100 + 1e-4)).all():
             yield f"its {name} is not a number from 0 to 100 for each of {record.captions:,} queries"
     yield from unlike("scores", record.scores, Searched(ranks, values, {}).scores())
+    named = {*(f"t2i_r{k}" for k in CUTOFFS), *values}
+    if set(record.chance) != named or not all(0 <= value <= 100 for value in record.chance.values()):
+        yield "its chance is not its hit rates and measures in percent"
     if record.headline not in {*(f"R@{k}" for k in CUTOFFS), *values}:
         yield f"its headline is {record.headline}, which it does not measure"
 

@@ -15,7 +15,7 @@ import gzip
 import hashlib
 import zlib
 from array import array
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -170,14 +170,12 @@ class Clir:
     def check(self, data: Path) -> list[Finding]:
         """Say what the folder has and lacks. Raises HarnessError only if there is no such folder."""
         _need_folder(data)
-        findings = [_try("documents", lambda: f"{len(open_corpus(_need(data, CORPUS), ())[0]):,} in {CORPUS}")]
-        for path in _query_files(data):
-            findings.append(_try(path.name, lambda path=path: f"{len(read_queries(path)):,} queries"))
+        findings = [_found("documents", f"in {CORPUS}", lambda folder: open_corpus(_need(folder, CORPUS), ())[0], data)]
+        findings += [_found(path.name, "queries", read_queries, path) for path in _query_files(data)]
         if not _query_files(data):
             findings.append(Finding("queries", False, f"no {QUERIES} and no queries.<code>.jsonl"))
         splits = _splits(data)
-        for path in splits.values():
-            findings.append(_try(f"{QRELS}/{path.name}", lambda path=path: f"{len(read_judgements(path)):,} queries judged"))
+        findings += [_found(f"{QRELS}/{path.name}", "queries judged", read_judgements, path) for path in splits.values()]
         return findings if splits else [*findings, Finding(QRELS, False, f"no {QRELS}/<split>.tsv")]
 
     def downloads(self, languages: Sequence[str] | None, source: str | None = None) -> tuple[Download, ...]:  # noqa: ARG002
@@ -391,9 +389,9 @@ def _english_file(data: Path) -> Path | None:
     return named[0] if named else find(data / QUERIES) if len(_query_files(data)) > 1 else None
 
 
-def _try(what: str, look: Callable[[], str]) -> Finding:
+def _found(what: str, unit: str, read: Callable[[Path], Sized], path: Path) -> Finding:
     try:
-        return Finding(what, True, look())
+        return Finding(what, True, f"{len(read(path)):,} {unit}")
     except HarnessError as error:
         return Finding(what, False, str(error))
 
