@@ -69,12 +69,17 @@ def overview(reports: Sequence[Report], direction: str) -> Table:
     title = f"{TITLES[sought][direction]}, {headline} in percent"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("language")
-    for heading in ("images", *columns, *(part for label in labels for part in (label, "p (Holm)"))):
+    for heading in (
+        "queries" if sought == "texts" else "images",
+        *columns,
+        *(part for label in labels for part in (label, "p (Holm)")),
+    ):
         table.add_column(heading, justify="right")
     for number, (report, row) in enumerate(zip(reports, scores, strict=True)):
-        images = f"{report.towers[0].record.images:,}"
+        record = report.towers[0].record
+        count = f"{record.captions if sought == 'texts' else record.images:,}"
         figures = [cell(row[name]) if name in row else "—" for name in columns]
-        table.add_row(report.language, images, *figures, *differences(report.contrasts(direction), labels, adjusted[number]))
+        table.add_row(report.language, count, *figures, *differences(report.contrasts(direction), labels, adjusted[number]))
     return table
 
 

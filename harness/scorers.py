@@ -56,13 +56,21 @@ class Found:
         return cls(ranks, scores(ranks), chance(retrieval.caption_images, len(retrieval.images.ids)))
 
     @classmethod
-    def texts(cls, retrieval: TextRetrieval, queries: Bags, documents: Callable[[], Iterable[Bags]], device: str) -> Found:
+    def texts(cls, retrieval: TextRetrieval, sides: Sides, device: str) -> Found:
         """What queries found among documents."""
         from harness.search import search
 
-        searched = search(retrieval, queries, documents, device)
+        searched = search(retrieval, sides.queries, sides.documents, device)
         columns = {f"{MEASURE}{name}": values for name, values in searched.values.items()}
         return cls(searched.as_ranks, searched.scores(), searched.chance, columns)
+
+
+@dataclass(frozen=True)
+class Sides:
+    """States of the queries, and of the documents, which are read as often as they are asked for."""
+
+    queries: Bags
+    documents: Callable[[], Iterable[Bags]]
 
 
 @dataclass(frozen=True)
@@ -152,12 +160,15 @@ class Plain:
     def find(self, retrieval: Retrieval, embed: Embedder) -> Found:
         """Images by caption, and captions by image; or documents by query."""
         if isinstance(retrieval, TextRetrieval):
-            from harness.late_interaction import Bags
-
-            queries = Bags.single(embed.captions(retrieval))
-            return Found.texts(retrieval, queries, lambda: embed.documents(retrieval.documents), embed.device)
+            return Found.texts(retrieval, self.sides(retrieval, embed), embed.device)
         images = embed.pictures(retrieval.images)
         return Found.images(rank(images, embed.captions(retrieval), retrieval.caption_images), retrieval)
+
+    def sides(self, retrieval: TextRetrieval, embed: Embedder) -> Sides:
+        """One state each."""
+        from harness.late_interaction import Bags
+
+        return Sides(Bags.single(embed.captions(retrieval)), lambda: embed.documents(retrieval.documents))
 
 
 @dataclass(frozen=True)
@@ -225,11 +236,14 @@ class MaxSim:
         """Images by caption, and captions by image; or documents by query."""
         from harness.late_interaction import rank_patches
 
-        tokens = embed.tokens(retrieval)
         if isinstance(retrieval, TextRetrieval):
-            return Found.texts(retrieval, tokens, lambda: embed.document_tokens(retrieval.documents), embed.device)
-        patches = embed.patches(retrieval.images)
+            return Found.texts(retrieval, self.sides(retrieval, embed), embed.device)
+        tokens, patches = embed.tokens(retrieval), embed.patches(retrieval.images)
         return Found.images(rank_patches(patches, tokens, retrieval.caption_images, embed.device), retrieval)
+
+    def sides(self, retrieval: TextRetrieval, embed: Embedder) -> Sides:
+        """Their tokens."""
+        return Sides(embed.tokens(retrieval), lambda: embed.document_tokens(retrieval.documents))
 
 
 def plain(config: RunConfig, task: Task, data: Path) -> Maker:  # noqa: ARG001 (what every scorer is told)
