@@ -105,6 +105,8 @@ def make_plan(config: RunConfig, task: Task, data: Path, encoder: Encoder, langu
     """Read one language's data and lay out its cells."""
     retrieval = measured_by(config.measures, task.load(data, language.code, config.split, config.source))
     if config.skip_broken:
+        if isinstance(retrieval, TextRetrieval):
+            raise HarnessError(f"--skip-broken is for pictures, and {task.card.name} opens none")
         if isinstance(retrieval, Grounding) or config.scorer != PLAIN:
             raise HarnessError("--skip-broken is for retrieval by whole images: regions are of all images of a split")
         retrieval = without_broken(retrieval)

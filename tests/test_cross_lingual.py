@@ -409,6 +409,12 @@ def test_other_measures_are_another_cell_over_the_same_queries(collection: Path,
         measured(tmp_path, measures=("nDGC@10",), **choices)
 
 
+def test_no_picture_is_broken_where_none_is_opened(flickr30k_folder: Path, tmp_path: Path) -> None:
+    choices = {"task": "flickr30k-clir", "lang": "de", "data": str(flickr30k_folder), "encoder": "random"}
+    with pytest.raises(HarnessError, match="--skip-broken is for pictures, and flickr30k-clir opens none"):
+        measured(tmp_path, skip_broken=True, **choices)
+
+
 def test_measures_of_texts_are_not_for_images(flickr30k_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(
         HarnessError, match="--measures is for tasks whose queries look for texts: flickr30k has measures of its own"

@@ -375,6 +375,11 @@ def test_what_cannot_be_translated_is_said(choices: dict[str, str], message: str
         make_plans(config, Store(tmp_path))
 
 
+def test_the_page_s_translator_is_the_example() -> None:
+    page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    assert f"```python\n{(ROOT / 'examples' / 'glossary.py').read_text(encoding='utf-8')}```" in page
+
+
 @pytest.mark.slow
 def test_the_example_s_translator_runs_from_its_file(tmp_path: Path) -> None:
     write_lines(tmp_path / "words.tsv", ["ein\ta", "eine\ta", "hund\tdog", "mann\tman", "frau\twoman", "und\tand"])
