@@ -85,10 +85,7 @@ def make_plans(config: RunConfig, store: Store) -> tuple[list[Plan], list[Langua
     encoder = load_encoder(config.encoder, config.device)
     plans, absent = [], []
     chosen = select_languages(task, config.lang)
-    if config.translations and len(chosen) > 1 and "{lang}" not in config.translations:
-        raise HarnessError(
-            f"--translations {config.translations} is one file for {len(chosen)} languages: put {{lang}} where their codes differ"
-        )
+    check_translations(config, [language for language, _ in chosen])
     for language, named in chosen:
         try:
             plans.append(make_plan(config, task, data, encoder, language, store))
@@ -99,6 +96,16 @@ def make_plans(config: RunConfig, store: Store) -> tuple[list[Plan], list[Langua
     if not plans:
         raise HarnessError(f"{data} has captions in none of the {len(absent):,} languages of --lang {config.lang}")
     return plans, absent
+
+
+def check_translations(config: RunConfig, languages: Sequence[Language]) -> None:
+    """Raise HarnessError for translations that no language can have, or that several cannot share."""
+    if (config.translations or config.translator) and all(language.code == "en" for language in languages):
+        raise HarnessError(f"{TRANSLATE_TEST} is for captions in other languages than English: name one in --lang")
+    if config.translations and len(languages) > 1 and "{lang}" not in config.translations:
+        raise HarnessError(
+            f"--translations {config.translations} is one file for {len(languages)} languages: put {{lang}} where their codes differ"
+        )
 
 
 def make_plan(config: RunConfig, task: Task, data: Path, encoder: Encoder, language: Language, store: Store) -> Plan:

@@ -342,6 +342,12 @@ def test_what_is_asked_keeps_its_queries(german: Retrieval) -> None:
     assert (asked.captions, asked.lang, asked.caption_ids) == (("One.", "Two.", "Three."), "en", german.caption_ids)
 
 
+def test_english_is_not_translated(flickr30k_folder: Path, tmp_path: Path) -> None:
+    config = RunConfig(lang="en", data=str(flickr30k_folder), encoder="random", translator="hf:x")
+    with pytest.raises(HarnessError, match="translate-test is for captions in other languages than English: name one in --lang"):
+        make_plans(config, Store(tmp_path))
+
+
 def test_one_file_is_not_read_for_two_languages(flickr30k_folder: Path, tmp_path: Path) -> None:
     config = RunConfig(lang="de,qu", data=str(flickr30k_folder), encoder="random", objectives=(), translations="x.tsv")
     with pytest.raises(HarnessError, match=r"--translations x.tsv is one file for 2 languages: put \{lang\} where"):
