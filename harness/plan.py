@@ -104,7 +104,8 @@ def check_translations(config: RunConfig, languages: Sequence[Language]) -> None
         raise HarnessError(f"{TRANSLATE_TEST} is for captions in other languages than English: name one in --lang")
     if config.translations and len(languages) > 1 and "{lang}" not in config.translations:
         raise HarnessError(
-            f"--translations {config.translations} is one file for {len(languages)} languages: put {{lang}} where their codes differ"
+            f"--translations {config.translations} is one file for {len(languages)} languages: put {{lang}} where their codes "
+            "differ"
         )
 
 
