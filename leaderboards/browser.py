@@ -77,9 +77,8 @@ def browse(cells: Sequence[str], data: str | None, out: Path, embed: bool, devic
             retrieval = load_queries(members[0].record, task, source)
             sizes = sizes_of(members[0].record, task, source, retrieval)
             finds = {labels[each.record.cell]: find(each, retrieval, sizes, device, store, console) for each in members}
-            places, thumbnails = [()] * len(retrieval.captions), []
+            places, thumbnails = places_of(task, source, retrieval, sizes), list[str]()
             if not isinstance(retrieval, TextRetrieval):
-                places = places_of(task, source, retrieval, sizes)
                 side = LARGER_SIDE if any(places) else SIDE
                 thumbnails = make_thumbnails(retrieval.images, None if embed else folder / "thumbnails", place, side, console)
             parts.append(part_payload(members, retrieval, finds, places, thumbnails, sorted(set(labels.values()))))
