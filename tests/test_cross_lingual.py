@@ -475,6 +475,7 @@ def shown_as_ranked(page: Path, folders: dict[str, Path]) -> None:
     payload = json.loads(data[1])
     (part,) = payload["parts"]
     assert part["texts"]
+    assert not any(query["places"] for query in part["queries"]), "nothing is drawn where there is no picture"
     for place, (name, _) in enumerate(payload["towers"]):
         ranks = load_ranks(folders["maxsim" if "maxsim" in name else "plain"])[0].t2i.tolist()
         assert len(ranks) == len(part["queries"])
