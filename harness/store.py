@@ -198,6 +198,10 @@ class Store:
         """Folder of the token or patch states of one list of items."""
         return self.root / "states" / key
 
+    def translations(self, key: str) -> Path:
+        """File of some captions in English, by a translator."""
+        return self.root / "translations" / f"{key}.json"
+
     def teacher(self, key: str) -> Path:
         """Folder of a teacher's states for one list of sentences."""
         return self.root / "teacher" / key
