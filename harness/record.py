@@ -7,8 +7,9 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -165,12 +166,6 @@ class Record(Schema):
 
 def provenance(device: str) -> Provenance:
     """Where and by what this process runs."""
-    installed = {}
-    for name in PACKAGES:
-        try:
-            installed[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     commit, dirty = checkout_state(Path(harness.__file__).resolve().parent)
     return Provenance(
         version=harness.__version__,
@@ -178,11 +173,21 @@ def provenance(device: str) -> Provenance:
         dirty=dirty,
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
-        packages=installed,
+        packages=installed_packages(),
         device=device,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command_line(),
     )
+
+
+@cache
+def installed_packages() -> dict[str, str]:
+    """Versions of the libraries that a result may hang on."""
+    installed = {}
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            installed[name] = metadata.version(name)
+    return installed
 
 
 def command_line() -> str:
@@ -190,8 +195,12 @@ def command_line() -> str:
     return shlex.join(["python", "-m", "harness", *sys.argv[1:]])
 
 
+@cache
 def checkout_state(folder: Path) -> tuple[str | None, bool | None]:
-    """Commit and dirtiness of the checkout that tracks this package; (None, None) outside one."""
+    """Commit and dirtiness of the checkout that tracks this package; (None, None) outside one.
+
+    Asked once a process: what runs is the code that was there when it started.
+    """
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()

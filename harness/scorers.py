@@ -162,7 +162,8 @@ class Plain:
         if isinstance(retrieval, TextRetrieval):
             return Found.texts(retrieval, self.sides(retrieval, embed), embed.device)
         images = embed.pictures(retrieval.images)
-        return Found.images(rank(images, embed.captions(retrieval), retrieval.caption_images), retrieval)
+        ranks = rank(images, embed.captions(retrieval), retrieval.caption_images, device=embed.device)
+        return Found.images(ranks, retrieval)
 
     def sides(self, retrieval: TextRetrieval, embed: Embedder) -> Sides:
         """One state each."""

@@ -6,27 +6,19 @@ else in the batch, neither on padding nor on how the pairs are shared out over t
 
 from __future__ import annotations
 
-import ctypes
 import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Any, TypeAlias
 
-import numba
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Array: TypeAlias = npt.NDArray[Any]
+from harness.compiled import Array, compiled, share
+
 Four: TypeAlias = tuple[Any, Any, Any, Any]
 
 LANES = 16  # float32 in a vector register, at the most
 PAIRS_A_TURN = 16
-
-# Sums may be taken in any order, which lets them run in vector registers; what is not a number must stay none.
-compiled = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
 
 
 def carry(x: Tensor, y: Tensor, a: Tensor, b: Tensor, terms: tuple[float, float, float, int, int, float]) -> tuple[Tensor, ...]:
@@ -39,7 +31,7 @@ def carry(x: Tensor, y: Tensor, a: Tensor, b: Tensor, terms: tuple[float, float,
     scales_x, lengths_x, scales_y, lengths_y = (torch.zeros(count, size) for size in (n, n, m, m))
     out = plan, value, error, iterations, scales_x, scales_y, lengths_x, lengths_y
     given, found = arrays(x, y, a, b), arrays(*out)
-    share(lambda first, last: carry_some(first, last, given, terms, found), count)
+    share(lambda first, last: carry_some(first, last, given, terms, found), count, PAIRS_A_TURN)
     return out
 
 
@@ -47,62 +39,13 @@ def spread(plan: Tensor, outer: Tensor, scales: tuple[Tensor, Tensor], y: Tensor
     """The gradient (B, n, d), as `transport.spread` has it, in float32 on the CPU."""
     out = torch.empty(x.shape)
     given = arrays(plan, outer, *scales, y, lengths, x, out)
-    share(lambda first, last: spread_some(first, last, *given), len(x))
+    share(lambda first, last: spread_some(first, last, *given), len(x), PAIRS_A_TURN)
     return out
 
 
 def arrays(*tensors: Tensor) -> tuple[Array, ...]:
     """Tensors as numpy sees them, each in one piece."""
     return tuple(tensor.detach().contiguous().numpy() for tensor in tensors)
-
-
-def share(work: Callable[[int, int], None], count: int) -> None:
-    """Do the pairs 0 to `count` on as many threads as torch uses, a few at a time: whoever is free takes the next.
-
-    Raises what `work` raised.
-    """
-    firsts, failures = iter(range(0, count, PAIRS_A_TURN)), []
-
-    def take() -> None:
-        try:
-            for first in firsts:
-                work(first, min(first + PAIRS_A_TURN, count))
-        except BaseException as failure:
-            failures.append(failure)
-
-    team()(take, min(torch.get_num_threads(), -(-count // PAIRS_A_TURN)))
-    if failures:
-        raise failures[0]
-
-
-@cache
-def team() -> Callable[[Callable[[], None], int], None]:
-    """What does a thing on several threads at once: torch's own where they are OpenMP's, else a pool.
-
-    torch's threads spin for some milliseconds after each of its operations, and any others have to share the processor with them.
-    """
-    try:
-        parallel = ctypes.CDLL(torch._C.__file__).GOMP_parallel
-    except (AttributeError, OSError):
-        return on_pool
-    signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-    parallel.argtypes, parallel.restype = (signature, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
-    return lambda take, threads: parallel(signature(lambda _: take()), None, threads, 0)
-
-
-def on_pool(take: Callable[[], None], threads: int) -> None:
-    """Do a thing on the calling thread and on some that wait for work."""
-    others = [pool(threads).submit(take) for _ in range(threads - 1)]
-    take()
-    for other in others:
-        if not other.cancel():
-            other.result()
-
-
-@cache
-def pool(count: int) -> ThreadPoolExecutor:
-    """Threads that wait for work."""
-    return ThreadPoolExecutor(count, thread_name_prefix="transport")
 
 
 @compiled
