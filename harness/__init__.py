@@ -16,6 +16,7 @@ from harness.plugins import fingerprint  # noqa: E402
 from harness.registry import (  # noqa: E402
     register_chunker,
     register_encoder,
+    register_executor,
     register_objective,
     register_task,
     register_translator,
@@ -26,6 +27,7 @@ __all__ = [
     "fingerprint",
     "register_chunker",
     "register_encoder",
+    "register_executor",
     "register_objective",
     "register_task",
     "register_translator",

@@ -166,6 +166,24 @@ class RunConfig(Config):
         return str(data) if isinstance(data, Path) else data
 
 
+class ExecutorConfig(Config):
+    """What does the cells of a run, and how many at a time. Decides no number."""
+
+    executor: str = Field("local", description="what does the cells: local, this machine, or ray; see `list executors`")
+    workers: int = Field(1, ge=1, description="cells at a time on a machine; each has its share of the cores")
+    address: str | None = Field(
+        None, description="ray: a cluster that is there, as auto or HOST:6379; else a Ray of this machine"
+    )
+    gpus_per_cell: float | None = Field(
+        None, ge=0, description="ray: GPUs that a cell takes, as 1 or 0.5; by default a machine's by --workers, one at most"
+    )
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether one cell after another is done in this process."""
+        return self.executor == "local" and self.workers == 1
+
+
 def first_line(error: Exception) -> str:
     """The gist of an error on one line, whatever it quotes; of a wrong JSON or TOML, the first thing that is wrong and where."""
     if isinstance(error, ValidationError):

@@ -16,7 +16,7 @@ from harness.api import Download, Finding, Language, TextRetrieval
 from harness.plan import Cell, Plan
 from harness.plugins import BROKEN, gist
 from harness.record import TowerCard, load_card, load_record
-from harness.registry import CHUNKERS, ENCODERS, OBJECTIVES, SCORERS, TASKS, TRANSLATORS, Registry
+from harness.registry import CHUNKERS, ENCODERS, EXECUTORS, OBJECTIVES, SCORERS, TASKS, TRANSLATORS, Registry
 from harness.scorers import PLAIN
 from harness.store import Store
 
@@ -45,6 +45,7 @@ def listing(what: str, task: str, store: Store) -> Table:
         "chunkers": chunkers_table,
         "scorers": scorers_table,
         "translators": translators_table,
+        "executors": executors_table,
         "languages": lambda: languages_table(task),
         "sources": lambda: sources_table(task),
         "runs": lambda: runs_table(store),
@@ -91,6 +92,11 @@ def scorers_table() -> Table:
 def translators_table() -> Table:
     """Every translator, with the form of its argument."""
     return registry_table(TRANSLATORS, ("what it is",), lambda name: first_line(TRANSLATORS.load(name)))
+
+
+def executors_table() -> Table:
+    """Every executor."""
+    return registry_table(EXECUTORS, ("what it is",), lambda name: first_line(EXECUTORS.load(name)))
 
 
 def docstring(target: str) -> str:
@@ -269,11 +275,11 @@ def plan_table(plans: Sequence[Plan], store: Store) -> Table:
     return grid(f"Plan over {plans[0].data}: {len(plans):,} languages", headings, rows)
 
 
-def failures_table(failures: Mapping[str, Mapping[str, str]]) -> Table:
+def failures_table(failures: Mapping[str, Mapping[str, str]], unit: str = "cell") -> Table:
     """What closes a run of which some cells failed: for each language and cell, why."""
     rows = [(language, label, why) for language, of in failures.items() for label, why in of.items()]
-    count = f"{len(rows):,} cell{'s' if len(rows) > 1 else ''}"
-    return grid(f"{count} failed; the others are kept, and the same command tries these again", ("language", "cell", "why"), rows)
+    count = f"{len(rows):,} {unit}{'s' if len(rows) > 1 else ''}"
+    return grid(f"{count} failed; the others are kept, and the same command tries these again", ("language", unit, "why"), rows)
 
 
 def cell_state(cell: Cell, store: Store) -> str:

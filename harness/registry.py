@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from harness.config import DistillConfig, RunConfig
     from harness.distill.tower import Encoded, StartingModel
+    from harness.executors.jobs import Executor
     from harness.scorers import Maker
 
 T = TypeVar("T")
@@ -282,6 +283,11 @@ PAGES: Registry[Callable[..., Any]] = Registry(
 )
 
 
+EXECUTORS: Registry[Executor] = Registry(
+    "executor", {"local": "harness.executors.local:local", "ray": "harness.executors.ray:on_ray"}, group="harness.executors"
+)
+
+
 def register_encoder(name: str, make: Callable[[str, str], Encoder]) -> None:
     """Add an encoder: `make(argument, device)` is called for `--encoder NAME:ARGUMENT`; a class will do.
 
@@ -314,6 +320,14 @@ def register_chunker(name: str, make: Callable[[str], Chunker]) -> None:
     Raises HarnessError as `register_encoder` does.
     """
     CHUNKERS.register(name, make)
+
+
+def register_executor(name: str, make: Executor) -> None:
+    """Add an executor: `make(choices, store, console)` is called for `--executor NAME`.
+
+    Raises HarnessError as `register_encoder` does.
+    """
+    EXECUTORS.register(name, make)
 
 
 UNTRAINED, FITTED = "none", "ridge"

@@ -8,7 +8,9 @@ import typer
 
 from harness.commands.options import StoreOption, TaskOption
 
-What = Literal["tasks", "encoders", "objectives", "scorers", "chunkers", "translators", "languages", "sources", "runs"]
+What = Literal[
+    "tasks", "encoders", "objectives", "scorers", "chunkers", "executors", "translators", "languages", "sources", "runs"
+]
 
 
 def list_(

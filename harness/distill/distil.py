@@ -91,15 +91,16 @@ def chosen_pairs(guarded: tuple[Guarded, ...], pairs: int | None, seed: int, hel
     return bitext, bitext.digest()
 
 
-def distil(recipe: Recipe, device: str, store: Store, console: Console) -> None:
+def distil(recipe: Recipe, device: str, store: Store, console: Console, wait: bool = True) -> None:
     """Train the recipe's tower and keep it in the store, going on from its checkpoint if an earlier run left one.
 
-    Nothing is done if it is there and whole. Raises HarnessError if the teacher cannot teach, or if the training diverges.
+    Nothing is done if it is there and whole. Raises HarnessError if the teacher cannot teach, or if the training diverges, and
+    BusyError if another run is training it and `wait` is False.
     """
     folder = store.tower(recipe.digest)
     if is_whole(folder):
         return
-    with store.claim(folder):
+    with store.claim(folder, wait):
         if not is_whole(folder):  # another run may have made it meanwhile
             sweep(store.training(recipe.digest))
             make_tower(recipe, resolve_device(device), store, console)
