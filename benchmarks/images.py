@@ -1,23 +1,29 @@
-"""Pictures a second through an open_clip image tower: open_clip as it stands against the way of `encoders/open_clip.py`.
+"""Pictures a second: open_clip as it stands against the ways of `encoders/open_clip.py`.
 
-python benchmarks/images.py local-dir:FOLDER PICTURES_FOLDER
+python benchmarks/images.py PICTURES_FOLDER                      from file to the tower's input, on one core
+python benchmarks/images.py PICTURES_FOLDER local-dir:FOLDER     through an image tower
 """
 
 from __future__ import annotations
 
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from harness.encoders.open_clip import IMAGES_A_BATCH_ON_CPU, load
+from harness.encoders.preparing import fast_preparation
 from harness.registry import load_encoder
+from harness.tasks.pictures import Pictures
+from harness.tasks.shards import Blob
 
-PICTURES, ROUNDS = 64, 5
+PICTURES, FILES, ROUNDS, QUALITY = 64, 300, 5, 90
 
 
 def speed(work: Callable[[], object]) -> float:
@@ -27,7 +33,58 @@ def speed(work: Callable[[], object]) -> float:
     return PICTURES / (time.perf_counter() - start)
 
 
-def main(spec: str, folder: Path) -> None:
+def prepare(folder: Path) -> None:
+    """From file to (3, 224, 224), of the photographs as they are, and of mosaics of them as large as Flickr30k's."""
+    torch.set_num_threads(1)
+    paths = sorted(folder.glob("*.jpg"))[:FILES]
+    compare_preparations(paths, "as they are")
+    with tempfile.TemporaryDirectory() as place:
+        mosaics = [Path(place) / path.name for path in paths]
+        for number, mosaic in enumerate(mosaics):
+            write_mosaic([paths[(number + step) % len(paths)] for step in range(6)], mosaic)
+        compare_preparations(mosaics, "mosaics of 500 x 375")
+
+
+def write_mosaic(paths: Sequence[Path], to: Path) -> None:
+    """Six photographs side by side, in two rows, cut to 500 x 375: as much to decode as in one of that size."""
+    whole = Image.new("RGB", (672, 448))
+    for place, path in enumerate(paths):
+        whole.paste(Image.open(path).resize((224, 224)), (place % 3 * 224, place // 3 * 224))
+    whole.crop((86, 36, 586, 411)).save(to, quality=QUALITY)
+
+
+def compare_preparations(paths: Sequence[Path], title: str) -> None:
+    """Print a table. Times are processor time of one thread, which what else runs disturbs least."""
+    pictures, config = Pictures([path.stem for path in paths], [Blob(str(path)) for path in paths]), PreprocessCfg(size=224)
+    theirs, ours = image_transform_v2(config, is_train=False), fast_preparation(vars(config))
+    ways: dict[str, Callable[[int], torch.Tensor]] = {
+        "open_clip: Pillow decodes and resizes": lambda place: theirs(Image.open(paths[place])),
+        "the default: simplejpeg decodes, Pillow resizes": lambda place: theirs(pictures.open(place)),
+        "`fast:`: simplejpeg decodes, torch resizes": lambda place: ours(pictures.open(place)),
+    }
+    rounds = [{name: seconds(way, len(paths)) for name, way in ways.items()} for _ in range(ROUNDS + 1)][1:]
+    bytes_each = statistics.mean(path.stat().st_size for path in paths)
+    print(f"\n{len(paths)} pictures, {title}, {bytes_each / 1000:.0f} kB each, {ROUNDS} rounds\n")
+    print("| way | pictures a second | faster by | most, mean difference of 255 |\n| --- | --- | --- | --- |")
+    std = 255 * torch.tensor(config.std)[:, None, None]
+    for name, way in ways.items():
+        speed = len(paths) / statistics.median(each[name] for each in rounds)
+        ratios = sorted(next(iter(each.values())) / each[name] for each in rounds)
+        factor = f"{statistics.median(ratios):.2f} [{ratios[0]:.2f}, {ratios[-1]:.2f}]"
+        apart = [(way(place) - theirs(Image.open(paths[place]))).abs() * std for place in range(len(paths))]
+        most, mean = max(float(each.max()) for each in apart), statistics.mean(float(each.mean()) for each in apart)
+        print(f"| {name} | {speed:,.0f} | {factor} | {most:.2f}, {mean:.3f} |", flush=True)
+
+
+def seconds(way: Callable[[int], object], count: int) -> float:
+    """Processor time of one pass over all pictures."""
+    start = time.process_time()
+    for place in range(count):
+        way(place)
+    return time.process_time() - start
+
+
+def tower(spec: str, folder: Path) -> None:
     """Measure both ways in turn, in one process; medians of the rounds, and the ratio round by round."""
     encoder = load_encoder(spec, "cpu")
     plain = load(encoder.name, encoder.files, "cpu")
@@ -49,4 +106,4 @@ def main(spec: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    prepare(Path(sys.argv[1])) if len(sys.argv) == 2 else tower(sys.argv[2], Path(sys.argv[1]))

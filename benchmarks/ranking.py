@@ -1,9 +1,10 @@
 """Ranking in both directions: `harness.ranking.rank` against faiss, CLIP_benchmark's way and the product alone.
 
     python -m benchmarks.ranking 1000 5000        times and peak memory at n images x 5 n captions x 512 (needs faiss-cpu)
-    python -m benchmarks.ranking --alone 31783    without CLIP_benchmark's way, whose one-hot tensors do not fit
+    python -m benchmarks.ranking --large 31783    one round, without CLIP_benchmark's way, whose matrices do not fit
 
 Every way computes R@1, R@5 and R@10 in both directions from the same embeddings. faiss and CLIP_benchmark take a tie for a hit.
+Some set `OPENBLAS_CORETYPE`, by which numpy and faiss are slower than they need be: leave it out.
 """
 
 from __future__ import annotations
@@ -14,15 +15,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
 
 from benchmarks.rounds import compare
+from harness import ranking
 from harness.api import Floats, Ints
+from harness.distill.linear import in_float32
 from harness.ranking import rank, scores
 
-WIDTH, CAPTIONS, KS = 512, 5, (1, 5, 10)
+WIDTH, CAPTIONS, KS, TILE = 512, 5, (1, 5, 10), 2048
 Rates = dict[str, float]
 
 
@@ -41,10 +45,32 @@ def ours(images: Floats, texts: Floats, owner: Ints) -> Rates:
     return scores(rank(images, texts, owner))
 
 
-def product(images: Floats, texts: Floats, owner: Ints) -> Rates:  # noqa: ARG001
+def ours_by_torch(images: Floats, texts: Floats, owner: Ints) -> Rates:
+    """`rank` as it counts where there is no numba."""
+    with patch.object(ranking, "_counting", lambda: ranking._count):
+        return ours(images, texts, owner)
+
+
+def product_by_numpy(images: Floats, texts: Floats, owner: Ints) -> Rates:  # noqa: ARG001
     """The float32 product alone, by chunks."""
-    for start in range(0, len(texts), 2048):
-        texts[start : start + 2048] @ images.T
+    for start in range(0, len(texts), TILE):
+        texts[start : start + TILE] @ images.T
+    return {}
+
+
+def product_by_torch(images: Floats, texts: Floats, owner: Ints) -> Rates:  # noqa: ARG001
+    """The float32 product alone, by torch's default."""
+    for start in range(0, len(texts), TILE):
+        torch.from_numpy(texts[start : start + TILE]) @ torch.from_numpy(images).T
+    return {}
+
+
+def product_in_tiles(images: Floats, texts: Floats, owner: Ints) -> Rates:  # noqa: ARG001
+    """The float32 product alone, as `rank` takes it."""
+    with in_float32("cpu"):
+        for rows in torch.from_numpy(texts).split(TILE):
+            for columns in torch.from_numpy(images).split(TILE):
+                torch.mm(rows, columns.T)
     return {}
 
 
@@ -84,8 +110,11 @@ def one_hot_hits(matrix: torch.Tensor, pairs: torch.Tensor, k: int) -> torch.Ten
 WAYS: dict[str, Callable[[Floats, Floats, Ints], Rates]] = {
     "CLIP_benchmark's way": clip_benchmark,
     "faiss IndexFlatIP": faiss_flat,
-    "the product alone": product,
-    "rank": ours,
+    "the product alone, numpy": product_by_numpy,
+    "the product alone, torch": product_by_torch,
+    "the product alone, as `rank` takes it": product_in_tiles,
+    "`rank` without numba": ours_by_torch,
+    "`rank`": ours,
 }
 
 
@@ -116,26 +145,31 @@ def main(words: list[str]) -> None:
     if words[:1] == ["--peak"]:
         measure_peak(words[1], int(words[2]))
         return
-    alone = words[:1] == ["--alone"]
-    names = [name for name in WAYS if not (alone and name == "CLIP_benchmark's way")]
-    for images in map(int, words[alone:] or ["1000", "5000"]):
-        measure(images, names)
+    large = words[:1] == ["--large"]
+    names = [name for name in WAYS if not (large and name == "CLIP_benchmark's way")]
+    for images in map(int, words[large:] or ["1000", "5000"]):
+        measure(images, names, 1 if large else 3)
 
 
-def measure(images: int, names: Sequence[str]) -> None:
+def measure(images: int, names: Sequence[str], rounds: int) -> None:
     """All ways at one size."""
-    given = embeddings(images)
-    found = {name: WAYS[name](*given) for name in names if name != "the product alone"}
-    rounded = {
-        name: {key: round(value, 1) for key, value in of.items() if key[-3:] in ("_r1", "_r5", "r10")}
-        for name, of in found.items()
-    }
-    print(f"\nrates in percent: {rounded['rank']}")
-    print(f"the others find the same: {all(of == rounded['rank'] for of in rounded.values())}")
+    given, found = embeddings(images), {}
+    if rounds == 1:  # libraries are loaded before, if nothing else
+        small = embeddings(5000)
+        for name in names:
+            WAYS[name](*small)
+
+    def work(name: str) -> None:
+        found[name] = WAYS[name](*given)
+
     title = f"{images:,} images x {CAPTIONS * images:,} captions x {WIDTH}"
-    compare(title, {name: functools.partial(WAYS[name], *given) for name in names}, 1 if images > 10_000 else 5)
+    compare(title, {name: functools.partial(work, name) for name in names}, rounds, warm=rounds > 1)
+    rounded = [
+        {key: round(value, 1) for key, value in of.items() if key[-3:] in ("_r1", "_r5", "r10")} for of in found.values() if of
+    ]
+    print(f"\nrates in percent: {rounded[-1]}; all find the same: {all(of == rounded[-1] for of in rounded)}")
     print("\n| way | MiB beside the embeddings |\n| --- | --- |")
-    for name in names:
+    for name in names if rounds > 1 else names[-2:]:
         print(f"| {name} | {peak(name, images):,.0f} |", flush=True)
 
 

@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 import torch
 
 
-def compare(title: str, ways: Mapping[str, Callable[[], object]], rounds: int) -> None:
+def compare(title: str, ways: Mapping[str, Callable[[], object]], rounds: int, *, warm: bool = True) -> None:
     """Print a Markdown table: median and range of each way in milliseconds, and how much faster the last is than each.
 
-    Every round takes all ways once, so that what else the machine does meets them all; ratios are taken round by round.
+    Every round takes all ways once, so that what else the machine does meets them all; ratios are taken round by round. warm:
+    whether all are taken once before, untimed.
     """
-    for work in ways.values():
+    for work in ways.values() if warm else ():
         work()
     times = [{name: milliseconds(work) for name, work in ways.items()} for _ in range(rounds)]
     last = list(ways)[-1]
@@ -28,7 +29,9 @@ def compare(title: str, ways: Mapping[str, Callable[[], object]], rounds: int) -
 
 
 def milliseconds(work: Callable[[], object]) -> float:
-    """Time of one call."""
+    """Time of one call, without that of freeing what it gave."""
     start = time.perf_counter()
-    work()
-    return 1000 * (time.perf_counter() - start)
+    given = work()
+    taken = time.perf_counter() - start
+    del given
+    return 1000 * taken

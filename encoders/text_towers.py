@@ -13,6 +13,7 @@ from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 
 from harness.api import Floats, Spans, TokenStates
+from harness.encoders.clip_layers import quick_blocks
 from harness.encoders.tokenizing import Tokenizer, framing, mark_language, token_names, token_spans
 
 # Measured on a CPU: 512 to 1,024 tokens stay in its cache, and 4,096 run slower. A GPU wants to be filled.
@@ -48,13 +49,18 @@ class ClipText:
         # Left to right, no token sees what comes after the end, which is where the sentence is read. Without the mask,
         # tokens attend to the padding, as SigLIP's were trained to.
         self.trims = self.module.attn_mask is not None and self.pooling in ("argmax", "eos")
+        self.blocks = quick_blocks(module)
 
     def read(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Hidden states and sentence embeddings."""
         module, length = self.module, ids.shape[1]
         x = module.token_embedding(ids) + module.positional_embedding[:length]
-        mask = None if module.attn_mask is None else module.attn_mask[:length, :length]
-        hidden = module.ln_final(module.transformer(x, attn_mask=mask))
+        if self.blocks is None:
+            mask = None if module.attn_mask is None else module.attn_mask[:length, :length]
+            x = module.transformer(x, attn_mask=mask)
+        else:
+            x = self.blocks(x)
+        hidden = module.ln_final(x)
         return hidden, self.project(text_global_pool(hidden, ids, self.pooling, eos_token_id=self.end))
 
     def project(self, hidden: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from harness.registry import (  # noqa: E402
     register_executor,
     register_objective,
     register_task,
+    register_translator,
 )
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     "register_executor",
     "register_objective",
     "register_task",
+    "register_translator",
 ]
 __version__ = "0.1.0"

@@ -42,10 +42,11 @@ class DistillConfig(Config):
     )
     init: str = Field(
         "teacher",
-        pattern="^(teacher|scratch|ot-vocabulary|association|hf:.+)$",
+        pattern="^(teacher|scratch|ot-sentences|ot-vocabulary|association|hf:.+)$",
         description="the student at the start: `teacher`, its layers under random subwords; `scratch`, random throughout; "
         "`ot-vocabulary`, the teacher's layers under subwords made of its English ones by transport over the bitext, "
-        "`association`, the same without transport; `hf:NAME-or-FOLDER`, a Hugging Face BERT or RoBERTa and its subwords",
+        "`ot-sentences`, the same by transport within each sentence pair too, `association`, the same without transport; "
+        "`hf:NAME-or-FOLDER`, a Hugging Face BERT or RoBERTa and its subwords",
     )
     size: Literal["tiny", "small", "base"] | None = Field(
         None, description="shape from scratch: 2 blocks x 128, 6 x 384 or 12 x 512; by default the teacher's"
@@ -154,6 +155,9 @@ class RunConfig(Config):
     clean: bool | None = Field(None, description="clean the bitext; by default only where nobody states how it came to be")
     leakage: Literal["drop", "refuse"] = Field("drop", description="what to do with bitext of the evaluation images")
     skip_broken: bool = Field(False, description="leave out pictures that cannot be decoded, and say so")
+    measures: tuple[str, ...] = Field((), description="what is measured where texts are looked for, instead of the task's own")
+    translations: str | None = Field(None, description="file of the captions in English; {lang} stands for a language's code")
+    translator: str | None = Field(None, description="translator of the captions into English")
     scorer: str = Field("plain", description="scorer to measure beside the plain cosine")
     grounding: GroundingConfig = GroundingConfig()
     chunker: str = Field("simple", description="what finds the phrases of captions and sentences that have no tags")
@@ -252,7 +256,7 @@ class Arm(Config):
         return f"{trained} ({apart})" if apart else trained
 
     def _taken(self) -> Side:
-        if re.search(r"\bot-", self.objective) or self.init == "ot-vocabulary":
+        if re.search(r"\bot-", self.objective) or self.init.startswith("ot-"):
             return "transport"
         return "control" if self.objective == UNTRAINED or self.init == "association" else "standard"
 

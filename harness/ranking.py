@@ -4,23 +4,30 @@ A score is the dot product of two L2-normalised embeddings. The rank of a query 
 (those not relevant to it) that score at least as high as its best relevant one, less TOLERANCE: ties count against the encoder,
 so that an encoder that says the same of everything scores 0 and never 100.
 
-One float32 matrix product serves both directions, a chunk of captions at a time. It only decides the clear cases: where a score
-lies nearer to its bar than a float32 product can be trusted, the pair is scored again in float64. The ranks are therefore those
-of the float64 score matrix, whatever the chunk, the number of threads or the BLAS.
+One float32 matrix product serves both directions, a tile of captions by images at a time. It only decides the clear cases: where
+a score lies nearer to its bar than a float32 product can be trusted, the pair is scored again in float64. The ranks are therefore
+those of the float64 score matrix, whatever the tile, the number of threads, the device or the BLAS.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from math import comb, isqrt
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.api import Floats, HarnessError, Ints
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Doubles = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 
 TOLERANCE = 1e-6
 """How far below the best relevant score another item still counts as tied with it (scores lie in [-1, 1]).
@@ -32,11 +39,15 @@ far below any difference that means something. The product's own rounding does n
 """
 
 CUTOFFS = (1, 5, 10)
+MISSED = np.iinfo(np.int32).max
+"""The rank of what is not found at all: nothing covers a phrase's place, or no relevant text is among the first that are kept."""
 
-_BLOCK = 255  # captions counted at once: their votes on an image are added up in one byte, and the masks stay in cache
-_STRIPE = 1024  # rows held in float64 at once, small enough for the cache
+_STRIPE = 1024  # rows or pairs held in float64 at once, small enough for the cache
 _OWN = 64  # captions whose own images are scored at once: those of an image stand together, so that few pairs are scored in vain
-_DENSE = 64  # when more than one score in so many is in doubt, a float64 product of the block is cheaper than scoring pairs
+_DENSE = 64  # when more than one score in so many is in doubt, a float64 product of the tile is cheaper than scoring pairs
+_WIDE = 64  # images are filled up with zeros to a multiple: GPUs have no quick product for an odd width, and 31,783 is one
+_CHUNK = {"cpu": 16 << 20, "cuda": 1 << 30}  # bytes of scores: what a cache holds, and what keeps a GPU busy
+_FEW = 1 << 24  # scores that torch has counted before numba is imported
 
 
 @dataclass(frozen=True)
@@ -50,13 +61,14 @@ class Ranks:
     i2t: Ints
 
 
-def rank(images: Floats, texts: Floats, owner: Ints, *, chunk: int = 64 << 20) -> Ranks:
+def rank(images: Floats, texts: Floats, owner: Ints, *, chunk: int | None = None, device: str = "cpu") -> Ranks:
     """Rank every image for every caption, and every caption for every image.
 
     images: (n, d) and texts: (m, d), embeddings in one space, normalised here (a zero row stays zero and ties with everything).
     owner: (m,), the index of each caption's image; other captions of the same image never count against it.
-    chunk: bytes of float32 scores held at once, at least one caption's. Beside them there is a normalised copy of the inputs, and
-    working arrays of 255 captions by n images.
+    chunk: bytes of float32 scores held at once, a tile as high as wide (16 MiB on a processor, 1 GiB on a GPU); counting takes
+    about as much again, up to five times where nearly everything is tied, and there is a normalised copy of the inputs. device:
+    where products are taken, `cuda` or a processor.
     Raises HarnessError if shapes do not fit, an image has no caption, or an embedding is not finite (NaN loses every comparison,
     so a broken encoder would score 100).
 
@@ -66,20 +78,31 @@ def rank(images: Floats, texts: Floats, owner: Ints, *, chunk: int = 64 << 20) -
     >>> rank(eye, np.ones_like(eye), np.arange(3)).t2i.tolist()
     [3, 3, 3]
     """
-    images, texts = np.asarray(images), np.asarray(texts)
-    owner = _checked_owner(np.asarray(owner), images, texts)
-    images, texts = _unit(images, "image"), _unit(texts, "text")
-    own = _score_pairs(texts, images, np.arange(len(texts)), owner)
-    best = np.full(len(images), -np.inf)
-    np.maximum.at(best, owner, own)
-    text_bars, image_bars = own - TOLERANCE, best - TOLERANCE
+    import torch
 
-    t2i, i2t = np.ones(len(texts), np.int64), np.ones(len(images), np.int64)
-    for part in _slices(len(texts), max(chunk // (4 * len(images)), 1)):
-        by_text, by_image = _count(texts[part], images, owner[part], (text_bars[part], image_bars))
-        t2i[part] += by_text
-        i2t += by_image
-    return Ranks(t2i, i2t)
+    from harness.distill.linear import in_float32
+
+    images, texts = np.asarray(images), np.asarray(texts)
+    owners = torch.from_numpy(_checked_owner(np.asarray(owner), images, texts))
+    kind = "cuda" if device.startswith("cuda") else "cpu"  # others have no float64
+    device = device if kind == "cuda" else "cpu"
+    with torch.inference_mode(), in_float32(device):
+        wide, long, owners = _unit(images, "image").to(device), _unit(texts, "text").to(device), owners.to(device)
+        own = _score_pairs(long, wide, torch.arange(len(long), device=device), owners)
+        best = torch.full((len(wide),), -torch.inf, device=device, dtype=own.dtype).scatter_reduce(0, owners, own, "amax")
+        by_text, by_image = Side.of(long, own), Side.of(wide, best)
+        count = _counting() if kind == "cpu" and len(images) * len(texts) >= _FEW else _count
+
+        side = max(isqrt((chunk or _CHUNK[kind]) // 4), 1)
+        scores = torch.empty(min(side, len(long)) * min(side, len(wide)), device=device)
+        t2i, i2t = (torch.ones(len(rows), dtype=torch.int64, device=device) for rows in (long, wide))
+        for rows in _slices(len(long), side):
+            for columns in _slices(len(wide), side):
+                own, real = owners[rows] - columns.start, len(images) - columns.start
+                reached = _reached(scores, by_text.cut(rows), by_image.cut(columns), own, real, count)
+                t2i[rows] += reached[0]
+                i2t[columns] += reached[1]
+        return Ranks(t2i.cpu().numpy(), i2t[: len(images)].cpu().numpy())
 
 
 # Scores (r, c), float32, of some captions with some images, both given by their places.
@@ -156,6 +179,17 @@ def chance(owner: Ints, n: int) -> dict[str, float]:
     return t2i | {f"i2t_r{k}": float(100 * (1 - missed[min(k, m) - 1])) for k in CUTOFFS}
 
 
+@cache
+def by_chance(candidates: int, right: int, k: int) -> float:
+    """The probability that one of the right candidates is among k drawn at random.
+
+    >>> by_chance(4, 1, 1), by_chance(4, 1, 10), by_chance(4, 0, 10)
+    (0.25, 1.0, 0.0)
+    """
+    drawn = min(k, candidates)
+    return 1 - comb(candidates - right, drawn) / comb(candidates, drawn)
+
+
 def _checked_owner(owner: Ints, images: Floats, texts: Floats) -> Ints:
     """Refuse shapes that do not fit and images without captions."""
     if images.ndim != 2 or texts.ndim != 2 or images.shape[1] != texts.shape[1]:
@@ -177,38 +211,53 @@ def _all_owned(owner: Ints, n: int) -> Ints:
     return owner.astype(np.int64)
 
 
-def _unit(rows: Floats, side: str) -> Floats:
-    """L2-normalise each row in float64 and round once to float32; refuse rows that are not finite."""
+class Side(NamedTuple):
+    """Unit rows (k, d), and bars (k,): what another score must reach to count against each, in float64; and in float32, what is
+    reached for certain, and what perhaps."""
+
+    rows: Tensor
+    bars: Tensor
+    sure: Tensor
+    perhaps: Tensor
+
+    @classmethod
+    def of(cls, rows: Tensor, best: Tensor) -> Side:
+        """best: (k,), float64, the score of the best relevant one."""
+        bars, slack = best - TOLERANCE, _slack(rows.shape[1])
+        return cls(rows, bars, (bars + slack).float(), (bars - slack).float())
+
+    def cut(self, part: slice) -> Side:
+        """Some of them."""
+        return Side(*(of[part] for of in self))
+
+
+def _unit(rows: Floats, side: str) -> Tensor:
+    """L2-normalise each row in float64 and round once to float32; refuse rows that are not finite. Images are filled up."""
+    import torch
+
     with np.errstate(over="ignore"):  # float64 input beyond float32 becomes inf, and is refused as such
         rows = np.asarray(rows, np.float32)
-    unit, norms = np.empty_like(rows), np.empty(len(rows))
+    unit, norms = torch.zeros(len(rows) + (-len(rows) % _WIDE if side == "image" else 0), rows.shape[1]), np.empty(len(rows))
     for part in _slices(len(rows), _STRIPE):
         wide = rows[part].astype(np.float64)
         norms[part] = np.sqrt(
             np.einsum("ij,ij->i", wide, wide)
         )  # finite if and only if the row is: float64 holds float32 squared
         if np.isfinite(norms[part]).all():
-            unit[part] = wide / np.where(norms[part] > 0, norms[part], 1)[:, None]
+            unit.numpy()[part][: len(wide)] = wide / np.where(norms[part] > 0, norms[part], 1)[:, None]
     broken = np.count_nonzero(~np.isfinite(norms))
     if broken:
         raise HarnessError(f"{broken} of {len(rows)} {side} embeddings hold NaN or infinity; look at the encoder's precision")
     return unit
 
 
-def _score_pairs(texts: Floats, images: Floats, rows: Ints, columns: Ints) -> Doubles:
+def _score_pairs(texts: Tensor, images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Scores of chosen (text, image) pairs in float64."""
-    out = np.empty(len(rows))
+    import torch
+
+    out = torch.empty(len(rows), dtype=torch.float64, device=rows.device)
     for part in _slices(len(rows), _STRIPE):
-        out[part] = np.einsum("ij,ij->i", texts[rows[part]], images[columns[part]], dtype=np.float64)
-    return out
-
-
-def _score_block(texts: Floats, images: Floats) -> Doubles:
-    """All scores of a block of texts in float64, (r, n)."""
-    wide = texts.astype(np.float64)
-    out = np.empty((len(texts), len(images)))
-    for part in _slices(len(images), _STRIPE):
-        out[:, part] = wide @ images[part].astype(np.float64).T
+        out[part] = (texts[rows[part]].double() * images[columns[part]]).sum(1)
     return out
 
 
@@ -223,42 +272,58 @@ def _slack(width: int) -> float:
     return width * unit_roundoff / (1 - width * unit_roundoff) + 4 * unit_roundoff
 
 
-def _count(texts: Floats, images: Floats, owner: Ints, bars: tuple[Doubles, Doubles]) -> tuple[Ints, Ints]:
-    """Count the images that reach each text's bar, (r,), and the texts that reach each image's bar, (n,), own pairs left out."""
-    product: Floats = texts @ images.T
-    by_text, by_image = np.empty(len(texts), np.int64), np.zeros(len(images), np.int64)
-    for block in _slices(len(texts), _BLOCK):
-        wins = _wins(product[block], texts[block], images, owner[block], (bars[0][block], bars[1]))
-        by_text[block] = wins[0].sum(axis=1, dtype=np.int32)
-        by_image += wins[1].view(np.uint8).sum(axis=0, dtype=np.uint8)
-    return by_text, by_image
+# Of scores (r, c), how many reach each text's bar for certain, (r,), and each image's, (c,), and the rows and columns of those
+# that are too near a bar to tell.
+Count = Callable[["Tensor", Side, Side], tuple["Tensor", "Tensor", "Tensor", "Tensor"]]
 
 
-def _wins(product: Floats, texts: Floats, images: Floats, owner: Ints, bars: tuple[Doubles, Doubles]) -> tuple[Bools, Bools]:
-    """Which pairs reach the text's bar, and which the image's: (r, n) each. Takes own pairs out of the product, in place."""
-    own = np.arange(len(owner)), owner
-    product[own] = -np.inf
-    text_bars, image_bars = bars
-    slack = _slack(texts.shape[1])
-    text_wins, text_doubts = _compare(product, text_bars[:, None], slack)
-    image_wins, image_doubts = _compare(product, image_bars, slack)
-    if (len(text_doubts) + len(image_doubts)) * _DENSE > product.size:  # a collapsed encoder: nearly everything is tied
-        exact = _score_block(texts, images)
-        exact[own] = -np.inf
-        return exact >= text_bars[:, None], exact >= image_bars
-    rows, columns = np.divmod(text_doubts, len(images))
-    text_wins[rows, columns] = _score_pairs(texts, images, rows, columns) >= text_bars[rows]
-    rows, columns = np.divmod(image_doubts, len(images))
-    image_wins[rows, columns] = _score_pairs(texts, images, rows, columns) >= image_bars[columns]
-    return text_wins, image_wins
+def _reached(scores: Tensor, texts: Side, images: Side, owner: Tensor, real: int, count: Count) -> tuple[Tensor, Tensor]:
+    """Count the images that reach each text's bar, (r,), and the texts that reach each image's bar, (c,), own pairs left out.
+
+    scores: room for the product. owner: (r,), the place of each text's image, if it is among these. real: how many images there
+    are before those that only fill up.
+    """
+    import torch
+
+    product = scores[: len(owner) * len(images.rows)].view(len(owner), -1)
+    torch.mm(texts.rows, images.rows.T, out=product)
+    own = ((owner >= 0) & (owner < len(images.rows))).nonzero()[:, 0]
+
+    def leave_out(product: Tensor) -> None:
+        product[own, owner[own]] = -torch.inf
+        product[:, max(real, 0) :] = -torch.inf
+
+    leave_out(product)
+    by_text, by_image, rows, columns = count(product, texts, images)
+    if len(rows) * _DENSE > product.numel():  # a collapsed encoder: nearly everything is tied
+        exact = texts.rows.double() @ images.rows.double().T
+        leave_out(exact)
+        return (exact >= texts.bars[:, None]).sum(1, dtype=torch.int32), (exact >= images.bars).sum(0, dtype=torch.int32)
+    near, exact = product[rows, columns], _score_pairs(texts.rows, images.rows, rows, columns)
+
+    def settled(side: Side, places: Tensor) -> Tensor:
+        reached = (near < side.sure[places]) & (exact >= side.bars[places])
+        return torch.bincount(places[reached], minlength=len(side.rows))
+
+    return by_text + settled(texts, rows), by_image + settled(images, columns)
 
 
-def _compare(product: Floats, bars: Doubles, slack: float) -> tuple[Bools, Ints]:
-    """Which scores reach their bar for certain, and the flat indices of those too near it to tell."""
-    wins: Bools = product >= (bars + slack).astype(np.float32)
-    doubts: Bools = product >= (bars - slack).astype(np.float32)
-    doubts ^= wins
-    return wins, np.flatnonzero(doubts)  # numpy's nonzero takes 15 times as long in two dimensions
+def _count(scores: Tensor, texts: Side, images: Side) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A `Count` by torch, on any device."""
+    import torch
+
+    by_text, by_image = scores >= texts.sure[:, None], scores >= images.sure
+    doubts = (scores >= texts.perhaps[:, None]).logical_xor_(by_text)
+    doubts |= (scores >= images.perhaps).logical_xor_(by_image)
+    rows, columns = doubts.nonzero().unbind(1)
+    # torch's sum of truths takes 15 times as long in its default, int64.
+    return by_text.sum(1, dtype=torch.int32), by_image.sum(0, dtype=torch.int32), rows, columns
+
+
+@cache
+def _counting() -> Count:
+    """A `Count` by numba, where it is installed: all in one read of the scores."""
+    return import_module("harness.counting").count if find_spec("numba") else _count
 
 
 def _slices(length: int, size: int) -> Iterator[slice]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
-from harness.api import Bitext, Encoder, HarnessError, Language, Spans, Task, TextEncoder
+from harness.api import Bitext, Encoder, HarnessError, Language, Retrieval, Spans, Task, TextEncoder, Translated, Translator
 from harness.plugins import BROKEN, fingerprint, gist, load_attribute, origin_of
 
 if TYPE_CHECKING:
@@ -146,6 +146,8 @@ TASKS: Registry[Callable[[], Task]] = Registry(
         "xtd": "harness.tasks.transfer:xtd",
         "crossmodal3600": "harness.tasks.transfer:crossmodal3600",
         "flickr30k-entities": "harness.tasks.grounding:Flickr30kEntities",
+        "flickr30k-clir": "harness.tasks.cross_lingual:Flickr30kClir",
+        "clir": "harness.tasks.beir:Clir",
     },
     group="harness.tasks",
 )
@@ -182,18 +184,40 @@ def parted(spec: str) -> tuple[str, str]:
     return name, argument
 
 
+def made(registry: Registry[Callable[[str, str], T]], spec: str, device: str, members: Iterable[str]) -> T:
+    """What the entry that a spec names makes of its argument. Raises HarnessError if that lacks a member."""
+    name, argument = parted(spec)
+    thing = registry.load(name)(argument, device)
+    lacking = [word for word in members if not hasattr(thing, word)]
+    if lacking:
+        raise HarnessError(f"{spec} is no {registry.kind}: {registry.origin(name)} lacks {', '.join(lacking)} (docs/plugins.md)")
+    return thing
+
+
 def load_encoder(spec: str, device: str) -> Encoder:
     """The encoder that `NAME`, `NAME:ARGUMENT`, `FILE.py:NAME` or `FILE.py:NAME:ARGUMENT` names, its model not loaded yet.
 
     Raises HarnessError for an unknown name, and for a plug-in that is no encoder.
     """
-    name, argument = parted(spec)
-    encoder = ENCODERS.load(name)(argument, device)
-    lacking = [word for word in ("name", "encode_images", "encode_texts", "fingerprint") if not hasattr(encoder, word)]
-    if lacking:
-        raise HarnessError(f"{spec} is no encoder: {ENCODERS.origin(name)} lacks {', '.join(lacking)} (docs/plugins.md)")
-    return encoder
+    return made(ENCODERS, spec, device, ("name", "encode_images", "encode_texts", "fingerprint"))
 
+
+TRANSLATORS: Registry[Callable[[str, str], Translator]] = Registry(
+    "translator", {"hf": "harness.encoders.translating:hugging_face"}, group="harness.translators"
+)
+
+
+def load_translator(spec: str, device: str) -> Translator:
+    """The translator that `NAME`, `NAME:ARGUMENT`, `FILE.py:NAME` or `FILE.py:NAME:ARGUMENT` names, its model not loaded yet.
+
+    Raises HarnessError for an unknown name, and for a plug-in that is no translator.
+    """
+    return made(TRANSLATORS, spec, device, ("name", "translate", "fingerprint"))
+
+
+TRANSLATION_READERS: Registry[Callable[[Path, Retrieval], Translated]] = Registry(
+    "translation reader", {"file": "harness.tasks.translations:read_translations"}
+)
 
 TOWERS: Registry[Callable[[Path, str], TextEncoder]] = Registry(
     "text tower", {"distilled": "harness.encoders.distilled:DistilledTower"}
@@ -275,6 +299,14 @@ def register_encoder(name: str, make: Callable[[str, str], Encoder]) -> None:
 def register_task(name: str, make: Callable[[], Task]) -> None:
     """Add a task: `make()` is called for `--task NAME`. Raises HarnessError as `register_encoder` does."""
     TASKS.register(name, make)
+
+
+def register_translator(name: str, make: Callable[[str, str], Translator]) -> None:
+    """Add a translator: `make(argument, device)` is called for `--translator NAME:ARGUMENT`; a class will do.
+
+    Raises HarnessError as `register_encoder` does.
+    """
+    TRANSLATORS.register(name, make)
 
 
 def register_objective(name: str, loss: Objective) -> None:

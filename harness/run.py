@@ -11,16 +11,18 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from harness.api import Encoder, Grounding, HarnessError, Images, TextEncoder
+from harness.api import Encoder, Grounding, HarnessError, Images, TextEncoder, TextRetrieval, digest_strings
 from harness.config import ExecutorConfig, RunConfig
 from harness.executors.jobs import Outcome, announced, carry_out
 from harness.executors.local import in_turn
 from harness.languages import select_languages
 from harness.plan import ENGLISH, Cell, Plan, make_plan
-from harness.record import Record, RegionCard, load_card, load_record, provenance, save_record
+from harness.record import Record, RegionCard, TranslationCard, load_card, load_record, provenance, save_record
+from harness.regions import Views
 from harness.registry import TASKS, TOWERS, load_encoder
 from harness.scorers import Embedder
 from harness.store import Store
+from harness.translation import TRANSLATE_TEST, in_translation
 
 if TYPE_CHECKING:
     from harness.console import Console
@@ -160,14 +162,20 @@ def measure(cell: Cell, plan: Plan, store: Store, console: Console, wait: bool =
     """Embed, rank, and keep the record. The text tower is distilled first if it is not there."""
     from harness.device import resolve_device
 
-    retrieval, encoder = cell.retrieval, plan.encoder
+    retrieval, encoder, translations = cell.retrieval, plan.encoder, cell.translations
+    asked, translated = retrieval, None
+    if translations:
+        english = translations.english(retrieval, store, console)
+        asked = in_translation(retrieval, english)
+        translated = TranslationCard(by=translations.by, source=translations.source, digest=digest_strings(english))
     device = resolve_device(plan.config.device)
     embed = Embedder(encoder, encoder, store, console, device)
     for what, pictures in shared_pictures(cell):
         embed.pictures(pictures, what)
-    found = cell.scorer.find(retrieval, replace(embed, tower=text_tower(cell, plan, store, console, wait)))
+    found = cell.scorer.find(asked, replace(embed, tower=text_tower(cell, plan, store, console, wait)))
     folder = cell.folder(store)
     card = load_card(folder) if folder else None
+    views = cell.scorer.views
     record = Record(
         cell=cell.key,
         task=plan.task.card.name,
@@ -179,17 +187,20 @@ def measure(cell: Cell, plan: Plan, store: Store, console: Console, wait: bool =
         sample=retrieval.sample,
         images=len(retrieval.images.ids),
         captions=len(retrieval.captions),
+        documents=len(retrieval.documents) if isinstance(retrieval, TextRetrieval) else None,
+        headline=retrieval.headline if isinstance(retrieval, TextRetrieval) else "R@1",
         images_digest=retrieval.images.digest(),
         texts_digest=retrieval.texts_digest(),
         encoder=encoder.name,
         encoder_fingerprint=encoder.fingerprint(),
-        text_tower=card.config.objective if card else ENGLISH,
+        text_tower=card.config.objective if card else TRANSLATE_TEST if translated else ENGLISH,
         tower=card,
+        translations=translated,
         scorer=cell.scorer.name,
-        regions=region_card(cell),
+        regions=region_card(views) if views else None,
         scores=found.scores,
         chance=found.chance,
-        notes=retrieval.notes + (cell.scorer.views.regions.notes if cell.scorer.views else ()),
+        notes=retrieval.notes + (translations.notes if translations else ()) + (views.regions.notes if views else ()),
         provenance=provenance(device),
     )
     save_record(store.record(cell.key), record, retrieval, found.ranks, found.columns)
@@ -200,17 +211,14 @@ def shared_pictures(cell: Cell) -> Iterator[tuple[str, Images]]:
 
     It is embedded before a tower is distilled, so that a picture that cannot be read is told before an hour is spent.
     """
-    if not isinstance(cell.retrieval, Grounding):
+    if not isinstance(cell.retrieval, Grounding | TextRetrieval):
         yield "images", cell.retrieval.images
     if cell.scorer.views:
         yield "regions", cell.scorer.views
 
 
-def region_card(cell: Cell) -> RegionCard | None:
+def region_card(views: Views) -> RegionCard:
     """What the record says of the regions."""
-    views = cell.scorer.views
-    if views is None:
-        return None
     regions = views.regions
     return RegionCard(source=regions.source, view=views.view, count=len(regions.boxes), digest=regions.digest())
 

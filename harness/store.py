@@ -125,18 +125,20 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Write a temporary file that becomes `path` when the block ends without an exception."""
+    """Write a temporary file that becomes `path` when the block ends without an exception.
+
+    It lies in a folder of its own: safetensors writes a temporary file beside the one that it is given, under a name that nobody
+    knows, and a run that is killed would leave it for good.
+    """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f"{NEW}{path.name}-", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-    temporary = Path(name)
+        folder = Path(tempfile.mkdtemp(prefix=f"{NEW}{path.name}-", dir=path.parent))
     try:
         with disk_errors(path):
-            yield temporary
-            temporary.replace(path)
+            yield folder / path.name
+            (folder / path.name).replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -197,6 +199,10 @@ class Store:
     def states(self, key: str) -> Path:
         """Folder of the token or patch states of one list of items."""
         return self.root / "states" / key
+
+    def translations(self, key: str) -> Path:
+        """File of some captions in English, by a translator."""
+        return self.root / "translations" / f"{key}.json"
 
     def teacher(self, key: str) -> Path:
         """Folder of a teacher's states for one list of sentences."""

@@ -83,8 +83,10 @@ def _decode(data: bytes, name: str) -> Image.Image:
 
     from PIL import Image, UnidentifiedImageError
 
+    from harness.tasks.decoded import Decoded
+
     if (pixels := _decode_jpeg(data)) is not None:
-        return Image.fromarray(pixels)
+        return Decoded(pixels)
     try:
         with Image.open(BytesIO(data), formats=("JPEG", "PNG")) as picture:
             if picture.width * picture.height > MAX_PIXELS:

@@ -5,7 +5,8 @@
     python -m tests.faults writes        an I/O error at each opening, renaming and making of a file or folder, then run again
     python -m tests.faults disks         on disks of growing size, each full at another write, then with room (needs `unshare`)
 
-Every run is a fork of this process, so that libraries are imported once. Ends with status 1 if anything is not as it should be.
+Every run is a fork of this process, so that libraries are imported once. Ends with status 1 if anything is not as it should be. A
+number after `writes` or `disks` says after how many to stop.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ from PIL import Image
 import harness.distill.distil
 import harness.distill.teacher
 import harness.distill.trainer
+import harness.distill.transport
 import harness.run
 from harness import register_encoder
 from harness.api import Floats, HarnessError, TokenStates, digest_strings
@@ -181,7 +184,11 @@ def identities(store: Path) -> dict[str, int]:
 
 
 def watched() -> None:
-    """Write down every piece of shared work that is begun, and make checkpoints after every step."""
+    """Write down every piece of shared work that is begun, and make checkpoints after every step.
+
+    Nor does every fork read what numba compiled: it takes longer than all else in such a run, and nothing in it is of a store.
+    """
+    harness.distill.transport.kernels = lambda: None
     harness.distill.trainer.SECONDS_A_CHECKPOINT = 0
     for name in ("teacher", "tower", "record"):
         place, attribute = WORK[name]
@@ -205,11 +212,22 @@ class Suite:
     def __init__(self, place: Path) -> None:
         self.place, self.data = place, write_data(place / "data")
         self.wrong: list[str] = []
+        self.check(ended(forked(self.learn_modules, place / "modules.log")) == 0, "the first run")
+        for name in (place / "modules").read_text().split():
+            with contextlib.suppress(ImportError):
+                import_module(name)
         began = time.monotonic()
         self.check(ended(forked(lambda: run_all(self.data, place / "first"), place / "first.log")) == 0, "the undisturbed run")
         self.seconds = time.monotonic() - began
         self.expected = records(place / "first")
         self.check(len(self.expected) == CELLS, f"{CELLS} cells, not {len(self.expected)}")
+
+    def learn_modules(self) -> None:
+        """Run once, and write down what was imported on the way: all runs after it find it in memory."""
+        before = set(sys.modules)
+        run_all(self.data, self.place / "zeroth")
+        names = [name for name, module in list(sys.modules.items()) if name not in before and getattr(module, "__spec__", None)]
+        (self.place / "modules").write_text(" ".join(names))
 
     def check(self, holds: object, what: str) -> None:
         """Note what does not hold."""
@@ -219,12 +237,10 @@ class Suite:
             for path in self.place.glob("*.error"):
                 path.unlink()
 
-    def told(self, count: int) -> Iterator[int]:
-        """The numbers from 1 on, telling how far it is."""
-        for number in range(1, count + 1):
-            yield number
-            if number % 10 == 0:
-                print(f"{number:,} of {count:,}, {len(self.wrong):,} wrong", flush=True)
+    def tell(self, number: int) -> None:
+        """Say now and then how far it is."""
+        if number % 10 == 0:
+            print(f"{number:,}, {len(self.wrong):,} wrong", flush=True)
 
     def fresh(self) -> tuple[Path, Path]:
         """A new store, and a log."""
@@ -276,7 +292,7 @@ class Suite:
             try:
                 run_all(self.data, store)
             finally:
-                log.write_text(str(next(counted)))
+                log.write_text(str(counted()))
 
         status = ended(forked(work, log))
         reached = int(log.read_text()) >= number
@@ -286,25 +302,39 @@ class Suite:
         self.finished(store, f"write {number}")
         return reached
 
-    def fill(self, kibibytes: int) -> bool:
-        """A disk of some size, full at some write, and then one with room; whether it was full at all."""
+    def levels(self) -> list[int]:
+        """KiB of a disk that an undisturbed run has filled before each of its writes, each size once.
+
+        The last is left out: a disk of that size may do.
+        """
         store, log = self.fresh()
         store.mkdir()
-        mount("-t", "tmpfs", "-o", f"size={kibibytes}k", "tmpfs", str(store))
-        status = ended(forked(lambda: run_all(self.data, store), log))
-        self.check(status in (0, FAILED), f"disk of {kibibytes} KiB: status {status}, expected one line that says why")
-        mount("-o", "remount,size=64m", str(store))
-        self.finished(store, f"disk of {kibibytes} KiB")
-        subprocess.run(["umount", str(store)], check=True)
-        return status == FAILED
+
+        def work() -> None:
+            used: list[int] = []
+            on_changes(store, lambda _: used.append(used_kibibytes(store)))
+            run_all(self.data, store)
+            log.write_text(" ".join(map(str, used)))
+
+        with disk(store, 1 << 20):
+            self.check(ended(forked(work, log)) == 0, "a run on a disk with room")
+        return sorted(set(map(int, log.read_text().split())))[:-1]
+
+    def fill(self, kibibytes: int) -> None:
+        """A disk of some size, full at some write, and then one with room."""
+        store, log = self.fresh()
+        store.mkdir()
+        with disk(store, kibibytes):
+            status = ended(forked(lambda: run_all(self.data, store), log))
+            self.check(status == FAILED, f"disk of {kibibytes} KiB: status {status}, expected one line that says why")
+            mount("-o", "remount,size=1g", str(store))
+            self.finished(store, f"disk of {kibibytes} KiB")
 
 
-def refusing(store: Path, number: int) -> Iterator[int]:
-    """Refuse the system call of that number that would change something in a folder; the iterator tells how many there were."""
-    count = 0
+def on_changes(store: Path, tell: Callable[[str], None]) -> None:
+    """Call `tell` with the path before each system call that would change something in a folder, while this process lives."""
 
     def hook(event: str, words: tuple[Any, ...]) -> None:
-        nonlocal count
         if event == "open":
             path, _, flags = words
             changes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR)
@@ -313,17 +343,39 @@ def refusing(store: Path, number: int) -> Iterator[int]:
         else:
             return
         if changes and str(path).startswith(str(store)):
-            count += 1
-            if count == number:
-                raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+            tell(str(path))
 
     sys.addaudithook(hook)
 
-    def counted() -> Iterator[int]:
-        while True:
-            yield count
 
-    return counted()
+def refusing(store: Path, number: int) -> Callable[[], int]:
+    """Refuse the change of that number in a folder; what is returned tells how many there were."""
+    count = 0
+
+    def refuse(path: str) -> None:
+        nonlocal count
+        count += 1
+        if count == number:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    on_changes(store, refuse)
+    return lambda: count
+
+
+def used_kibibytes(store: Path) -> int:
+    """How much of a disk is used."""
+    of = os.statvfs(store)
+    return (of.f_blocks - of.f_bfree) * of.f_frsize // 1024
+
+
+@contextlib.contextmanager
+def disk(place: Path, kibibytes: int) -> Iterator[None]:
+    """A disk of its own in a folder."""
+    mount("-t", "tmpfs", "-o", f"size={kibibytes}k", "tmpfs", str(place))
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
 
 
 def mount(*words: str) -> None:
@@ -334,7 +386,7 @@ def mount(*words: str) -> None:
 def main(kind: str, count: int = 0) -> int:
     """Do what the command line says, and tell how it went."""
     if kind == "disks" and os.environ.get("FAULTS_UNSHARED") != "1":
-        words = ["unshare", "--map-root-user", "--mount", sys.executable, "-m", "tests.faults", kind]
+        words = ["unshare", "--map-root-user", "--mount", sys.executable, "-m", "tests.faults", kind, str(count)]
         return subprocess.run(words, env=os.environ | {"FAULTS_UNSHARED": "1"}, check=False).returncode
     torch.set_num_threads(1)
     register_encoder("tiny", Tiny)
@@ -344,18 +396,18 @@ def main(kind: str, count: int = 0) -> int:
         print(f"{CELLS} cells, undisturbed: {suite.seconds:.1f} s", flush=True)
         done = 0
         match kind:
-            case "kills":
-                for done in suite.told(count):
-                    suite.kill(done)
-            case "pairs":
-                for done in suite.told(count):
-                    suite.pair(done)
+            case "kills" | "pairs":
+                for done in range(1, count + 1):
+                    suite.kill(done) if kind == "kills" else suite.pair(done)
+                    suite.tell(done)
             case "writes":
                 while (not count or done < count) and suite.refuse(done + 1):
                     done += 1
+                    suite.tell(done)
             case "disks":
-                while suite.fill(16 * (done + 1)):
-                    done += 1
+                for done, size in enumerate(suite.levels()[: count or None], 1):
+                    suite.fill(max(size, 4))
+                    suite.tell(done)
             case _:
                 print(__doc__)
                 return 2

@@ -18,12 +18,13 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import nn
 
 from harness.api import HarnessError, TokenEncoder, TokenLocator, TokenStates
 from harness.distill.tower import LayerDonor, TextTower
 from harness.encoders.open_clip import OpenClip, hf_hub, local_dir, open_clip_tag, sample
 from harness.encoders.sources import digest_file
-from harness.encoders.text_towers import TextReader
+from harness.encoders.text_towers import ClipText, TextReader
 from harness.encoders.tokenizing import framing, token_names, token_spans
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "flickr8k-real"
@@ -164,6 +165,21 @@ def test_texts_are_as_open_clip_gives_them(encoders: Callable[[str], OpenClip], 
     assert states.tokens.shape == (states.lengths.sum(), 24)
     assert states.tokens.dtype == states.pooled.dtype == np.float32
     assert states.lengths.tolist() == [5, 2, 10, 3, 16, 7, 10]
+
+
+@pytest.mark.parametrize("kind", ["clip", "custom", "siglip"])
+def test_blocks_of_another_make_are_left_to_open_clip(folders: Callable[[str], Path], kind: str) -> None:
+    encoder = local_dir(str(folders(kind)), "cpu")
+    tower = encoder.loaded.reader.tower
+    assert isinstance(tower, ClipText)
+    blocks = tower.module.transformer.resblocks
+    assert tower.blocks is not None
+    assert tower.blocks[1].qkv.weight.data_ptr() == blocks[1].attn.in_proj_weight.data_ptr(), "weights are shared"
+    blocks[1].ls_1 = nn.Sequential()
+    reader = TextReader(encoder.loaded.model, encoder.loaded.reader.tokenizer, 24, "cpu")
+    assert isinstance(reader.tower, ClipText)
+    assert reader.tower.blocks is None
+    assert error(reader.embed(TEXTS, "en"), plain(encoder, TEXTS)) < 1e-6
 
 
 @pytest.mark.parametrize("kind", MODELS)

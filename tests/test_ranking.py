@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+import torch
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness import ranking
 from harness.api import HarnessError
-from harness.ranking import TOLERANCE, Ranks, chance, hit_rate, rank, scores
+from harness.distill.linear import onednn_is_quicker
+from harness.ranking import TOLERANCE, Ranks, Side, chance, hit_rate, rank, scores
 
 WIDTHS = (1, 2, 8, 33)
 
@@ -48,22 +50,63 @@ def assert_same(got: Ranks, want: Ranks) -> None:
     np.testing.assert_array_equal(got.i2t, want.i2t)
 
 
+@pytest.fixture(params=["numba", "torch"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores counted by what numba compiled, and by torch."""
+    if request.param == "numba":
+        pytest.importorskip("numba", exc_type=ImportError)
+    monkeypatch.setattr(ranking, "_FEW", 0 if request.param == "numba" else 1 << 62)
+
+
+@pytest.mark.usefixtures("way")
 @given(
     seed=st.integers(0, 2**32 - 1),
-    n=st.integers(1, 40),
+    n=st.integers(1, 90),
     extra=st.integers(0, 300),
     width=st.sampled_from(WIDTHS),
     noise=st.sampled_from([0.0, 0.3, 3.0]),
-    chunk=st.sampled_from([1, 160, 4096, 64 << 20]),
+    copies=st.integers(1, 3),
+    side=st.sampled_from([25, 64, 100, 2048]),
 )
-@settings(max_examples=120, deadline=None)
-def test_fast_path_is_the_definition(*, seed: int, n: int, extra: int, width: int, noise: float, chunk: int) -> None:
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_fast_path_is_the_definition(*, seed: int, n: int, extra: int, width: int, noise: float, copies: int, side: int) -> None:
+    """In tiles that divide neither side, with several captions an image, negative scores, and images that are there twice."""
     images, texts, owner = world(seed, n=n, extra=extra, width=width, noise=noise)
-    assert_same(rank(images, texts, owner, chunk=chunk), by_definition(images, texts, owner))
+    images = images[np.arange(n) // copies]
+    assert_same(rank(images, texts, owner, chunk=4 * side * side), by_definition(images, texts, owner))
 
 
+@pytest.mark.usefixtures("way")
+def test_a_tile_of_one_score_will_do() -> None:
+    images, texts, owner = world(10)
+    assert_same(rank(images, texts, owner, chunk=1), by_definition(images, texts, owner))
+
+
+def test_both_ways_of_counting_find_the_same_doubts() -> None:
+    """More columns than a strip has, bars at scores, beside them, and at infinity."""
+    counting = pytest.importorskip("harness.counting", exc_type=ImportError)
+    random = np.random.default_rng(11)
+    scores = torch.from_numpy(random.integers(-9, 10, (37, 2 * counting.STRIP + 5)).astype(np.float32))
+    scores[3, 5] = -torch.inf
+
+    def side(length: int) -> Side:
+        sure = torch.from_numpy(random.integers(-9, 10, length).astype(np.float32))
+        sure[0] = torch.inf
+        return Side(sure, sure, sure, sure - torch.from_numpy(random.integers(0, 3, length).astype(np.float32)))
+
+    texts, images = side(scores.shape[0]), side(scores.shape[1])
+    (*counts, rows, columns), (*others, their_rows, their_columns) = (
+        count(scores, texts, images) for count in (counting.count, ranking._count)
+    )
+    assert all(torch.equal(one.long(), other.long()) for one, other in zip(counts, others, strict=True))
+    doubts = set(zip(rows.tolist(), columns.tolist(), strict=True))
+    assert doubts == set(zip(their_rows.tolist(), their_columns.tolist(), strict=True))
+    assert 0 < len(doubts) == len(rows) == len(their_rows) < scores.numel()
+
+
+@pytest.mark.usefixtures("way")
 @given(seed=st.integers(0, 2**32 - 1), levels=st.integers(1, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_embeddings_on_a_grid_tie_often_and_are_counted_right(seed: int, levels: int) -> None:
     random = np.random.default_rng(seed)
     _, _, owner = world(seed)
@@ -85,21 +128,54 @@ def test_order_of_rows_does_not_matter(seed: int) -> None:
     assert_same(Ranks(shuffled.t2i, shuffled.i2t[to]), Ranks(straight.t2i[order], straight.i2t))
 
 
+@pytest.mark.usefixtures("way")
 def test_scores_in_doubt_are_settled_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a product made a hundred times as coarse as float32, and a bound to match, no rank changes."""
     images, texts, owner = world(5, n=300, extra=900, width=32, noise=2.0)
     want = by_definition(images, texts, owner)
     assert_same(rank(images, texts, owner), want)
-    compare = ranking._compare
+    product, noise = torch.mm, torch.Generator().manual_seed(0)
 
-    def coarse(product: Any, bars: Any, slack: float) -> Any:
-        return compare(product + np.random.default_rng(0).uniform(-1e-4, 1e-4, product.shape).astype(np.float32), bars, slack)
+    def coarse(one: torch.Tensor, other: torch.Tensor, *, out: torch.Tensor) -> None:
+        product(one, other, out=out)
+        out += 2e-4 * torch.rand(out.shape, generator=noise) - 1e-4
 
-    monkeypatch.setattr(ranking, "_compare", coarse)
+    monkeypatch.setattr(torch, "mm", coarse)
+    assert not all(np.array_equal(*pair) for pair in zip(sides(rank(images, texts, owner)), sides(want), strict=True))
     monkeypatch.setattr(ranking, "_slack", lambda width: 2e-4 + width * 2.0**-23)
     assert_same(rank(images, texts, owner), want)
-    monkeypatch.setattr(ranking, "_DENSE", 10**9)  # now every block is scored in float64 as a whole
+    monkeypatch.setattr(ranking, "_DENSE", 10**9)  # now every tile is scored in float64 as a whole
     assert_same(rank(images, texts, owner), want)
+
+
+def sides(of: Ranks) -> tuple[Any, Any]:
+    return of.t2i, of.i2t
+
+
+def test_the_product_is_in_float32_whatever_the_process_is_set_to() -> None:
+    """Where the setting would let it be less, the bound would not hold."""
+    images, texts, owner = world(12)
+    seen, product = [], torch.mm
+
+    def watched(one: torch.Tensor, other: torch.Tensor, *, out: torch.Tensor) -> None:
+        seen.append(torch.get_float32_matmul_precision())
+        product(one, other, out=out)
+
+    torch.set_float32_matmul_precision("high")
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch, "mm", watched)
+            rank(images, texts, owner)
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert set(seen) == {"medium" if onednn_is_quicker() else "highest"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_gpu_finds_the_same() -> None:
+    images, texts, owner = world(13, n=333, extra=900, width=33)
+    assert_same(rank(images, texts, owner, device="cuda"), by_definition(images, texts, owner))
 
 
 def test_the_bound_on_float32_products_holds() -> None:
@@ -112,6 +188,7 @@ def test_the_bound_on_float32_products_holds() -> None:
         assert error.max() < ranking._slack(width)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("noise", [0.0, 1e-8])
 def test_constant_encoder_scores_zero(noise: float) -> None:
     """Noise of 1e-8 leaves a few distinct score values: near-ties count against the encoder as ties do."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from harness.encoders.open_clip import OpenClip
 from harness.encoders.preparing import fast_preparation
 from harness.registry import load_encoder
 from harness.store import Store
+from harness.tasks.decoded import Decoded
 from harness.tasks.flickr30k import Flickr30k
 from harness.tasks.pictures import Pictures
 from harness.tasks.shards import Blob
@@ -82,6 +84,30 @@ def test_pixels_are_those_that_pillow_decodes(mode: str, progressive: bool, subs
 def test_real_pixels_are_those_that_pillow_decodes(real_folder: Path) -> None:
     for path in sorted((real_folder / "flickr30k-images").glob("*.jpg"))[:100]:
         assert np.array_equal(np.asarray(Pictures(["1"], [Blob(str(path))]).open(0)), np.asarray(Image.open(path).convert("RGB")))
+
+
+def test_a_decoded_picture_is_one_of_pillows(tmp_path: Path) -> None:
+    """Whatever is done with it, before and after Pillow has taken the pixels over, and between processes."""
+    pixels = np.array(photograph(40, 30))
+    plain = Image.fromarray(pixels)
+    for change in (
+        lambda picture: picture.resize((7, 9)),
+        lambda picture: picture.convert("L"),
+        lambda picture: picture.crop((3, 4, 20, 25)),
+        lambda picture: picture.copy(),
+        lambda picture: picture.transpose(Image.Transpose.ROTATE_90),
+        lambda picture: pickle.loads(pickle.dumps(picture)),
+    ):
+        assert np.array_equal(np.asarray(change(Decoded(pixels))), np.asarray(change(plain)))
+    picture = Decoded(pixels.copy())
+    assert (picture.mode, picture.size, picture.width, picture.height) == ("RGB", (40, 30), 40, 30)
+    before = np.asarray(picture)
+    assert not before.flags.writeable
+    picture.putpixel((0, 0), (1, 2, 3))
+    assert np.asarray(picture)[0, 0].tolist() == [1, 2, 3]
+    assert np.array_equal(before, pixels), "an array that was taken before stays as it was"
+    picture.save(tmp_path / "1.png")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "1.png")), np.asarray(picture))
 
 
 # preparing

@@ -1,6 +1,7 @@
 """Entries of the store appear whole or not at all, and embeddings are found by what they were made of."""
 
 import errno
+import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from harness.api import Floats, HarnessError
 from harness.embeddings import embed_texts
-from harness.store import Store, disk_is_full, new_file, new_folder
+from harness.store import Store, disk_is_full, new_file, new_folder, sweep
 
 
 def leftovers(folder: Path) -> list[Path]:
@@ -43,6 +44,17 @@ def test_a_broken_write_keeps_the_file_that_was_there(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         broken_write(new_file(tmp_path / "file"), RuntimeError)
     assert (tmp_path / "file").read_text() == "old"
+
+
+def test_what_a_library_writes_beside_a_new_file_goes_with_it(tmp_path: Path) -> None:
+    """safetensors does so, and a run that is killed meanwhile leaves both."""
+    with new_file(tmp_path / "file") as temporary:
+        temporary.write_text("new")
+        (temporary.parent / ".tmp1").touch()
+        shutil.copytree(temporary.parent, temporary.parent.with_name(f"{temporary.parent.name}-killed"))
+    assert len(leftovers(tmp_path)) == 4, "the file, and the two of the killed run in their folder"
+    sweep(tmp_path / "file")
+    assert leftovers(tmp_path) == [tmp_path / "file"]
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:

@@ -61,6 +61,17 @@ def run(
     tower: Annotated[
         list[str] | None, typer.Option(help="Measure a tower that is there already: its folder, or its digest's beginning.")
     ] = None,
+    measures: Annotated[
+        str,
+        typer.Option(help="Where texts are looked for, what to measure: nDCG, MRR, AP, recall, P, success; @k for the first k."),
+    ] = "",
+    translations: Annotated[
+        str | None,
+        typer.Option(help="Measure translate-test: the captions in English, .tsv or xFlickr&CO's .jsonl; {lang} for the code."),
+    ] = None,
+    translator: Annotated[
+        str | None, typer.Option(help="Measure translate-test by a translator: see `list translators`; or FILE.py:NAME.")
+    ] = None,
     scorer: Annotated[str, typer.Option(help="Scorer to measure beside the plain cosine: see `list scorers`.")] = "plain",
     bitext: BitextOption = None,
     clean: CleanOption = None,
@@ -98,6 +109,9 @@ def run(
         distill=distill,
         bitext=bitext,
         clean=clean,
+        measures=listed(measures),
+        translations=translations,
+        translator=translator,
         scorer=scorer,
         grounding=grounding,
         chunker=chunker,

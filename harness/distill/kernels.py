@@ -7,25 +7,18 @@ else in the batch, neither on padding nor on how the pairs are shared out over t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Any, TypeAlias
 
-import numba
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Array: TypeAlias = npt.NDArray[Any]
+from harness.compiled import Array, compiled, share
+
 Four: TypeAlias = tuple[Any, Any, Any, Any]
 
 LANES = 16  # float32 in a vector register, at the most
 PAIRS_A_TURN = 16
-
-# Sums may be taken in any order, which lets them run in vector registers; what is not a number must stay none.
-compiled = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
 
 
 def carry(x: Tensor, y: Tensor, a: Tensor, b: Tensor, terms: tuple[float, float, float, int, int, float]) -> tuple[Tensor, ...]:
@@ -38,7 +31,7 @@ def carry(x: Tensor, y: Tensor, a: Tensor, b: Tensor, terms: tuple[float, float,
     scales_x, lengths_x, scales_y, lengths_y = (torch.zeros(count, size) for size in (n, n, m, m))
     out = plan, value, error, iterations, scales_x, scales_y, lengths_x, lengths_y
     given, found = arrays(x, y, a, b), arrays(*out)
-    share(lambda first, last: carry_some(first, last, given, terms, found), count)
+    share(lambda first, last: carry_some(first, last, given, terms, found), count, PAIRS_A_TURN)
     return out
 
 
@@ -46,38 +39,13 @@ def spread(plan: Tensor, outer: Tensor, scales: tuple[Tensor, Tensor], y: Tensor
     """The gradient (B, n, d), as `transport.spread` has it, in float32 on the CPU."""
     out = torch.empty(x.shape)
     given = arrays(plan, outer, *scales, y, lengths, x, out)
-    share(lambda first, last: spread_some(first, last, *given), len(x))
+    share(lambda first, last: spread_some(first, last, *given), len(x), PAIRS_A_TURN)
     return out
 
 
 def arrays(*tensors: Tensor) -> tuple[Array, ...]:
     """Tensors as numpy sees them, each in one piece."""
     return tuple(tensor.detach().contiguous().numpy() for tensor in tensors)
-
-
-@cache
-def workers(count: int) -> ThreadPoolExecutor:
-    """Threads that wait for work."""
-    return ThreadPoolExecutor(count, thread_name_prefix="transport")
-
-
-def share(work: Callable[[int, int], None], count: int) -> None:
-    """Do the pairs 0 to `count` on as many threads as torch uses, a few at a time: whoever is free takes the next.
-
-    torch's own threads go on spinning for a while after each of its operations, so that another may come late.
-    """
-    firsts = iter(range(0, count, PAIRS_A_TURN))
-
-    def take() -> None:
-        for first in firsts:
-            work(first, min(first + PAIRS_A_TURN, count))
-
-    threads = min(torch.get_num_threads(), -(-count // PAIRS_A_TURN))
-    others = [workers(threads).submit(take) for _ in range(threads - 1)]
-    take()
-    for other in others:
-        if not other.cancel():
-            other.result()
 
 
 @compiled
@@ -103,16 +71,20 @@ def carry_some(
             best, error[pair], iterations[pair] = scaled(wide, *masses, power, tolerance, most, every)
             solved = best.astype(np.float32)
         plan[pair] = 0
+        cost, to_y = np.float32(0), np.zeros(len(columns), np.float32)
         for i, row in enumerate(rows):
-            scales_x[pair, row] = of_x[i]
+            to_x = np.float32(0)
+            for j in range(len(columns)):
+                carried = solved[i, j] * cosines[i, j]
+                cost += solved[i, j] * (1 - cosines[i, j])
+                to_x += carried
+                to_y[j] += carried
             for j, column in enumerate(columns):
-                mass, cosine = solved[i, j], cosines[i, j]
-                plan[pair, row, column] = mass
-                value[pair] += mass * (1 - cosine)
-                lengths_x[pair, row] += mass * cosine * of_x[i] ** 2
-                lengths_y[pair, column] += mass * cosine * of_y[j] ** 2
+                plan[pair, row, column] = solved[i, j]
+            scales_x[pair, row], lengths_x[pair, row] = of_x[i], to_x * of_x[i] ** 2
         for j, column in enumerate(columns):
-            scales_y[pair, column] = of_y[j]
+            scales_y[pair, column], lengths_y[pair, column] = of_y[j], to_y[j] * of_y[j] ** 2
+        value[pair] = cost
 
 
 @compiled
@@ -173,17 +145,16 @@ def lowered(cost: Array, power: float) -> tuple[Array, float]:
 def scaled(kernel: Array, a: Array, b: Array, power: float, tolerance: float, most: int, every: int) -> tuple[Array, float, int]:
     """Plan, error and iterations of one pair, as `transport.scaled`.
 
-    Both sums run down the rows of a matrix whose width is a multiple of LANES: no loop then has a rest to do one by one.
+    Both sums run along the rows of a matrix whose width is a multiple of LANES: no loop then has a rest to do one by one.
     """
     n, m = kernel.shape
     across, down = padded(kernel), padded(kernel.T)
     au, bv = np.zeros_like(down[0]), np.zeros_like(across[0])
     au[:n], bv[:m] = a, b
-    gap_u, gap_v = (au == 0).astype(kernel.dtype), (bv == 0).astype(kernel.dtype)
-    full_a, full_b, u, v = au.copy(), bv.copy(), au.copy(), bv.copy()
+    u, v = np.empty_like(a), np.empty_like(b)
     left, iteration = 0.0, 0
     while True:
-        add_rows(down, bv, gap_u, u)
+        add_columns(across, bv, u)
         if iteration == most or (iteration and iteration % every == 0):
             left = 0.0
             for i in range(n):
@@ -192,9 +163,9 @@ def scaled(kernel: Array, a: Array, b: Array, power: float, tolerance: float, mo
             # What is not a number ends it as well: more iterations will not mend it.
             if iteration == most or not left > tolerance:
                 break
-        answer(full_a, u, power, au)
-        add_rows(across, au, gap_v, v)
-        answer(full_b, v, power, bv)
+        answer(a, u, power, au)
+        add_columns(down, au, v)
+        answer(b, v, power, bv)
         iteration += 1
     for i in range(n):
         for j in range(m):
@@ -214,20 +185,19 @@ def padded(kernel: Array) -> Array:
 
 
 @compiled
-def add_rows(rows: Array, weights: Array, start: Array, out: Array) -> None:
-    """out = start + sum_i w_i rows_i. On padding, where rows are 0, that leaves the start: 1, so that nothing is divided by 0."""
-    out[:] = start
-    for first in range(0, len(out), LANES):
-        for i in range(len(rows)):
-            weight = weights[i]
-            for lane in range(LANES):
-                out[first + lane] += weight * rows[i, first + lane]
+def add_columns(matrix: Array, weights: Array, out: Array) -> None:
+    """out_i = sum_j w_j M_ij."""
+    for i in range(len(out)):
+        row, total = matrix[i], matrix.dtype.type(0)
+        for j in range(len(row)):
+            total += weights[j] * row[j]
+        out[i] = total
 
 
 @compiled
 def answer(masses: Array, sums: Array, power: float, out: Array) -> None:
     """out = a u, the scaling u being the one of `transport.Scalings.answer`."""
-    for i in range(len(out)):
+    for i in range(len(masses)):
         out[i] = masses[i] / sums[i] if power == 1 else masses[i] * sums[i] ** -power
 
 
@@ -249,8 +219,12 @@ def spread_some(
         mine, theirs, (n, m) = out[pair], y[pair], plan[pair].shape
         for i in range(n):
             row, own, length = mine[i], x[pair, i], outer[pair] * lengths[pair, i]
-            for k in range(len(row)):
-                row[k] = length * own[k]
+            # On padding it is 0, which need not be read.
+            if length == 0:
+                row[:] = 0
+            else:
+                for k in range(len(row)):
+                    row[k] = length * own[k]
         for j in range(0, m, 4):
             states = theirs[j], theirs[min(j + 1, m - 1)], theirs[min(j + 2, m - 1)], theirs[min(j + 3, m - 1)]
             for i in range(0, n, 2):

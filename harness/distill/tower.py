@@ -123,7 +123,7 @@ class Block(nn.Module):
         self.mlp_in = Linear(width, config.mlp_width)
         self.mlp_out = Linear(config.mlp_width, width)
 
-    def forward(self, x: Tensor, visible: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
         """Map x (B, L, width) to the same shape. visible: (B, 1, 1, L), the keys that may be seen; None for all or causal."""
         if self.config.norm == "pre":
             x = x + self.attend(self.attention_norm(x), visible)

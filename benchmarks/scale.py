@@ -1,0 +1,220 @@
+"""Time and memory as images, captions, sentence pairs and languages grow by 10 and by 100, and what a large study costs.
+
+    python -m benchmarks.scale          the table of docs/scale.md (about five minutes of one core)
+    python -m benchmarks.scale paper    what 200 languages x 10 encoders x 3 seeds cost: arithmetic, its inputs beside it
+
+Over the embedded sample and its teacher, repeated as often as it takes. Each figure is of a process of its own with one thread:
+its processor time, which what else runs disturbs least, after a small round that loads libraries and models; and the most memory
+that it ever held, libraries and all.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import harness.encoders.sample
+from benchmarks.ranking import CAPTIONS, WIDTH, embeddings
+from harness.api import Images, digest_strings
+from harness.config import DistillConfig, RunConfig
+from harness.console import Console
+from harness.distill.distil import distil
+from harness.embeddings import embed_images, embed_texts
+from harness.plan import make_plans
+from harness.ranking import rank
+from harness.run import run
+from harness.store import Store
+
+GROWTH = (1, 10, 100)
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """As many pictures as asked for, decoded anew each time: those there are, over and over."""
+
+    images: Images
+    count: int
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """One a picture."""
+        return tuple(map(str, range(self.count)))
+
+    def open(self, index: int) -> Image.Image:
+        """Decode one."""
+        return self.images.open(index % len(self.images.ids))
+
+    def digest(self) -> str:
+        """Of what is repeated, and how often."""
+        return digest_strings([self.images.digest(), str(self.count)])
+
+
+class World:
+    """The sample in a store that ends with the process."""
+
+    def __init__(self, place: Path) -> None:
+        self.place, self.store, self.console = place, Store(place / "store"), Console()
+        ((self.plan,), _) = make_plans(RunConfig(lang="en", objectives=(), device="cpu"), self.store)
+        self.retrieval = self.plan.cells[0].retrieval
+
+    def sentences(self, count: int, lang: str = "en") -> list[str]:
+        """Sentences of the sample's training texts, made different by a number."""
+        lines = (self.plan.data / "multi30k" / "data" / "task1" / "raw" / f"train.{lang}").read_text().splitlines()
+        return [f"{lines[row % len(lines)]} {row // len(lines)}" for row in range(count)]
+
+    def encode_images(self, count: int) -> None:
+        """Decode, encode and store pictures."""
+        embed_images(self.plan.encoder, Repeated(self.retrieval.images, count), self.store, lambda _: None)
+
+    def encode_captions(self, count: int) -> None:
+        """Encode and store captions."""
+        embed_texts(self.plan.encoder, self.sentences(count), "en", self.store)
+
+    def distil(self, count: int) -> None:
+        """Distil a tower in one pass over the pairs, from reading them to storing it."""
+        for lang in ("en", "de"):
+            (self.place / f"{count}.{lang}").write_text("\n".join(self.sentences(count, lang)) + "\n")
+        steps = DistillConfig(steps=-(-count // DistillConfig().batch))
+        config = RunConfig(
+            lang="de", objectives=("kd-mse",), distill=steps, bitext=self.place / f"{count}.en", clean=False, device="cpu"
+        )
+        ((plan,), _) = make_plans(config, self.store)
+        (recipe,) = [cell.recipe for cell in plan.cells if cell.recipe]
+        distil(recipe, "cpu", self.store, self.console)
+
+    def rank(self, count: int) -> None:
+        """Rank images and five times as many captions."""
+        rank(*embeddings(count))
+
+    def measure_languages(self, count: int) -> None:
+        """Measure a tower on the captions of many languages: embed, rank, record; the images are there already."""
+        data = self.place / f"data of {count}"
+        (data / "captions").mkdir(parents=True)
+        for name in ("dataset_flickr30k.json", "flickr30k-images"):
+            (data / name).symlink_to(self.plan.data / name)
+        codes = [code for code in self.plan.task.languages() if code != "en"][:count]
+        pairs = zip(self.retrieval.caption_images.tolist(), self.retrieval.captions, strict=True)
+        first = {self.retrieval.images.ids[image]: caption for image, caption in pairs}
+        for code in codes:
+            (data / "captions" / f"{code}.tsv").write_text("".join(f"{name}\t{caption}\n" for name, caption in first.items()))
+        # The same weights under a name that may read other folders than the sample's.
+        encoder = f"local-dir:{Path(harness.encoders.sample.__file__).parent}"
+        config = RunConfig(lang=",".join(codes), data=str(data), encoder=encoder, objectives=(), device="cpu")
+        plans, _ = make_plans(config, self.store)
+        for plan in plans:
+            run(plan, self.store, self.console)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What grows, from how many, and what it is made known by."""
+
+    what: str
+    first: int
+    work: Callable[[World, int], None]
+    unit: str
+
+
+ROWS = {
+    "images": Row("encoding images", 100, World.encode_images, "images"),
+    "captions": Row("encoding captions", 500, World.encode_captions, "captions"),
+    "pairs": Row("distilling, one pass", 450, World.distil, "pairs"),
+    "ranking": Row(f"ranking, {CAPTIONS} captions an image, d = {WIDTH}", 318, World.rank, "images"),
+    "languages": Row("measuring languages, 400 captions each", 1, World.measure_languages, "languages"),
+}
+
+
+def measure(name: str, count: int) -> None:
+    """Print seconds of processor time and MiB, for the process that asks."""
+    row = ROWS[name]
+    with tempfile.TemporaryDirectory() as place:
+        world = World(Path(place))
+        # Another number than those measured, so that nothing is in the store that they would find there.
+        world.measure_languages(2) if name == "languages" else row.work(world, 65)
+        began = time.process_time()
+        row.work(world, count)
+        seconds = time.process_time() - began
+    print(json.dumps((seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)))
+
+
+def measured(name: str, count: int) -> tuple[float, float]:
+    """Seconds and MiB of one process."""
+    words = [sys.executable, "-m", "benchmarks.scale", "measure", name, str(count)]
+    alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(words, env=os.environ | alone, check=True, capture_output=True, text=True)
+    seconds, mebibytes = json.loads(done.stdout.splitlines()[-1])
+    return seconds, mebibytes
+
+
+def slope(counts: list[int], values: list[float]) -> float:
+    """Least-squares slope of log value over log count: 1 is in proportion, 0 is whatever the count."""
+    return float(np.polyfit(np.log(counts), np.log(values), 1)[0])
+
+
+def table(names: list[str]) -> None:
+    """Print the table."""
+    print("| what | how many | s, one thread | slope | most MiB | slope |\n| --- | --- | --- | --- | --- | --- |")
+    for name in names:
+        row = ROWS[name]
+        counts = [row.first * growth for growth in GROWTH]
+        found = [measured(name, count) for count in counts]
+        seconds, mebibytes = ([each[part] for each in found] for part in (0, 1))
+        sizes = " / ".join(f"{count:,}" for count in counts)
+        times, memory = " / ".join(f"{value:.3g}" for value in seconds), " / ".join(f"{value:,.0f}" for value in mebibytes)
+        slopes = slope(counts, seconds), slope(counts, mebibytes)
+        print(f"| {row.what} | {sizes} {row.unit} | {times} | {slopes[0]:.2f} | {memory} | {slopes[1]:.2f} |", flush=True)
+
+
+LANGUAGES, ENCODERS, SEEDS, OBJECTIVES = 200, 10, 3, 2
+PAIRS, GALLERY, SENTENCES, GPUS = 27_985, 1_000, 2_000, (1, 8)
+STEP = 0.025  # s, eager, 6 layers x 384, one H100: the slower end of 14 to 25 ms that was seen with 256 pairs
+DECODED = 700  # photographs a second and core, `fast:` (benchmarks/images.py: 930 at the best); encoded meanwhile
+CORES = 16  # beside one GPU
+TEXTS = 5_000  # captions a second and GPU, assumed
+RANKING = 0.2  # s, 1,000 x 1,000 and its record's bootstrap, one core
+
+
+def paper() -> None:
+    """Print what a study costs, item by item."""
+    towers = LANGUAGES * ENCODERS * SEEDS * OBJECTIVES
+    steps = DistillConfig().steps_for(PAIRS)
+    cells = towers + 3 * LANGUAGES * ENCODERS
+    items = {
+        f"images: {ENCODERS} encoders x {GALLERY:,}, once for all languages": ENCODERS * GALLERY / (DECODED * CORES),
+        f"teachers read English: {ENCODERS} encoders x {PAIRS:,} sentences": ENCODERS * PAIRS / TEXTS,
+        f"towers: {towers:,} x {steps:,} steps of {1000 * STEP:.0f} ms": towers * steps * STEP,
+        f"captions: {cells:,} cells x {GALLERY:,}": cells * GALLERY / TEXTS,
+        f"ranking, intervals, records: {cells:,} cells x {RANKING} s": cells * RANKING,
+    }
+    print(f"{LANGUAGES} languages x {ENCODERS} encoders x {SEEDS} seeds x {OBJECTIVES} objectives, {PAIRS:,} pairs each\n")
+    print("| item | " + " | ".join(f"hours on {gpus} GPU{'s' * (gpus > 1)}" for gpus in GPUS) + " |")
+    print("| --- |" + " --- |" * len(GPUS))
+    for name, seconds in (items | {"all": math.fsum(items.values())}).items():
+        print(f"| {name} | " + " | ".join(f"{seconds / 3600 / gpus:,.2f}" for gpus in GPUS) + " |")
+
+
+def main(words: list[str]) -> None:
+    """Do what the command line says."""
+    match words:
+        case ["measure", name, count]:
+            measure(name, int(count))
+        case ["paper"]:
+            paper()
+        case _:
+            table(words or list(ROWS))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
