@@ -13,7 +13,23 @@ if (_root / "tasks" / "languages.toml").is_file():
 # After the line above: everything in the package is found through it.
 from harness.api import HarnessError  # noqa: E402
 from harness.plugins import fingerprint  # noqa: E402
-from harness.registry import register_chunker, register_encoder, register_objective, register_task  # noqa: E402
+from harness.registry import (  # noqa: E402
+    register_chunker,
+    register_encoder,
+    register_executor,
+    register_objective,
+    register_task,
+    register_translator,
+)
 
-__all__ = ["HarnessError", "fingerprint", "register_chunker", "register_encoder", "register_objective", "register_task"]
+__all__ = [
+    "HarnessError",
+    "fingerprint",
+    "register_chunker",
+    "register_encoder",
+    "register_executor",
+    "register_objective",
+    "register_task",
+    "register_translator",
+]
 __version__ = "0.1.0"

@@ -13,8 +13,10 @@ R = TypeVar("R")
 
 
 def processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processors that this process may use, and no more than OMP_NUM_THREADS says: the share of one worker among several."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return min(there, int(told)) if told.isdecimal() and int(told) else there
 
 
 def ahead(function: Callable[[T], R], items: Iterable[T], most: int) -> Iterator[R]:

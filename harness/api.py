@@ -6,7 +6,7 @@ Arrays at these borders are numpy, float32 unless said; n counts items, d is the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self, TypeAlias, runtime_checkable
@@ -167,6 +167,23 @@ class KnownFeatures(Protocol):
 
     def caption_features(self, ids: Sequence[str], lang: str) -> Floats:
         """The embeddings (n, d) of a language's captions. Raises HarnessError naming the first that is missing."""
+        ...
+
+
+class Translator(Protocol):
+    """Machine translation into English."""
+
+    @property
+    def name(self) -> str:
+        """What the user typed to get it, made canonical."""
+        ...
+
+    def translate(self, texts: Sequence[str], lang: str) -> Sequence[str]:
+        """The texts, of one language (BCP-47), in English: as many, in their order."""
+        ...
+
+    def fingerprint(self) -> str:
+        """As for ImageEncoder: a digest of everything that decides a translation."""
         ...
 
 
@@ -334,6 +351,100 @@ class Grounding(Retrieval):
 
 
 @dataclass(frozen=True)
+class Unseen:
+    """Images of which nothing but the ids is known: what texts belong to in a task that looks at no picture.
+
+    gallery: digest of what is looked for instead of them.
+    """
+
+    ids: tuple[str, ...]
+    gallery: str = ""
+
+    def open(self, index: int) -> Image.Image:
+        """Raises HarnessError: there is no picture."""
+        raise HarnessError(f"no picture of {self.ids[index]} is read here: this task compares texts with texts")
+
+    def digest(self) -> str:
+        """A digest of the ids, in order, and of the gallery."""
+        return digest_strings(["unseen", self.gallery, *self.ids])
+
+
+DOCUMENTS_A_PART = 8192
+
+
+class Documents(Protocol):
+    """English texts that others look for, numbered from 0. They are read part by part: there may be more than memory holds."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def parts(self) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
+        """Ids and texts, DOCUMENTS_A_PART at a time, in order. Raises HarnessError if they can no longer be read."""
+        ...
+
+    def digest(self) -> str:
+        """A digest of ids and texts, in order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Documents that are all in memory."""
+
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def parts(self) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
+        """Ids and texts, part by part."""
+        for start in range(0, len(self.ids), DOCUMENTS_A_PART):
+            yield self.ids[start : start + DOCUMENTS_A_PART], self.texts[start : start + DOCUMENTS_A_PART]
+
+    def digest(self) -> str:
+        """A digest of ids and texts, in order."""
+        return digest_strings([*self.ids, *self.texts])
+
+
+@dataclass(frozen=True)
+class TextRetrieval(Retrieval):
+    """Captions, or queries, that look for English texts. `images` are what they belong to, and are not looked at.
+
+    relevant: (m), for each query its relevant documents by number, and how relevant each is, 1 or more; never none.
+    barred: (m), for each query the documents that it is not ranked against: itself, and what it was translated from.
+    measures: what is measured beside hit rates: `nDCG@10`, `MRR`, `recall@100` (see `harness.measures`).
+    headline: what towers are compared by: one of them, or `R@1`.
+    """
+
+    _: KW_ONLY
+    documents: Documents
+    relevant: tuple[Mapping[int, int], ...]
+    barred: tuple[tuple[int, ...], ...]
+    measures: tuple[str, ...]
+    headline: str = "R@1"
+
+    def take(self, rows: Sequence[int]) -> Self:
+        """The queries of the given rows alone, over the same documents."""
+        relevant, barred = tuple(self.relevant[row] for row in rows), tuple(self.barred[row] for row in rows)
+        return replace(super().take(rows), relevant=relevant, barred=barred)
+
+    def texts_digest(self) -> str:
+        """A digest of the queries, their ids and images, the documents, and which of them are right or left out."""
+        judged = (str(sorted(of.items())) for of in self.relevant)
+        return digest_strings([super().texts_digest(), self.documents.digest(), *judged, *map(str, self.barred)])
+
+
+@dataclass(frozen=True)
+class Translated:
+    """English translations of a retrieval's captions, in their order, as somebody's file has them, and what is to be known."""
+
+    english: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Bitext:
     """Sentence pairs for distillation, one row a pair: English, its translation, and the image id, or "" where there is none.
 
@@ -434,7 +545,7 @@ class Task(Protocol):
         ...
 
     def load(self, data: Path, lang: str, split: str, source: str | None = None) -> Retrieval:
-        """Read images and captions of one language, or, as a `Grounding`, phrases and their places.
+        """Read images and captions of one language, or, as a `Grounding`, phrases and their places, or a `TextRetrieval`.
 
         They are of the first source that has any, or of the one named. Raises MissingError if the folder has none, HarnessError
         if what it has cannot be read.

@@ -23,7 +23,9 @@ def main() -> None:
 
 PluginOption = Annotated[
     list[Path] | None,
-    typer.Option(help="File of encoders, tasks or objectives; may be repeated. Else $HARNESS_PLUGINS.", envvar="HARNESS_PLUGINS"),
+    typer.Option(
+        help="File of encoders, tasks, objectives or translators; repeatable. Else $HARNESS_PLUGINS.", envvar="HARNESS_PLUGINS"
+    ),
 ]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -21,7 +21,7 @@ from harness.config import digest_json
 from harness.pairing import WEIGHT, Entry, Left, Pair, chosen, find, pair_up, read_records, shown
 from harness.plan import ENGLISH
 from harness.ranking import Ranks
-from harness.record import RECORD, Record, Schema, load_facets, load_pointed, load_ranks, load_record
+from harness.record import RECORD, Record, Schema, Sought, load_facets, load_measures, load_ranks, load_record
 from harness.registry import TASKS, nearest
 from harness.scorers import PLAIN
 from harness.statistics import (
@@ -47,26 +47,34 @@ Hits = npt.NDArray[np.float64]
 class Measured:
     """A record with its ranks. owner: (captions,), the image of each caption, as an index into the gallery.
 
-    pointed: (phrases,), 100 where a phrase pointed into a true box, else 0; None in retrieval.
+    measures: by name, what there is of each text beside its rank, (captions,), in percent; nothing where images are looked for.
     """
 
     label: str
     record: Record
     ranks: Ranks
     owner: Ints
-    pointed: Hits | None = None
+    measures: Mapping[str, Hits] = field(default_factory=dict)
 
     @classmethod
     def read(cls, label: str, folder: Path) -> Measured:
         """Read a record's folder."""
         ranks, owner = load_ranks(folder)
-        pointed = load_pointed(folder)
-        return cls(label, load_record(folder), ranks, owner, None if pointed is None else np.where(pointed, 100.0, 0.0))
+        return cls(label, load_record(folder), ranks, owner, load_measures(folder))
 
     def hits(self, direction: str) -> Hits:
         """(queries, 3): 100 where the right one is among the first 1, 5, 10, else 0."""
         ranks = self.ranks.t2i if direction == "t2i" else self.ranks.i2t
         return np.where(ranks[:, None] <= np.array(KS), 100.0, 0.0)
+
+    def values(self, direction: str) -> dict[str, Hits]:
+        """By name, (queries,) in percent: the hit rates, then the measures."""
+        hits = self.hits(direction)
+        return {f"R@{k}": hits[:, place] for place, k in enumerate(KS)} | (dict(self.measures) if direction == "t2i" else {})
+
+    def headline(self, direction: str) -> Hits:
+        """(queries,): what towers are compared by."""
+        return self.values(direction)[self.record.headline]
 
     def clusters(self, direction: str) -> Ints:
         """(queries,): the image that each query belongs to; captions of one image are not independent."""
@@ -75,7 +83,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Row:
-    """One tower in one direction: R@1, R@5 and R@10 in percent with intervals, in grounding pointing too, and the median rank."""
+    """One tower in one direction: each column of the table in percent with its interval, and the median rank."""
 
     label: str
     intervals: tuple[Interval, ...]
@@ -86,7 +94,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Contrast:
-    """R@1 of one tower minus that of another, over the same queries."""
+    """The headline of one tower minus that of another, over the same queries."""
 
     label: str
     difference: Difference
@@ -94,7 +102,7 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Gap:
-    """(tower - floor) / (English on the same captions - floor), by R@1: 0 is no distillation, 1 is English."""
+    """(tower - floor) / (English on the same captions - floor), by the headline: 0 is no distillation, 1 is English."""
 
     label: str
     share: Interval
@@ -102,10 +110,16 @@ class Gap:
 
 @dataclass(frozen=True)
 class Summary:
-    """What one direction of a table shows. upper_bound: the hit rate that the candidates of grounding allow, in percent."""
+    """What one direction of a table shows. columns: hit rates, then measures. headline: the one that contrasts and gaps are of.
+
+    chance: of each column, in percent; None where it is not known. upper_bound: the hit rate that the candidates of grounding
+    allow, in percent.
+    """
 
     direction: str
-    chance: tuple[float, ...]
+    columns: tuple[str, ...]
+    headline: str
+    chance: tuple[float | None, ...]
     upper_bound: float | None
     rows: tuple[Row, ...]
     contrasts: tuple[Contrast, ...]
@@ -120,7 +134,7 @@ def summarise(towers: Sequence[Measured], direction: str, resamples: int) -> Sum
     plain = [tower for tower in towers if tower.record.scorer == PLAIN]
     distilled = [tower for tower in plain if tower.record.text_tower != ENGLISH]
     english = [tower for tower in plain if tower.record.text_tower == ENGLISH]
-    chance = towers[0].record.chance
+    chance, columns = towers[0].record.chance, tuple(towers[0].values(direction))
     pairs = [(tower, distilled[0]) for tower in distilled[1:]]
     # A scorer stands right behind the plain one of the same tower.
     pairs += [(tower, before) for before, tower in pairwise(towers) if tower.record.scorer != PLAIN]
@@ -130,7 +144,9 @@ def summarise(towers: Sequence[Measured], direction: str, resamples: int) -> Sum
     gaps = tuple(gap(tower, floor, ceilings[0], direction, resamples) for tower in distilled) if ceilings else ()
     return Summary(
         direction=direction,
-        chance=tuple(chance[f"{direction}_r{k}"] for k in KS),
+        columns=columns,
+        headline=towers[0].record.headline,
+        chance=tuple(chance.get(f"{direction}_r{name[2:]}" if name.startswith("R@") else name) for name in columns),
         upper_bound=towers[0].record.scores.get("upper_bound"),
         rows=tuple(row(tower, direction, resamples) for tower in towers),
         contrasts=contrasts,
@@ -140,30 +156,26 @@ def summarise(towers: Sequence[Measured], direction: str, resamples: int) -> Sum
 
 def row(tower: Measured, direction: str, resamples: int) -> Row:
     """One tower's figures."""
-    hits = tower.hits(direction)
-    if tower.pointed is not None:
-        hits = np.column_stack([hits, tower.pointed])
-    intervals = bootstrap_means(hits, tower.clusters(direction), resamples=resamples)
+    values = np.column_stack(list(tower.values(direction).values()))
+    intervals = bootstrap_means(values, tower.clusters(direction), resamples=resamples)
     record = tower.record
     return Row(tower.label, tuple(intervals), record.scores[f"{direction}_median_rank"], record.images, record.captions)
 
 
 def contrast(tower: Measured, base: Measured, direction: str, resamples: int) -> Contrast:
     """One tower against another."""
-    ours, theirs = tower.hits(direction)[:, 0], base.hits(direction)[:, 0]
+    ours, theirs = tower.headline(direction), base.headline(direction)
     difference = paired_difference(ours, theirs, tower.clusters(direction), resamples=resamples)
     return Contrast(f"{tower.label} − {base.label}", difference)
 
 
 def gap(tower: Measured, floor: Measured, ceiling: Measured, direction: str, resamples: int) -> Gap:
     """One tower between no distillation and English."""
-    student, low, high = (each.hits(direction)[:, 0] for each in (tower, floor, ceiling))
+    student, low, high = (each.headline(direction) for each in (tower, floor, ceiling))
     return Gap(tower.label, gap_recovered(student, low, high, tower.clusters(direction), resamples=resamples))
 
 
 Direction = Literal["t2i", "i2t"]
-Metric = Literal["r1", "r5", "r10"]
-METRICS = ("r1", "r5", "r10")
 LANG, TIER, SOURCE, ALL = "lang", "tier", "source", "all"
 WHOLE = (LANG, TIER, SOURCE, ALL)  # what is not a facet: chosen by these, a language's queries stay together
 
@@ -233,6 +245,8 @@ class Paired(Schema):
 class Setting(Schema):
     """What may be averaged: one gallery, one encoder and one recipe a side, in all languages that have them."""
 
+    metric: str = Field(description="what is compared: `R@1`, or a measure of the records")
+    sought: Sought = Field(description="what the queries look for")
     task: str
     task_version: str
     split: str
@@ -264,7 +278,7 @@ class Comparison(Schema):
     schema_version: int = 1
     a: str = Field(description="as it was asked for")
     b: str
-    metric: Metric
+    metric: str = Field(description="as it was asked for; empty: what each task compares towers by")
     resamples: int
     settings: tuple[Setting, ...]
     unpaired: tuple[Unpaired, ...]
@@ -277,9 +291,12 @@ def known(value: float) -> float | None:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of two sides. by: what lines are chosen by; langs: which languages, () for all; pairs: size of the bitext."""
+    """What is asked of two sides. by: what lines are chosen by; langs: which languages, () for all; pairs: size of the bitext.
 
-    metric: Metric = "r1"
+    metric: a column of the tables, as `r1`, `R@10` or `ndcg@10`; empty for what each task compares towers by.
+    """
+
+    metric: str = ""
     directions: tuple[Direction, ...] = ("t2i", "i2t")
     by: tuple[str, ...] = (LANG,)
     langs: tuple[str, ...] = ()
@@ -341,8 +358,11 @@ def setting(pairs: Sequence[Pair], pool: Sequence[Entry], question: Question) ->
     """All figures of one setting."""
     first, other = pairs[0].a[0].record, pairs[0].b[0].record
     laid = [Laid.of(pair, pool) for pair in pairs]
+    metric = column_of(question.metric, laid[0].a[0])
     sizes = {entry.record.tower.bitext.used for pair in pairs for entry in (*pair.a, *pair.b) if entry.record.tower}
     return Setting(
+        metric=metric,
+        sought=first.sought,
         task=first.task,
         task_version=first.task_version,
         split=first.split,
@@ -355,9 +375,22 @@ def setting(pairs: Sequence[Pair], pool: Sequence[Entry], question: Question) ->
         pairs=tuple(sorted(sizes)),
         differences=differences(pairs),
         paired=tuple(paired(pair) for pair in pairs),
-        # Grounding has one direction.
-        sections=tuple(section(laid, side, question) for side in question.directions if f"{side}_r1" in first.scores),
+        # Only images look for texts in turn.
+        sections=tuple(section(laid, side, metric, question) for side in question.directions if f"{side}_r1" in first.scores),
     )
+
+
+def column_of(metric: str, tower: Measured) -> str:
+    """The column that a word means, as `r1`, `R@1` or `ndcg@10`; the record's headline if it is empty.
+
+    Raises HarnessError with the columns there are.
+    """
+    names = tower.values("t2i")
+    folded = {name.lower().replace("@", ""): name for name in names}
+    asked = metric.lower().replace("@", "")
+    if asked and asked not in folded:
+        raise HarnessError(f"--metric {metric}: the records of {tower.record.task} have {', '.join(names)}")
+    return folded[asked] if asked else tower.record.headline
 
 
 def scored(record: Record) -> str:
@@ -405,7 +438,9 @@ def pair_differences(pair: Pair) -> list[str]:
         else [f"encoder {a.record.encoder} and {b.record.encoder}"]
     )
     for name, entry in (("A", a), ("B", b)):
-        if entry.record.tower is None:
+        if entry.record.translations:
+            said.append(f"{name} is the English tower on translations by {entry.record.translations.source}")
+        elif entry.record.tower is None:
             said.append(f"{name} is the encoder's own English tower, not distilled")
     if a.record.tower is None or b.record.tower is None:
         return said
@@ -460,7 +495,7 @@ class Laid:
 def gap_ends(entry: Entry, owner: Ints, pool: Sequence[Entry]) -> tuple[Measured, Measured] | None:
     """The English tower on the captions of a distilled one, and on their English twins; None where one is not known."""
     record = entry.record
-    if record.tower is None:
+    if record.text_tower == ENGLISH:
         return None
     shared = ("sample", "task", "task_version", "split", "images_digest", "encoder_fingerprint", "scorer", "regions")
     english = [
@@ -486,15 +521,15 @@ class Cut:
 
 @dataclass(frozen=True)
 class Asked:
-    """One direction and metric."""
+    """One direction and column."""
 
     direction: Direction
-    metric: Metric
+    metric: str
     resamples: int
 
     def hits(self, tower: Measured) -> Hits:
-        """(queries,): 100 for a hit, else 0."""
-        return tower.hits(self.direction)[:, METRICS.index(self.metric)]
+        """(queries,), in percent: 100 for a hit, else 0, or the measure's value."""
+        return tower.values(self.direction)[self.metric]
 
     def arms(self, cut: Cut) -> Arms:
         """Both sides' hits, and the images they share."""
@@ -510,9 +545,9 @@ class Asked:
         return contrasts(arms, rows, resamples=self.resamples)
 
 
-def section(laid: Sequence[Laid], direction: Direction, question: Question) -> Section:
+def section(laid: Sequence[Laid], direction: Direction, metric: str, question: Question) -> Section:
     """All lines of one direction, and how many languages A wins."""
-    asked = Asked(direction, question.metric, question.resamples)
+    asked = Asked(direction, metric, question.resamples)
     whole = [Cut(each, np.ones(len(each.clusters(direction)), bool)) for each in laid]
     by_lang = lines(LANG, grouped(whole, lambda each: each.record.lang), asked)
     found = [] if len(laid) == 1 and LANG in question.by else lines(ALL, {"": whole}, asked)
@@ -575,7 +610,7 @@ def macro(cuts: Sequence[Cut]) -> dict[int, float]:
 
 def line(by: str, value: str, cuts: Sequence[Cut], found: Contrasted, p_holm: float, asked: Asked) -> Line:
     """All figures of one line."""
-    only_a, only_b, p_mcnemar = discordant([asked.arms(cut) for cut in cuts])
+    only_a, only_b, p_mcnemar = discordant([asked.arms(cut) for cut in cuts]) if asked.metric.startswith("R@") else (None,) * 3
     sign = found.difference.estimate
     return Line(
         by=by,

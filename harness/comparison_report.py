@@ -59,7 +59,7 @@ def rendered(comparison: Comparison, form: Format) -> str:
         print_comparison(comparison, RichConsole(file=file, width=PIPED_WIDTH, highlight=False))
         return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
     write: Callable[[Block], list[str]] = markdown if form == "markdown" else latex
-    parts = [write(block(setting, comparison)) for setting in comparison.settings]
+    parts = [write(block(setting)) for setting in comparison.settings]
     closing = footnotes(comparison)
     parts.append([f"- {note}" for note in closing] if form == "markdown" else [f"% {note}" for note in closing])
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
@@ -70,7 +70,7 @@ def print_comparison(comparison: Comparison, out: RichConsole) -> None:
     from rich.text import Text
 
     for setting in comparison.settings:
-        shown = block(setting, comparison)
+        shown = block(setting)
         for line in shown.before:
             out.print(Text(line))
         tables = [drawn(shown, range(len(shown.headings)))]
@@ -151,11 +151,13 @@ def latex_escaped(text: str) -> str:
     return "".join(LATEX.get(character, character) for character in text)
 
 
-def block(setting: Setting, comparison: Comparison) -> Block:
+def block(setting: Setting) -> Block:
     """One setting as cells. Columns that would be empty are left out."""
     lines = [line for section in setting.sections for line in section.lines]
-    columns = columns_of(setting, comparison, lines)
-    sections = tuple((TITLES[each.direction], tuple(row(line, columns) for line in each.lines)) for each in setting.sections)
+    columns = columns_of(setting, lines)
+    sections = tuple(
+        (TITLES[setting.sought][each.direction], tuple(row(line, columns) for line in each.lines)) for each in setting.sections
+    )
     headings = tuple(heading for heading, _ in columns)
     return Block(headline(setting), headings, sections, tuple(map(tally(setting), setting.sections)))
 
@@ -173,11 +175,11 @@ def sides(setting: Setting) -> tuple[str, str]:
     return (setting.a, setting.b) if setting.a != setting.b else (f"A: {setting.a}", f"B: {setting.b}")
 
 
-def columns_of(setting: Setting, comparison: Comparison, lines: Sequence[Line]) -> list[Column]:
+def columns_of(setting: Setting, lines: Sequence[Line]) -> list[Column]:
     """Headings, and what stands under them."""
     a, b = sides(setting)
     columns: list[Column] = [
-        (f"R@{comparison.metric[1:]} in percent", label),
+        (f"{setting.metric} in percent", label),
         ("queries", lambda line: f"{line.queries:,}"),
         (a, lambda line: number(line.a.estimate, ".1f")),
         (b, lambda line: number(line.b.estimate, ".1f")),
@@ -232,9 +234,14 @@ def outcome(line: Line, names: tuple[str, str]) -> str:
 def headline(setting: Setting) -> tuple[str, ...]:
     """What is compared, on what, and what else differs."""
     named_apart = setting.a != setting.b
-    origin = "the embedded sample: drawn scenes, NOT Flickr30k" if setting.sample else "real photographs"
+    texts = setting.sought == "texts"
+    origin = (
+        "the embedded sample: drawn scenes, NOT Flickr30k" if setting.sample else "real texts" if texts else "real photographs"
+    )
+    size = "" if texts else f" · {setting.images:,} images"
     over = [
-        f"{each.lang}: {each.captions:,} captions, {each.source} ({each.kind})" + seeds(each.seeds_a, each.seeds_b)
+        f"{each.lang}: {each.captions:,} {'queries' if texts else 'captions'}, {each.source} ({each.kind})"
+        + seeds(each.seeds_a, each.seeds_b)
         for each in setting.paired
     ]
     sizes = f" · {' or '.join(f'{size:,}' for size in setting.pairs)} sentence pairs" if setting.pairs else ""
@@ -245,7 +252,7 @@ def headline(setting: Setting) -> tuple[str, ...]:
         alike = f"what else differs: {'; '.join(setting.differences)}"
     return (
         f"A = {setting.a}, B = {setting.b}" if named_apart else f"A and B = {setting.a}",
-        f"{setting.task} · {setting.split} split · {origin} · {setting.images:,} images · {encoders}{sizes}",
+        f"{setting.task} · {setting.split} split · {origin}{size} · {encoders}{sizes}",
         *over,
         alike,
     )
@@ -264,7 +271,7 @@ def tally(setting: Setting) -> Callable[[Section], str]:
 
     def say(section: Section) -> str:
         count = f"{a} ahead in {section.wins}, {b} in {section.losses}, not told apart in {section.ties}"
-        return f"{TITLES[section.direction]}: languages with {count}"
+        return f"{TITLES[setting.sought][section.direction]}: languages with {count}"
 
     return say
 

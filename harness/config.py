@@ -42,10 +42,11 @@ class DistillConfig(Config):
     )
     init: str = Field(
         "teacher",
-        pattern="^(teacher|scratch|ot-vocabulary|association|hf:.+)$",
+        pattern="^(teacher|scratch|ot-sentences|ot-vocabulary|association|hf:.+)$",
         description="the student at the start: `teacher`, its layers under random subwords; `scratch`, random throughout; "
         "`ot-vocabulary`, the teacher's layers under subwords made of its English ones by transport over the bitext, "
-        "`association`, the same without transport; `hf:NAME-or-FOLDER`, a Hugging Face BERT or RoBERTa and its subwords",
+        "`ot-sentences`, the same by transport within each sentence pair too, `association`, the same without transport; "
+        "`hf:NAME-or-FOLDER`, a Hugging Face BERT or RoBERTa and its subwords",
     )
     size: Literal["tiny", "small", "base"] | None = Field(
         None, description="shape from scratch: 2 blocks x 128, 6 x 384 or 12 x 512; by default the teacher's"
@@ -70,6 +71,10 @@ class DistillConfig(Config):
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="of the student's matrix products in training; the weights and the loss stay float32"
     )
+    accumulate: int = Field(
+        1, ge=1, description="parts that go through the student one after another, for less memory; the loss is the whole batch's"
+    )
+    checkpointing: bool = Field(False, description="compute the student's blocks again for their gradient, for less memory")
     vocabulary: int = Field(8000, ge=100, description="most subwords of the student's tokenizer")
     solver: Literal["sinkhorn", "ipot", "exact"] = Field("sinkhorn", description="how ot-token solves its transport")
     eps: float = Field(0.1, ge=1e-3, le=10, description="entropic regularisation of token transport, in units of cosine cost")
@@ -150,6 +155,9 @@ class RunConfig(Config):
     clean: bool | None = Field(None, description="clean the bitext; by default only where nobody states how it came to be")
     leakage: Literal["drop", "refuse"] = Field("drop", description="what to do with bitext of the evaluation images")
     skip_broken: bool = Field(False, description="leave out pictures that cannot be decoded, and say so")
+    measures: tuple[str, ...] = Field((), description="what is measured where texts are looked for, instead of the task's own")
+    translations: str | None = Field(None, description="file of the captions in English; {lang} stands for a language's code")
+    translator: str | None = Field(None, description="translator of the captions into English")
     scorer: str = Field("plain", description="scorer to measure beside the plain cosine")
     grounding: GroundingConfig = GroundingConfig()
     chunker: str = Field("simple", description="what finds the phrases of captions and sentences that have no tags")
@@ -160,6 +168,24 @@ class RunConfig(Config):
     @classmethod
     def _a_path_is_a_name(cls, data: object) -> object:
         return str(data) if isinstance(data, Path) else data
+
+
+class ExecutorConfig(Config):
+    """What does the cells of a run, and how many at a time. Decides no number."""
+
+    executor: str = Field("local", description="what does the cells: local, this machine, or ray; see `list executors`")
+    workers: int = Field(1, ge=1, description="cells at a time on a machine; each has its share of the cores")
+    address: str | None = Field(
+        None, description="ray: a cluster that is there, as auto or HOST:6379; else a Ray of this machine"
+    )
+    gpus_per_cell: float | None = Field(
+        None, ge=0, description="ray: GPUs that a cell takes, as 1 or 0.5; by default a machine's by --workers, one at most"
+    )
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether one cell after another is done in this process."""
+        return self.executor == "local" and self.workers == 1
 
 
 def first_line(error: Exception) -> str:
@@ -178,7 +204,19 @@ _BUDGET = "all arms share it, or one would be trained better than the others: se
 _ARM = "each arm has its own: set it in [[arms]], beside its options"
 OF_THE_GRID = dict.fromkeys(("pairs", "seed"), _GRID)
 OF_THE_ARM = dict.fromkeys(("objective", "init"), _ARM)
-BUDGET = ("steps", "batch", "learning_rate", "weight_decay", "warmup", "held_out", "patience", "tune", "precision")
+BUDGET = (
+    "steps",
+    "batch",
+    "learning_rate",
+    "weight_decay",
+    "warmup",
+    "held_out",
+    "patience",
+    "tune",
+    "precision",
+    "accumulate",
+    "checkpointing",
+)
 OF_THE_BUDGET = dict.fromkeys(BUDGET, _BUDGET)
 
 
@@ -218,7 +256,7 @@ class Arm(Config):
         return f"{trained} ({apart})" if apart else trained
 
     def _taken(self) -> Side:
-        if re.search(r"\bot-", self.objective) or self.init == "ot-vocabulary":
+        if re.search(r"\bot-", self.objective) or self.init.startswith("ot-"):
             return "transport"
         return "control" if self.objective == UNTRAINED or self.init == "association" else "standard"
 

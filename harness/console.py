@@ -12,13 +12,14 @@ PIPED_WIDTH = 200
 
 
 class Console:
-    """Where a run speaks. On a terminal a stage is a live bar; piped, it is one line when it ends."""
+    """Where a run speaks. On a terminal a stage is a live bar; piped, or where several speak, it is one line when it ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, live: bool = True, quiet: bool = False) -> None:
         from rich.console import Console as RichConsole
 
-        self.out = RichConsole(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
-        self.err = RichConsole(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPED_WIDTH)
+        self.live = live
+        self.out = RichConsole(quiet=quiet, highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+        self.err = RichConsole(quiet=quiet, stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPED_WIDTH)
 
     @contextmanager
     def stage(self, title: str, total: int, unit: str) -> Iterator[Advance]:
@@ -26,7 +27,8 @@ class Console:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TextColumn("{task.fields[detail]}"))
-        bar = Progress(*columns, TimeRemainingColumn(), console=self.err, transient=True, disable=not self.err.is_terminal)
+        live = self.live and self.err.is_terminal
+        bar = Progress(*columns, TimeRemainingColumn(), console=self.err, transient=True, disable=not live)
         done, last, began = 0, "", time.monotonic()
         task = bar.add_task(title, total=total, detail=unit, visible=False)
 

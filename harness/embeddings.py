@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from harness.ahead import ahead
 from harness.api import (
+    Encoder,
     Floats,
     HarnessError,
     ImageEncoder,
@@ -37,6 +38,11 @@ TEXTS_A_CALL = 1024
 IMAGES_A_PART, TEXTS_A_PART = 1024, 16_384
 DIGEST = "sha256"
 STATES, LENGTHS = "states.f16", "lengths.npy"
+ENGLISH = "en"
+
+
+def quietly(count: int) -> None:
+    """An `Advance` that tells nobody."""
 
 
 def embed_images(encoder: ImageEncoder, images: Images, store: Store, advance: Advance) -> Floats:
@@ -62,19 +68,31 @@ def embed_captions(tower: TextEncoder, retrieval: Retrieval, store: Store) -> Fl
     return embed_texts(tower, retrieval.captions, retrieval.lang, store)
 
 
-def embed_texts(tower: TextEncoder, texts: Sequence[str], lang: str, store: Store) -> Floats:
-    """Embeddings (m, d) of all texts, from the store where they lie."""
+def embed_documents(encoder: Encoder, ids: Sequence[str], texts: Sequence[str], store: Store, advance: Advance) -> Floats:
+    """Embeddings (n, d) of some English documents, from the store where they lie. `advance(k)`: k more of them encoded."""
+    if isinstance(encoder, KnownFeatures):
+        return checked(encoder.caption_features(ids, ENGLISH), len(ids))
+    return embed_texts(encoder, texts, ENGLISH, store, advance)
+
+
+def embed_texts(tower: TextEncoder, texts: Sequence[str], lang: str, store: Store, advance: Advance = quietly) -> Floats:
+    """Embeddings (m, d) of all texts, from the store where they lie. `advance(k)`: k more of them encoded."""
     key = digest_strings(["texts", tower.fingerprint(), lang, *texts])
 
     def compute(start: int, stop: int) -> Iterator[Floats]:
         for first in range(start, stop, TEXTS_A_CALL):
-            yield tower.encode_texts(texts[first : min(first + TEXTS_A_CALL, stop)], lang)
+            part = tower.encode_texts(texts[first : min(first + TEXTS_A_CALL, stop)], lang)
+            yield part
+            advance(len(part))
 
     return stored(store, key, len(texts), compute, TEXTS_A_PART)
 
 
-def embed_tokens(tower: TextEncoder, texts: Sequence[str], lang: str, store: Store) -> Bags:
-    """Token states of all texts, from the store where they lie. Raises HarnessError if the tower offers none."""
+def embed_tokens(tower: TextEncoder, texts: Sequence[str], lang: str, store: Store, advance: Advance = quietly) -> Bags:
+    """Token states of all texts, from the store where they lie; `advance` as for `embed_texts`.
+
+    Raises HarnessError if the tower offers none.
+    """
     if not isinstance(tower, TokenEncoder):
         raise HarnessError(
             "this text tower gives no token states (encode_tokens), so --scorer maxsim cannot read with it: "
@@ -84,7 +102,9 @@ def embed_tokens(tower: TextEncoder, texts: Sequence[str], lang: str, store: Sto
 
     def compute() -> Iterator[TokenStates]:
         for start in range(0, len(texts), TEXTS_A_CALL):
-            yield tower.encode_tokens(texts[start : start + TEXTS_A_CALL], lang)
+            part = tower.encode_tokens(texts[start : start + TEXTS_A_CALL], lang)
+            yield part
+            advance(len(part.lengths))
 
     return stored_states(store, key, len(texts), compute)
 

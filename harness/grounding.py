@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from math import comb
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.api import Floats, Grounding, HarnessError, Ints, Regions
-from harness.ranking import CUTOFFS, TOLERANCE, Ranks, hit_rate
+from harness.ranking import CUTOFFS, MISSED, TOLERANCE, Ranks, by_chance, hit_rate
 from harness.regions import gallery_places, starts_of
 
-MISSED = np.iinfo(np.int32).max
-"""The rank of a phrase whose place no candidate covers: it is found by nothing, however many are looked at."""
 OVERLAP = 0.5
 
 Doubles = npt.NDArray[np.float64]
@@ -99,17 +95,6 @@ def inside(boxes: Ints, others: Ints) -> npt.NDArray[np.bool_]:
     """Whether the centre of each of the boxes (n, 4) lies inside each of the others (m, 4): (n, m)."""
     centres = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
     return np.asarray(((centres >= others[None, :, :2]) & (centres < others[None, :, 2:])).all(-1))
-
-
-@cache
-def by_chance(candidates: int, right: int, k: int) -> float:
-    """The probability that one of the right candidates is among k drawn at random.
-
-    >>> by_chance(4, 1, 1), by_chance(4, 1, 10), by_chance(4, 0, 10)
-    (0.25, 1.0, 0.0)
-    """
-    drawn = min(k, candidates)
-    return 1 - comb(candidates - right, drawn) / comb(candidates, drawn)
 
 
 def unit(rows: Floats | Doubles) -> Doubles:

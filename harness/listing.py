@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.table import Table
 
-from harness.api import Download, Finding, Language
+from harness.api import Download, Finding, Language, TextRetrieval
 from harness.plan import Cell, Plan
 from harness.plugins import BROKEN, gist
 from harness.record import TowerCard, load_card, load_record
-from harness.registry import CHUNKERS, ENCODERS, OBJECTIVES, SCORERS, TASKS, Registry
+from harness.registry import CHUNKERS, ENCODERS, EXECUTORS, OBJECTIVES, SCORERS, TASKS, TRANSLATORS, Registry
 from harness.scorers import PLAIN
 from harness.store import Store
 
@@ -44,6 +44,8 @@ def listing(what: str, task: str, store: Store) -> Table:
         "objectives": objectives_table,
         "chunkers": chunkers_table,
         "scorers": scorers_table,
+        "translators": translators_table,
+        "executors": executors_table,
         "languages": lambda: languages_table(task),
         "sources": lambda: sources_table(task),
         "runs": lambda: runs_table(store),
@@ -85,6 +87,16 @@ def chunkers_table() -> Table:
 def scorers_table() -> Table:
     """Every scorer."""
     return registry_table(SCORERS, ("what it is",), lambda name: first_line(SCORERS.load(name)))
+
+
+def translators_table() -> Table:
+    """Every translator, with the form of its argument."""
+    return registry_table(TRANSLATORS, ("what it is",), lambda name: first_line(TRANSLATORS.load(name)))
+
+
+def executors_table() -> Table:
+    """Every executor."""
+    return registry_table(EXECUTORS, ("what it is",), lambda name: first_line(EXECUTORS.load(name)))
 
 
 def docstring(target: str) -> str:
@@ -229,13 +241,13 @@ def runs_table(store: Store) -> Table:
             record.encoder,
             record.text_tower + ("" if record.scorer == PLAIN else f" ({record.scorer})"),
             f"{record.tower.bitext.used:,}" if record.tower else "",
-            f"{record.images:,} x {record.captions:,}",
+            f"{record.documents or record.images:,} x {record.captions:,}",
             f"{record.scores['t2i_r1']:.1f}",
             f"{record.scores['i2t_r1']:.1f}" if "i2t_r1" in record.scores else "",
         )
         for record in records
     )
-    headings = ("cell", "task", "lang", "split", "encoder", "tower", "pairs", "images x captions", "t2i R@1", "i2t R@1")
+    headings = ("cell", "task", "lang", "split", "encoder", "tower", "pairs", "gallery x queries", "t2i R@1", "i2t R@1")
     return grid(f"Runs in {store.root}", headings, rows)
 
 
@@ -256,17 +268,18 @@ def plan_table(plans: Sequence[Plan], store: Store) -> Table:
     rows = []
     for cell in cells.values():
         retrieval = cell.retrieval
-        size = f"{len(retrieval.images.ids):,} x {len(retrieval.captions):,}"
+        gallery = retrieval.documents if isinstance(retrieval, TextRetrieval) else retrieval.images.ids
+        size = f"{len(gallery):,} x {len(retrieval.captions):,}"
         rows.append((cell.label, retrieval.lang, retrieval.source, size, cell_state(cell, store)))
-    headings = ("cell", "lang", "captions of", "images x captions", "state")
+    headings = ("cell", "lang", "captions of", "gallery x queries", "state")
     return grid(f"Plan over {plans[0].data}: {len(plans):,} languages", headings, rows)
 
 
-def failures_table(failures: Mapping[str, Mapping[str, str]]) -> Table:
+def failures_table(failures: Mapping[str, Mapping[str, str]], unit: str = "cell") -> Table:
     """What closes a run of which some cells failed: for each language and cell, why."""
     rows = [(language, label, why) for language, of in failures.items() for label, why in of.items()]
-    count = f"{len(rows):,} cell{'s' if len(rows) > 1 else ''}"
-    return grid(f"{count} failed; the others are kept, and the same command tries these again", ("language", "cell", "why"), rows)
+    count = f"{len(rows):,} {unit}{'s' if len(rows) > 1 else ''}"
+    return grid(f"{count} failed; the others are kept, and the same command tries these again", ("language", unit, "why"), rows)
 
 
 def cell_state(cell: Cell, store: Store) -> str:

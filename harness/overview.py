@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.compare import DIRECTIONS, Contrast, Measured, Summary
+from harness.compare import Contrast, Measured, Summary
 from harness.console import Console
 from harness.plan import ENGLISH
 from harness.report import TITLES, cell
@@ -26,32 +26,37 @@ class Report:
     towers: Sequence[Measured]
     summaries: Sequence[Summary]
 
+    def summary(self, direction: str) -> Summary:
+        """The figures of one direction."""
+        return next(summary for summary in self.summaries if summary.direction == direction)
+
     def scores(self, direction: str) -> dict[str, Interval]:
-        """R@1 by column: the floor, each distilled tower, and English on the same captions where there is such a row."""
-        summary = self.summaries[DIRECTIONS.index(direction)]
+        """The headline by column: the floor, each distilled tower, and English on the same captions where there is such a row."""
+        summary = self.summary(direction)
+        place = summary.columns.index(summary.headline)
         rows = list(zip(self.towers, summary.rows, strict=True))
-        columns = {FLOOR: rows[0][1].intervals[0]}
-        columns |= {row.label: row.intervals[0] for tower, row in rows if tower.record.text_tower != ENGLISH}
+        columns = {FLOOR: rows[0][1].intervals[place]}
+        columns |= {row.label: row.intervals[place] for tower, row in rows if tower.record.text_tower != ENGLISH}
         for tower, row in rows[1:]:
             if tower.record.source.endswith("(English side)"):
-                columns[CEILING] = row.intervals[0]
+                columns[CEILING] = row.intervals[place]
         return columns
 
     def contrasts(self, direction: str) -> tuple[Contrast, ...]:
         """Differences between distilled towers."""
-        return self.summaries[DIRECTIONS.index(direction)].contrasts
+        return self.summary(direction).contrasts
 
 
 def print_overview(reports: Sequence[Report], console: Console) -> None:
     """Print one table a direction, and in how many languages a difference was found."""
-    for direction in DIRECTIONS:
+    for direction in (summary.direction for summary in reports[0].summaries):
         console.print(overview(reports, direction))
         for line in found(reports, direction):
             console.print(line)
 
 
 def overview(reports: Sequence[Report], direction: str) -> Table:
-    """R@1 of every tower in every language, with the differences and their p-values after Holm."""
+    """The headline of every tower in every language, with the differences and their p-values after Holm."""
     from rich import box
     from rich.table import Table
 
@@ -60,14 +65,21 @@ def overview(reports: Sequence[Report], direction: str) -> Table:
     columns = [FLOOR, *towers, *([CEILING] if any(CEILING in row for row in scores) else [])]
     labels = list(dict.fromkeys(contrast.label for report in reports for contrast in report.contrasts(direction)))
     adjusted = adjust(reports, direction)
-    table = Table(title=f"{TITLES[direction]}, R@1 in percent", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    headline, sought = reports[0].summary(direction).headline, reports[0].towers[0].record.sought
+    title = f"{TITLES[sought][direction]}, {headline} in percent"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("language")
-    for heading in ("images", *columns, *(part for label in labels for part in (label, "p (Holm)"))):
+    for heading in (
+        "queries" if sought == "texts" else "images",
+        *columns,
+        *(part for label in labels for part in (label, "p (Holm)")),
+    ):
         table.add_column(heading, justify="right")
     for number, (report, row) in enumerate(zip(reports, scores, strict=True)):
-        images = f"{report.towers[0].record.images:,}"
+        record = report.towers[0].record
+        count = f"{record.captions if sought == 'texts' else record.images:,}"
         figures = [cell(row[name]) if name in row else "—" for name in columns]
-        table.add_row(report.language, images, *figures, *differences(report.contrasts(direction), labels, adjusted[number]))
+        table.add_row(report.language, count, *figures, *differences(report.contrasts(direction), labels, adjusted[number]))
     return table
 
 
@@ -95,5 +107,6 @@ def found(reports: Sequence[Report], direction: str) -> list[str]:
     """One line: how many of a direction's comparisons were told apart once corrected; none if there was no comparison."""
     flat = [p for row in adjust(reports, direction) for p in row]
     told = sum(p < ALPHA for p in flat)
-    line = f"{TITLES[direction]}: {told:,} of {len(flat):,} comparisons told apart, Holm-corrected over all of them at {ALPHA:g}"
+    title = TITLES[reports[0].towers[0].record.sought][direction]
+    line = f"{title}: {told:,} of {len(flat):,} comparisons told apart, Holm-corrected over all of them at {ALPHA:g}"
     return [line] if flat else []

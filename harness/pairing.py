@@ -12,6 +12,7 @@ from harness.config import DistillConfig, spoken
 from harness.plan import ENGLISH
 from harness.record import CARD, RECORD, Record, load_card, load_record
 from harness.registry import OBJECTIVES, STEPLESS, nearest, reads_entities, spell_objective
+from harness.translation import TRANSLATE_TEST
 
 # Records are over the same queries where all of these are equal.
 WORLD = "worlds"
@@ -25,7 +26,8 @@ QUERIES = {
     "images_digest": "images",
     "texts_digest": "captions",
 }
-ENCODER, TOWER, SCORER, PAIRS, WEIGHT = "image encoder", "text tower", "scorer", "pairs", "entity weight"
+ENCODER, TOWER, TRANSLATED = "image encoder", "text tower", "translations"
+SCORER, PAIRS, WEIGHT = "scorer", "pairs", "entity weight"
 SHORTEST = 6  # digits of a digest that may stand for the whole
 
 
@@ -44,7 +46,9 @@ class Entry:
         """How the encoder and its text tower came to be, but for the seed; None where an English tower has no such thing."""
         record = self.record
         shown = (record.scorer, record.regions.view, record.regions.digest) if record.regions else (record.scorer,)
-        return {ENCODER: record.encoder_fingerprint, TOWER: record.text_tower, SCORER: shown} | self.training()
+        translated = record.translations and record.translations.digest
+        made = {ENCODER: record.encoder_fingerprint, TOWER: record.text_tower, TRANSLATED: translated, SCORER: shown}
+        return made | self.training()
 
     def training(self) -> dict[str, object]:
         """How the text tower was trained, but for objective and seed."""
@@ -115,7 +119,7 @@ def find(text: str, known: Sequence[Entry]) -> list[Entry]:
         return found or refuse(f"no record is of the text tower {spelling!r}: there are {', '.join(have)}; make one with `run`")
     if re.fullmatch(f"[0-9a-f]{{{SHORTEST},64}}", text):
         return by_digest(text, known)
-    names = [*OBJECTIVES.names(), ENGLISH, *STEPLESS]
+    names = [*OBJECTIVES.names(), ENGLISH, TRANSLATE_TEST, *STEPLESS]
     raise HarnessError(
         f"{text!r} is neither a folder, nor the first {SHORTEST} or more digits of a digest (see `list runs`, `towers list`), "
         f"nor an objective: {nearest(text, names)}"
@@ -129,8 +133,8 @@ def refuse(message: str) -> list[Entry]:
 
 def spelled(text: str) -> str | None:
     """The spelling under which records keep a text tower, or None if it is none."""
-    if text == ENGLISH:
-        return ENGLISH
+    if text in (ENGLISH, TRANSLATE_TEST):
+        return text
     try:
         return spell_objective(text)
     except HarnessError:

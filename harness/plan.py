@@ -17,6 +17,7 @@ from harness.api import (
     MissingError,
     Retrieval,
     Task,
+    TextRetrieval,
 )
 from harness.broken import without_broken
 from harness.config import RunConfig, digest_json
@@ -30,6 +31,7 @@ from harness.record import TowerCard, find_tower, load_card, load_seen
 from harness.registry import BITEXT_READERS, SCORERS, TASKS, TOWERS, UNTRAINED, load_encoder, spell_objective
 from harness.scorers import PLAIN, Plain, Scorer, in_regions
 from harness.store import Store, new_folder
+from harness.translation import TRANSLATE_TEST, Translations, by_translator, read_file
 
 # Part of every cell's digest. Raise it when the same inputs no longer give the same scores.
 PROTOCOL_VERSION = 1
@@ -43,6 +45,7 @@ class Cell:
     """One measurement: a text tower on the captions of one language and split.
 
     recipe: how to distil the tower; tower: the folder of one that is there already; neither is the encoder's own English one.
+    translations: what that one reads instead of the captions.
     """
 
     label: str
@@ -50,6 +53,7 @@ class Cell:
     key: str
     recipe: Recipe | None = None
     tower: Path | None = None
+    translations: Translations | None = None
     scorer: Scorer = field(default_factory=Plain)
 
     def folder(self, store: Store) -> Path | None:
@@ -80,7 +84,9 @@ def make_plans(config: RunConfig, store: Store) -> tuple[list[Plan], list[Langua
     data = data_folder(task, config.task, config.data, store)
     encoder = load_encoder(config.encoder, config.device)
     plans, absent = [], []
-    for language, named in select_languages(task, config.lang):
+    chosen = select_languages(task, config.lang)
+    check_translations(config, [language for language, _ in chosen])
+    for language, named in chosen:
         try:
             plans.append(make_plan(config, task, data, encoder, language, store))
         except MissingError:
@@ -92,10 +98,23 @@ def make_plans(config: RunConfig, store: Store) -> tuple[list[Plan], list[Langua
     return plans, absent
 
 
+def check_translations(config: RunConfig, languages: Sequence[Language]) -> None:
+    """Raise HarnessError for translations that no language can have, or that several cannot share."""
+    if (config.translations or config.translator) and all(language.code == "en" for language in languages):
+        raise HarnessError(f"{TRANSLATE_TEST} is for captions in other languages than English: name one in --lang")
+    if config.translations and len(languages) > 1 and "{lang}" not in config.translations:
+        raise HarnessError(
+            f"--translations {config.translations} is one file for {len(languages)} languages: put {{lang}} where their codes "
+            "differ"
+        )
+
+
 def make_plan(config: RunConfig, task: Task, data: Path, encoder: Encoder, language: Language, store: Store) -> Plan:
     """Read one language's data and lay out its cells."""
-    retrieval = task.load(data, language.code, config.split, config.source)
+    retrieval = measured_by(config.measures, task.load(data, language.code, config.split, config.source))
     if config.skip_broken:
+        if isinstance(retrieval, TextRetrieval):
+            raise HarnessError(f"--skip-broken is for pictures, and {task.card.name} opens none")
         if isinstance(retrieval, Grounding) or config.scorer != PLAIN:
             raise HarnessError("--skip-broken is for retrieval by whole images: regions are of all images of a split")
         retrieval = without_broken(retrieval)
@@ -107,22 +126,57 @@ def make_plan(config: RunConfig, task: Task, data: Path, encoder: Encoder, langu
     cells, remark = [english_cell(f"English tower on {language.name}", retrieval, task, encoder)], ""
     # Of features, this language's captions are all that is known: not the other captions, and nothing can be distilled.
     if isinstance(encoder, KnownFeatures):
+        if config.translations or config.translator:
+            raise HarnessError(
+                f"{encoder.name} holds embeddings by id and cannot read translations: {TRANSLATE_TEST} needs a model"
+            )
         cells = [replace(cells[0], label=f"features on {language.name}")]
     elif language.code != "en":
-        unit = "phrases" if isinstance(retrieval, Grounding) else "captions"
+        unit = unit_of(retrieval)
         cells += [given_cell(text, retrieval, task, data, encoder, store) for text in config.towers]
         try:
             cells += distilled_cells(config, task, data, encoder, retrieval)
         except MissingError as error:
             # Of a language without bitext, the English tower and towers that are there already can still be measured.
             remark = f"nothing is distilled into {language.name}: {error}"
+        cells += translated_cells(config, retrieval, task, encoder)
         if retrieval.english is not None:
             cells.append(english_cell(f"English tower, same {unit}", retrieval.in_english(), task, encoder))
-        english = task.load(data, "en", config.split)
-        # A region is sought in its own image, so the other images of a grounding make nothing harder.
-        english = english if isinstance(english, Grounding) else english.among(retrieval.images)
-        cells.append(english_cell(f"English tower, all {unit}", english, task, encoder))
+        if english := english_of(retrieval, config, task, data):
+            cells.append(english_cell(f"English tower, all {unit}", english, task, encoder))
     return Plan(config, task, data, encoder, language, tuple(scored(cells, config, task, data)), remark)
+
+
+def unit_of(retrieval: Retrieval) -> str:
+    """What asks, in the plural."""
+    return "phrases" if isinstance(retrieval, Grounding) else "queries" if isinstance(retrieval, TextRetrieval) else "captions"
+
+
+def measured_by(names: Sequence[str], retrieval: Retrieval) -> Retrieval:
+    """The same, measured by other measures, the first of which is what towers are compared by; as it is where none is named.
+
+    Raises HarnessError for an unknown measure, and where it is not texts that are looked for.
+    """
+    if isinstance(retrieval, TextRetrieval):
+        from harness.measures import spell_measure
+
+        measures = tuple(dict.fromkeys(map(spell_measure, names or retrieval.measures)))
+        return replace(retrieval, measures=measures, headline=measures[0] if names else retrieval.headline)
+    if names:
+        raise HarnessError(f"--measures is for tasks whose queries look for texts: {retrieval.task} has measures of its own")
+    return retrieval
+
+
+def english_of(retrieval: Retrieval, config: RunConfig, task: Task, data: Path) -> Retrieval | None:
+    """All English captions of a retrieval's images; None where there are none, or no others than those that were translated."""
+    try:
+        english = measured_by(config.measures, task.load(data, "en", retrieval.split))
+    except MissingError:
+        return None
+    # A region is sought in its own image, so the other images of a grounding make nothing harder.
+    english = english if isinstance(english, Grounding) else english.among(retrieval.images)
+    same = retrieval.english is not None and retrieval.in_english().texts_digest() == english.texts_digest()
+    return None if same else english
 
 
 def distilled_cells(config: RunConfig, task: Task, data: Path, encoder: Encoder, retrieval: Retrieval) -> list[Cell]:
@@ -142,6 +196,20 @@ def distilled_cells(config: RunConfig, task: Task, data: Path, encoder: Encoder,
 def recipe_cell(label: str, recipe: Recipe, retrieval: Retrieval, task: Task) -> Cell:
     """A cell of the tower that a recipe makes."""
     return Cell(label, retrieval, cell_key(task, recipe.teacher, retrieval, recipe.digest), recipe)
+
+
+def translated_cells(config: RunConfig, retrieval: Retrieval, task: Task, encoder: Encoder) -> list[Cell]:
+    """A cell for each way in which the captions are to be translated. Raises HarnessError as the reader and the registry do."""
+    ways: list[Translations] = []
+    if config.translations:
+        ways.append(read_file(config.translations, retrieval))
+    if config.translator:
+        ways.append(by_translator(config.translator, config.device))
+    cells = []
+    for way in ways:
+        key = cell_key(task, encoder, retrieval, digest_json(way.told()))
+        cells.append(Cell(f"{TRANSLATE_TEST} ({way.source})", retrieval, key, translations=way))
+    return cells
 
 
 def guarded_bitext(
@@ -175,6 +243,10 @@ def scored(cells: Sequence[Cell], config: RunConfig, task: Task, data: Path) -> 
     grounding = isinstance(cells[0].retrieval, Grounding)
     make = (in_regions if grounding else SCORERS.load(config.scorer))(config, task, data)
     for cell in cells:
+        if cell.translations and config.scorer == "entities":
+            raise HarnessError(
+                f"--scorer entities takes phrases from the captions, which {TRANSLATE_TEST} does not read: run them apart"
+            )
         scorer = make(cell.retrieval)
         with_it = replace(cell, scorer=scorer, key=digest_json([cell.key, *scorer.told()]))
         if grounding:
@@ -245,4 +317,5 @@ def check_tower(folder: Path, card: TowerCard, task: Task, data: Path, encoder: 
 def cell_key(task: Task, encoder: Encoder, retrieval: Retrieval, tower: str) -> str:
     """A digest of all that decides a cell's scores."""
     parts = [PROTOCOL_VERSION, task.card.name, task.card.version, encoder.fingerprint(), tower, retrieval.lang, retrieval.source]
-    return digest_json([*parts, retrieval.split, retrieval.images.digest(), retrieval.texts_digest()])
+    parts += [retrieval.split, retrieval.images.digest(), retrieval.texts_digest()]
+    return digest_json([*parts, *retrieval.measures, retrieval.headline] if isinstance(retrieval, TextRetrieval) else parts)

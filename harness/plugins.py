@@ -17,12 +17,16 @@ from harness.api import HarnessError, digest_strings
 
 BROKEN: dict[str, str] = {}
 """Plug-in files that could not be loaded, and why: shown by `list` and beside an unknown name."""
+LOADED: list[Path] = []
+"""Plug-in files that were asked for, in order: another process has to load them too."""
 
 
 def load_plugins(paths: Iterable[Path]) -> list[str]:
     """Load plug-in files, each once. One that cannot be loaded is kept in `BROKEN`, and what is said of it is given back."""
     told = []
     for path in paths:
+        if (place := path.expanduser().resolve()) not in LOADED:
+            LOADED.append(place)
         try:
             load_file(path)
         except HarnessError as error:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache, wraps
 from importlib import import_module
 from importlib.util import find_spec
-from math import isqrt
+from math import comb, isqrt
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
@@ -39,6 +39,8 @@ far below any difference that means something. The product's own rounding does n
 """
 
 CUTOFFS = (1, 5, 10)
+MISSED = np.iinfo(np.int32).max
+"""The rank of what is not found at all: nothing covers a phrase's place, or no relevant text is among the first that are kept."""
 
 _STRIPE = 1024  # rows or pairs held in float64 at once, small enough for the cache
 _OWN = 64  # captions whose own images are scored at once: those of an image stand together, so that few pairs are scored in vain
@@ -176,6 +178,17 @@ def chance(owner: Ints, n: int) -> dict[str, float]:
     missed = np.cumprod(np.maximum(m - captions[:, None] - drawn, 0) / (m - drawn), axis=1).mean(axis=0)
     t2i = {f"t2i_r{k}": 100 * min(k / n, 1.0) for k in CUTOFFS}
     return t2i | {f"i2t_r{k}": float(100 * (1 - missed[min(k, m) - 1])) for k in CUTOFFS}
+
+
+@cache
+def by_chance(candidates: int, right: int, k: int) -> float:
+    """The probability that one of the right candidates is among k drawn at random.
+
+    >>> by_chance(4, 1, 1), by_chance(4, 1, 10), by_chance(4, 0, 10)
+    (0.25, 1.0, 0.0)
+    """
+    drawn = min(k, candidates)
+    return 1 - comb(candidates - right, drawn) / comb(candidates, drawn)
 
 
 def _checked_owner(owner: Ints, images: Floats, texts: Floats) -> Ints:

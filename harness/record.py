@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,10 @@ PACKAGES = ("numba", "numpy", "open_clip_torch", "pillow", "safetensors", "token
 RECORD, QUERIES, CARD, SEEN = "record.json", "queries.parquet", "card.json", "seen.npy"
 SCHEMA_VERSION = 1
 FACET = "facet:"  # begins the name of a column of facets
+MEASURE = "measure:"  # and of a measure of each query, in percent
+POINTED = "pointed"
+
+Sought = Literal["images", "regions", "texts"]
 
 
 class Schema(BaseModel):
@@ -105,6 +109,14 @@ class TowerCard(Schema):
         return self.config.model_copy(update={"learning_rate": default}) if self.tuning else self.config
 
 
+class TranslationCard(Schema):
+    """The English that was read instead of the captions."""
+
+    by: Literal["file", "translator"]
+    source: str = Field(description="name of that file or translator")
+    digest: str = Field(description="of the translations, in the order of the captions")
+
+
 class RegionCard(Schema):
     """The regions of the images, where a score hangs on them."""
 
@@ -126,20 +138,30 @@ class Record(Schema):
     source: str = Field(description="caption source")
     kind: str = Field(description="how the captions came to be")
     sample: bool = Field(description="the embedded sample: says nothing about Flickr30k")
-    images: int = Field(description="images in the gallery")
+    images: int = Field(description="images in the gallery; where texts are looked for, what the queries belong to")
     captions: int = Field(description="captions ranked against it")
+    documents: int | None = Field(None, description="texts in the gallery, where texts are looked for")
+    headline: str = Field("R@1", description="the measure that towers are compared by")
     images_digest: str
     texts_digest: str
     encoder: str
     encoder_fingerprint: str
-    text_tower: str = Field(description="`english` for the encoder's own, else the objective it was distilled by")
+    text_tower: str = Field(
+        description="`english` for the encoder's own, `translate-test` for the same on translations, else the objective"
+    )
     tower: TowerCard | None = Field(description="how the text tower was made, if it was distilled")
-    scorer: str = Field("plain", description="how images are ranked: plain cosine, or by their regions too")
+    translations: TranslationCard | None = Field(None, description="what the English tower read instead of the captions")
+    scorer: str = Field("plain", description="how the gallery is ranked: the cosine of embeddings, or another of `list scorers`")
     regions: RegionCard | None = None
-    scores: dict[str, float] = Field(description="hit rates in percent, median ranks, mean of the six hit rates")
-    chance: dict[str, float] = Field(description="hit rates of a random ranking, in percent")
+    scores: dict[str, float] = Field(description="hit rates and measures in percent, median ranks, mean of the six hit rates")
+    chance: dict[str, float] = Field(description="what a random ranking is expected to have, in percent")
     notes: tuple[str, ...] = ()
     provenance: Provenance
+
+    @property
+    def sought(self) -> Sought:
+        """What its queries look for."""
+        return "texts" if self.documents is not None else "regions" if "pointing" in self.scores else "images"
 
 
 def provenance(device: str) -> Provenance:
@@ -200,14 +222,14 @@ def save_record(
 ) -> None:
     """Write `record.json` and `queries.parquet` (direction, query, image, rank, facets of the captions): both or neither.
 
-    pointed: (captions,), in grounding alone, a column of its own.
+    columns: more of each query, (queries,), where images are no queries.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     image_ids = np.array(retrieval.images.ids, dtype=object)
     owners = image_ids[retrieval.caption_images]
-    image_ids = image_ids[: len(ranks.i2t)]  # none in grounding
+    image_ids = image_ids[: len(ranks.i2t)]  # none where images do not look for captions
     table = pa.table(
         {
             "direction": ["t2i"] * len(ranks.t2i) + ["i2t"] * len(ranks.i2t),
@@ -306,7 +328,7 @@ def read_queries(folder: Path, *names: str) -> Table:
 def load_ranks(folder: Path) -> tuple[Ranks, Ints]:
     """The ranks of a record's queries, and the image (as an index) that each caption belongs to.
 
-    Images are numbered in gallery order; in grounding, where they are no queries, in the order of the phrases.
+    Images are numbered in gallery order; where they are no queries themselves, in the order of those there are.
     Raises HarnessError naming the file if it holds no such ranks.
     """
     table = read_queries(folder, "direction", "image", "rank")
@@ -343,14 +365,21 @@ def load_found(folder: Path) -> Ints:
         return np.array(table["found"].to_pylist(), dtype=np.int64).reshape(-1, 4)
 
 
-def load_pointed(folder: Path) -> npt.NDArray[np.bool_] | None:
-    """Whether each phrase of a record of grounding pointed into a true box; None for a record of retrieval."""
+def load_measures(folder: Path) -> dict[str, npt.NDArray[np.float64]]:
+    """What a record has of each query beside its rank, in percent, by name, (queries,); empty for a record of images.
+
+    Measures of texts found (`nDCG@10`), or, in grounding, whether a phrase pointed into a true box.
+    """
     import pyarrow.parquet as pq
 
-    with reading(folder / QUERIES):
-        if "pointed" not in pq.read_schema(folder / QUERIES).names:
-            return None
-    table = read_queries(folder, "pointed")
-    with reading(folder / QUERIES):
-        pointed: npt.NDArray[np.bool_] = table["pointed"].to_numpy(zero_copy_only=False)
-        return pointed
+    path = folder / QUERIES
+    with reading(path):
+        kept = [name for name in pq.read_schema(path).names if name == POINTED or name.startswith(MEASURE)]
+    if not kept:
+        return {}
+    table, measures = read_queries(folder, *kept), {}
+    with reading(path):
+        for name in kept:
+            values = table[name].to_numpy(zero_copy_only=False).astype(np.float64)
+            measures["pointing" if name == POINTED else name.removeprefix(MEASURE)] = 100 * values if name == POINTED else values
+        return measures

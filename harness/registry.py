@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
-from harness.api import Bitext, Encoder, HarnessError, Language, Spans, Task, TextEncoder
+from harness.api import Bitext, Encoder, HarnessError, Language, Retrieval, Spans, Task, TextEncoder, Translated, Translator
 from harness.plugins import BROKEN, fingerprint, gist, load_attribute, origin_of
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from harness.config import DistillConfig, RunConfig
     from harness.distill.tower import Encoded, StartingModel
+    from harness.executors.jobs import Executor
     from harness.scorers import Maker
 
 T = TypeVar("T")
@@ -145,6 +146,8 @@ TASKS: Registry[Callable[[], Task]] = Registry(
         "xtd": "harness.tasks.transfer:xtd",
         "crossmodal3600": "harness.tasks.transfer:crossmodal3600",
         "flickr30k-entities": "harness.tasks.grounding:Flickr30kEntities",
+        "flickr30k-clir": "harness.tasks.cross_lingual:Flickr30kClir",
+        "clir": "harness.tasks.beir:Clir",
     },
     group="harness.tasks",
 )
@@ -181,18 +184,40 @@ def parted(spec: str) -> tuple[str, str]:
     return name, argument
 
 
+def made(registry: Registry[Callable[[str, str], T]], spec: str, device: str, members: Iterable[str]) -> T:
+    """What the entry that a spec names makes of its argument. Raises HarnessError if that lacks a member."""
+    name, argument = parted(spec)
+    thing = registry.load(name)(argument, device)
+    lacking = [word for word in members if not hasattr(thing, word)]
+    if lacking:
+        raise HarnessError(f"{spec} is no {registry.kind}: {registry.origin(name)} lacks {', '.join(lacking)} (docs/plugins.md)")
+    return thing
+
+
 def load_encoder(spec: str, device: str) -> Encoder:
     """The encoder that `NAME`, `NAME:ARGUMENT`, `FILE.py:NAME` or `FILE.py:NAME:ARGUMENT` names, its model not loaded yet.
 
     Raises HarnessError for an unknown name, and for a plug-in that is no encoder.
     """
-    name, argument = parted(spec)
-    encoder = ENCODERS.load(name)(argument, device)
-    lacking = [word for word in ("name", "encode_images", "encode_texts", "fingerprint") if not hasattr(encoder, word)]
-    if lacking:
-        raise HarnessError(f"{spec} is no encoder: {ENCODERS.origin(name)} lacks {', '.join(lacking)} (docs/plugins.md)")
-    return encoder
+    return made(ENCODERS, spec, device, ("name", "encode_images", "encode_texts", "fingerprint"))
 
+
+TRANSLATORS: Registry[Callable[[str, str], Translator]] = Registry(
+    "translator", {"hf": "harness.encoders.translating:hugging_face"}, group="harness.translators"
+)
+
+
+def load_translator(spec: str, device: str) -> Translator:
+    """The translator that `NAME`, `NAME:ARGUMENT`, `FILE.py:NAME` or `FILE.py:NAME:ARGUMENT` names, its model not loaded yet.
+
+    Raises HarnessError for an unknown name, and for a plug-in that is no translator.
+    """
+    return made(TRANSLATORS, spec, device, ("name", "translate", "fingerprint"))
+
+
+TRANSLATION_READERS: Registry[Callable[[Path, Retrieval], Translated]] = Registry(
+    "translation reader", {"file": "harness.tasks.translations:read_translations"}
+)
 
 TOWERS: Registry[Callable[[Path, str], TextEncoder]] = Registry(
     "text tower", {"distilled": "harness.encoders.distilled:DistilledTower"}
@@ -258,6 +283,11 @@ PAGES: Registry[Callable[..., Any]] = Registry(
 )
 
 
+EXECUTORS: Registry[Executor] = Registry(
+    "executor", {"local": "harness.executors.local:local", "ray": "harness.executors.ray:on_ray"}, group="harness.executors"
+)
+
+
 def register_encoder(name: str, make: Callable[[str, str], Encoder]) -> None:
     """Add an encoder: `make(argument, device)` is called for `--encoder NAME:ARGUMENT`; a class will do.
 
@@ -271,6 +301,14 @@ def register_task(name: str, make: Callable[[], Task]) -> None:
     TASKS.register(name, make)
 
 
+def register_translator(name: str, make: Callable[[str, str], Translator]) -> None:
+    """Add a translator: `make(argument, device)` is called for `--translator NAME:ARGUMENT`; a class will do.
+
+    Raises HarnessError as `register_encoder` does.
+    """
+    TRANSLATORS.register(name, make)
+
+
 def register_objective(name: str, loss: Objective) -> None:
     """Add a distillation objective, `loss(student, teacher, config)`. Raises HarnessError as `register_encoder` does."""
     OBJECTIVES.register(name, loss)
@@ -282,6 +320,14 @@ def register_chunker(name: str, make: Callable[[str], Chunker]) -> None:
     Raises HarnessError as `register_encoder` does.
     """
     CHUNKERS.register(name, make)
+
+
+def register_executor(name: str, make: Executor) -> None:
+    """Add an executor: `make(choices, store, console)` is called for `--executor NAME`.
+
+    Raises HarnessError as `register_encoder` does.
+    """
+    EXECUTORS.register(name, make)
 
 
 UNTRAINED, FITTED = "none", "ridge"

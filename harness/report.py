@@ -11,8 +11,8 @@ from rich.markup import escape
 from harness.breakdown import Group
 from harness.compare import DIRECTIONS, Measured, Summary, summarise
 from harness.console import Console
-from harness.grounding import MISSED
-from harness.record import BitextCard, Record, TowerCard
+from harness.ranking import MISSED
+from harness.record import BitextCard, Record, Sought, TowerCard
 from harness.scorers import PLAIN
 from harness.statistics import Difference, Interval
 
@@ -22,11 +22,17 @@ if TYPE_CHECKING:
 STARTS = {
     "teacher": "the teacher's layers",
     "ot-vocabulary": "the teacher's layers and a vocabulary aligned by transport",
+    "ot-sentences": "the teacher's layers and a vocabulary aligned by transport within each sentence pair",
     "association": "the teacher's layers and a vocabulary aligned by association",
     "scratch": "random weights",
 }
-TITLES = {"t2i": "text → image", "i2t": "image → text"}
-GROUNDING_TITLES = {"t2i": "phrase → region"}
+# By what is looked for, and by direction.
+TITLES: dict[Sought, dict[str, str]] = {
+    "images": {"t2i": "text → image", "i2t": "image → text"},
+    "regions": {"t2i": "phrase → region"},
+    "texts": {"t2i": "query → English text"},
+}
+ASKED: dict[Sought, str] = {"images": "captions", "regions": "phrases", "texts": "queries"}
 VIEWS = {"crop": "cut out", "context": "cut out with as much around them", "blackout": "with the rest blacked out"}
 
 
@@ -34,16 +40,16 @@ def print_report(towers: Sequence[Measured], console: Console, where: str, resam
     """Print what was measured, on what, and how far it can be trusted; give the figures back, one summary a direction."""
     record = towers[0].record
     summaries = [summarise(towers, direction, resamples) for direction in DIRECTIONS if f"{direction}_r1" in record.scores]
-    titles = GROUNDING_TITLES if is_grounding(record) else TITLES
+    titles = TITLES[record.sought]
     for line in headline(towers):
         console.print(line)
     if remark:
         console.print(escape(f"note: {remark}"))
-    console.print(table(summaries, titles))
+    console.print(table(summaries, record.sought))
     for summary in summaries:
         for line in findings(summary, titles[summary.direction]):
             console.print(line)
-    console.print(f"Intervals: 95 %, {resamples:,} bootstrap resamples of images. Ties count against the encoder.")
+    console.print(f"Intervals: 95 %, {resamples:,} bootstrap resamples of {clusters(towers)}. Ties count against the encoder.")
     console.print(f"Records: {where}")
     return summaries
 
@@ -54,8 +60,8 @@ def headline(towers: Sequence[Measured]) -> list[str]:
     origin = "the embedded sample: drawn scenes, NOT Flickr30k" if first.sample else "the folder given"
     lines = [
         f"{first.task} · {first.lang} · {first.split} split of {origin}",
-        f"{first.images:,} images, {first.captions:,} {unit(first)}: {first.source} ({first.kind})",
-        f"image encoder and teacher: {first.encoder}",
+        f"{gallery(first)}: {first.source} ({first.kind})",
+        f"{'image encoder' if first.documents is None else 'encoder of the English texts'} and teacher: {first.encoder}",
     ]
     regions = next((tower.record.regions for tower in towers if tower.record.regions), None)
     if regions:
@@ -69,14 +75,22 @@ def headline(towers: Sequence[Measured]) -> list[str]:
     return lines + [f"note: {note}" for note in notes(towers)]
 
 
-def is_grounding(record: Record) -> bool:
-    """Whether phrases looked for regions, and not captions for images."""
-    return "pointing" in record.scores
+def gallery(record: Record) -> str:
+    """How many looked for how many."""
+    if record.documents is None:
+        return f"{record.images:,} images, {record.captions:,} {unit(record)}"
+    return f"{record.captions:,} queries, {record.documents:,} English texts"
 
 
 def unit(record: Record) -> str:
     """What was asked."""
-    return "phrases" if is_grounding(record) else "captions"
+    return ASKED[record.sought]
+
+
+def clusters(towers: Sequence[Measured]) -> str:
+    """What is resampled: images, unless each query of texts stands for itself."""
+    alone = all(tower.record.sought == "texts" and tower.record.images == tower.record.captions for tower in towers)
+    return "queries" if alone else "images"
 
 
 def student_line(card: TowerCard) -> str:
@@ -110,22 +124,21 @@ def record_notes(record: Record) -> tuple[str, ...]:
     return record.notes + (record.tower.bitext.notes if record.tower else ())
 
 
-def table(summaries: Sequence[Summary], titles: Mapping[str, str] = TITLES) -> Table:
+def table(summaries: Sequence[Summary], sought: Sought = "images") -> Table:
     """One table, a section a direction."""
     from rich import box
     from rich.table import Table
 
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    drawn.add_column("R@k in percent")
-    grounding = titles is GROUNDING_TITLES
-    scores = ("R@1", "R@5", "R@10", *(("pointing",) if grounding else ()))
-    for heading in (*scores, "median", "phrases" if grounding else "captions"):
+    drawn.add_column("R@k in percent" if sought != "texts" else "in percent")
+    for heading in (*summaries[0].columns, "median", ASKED[sought]):
         drawn.add_column(heading, justify="right", no_wrap=True)
     for summary in summaries:
-        drawn.add_row(f"[bold]{titles[summary.direction]}[/bold]")
-        drawn.add_row("chance", *(f"{value:.1f}" for value in summary.chance))
+        drawn.add_row(f"[bold]{TITLES[sought][summary.direction]}[/bold]")
+        drawn.add_row("chance", *("" if value is None else f"{value:.1f}" for value in summary.chance))
         if summary.upper_bound is not None:
-            drawn.add_row("upper bound", *[f"{summary.upper_bound:.1f}"] * len(summary.chance))
+            hits = sum(name.startswith("R@") for name in summary.columns)
+            drawn.add_row("upper bound", *[f"{summary.upper_bound:.1f}"] * hits)
         for row in summary.rows:
             drawn.add_row(row.label, *map(cell, row.intervals), median(row.median_rank), f"{row.captions:,}")
         drawn.add_section()
@@ -166,16 +179,16 @@ def findings(summary: Summary, title: str) -> list[str]:
     """One line a comparison."""
     lines = []
     for contrast in summary.contrasts:
-        lines.append(f"{title}: {contrast.label} = {verdict(contrast.difference)}")
+        lines.append(f"{title}: {contrast.label} = {verdict(contrast.difference, summary.headline)}")
     shares = ", ".join(f"{gap.label} {percent(gap.share)}" for gap in summary.gaps)
     return lines + ([f"{title}: gap to English recovered: {shares}"] if shares else [])
 
 
-def verdict(difference: Difference) -> str:
-    """A difference in points of R@1, and what may be read from it."""
+def verdict(difference: Difference, headline: str) -> str:
+    """A difference in points of the headline, and what may be read from it."""
     found = "told apart" if difference.p_value < 0.05 else "no difference found"
     return (
-        f"{difference.estimate:+.1f} points of R@1 \\[{difference.low:+.1f}, {difference.high:+.1f}], "
+        f"{difference.estimate:+.1f} points of {headline} \\[{difference.low:+.1f}, {difference.high:+.1f}], "
         f"p = {difference.p_value:.3g}: {found}; {difference.minimal_detectable:.1f} points would have been seen with 80 % power"
     )
 

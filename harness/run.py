@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING
+import socket
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
-from harness.api import Grounding, HarnessError, Images, TextEncoder
-from harness.plan import ENGLISH, Cell, Plan
-from harness.plugins import gist
-from harness.record import Record, RegionCard, load_card, load_record, provenance, save_record
-from harness.registry import TOWERS
+from harness.api import Encoder, Grounding, HarnessError, Images, TextEncoder, TextRetrieval, digest_strings
+from harness.config import ExecutorConfig, RunConfig
+from harness.executors.jobs import Outcome, announced, carry_out
+from harness.executors.local import in_turn
+from harness.languages import select_languages
+from harness.plan import ENGLISH, Cell, Plan, make_plan
+from harness.record import Record, RegionCard, TranslationCard, load_card, load_record, provenance, save_record
+from harness.regions import Views
+from harness.registry import TASKS, TOWERS, load_encoder
 from harness.scorers import Embedder
-from harness.store import BusyError, Store
+from harness.store import Store
+from harness.translation import TRANSLATE_TEST, in_translation
 
 if TYPE_CHECKING:
     from harness.console import Console
+
+T = TypeVar("T")
 
 
 class CellsFailedError(HarnessError):
@@ -27,63 +38,144 @@ class CellsFailedError(HarnessError):
         self.failures = failures
 
 
+@dataclass(frozen=True, eq=False)
+class CellJob:
+    """A cell to be measured. find: makes the same job of the choices that the cell was planned by."""
+
+    cell: Cell
+    plan: Plan
+    store: Store
+    find: Callable[[], CellJob]
+
+    @property
+    def name(self) -> str:
+        """Language and label."""
+        return f"{self.plan.language.name}, {self.cell.label}"
+
+    @property
+    def is_there(self) -> bool:
+        """Whether its record is."""
+        return self.store.record(self.cell.key).is_dir()
+
+    def do(self, console: Console, wait: bool) -> None:
+        """Measure it unless its record is there. Raises BusyError if another run is at it or at its tower and `wait` is False."""
+        load_or_measure(self.cell, self.plan, self.store, console, wait)
+
+    def elsewhere(self) -> Callable[[], CellJob]:
+        """What makes it in another process."""
+        return self.find
+
+
 def run(plan: Plan, store: Store, console: Console) -> list[Record]:
     """The record of each cell, in order: read back where it lies in the store, measured and kept where it does not.
 
-    A cell that another run is at is left for later. One that fails does not stop the others: CellsFailedError is raised when all
-    are done, or, if all failed for one reason that the user can put right, that reason.
+    Raises CellsFailedError as `run_plans` gives it.
     """
-    records: dict[str, Record] = {}
-    failures: dict[str, Exception] = {}
-    left = list(plan.cells)
-    for wait in (False, True):
-        busy = []
-        for cell in left:
-            try:
-                records[cell.key] = load_or_measure(cell, plan, store, console, wait)
-            except BusyError:
-                busy.append(cell)
-            except Exception as error:  # of encoders, tasks and objectives of others, and of every library
-                failures[cell.label] = error
-        left = busy
-    if failures:
-        raise failed(failures, len(plan.cells))
-    return [records[cell.key] for cell in plan.cells]
+    for _, failed in run_plans([plan], store, console, ExecutorConfig()):
+        if failed:
+            raise failed
+    return [load_record(store.record(cell.key)) for cell in plan.cells]
 
 
-def failed(failures: Mapping[str, Exception], cells: int) -> HarnessError:
-    """What to raise for cells that failed. What nobody expected is shown with its trace, for whoever wrote that code."""
-    first, *rest = failures.values()
-    if isinstance(first, HarnessError) and len(rest) == cells - 1 and all(str(error) == str(first) for error in rest):
-        return first
-    for error in failures.values():
-        if not isinstance(error, HarnessError):
-            traceback.print_exception(error)
-    return CellsFailedError({label: gist(error) for label, error in failures.items()}, cells)
+def run_plans(
+    plans: Sequence[Plan], store: Store, console: Console, choices: ExecutorConfig
+) -> Iterator[tuple[Plan, CellsFailedError | None]]:
+    """Measure the cells of plans, those that several plans have once, and give each plan, in order, when all of its cells ended.
+
+    A cell that another run is at is left for later. One that fails does not stop the others: it is told with its plan. If all of
+    a plan failed for one reason that the user can put right, that is raised.
+    """
+    jobs: dict[str, CellJob] = {}
+    for plan in plans:
+        for cell in plan.cells:
+            jobs.setdefault(cell.key, cell_job(cell, plan, store))
+    there = [job for job in jobs.values() if job.is_there]
+    missing = [job for job in jobs.values() if not job.is_there]
+    outcomes: dict[str, Outcome] = {}
+    waiting = deque(plans)
+    measured = carry_out(announced(missing, choices, console, "cell"), choices, store, console) if missing else iter(())
+    for job, outcome in chain(in_turn(console, there, wait=True), measured):
+        outcomes[job.cell.key] = outcome
+        while waiting and all(cell.key in outcomes for cell in waiting[0].cells):
+            plan = waiting.popleft()
+            yield plan, failure({cell.label: outcomes[cell.key] for cell in plan.cells})
+
+
+def failure(outcomes: Mapping[str, Outcome]) -> CellsFailedError | None:
+    """What is to be told of cells that failed, by label. Raises HarnessError if it is one and the same of all."""
+    failed = {label: outcome for label, outcome in outcomes.items() if outcome.state == "failed"}
+    if not failed:
+        return None
+    if len(failed) == len(outcomes) and len(set(failed.values())) == 1 and next(iter(failed.values())).expected:
+        raise HarnessError(next(iter(failed.values())).why)
+    return CellsFailedError({label: outcome.why for label, outcome in failed.items()}, len(outcomes))
+
+
+def cell_job(cell: Cell, plan: Plan, store: Store) -> CellJob:
+    """The job of a plan's cell."""
+    config = plan.config.model_copy(update={"lang": plan.language.code, "data": str(plan.data)})
+    return CellJob(cell, plan, store, partial(find_cell, config, cell.key, store))
+
+
+def find_cell(config: RunConfig, key: str, store: Store) -> CellJob:
+    """The job of the cell of that digest. Raises HarnessError if the choices do not lead to it here."""
+    plan = planned(config, store)
+    cell = one_of({cell.key: cell for cell in plan.cells}, key)
+    return CellJob(cell, plan, store, partial(find_cell, config, key, store))
+
+
+def one_of(found: Mapping[str, T], digest: str) -> T:
+    """What is planned here under a digest of all that decides it. Raises HarnessError if that is nothing."""
+    if digest not in found:
+        raise HarnessError(
+            f"{socket.gethostname()} finds other data, weights or code than the run was planned with (it has no {digest[:12]}): "
+            "they have to be the same for all workers"
+        )
+    return found[digest]
+
+
+@lru_cache(maxsize=1)
+def planned(config: RunConfig, store: Store) -> Plan:
+    """The plan of one language, made once in each process that measures cells of it."""
+    task = TASKS.load(config.task)()
+    ((language, _),) = select_languages(task, config.lang)
+    return make_plan(config, task, Path(config.data or ""), encoder_of(config.encoder, config.device), language, store)
+
+
+@lru_cache(maxsize=1)
+def encoder_of(spec: str, device: str) -> Encoder:
+    """An encoder, whose model is loaded once for all languages."""
+    return load_encoder(spec, device)
 
 
 def load_or_measure(cell: Cell, plan: Plan, store: Store, console: Console, wait: bool = True) -> Record:
-    """One cell's record. Raises BusyError if another run is measuring it and `wait` is False."""
+    """One cell's record. Raises BusyError if another run is at it, or at its tower, and `wait` is False."""
     folder = store.record(cell.key)
     if not folder.is_dir():
         with store.claim(folder, wait):
             if not folder.is_dir():  # another run may have measured it meanwhile
-                measure(cell, plan, store, console)
+                measure(cell, plan, store, console, wait)
     return load_record(folder)
 
 
-def measure(cell: Cell, plan: Plan, store: Store, console: Console) -> None:
+def measure(cell: Cell, plan: Plan, store: Store, console: Console, wait: bool = True) -> None:
     """Embed, rank, and keep the record. The text tower is distilled first if it is not there."""
     from harness.device import resolve_device
 
-    retrieval, encoder = cell.retrieval, plan.encoder
+    retrieval, encoder, translations = cell.retrieval, plan.encoder, cell.translations
+    asked, translated = retrieval, None
+    if translations:
+        english = translations.english(retrieval, store, console)
+        asked = in_translation(retrieval, english)
+        translated = TranslationCard(by=translations.by, source=translations.source, digest=digest_strings(english))
     device = resolve_device(plan.config.device)
     embed = Embedder(encoder, encoder, store, console, device)
     for what, pictures in shared_pictures(cell):
         embed.pictures(pictures, what)
-    found = cell.scorer.find(retrieval, replace(embed, tower=text_tower(cell, plan, store, console)))
+    found = cell.scorer.find(asked, replace(embed, tower=text_tower(cell, plan, store, console, wait)))
     folder = cell.folder(store)
     card = load_card(folder) if folder else None
+    views = cell.scorer.views
     record = Record(
         cell=cell.key,
         task=plan.task.card.name,
@@ -95,17 +187,20 @@ def measure(cell: Cell, plan: Plan, store: Store, console: Console) -> None:
         sample=retrieval.sample,
         images=len(retrieval.images.ids),
         captions=len(retrieval.captions),
+        documents=len(retrieval.documents) if isinstance(retrieval, TextRetrieval) else None,
+        headline=retrieval.headline if isinstance(retrieval, TextRetrieval) else "R@1",
         images_digest=retrieval.images.digest(),
         texts_digest=retrieval.texts_digest(),
         encoder=encoder.name,
         encoder_fingerprint=encoder.fingerprint(),
-        text_tower=card.config.objective if card else ENGLISH,
+        text_tower=card.config.objective if card else TRANSLATE_TEST if translated else ENGLISH,
         tower=card,
+        translations=translated,
         scorer=cell.scorer.name,
-        regions=region_card(cell),
+        regions=region_card(views) if views else None,
         scores=found.scores,
         chance=found.chance,
-        notes=retrieval.notes + (cell.scorer.views.regions.notes if cell.scorer.views else ()),
+        notes=retrieval.notes + (translations.notes if translations else ()) + (views.regions.notes if views else ()),
         provenance=provenance(device),
     )
     save_record(store.record(cell.key), record, retrieval, found.ranks, found.columns)
@@ -116,28 +211,25 @@ def shared_pictures(cell: Cell) -> Iterator[tuple[str, Images]]:
 
     It is embedded before a tower is distilled, so that a picture that cannot be read is told before an hour is spent.
     """
-    if not isinstance(cell.retrieval, Grounding):
+    if not isinstance(cell.retrieval, Grounding | TextRetrieval):
         yield "images", cell.retrieval.images
     if cell.scorer.views:
         yield "regions", cell.scorer.views
 
 
-def region_card(cell: Cell) -> RegionCard | None:
+def region_card(views: Views) -> RegionCard:
     """What the record says of the regions."""
-    views = cell.scorer.views
-    if views is None:
-        return None
     regions = views.regions
     return RegionCard(source=regions.source, view=views.view, count=len(regions.boxes), digest=regions.digest())
 
 
-def text_tower(cell: Cell, plan: Plan, store: Store, console: Console) -> TextEncoder:
-    """The cell's text tower, distilled now if it has to be."""
+def text_tower(cell: Cell, plan: Plan, store: Store, console: Console, wait: bool) -> TextEncoder:
+    """The cell's text tower, distilled now if it has to be. Raises BusyError if another run is at that and `wait` is False."""
     folder = cell.folder(store)
     if folder is None:
         return plan.encoder
     if cell.recipe:
         from harness.distill.distil import distil
 
-        distil(cell.recipe, plan.config.device, store, console)
+        distil(cell.recipe, plan.config.device, store, console, wait)
     return TOWERS.load("distilled")(folder, plan.config.device)

@@ -5,7 +5,7 @@ Adding one takes a class with the members of `Scorer`, a function that makes it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
@@ -13,10 +13,23 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from harness.api import Encoder, Floats, Grounding, HarnessError, Images, RegionTask, Retrieval, Task, TextEncoder
-from harness.embeddings import embed_captions, embed_images, embed_patches, embed_texts, embed_tokens
+from harness.api import (
+    Documents,
+    Encoder,
+    Floats,
+    Grounding,
+    HarnessError,
+    Images,
+    RegionTask,
+    Retrieval,
+    Task,
+    TextEncoder,
+    TextRetrieval,
+)
+from harness.embeddings import ENGLISH, embed_captions, embed_documents, embed_images, embed_patches, embed_texts, embed_tokens
 from harness.phrases import phrases_of
 from harness.ranking import Ranks, chance, rank, scores
+from harness.record import MEASURE
 from harness.regions import Views, regions_by_image
 
 if TYPE_CHECKING:
@@ -41,6 +54,23 @@ class Found:
     def images(cls, ranks: Ranks, retrieval: Retrieval) -> Found:
         """What captions and images found of each other."""
         return cls(ranks, scores(ranks), chance(retrieval.caption_images, len(retrieval.images.ids)))
+
+    @classmethod
+    def texts(cls, retrieval: TextRetrieval, sides: Sides, device: str) -> Found:
+        """What queries found among documents."""
+        from harness.search import search
+
+        searched = search(retrieval, sides.queries, sides.documents, device)
+        columns = {f"{MEASURE}{name}": values for name, values in searched.values.items()}
+        return cls(searched.as_ranks, searched.scores(), searched.chance, columns)
+
+
+@dataclass(frozen=True)
+class Sides:
+    """States of the queries, and of the documents, which are read as often as they are asked for."""
+
+    queries: Bags
+    documents: Callable[[], Iterable[Bags]]
 
 
 @dataclass(frozen=True)
@@ -74,6 +104,20 @@ class Embedder:
         """Patch states of pictures."""
         with self.console.stage("embeds patches", len(images.ids), "images") as advance:
             return embed_patches(self.encoder, images, self.store, lambda count: advance(count, ""))
+
+    def documents(self, documents: Documents) -> Iterator[Bags]:
+        """Embeddings of documents, a part at a time."""
+        from harness.late_interaction import Bags
+
+        with self.console.stage("embeds documents", len(documents), "documents") as advance:
+            for ids, texts in documents.parts():
+                yield Bags.single(embed_documents(self.encoder, ids, texts, self.store, lambda count: advance(count, "")))
+
+    def document_tokens(self, documents: Documents) -> Iterator[Bags]:
+        """Token states of documents, a part at a time."""
+        with self.console.stage("embeds tokens", len(documents), "documents") as advance:
+            for _, texts in documents.parts():
+                yield embed_tokens(self.encoder, texts, ENGLISH, self.store, lambda count: advance(count, ""))
 
 
 class Scorer(Protocol):
@@ -114,10 +158,18 @@ class Plain:
         return []
 
     def find(self, retrieval: Retrieval, embed: Embedder) -> Found:
-        """Images by caption, and captions by image."""
+        """Images by caption, and captions by image; or documents by query."""
+        if isinstance(retrieval, TextRetrieval):
+            return Found.texts(retrieval, self.sides(retrieval, embed), embed.device)
         images = embed.pictures(retrieval.images)
         ranks = rank(images, embed.captions(retrieval), retrieval.caption_images, device=embed.device)
         return Found.images(ranks, retrieval)
+
+    def sides(self, retrieval: TextRetrieval, embed: Embedder) -> Sides:
+        """One state each."""
+        from harness.late_interaction import Bags
+
+        return Sides(Bags.single(embed.captions(retrieval)), lambda: embed.documents(retrieval.documents))
 
 
 @dataclass(frozen=True)
@@ -182,11 +234,17 @@ class MaxSim:
         return ["maxsim 1"]
 
     def find(self, retrieval: Retrieval, embed: Embedder) -> Found:
-        """Images by caption, and captions by image."""
+        """Images by caption, and captions by image; or documents by query."""
         from harness.late_interaction import rank_patches
 
+        if isinstance(retrieval, TextRetrieval):
+            return Found.texts(retrieval, self.sides(retrieval, embed), embed.device)
         tokens, patches = embed.tokens(retrieval), embed.patches(retrieval.images)
         return Found.images(rank_patches(patches, tokens, retrieval.caption_images, embed.device), retrieval)
+
+    def sides(self, retrieval: TextRetrieval, embed: Embedder) -> Sides:
+        """Their tokens."""
+        return Sides(embed.tokens(retrieval), lambda: embed.document_tokens(retrieval.documents))
 
 
 def plain(config: RunConfig, task: Task, data: Path) -> Maker:  # noqa: ARG001 (what every scorer is told)
@@ -207,6 +265,8 @@ def entities(config: RunConfig, task: Task, data: Path) -> Maker:
     views, choices = load_views(config, task, data), config.grounding
 
     def make(retrieval: Retrieval) -> Scorer:
+        if isinstance(retrieval, TextRetrieval):
+            raise HarnessError(f"--scorer entities looks at regions of images, and {task.card.name} looks for texts")
         return Entities(views, phrases_of(retrieval, task, config.chunker), choices.rerank)
 
     return make

@@ -30,7 +30,7 @@ class DamagedError(Exception):
 
 
 class BusyError(Exception):
-    """Another run is making this."""
+    """Another process is making this."""
 
 
 def say_damaged(error: DamagedError) -> None:
@@ -172,7 +172,7 @@ class Store:
             except Timeout:
                 if not wait:
                     raise BusyError(path) from None
-                print(f"note: waits for another run, which is making {path}", file=sys.stderr)
+                print(f"note: waits for another process, which is making {path}", file=sys.stderr)
                 lock.acquire()
         try:
             sweep(path)
@@ -199,6 +199,10 @@ class Store:
     def states(self, key: str) -> Path:
         """Folder of the token or patch states of one list of items."""
         return self.root / "states" / key
+
+    def translations(self, key: str) -> Path:
+        """File of some captions in English, by a translator."""
+        return self.root / "translations" / f"{key}.json"
 
     def teacher(self, key: str) -> Path:
         """Folder of a teacher's states for one list of sentences."""

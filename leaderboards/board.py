@@ -26,6 +26,7 @@ from harness.record import Record, load_facets
 from harness.registry import UNTRAINED
 from harness.scorers import PLAIN
 from harness.statistics import Doubles, Interval, cluster_weights
+from harness.translation import TRANSLATE_TEST
 
 Floats32 = npt.NDArray[np.float32]
 Family = Literal["OT", "KD", "none"]
@@ -56,24 +57,28 @@ class Column:
 class Tower:
     """What a row is: an encoder, a text tower and a scorer, seeds pooled.
 
-    config: without its seed; None for the encoder's own tower.
+    config: without its seed; None for the encoder's own tower. translations: where the English comes from that it read instead of
+    the captions, if it did.
     """
 
     encoder: str
     fingerprint: str
     config: DistillConfig | None
     scorer: str = PLAIN
+    translations: str = ""
 
     @classmethod
     def of(cls, record: Record) -> Tower:
         """The row of a record."""
         config = record.tower.asked.model_copy(update={"seed": 0}) if record.tower else None
-        return cls(shown(record.encoder), record.encoder_fingerprint, config, shown(record.scorer))
+        source = shown(record.translations.source) if record.translations else ""
+        return cls(shown(record.encoder), record.encoder_fingerprint, config, shown(record.scorer), source)
 
     @property
     def method(self) -> str:
         """The objective, or what stands in its place, and the scorer where that is not the plain one."""
-        objective = self.config.objective if self.config else "English tower"
+        own = f"{TRANSLATE_TEST} ({self.translations})" if self.translations else "English tower"
+        objective = self.config.objective if self.config else own
         made = "untrained" if objective == UNTRAINED else shown(objective)
         return made if self.scorer == PLAIN else f"{made} + {self.scorer}"
 
@@ -194,7 +199,8 @@ class Board:
     @property
     def title(self) -> str:
         """Name and gallery, for a heading."""
-        return f"{self.declaration.title} · {self.images:,} images"
+        alone = self.declaration.direction == "texts" and all(column.images == column.captions for column in self.columns)
+        return f"{self.declaration.title} · {self.images:,} {'queries' if alone else 'images'}"
 
 
 def shown(text: str, longest: int = NAME_LENGTH) -> str:
@@ -237,7 +243,7 @@ def make_boards(
 
 def fits(record: Record, declaration: Declaration) -> bool:
     """Whether a record is one of the board's cells."""
-    if (record.task, record.split, record.sample) != (declaration.task, declaration.split, declaration.sample):
+    if not is_of_world(record, declaration):
         return False
     if declaration.languages is None:
         return record.lang != "en"
@@ -246,8 +252,15 @@ def fits(record: Record, declaration: Declaration) -> bool:
 
 def is_english_side(record: Record, declaration: Declaration) -> bool:
     """Whether a record is an English tower on the English captions behind a translation."""
-    world = (record.task, record.split, record.sample) == (declaration.task, declaration.split, declaration.sample)
-    return world and record.lang == "en" and record.tower is None and record.source.endswith(ENGLISH_SIDE)
+    english = record.lang == "en" and record.tower is None and record.source.endswith(ENGLISH_SIDE)
+    return english and is_of_world(record, declaration)
+
+
+def is_of_world(record: Record, declaration: Declaration) -> bool:
+    """Whether a record is of the declared task, split and number."""
+    same = (record.task, record.split, record.sample) == (declaration.task, declaration.split, declaration.sample)
+    side = (record.sought == "texts") == (declaration.direction == "texts")
+    return same and side and (not declaration.measure or declaration.measure in record.scores)
 
 
 def one_test_set_a_language(found: Iterable[Found]) -> list[list[Found]]:
@@ -374,7 +387,7 @@ class Work:
             cells = [list(self.records[self.towers[row], column.language.code].values()) for row in rows]
             gallery = Gallery.read(cells[0][0].folder)
             hits = [self.hits(cell, gallery) for cell in cells]
-            tables.append(self.draws.table(gallery, hits, queries_of_images(gallery, self.declaration.direction)))
+            tables.append(self.draws.table(gallery, hits, queries_of_images(gallery, self.declaration.side)))
             present.append(tuple(rows))
             seeds.append(np.array([len(cell) for cell in cells]))
         scores = zip(self.columns, present, self.draws.means(tables, seeds), strict=True)
@@ -382,7 +395,7 @@ class Work:
 
     def hits(self, found: Sequence[Found], gallery: Gallery) -> Floats32:
         """Hits of each image, added up over seeds."""
-        parts = [hits_by_image(each, gallery, self.declaration.direction, self.declaration.cutoff) for each in found]
+        parts = [hits_by_image(each, gallery, self.declaration) for each in found]
         added: Floats32 = np.sum(parts, axis=0, dtype=np.float32)
         return added
 
@@ -455,7 +468,7 @@ class Work:
     def english_table(self, twin: Found) -> Floats32:
         """Hits and queries of one record, by image."""
         gallery = Gallery.read(twin.folder)
-        return self.draws.table(gallery, [self.hits([twin], gallery)], queries_of_images(gallery, self.declaration.direction))
+        return self.draws.table(gallery, [self.hits([twin], gallery)], queries_of_images(gallery, self.declaration.side))
 
     def english_twin(self, column: Column, fingerprint: str) -> Found | None:
         """The record of an encoder's English tower on the English side of a column's captions."""
@@ -493,8 +506,9 @@ class Work:
             if has.any():
                 present.append(self.sampled[code].rows)
                 cells = [list(self.records[self.towers[row], code].values()) for row in present[-1]]
-                gallery = Gallery.read(cells[0][0].folder)
-                parts = [[hits_by_value(each, gallery, self.declaration.cutoff, facet, value) for each in cell] for cell in cells]
+                gallery, cutoff = Gallery.read(cells[0][0].folder), self.declaration.cutoff
+                assert cutoff is not None, "a breakdown is of images, which have no other measure"
+                parts = [[hits_by_value(each, gallery, cutoff, facet, value) for each in cell] for cell in cells]
                 hits = [np.asarray(np.sum(part, axis=0), dtype=np.float32) for part in parts]
                 queries = np.bincount(gallery.owner[has], minlength=len(gallery.image_ids)).astype(np.float32)
                 tables.append(self.draws.table(gallery, hits, queries))
@@ -557,7 +571,7 @@ def columns(found: Sequence[Found], languages: Mapping[str, Language], declarati
         language = languages.get(record.lang) or Language(record.lang, shown(record.lang), "", None, ())
         tier = "" if language.tier is None else f"tier {language.tier}"
         group = {"tier": tier, "script": language.script, "none": ""}[declaration.groups]
-        chance = record.chance[f"{declaration.direction}_r{declaration.cutoff}"]
+        chance = record.chance[declaration.measure or f"{declaration.side}_r{declaration.cutoff}"]
         names = shown(record.source), shown(record.kind)
         out[record.lang] = Column(language, TestSet.of(record), *names, record.images, record.captions, chance, group)
     return tuple(sorted(out.values(), key=lambda column: (column.group, column.language.name, column.language.code)))
@@ -588,7 +602,7 @@ def trained_alike(mine: Tower, other: Tower) -> bool:
 def tower_order(tower: Tower) -> tuple[Any, ...]:
     """Where a row stands before it is ranked: an order that no record's folder decides."""
     made = tower.config.model_dump_json() if tower.config else ""
-    return (tower.encoder, tower.fingerprint, tower.config is not None, made, tower.scorer != PLAIN, tower.scorer)
+    return (tower.encoder, tower.fingerprint, bool(made), made, tower.translations, tower.scorer != PLAIN, tower.scorer)
 
 
 def row_order(row: Row) -> tuple[float, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.api import Floats, Grounding, HarnessError, Ints, Place, RegionTask, Retrieval, TaggedTask, Task
+from harness.api import Floats, Grounding, HarnessError, Ints, Place, RegionTask, Retrieval, TaggedTask, Task, TextRetrieval
 from harness.leaderboards.board import shown
 from harness.record import Record
 from harness.regions import gallery_places, starts_of
@@ -37,7 +37,9 @@ def places_of(task: Task, folder: Path, retrieval: Retrieval, sizes: Ints | None
             (Place(words, types[number], tuple(map(tuple, boxes[starts[number] : starts[number + 1]]))),)
             for number, words in enumerate(retrieval.captions)
         ]
-    return task.load_places(folder, retrieval) if isinstance(task, TaggedTask) else [()] * len(retrieval.captions)
+    if isinstance(task, TaggedTask) and not isinstance(retrieval, TextRetrieval):
+        return task.load_places(folder, retrieval)
+    return [()] * len(retrieval.captions)
 
 
 def shares(boxes: Ints, sizes: Ints) -> Floats:

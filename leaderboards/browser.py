@@ -15,18 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.api import Encoder, Floats, HarnessError, Images, Ints, Place, Retrieval, Task
+from harness.api import Encoder, Floats, HarnessError, Images, Ints, Place, Retrieval, Task, TextRetrieval
 from harness.config import DistillConfig
+from harness.device import resolve_device
 from harness.embeddings import embed_captions, embed_images
-from harness.grounding import MISSED
 from harness.leaderboards.board import Tower, shown
 from harness.leaderboards.boxes import place_payload, places_of, rounded, shares, sizes_of
 from harness.leaderboards.evidence import Found, TestSet
 from harness.leaderboards.page import render
 from harness.plan import data_folder
+from harness.ranking import MISSED
 from harness.record import QUERIES, Record, load_found, load_ranks, load_record, read_queries
 from harness.registry import TASKS, TOWERS, load_encoder
-from harness.scorers import PLAIN
+from harness.scorers import PLAIN, Embedder, MaxSim, Plain
+from harness.search import first_documents
 from harness.store import Store, new_folder
 
 if TYPE_CHECKING:
@@ -42,14 +44,16 @@ ENTITIES = "facet:entity-type"
 class Finds:
     """What one tower found. ranks: (m,) of each caption's image, or of the right region of each phrase.
 
-    first: (m, 5) images, best first, with their scores; (m, 0) in grounding. boxes: (m, 4), in grounding the region found first,
-    as shares of the picture's width and height.
+    first: (m, 5) images, best first, with their scores; (m, 0) where other things are looked for. boxes: (m, 4), in grounding the
+    region found first, as shares of the picture's width and height. texts: of each query the first five texts, and whether they
+    are right, where texts are looked for.
     """
 
     ranks: Ints
     first: Ints
     scores: Floats
     boxes: Floats | None = None
+    texts: Sequence[Sequence[tuple[str, bool]]] | None = None
 
 
 def browse(cells: Sequence[str], data: str | None, out: Path, embed: bool, device: str, store: Store, console: Console) -> str:
@@ -73,9 +77,10 @@ def browse(cells: Sequence[str], data: str | None, out: Path, embed: bool, devic
             retrieval = load_queries(members[0].record, task, source)
             sizes = sizes_of(members[0].record, task, source, retrieval)
             finds = {labels[each.record.cell]: find(each, retrieval, sizes, device, store, console) for each in members}
-            places = places_of(task, source, retrieval, sizes)
-            side = LARGER_SIDE if any(places) else SIDE
-            thumbnails = make_thumbnails(retrieval.images, None if embed else folder / "thumbnails", place, side, console)
+            places, thumbnails = places_of(task, source, retrieval, sizes), list[str]()
+            if not isinstance(retrieval, TextRetrieval):
+                side = LARGER_SIDE if any(places) else SIDE
+                thumbnails = make_thumbnails(retrieval.images, None if embed else folder / "thumbnails", place, side, console)
             parts.append(part_payload(members, retrieval, finds, places, thumbnails, sorted(set(labels.values()))))
         towers = {labels[each.record.cell]: tower_digests(found, labels, labels[each.record.cell]) for each in found}
         payload = {"towers": [[name, towers[name]] for name in sorted(towers)], "parts": parts}
@@ -117,6 +122,8 @@ def tower_digests(found: Sequence[Found], labels: dict[str, str], label: str) ->
 
 def load_queries(record: Record, task: Task, folder: Path) -> Retrieval:
     """The captions and pictures that were measured. Raises HarnessError if the data folder holds others."""
+    if record.translations:
+        raise HarnessError(f"{record.cell[:12]} read translations of its captions, which the browser does not have")
     retrieval = task.load(folder, record.lang, record.split, None if record.sample else record.source)
     if record.source.endswith("(English side)"):
         raise HarnessError(
@@ -128,17 +135,16 @@ def load_queries(record: Record, task: Task, folder: Path) -> Retrieval:
 
 
 def find(found: Found, retrieval: Retrieval, sizes: Ints | None, device: str, store: Store, console: Console) -> Finds:
-    """What a tower finds for each query: the first pictures, by the store's embeddings, or the first region, by the record.
+    """What a tower finds for each query: the first pictures or texts by what the store holds, the first region by the record.
 
-    Raises HarnessError for a record of another scorer than the plain one, and if encoder or tower are not those measured.
+    Raises HarnessError for pictures by another scorer than the plain one, and if encoder or tower are not those measured.
     """
     record = found.record
     ranks = load_ranks(found.folder)[0].t2i
+    no_pictures = np.zeros((len(ranks), 0), np.int64), np.zeros((len(ranks), 0), np.float32)
     if sizes is not None:
-        nothing = np.zeros((len(ranks), 0))
-        boxes = shares(load_found(found.folder), sizes[retrieval.caption_images])
-        return Finds(ranks, nothing.astype(np.int64), nothing.astype(np.float32), boxes)
-    if record.scorer != PLAIN:
+        return Finds(ranks, *no_pictures, boxes=shares(load_found(found.folder), sizes[retrieval.caption_images]))
+    if record.scorer != PLAIN and not isinstance(retrieval, TextRetrieval):
         raise HarnessError(
             f"{record.cell[:12]} was ranked by the scorer {record.scorer}, whose order the browser cannot show: browse the plain "
             "scorer's record"
@@ -147,12 +153,27 @@ def find(found: Found, retrieval: Retrieval, sizes: Ints | None, device: str, st
     if encoder.fingerprint() != record.encoder_fingerprint:
         raise HarnessError(f"{record.encoder} is not the encoder that {record.cell[:12]} was measured with: its weights differ")
     tower = encoder if record.tower is None else TOWERS.load("distilled")(tower_folder(found, store), device)
+    if isinstance(retrieval, TextRetrieval):
+        embed = Embedder(encoder, tower, store, console, resolve_device(device))
+        return Finds(ranks, *no_pictures, texts=first_texts(record.scorer, retrieval, embed))
     with console.stage("embeds images", len(retrieval.images.ids), "images") as advance:
         images = embed_images(encoder, retrieval.images, store, lambda count: advance(count, ""))
     texts = embed_captions(tower, retrieval, store)
     scores = unit(texts) @ unit(images).T
     first = np.argsort(-scores, axis=1, kind="stable")[:, :FIRST]
     return Finds(ranks, first, np.take_along_axis(scores, first, axis=1))
+
+
+def first_texts(scorer: str, retrieval: TextRetrieval, embed: Embedder) -> list[list[tuple[str, bool]]]:
+    """The first texts of each query by a scorer, and whether they are relevant."""
+    sides = {each.name: each for each in (Plain(), MaxSim())}[scorer].sides(retrieval, embed)
+    lists = first_documents(retrieval, sides.queries, sides.documents(), embed.device)[:, :FIRST]
+    wanted, texts, number = set(lists.ravel().tolist()), dict[int, str](), 0
+    for _, part in retrieval.documents.parts():
+        texts |= {number + place: text for place, text in enumerate(part) if number + place in wanted}
+        number += len(part)
+    pairs = zip(lists.tolist(), retrieval.relevant, strict=True)
+    return [[(texts[place][:CAPTION_LENGTH], place in right) for place in places if place >= 0] for places, right in pairs]
 
 
 def tower_folder(found: Found, store: Store) -> Path:
@@ -212,6 +233,7 @@ def part_payload(
         "name": language.name,
         "source": shown(f"{retrieval.source} ({retrieval.kind})"),
         "sample": retrieval.sample,
+        "texts": isinstance(retrieval, TextRetrieval),
         "images": [shown(name) for name in retrieval.images.ids],
         "thumbnails": list(thumbnails),
         "queries": [
@@ -229,10 +251,15 @@ def part_payload(
 
 
 def find_payload(finds: Finds, number: int) -> list[Any]:
-    """A query's rank (0 if nothing right could be found), and the first pictures and their scores, or the region found first."""
+    """A query's rank (0 if nothing right could be found), and the first pictures and their scores, or the region found first.
+
+    Where texts are looked for, the first texts stand in the place of the pictures, and whether they are right in that of scores.
+    """
     rank = int(finds.ranks[number])
     if finds.boxes is not None:
         return [0 if rank == MISSED else rank, [], [], rounded(finds.boxes[number].tolist())]
+    if finds.texts is not None:
+        return [0 if rank == MISSED else rank, *([list(of) for of in zip(*finds.texts[number], strict=True)] or [[], []])]
     return [rank, finds.first[number].tolist(), rounded(finds.scores[number].tolist())]
 
 

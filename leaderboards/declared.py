@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from harness.api import HarnessError
 from harness.config import first_line
+from harness.measures import spell_measure
 from harness.registry import nearest
 
 BOARDS = Path(__file__).with_name("boards")
-SIDES = {"t2i": "text → image", "i2t": "image → text"}
+SIDES = {"t2i": "text → image", "i2t": "image → text", "texts": "query → English text"}
 
 
 class Declaration(BaseModel):
@@ -32,8 +33,9 @@ class Declaration(BaseModel):
     languages: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] | None = Field(
         None, description="codes of the columns; every language but English that has a record, where there are none"
     )
-    direction: Literal["t2i", "i2t"]
-    cutoff: Literal[1, 5, 10] = Field(description="k of the hit rate R@k")
+    direction: Literal["t2i", "i2t", "texts"] = Field(description="texts: of a task whose queries look for texts")
+    cutoff: Literal[1, 5, 10] | None = Field(None, description="k of the hit rate R@k")
+    measure: str = Field("", description="or a measure of texts found, as nDCG@10")
     groups: Literal["tier", "script", "none"] = Field("tier", description="what columns are grouped by, each with a macro mean")
     breakdown: str | None = Field(None, description="facet of the captions, as entity-type, by which scores are broken down too")
 
@@ -43,6 +45,22 @@ class Declaration(BaseModel):
             raise PydanticCustomError("breakdown", 'a breakdown is of captions that look for images: direction = "t2i"')
         return self
 
+    @field_validator("measure")
+    @classmethod
+    def _known(cls, measure: str) -> str:
+        try:
+            return spell_measure(measure) if measure else ""
+        except HarnessError as error:
+            raise PydanticCustomError("measure", "{why}", {"why": str(error)}) from None
+
+    @model_validator(mode="after")
+    def _one_number(self) -> Self:
+        if (self.cutoff is None) == (not self.measure):
+            raise PydanticCustomError("number", "give either a cutoff (1, 5 or 10) or a measure")
+        if self.measure and self.direction != "texts":
+            raise PydanticCustomError("measure", 'a measure is of texts that are looked for: direction = "texts"')
+        return self
+
     @property
     def metric(self) -> str:
         """The number's name for a reader.
@@ -50,7 +68,12 @@ class Declaration(BaseModel):
         >>> Declaration(name="x", title="X", task="t", split="test", sample=True, direction="t2i", cutoff=5).metric
         'R@5 text → image'
         """
-        return f"R@{self.cutoff} {SIDES[self.direction]}"
+        return f"{self.measure or f'R@{self.cutoff}'} {SIDES[self.direction]}"
+
+    @property
+    def side(self) -> Literal["t2i", "i2t"]:
+        """The direction under which records keep the ranks."""
+        return "i2t" if self.direction == "i2t" else "t2i"
 
 
 def declared(names: Sequence[str] = (), folder: Path = BOARDS) -> list[Declaration]:

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.api import HarnessError, Ints
-from harness.record import QUERIES, RECORD, Record, load_record, read_queries, reading
+from harness.leaderboards.declared import Declaration
+from harness.record import MEASURE, QUERIES, RECORD, Record, load_record, read_queries, reading
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class Gallery:
         with reading(folder / QUERIES):
             images = np.array(table["image"].to_pylist(), dtype=object)
             of_text = table["direction"].to_numpy(zero_copy_only=False) == "t2i"
-            places = {image: place for place, image in enumerate(images[~of_text])}
+            # Where texts are looked for, no image is a query.
+            places = {image: place for place, image in enumerate(dict.fromkeys(images if of_text.all() else images[~of_text]))}
             return cls(tuple(places), np.array([places[image] for image in images[of_text]], dtype=np.int64))
 
     @cached_property
@@ -78,16 +80,20 @@ def find_records(folders: Iterable[Path]) -> list[Found]:
     return list(found.values())
 
 
-def hits_by_image(found: Found, gallery: Gallery, direction: str, cutoff: int) -> npt.NDArray[np.float32]:
-    """(images,): how many of each image's queries found what they looked for among the first `cutoff`.
+def hits_by_image(found: Found, gallery: Gallery, declaration: Declaration) -> npt.NDArray[np.float32]:
+    """(images,): how many of each image's queries found what they looked for among the first, or the sum of their measure.
 
-    Raises HarnessError as `read_rank_column` does.
+    Raises HarnessError as `read_rank_column` does, and for a record that has not the measure.
     """
+    images, captions = len(gallery.image_ids), found.record.captions
+    if declaration.cutoff is None:
+        column = f"{MEASURE}{declaration.measure}"
+        shares = read_queries(found.folder, column)[column].to_numpy() / 100
+        return np.bincount(gallery.owner, weights=shares, minlength=images).astype(np.float32)
     ranks = read_rank_column(found)
-    captions = found.record.captions
-    if direction == "i2t":
-        return (ranks[captions:] <= cutoff).astype(np.float32)
-    counts = np.bincount(gallery.owner[ranks[:captions] <= cutoff], minlength=len(gallery.image_ids))
+    if declaration.side == "i2t":
+        return (ranks[captions:] <= declaration.cutoff).astype(np.float32)
+    counts = np.bincount(gallery.owner[ranks[:captions] <= declaration.cutoff], minlength=images)
     return counts.astype(np.float32)
 
 
@@ -107,9 +113,10 @@ def read_rank_column(found: Found) -> Ints:
     """
     record = found.record
     ranks = read_queries(found.folder, "rank")["rank"].to_numpy()
-    if len(ranks) != record.captions + record.images:
+    images = record.images if record.sought == "images" else 0
+    if len(ranks) != record.captions + images:
         path = found.folder / QUERIES
-        raise HarnessError(f"{path} has {len(ranks):,} ranks, but its record says {record.captions:,} + {record.images:,}")
+        raise HarnessError(f"{path} has {len(ranks):,} ranks, but its record says {record.captions:,} + {images:,}")
     numbers: Ints = ranks.astype(np.int64)
     return numbers
 

@@ -271,6 +271,8 @@ def again(record: Record) -> list[str]:
         for name, value in config.model_dump(exclude_defaults=True, mode="json").items():
             if name not in ("objective", "seed"):
                 middle += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    if record.translations:
+        middle += ["--translator" if record.translations.by == "translator" else "--translations", record.translations.source]
     if record.scorer != PLAIN:
         middle += ["--scorer", record.scorer.partition(",")[0]]
     task, rest = (shown(shlex.join(words), COMMAND_LENGTH) for words in (["--task", record.task], middle))

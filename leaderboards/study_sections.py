@@ -13,6 +13,7 @@ from harness.study.findings import Family, Findings, Point, Verdict
 from harness.study.progress import size
 
 Chart = Literal["", "curves", "forest", "facets", "ablations"]
+SIDES = TITLES["images"]
 OUTCOMES = {"win": "A ahead", "tie": "not told apart", "loss": "B ahead"}
 HOW_TO_READ = (
     "A − B in points of R@1, over the same images, captions, bitext and seeds; [low, high]: 95 % of that difference by itself. A "
@@ -135,7 +136,7 @@ def languages_table(found: Findings) -> Table:
     title = (
         "Languages. Tier: resources from 0 to 5 (Joshi et al. 2020); pairs: left by the leakage guard, which dropped the others; "
         "floor "
-        f"and ceiling: R@1 {TITLES[found.direction]} of the English tower on these captions, and on those they were translated "
+        f"and ceiling: R@1 {SIDES[found.direction]} of the English tower on these captions, and on those they were translated "
         "from"
     )
     return Table(title, headings, tuple(rows), 5)
@@ -145,7 +146,7 @@ def curves(found: Findings) -> Section:
     """Scores against the size of the bitext."""
     over = "images and seeds" if len(found.seeds) > 1 else "images"
     about = (
-        f"R@1 {TITLES[found.direction]} in percent, mean over seeds, with 95 % intervals over {over}. Dashed: the English tower "
+        f"R@1 {SIDES[found.direction]} in percent, mean over seeds, with 95 % intervals over {over}. Dashed: the English tower "
         "on the "
         "English captions; dotted: chance. A mean is given where no language is missing."
     )
@@ -179,7 +180,7 @@ def other_way(groups: Sequence[tuple[str, ...]], found: Findings) -> Table:
         for arm in found.arms
         if any(key[:2] == (langs, arm.name) for key in inside)
     )
-    direction = TITLES["i2t" if found.direction == "t2i" else "t2i"]
+    direction = SIDES["i2t" if found.direction == "t2i" else "t2i"]
     title = f"R@1 {direction}, means over seeds: not compared here"
     return Table(title, ("over", "arm", *map(size, found.sizes)), rows, 2, folded=True)
 

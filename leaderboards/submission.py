@@ -13,10 +13,13 @@ import numpy as np
 from harness.api import HarnessError, Ints
 from harness.grounding import grounding_scores
 from harness.leaderboards.publish import RESULTS
-from harness.ranking import CUTOFFS, Ranks, chance, scores
-from harness.record import QUERIES, RECORD, Record, load_record, read_queries, reading
-from harness.report import is_grounding
+from harness.measures import DEPTH
+from harness.plan import ENGLISH
+from harness.ranking import CUTOFFS, MISSED, Ranks, chance, scores
+from harness.record import FACET, MEASURE, QUERIES, RECORD, Record, load_measures, load_record, read_queries, reading
+from harness.search import Searched
 from harness.store import new_folder
+from harness.translation import TRANSLATE_TEST
 
 MOST_BYTES = {RECORD: 1 << 20, QUERIES: 64 << 20}
 COLUMNS = ("direction", "query", "image", "rank")
@@ -98,24 +101,37 @@ def faults_of(folder: Path, record: Record) -> Iterator[str]:
     """What is wrong with a record, the first thing first: later checks rely on earlier ones."""
     if not re.fullmatch("[0-9a-f]{64}", record.cell):
         yield "its cell is not a digest of 64 hexadecimal digits"
-    if record.text_tower != (record.tower.config.objective if record.tower else "english"):
+    asking = images_asking(record)
+    if record.text_tower != tower_of(record):
         yield f"its text tower is {record.text_tower!r}, but the tower's card says otherwise"
     yield from column_faults(folder, record)
-    if is_grounding(record):
+    if record.sought == "regions":
         yield from grounding_faults(folder, record)
         return
     table = {name: read_queries(folder, name)[name].to_numpy(zero_copy_only=False) for name in COLUMNS}
     text = table["direction"] == "t2i"
     if not (text[: record.captions].all() and (table["direction"][record.captions :] == "i2t").all()):
-        yield f"its ranks are not {record.captions:,} of captions (t2i), then {record.images:,} of images (i2t)"
+        yield f"its ranks are not {record.captions:,} of captions (t2i), then {asking:,} of images (i2t)"
     queries, images = table["query"][~text], table["image"]
     if not np.array_equal(queries, images[~text]) or len(set(queries)) < len(queries):
         yield "its image queries are not each image of the gallery, once"
     if len(set(table["query"][text])) < record.captions:
         yield "two of its captions have one id"
-    if set(images[text]) != set(queries):
+    if (set(images[text]) != set(queries)) if asking else (len(set(images)) != record.images):
         yield "its captions are not of the images of its gallery, each of which has one or more"
-    yield from rank_faults(record, table["rank"], images)
+    if not np.issubdtype(table["rank"].dtype, np.integer):
+        yield "a rank is missing"
+    yield from rank_faults(record, table["rank"], images) if asking else search_faults(folder, record, table["rank"])
+
+
+def tower_of(record: Record) -> str:
+    """What a record's cards say of its text tower."""
+    return record.tower.config.objective if record.tower else TRANSLATE_TEST if record.translations else ENGLISH
+
+
+def images_asking(record: Record) -> int:
+    """How many images are queries themselves: none where something else than images is looked for."""
+    return record.images if record.sought == "images" else 0
 
 
 def column_faults(folder: Path, record: Record) -> Iterator[str]:
@@ -129,12 +145,12 @@ def column_faults(folder: Path, record: Record) -> Iterator[str]:
     except (OSError, pa.ArrowException) as error:
         yield f"{QUERIES} cannot be read: {str(error).splitlines()[0]}"
         return
-    grounding = is_grounding(record)
-    asking = 0 if grounding else record.images
+    asking = images_asking(record)
     if shape.num_rows != record.captions + asking:
         yield f"{QUERIES} has {shape.num_rows:,} ranks, expected {record.captions:,} of captions and {asking:,} of images"
-    expected = (*COLUMNS, *GROUNDED) if grounding else COLUMNS
-    other = [name for name in schema.names if name not in expected and not name.startswith("facet:")]
+    expected = (*COLUMNS, *GROUNDED) if record.sought == "regions" else COLUMNS
+    beside = (FACET, MEASURE) if record.sought == "texts" else (FACET,)
+    other = [name for name in schema.names if name not in expected and not name.startswith(beside)]
     lacking = [name for name in expected if name not in schema.names]
     if other or lacking:
         yield f"{QUERIES} has the columns {schema.names}, expected {', '.join(expected)}, and none but facets beside them"
@@ -171,8 +187,6 @@ def is_text(kind: object) -> bool:
 
 def rank_faults(record: Record, ranks: Ints, images: object) -> Iterator[str]:
     """What is wrong with the ranks, or with the scores said to come of them."""
-    if not np.issubdtype(ranks.dtype, np.integer):
-        yield "a rank is missing"
     t2i, i2t = ranks[: record.captions].astype(np.int64), ranks[record.captions :].astype(np.int64)
     for side, values, most in (("t2i", t2i, record.images), ("i2t", i2t, record.captions)):
         if values.min() < 1 or values.max() > most:
@@ -182,6 +196,23 @@ def rank_faults(record: Record, ranks: Ints, images: object) -> Iterator[str]:
     owner = np.array([places[name] for name in names[: record.captions]], dtype=np.int64)
     yield from unlike("scores", record.scores, scores(Ranks(t2i, i2t)))
     yield from unlike("chance", record.chance, chance(owner, record.images))
+
+
+def search_faults(folder: Path, record: Record, ranks: Ints) -> Iterator[str]:
+    """What is wrong with a record whose queries look for texts. What chance is hangs on the texts, which no record holds."""
+    kept = ranks[ranks != MISSED]
+    if ranks.min() < 1 or (len(kept) and kept.max() > min(record.documents or 0, DEPTH)):
+        yield f"its ranks go from {ranks.min():,} to {kept.max():,}, expected 1 to {min(record.documents or 0, DEPTH):,}"
+    values = load_measures(folder)
+    for name, of in values.items():
+        if len(of) != record.captions or not ((of >= 0) & (of <= 100 + 1e-4)).all():
+            yield f"its {name} is not a number from 0 to 100 for each of {record.captions:,} queries"
+    yield from unlike("scores", record.scores, Searched(ranks, values, {}).scores())
+    named = {*(f"t2i_r{k}" for k in CUTOFFS), *values}
+    if set(record.chance) != named or not all(0 <= value <= 100 for value in record.chance.values()):
+        yield "its chance is not its hit rates and measures in percent"
+    if record.headline not in {*(f"R@{k}" for k in CUTOFFS), *values}:
+        yield f"its headline is {record.headline}, which it does not measure"
 
 
 def unlike(what: str, said: Mapping[str, float], true: Mapping[str, float]) -> Iterator[str]:

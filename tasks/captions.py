@@ -152,13 +152,23 @@ def read_tsv(data: Path, source: Source, lang: str) -> Captions | None:
     return rows.captions()
 
 
-class _Line(BaseModel):
+class XFlickrLine(BaseModel):
     """A line of xFlickr&CO. The ids of its Flickr30k half are strings, those of its COCO half numbers."""
 
     model_config = ConfigDict(strict=True)
 
     sentences: list[str] = Field(min_length=1)
     id: str | int
+
+
+def read_xflickr(path: Path) -> Iterator[XFlickrLine]:
+    """Every line of one of xFlickr&CO's files. Raises HarnessError naming the line that is not in its form."""
+    for number, line in enumerate(read_lines(path), start=1):
+        try:
+            yield XFlickrLine.model_validate_json(line)
+        except ValidationError as error:
+            form = '{"sentences": [...], "id": ...}'
+            raise HarnessError(f"{path}, line {number:,}: expected {form}: {first_line(error)}") from None
 
 
 def read_jsonl(data: Path, source: Source, lang: str) -> Captions | None:
@@ -172,12 +182,7 @@ def read_jsonl(data: Path, source: Source, lang: str) -> Captions | None:
     images: list[str] = []
     texts: list[str] = []
     coco = 0
-    for number, line in enumerate(read_lines(path), start=1):
-        try:
-            row = _Line.model_validate_json(line)
-        except ValidationError as error:
-            form = '{"sentences": [...], "id": ...}'
-            raise HarnessError(f"{path}, line {number:,}: expected {form}: {first_line(error)}") from None
+    for row in read_xflickr(path):
         if isinstance(row.id, str):
             images += [photo_id(row.id)] * len(row.sentences)
             texts += row.sentences

@@ -109,11 +109,16 @@ class Flickr30k:
         Raises MissingError if the folder has no caption of these images, HarnessError if the language, the source, the split, the
         folder or a picture cannot be had.
         """
+        return self.load_captions(data, lang, split, source, pictures=True)
+
+    def load_captions(self, data: Path, lang: str, split: str, source: str | None = None, *, pictures: bool = False) -> Retrieval:
+        """As `load`; without pictures none need be there, and none can be looked at."""
         language = from_source(self.language(lang), source, CARD.name)
         folder = _open_folder(data)
         photos = _photos_of(folder, split)
-        shelf = find_pictures(data)
-        _check_pictures(data, photos, shelf, split)
+        shelf = find_pictures(data) if pictures else None
+        if shelf is not None:
+            _check_pictures(data, photos, shelf, split)
         splits = (split,) if split in LATER else None
         choice = _choose(folder, language, {photo.id for photo in photos}, f"the {split} split", splits)
         kind, notes = choice.source.kind_of(language.code), (*choice.captions.notes, *_stranger_notes(folder, choice))

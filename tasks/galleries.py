@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from harness.api import Retrieval, TaskCard
+from harness.api import Retrieval, TaskCard, Unseen
 from harness.tasks.captions import Caption
 from harness.tasks.pictures import Pictures, Shelf
 
@@ -20,11 +20,14 @@ def gallery(
     kind: str,
     images: Sequence[str],
     rows: Iterable[Caption],
-    shelf: Shelf,
+    shelf: Shelf | None,
     notes: Sequence[str] = (),
     sample: bool = False,
 ) -> Retrieval:
-    """The images of a split that have a caption, in their order, and all their captions; a note says how many have none."""
+    """The images of a split that have a caption, in their order, and all their captions; a note says how many have none.
+
+    shelf: where their pictures are; None if nobody will look at them.
+    """
     by_image: defaultdict[str, list[Caption]] = defaultdict(list)
     for row in rows:
         by_image[row.image].append(row)
@@ -39,7 +42,7 @@ def gallery(
         split=split,
         source=source,
         kind=kind,
-        images=Pictures(there, [shelf.blobs[name] for name in there]),
+        images=Pictures(there, [shelf.blobs[name] for name in there]) if shelf is not None else Unseen(tuple(there)),
         captions=tuple(row.text for row in taken),
         caption_ids=tuple(map(caption_id, taken)),
         caption_images=np.array([places[row.image] for row in taken], dtype=np.int64),

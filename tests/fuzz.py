@@ -27,7 +27,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,7 @@ def readers() -> Iterator[Reader]:
     """Every reader of the project, with good files for it."""
     yield from caption_readers()
     yield from bitext_readers()
+    yield from text_readers()
     yield from xml_and_tags()
     yield from binary_readers()
     yield from record_readers()
@@ -197,6 +198,72 @@ def bitext_readers() -> Iterator[Reader]:
     yield Reader("tmx-gzip", {"x.tmx.gz": gzip.compress(tmx)}, bitext("x.tmx.gz"))
     moses = {"x.en": b"A dog\nA cat\n", "x.de.gz": gzip.compress(b"Ein Hund\nEine Katze\n")}
     yield Reader("moses", moses, bitext("x"))
+
+
+def text_readers() -> Iterator[Reader]:
+    """A collection in BEIR's form, and translations in each form."""
+    from harness.api import Unseen
+    from harness.console import Console
+    from harness.store import Store
+    from harness.tasks.beir import Clir
+    from harness.tasks.translations import read_translations
+    from harness.translation import Spoken
+
+    def collection(folder: Path) -> None:
+        found, said = Clir().load(folder, "de", "test"), Clir().check(folder)
+        right_retrieval(found)
+        documents = [text for _, texts in found.documents.parts() for text in texts]
+        right(len(documents) == len(found.documents) and all(finding.found for finding in said), "every document")
+        right(all(of and max(of) < len(documents) and min(of.values()) > 0 for of in found.relevant), "something to find")
+        right(found.texts_digest(), "a digest")
+
+    texts = [{"_id": name, "title": "A", "text": f"dog {name}"} for name in IDS]
+    lines = "".join(json.dumps(each) + "\n" for each in texts).encode()
+    judged = "query-id\tcorpus-id\tscore\n" + "".join(f"{name}\t{IDS[0]}\t{k}\n" for k, name in enumerate(IDS))
+    beir = {"corpus.jsonl": lines, "queries.jsonl": lines, "qrels/test.tsv": judged.encode()}
+    yield Reader("beir", beir, collection)
+    packed = {f"{name}.gz": gzip.compress(data) for name, data in beir.items()}
+    yield Reader("beir-gzip", packed, collection)
+
+    names, owners = tuple(f"{name}#0" for name in IDS), np.arange(len(IDS))
+    asked = Retrieval("x", "de", "test", "xflickrco", "x", Unseen(IDS), ("Ein Hund.",) * len(IDS), names, owners)
+
+    def translations(name: str) -> Callable[[Path], None]:
+        def read(folder: Path) -> None:
+            english = read_translations(folder / name, asked).english
+            right(len(english) == len(names) and all(text.encode() or not text for text in english), "one for each")
+
+        return read
+
+    table = "".join(f"{name}\tA dog.\n" for name in IDS).encode()
+    yield Reader("translations-tsv", {"de.tsv": table}, translations("de.tsv"))
+    jsonl = b"".join(json.dumps({"sentences": ["A dog."], "id": name}).encode() + b"\n" for name in IDS)
+    yield Reader("translations-jsonl", {"test.jsonl": jsonl}, translations("test.jsonl"))
+    console = Console()
+    console.err.quiet = True
+    with tempfile.TemporaryDirectory() as name:
+        Spoken(Shouting()).english(asked, Store(Path(name)), console)
+        (kept,) = (Path(name) / "translations").glob("*.json")
+        place, data = f"translations/{kept.name}", kept.read_bytes()
+
+    def spoken(folder: Path) -> None:
+        right(Spoken(Shouting()).english(asked, Store(folder), console) == ("EIN HUND.",) * len(IDS), "broken ones are made anew")
+
+    yield Reader("translations-kept", {place: data}, spoken)
+
+
+class Shouting:
+    """`harness.api.Translator`, of a kind."""
+
+    name = "shouting"
+
+    def fingerprint(self) -> str:
+        """One that never changes."""
+        return "shouting"
+
+    def translate(self, texts: Sequence[str], lang: str) -> list[str]:
+        """The texts in capitals."""
+        return [text.upper() for text in texts]
 
 
 def xml_and_tags() -> Iterator[Reader]:
@@ -385,7 +452,7 @@ def record_readers() -> Iterator[Reader]:
     from harness.fetch import fetch
     from harness.leaderboards.evidence import Gallery
     from harness.leaderboards.submission import submit
-    from harness.record import Record, load_card, load_facets, load_found, load_pointed, load_record
+    from harness.record import Record, load_card, load_facets, load_found, load_measures, load_record
 
     owner = np.array([0, 1, 2, 3])
     ranks = Ranks(t2i=np.array([1, 2, 1, 4]), i2t=np.array([1, 1, 3, 2]))
@@ -414,9 +481,16 @@ def record_readers() -> Iterator[Reader]:
 
     def found(folder: Path) -> None:
         right(load_found(folder).shape[1] == 4, "boxes")
-        load_pointed(folder)
+        right(load_measures(folder).keys() <= {"pointing"}, "whether they pointed into a box")
 
     yield Reader("found", {"queries.parquet": boxes.getvalue()}, found)
+    measures = io.BytesIO()
+    pq.write_table(pa.table({"measure:MRR": np.ones(4, np.float32), "measure:AP": np.zeros(4, np.float32)}), measures)
+
+    def measured(folder: Path) -> None:
+        right(all(len(of) == 4 and of.dtype == np.float64 for of in load_measures(folder).values()), "four numbers each")
+
+    yield Reader("measures", {"queries.parquet": measures.getvalue()}, measured)
     yield Reader("card", {"card.json": json.dumps(made_up({}, {})["tower"]).encode()}, load_card)
     into = {f"given/{name}": data for name, data in files.items()}
     yield Reader("submission", into, lambda folder: submit(folder / "given", folder / "into"))

@@ -393,3 +393,23 @@ def test_a_large_board_fits_its_budget(tmp_path: Path) -> None:
     page = board_page(made)
     assert time.process_time() - start < 20
     assert len(page) < 600_000
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cutoff": None}, r"give either a cutoff \(1, 5 or 10\) or a measure"),
+        ({"measure": "nDCG@10"}, r"give either a cutoff \(1, 5 or 10\) or a measure"),
+        ({"cutoff": None, "measure": "nDCG@10"}, 'a measure is of texts that are looked for: direction = "texts"'),
+        ({"cutoff": None, "measure": "nDGC@10", "direction": "texts"}, r"unknown measure 'nDGC@10': did you mean nDCG\?"),
+    ],
+)
+def test_a_board_has_one_number_that_is_measured(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        declaration(**changes)
+
+
+def test_a_board_of_texts_holds_no_record_of_images(records: Path) -> None:
+    assert declaration(direction="texts").metric == "R@1 query → English text"
+    assert boards(records)
+    assert not boards(records, direction="texts")

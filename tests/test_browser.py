@@ -16,10 +16,10 @@ from test_page import chrome, complaints, open_page  # noqa: F401 (chrome is a f
 
 from harness.api import HarnessError
 from harness.console import Console
-from harness.grounding import MISSED
 from harness.leaderboards.browser import Finds, browse, find_payload
 from harness.leaderboards.evidence import Found, find_records
 from harness.leaderboards.transport import show
+from harness.ranking import MISSED
 from harness.record import load_card, load_found, load_ranks
 from harness.store import Store
 

@@ -301,7 +301,7 @@ def test_languages_that_share_a_tower_hold_out_as_many_pairs_each() -> None:
     assert (whole.lang, len(whole)) == ("de,fr", 40)
     assert sorted(whole.english) == sorted(parts[0].english + parts[1].english)
     assert [whole.english[33:].count(text) for text in parts[0].english[-4:]] == [1, 2, 2, 2]
-    with pytest.raises(HarnessError, match="--held-out 39 of 40 pairs leaves nothing to train on"):
+    with pytest.raises(HarnessError, match="--held-out 39 of the 40 pairs that are left leaves nothing to train on"):
         joined(parts, 39)
 
 

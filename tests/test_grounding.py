@@ -20,9 +20,9 @@ from harness.api import Grounding, HarnessError, Place, Regions
 from harness.breakdown import break_down, values
 from harness.compare import Measured
 from harness.drawing import draw_boxes
-from harness.grounding import MISSED, by_chance, ground, overlaps
-from harness.ranking import Ranks
-from harness.record import load_pointed, load_ranks, load_record
+from harness.grounding import ground, overlaps
+from harness.ranking import MISSED, Ranks, by_chance
+from harness.record import load_measures, load_ranks, load_record
 from harness.regions import Views, show
 from harness.tasks.captions import Caption
 from harness.tasks.flickr30k import Flickr30k
@@ -390,11 +390,11 @@ def test_a_run_prints_a_table_of_grounding_and_keeps_records(store: Path) -> Non
     found = records(store, lambda record: record.task == "flickr30k-entities")
     assert len(found) == 4
     for folder in found:
-        record, (ranks, owner), pointed = load_record(folder), load_ranks(folder), load_pointed(folder)
-        assert pointed is not None
-        assert len(owner) == len(ranks.t2i) == len(pointed) == record.captions
+        record, (ranks, owner), pointing = load_record(folder), load_ranks(folder), load_measures(folder)["pointing"]
+        assert len(owner) == len(ranks.t2i) == len(pointing) == record.captions
+        assert set(pointing) <= {0, 100}
         assert record.scores["t2i_r1"] == pytest.approx(100 * np.mean(ranks.t2i == 1))
-        assert record.scores["pointing"] == pytest.approx(100 * pointed.mean())
+        assert record.scores["pointing"] == pytest.approx(pointing.mean())
         assert record.scores["upper_bound"] == 100
 
 
@@ -446,7 +446,7 @@ def test_old_records_still_load() -> None:
     assert folders
     for folder in folders:
         assert load_record(folder).scorer == "plain"
-        assert load_pointed(folder) is None
+        assert load_measures(folder) == {}
 
 
 @pytest.mark.slow

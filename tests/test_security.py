@@ -60,7 +60,7 @@ def test_mutated_files_are_read_right_or_refused_in_one_line(tmp_path: Path) -> 
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert re.search(r"1,0\d\d inputs for 4\d readers", done.stdout)
+    assert re.search(r"1,0\d\d inputs for 5\d readers", done.stdout)
 
 
 # pickle

@@ -17,9 +17,10 @@ from harness.distill.checkpoint import load_tower, save_tower
 from harness.distill.ridge import PENALTIES, fit_projection, pooled_states
 from harness.distill.student import new_student
 from harness.distill.tower import TOKENS_A_CHUNK, DonatedLayers, TextTower, TowerConfig
-from harness.distill.vocabulary import alignment, association, balance, embed, occurrences, sharpen
+from harness.distill.vocabulary import Alignment, alignment, association, balance, embed, occurrences, realigned, sharpen
 from harness.registry import load_encoder, parse_objective, spell_objective
 
+WAYS: tuple[Alignment, ...] = ("association", "ot-vocabulary", "ot-sentences")
 WORDS = 60
 SHAPE = TowerConfig(vocab_size=WORDS + 2, width=32, layers=2, heads=2, mlp_width=48, joint_dim=12, max_length=16)
 ENGLISH = [f"e{i}" for i in range(WORDS)]
@@ -176,6 +177,43 @@ def test_balancing_does_what_a_plain_loop_does(firmness: float) -> None:
     np.testing.assert_allclose(balance(kernel, rows, columns, firmness).toarray(), u[:, None] * dense * v, atol=1e-7)
 
 
+@pytest.mark.filterwarnings("ignore:If reg_type")
+def test_realigning_is_unbalanced_transport_in_each_pair() -> None:
+    """By POT, a pair at a time; token 0 of either side, which the plan associates with nothing, takes no part."""
+    plan = random_kernel(9, 7, 0.5, seed=2).tolil()
+    plan[0], plan[:, 0] = 0, 0
+    plan = sparse.csr_array(plan)
+    rng = np.random.default_rng(0)
+    pairs = [tuple(tuple(rng.integers(0, size, rng.integers(1, 9)).tolist()) for size in (9, 7)) for _ in range(300)]
+    pairs += [((0, 0), (1, 2))]
+    dense = plan.toarray()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        lift = np.nan_to_num(dense / dense.sum(1, keepdims=True) / dense.sum(0))
+    expected = np.zeros((9, 7))
+    for foreign, english in pairs:
+        of_pair = lift[np.ix_(foreign, english)]
+        x, y = np.flatnonzero(of_pair.any(1)), np.flatnonzero(of_pair.any(0))
+        if not len(x):
+            continue
+        of_pair = of_pair[np.ix_(x, y)]
+        cost = -np.log(np.maximum(of_pair / of_pair.max(), np.exp(-25.0)))
+        even = np.full(len(x), 1 / len(x)), np.full(len(y), 1 / len(y))
+        solved = ot.unbalanced.sinkhorn_unbalanced(*even, cost, 1.0, 4.0, reg_type="kl", numItermax=3000, stopThr=1e-12)
+        np.add.at(expected, (np.array(foreign)[x][:, None], np.array(english)[y]), solved * min(len(x), len(y)))
+    found = realigned(plan, pairs).toarray()
+    np.testing.assert_allclose(found, expected, rtol=0.01, atol=0.02)
+    assert not found[0].any()
+    assert not found[:, 0].any()
+
+
+def test_a_rare_token_is_told_from_its_frequent_company_within_sentences() -> None:
+    """1 never stands without 0: what 0 means is known from elsewhere, and within a sentence that leaves 1 its own."""
+    texts = [[0, 1]] * 30 + [[0]] * 10 + [[2]] * 20
+    own = {way: alignment(texts, texts, (3, 3), way).diagonal() for way in WAYS}
+    assert (own["ot-sentences"][:2] > own["ot-vocabulary"][:2] + 0.05).all()
+    assert (own["ot-sentences"] > 0.85).all()
+
+
 def test_sharpened_rows_are_weights() -> None:
     kernel = sparse.csr_array(np.array([[1.0, 3.0, 0.0], [0.0, 0.0, 0.0], [1e-150, 0.0, 2e-150]]))
     np.testing.assert_allclose(sharpen(kernel, 3).toarray(), [[1 / 28, 27 / 28, 0], [0, 0, 0], [1 / 9, 0, 8 / 9]], rtol=1e-12)
@@ -206,7 +244,7 @@ def test_transport_finds_a_planted_dictionary(tokenizer: Tokenizer) -> None:
     assert transport >= plain > recovered(tokenizer, "teacher")
 
 
-@pytest.mark.parametrize("init", ["ot-vocabulary", "association"])
+@pytest.mark.parametrize("init", ["ot-sentences", "ot-vocabulary", "association"])
 def test_all_but_the_associated_rows_are_the_teachers(tokenizer: Tokenizer, init: str) -> None:
     aligned, drawn = start(tokenizer, init=init).state_dict(), start(tokenizer, init="teacher").state_dict()
     used = {id_ for text in BITEXT.foreign for id_ in tokenizer.encode(text).ids}
@@ -219,14 +257,14 @@ def test_all_but_the_associated_rows_are_the_teachers(tokenizer: Tokenizer, init
     assert all(torch.equal(aligned[name], value) for name, value in drawn.items())
 
 
-@pytest.mark.parametrize("init", ["ot-vocabulary", "association"])
+@pytest.mark.parametrize("init", ["ot-sentences", "ot-vocabulary", "association"])
 def test_framing_tokens_keep_the_teachers_embeddings(tokenizer: Tokenizer, init: str) -> None:
     new, known = embedding(tokenizer, init=init), Teacher().weights["token_embedding.weight"]
     assert torch.equal(new[tokenizer.token_to_id(START)], known[WORDS])
     assert torch.equal(new[tokenizer.token_to_id(END)], known[WORDS + 1])
 
 
-@pytest.mark.parametrize("init", ["ot-vocabulary", "association"])
+@pytest.mark.parametrize("init", ["ot-sentences", "ot-vocabulary", "association"])
 def test_neither_another_run_nor_the_order_of_pairs_changes_a_bit(tokenizer: Tokenizer, init: str) -> None:
     once = embedding(tokenizer, init=init)
     assert torch.equal(once, embedding(tokenizer, init=init))
@@ -243,7 +281,7 @@ def test_the_seed_moves_only_what_the_bitext_says_nothing_of(tokenizer: Tokenize
 
 def test_bitext_that_associates_nothing_leaves_the_random_draw(tokenizer: Tokenizer) -> None:
     bitext = Bitext("xx", "test", "human translation", ("e1 e2",) * 3, (FOREIGN[0],) * 3, ("",) * 3)
-    assert alignment([[0, 1]] * 3, [[0, 1]] * 3, (4, 4), balanced=True).nnz == 0
+    assert alignment([[0, 1]] * 3, [[0, 1]] * 3, (4, 4), "ot-sentences").nnz == 0
     assert torch.equal(embedding(tokenizer, bitext, init="ot-vocabulary"), embedding(tokenizer, init="teacher"))
 
 
@@ -267,7 +305,7 @@ def test_scratch_has_the_teachers_shape_unless_told_another(tokenizer: Tokenizer
     assert (small.layers, small.width, small.joint_dim) == (6, 384, SHAPE.joint_dim)
 
 
-@pytest.mark.parametrize("init", ["teacher", "ot-vocabulary", "association"])
+@pytest.mark.parametrize("init", ["teacher", "ot-sentences", "ot-vocabulary", "association"])
 def test_other_starts_need_the_teachers_layers(tokenizer: Tokenizer, init: str) -> None:
     config = DistillConfig(init=init)  # type: ignore[arg-type]
     with pytest.raises(HarnessError, match=r"lends no layers .* --init scratch"):

@@ -16,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up import gallery
 from made_up_study import ARMS, SKILLS, evidence, findings, study
-from test_cli import harness
+from test_cli import harness as command
 
+import harness.run
 from harness.api import HarnessError
-from harness.config import Arm, StudyConfig, read_study
+from harness.config import Arm, RunConfig, StudyConfig, read_study
 from harness.console import Console
 from harness.leaderboards.study_page import publish_study
 from harness.statistics import against_the_best, holm
@@ -182,20 +183,22 @@ class Fakes:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, failing: Sequence[str] = ()) -> None:
         self.store, self.measured, self.now, self.failing = Store(folder), list[str](), 0.0, failing
-        monkeypatch.setattr(progress, "load_or_measure", self.measure)
+        monkeypatch.setattr(harness.run, "load_or_measure", self.measure)
         monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
-        plan: Any = SimpleNamespace()
+        plan: Any = SimpleNamespace(config=RunConfig(lang="qu"), language=SimpleNamespace(code="qu", name="Quechua"), data=folder)
         cells = [SimpleNamespace(key=f"{number:064}", label=str(number)) for number in range(5)]
         places = [Place(f"arm {number}", "qu", 100, 0) for number in range(5)]
         steps = tuple(Step(place, cell, plan) for place, cell in zip(places, cells, strict=True))  # type: ignore[arg-type]
         english = SimpleNamespace(english=(SimpleNamespace(key="e" * 64, label="english"),))
         self.study = Study(study(), {"qu": english}, steps, ())  # type: ignore[dict-item]
 
+    kind: type[Exception] = HarnessError
+
     def measure(self, cell: Any, *_: Any) -> None:
         if not self.store.record(cell.key).is_dir():
             self.now += 60
             if cell.label in self.failing:
-                raise HarnessError(f"{cell.label} diverged")
+                raise self.kind(f"{cell.label} diverged")
             self.store.record(cell.key).mkdir(parents=True)
             self.measured.append(cell.label)
 
@@ -223,6 +226,24 @@ def test_a_training_that_fails_is_passed_over_and_named(tmp_path: Path, monkeypa
     failed = run_study(fakes.study, fakes.store, Console())
     assert failed == {Place("arm 1", "qu", 100, 0): "1 diverged", Place("arm 2", "qu", 100, 0): "2 diverged"}
     assert fakes.measured == ["english", "0", "3", "4"]
+
+
+def test_code_of_others_that_raises_is_passed_over_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fakes = Fakes(tmp_path, monkeypatch, failing=("1",))
+    fakes.kind = ZeroDivisionError
+    failed = run_study(fakes.study, fakes.store, Console())
+    assert failed == {Place("arm 1", "qu", 100, 0): "ZeroDivisionError: 1 diverged"}
+    assert fakes.measured == ["english", "0", "2", "3", "4"]
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_english_tower_that_fails_ends_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fakes = Fakes(tmp_path, monkeypatch, failing=("english",))
+    with pytest.raises(HarnessError, match="english diverged"):
+        run_study(fakes.study, fakes.store, Console())
+    assert fakes.measured == []
 
 
 def test_three_failures_in_a_row_are_no_matter_of_one_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -498,15 +519,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_command_line_goes_from_nothing_to_a_report(store: Path, tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(TINY, encoding="utf-8")
     words = ("study", str(tmp_path / "tiny.toml"))
-    plan = harness(*words, "--dry-run", store=store)
+    plan = command(*words, "--dry-run", store=store)
     assert plan.returncode == 0, plan.stderr
     assert re.search(r"40 pairs +Quechua +0 1 +0 of 6 +24 +not known yet", plan.stdout)
     assert "left out: qu with 5,000 pairs: Quechua has 4,500 usable pairs" in plan.stderr
-    nothing = harness(*words, "--hours", "0", store=store)
+    nothing = command(*words, "--hours", "0", store=store)
     assert nothing.returncode == 0, nothing.stderr
     assert "Nothing can be said yet" in nothing.stdout
     assert "6 of 6 cells are left for another time" in nothing.stderr
-    done = harness(*words, store=store)
+    done = command(*words, store=store)
     assert done.returncode == 0, done.stderr
     assert "comparisons of an arm, a language and a size" in done.stdout
     assert "nothing of this says anything about photographs" in " ".join(done.stdout.split())
@@ -520,11 +541,11 @@ def test_the_command_line_goes_from_nothing_to_a_report(store: Path, tmp_path: P
     assert found.impossible == (("qu", 5000, "Quechua has 4,500 usable pairs"),)
     # Read back: nothing is trained, and the same is said.
     code = "import sys; from harness.cli import app; app(standalone_mode=False); sys.exit('torch' in sys.modules)"
-    again = harness(*words, "--out", str(tmp_path / "again"), store=store, code=code)
+    again = command(*words, "--out", str(tmp_path / "again"), store=store, code=code)
     assert again.returncode == 0, again.stderr
     assert again.stdout.split("Open")[0] == done.stdout.split("Open")[0]
     assert "cell 1" not in again.stderr
-    after = harness(*words, "--dry-run", store=store)
+    after = command(*words, "--dry-run", store=store)
     assert re.search(r"40 pairs +Quechua +0 1 +6 of 6 +0", after.stdout)
 
 
@@ -534,7 +555,7 @@ def test_the_command_line_goes_from_nothing_to_a_report(store: Path, tmp_path: P
         ('lang = ["qu"]', 'lang = ["germn"]', r"unknown language 'germn': did you mean German \(de\).*"),
         ('lang = ["qu"]', 'lang = ["en"]', "English is what is distilled from: name other languages in lang"),
         ("pairs = [40, 5000]", "pairs = [9999]", "no language has as many sentence pairs as the study asks for: .*"),
-        ("lang", 'task = "flickr30k-entities"\nlang', "a study compares retrieval, and flickr30k-entities looks for regions: .*"),
+        ("lang", 'task = "flickr30k-entities"\nlang', "a study compares retrieval of images, and flickr30k-entities looks .*"),
         ("lang", 'data = "/nowhere"\nlang', "/nowhere does not exist: .*"),
     ],
 )

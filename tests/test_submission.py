@@ -14,8 +14,9 @@ import pytest
 from made_up import Arm, gallery, retrieval, write_record
 
 from harness.api import HarnessError
-from harness.grounding import MISSED, grounding_scores
+from harness.grounding import grounding_scores
 from harness.leaderboards.submission import submit
+from harness.ranking import MISSED
 
 
 @pytest.fixture

@@ -34,7 +34,9 @@ def compare(
     lang: Annotated[str, typer.Option(help="Languages, comma-separated; all by default.")] = "",
     pairs: Annotated[int | None, typer.Option(help="Only towers distilled from so many sentence pairs.")] = None,
     direction: Annotated[Literal["t2i", "i2t", "both"], typer.Option(help="Text to image, image to text.")] = "both",
-    metric: Annotated[Literal["r1", "r5", "r10"], typer.Option(help="Hit rate: R@1, R@5, R@10.")] = "r1",
+    metric: Annotated[
+        str, typer.Option(help="Column to compare: r1, r5, r10, ndcg@10, ...; by default what the task's own table compares.")
+    ] = "",
     resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples, and sign flips.")] = 10_000,
     records: Annotated[Path | None, typer.Option(help="Folder of records to look in, instead of the store's.")] = None,
     format_: Annotated[

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated, Literal
 
 import typer
 
 from harness.commands.options import BitextOption, ChunkerOption, CleanOption, DataOption, StoreOption, TaskOption, configured
-from harness.config import DistillConfig
+from harness.config import DistillConfig, ExecutorConfig
 
 EXAMPLES = """Examples:
 
@@ -17,9 +16,11 @@ python -m harness distill --lang qu --objective ot-token --pairs 1000 --seeds 3
 python -m harness distill --lang de,fr,cs --shared --data ~/flickr30k --teacher open_clip:ViT-B-32/laion2b_s34b_b79k"""
 
 
+@configured(ExecutorConfig, "choices", "Several workers")
 @configured(DistillConfig, "distill", "Distillation")
 def distill(
     distill: DistillConfig,
+    choices: ExecutorConfig,
     lang: Annotated[str, typer.Option(help="Languages, as for run: de,Swahili, all, tier:0-2, script:Arab.")],
     teacher: Annotated[str, typer.Option(help="Whose English text tower to distil: see `list encoders`.")] = "sample",
     task: TaskOption = "flickr30k",
@@ -37,27 +38,37 @@ def distill(
 ) -> None:
     """Distil text towers from bitext. `run --tower` measures them, `towers` shows and exports them."""
     from harness.api import HarnessError
+    from harness.config import RunConfig, validated
     from harness.console import Console
-    from harness.distill.distil import Recipe, distil
-    from harness.languages import select_languages
-    from harness.listing import towers_table
-    from harness.phrases import tagged
-    from harness.plan import data_folder, guarded_bitext
-    from harness.registry import TASKS, load_encoder
+    from harness.listing import failures_table, towers_table
+    from harness.plan import data_folder
+    from harness.registry import TASKS
     from harness.store import Store
+    from harness.towers import Order, distil_all, ranks_here
 
-    kept, console = Store.at(store), Console()
-    loaded = TASKS.load(task)()
-    languages = [language for language, _ in select_languages(loaded, lang)]
-    if any(language.code == "en" for language in languages):
-        raise HarnessError("English is what is distilled from: name other languages with --lang")
-    folder, encoder = data_folder(loaded, task, data, kept), load_encoder(teacher, device)
-    guarded = guarded_bitext(loaded, folder, languages, leakage, bitext, clean)
-    config = distill.for_objective(distill.objective)
-    choices = [config.model_copy(update={"seed": config.seed + more}) for more in range(seeds)]
-    groups = [guarded] if shared else [(each,) for each in guarded]
-    tag = partial(tagged, task=loaded, data=folder, chunker=chunker)
-    recipes = [Recipe(choice, encoder, group, tag) for group in groups for choice in choices]
-    for recipe in recipes:
-        distil(recipe, device, kept, console)
-    console.print(towers_table([kept.tower(recipe.digest) for recipe in recipes], f"Towers in {kept.root / 'towers'}"))
+    kept = Store.at(store)
+    with ranks_here(device) as (ranks, place):
+        console = Console(quiet=ranks is not None and not ranks.leads)
+        if ranks and not choices.in_turn:
+            raise HarnessError("torchrun's processes make each tower together: leave out --workers and --executor")
+        config = validated(
+            RunConfig,
+            task=task,
+            lang=lang,
+            data=data_folder(TASKS.load(task)(), task, data, kept),
+            encoder=teacher,
+            distill=distill,
+            bitext=bitext,
+            clean=clean,
+            leakage=leakage,
+            chunker=chunker,
+            device=place,
+        )
+        made, failed = distil_all(Order(config, seeds, shared, kept), console, choices, ranks)
+        if ranks and not ranks.leads:
+            return
+    if made:
+        console.print(towers_table(made, f"Towers in {kept.root / 'towers'}"))
+    if failed:
+        console.print(failures_table(failed, "tower"))
+        raise typer.Exit(1)

@@ -8,7 +8,9 @@ import typer
 
 from harness.commands.options import StoreOption, TaskOption
 
-What = Literal["tasks", "encoders", "objectives", "scorers", "chunkers", "languages", "sources", "runs"]
+What = Literal[
+    "tasks", "encoders", "objectives", "scorers", "chunkers", "executors", "translators", "languages", "sources", "runs"
+]
 
 
 def list_(
@@ -16,7 +18,7 @@ def list_(
     task: TaskOption = "flickr30k",
     store: StoreOption = None,
 ) -> None:
-    """List what there is: tasks, encoders, objectives, scorers, phrase chunkers, languages, sources, and the store's runs."""
+    """List what there is: all that can be chosen by name, and the runs of the store."""
     from harness.console import Console
     from harness.listing import listing
     from harness.store import Store

@@ -18,7 +18,7 @@ from harness.commands.options import (
     configured,
     listed,
 )
-from harness.config import DistillConfig, GroundingConfig
+from harness.config import DistillConfig, ExecutorConfig, GroundingConfig
 
 if TYPE_CHECKING:
     from harness.console import Console
@@ -35,11 +35,13 @@ python -m harness run --task flickr30k --lang de --data ~/flickr30k --encoder op
 DEFAULT_OBJECTIVES = ("kd-mse", "ot-token")
 
 
+@configured(ExecutorConfig, "choices", "Several workers")
 @configured(GroundingConfig, "grounding", "Regions of images")
 @configured(DistillConfig, "distill", "Distillation", "objective")
 def run(
     distill: DistillConfig,
     grounding: GroundingConfig,
+    choices: ExecutorConfig,
     lang: Annotated[
         str,
         typer.Option(help="Languages: codes or English names (de,Swahili), all, tier:0-2, script:Arab; see `list languages`."),
@@ -58,6 +60,17 @@ def run(
     ] = None,
     tower: Annotated[
         list[str] | None, typer.Option(help="Measure a tower that is there already: its folder, or its digest's beginning.")
+    ] = None,
+    measures: Annotated[
+        str,
+        typer.Option(help="Where texts are looked for, what to measure: nDCG, MRR, AP, recall, P, success; @k for the first k."),
+    ] = "",
+    translations: Annotated[
+        str | None,
+        typer.Option(help="Measure translate-test: the captions in English, .tsv or xFlickr&CO's .jsonl; {lang} for the code."),
+    ] = None,
+    translator: Annotated[
+        str | None, typer.Option(help="Measure translate-test by a translator: see `list translators`; or FILE.py:NAME.")
     ] = None,
     scorer: Annotated[str, typer.Option(help="Scorer to measure beside the plain cosine: see `list scorers`.")] = "plain",
     bitext: BitextOption = None,
@@ -96,6 +109,9 @@ def run(
         distill=distill,
         bitext=bitext,
         clean=clean,
+        measures=listed(measures),
+        translations=translations,
+        translator=translator,
         scorer=scorer,
         grounding=grounding,
         chunker=chunker,
@@ -119,18 +135,15 @@ def run(
     from harness.compare import Measured
     from harness.overview import Report, print_overview
     from harness.report import breakdown_table, print_report, unit
-    from harness.run import CellsFailedError
-    from harness.run import run as run_plan
+    from harness.run import CellsFailedError, run_plans
 
     reports: list[Report] = []
     failures: dict[str, CellsFailedError] = {}
-    for plan in plans:
+    for plan, failed in run_plans(plans, kept, console, choices):
         cells = plan.cells
-        try:
-            run_plan(plan, kept, console)
-        except CellsFailedError as error:
-            failures[plan.language.name] = error
-            cells = tuple(cell for cell in cells if cell.label not in error.failures)
+        if failed:
+            failures[plan.language.name] = failed
+            cells = tuple(cell for cell in cells if cell.label not in failed.failures)
             if plan.cells[0] not in cells:  # the floor, without which a table says nothing
                 continue
         towers = [Measured.read(cell.label, kept.record(cell.key)) for cell in cells]

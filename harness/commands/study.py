@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.options import StoreOption
+from harness.commands.options import StoreOption, configured
+from harness.config import ExecutorConfig
 
 EXAMPLES = """Examples:
 
@@ -17,7 +18,9 @@ python -m harness study
 python -m harness study low-resource --data ~/flickr30k --encoder open_clip:ViT-B-32/laion2b_s34b_b79k --hours 8"""
 
 
+@configured(ExecutorConfig, "choices", "Several workers")
 def study(
+    choices: ExecutorConfig,
     design: Annotated[str, typer.Argument(help="A study's TOML file, or one that comes along: sample, low-resource.")] = "sample",
     data: Annotated[str | None, typer.Option(help="Folder of the data set, in place of what the file says.")] = None,
     encoder: Annotated[str | None, typer.Option(help="Image encoder and teacher, in place of what the file says.")] = None,
@@ -57,7 +60,7 @@ def study(
     from harness.registry import PAGES
     from harness.study.collect import collect
 
-    failed = {} if report_only else run_study(laid_out, kept, console, math.inf if hours is None else 3600 * hours)
+    failed = {} if report_only else run_study(laid_out, kept, console, math.inf if hours is None else 3600 * hours, choices)
     findings = collect(laid_out, kept, failed, console)
     for line in PAGES.load("study")(findings, out or kept.root / "studies" / path.stem):
         console.print(line)

@@ -121,7 +121,8 @@ def joined(parts: Sequence[Bitext], held_out: int) -> Bitext:
         foreign_entities=sum((part.foreign_entities for part in parts), ()),
     )
     if len(whole) - held_out < 2:
-        raise HarnessError(f"--held-out {held_out:,} of {len(whole):,} pairs leaves nothing to train on")
+        why = f" ({'; '.join(whole.notes)})" if whole.notes else ""
+        raise HarnessError(f"--held-out {held_out:,} of the {len(whole):,} pairs that are left{why} leaves nothing to train on")
     shares = np.diff(np.linspace(0, held_out, len(parts) + 1).astype(int))
     ends = np.cumsum([len(part) for part in parts])
     last = [row for end, share in zip(ends.tolist(), shares.tolist(), strict=True) for row in range(end - share, end)]

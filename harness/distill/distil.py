@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from harness.console import Console
     from harness.distill.checkpoint import TrainingState
+    from harness.distill.ranks import Ranks
     from harness.distill.tower import TextTower
 
 # Part of every tower's digest. Raise it when the same recipe no longer gives the same weights.
@@ -91,28 +93,37 @@ def chosen_pairs(guarded: tuple[Guarded, ...], pairs: int | None, seed: int, hel
     return bitext, bitext.digest()
 
 
-def distil(recipe: Recipe, device: str, store: Store, console: Console) -> None:
+def distil(recipe: Recipe, device: str, store: Store, console: Console, wait: bool = True, ranks: Ranks | None = None) -> None:
     """Train the recipe's tower and keep it in the store, going on from its checkpoint if an earlier run left one.
 
-    Nothing is done if it is there and whole. Raises HarnessError if the teacher cannot teach, or if the training diverges.
+    Nothing is done if it is there and whole. ranks: this process among those that train it together. Raises HarnessError if the
+    teacher cannot teach, or if the training diverges, and BusyError if another run is training it and `wait` is False.
     """
     folder = store.tower(recipe.digest)
-    if is_whole(folder):
+    if ranks is None and is_whole(folder):  # asked before torch is imported
         return
-    with store.claim(folder):
-        if not is_whole(folder):  # another run may have made it meanwhile
-            sweep(store.training(recipe.digest))
-            make_tower(recipe, resolve_device(device), store, console)
+    from harness.distill.ranks import ALONE
+
+    ranks = ranks or ALONE
+    if ranks.told(ranks.leads and is_whole(folder)):
+        return
+    with ranks.claimed(store, folder, wait):
+        if not ranks.told(ranks.leads and is_whole(folder)):  # another run may have made it meanwhile
+            if ranks.leads:
+                sweep(store.training(recipe.digest))
+            make_tower(recipe, resolve_device(device), store, console, ranks)
 
 
-def make_tower(recipe: Recipe, device: str, store: Store, console: Console) -> None:
+def make_tower(recipe: Recipe, device: str, store: Store, console: Console, ranks: Ranks) -> None:
     """Train and keep the recipe's tower, whatever is there."""
     from harness.distill.checkpoint import save_tower
 
-    tuning = tuned(recipe, device, store, console) if recipe.config.tune and recipe.steps else ()
+    tuning = tuned(recipe, device, store, console, ranks) if recipe.config.tune and recipe.steps else ()
     best = max(tuning, key=lambda trial: trial.score, default=None)
     config = recipe.config.model_copy(update={"learning_rate": best.learning_rate}) if best else recipe.config
-    student, tokenizer, state = trained(replace(recipe, config=config), recipe.digest, device, store, console)
+    student, tokenizer, state = trained(replace(recipe, config=config), recipe.digest, device, store, console, ranks)
+    if not ranks.leads:
+        return
     card = TowerCard(
         digest=recipe.digest,
         lang=recipe.bitext.lang,
@@ -126,7 +137,7 @@ def make_tower(recipe: Recipe, device: str, store: Store, console: Console) -> N
         unconverged=state.unconverged,
         tuning=tuning,
         seconds=round(state.seconds, 1),
-        provenance=provenance(device),
+        provenance=provenance(device if ranks.count == 1 else f"{device}, {ranks.count} processes"),
     )
     with new_folder(store.tower(recipe.digest)) as folder:
         save_tower(folder, student, tokenizer)
@@ -147,7 +158,7 @@ def steps_of_a_trial(recipe: Recipe) -> int:
     return max(1, recipe.steps // 3)
 
 
-def tuned(recipe: Recipe, device: str, store: Store, console: Console) -> tuple[Trial, ...]:
+def tuned(recipe: Recipe, device: str, store: Store, console: Console, ranks: Ranks) -> tuple[Trial, ...]:
     """Each of RATES tried for a third of the steps, on the same pairs but a tenth, which score it. Kept in the store."""
     pairs = len(recipe.bitext)
     choices = {"tune": False, "held_out": max(2, pairs // 10), "patience": None, "steps": steps_of_a_trial(recipe)}
@@ -156,8 +167,11 @@ def tuned(recipe: Recipe, device: str, store: Store, console: Console) -> tuple[
         config = recipe.config.model_copy(update=choices | {"learning_rate": rate})
         trial = replace(recipe, config=config)
         path = store.trial(trial.digest)
-        with store.claim(path):
-            trials.append(kept_trial(path) or try_rate(trial, path, device, store, console))
+        with ranks.claimed(store, path):
+            kept = kept_trial(path) if ranks.leads else None
+            score = ranks.told(kept.score if kept else math.nan)
+            score = try_rate(trial, path, device, store, console, ranks) if math.isnan(score) else score
+        trials.append(Trial(learning_rate=rate, score=score))
     return tuple(trials)
 
 
@@ -172,18 +186,22 @@ def kept_trial(path: Path) -> Trial | None:
         return None
 
 
-def try_rate(recipe: Recipe, path: Path, device: str, store: Store, console: Console) -> Trial:
+def try_rate(recipe: Recipe, path: Path, device: str, store: Store, console: Console, ranks: Ranks) -> float:
     """Train for a trial, and keep its score."""
-    sweep(store.training(recipe.digest))
-    _, _, state = trained(recipe, recipe.digest, device, store, console)
+    if ranks.leads:
+        sweep(store.training(recipe.digest))
+    _, _, state = trained(recipe, recipe.digest, device, store, console, ranks)
     trial = Trial(learning_rate=recipe.config.learning_rate, score=max(score for _, score in state.validations))
-    with new_file(path) as temporary:
-        temporary.write_text(trial.model_dump_json() + "\n", encoding="utf-8")
-    store.training(recipe.digest).unlink(missing_ok=True)
-    return trial
+    if ranks.leads:
+        with new_file(path) as temporary:
+            temporary.write_text(trial.model_dump_json() + "\n", encoding="utf-8")
+        store.training(recipe.digest).unlink(missing_ok=True)
+    return trial.score
 
 
-def trained(recipe: Recipe, name: str, device: str, store: Store, console: Console) -> tuple[TextTower, Tokenizer, TrainingState]:
+def trained(
+    recipe: Recipe, name: str, device: str, store: Store, console: Console, ranks: Ranks
+) -> tuple[TextTower, Tokenizer, TrainingState]:
     """The recipe's student, trained from the teacher's states; without a step for the objectives `none` and `ridge`.
 
     name: of its checkpoint in the store.
@@ -206,7 +224,10 @@ def trained(recipe: Recipe, name: str, device: str, store: Store, console: Conso
         return student.eval(), tokenizer, TrainingState()
     student.to(device)
     texts = tokenize(tokenizer, bitext.foreign, student.config.max_length)
-    with console.stage("teacher reads the English side", len(bitext), "sentences") as advance:
+    with (
+        ranks.leader_first(),
+        console.stage("teacher reads the English side", len(bitext), "sentences") as advance,
+    ):
         states = teacher_states(recipe.teacher, bitext.english, store, lambda count: advance(count, ""))
     marks = None
     if recipe.reads_entities:
@@ -221,6 +242,7 @@ def trained(recipe: Recipe, name: str, device: str, store: Store, console: Conso
             store.training(name),
             lambda _, loss: advance(1, f"loss {loss:.4f}"),
             marks,
+            ranks,
         )
     if state.unconverged:
         console.say(f"{state.unconverged:,} transport problems of {state.step * config.batch:,} had not converged")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 from tokenizers import Tokenizer
@@ -10,7 +12,7 @@ from harness.api import Bitext, HarnessError, TextEncoder
 from harness.config import DistillConfig
 from harness.distill.bitext import END, START, tokenize, train_tokenizer
 from harness.distill.tower import DonatedLayers, LayerDonor, TextTower, TowerConfig
-from harness.distill.vocabulary import alignment, embed
+from harness.distill.vocabulary import Alignment, alignment, embed
 from harness.registry import starting_model
 
 SIZES = {"tiny": (2, 128), "small": (6, 384), "base": (12, 512)}
@@ -29,9 +31,9 @@ def new_student(teacher: TextEncoder, tokenizer: Tokenizer, config: DistillConfi
     """A tower over the student's own subwords, decided by `config.seed` and the bitext that it is going to be trained on.
 
     `init="teacher"` keeps the teacher's layers and draws new token embeddings from a normal distribution of the mean and
-    the spread of the teacher's; `ot-vocabulary` and `association` keep them too and make each embedding of the teacher's
-    English ones (`harness.distill.vocabulary`), drawing it only where the bitext says nothing of a subword. `scratch` draws
-    everything: in the shape of `config.size`, else in the teacher's, else, where it lends no layers, in that of `small`.
+    the spread of the teacher's; `ot-sentences`, `ot-vocabulary` and `association` keep them too and make each embedding of the
+    teacher's English ones (`harness.distill.vocabulary`), drawing it only where the bitext says nothing of a subword. `scratch`
+    draws everything: in the shape of `config.size`, else in the teacher's, else, where it lends no layers, in that of `small`.
     `hf:NAME-or-FOLDER` keeps that model's layers and subwords, and draws the projection into the teacher's joint space.
 
     Raises HarnessError if the teacher cannot lend its layers, for an init that needs them.
@@ -48,7 +50,7 @@ def new_student(teacher: TextEncoder, tokenizer: Tokenizer, config: DistillConfi
     student = TextTower(donated.config.model_copy(update=own))
     take_layers(student, donated, tokenizer, generator)
     if config.init != "teacher":
-        align_vocabulary(student, donated, tokenizer, bitext, balanced=config.init == "ot-vocabulary")
+        align_vocabulary(student, donated, tokenizer, bitext, cast(Alignment, config.init))
     return student
 
 
@@ -118,11 +120,11 @@ def take_layers(student: TextTower, donated: DonatedLayers, tokenizer: Tokenizer
 
 
 @torch.no_grad()
-def align_vocabulary(student: TextTower, donated: DonatedLayers, tokenizer: Tokenizer, bitext: Bitext, *, balanced: bool) -> None:
+def align_vocabulary(student: TextTower, donated: DonatedLayers, tokenizer: Tokenizer, bitext: Bitext, way: Alignment) -> None:
     """Make the embeddings of the subwords that the bitext associates with English tokens of those tokens' embeddings."""
     known = donated.weights["token_embedding.weight"].double().numpy()
     foreign = tokenize(tokenizer, bitext.foreign, student.config.max_length)
     english = donated.tokenize(bitext.english)
-    weights = alignment(foreign, english, (student.config.vocab_size, len(known)), balanced=balanced)
+    weights = alignment(foreign, english, (student.config.vocab_size, len(known)), way)
     rows = np.flatnonzero(np.diff(weights.indptr))
     student.token_embedding.weight[torch.from_numpy(rows)] = torch.from_numpy(embed(weights[rows], known)).float()

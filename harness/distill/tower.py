@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from harness.distill.linear import Linear
 
@@ -159,6 +160,8 @@ class TextTower(nn.Module):
     `pooling="mean"`: w = sum_i G_i / n. `last`: w = G_n. `attention`: w = sum_i a_i G_i, a = softmax(G q / sqrt(d)) over the
     real tokens, q (d) learned from zero, at which this is the mean (Yang et al., NAACL 2016).
 
+    With `checkpointing` blocks keep only their inputs and are computed again for their gradient (Chen et al., arXiv 1604.06174).
+
     >>> config = TowerConfig(vocab_size=9, width=8, layers=1, heads=2, mlp_width=16, joint_dim=4, max_length=6)
     >>> encoded = TextTower(config).encode([[1, 2, 3], [4, 5]])
     >>> encoded.states.shape, encoded.mask.sum(1).tolist(), encoded.pooled.shape
@@ -168,6 +171,7 @@ class TextTower(nn.Module):
     def __init__(self, config: TowerConfig) -> None:
         super().__init__()
         self.config = config
+        self.checkpointing = False
         self.token_embedding = nn.Embedding(config.vocab_size, config.width)
         self.position_embedding = nn.Parameter(torch.zeros(config.max_length, config.width))
         self.embedding_norm = nn.LayerNorm(config.width, eps=config.norm_eps) if config.norm == "post" else nn.Identity()
@@ -184,7 +188,7 @@ class TextTower(nn.Module):
         visible = None if self.config.causal else (positions < lengths[:, None])[:, None, None, :]
         x = self.embedding_norm(self.token_embedding(ids) + self.position_embedding[: ids.shape[1]])
         for block in self.blocks:
-            x = block(x, visible)
+            x = checkpoint(block, x, visible, use_reentrant=False) if self.checkpointing else block(x, visible)
         out: Tensor = self.projection(self.final_norm(x))
         return out
 

@@ -14,13 +14,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from harness.api import HarnessError
 from harness.config import DistillConfig
 from harness.distill.checkpoint import TrainingState, load_training, save_training
 from harness.distill.entities import Marks
+from harness.distill.ranks import ALONE, Ranks
 from harness.distill.teacher import TeacherStates
-from harness.distill.tower import TextTower, Tokens
+from harness.distill.tower import Encoded, TextTower, Tokens
 from harness.distill.transport import NotConverged
 from harness.ranking import rank
 from harness.registry import Objective, load_objective
@@ -33,16 +36,18 @@ TEXTS_A_VALIDATION_BATCH = 256
 
 @contextmanager
 def interrupts_held() -> Iterator[threading.Event]:
-    """Turn Ctrl-C into an event: in the middle of a step, weights and optimiser moments do not belong together."""
+    """Turn Ctrl-C and SIGTERM into an event: in the middle of a step, weights and optimiser moments do not belong together."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    before = signal.signal(signal.SIGINT, lambda *_: asked.set())
+    # Ctrl-C of people; SIGTERM of batch systems that want the machine back, and of torchrun when one of its processes died.
+    before = {each: signal.signal(each, lambda *_: asked.set()) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def learning_rate(config: DistillConfig, step: int, steps: int) -> float:
@@ -74,7 +79,7 @@ class Training:
 
     texts: token ids of the student's side of each pair, row for row with the teacher's sentences; the last `config.held_out` of
     them are for validation alone. places: where each pair stands in its source, for people. marks: which tokens name something,
-    where the objective reads that.
+    where the objective reads that. ranks: this process among those that train the tower together.
     """
 
     tower: TextTower
@@ -83,6 +88,7 @@ class Training:
     config: DistillConfig
     places: Sequence[int]
     marks: Marks | None = None
+    ranks: Ranks = ALONE
     objective: Objective = field(init=False)
     optimiser: torch.optim.AdamW = field(init=False)
     state: TrainingState = field(init=False)
@@ -109,17 +115,10 @@ class Training:
 
         Raises HarnessError, with nothing changed, if the loss or its gradient is not finite.
         """
-        half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
+        self.optimiser.zero_grad(set_to_none=True)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", NotConverged)
-            with half:
-                student = self.tower.encode([self.texts[row] for row in rows])
-            teacher = self.teacher.batch(rows, str(self.device))
-            if self.marks:
-                student, teacher = self.marks.on(rows, student, teacher)
-            loss = self.objective(student, teacher, self.config)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+            loss = self.descend(rows)
         length = torch.nn.utils.clip_grad_norm_(self.tower.parameters(), 1.0)
         value, gradient = float(loss.detach()), float(length)
         if not (math.isfinite(value) and math.isfinite(gradient)):
@@ -131,6 +130,53 @@ class Training:
         self.state.losses.append(value)
         self.state.unconverged += sum(w.message.problems for w in caught if isinstance(w.message, NotConverged))
 
+    def descend(self, rows: list[int]) -> Tensor:
+        """The loss of the given rows; its gradient is left in the parameters.
+
+        Where the rows do not go through the tower at once, its states and embeddings of all of them are put together, the loss
+        and its gradient are taken of these, and that is carried on into the tower part by part (gradient cache, Gao et al.,
+        arXiv 2101.06983). So any objective is of the whole batch. Of several parts each goes through the tower twice.
+        """
+        mine = self.ranks.mine(rows)
+        parts = [part.tolist() for part in np.array_split(mine, min(self.config.accumulate, len(mine)))]
+        if self.ranks.count == len(parts) == 1:
+            loss = self.loss(self.encode(rows), rows)
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss
+        with torch.set_grad_enabled(len(parts) == 1):
+            encoded = [self.encode(part) for part in parts]
+        whole = self.whole(encoded, rows)
+        loss = self.loss(whole, rows)
+        loss.backward()  # type: ignore[no-untyped-call]
+        begin = self.ranks.bounds(len(rows))[self.ranks.rank]
+        for part in parts:
+            again = encoded[0] if len(parts) == 1 else self.encode(part)
+            carry_on(again, whole, slice(begin, begin + len(part)))
+            begin += len(part)
+        self.ranks.add_up([each.grad for each in self.tower.parameters() if each.grad is not None])
+        return loss
+
+    def encode(self, rows: list[int]) -> Encoded:
+        """The student's side of some pairs."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            return self.tower.encode([self.texts[row] for row in rows])
+
+    def loss(self, student: Encoded, rows: list[int]) -> Tensor:
+        """The objective's loss of a whole batch."""
+        teacher = self.teacher.batch(rows, str(self.device))
+        if self.marks:
+            student, teacher = self.marks.on(rows, student, teacher)
+        return self.objective(student, teacher, self.config)
+
+    def whole(self, parts: Sequence[Encoded], rows: list[int]) -> Encoded:
+        """A whole batch of what this rank and the others have encoded, at which a gradient stops."""
+        lengths = torch.tensor([len(self.texts[row]) for row in rows], device=self.device)
+        longest = int(lengths.max())
+        states = torch.cat([functional.pad(part.states.detach(), (0, 0, 0, longest - part.states.shape[1])) for part in parts])
+        pooled = torch.cat([part.pooled.detach() for part in parts])
+        gathered = [self.ranks.gathered(each, len(rows)).requires_grad_() for each in (states, pooled)]
+        return Encoded(gathered[0], torch.arange(longest, device=self.device) < lengths[:, None], gathered[1])
+
     def validate(self) -> None:
         """Score the held-out pairs, and keep the weights if they are the best so far."""
         self.tower.eval()
@@ -140,10 +186,24 @@ class Training:
             embeddings = [self.tower.encode([self.texts[row] for row in part]).pooled.cpu().numpy() for part in parts]
         self.tower.train()
         ranks = rank(self.teacher.pooled[rows], np.concatenate(embeddings), np.arange(len(rows)))
-        score = 50 * float((1 / ranks.t2i).mean() + (1 / ranks.i2t).mean())
+        score = self.ranks.told(50 * float((1 / ranks.t2i).mean() + (1 / ranks.i2t).mean()))
         if all(score > earlier for _, earlier in self.state.validations):
             self.state.best = {name: value.detach().clone() for name, value in self.tower.state_dict().items()}
         self.state.validations.append((self.state.step, score))
+
+    def save(self, checkpoint: Path) -> None:
+        """Keep how far it is; of several ranks one does."""
+        if self.ranks.leads:
+            save_training(checkpoint, self.tower, self.optimiser, self.state)
+
+
+def carry_on(part: Encoded, whole: Encoded, place: slice) -> None:
+    """Carry the gradient of a whole batch on into the tower that a part of it came from. place: of the part in the whole."""
+    outputs = [(part.states, whole.states.grad), (part.pooled, whole.pooled.grad)]
+    # An objective need not look at both: what it does not look at has no gradient, and neither has what only that depends on.
+    of_part = [(output, gradient[place]) for output, gradient in outputs if gradient is not None]
+    fitting = [gradient[:, : output.shape[1]] for output, gradient in of_part]
+    torch.autograd.backward([output for output, _ in of_part], fitting)
 
 
 def train(
@@ -155,8 +215,9 @@ def train(
     checkpoint: Path,
     report: Callable[[int, float], None],
     marks: Marks | None = None,
+    ranks: Ranks = ALONE,
 ) -> TrainingState:
-    """Train a tower in place. For `texts`, `teacher`, `places` and `marks` see `Training`.
+    """Train a tower in place. For `texts`, `teacher`, `places`, `marks` and `ranks` see `Training`.
 
     With pairs held out (the last `config.held_out` rows), the tower is validated 20 times by translation retrieval among them
     (mean reciprocal rank, both directions, in percent, after the evaluator of Reimers and Gurevych, arXiv 2004.09813), and ends
@@ -165,7 +226,10 @@ def train(
     Goes on from `checkpoint` if it is there, and leaves it there when interrupted; `report(step, loss)` follows each step.
     Raises HarnessError at the first loss or gradient that is not finite, with the last good weights in `checkpoint`.
     """
-    training = Training(tower, texts, teacher, config, places, marks)
+    training = Training(tower, texts, teacher, config, places, marks, ranks)
+    if (size := min(config.batch, training.pairs)) < ranks.count:
+        raise HarnessError(f"a batch of {size} pairs leaves some of the {ranks.count} processes without any: start fewer")
+    tower.checkpointing = config.checkpointing
     if checkpoint.is_file():
         try:
             training.state = load_training(checkpoint, tower, training.optimiser)
@@ -176,6 +240,7 @@ def train(
         run_steps(training, checkpoint, report, asked)
     if training.state.best:
         tower.load_state_dict(training.state.best)
+    tower.checkpointing = False
     tower.eval()
     return training.state
 
@@ -191,16 +256,17 @@ def run_steps(training: Training, checkpoint: Path, report: Callable[[int, float
         try:
             training.step(rows, learning_rate(config, state.step, steps))
         except HarnessError as error:
-            save_training(checkpoint, training.tower, training.optimiser, state)
+            training.save(checkpoint)
             raise HarnessError(f"{error}; the weights before it are kept in {checkpoint}") from error
         if config.held_out and (state.step == steps or state.step % max(1, steps // VALIDATIONS) == 0):
             training.validate()
         state.seconds = time.monotonic() - began
         report(state.step, state.losses[-1])
-        if asked.is_set() or time.monotonic() - saved > SECONDS_A_CHECKPOINT:
-            save_training(checkpoint, training.tower, training.optimiser, state)
+        stops = training.ranks.any(asked.is_set())
+        if stops or time.monotonic() - saved > SECONDS_A_CHECKPOINT:
+            training.save(checkpoint)
             saved = time.monotonic()
-        if asked.is_set():
+        if stops:
             raise KeyboardInterrupt
 
 

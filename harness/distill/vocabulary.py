@@ -2,36 +2,58 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import sparse
 
 from harness.distill.tower import Tokens
+from harness.distill.transport import Solver, solve
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
+Ints: TypeAlias = npt.NDArray[np.int64]
 # A `scipy.sparse.csr_array` of float64: scipy has no types.
 Sparse: TypeAlias = Any
+Alignment: TypeAlias = Literal["association", "ot-vocabulary", "ot-sentences"]
 
-# Chosen by translation retrieval on held-out pairs, before any training step (docs/decisions.md).
+# Chosen before any training step: by translation retrieval on held-out pairs, ROUNDS and what they end in on val images
+# (docs/decisions.md).
 POWER, FIRMNESS = 3.0, 0.8
+ROUNDS, POWER_OF_ROUNDS = 4, 2.0
 ITERATIONS, TOLERANCE = 1000, 1e-9
+# Of tokens in a sentence pair that are associated with others of it, but not with each other: exp(-25) is nothing.
+FARTHEST = 25.0
+# Of a token's mass; what is less is left out.
+LEAST = 1e-4
+PAIRS_AT_ONCE = 256
 
 
-def alignment(foreign: Tokens, english: Tokens, sizes: tuple[int, int], *, balanced: bool) -> Sparse:
+def alignment(foreign: Tokens, english: Tokens, sizes: tuple[int, int], way: Alignment) -> Sparse:
     """Weights W (f, e) of the teacher's e tokens in the embedding of each of f subwords, from n sentence pairs of token ids.
 
-    A row sums to 1, or is empty where the bitext associates its subword with nothing. The kernel is `association`; if
-    `balanced`, it is first scaled to how often the tokens stand in the texts (`balance`): an English token that many subwords
-    are associated with is then taken by those that have nothing better. Either is sharpened by POWER. The order of the pairs
-    makes no difference.
+    A row sums to 1, or is empty where the bitext associates its subword with nothing. The order of the pairs makes no difference.
+
+    - `association`: the kernel of that name, sharpened by POWER.
+    - `ot-vocabulary`: the kernel is first scaled to how often the tokens stand in the texts (`balance`): an English token that
+      many subwords are associated with is then taken by those that have nothing better.
+    - `ot-sentences`: that plan is made anew ROUNDS times, by transport within each sentence pair (`realigned`), and sharpened by
+      POWER_OF_ROUNDS.
     """
     counts = [occurrences(texts, size) for texts, size in zip((foreign, english), sizes, strict=True)]
-    kernel = association(*counts)
-    if balanced and kernel.nnz:
-        kernel = balance(kernel, counts[0].sum(0), counts[1].sum(0))
-    return sharpen(kernel, POWER)
+    plan = association(*counts)
+    if way == "association" or not plan.nnz:
+        return sharpen(plan, POWER)
+    plan = balance(plan, counts[0].sum(0), counts[1].sum(0))
+    if way == "ot-vocabulary":
+        return sharpen(plan, POWER)
+    # The order decides how sums are rounded.
+    pairs = sorted(zip(map(tuple, foreign), map(tuple, english), strict=True), key=lambda pair: (len(pair[0]), pair))
+    for _ in range(ROUNDS):
+        plan = realigned(plan, pairs)
+    return sharpen(plan, POWER_OF_ROUNDS)
 
 
 def occurrences(texts: Tokens, vocabulary: int) -> Sparse:
@@ -78,6 +100,58 @@ def balance(kernel: Sparse, rows: Doubles, columns: Doubles, firmness: float = F
         if np.abs(sums - before).sum() < TOLERANCE * sums.sum():
             break
     return sparse.csr_array(sparse.diags_array(u) @ kernel @ sparse.diags_array(v))
+
+
+def realigned(plan: Sparse, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Sparse:
+    """The sum of the plans of transport within each sentence pair, at costs that a plan P (f, e) over the vocabulary tells.
+
+    Between the tokens i and j of a pair the cost is -log(P_ij / (sum_k P_ik sum_k P_kj)), less the pair's lowest, at eps 1: so
+    tokens compete for each other within their sentence, as in IBM's Model 1 (Brown et al. 1993), but on both sides. Marginals
+    are even over the tokens that P associates with any of the other side, and as loose as in `balance`. A pair weighs as much as
+    its shorter side has such tokens.
+    """
+    solver = Solver("unbalanced", eps=1.0, rho=FIRMNESS / (1 - FIRMNESS))
+    lift = sparse.csr_array(sparse.diags_array(ratio(np.ones(plan.shape[0]), plan.sum(1))) @ plan)
+    lift = sparse.csr_array(lift @ sparse.diags_array(ratio(np.ones(plan.shape[1]), plan.sum(0))))
+    parts = []
+    for first in range(0, len(pairs), PAIRS_AT_ONCE):
+        x, y = (padded(side) for side in zip(*pairs[first : first + PAIRS_AT_ONCE], strict=True))
+        lifts = entries(lift, x, y)
+        some = lifts.any((1, 2))
+        x, y, lifts = x[some], y[some], lifts[some]
+        if not len(lifts):
+            continue
+        rows, columns = lifts.any(2), lifts.any(1)
+        with np.errstate(divide="ignore"):
+            cost = np.minimum(-np.log(lifts / lifts.max((1, 2), keepdims=True)), FARTHEST)
+        solved = solve(*map(torch.from_numpy, (cost, rows, columns)), solver).plan.numpy()
+        masses = solved * np.minimum(rows.sum(1), columns.sum(1))[:, None, None]
+        pair, i, j = np.nonzero(masses > LEAST)
+        parts.append((masses[pair, i, j], x[pair, i], y[pair, j]))
+    masses, rows, columns = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return sparse.csr_array(sparse.coo_array((masses, (rows, columns)), shape=plan.shape))
+
+
+def padded(texts: Tokens) -> Ints:
+    """Token ids (B, L) of B texts, and -1 after their ends."""
+    out = np.full((len(texts), max(map(len, texts))), -1)
+    for row, text in zip(out, texts, strict=True):
+        row[: len(text)] = text
+    return out
+
+
+def entries(matrix: Sparse, rows: Ints, columns: Ints) -> Doubles:
+    """The entries of a csr matrix at all pairs of rows (B, n) and columns (B, m): (B, n, m). 0 where either is -1.
+
+    >>> entries(sparse.csr_array(np.array([[1.0, 2.0], [0.0, 3.0]])), np.array([[1, 0]]), np.array([[0, 1, -1]])).tolist()
+    [[[0.0, 3.0, 0.0], [1.0, 2.0, 0.0]]]
+    """
+    matrix.sort_indices()
+    width = matrix.shape[1]
+    keys = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr)) * width + matrix.indices
+    wanted = np.where((rows[:, :, None] < 0) | (columns[:, None, :] < 0), -1, rows[:, :, None] * width + columns[:, None, :])
+    places = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
+    return np.where(keys[places] == wanted, matrix.data[places], 0.0)
 
 
 def ratio(part: Doubles, whole: Doubles) -> Doubles:

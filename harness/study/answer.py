@@ -10,6 +10,7 @@ from harness.report import TITLES
 from harness.study.findings import ArmShown, Findings, Verdict
 from harness.study.progress import size
 
+SIDES = TITLES["images"]
 LISTED = 3  # claims named one by one in the answer
 FAMILIES = {
     "languages": "comparison by language and size",
@@ -38,7 +39,7 @@ def headline(found: Findings) -> str:
     tests = found.by_language.verdicts
     wins, losses = ([each for each in tests if each.outcome == outcome] for outcome in ("win", "loss"))
     made = (
-        f"{counted(len(tests), 'comparison')} of an arm, a language and a size ({TITLES[found.direction]} R@1 on {images(found)})"
+        f"{counted(len(tests), 'comparison')} of an arm, a language and a size ({SIDES[found.direction]} R@1 on {images(found)})"
     )
     if not wins and not losses:
         return f"No difference between transport and standard distillation was found in any of {made}."

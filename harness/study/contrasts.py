@@ -155,7 +155,7 @@ def against(evidence: Evidence, a: str, b: str, pairs: int | None, seeds: Sequen
         laid = [Laid.of(Pair(*both), [], evidence.read) for both in ready.values()]
         whole = len(ready) == len(langs)
         by = facets or ((LANG, TIER) if whole else (LANG,))
-        for line in section(laid, evidence.config.direction, evidence.question(*by)).lines:
+        for line in section(laid, evidence.config.direction, "R@1", evidence.question(*by)).lines:
             if whole or line.by == LANG:
                 found[line.by, line.value, line.langs] = line
     return found

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from harness.api import Grounding, HarnessError, KnownFeatures, Language, MissingError
+from harness.api import Grounding, HarnessError, KnownFeatures, Language, MissingError, TextRetrieval
 from harness.config import RunConfig, StudyConfig, validated
 from harness.distill.bitext import Guarded
 from harness.distill.distil import Recipe, steps_in_all
@@ -111,8 +111,8 @@ def lay_out(config: StudyConfig, device: str, store: Store) -> Study:
     """
     plans, absent = make_plans(run_config(config, device), store)
     first = plans[0].cells[0].retrieval
-    if isinstance(first, Grounding):
-        raise HarnessError(f"a study compares retrieval, and {config.task} looks for regions: name another task")
+    if isinstance(first, Grounding | TextRetrieval):
+        raise HarnessError(f"a study compares retrieval of images, and {config.task} looks for other things: name another task")
     if isinstance(plans[0].encoder, KnownFeatures):
         raise HarnessError(f"{config.encoder} is embeddings without a model, which cannot teach: name another encoder")
     if any(plan.language.code == ENGLISH for plan in plans):

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from harness.api import HarnessError
-from harness.run import load_or_measure
+from harness.config import ExecutorConfig, StudyConfig
+from harness.executors.jobs import carry_out
+from harness.run import CellJob, cell_job, one_of
 from harness.store import Store
-from harness.study.grid import Cost, Place, Prices, Step, Study
+from harness.study.grid import Cost, Place, Prices, Step, Study, lay_out
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,30 +24,65 @@ if TYPE_CHECKING:
 FAILURES_IN_A_ROW = 3
 
 
-def run_study(study: Study, store: Store, console: Console, seconds: float = math.inf) -> Mapping[Place, str]:
+def run_study(
+    study: Study, store: Store, console: Console, seconds: float = math.inf, choices: ExecutorConfig | None = None
+) -> Mapping[Place, str]:
     """Measure the cells that are missing, in the study's order; those that failed, and why.
 
-    seconds: no cell is begun after so many; the one at work then is ended. A training that fails (it diverges, say) is passed
-    over. Raises the HarnessError of the third in a row, which is no matter of one training, and of an English tower at once.
+    seconds: no cell is begun after so many; the ones at work then are ended. A cell that fails (its training diverges, say) is
+    passed over. Raises HarnessError at the third in a row, which is no matter of one training, and for an English tower at once.
     """
-    ends = time.monotonic() + seconds
     missing, failed, in_a_row = study.missing(store), dict[Place, str](), 0
+    if not missing:
+        return {}
+    places = {step.cell.key: step.place for step in missing}
+    jobs = begun(missing, study, store, console, time.monotonic() + seconds)
+    with closing(carry_out(jobs, choices or ExecutorConfig(), store, console)) as outcomes:
+        for job, outcome in outcomes:
+            place = places.get(job.cell.key)
+            if outcome.state == "done":
+                in_a_row = 0 if place else in_a_row
+                continue
+            if place is None:
+                raise HarnessError(outcome.why)
+            failed[place], in_a_row = outcome.why, in_a_row + 1
+            if in_a_row == FAILURES_IN_A_ROW:
+                raise HarnessError(outcome.why)
+            console.say(f"passed over: {told(place)}: {outcome.why}")
+    return failed
+
+
+def begun(missing: Sequence[Step], study: Study, store: Store, console: Console, ends: float) -> Iterator[CellJob]:
+    """The jobs of the missing cells, each named when it is taken; before the first of a language those of its English towers."""
+    english = set[str]()
     for number, step in enumerate(missing):
         if time.monotonic() >= ends:
             console.say(f"the time is over: {len(missing) - number:,} of {len(study.steps):,} cells are left for another time")
-            break
+            return
         console.say(f"cell {number + 1:,} of {len(missing):,}: {told(step.place)}")
         for cell in study.tongues[step.place.lang].english:
-            load_or_measure(cell, step.plan, store, console)
-        try:
-            load_or_measure(step.cell, step.plan, store, console)
-            in_a_row = 0
-        except HarnessError as error:
-            failed[step.place], in_a_row = str(error), in_a_row + 1
-            if in_a_row == FAILURES_IN_A_ROW:
-                raise
-            console.say(f"passed over: {error}")
-    return failed
+            if cell.key not in english:
+                english.add(cell.key)
+                yield cell_job(cell, step.plan, store)
+        yield step_job(step, study, store)
+
+
+def step_job(step: Step, study: Study, store: Store) -> CellJob:
+    """The job of a study's cell."""
+    config = study.config.model_copy(update={"data": str(step.plan.data)}).model_dump_json()
+    return CellJob(step.cell, step.plan, store, partial(find_step, config, step.plan.config.device, store, step.cell.key))
+
+
+def find_step(config: str, device: str, store: Store, key: str) -> CellJob:
+    """The job of the cell of that digest, in another process. Raises HarnessError if the study does not lead to it here."""
+    study = laid_out(config, device, store)
+    return step_job(one_of({step.cell.key: step for step in study.steps}, key), study, store)
+
+
+@lru_cache(maxsize=1)
+def laid_out(config: str, device: str, store: Store) -> Study:
+    """A study, laid out once in each process that measures cells of it."""
+    return lay_out(StudyConfig.model_validate_json(config), device, store)
 
 
 def told(place: Place) -> str:

@@ -7,7 +7,8 @@ class Browser {
     this.queries = data.parts.flatMap((part) => part.queries.map((query, number) => ({ part, query, number, text: `${query.text} ${query.english} ${part.images[query.image]}`.toLowerCase() })));
     this.filters = { text: "", lang: "", outcome: "", type: "", k: "1", order: "" };
     this.page = 0;
-    this.unit = this.queries.every(({ query }) => query.finds.some((find) => find && find[3])) ? "phrases" : "captions";
+    const phrases = this.queries.every(({ query }) => query.finds.some((find) => find && find[3]));
+    this.unit = phrases ? "phrases" : data.parts.every((part) => part.texts) ? "queries" : "captions";
     this.controls();
     document.getElementById("back").addEventListener("click", () => this.turn(-1));
     document.getElementById("on").addEventListener("click", () => this.turn(1));
@@ -76,10 +77,15 @@ class Browser {
     return element("figure", { class: "drawn" }, element("div", {}, element("img", { src: part.thumbnails[query.image], alt: `picture ${name}`, loading: "lazy", title: name }), shape("svg", { viewBox: "0 0 1 1", preserveAspectRatio: "none", "aria-hidden": "true" }, ...lines)), element("figcaption", {}, name));
   }
 
+  // What was found where texts are looked for, best first.
+  texts(first, right) {
+    return element("ol", { class: "texts" }, first.map((text, at) => element("li", { class: right[at] ? "right" : "" }, element("bdi", { lang: "en", dir: "auto" }, text), right[at] ? " ✓" : "")));
+  }
+
   patch(colour) { return element("span", { class: `patch colour-${colour}` }); }
 
   verdict(find) {
-    const rank = find[0] ? `rank ${find[0].toLocaleString("en")}` : "not among the candidates";
+    const rank = find[0] ? `rank ${find[0].toLocaleString("en")}` : find[3] ? "not among the candidates" : "not among the first 1,000";
     return element("span", { class: find[0] === 1 ? "hit" : "miss" }, rank);
   }
 
@@ -90,7 +96,7 @@ class Browser {
       const [, first, scores, box] = find, who = element("strong", {}, element("bdi", {}, this.data.towers[place][0]));
       if (box) return element("div", { class: "found" }, element("div", {}, this.patch(1 + place % 5), " ", who, " ", this.verdict(find)));
       return element("div", { class: "found" }, element("div", { class: "who" }, who, this.verdict(find)),
-        element("div", { class: "strip" }, first.map((image, at) => this.picture(part, image, image === query.image, scores[at].toFixed(3)))));
+        part.texts ? this.texts(first, scores) : element("div", { class: "strip" }, first.map((image, at) => this.picture(part, image, image === query.image, scores[at].toFixed(3)))));
     });
     const commands = this.data.towers.filter(([, digests], place) => query.finds[place] && digests[part.lang] && query.english).map(([name, digests]) => {
       const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
@@ -102,7 +108,7 @@ class Browser {
     const found = query.finds.flatMap((find, place) => (find && find[3] ? [[find[3], 1 + place % 5]] : []));
     const phrases = query.places.map(([words, types, boxes], at) => element("li", {}, boxes.length ? this.patch(grounding ? 0 : at % 6) : null, " ", grounding ? "where it is" : element("bdi", { dir: "auto" }, words), element("span", { class: "soft" }, boxes.length ? ` ${types.join(", ")}` : ` ${types.join(", ")}, no box`)));
     return element("article", { class: "query" },
-      element("div", { class: "asked" }, drawn ? this.drawn(part, query, [...truth, ...found]) : this.picture(part, query.image, true, part.images[query.image]),
+      element("div", { class: "asked" }, drawn ? this.drawn(part, query, [...truth, ...found]) : part.texts ? null : this.picture(part, query.image, true, part.images[query.image]),
         element("div", {}, element("p", { class: "caption" }, element("bdi", { lang: part.lang, dir: "auto" }, query.text)),
           query.english ? element("p", { class: "soft" }, element("bdi", { lang: "en", dir: "auto" }, query.english)) : null,
           element("p", { class: "soft" }, [`${part.name} · ${part.source}`, ...query.types].join(" · ")),
