@@ -189,28 +189,26 @@ def table(names: list[str]) -> None:
         print(f"| {row.what} | {sizes} {row.unit} | {times} | {slopes[0]:.2f} | {memory} | {slopes[1]:.2f} |", flush=True)
 
 
-LANGUAGES, ENCODERS, SEEDS, OBJECTIVES = 200, 10, 3, 2
-PAIRS, GALLERY, SENTENCES, GPUS = 27_985, 1_000, 2_000, (1, 8)
-STEP = 0.025  # s, eager, 6 layers x 384, one H100: the slower end of 14 to 25 ms that was seen with 256 pairs
-DECODED = 700  # photographs a second and core, `fast:` (benchmarks/images.py: 930 at the best); encoded meanwhile
-CORES = 16  # beside one GPU
-TEXTS = 5_000  # captions a second and GPU, assumed
-RANKING = 0.2  # s, 1,000 x 1,000 and its record's bootstrap, one core
+LANGUAGES, ENCODERS, SEEDS, OBJECTIVES, GALLERY = 200, 10, 3, 2, 1_000
+PAIRS, GPUS = (1_000, 27_985), (1, 8)
+STEP = 0.025  # s a step, eager, 6 layers x 384, one H100: the slower end of the 14 to 25 ms that others saw with 256 pairs
+DECODED, CORES = 700, 16  # photographs a second and core by `fast:` (benchmarks/images.py: 930), and cores beside a GPU
+TEXTS = 5_000  # sentences a second and GPU through a text tower: assumed
+CELL = 0.2  # s to rank, draw intervals and write a record on one core: a language of the table
 
 
-def paper() -> None:
+def paper(pairs: int) -> None:
     """Print what a study costs, item by item."""
-    towers = LANGUAGES * ENCODERS * SEEDS * OBJECTIVES
-    steps = DistillConfig().steps_for(PAIRS)
-    cells = towers + 3 * LANGUAGES * ENCODERS
+    towers, steps = LANGUAGES * ENCODERS * SEEDS * OBJECTIVES, DistillConfig().steps_for(pairs)
+    cells = towers + 3 * LANGUAGES * ENCODERS  # the English tower on the language, on the same captions in English, and on all
     items = {
         f"images: {ENCODERS} encoders x {GALLERY:,}, once for all languages": ENCODERS * GALLERY / (DECODED * CORES),
-        f"teachers read English: {ENCODERS} encoders x {PAIRS:,} sentences": ENCODERS * PAIRS / TEXTS,
+        f"teachers read English: {ENCODERS} encoders x {SEEDS} x {pairs:,} sentences": ENCODERS * SEEDS * pairs / TEXTS,
         f"towers: {towers:,} x {steps:,} steps of {1000 * STEP:.0f} ms": towers * steps * STEP,
         f"captions: {cells:,} cells x {GALLERY:,}": cells * GALLERY / TEXTS,
-        f"ranking, intervals, records: {cells:,} cells x {RANKING} s": cells * RANKING,
+        f"ranks, intervals, records: {cells:,} cells x {CELL} s": cells * CELL,
     }
-    print(f"{LANGUAGES} languages x {ENCODERS} encoders x {SEEDS} seeds x {OBJECTIVES} objectives, {PAIRS:,} pairs each\n")
+    print(f"\n{LANGUAGES} languages x {ENCODERS} encoders x {SEEDS} seeds x {OBJECTIVES} objectives, {pairs:,} pairs each\n")
     print("| item | " + " | ".join(f"hours on {gpus} GPU{'s' * (gpus > 1)}" for gpus in GPUS) + " |")
     print("| --- |" + " --- |" * len(GPUS))
     for name, seconds in (items | {"all": math.fsum(items.values())}).items():
@@ -223,7 +221,8 @@ def main(words: list[str]) -> None:
         case ["measure", name, count]:
             measure(name, int(count))
         case ["paper"]:
-            paper()
+            for pairs in PAIRS:
+                paper(pairs)
         case _:
             table(words or list(ROWS))
 
