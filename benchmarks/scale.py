@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 import harness.encoders.sample
-from benchmarks.ranking import CAPTIONS, WIDTH, embeddings
+from benchmarks.ranking import CAPTIONS, WIDTH, embeddings, resident
 from harness.api import Images, digest_strings
 from harness.config import DistillConfig, RunConfig
 from harness.console import Console
@@ -38,6 +37,7 @@ from harness.run import run
 from harness.store import Store
 
 GROWTH = (1, 10, 100)
+Work = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -74,15 +74,17 @@ class World:
         lines = (self.plan.data / "multi30k" / "data" / "task1" / "raw" / f"train.{lang}").read_text().splitlines()
         return [f"{lines[row % len(lines)]} {row // len(lines)}" for row in range(count)]
 
-    def encode_images(self, count: int) -> None:
+    def encode_images(self, count: int) -> Work:
         """Decode, encode and store pictures."""
-        embed_images(self.plan.encoder, Repeated(self.retrieval.images, count), self.store, lambda _: None)
+        pictures = Repeated(self.retrieval.images, count)
+        return lambda: embed_images(self.plan.encoder, pictures, self.store, lambda _: None)
 
-    def encode_captions(self, count: int) -> None:
+    def encode_captions(self, count: int) -> Work:
         """Encode and store captions."""
-        embed_texts(self.plan.encoder, self.sentences(count), "en", self.store)
+        sentences = self.sentences(count)
+        return lambda: embed_texts(self.plan.encoder, sentences, "en", self.store)
 
-    def distil(self, count: int) -> None:
+    def distil(self, count: int) -> Work:
         """Distil a tower in one pass over the pairs, from reading them to storing it."""
         for lang in ("en", "de"):
             (self.place / f"{count}.{lang}").write_text("\n".join(self.sentences(count, lang)) + "\n")
@@ -90,15 +92,20 @@ class World:
         config = RunConfig(
             lang="de", objectives=("kd-mse",), distill=steps, bitext=self.place / f"{count}.en", clean=False, device="cpu"
         )
-        ((plan,), _) = make_plans(config, self.store)
-        (recipe,) = [cell.recipe for cell in plan.cells if cell.recipe]
-        distil(recipe, "cpu", self.store, self.console)
 
-    def rank(self, count: int) -> None:
+        def work() -> None:
+            ((plan,), _) = make_plans(config, self.store)
+            (recipe,) = [cell.recipe for cell in plan.cells if cell.recipe]
+            distil(recipe, "cpu", self.store, self.console)
+
+        return work
+
+    def rank(self, count: int) -> Work:
         """Rank images and five times as many captions."""
-        rank(*embeddings(count))
+        given = embeddings(count)
+        return lambda: rank(*given)
 
-    def measure_languages(self, count: int) -> None:
+    def measure_languages(self, count: int) -> Work:
         """Measure a tower on the captions of many languages: embed, rank, record; the images are there already."""
         data = self.place / f"data of {count}"
         (data / "captions").mkdir(parents=True)
@@ -112,18 +119,21 @@ class World:
         # The same weights under a name that may read other folders than the sample's.
         encoder = f"local-dir:{Path(harness.encoders.sample.__file__).parent}"
         config = RunConfig(lang=",".join(codes), data=str(data), encoder=encoder, objectives=(), device="cpu")
-        plans, _ = make_plans(config, self.store)
-        for plan in plans:
-            run(plan, self.store, self.console)
+
+        def work() -> None:
+            for plan in make_plans(config, self.store)[0]:
+                run(plan, self.store, self.console)
+
+        return work
 
 
 @dataclass(frozen=True)
 class Row:
-    """What grows, from how many, and what it is made known by."""
+    """What grows, from how many on, of what, and what makes ready to work on so many."""
 
     what: str
     first: int
-    work: Callable[[World, int], None]
+    ready: Callable[[World, int], Work]
     unit: str
 
 
@@ -138,15 +148,17 @@ ROWS = {
 
 def measure(name: str, count: int) -> None:
     """Print seconds of processor time and MiB, for the process that asks."""
-    row = ROWS[name]
+    ready = ROWS[name].ready
     with tempfile.TemporaryDirectory() as place:
         world = World(Path(place))
         # Another number than those measured, so that nothing is in the store that they would find there.
-        world.measure_languages(2) if name == "languages" else row.work(world, 65)
+        ready(world, 2 if name == "languages" else 65)()
+        work = ready(world, count)
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak is taken anew
         began = time.process_time()
-        row.work(world, count)
+        work()
         seconds = time.process_time() - began
-    print(json.dumps((seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)))
+    print(json.dumps((seconds, resident("VmHWM") / 1024)))
 
 
 def measured(name: str, count: int) -> tuple[float, float]:
@@ -177,28 +189,26 @@ def table(names: list[str]) -> None:
         print(f"| {row.what} | {sizes} {row.unit} | {times} | {slopes[0]:.2f} | {memory} | {slopes[1]:.2f} |", flush=True)
 
 
-LANGUAGES, ENCODERS, SEEDS, OBJECTIVES = 200, 10, 3, 2
-PAIRS, GALLERY, SENTENCES, GPUS = 27_985, 1_000, 2_000, (1, 8)
-STEP = 0.025  # s, eager, 6 layers x 384, one H100: the slower end of 14 to 25 ms that was seen with 256 pairs
-DECODED = 700  # photographs a second and core, `fast:` (benchmarks/images.py: 930 at the best); encoded meanwhile
-CORES = 16  # beside one GPU
-TEXTS = 5_000  # captions a second and GPU, assumed
-RANKING = 0.2  # s, 1,000 x 1,000 and its record's bootstrap, one core
+LANGUAGES, ENCODERS, SEEDS, OBJECTIVES, GALLERY = 200, 10, 3, 2, 1_000
+PAIRS, GPUS = (1_000, 27_985), (1, 8)
+STEP = 0.025  # s a step, eager, 6 layers x 384, one H100: the slower end of the 14 to 25 ms that others saw with 256 pairs
+DECODED, CORES = 700, 16  # photographs a second and core by `fast:` (benchmarks/images.py: 930), and cores beside a GPU
+TEXTS = 5_000  # sentences a second and GPU through a text tower: assumed
+CELL = 0.2  # s to rank, draw intervals and write a record on one core: a language of the table
 
 
-def paper() -> None:
+def paper(pairs: int) -> None:
     """Print what a study costs, item by item."""
-    towers = LANGUAGES * ENCODERS * SEEDS * OBJECTIVES
-    steps = DistillConfig().steps_for(PAIRS)
-    cells = towers + 3 * LANGUAGES * ENCODERS
+    towers, steps = LANGUAGES * ENCODERS * SEEDS * OBJECTIVES, DistillConfig().steps_for(pairs)
+    cells = towers + 3 * LANGUAGES * ENCODERS  # the English tower on the language, on the same captions in English, and on all
     items = {
         f"images: {ENCODERS} encoders x {GALLERY:,}, once for all languages": ENCODERS * GALLERY / (DECODED * CORES),
-        f"teachers read English: {ENCODERS} encoders x {PAIRS:,} sentences": ENCODERS * PAIRS / TEXTS,
+        f"teachers read English: {ENCODERS} encoders x {SEEDS} x {pairs:,} sentences": ENCODERS * SEEDS * pairs / TEXTS,
         f"towers: {towers:,} x {steps:,} steps of {1000 * STEP:.0f} ms": towers * steps * STEP,
         f"captions: {cells:,} cells x {GALLERY:,}": cells * GALLERY / TEXTS,
-        f"ranking, intervals, records: {cells:,} cells x {RANKING} s": cells * RANKING,
+        f"ranks, intervals, records: {cells:,} cells x {CELL} s": cells * CELL,
     }
-    print(f"{LANGUAGES} languages x {ENCODERS} encoders x {SEEDS} seeds x {OBJECTIVES} objectives, {PAIRS:,} pairs each\n")
+    print(f"\n{LANGUAGES} languages x {ENCODERS} encoders x {SEEDS} seeds x {OBJECTIVES} objectives, {pairs:,} pairs each\n")
     print("| item | " + " | ".join(f"hours on {gpus} GPU{'s' * (gpus > 1)}" for gpus in GPUS) + " |")
     print("| --- |" + " --- |" * len(GPUS))
     for name, seconds in (items | {"all": math.fsum(items.values())}).items():
@@ -211,7 +221,8 @@ def main(words: list[str]) -> None:
         case ["measure", name, count]:
             measure(name, int(count))
         case ["paper"]:
-            paper()
+            for pairs in PAIRS:
+                paper(pairs)
         case _:
             table(words or list(ROWS))
 

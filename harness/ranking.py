@@ -13,21 +13,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 from importlib import import_module
 from importlib.util import find_spec
 from math import comb, isqrt
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from harness.api import Floats, HarnessError, Ints
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Doubles = npt.NDArray[np.float64]
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
 
 TOLERANCE = 1e-6
 """How far below the best relevant score another item still counts as tied with it (scores lie in [-1, 1]).
@@ -91,7 +91,8 @@ def rank(images: Floats, texts: Floats, owner: Ints, *, chunk: int | None = None
         own = _score_pairs(long, wide, torch.arange(len(long), device=device), owners)
         best = torch.full((len(wide),), -torch.inf, device=device, dtype=own.dtype).scatter_reduce(0, owners, own, "amax")
         by_text, by_image = Side.of(long, own), Side.of(wide, best)
-        count = _counting() if kind == "cpu" and len(images) * len(texts) >= _FEW else _count
+        few = len(images) * len(texts) < _FEW
+        count = _count if kind == "cuda" else alone(_count) if few else _counting()
 
         side = max(isqrt((chunk or _CHUNK[kind]) // 4), 1)
         scores = torch.empty(min(side, len(long)) * min(side, len(wide)), device=device)
@@ -237,20 +238,39 @@ def _unit(rows: Floats, side: str) -> Tensor:
 
     with np.errstate(over="ignore"):  # float64 input beyond float32 becomes inf, and is refused as such
         rows = np.asarray(rows, np.float32)
-    unit, norms = torch.zeros(len(rows) + (-len(rows) % _WIDE if side == "image" else 0), rows.shape[1]), np.empty(len(rows))
+    filled = len(rows) + (-len(rows) % _WIDE if side == "image" else 0)
+    unit, norms = np.zeros((filled, rows.shape[1]), np.float32), np.empty(len(rows))
     for part in _slices(len(rows), _STRIPE):
         wide = rows[part].astype(np.float64)
         norms[part] = np.sqrt(
             np.einsum("ij,ij->i", wide, wide)
         )  # finite if and only if the row is: float64 holds float32 squared
         if np.isfinite(norms[part]).all():
-            unit.numpy()[part][: len(wide)] = wide / np.where(norms[part] > 0, norms[part], 1)[:, None]
+            unit[part][: len(wide)] = wide / np.where(norms[part] > 0, norms[part], 1)[:, None]
     broken = np.count_nonzero(~np.isfinite(norms))
     if broken:
         raise HarnessError(f"{broken} of {len(rows)} {side} embeddings hold NaN or infinity; look at the encoder's precision")
-    return unit
+    return torch.from_numpy(unit)
 
 
+def alone(work: Callable[Given, Found]) -> Callable[Given, Found]:
+    """The function on one of torch's threads: in small work several wait for each other, 13 ms a time where a machine is busy."""
+
+    @wraps(work)
+    def by_one_thread(*words: Given.args, **more: Given.kwargs) -> Found:
+        import torch
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return work(*words, **more)
+        finally:
+            torch.set_num_threads(threads)
+
+    return by_one_thread
+
+
+@alone
 def _score_pairs(texts: Tensor, images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Scores of chosen (text, image) pairs in float64."""
     import torch

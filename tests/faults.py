@@ -111,7 +111,13 @@ def write_data(folder: Path) -> Path:
     for split, ids in names.items():
         for shade, name in enumerate(ids):
             Image.new("RGB", (8, 8), (20 * shade, 90 + shade, 200 - shade)).save(folder / "flickr30k-images" / f"{name}.jpg")
-            images.append({"filename": f"{name}.jpg", "split": split, "sentences": [{"raw": english(name)}]})
+            images.append(
+                {
+                    "filename": f"{name}.jpg",
+                    "split": split,
+                    "sentences": [{"raw": english(name)}, {"raw": f"another of {name} ."}],
+                }
+            )
     (folder / "dataset_flickr30k.json").write_text(json.dumps({"images": images}))
     task1 = folder / "multi30k" / "data" / "task1"
     for part in ("image_splits", "raw"):

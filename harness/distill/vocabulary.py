@@ -124,7 +124,7 @@ def realigned(plan: Sparse, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
         rows, columns = lifts.any(2), lifts.any(1)
         with np.errstate(divide="ignore"):
             cost = np.minimum(-np.log(lifts / lifts.max((1, 2), keepdims=True)), FARTHEST)
-        solved = solve(*map(torch.from_numpy, (cost, rows, columns)), solver).plan.numpy()
+        solved = solve(torch.from_numpy(cost), torch.from_numpy(rows), torch.from_numpy(columns), solver).plan.numpy()
         masses = solved * np.minimum(rows.sum(1), columns.sum(1))[:, None, None]
         pair, i, j = np.nonzero(masses > LEAST)
         parts.append((masses[pair, i, j], x[pair, i], y[pair, j]))
