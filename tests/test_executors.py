@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import re
@@ -81,7 +82,12 @@ OPTIONS = ("--init", "scratch", "--size", "tiny", "--steps", "3", "--batch", "4"
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Data, and the encoder in a file."""
     folder = tmp_path_factory.mktemp("place")
-    write_data(folder / "data")
+    data = write_data(folder / "data")
+    # A second English caption each, so that all of them are others than those that were translated: the twelfth cell.
+    split = json.loads((data / "dataset_flickr30k.json").read_text())
+    for image in split["images"]:
+        image["sentences"] = [*image["sentences"][:1], {"raw": f"another of {image['filename']} ."}]
+    (data / "dataset_flickr30k.json").write_text(json.dumps(split))
     write(folder / "watched.py", WATCHED)
     return folder
 
