@@ -211,7 +211,11 @@ def test_what_another_process_is_at_is_left_for_last(tmp_path: Path) -> None:
     assert order == [("busy", False), ("free", False), ("busy", True)]
 
 
-def test_who_is_left_at_work_is_interrupted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN], ids=["in front", "in the background"])
+def test_who_is_left_at_work_is_interrupted(tmp_path: Path, request: pytest.FixtureRequest, handler: object) -> None:
+    """Also of a run that ignores Ctrl-C itself, as one does that a shell starts in the background."""
+    before = signal.signal(signal.SIGINT, handler)  # type: ignore[arg-type]
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     begun, never = tmp_path / "begun", tmp_path / "never"
     os.mkfifo(begun)
     os.mkfifo(never)

@@ -154,6 +154,8 @@ def serve(connection: Connection, threads: int) -> None:
     """What a worker does: one job after another, until it is interrupted or the process that it works for ends."""
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # read when numpy and torch are imported, which they are not yet
     threading.Thread(target=end_with_parent, daemon=True).start()
+    # What a shell starts in the background ignores Ctrl-C, and so would its workers: but this is how they are told to stop.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with suppress(KeyboardInterrupt, EOFError):
         if hasattr(signal, "pthread_sigmask"):
             # The terminal's Ctrl-C goes to a group. It is the parent that passes it on, once, to who is at work.
