@@ -68,7 +68,7 @@ def main() -> None:
             "POT `ot.batch.solve_batch`, costs detached": lambda eps=eps: in_a_batch(eps),
             "`token_transport`": lambda eps=eps: ours(eps),
         }
-        compare(f"Token transport, {PAIRS} pairs, eps {eps}", ways, 9)
+        compare(f"Token transport, {PAIRS} pairs, eps {eps}", ways, 25)
 
 
 if __name__ == "__main__":
