@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 IMAGES_A_BATCH, TEXTS_A_BATCH = 32, 64
-SEMANTICS = "hugging face encoder 1, float32"
 FILES = (("config.json", "model*.safetensors"), ("config.json", "pytorch_model*.bin"))
 # Trained on texts filled up to a fixed length, padding attended to; the others mask it.
 FIXED_LENGTH = ("siglip", "siglip2")
@@ -31,11 +31,16 @@ def hugging_face(argument: str, device: str) -> HuggingFace:
 
     Raises HarnessError if transformers is not installed, or for a folder without a model.
     """
-    need_transformers(f"hf:{argument}")
-    folder = Path(argument).expanduser()
+    return HuggingFace(*named(argument), device)
+
+
+def named(argument: str) -> tuple[str, Callable[[], Path]]:
+    """The name of the model of `hf:ARGUMENT`, and what finds its folder. Raises HarnessError as `hugging_face` does."""
+    name, folder = f"hf:{argument}", Path(argument).expanduser()
+    need_transformers(name)
     if not argument or (folder.is_dir() and not (folder / "config.json").is_file()):
-        raise HarnessError(f"hf:{argument} holds no config.json: expected hf:ORG/REPO, or a folder that save_pretrained wrote")
-    return HuggingFace(f"hf:{argument}", lambda: model_folder(argument, f"hf:{argument}"), device)
+        raise HarnessError(f"{name} holds no config.json: expected hf:ORG/REPO, or a folder that save_pretrained wrote")
+    return name, lambda: model_folder(argument, name)
 
 
 def model_folder(argument: str, name: str, choices: Sequence[Sequence[str]] = FILES) -> Path:
@@ -68,8 +73,10 @@ class Batch:
     pooled: Tensor
 
 
-class HuggingFace:
-    """Both towers of a model. Nothing is loaded, and torch is not imported, until something is encoded."""
+class Checkpoint:
+    """A model in transformers' form that nothing has been read of yet. semantics: what its fingerprint says of the code here."""
+
+    semantics: ClassVar[str]
 
     def __init__(self, name: str, find: Callable[[], Path], device: str) -> None:
         self.name = name
@@ -78,16 +85,16 @@ class HuggingFace:
 
     @cached_property
     def folder(self) -> Path:
-        """The model's files. Raises HarnessError if they cannot be had."""
+        """The model's files, downloaded if need be. Raises HarnessError if they cannot be had."""
         return self._find()
 
     @cached_property
     def _fingerprint(self) -> str:
-        # transformers now and then changes how it prepares images: its version is part of what decides an embedding.
-        return fingerprint(SEMANTICS, metadata.version("transformers"), *model_files(self.folder))
+        # transformers now and then changes how it prepares its input: its version is part of what decides what comes out.
+        return fingerprint(self.semantics, metadata.version("transformers"), *model_files(self.folder))
 
     def fingerprint(self) -> str:
-        """A digest of weights, configuration, preprocessing, tokenizer and of transformers' version."""
+        """A digest of weights, configurations, preprocessing, tokenizer and of transformers' version."""
         return self._fingerprint
 
     @cached_property
@@ -96,6 +103,12 @@ class HuggingFace:
         from harness.device import resolve_device
 
         return resolve_device(self._device)
+
+
+class HuggingFace(Checkpoint):
+    """Both towers of a model. Nothing is loaded, and torch is not imported, until something is encoded."""
+
+    semantics = "hugging face encoder 1, float32"
 
     @cached_property
     def loaded(self) -> Loaded:
@@ -194,22 +207,34 @@ def model_files(folder: Path) -> list[Path]:
     return sorted(found)
 
 
+@contextmanager
+def loading(name: str, folder: Path) -> Iterator[None]:
+    """Raise HarnessError for whatever goes wrong while transformers loads a model from a folder."""
+    try:
+        yield
+    except Exception as error:  # of many libraries: transformers, tokenizers, sentencepiece, safetensors, torch
+        weights = next((file for file in model_files(folder) if file.suffix in (".safetensors", ".bin")), folder)
+        raise HarnessError(f"{name}: transformers cannot load {folder}: {reason(error, weights)}") from error
+
+
+def check_whole(name: str, folder: Path, model: Any, report: Mapping[str, Any]) -> None:
+    """Raise HarnessError if transformers reports that it made up weights which the folder lacks."""
+    if missing := sorted(report["missing_keys"]):
+        raise HarnessError(f"{name}: {folder} lacks {len(missing)} weights of {type(model).__name__}, first {missing[0]}")
+
+
 def load(name: str, folder: Path, device: str) -> Loaded:
     """Build the model with its weights. Raises HarnessError if some are missing: transformers would make them up."""
     import torch
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
-    try:
+    with loading(name, folder):
         model, report = AutoModel.from_pretrained(str(folder), dtype=torch.float32, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
         prepare = AutoImageProcessor.from_pretrained(str(folder))  # type: ignore[no-untyped-call]
-    except Exception as error:  # of many libraries: transformers, tokenizers, safetensors, torch
-        weights = next((file for file in model_files(folder) if file.suffix in (".safetensors", ".bin")), folder)
-        raise HarnessError(f"{name}: transformers cannot load {folder}: {reason(error, weights)}") from error
     if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
         raise HarnessError(f"{name} is a {type(model).__name__}, which has not both towers: expected a model such as CLIPModel")
-    if missing := sorted(report["missing_keys"]):
-        raise HarnessError(f"{name}: {folder} lacks {len(missing)} weights of {type(model).__name__}, first {missing[0]}")
+    check_whole(name, folder, model, report)
     return Loaded(model.eval().to(device), tokenizer, prepare, text_length(model, tokenizer))
 
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from harness.api import HarnessError
-from harness.encoders.hugging_face import model_files, model_folder
-from harness.encoders.sources import need_transformers, quiet
-from harness.plugins import fingerprint
+from harness.encoders.hugging_face import Checkpoint, check_whole, loading, named
+from harness.encoders.sources import quiet
 from harness.registry import TASKS
 
 TEXTS_A_BATCH = 32
-SEMANTICS = "hugging face translator 1, float32"
 ENGLISH = ("en", "eng_Latn")
 
 
@@ -26,11 +23,7 @@ def hugging_face(argument: str, device: str) -> HuggingFaceTranslator:
 
     Raises HarnessError if transformers is not installed, or for a folder without a model.
     """
-    need_transformers(f"hf:{argument}")
-    folder = Path(argument).expanduser()
-    if not argument or (folder.is_dir() and not (folder / "config.json").is_file()):
-        raise HarnessError(f"hf:{argument} holds no config.json: expected hf:ORG/REPO, or a folder that save_pretrained wrote")
-    return HuggingFaceTranslator(f"hf:{argument}", lambda: model_folder(argument, f"hf:{argument}"), device)
+    return HuggingFaceTranslator(*named(argument), device)
 
 
 @dataclass(frozen=True)
@@ -41,34 +34,16 @@ class Loaded:
     tokenizer: Any
 
 
-class HuggingFaceTranslator:
+class HuggingFaceTranslator(Checkpoint):
     """A translation model. It decodes as its own generation config says, but never by chance."""
 
-    def __init__(self, name: str, find: Callable[[], Path], device: str) -> None:
-        self.name = name
-        self._find = find
-        self._device = device
-
-    @cached_property
-    def folder(self) -> Path:
-        """The model's files, downloaded if need be. Raises HarnessError if they cannot be had."""
-        return self._find()
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        return fingerprint(SEMANTICS, metadata.version("transformers"), *model_files(self.folder))
-
-    def fingerprint(self) -> str:
-        """A digest of weights, configurations and tokenizer, and of transformers' version."""
-        return self._fingerprint
+    semantics = "hugging face translator 1, float32"
 
     @cached_property
     def loaded(self) -> Loaded:
         """The model in memory. Raises HarnessError if it cannot be loaded whole."""
-        from harness.device import resolve_device
-
         with quiet():
-            return load(self.name, self.folder, resolve_device(self._device))
+            return load(self.name, self.folder, self.device)
 
     def translate(self, texts: Sequence[str], lang: str) -> list[str]:
         """The texts in English, those of like length together. Raises HarnessError if the model has no mark for the language."""
@@ -119,11 +94,8 @@ def load(name: str, folder: Path, device: str) -> Loaded:
     import torch
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-    try:
+    with loading(name, folder):
         model, report = AutoModelForSeq2SeqLM.from_pretrained(str(folder), dtype=torch.float32, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
-    except Exception as error:  # of many libraries: transformers, tokenizers, sentencepiece, safetensors, torch
-        raise HarnessError(f"{name}: transformers cannot load {folder}: {' '.join(str(error).split())[:300]}") from error
-    if missing := sorted(report["missing_keys"]):
-        raise HarnessError(f"{name}: {folder} lacks {len(missing)} weights of {type(model).__name__}, first {missing[0]}")
+    check_whole(name, folder, model, report)
     return Loaded(model.eval().to(device), tokenizer)

@@ -25,11 +25,12 @@ from PIL import Image
 from test_hugging_face import write_mclip
 from test_hugging_face import write_model as write_hugging_face
 from test_open_clip import write_model as write_open_clip
+from test_translation import small as write_translator
 
 from harness import bombs
 from harness.api import HarnessError
 from harness.packs import MANIFEST, open_pack, write_pack
-from harness.registry import load_encoder
+from harness.registry import load_encoder, load_translator
 from harness.store import Store
 from harness.tasks.bitext import load_bitext_file
 from harness.tasks.entities import read_annotation
@@ -147,6 +148,19 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_the_command_given_conve
     subprocess.run(command.replace("python", sys.executable, 1), shell=True, check=True, cwd=tmp_path)
     old(command).unlink()
     assert np.isfinite(load_encoder(spec, "cpu").encode_texts(["a dog"], "en")).all()
+
+
+def test_a_translator_that_would_run_code_is_refused_too(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    folder, mark = tmp_path / "model", tmp_path / "it ran"
+    spec = write_translator(folder, "pair")
+    poisoned(folder / "pytorch_model.bin", mark, load_file(folder / "model.safetensors"))
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(HarnessError, match="would run code that it brings") as caught:
+        load_translator(spec, "cpu").translate(["ein Hund"], "de")
+    assert "\n" not in str(caught.value)
+    assert not mark.exists()
 
 
 def old(command: str) -> Path:
