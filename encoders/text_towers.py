@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -49,7 +50,11 @@ class ClipText:
         # Left to right, no token sees what comes after the end, which is where the sentence is read. Without the mask,
         # tokens attend to the padding, as SigLIP's were trained to.
         self.trims = self.module.attn_mask is not None and self.pooling in ("argmax", "eos")
-        self.blocks = quick_blocks(module)
+
+    @cached_property
+    def blocks(self) -> nn.Sequential | None:
+        """Its blocks as ours; None where they are not the plain ones."""
+        return quick_blocks(self.module)
 
     def read(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Hidden states and sentence embeddings."""

@@ -27,6 +27,7 @@ from harness.api import (
     digest_strings,
 )
 from harness.config import first_line
+from harness.languages import ENGLISH
 from harness.late_interaction import Bags
 from harness.store import BusyError, DamagedError, Store, is_whole, new_file, new_folder, say_damaged, seal
 
@@ -38,7 +39,6 @@ TEXTS_A_CALL = 1024
 IMAGES_A_PART, TEXTS_A_PART = 1024, 16_384
 DIGEST = "sha256"
 STATES, LENGTHS = "states.f16", "lengths.npy"
-ENGLISH = "en"
 
 
 def quietly(count: int) -> None:

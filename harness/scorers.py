@@ -26,7 +26,8 @@ from harness.api import (
     TextEncoder,
     TextRetrieval,
 )
-from harness.embeddings import ENGLISH, embed_captions, embed_documents, embed_images, embed_patches, embed_texts, embed_tokens
+from harness.embeddings import embed_captions, embed_documents, embed_images, embed_patches, embed_texts, embed_tokens
+from harness.languages import ENGLISH
 from harness.phrases import phrases_of
 from harness.ranking import Ranks, chance, rank, scores
 from harness.record import MEASURE

@@ -10,12 +10,12 @@ from typing import ClassVar, Literal, Protocol, TypeAlias
 
 from harness.api import HarnessError, Retrieval, Translator, digest_strings
 from harness.console import Console
+from harness.languages import ENGLISH
 from harness.registry import TRANSLATION_READERS, load_translator
 from harness.store import DamagedError, Store, new_file, say_damaged
 
 By: TypeAlias = Literal["file", "translator"]
 TRANSLATE_TEST = "translate-test"
-ENGLISH = "en"
 TEXTS_A_CALL = 256
 DIGEST, TEXTS = "sha256", "english"
 

@@ -40,7 +40,7 @@ from harness.api import (
 )
 from harness.config import first_line
 from harness.tasks.bitext import load_bitext_folder
-from harness.tasks.languages import known_languages, resolve_language
+from harness.tasks.languages import EveryLanguage, known_languages
 from harness.tasks.textfiles import find, read_lines
 
 CARD = TaskCard(
@@ -89,8 +89,8 @@ class Corpus:
         return self.contents
 
 
-class Clir:
-    """`harness.api.Task` over a folder in BEIR's form."""
+class Clir(EveryLanguage):
+    """`harness.api.Task` over a folder in BEIR's form, which has the languages of its files of queries."""
 
     def __init__(self) -> None:
         self._taken_for: dict[Path, str] = {}
@@ -100,14 +100,6 @@ class Clir:
     def card(self) -> TaskCard:
         """What the task is."""
         return CARD
-
-    def languages(self) -> Mapping[str, Language]:
-        """Every language that the harness knows; a folder has those of its files of queries."""
-        return known_languages()
-
-    def language(self, text: str) -> Language:
-        """Find a language by code, alias or English name. Raises HarnessError with the nearest ones."""
-        return resolve_language(text, self.languages())
 
     def sources(self) -> tuple[CaptionSource, ...]:
         """The folder's own queries."""

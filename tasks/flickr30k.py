@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,14 +30,13 @@ from harness.tasks.captions import Caption, Captions, files_of, read_captions
 from harness.tasks.galleries import caption_id, gallery
 from harness.tasks.karpathy import JSON_NAME, Photo, photo_id, read_photos
 from harness.tasks.languages import (
+    EveryLanguage,
     Source,
     caption_sources,
     catalogue,
     downloads,
     from_source,
-    known_languages,
     known_sources,
-    resolve_language,
     texts_of,
 )
 from harness.tasks.pictures import FOLDERS, SHARDS, Pictures, Shelf, find_pictures
@@ -82,21 +81,13 @@ class _Choice:
     captions: Captions
 
 
-class Flickr30k:
+class Flickr30k(EveryLanguage):
     """`harness.api.Task` over a folder in the layouts that people already have; `check` says which."""
 
     @property
     def card(self) -> TaskCard:
         """What the task is."""
         return CARD
-
-    def languages(self) -> Mapping[str, Language]:
-        """Every language of `languages.toml`, by code."""
-        return known_languages()
-
-    def language(self, text: str) -> Language:
-        """Find a language by code, alias or English name. Raises HarnessError with the nearest ones."""
-        return resolve_language(text, self.languages())
 
     def sources(self) -> tuple[CaptionSource, ...]:
         """Every source of `languages.toml` but those of the sample."""

@@ -266,6 +266,18 @@ def from_source(language: Language, source: str | None, task: str) -> Language:
     return replace(language, sources=(source,))
 
 
+class EveryLanguage:
+    """What a `harness.api.Task` says of languages, if it has those of `languages.toml`, or some of them."""
+
+    def languages(self) -> Mapping[str, Language]:
+        """Every language of `languages.toml`, by code."""
+        return known_languages()
+
+    def language(self, text: str) -> Language:
+        """Find a language by code, alias or English name. Raises HarnessError with the nearest ones."""
+        return resolve_language(text, self.languages())
+
+
 def resolve_language(text: str, languages: Mapping[str, Language]) -> Language:
     """Find a language by its code, an alias or its English name, in any case.
 

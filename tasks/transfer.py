@@ -28,12 +28,12 @@ from harness.tasks.captions import Captions, files_of, read_captions
 from harness.tasks.galleries import gallery
 from harness.tasks.karpathy import photo_id
 from harness.tasks.languages import (
+    EveryLanguage,
     caption_sources,
     downloads,
     from_source,
     known_languages,
     known_sources,
-    resolve_language,
     texts_of,
 )
 from harness.tasks.pictures import Shelf, find_pictures
@@ -58,7 +58,7 @@ CROSSMODAL = TaskCard(
 
 
 @dataclass(frozen=True)
-class Transfer:
+class Transfer(EveryLanguage):
     """`harness.api.Task` over a folder of pictures and the captions that `languages.toml` has for the task.
 
     folders: where pictures are looked for, all together. images: the file that lists them; without it the English captions do.
@@ -71,10 +71,6 @@ class Transfer:
     def languages(self) -> Mapping[str, Language]:
         """Every language that a source of the task has, by code."""
         return known_languages(self.card.name)
-
-    def language(self, text: str) -> Language:
-        """Find a language by code, alias or English name. Raises HarnessError with the nearest ones."""
-        return resolve_language(text, self.languages())
 
     def sources(self) -> tuple[CaptionSource, ...]:
         """Every source of the task in `languages.toml`."""

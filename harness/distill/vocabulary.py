@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -113,10 +113,10 @@ def realigned(plan: Sparse, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
     solver = Solver("unbalanced", eps=1.0, rho=FIRMNESS / (1 - FIRMNESS))
     lift = sparse.csr_array(sparse.diags_array(ratio(np.ones(plan.shape[0]), plan.sum(1))) @ plan)
     lift = sparse.csr_array(lift @ sparse.diags_array(ratio(np.ones(plan.shape[1]), plan.sum(0))))
-    parts = []
+    entries, parts = looked_up(lift), []
     for first in range(0, len(pairs), PAIRS_AT_ONCE):
         x, y = (padded(side) for side in zip(*pairs[first : first + PAIRS_AT_ONCE], strict=True))
-        lifts = entries(lift, x, y)
+        lifts = entries(x, y)
         some = lifts.any((1, 2))
         x, y, lifts = x[some], y[some], lifts[some]
         if not len(lifts):
@@ -140,18 +140,23 @@ def padded(texts: Tokens) -> Ints:
     return out
 
 
-def entries(matrix: Sparse, rows: Ints, columns: Ints) -> Doubles:
-    """The entries of a csr matrix at all pairs of rows (B, n) and columns (B, m): (B, n, m). 0 where either is -1.
+def looked_up(matrix: Sparse) -> Callable[[Ints, Ints], Doubles]:
+    """What gives the entries (B, n, m) of a csr matrix at all pairs of rows (B, n) and columns (B, m); 0 where either is -1.
 
-    >>> entries(sparse.csr_array(np.array([[1.0, 2.0], [0.0, 3.0]])), np.array([[1, 0]]), np.array([[0, 1, -1]])).tolist()
+    >>> entries = looked_up(sparse.csr_array(np.array([[1.0, 2.0], [0.0, 3.0]])))
+    >>> entries(np.array([[1, 0]]), np.array([[0, 1, -1]])).tolist()
     [[[0.0, 3.0, 0.0], [1.0, 2.0, 0.0]]]
     """
-    matrix.sort_indices()
-    width = matrix.shape[1]
+    matrix, width = matrix.sorted_indices(), matrix.shape[1]
     keys = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr)) * width + matrix.indices
-    wanted = np.where((rows[:, :, None] < 0) | (columns[:, None, :] < 0), -1, rows[:, :, None] * width + columns[:, None, :])
-    places = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
-    return np.where(keys[places] == wanted, matrix.data[places], 0.0)
+
+    def entries(rows: Ints, columns: Ints) -> Doubles:
+        rows, columns = rows[:, :, None], columns[:, None, :]
+        wanted = np.where((rows < 0) | (columns < 0), -1, rows * width + columns)
+        places = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
+        return np.where(keys[places] == wanted, matrix.data[places], 0.0)
+
+    return entries
 
 
 def ratio(part: Doubles, whole: Doubles) -> Doubles:
