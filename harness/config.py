@@ -42,10 +42,10 @@ class DistillConfig(Config):
     )
     init: str = Field(
         "teacher",
-        pattern="^(teacher|scratch|ot-sentences|ot-vocabulary|association|hf:.+)$",
+        pattern="^(teacher|scratch|ot-sentences|ot-vocabulary|association|ibm1|hf:.+)$",
         description="the student at the start: `teacher`, its layers under random subwords; `scratch`, random throughout; "
         "`ot-vocabulary`, the teacher's layers under subwords made of its English ones by transport over the bitext, "
-        "`ot-sentences`, the same by transport within each sentence pair too, `association`, the same without transport; "
+        "`ot-sentences`, the same by transport within each sentence pair too, `association` and `ibm1`, these without transport; "
         "`hf:NAME-or-FOLDER`, a Hugging Face BERT or RoBERTa and its subwords",
     )
     size: Literal["tiny", "small", "base"] | None = Field(
@@ -230,7 +230,7 @@ class Arm(Config):
     side: Side | None = Field(
         None,
         description="transport: by default where the objective or the start transports; control, on nobody's side: by default "
-        "where nothing is trained or the start is association; standard: all others",
+        "where nothing is trained or the start is association or ibm1; standard: all others",
     )
 
     @field_validator("objective")
@@ -258,7 +258,7 @@ class Arm(Config):
     def _taken(self) -> Side:
         if re.search(r"\bot-", self.objective) or self.init.startswith("ot-"):
             return "transport"
-        return "control" if self.objective == UNTRAINED or self.init == "association" else "standard"
+        return "control" if self.objective == UNTRAINED or self.init in ("association", "ibm1") else "standard"
 
     def recipe(self, shared: Mapping[str, Any], pairs: int | None, seed: int) -> DistillConfig:
         """How the arm's tower of one size and seed is made. Where nothing is trained there is no budget."""

@@ -24,6 +24,7 @@ STARTS = {
     "ot-vocabulary": "the teacher's layers and a vocabulary aligned by transport",
     "ot-sentences": "the teacher's layers and a vocabulary aligned by transport within each sentence pair",
     "association": "the teacher's layers and a vocabulary aligned by association",
+    "ibm1": "the teacher's layers and a vocabulary aligned by IBM's Model 1",
     "scratch": "random weights",
 }
 # By what is looked for, and by direction.

@@ -17,10 +17,21 @@ from harness.distill.checkpoint import load_tower, save_tower
 from harness.distill.ridge import PENALTIES, fit_projection, pooled_states
 from harness.distill.student import new_student
 from harness.distill.tower import TOKENS_A_CHUNK, DonatedLayers, TextTower, TowerConfig
-from harness.distill.vocabulary import Alignment, alignment, association, balance, embed, occurrences, realigned, sharpen
+from harness.distill.vocabulary import (
+    ROUNDS,
+    Alignment,
+    alignment,
+    association,
+    balance,
+    embed,
+    occurrences,
+    realigned,
+    sharpen,
+    transported,
+)
 from harness.registry import load_encoder, parse_objective, spell_objective
 
-WAYS: tuple[Alignment, ...] = ("association", "ot-vocabulary", "ot-sentences")
+WAYS: tuple[Alignment, ...] = ("association", "ibm1", "ot-vocabulary", "ot-sentences")
 WORDS = 60
 SHAPE = TowerConfig(vocab_size=WORDS + 2, width=32, layers=2, heads=2, mlp_width=48, joint_dim=12, max_length=16)
 ENGLISH = [f"e{i}" for i in range(WORDS)]
@@ -200,10 +211,31 @@ def test_realigning_is_unbalanced_transport_in_each_pair() -> None:
         even = np.full(len(x), 1 / len(x)), np.full(len(y), 1 / len(y))
         solved = ot.unbalanced.sinkhorn_unbalanced(*even, cost, 1.0, 4.0, reg_type="kl", numItermax=3000, stopThr=1e-12)
         np.add.at(expected, (np.array(foreign)[x][:, None], np.array(english)[y]), solved * min(len(x), len(y)))
-    found = realigned(plan, pairs).toarray()
+    found = realigned(plan, pairs, transported).toarray()
     np.testing.assert_allclose(found, expected, rtol=0.01, atol=0.02)
     assert not found[0].any()
     assert not found[:, 0].any()
+
+
+def test_ibm_model_1_is_expectation_maximisation() -> None:
+    """By plain loops, with Dice times PMI for the first chances; the framing 0, which stands in every pair, takes no part."""
+    rng = np.random.default_rng(0)
+    foreign, english = ([[0, *rng.integers(1, size, rng.integers(1, 6)).tolist()] for _ in range(40)] for size in (8, 6))
+    chances = association(occurrences(foreign, 8), occurrences(english, 6)).toarray()
+    for _ in range(ROUNDS):
+        chances = chances / np.where(chances.sum(0) > 0, chances.sum(0), 1)
+        counts = np.zeros_like(chances)
+        for f, e in zip(foreign, english, strict=True):
+            for i in f:
+                if whole := sum(chances[i, j] for j in e):
+                    for j in e:
+                        counts[i, j] += chances[i, j] / whole
+        chances = counts
+    squared = counts**2
+    expected = squared / np.where(squared.sum(1) > 0, squared.sum(1), 1)[:, None]
+    np.testing.assert_allclose(alignment(foreign, english, (8, 6), "ibm1").toarray(), expected, atol=1e-3)
+    assert not expected[0].any()
+    assert expected[1:].any(1).all()
 
 
 def test_a_rare_token_is_told_from_its_frequent_company_within_sentences() -> None:
@@ -244,7 +276,7 @@ def test_transport_finds_a_planted_dictionary(tokenizer: Tokenizer) -> None:
     assert transport >= plain > recovered(tokenizer, "teacher")
 
 
-@pytest.mark.parametrize("init", ["ot-sentences", "ot-vocabulary", "association"])
+@pytest.mark.parametrize("init", WAYS)
 def test_all_but_the_associated_rows_are_the_teachers(tokenizer: Tokenizer, init: str) -> None:
     aligned, drawn = start(tokenizer, init=init).state_dict(), start(tokenizer, init="teacher").state_dict()
     used = {id_ for text in BITEXT.foreign for id_ in tokenizer.encode(text).ids}
@@ -257,14 +289,14 @@ def test_all_but_the_associated_rows_are_the_teachers(tokenizer: Tokenizer, init
     assert all(torch.equal(aligned[name], value) for name, value in drawn.items())
 
 
-@pytest.mark.parametrize("init", ["ot-sentences", "ot-vocabulary", "association"])
+@pytest.mark.parametrize("init", WAYS)
 def test_framing_tokens_keep_the_teachers_embeddings(tokenizer: Tokenizer, init: str) -> None:
     new, known = embedding(tokenizer, init=init), Teacher().weights["token_embedding.weight"]
     assert torch.equal(new[tokenizer.token_to_id(START)], known[WORDS])
     assert torch.equal(new[tokenizer.token_to_id(END)], known[WORDS + 1])
 
 
-@pytest.mark.parametrize("init", ["ot-sentences", "ot-vocabulary", "association"])
+@pytest.mark.parametrize("init", WAYS)
 def test_neither_another_run_nor_the_order_of_pairs_changes_a_bit(tokenizer: Tokenizer, init: str) -> None:
     once = embedding(tokenizer, init=init)
     assert torch.equal(once, embedding(tokenizer, init=init))
@@ -305,7 +337,7 @@ def test_scratch_has_the_teachers_shape_unless_told_another(tokenizer: Tokenizer
     assert (small.layers, small.width, small.joint_dim) == (6, 384, SHAPE.joint_dim)
 
 
-@pytest.mark.parametrize("init", ["teacher", "ot-sentences", "ot-vocabulary", "association"])
+@pytest.mark.parametrize("init", ["teacher", *WAYS])
 def test_other_starts_need_the_teachers_layers(tokenizer: Tokenizer, init: str) -> None:
     config = DistillConfig(init=init)  # type: ignore[arg-type]
     with pytest.raises(HarnessError, match=r"lends no layers .* --init scratch"):

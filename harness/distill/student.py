@@ -31,10 +31,10 @@ def new_student(teacher: TextEncoder, tokenizer: Tokenizer, config: DistillConfi
     """A tower over the student's own subwords, decided by `config.seed` and the bitext that it is going to be trained on.
 
     `init="teacher"` keeps the teacher's layers and draws new token embeddings from a normal distribution of the mean and
-    the spread of the teacher's; `ot-sentences`, `ot-vocabulary` and `association` keep them too and make each embedding of the
-    teacher's English ones (`harness.distill.vocabulary`), drawing it only where the bitext says nothing of a subword. `scratch`
-    draws everything: in the shape of `config.size`, else in the teacher's, else, where it lends no layers, in that of `small`.
-    `hf:NAME-or-FOLDER` keeps that model's layers and subwords, and draws the projection into the teacher's joint space.
+    the spread of the teacher's; `ot-sentences`, `ot-vocabulary`, `association` and `ibm1` keep them too and make each embedding
+    of the teacher's English ones (`harness.distill.vocabulary`), drawing it only where the bitext says nothing of a subword.
+    `scratch` draws everything: in the shape of `config.size`, else in the teacher's, else, where it lends no layers, in that of
+    `small`. `hf:NAME-or-FOLDER` keeps that model's layers and subwords, and draws the projection into the teacher's joint space.
 
     Raises HarnessError if the teacher cannot lend its layers, for an init that needs them.
     """

@@ -17,7 +17,7 @@ Doubles: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
 # A `scipy.sparse.csr_array` of float64: scipy has no types.
 Sparse: TypeAlias = Any
-Alignment: TypeAlias = Literal["association", "ot-vocabulary", "ot-sentences"]
+Alignment: TypeAlias = Literal["association", "ibm1", "ot-vocabulary", "ot-sentences"]
 
 # Chosen before any training step: by translation retrieval on held-out pairs, ROUNDS and what they end in on val images
 # (docs/decisions.md).
@@ -41,18 +41,18 @@ def alignment(foreign: Tokens, english: Tokens, sizes: tuple[int, int], way: Ali
       many subwords are associated with is then taken by those that have nothing better.
     - `ot-sentences`: that plan is made anew ROUNDS times, by transport within each sentence pair (`realigned`), and sharpened by
       POWER_OF_ROUNDS.
+    - `ibm1`: the same rounds without transport, from the kernel as it is and by IBM's Model 1 within each pair.
     """
     counts = [occurrences(texts, size) for texts, size in zip((foreign, english), sizes, strict=True)]
     plan = association(*counts)
-    if way == "association" or not plan.nnz:
-        return sharpen(plan, POWER)
-    plan = balance(plan, counts[0].sum(0), counts[1].sum(0))
-    if way == "ot-vocabulary":
+    if plan.nnz and way.startswith("ot-"):
+        plan = balance(plan, counts[0].sum(0), counts[1].sum(0))
+    if not plan.nnz or way in ("association", "ot-vocabulary"):
         return sharpen(plan, POWER)
     # The order decides how sums are rounded.
     pairs = sorted(zip(map(tuple, foreign), map(tuple, english), strict=True), key=lambda pair: (len(pair[0]), pair))
     for _ in range(ROUNDS):
-        plan = realigned(plan, pairs)
+        plan = realigned(plan, pairs, posterior if way == "ibm1" else transported)
     return sharpen(plan, POWER_OF_ROUNDS)
 
 
@@ -102,15 +102,12 @@ def balance(kernel: Sparse, rows: Doubles, columns: Doubles, firmness: float = F
     return sparse.csr_array(sparse.diags_array(u) @ kernel @ sparse.diags_array(v))
 
 
-def realigned(plan: Sparse, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Sparse:
-    """The sum of the plans of transport within each sentence pair, at costs that a plan P (f, e) over the vocabulary tells.
+def realigned(plan: Sparse, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], shared: Callable[[Doubles], Doubles]) -> Sparse:
+    """How much mass each foreign token shares with each English one, added up over the sentence pairs that they stand in.
 
-    Between the tokens i and j of a pair the cost is -log(P_ij / (sum_k P_ik sum_k P_kj)), less the pair's lowest, at eps 1: so
-    tokens compete for each other within their sentence, as in IBM's Model 1 (Brown et al. 1993), but on both sides. Marginals
-    are even over the tokens that P associates with any of the other side, and as loose as in `balance`. A pair weighs as much as
-    its shorter side has such tokens.
+    shared: what the tokens of B pairs share with each other, (B, n, m), from how often they go together by a plan P (f, e) over
+    the vocabulary against chance, lift_ij = P_ij / (sum_k P_ik sum_k P_kj), (B, n, m). 0 stays 0.
     """
-    solver = Solver("unbalanced", eps=1.0, rho=FIRMNESS / (1 - FIRMNESS))
     lift = sparse.csr_array(sparse.diags_array(ratio(np.ones(plan.shape[0]), plan.sum(1))) @ plan)
     lift = sparse.csr_array(lift @ sparse.diags_array(ratio(np.ones(plan.shape[1]), plan.sum(0))))
     entries, parts = looked_up(lift), []
@@ -118,18 +115,36 @@ def realigned(plan: Sparse, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
         x, y = (padded(side) for side in zip(*pairs[first : first + PAIRS_AT_ONCE], strict=True))
         lifts = entries(x, y)
         some = lifts.any((1, 2))
-        x, y, lifts = x[some], y[some], lifts[some]
-        if not len(lifts):
+        if not some.any():
             continue
-        rows, columns = lifts.any(2), lifts.any(1)
-        with np.errstate(divide="ignore"):
-            cost = np.minimum(-np.log(lifts / lifts.max((1, 2), keepdims=True)), FARTHEST)
-        solved = solve(torch.from_numpy(cost), torch.from_numpy(rows), torch.from_numpy(columns), solver).plan.numpy()
-        masses = solved * np.minimum(rows.sum(1), columns.sum(1))[:, None, None]
+        x, y, masses = x[some], y[some], shared(lifts[some])
         pair, i, j = np.nonzero(masses > LEAST)
         parts.append((masses[pair, i, j], x[pair, i], y[pair, j]))
     masses, rows, columns = (np.concatenate(part) for part in zip(*parts, strict=True))
     return sparse.csr_array(sparse.coo_array((masses, (rows, columns)), shape=plan.shape))
+
+
+def transported(lifts: Doubles) -> Doubles:
+    """Plans (B, n, m) of unbalanced transport at costs -log lift, less the lowest of each pair, at eps 1.
+
+    So tokens compete for each other within their sentence, as in IBM's Model 1, but on both sides. Marginals are even over the
+    tokens that go with any of the other side, and as loose as in `balance`. A pair weighs as much as its shorter side has such
+    tokens.
+    """
+    rows, columns = lifts.any(2), lifts.any(1)
+    with np.errstate(divide="ignore"):
+        cost = np.minimum(-np.log(lifts / lifts.max((1, 2), keepdims=True)), FARTHEST)
+    solver = Solver("unbalanced", eps=1.0, rho=FIRMNESS / (1 - FIRMNESS))
+    plans: Doubles = solve(torch.from_numpy(cost), torch.from_numpy(rows), torch.from_numpy(columns), solver).plan.numpy()
+    return plans * np.minimum(rows.sum(1), columns.sum(1))[:, None, None]
+
+
+def posterior(lifts: Doubles) -> Doubles:
+    """Which English token each foreign one translates by IBM's Model 1: its lifts over their sum (Brown et al. 1993, eq. 13).
+
+    The model's t(f | e) is P_fe / sum_k P_ke; a foreign token's own frequency, by which a lift differs from it, cancels.
+    """
+    return ratio(lifts, np.broadcast_to(lifts.sum(2, keepdims=True), lifts.shape))
 
 
 def padded(texts: Tokens) -> Ints:
