@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,12 @@ REAL = Path(__file__).parents[2] / "shared" / "flickr8k-real"
 PHOTOS = {"11": "train", "12": "train", "21": "val", "31": "test", "32": "test", "33": "test"}
 MULTI30K = {"train": ["11", "12", "31"], "val": ["21"], "test_2016_flickr": ["33", "32"]}
 """As in a real subset, a test image (31) stands in Multi30k's train, and the order is another one."""
+
+
+def pytest_configure() -> None:
+    """Several processes of tests share the processors: threads of each that wait for the others' cost more than they do."""
+    if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
 
 def write_lines(path: Path, lines: list[str]) -> None:

@@ -1,0 +1,259 @@
+"""What else a student's vocabulary could be aligned by: R@1 and R@10, text to image, on the val split, before any training.
+
+python -m benchmarks.alignments ENCODER DATA LANG[,LANG] PAIRS SEEDS
+
+Means over the seeds 0, 1, ... Half a minute a language and seed on two cores.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import sparse
+from tokenizers import Tokenizer
+
+from harness.api import Bitext, Encoder, Floats, Retrieval, TokenEncoder, TokenLocator
+from harness.config import DistillConfig
+from harness.distill.bitext import locate, subset, tokenize
+from harness.distill.student import layers_of, new_student, student_tokenizer
+from harness.distill.tower import DonatedLayers, TextTower
+from harness.distill.vocabulary import (
+    POWER,
+    POWER_OF_ROUNDS,
+    ROUNDS,
+    Doubles,
+    Sparse,
+    alignment,
+    association,
+    balance,
+    embed,
+    occurrences,
+    posterior,
+    realigned,
+    sharpen,
+    transported,
+)
+from harness.embeddings import embed_images
+from harness.plan import guarded_bitext
+from harness.ranking import hit_rate, rank
+from harness.registry import load_encoder
+from harness.store import Store
+from harness.tasks.flickr30k import Flickr30k
+
+SMALLER = (500, 1000)
+CLOSENESS = 4.0
+LIKENESS = 10.0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A student without training, the bitext that its vocabulary is aligned by, and what it is measured on."""
+
+    teacher: Encoder
+    lent: DonatedLayers
+    tokenizer: Tokenizer
+    student: TextTower
+    bitext: Bitext
+    retrieval: Retrieval
+    images: Floats
+
+    @cached_property
+    def longest(self) -> int:
+        """Positions of the student."""
+        return self.student.config.max_length
+
+    @cached_property
+    def foreign(self) -> list[list[int]]:
+        """Ids of the foreign sentences."""
+        return tokenize(self.tokenizer, self.bitext.foreign, self.longest)
+
+    @cached_property
+    def english(self) -> list[list[int]]:
+        """Ids of the English ones, as the teacher reads them."""
+        return self.lent.tokenize(self.bitext.english)
+
+    @cached_property
+    def known(self) -> Doubles:
+        """The teacher's English token embeddings."""
+        return self.lent.weights["token_embedding.weight"].double().numpy()
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Subwords of both sides."""
+        return self.student.config.vocab_size, len(self.known)
+
+    @cached_property
+    def counts(self) -> tuple[Sparse, Sparse]:
+        """How often each stands in each sentence."""
+        of_foreign, of_english = (
+            occurrences(texts, size) for texts, size in zip((self.foreign, self.english), self.sizes, strict=True)
+        )
+        return of_foreign, of_english
+
+    @property
+    def pairs(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """The sentence pairs, by length, so that few are padded."""
+        return sorted(zip(map(tuple, self.foreign), map(tuple, self.english), strict=True), key=lambda pair: len(pair[0]))
+
+    def scores(self, weights: Sparse) -> tuple[float, float]:
+        """R@1 and R@10 with the embeddings that these weights make."""
+        self.start_from(weights)
+        texts = tokenize(self.tokenizer, self.retrieval.captions, self.longest)
+        with torch.inference_mode():
+            parts = [self.student.encode(texts[start : start + 256]).pooled for start in range(0, len(texts), 256)]
+        ranks = rank(self.images, torch.cat(parts).numpy(), self.retrieval.caption_images)
+        return hit_rate(ranks.t2i, 1), hit_rate(ranks.t2i, 10)
+
+    @torch.no_grad()
+    def start_from(self, weights: Sparse) -> None:
+        """Give the student the embeddings that these weights make."""
+        rows = np.flatnonzero(np.diff(weights.indptr))
+        made = torch.from_numpy(embed(weights[rows], self.known)).float()
+        self.student.token_embedding.weight[torch.from_numpy(rows)] = made
+
+
+def prepared(teacher: Encoder, task: Flickr30k, data: str, lang: str, pairs: int, seed: int, vocabulary: int = 8000) -> Trial:
+    """A language made ready."""
+    folder = Path(data)
+    (guarded,) = guarded_bitext(task, folder, [task.language(lang)], "drop")
+    bitext = subset(guarded.bitext, pairs, seed)
+    config = DistillConfig(vocabulary=vocabulary, seed=seed)
+    tokenizer = student_tokenizer(config, bitext)
+    retrieval = task.load(folder, lang, "val")
+    images = embed_images(teacher, retrieval.images, Store.at(None), lambda _: None)
+    student = new_student(teacher, tokenizer, config, bitext)
+    return Trial(teacher, layers_of(teacher), tokenizer, student, bitext, retrieval, images)
+
+
+def rounds(trial: Trial, plan: Sparse, shared: Callable[[Doubles], Doubles], count: int) -> Sparse:
+    """A plan made anew so often."""
+    for _ in range(count):
+        plan = realigned(plan, trial.pairs, shared)
+    return plan
+
+
+def balanced(trial: Trial, kernel: Sparse) -> Sparse:
+    """The plan of `ot-vocabulary`, from any kernel."""
+    return balance(kernel, *(counts.sum(0) for counts in trial.counts))
+
+
+def agreed(lifts: Doubles) -> Doubles:
+    """The geometric mean of Model 1's posteriors of either direction (agreement: Liang et al. 2006)."""
+    back = posterior(lifts.transpose(0, 2, 1)).transpose(0, 2, 1)
+    return np.sqrt(posterior(lifts) * back)
+
+
+def contextual(trial: Trial, plan: Sparse) -> Sparse:
+    """A plan made anew at costs to which the cosine of the tokens' states is added, student's against teacher's, in context."""
+    trial.start_from(sharpen(plan, POWER_OF_ROUNDS))
+    assert isinstance(trial.teacher, TokenEncoder)
+    told = trial.teacher.encode_tokens(trial.bitext.english, "en")
+    of_english = np.split(told.tokens, np.cumsum(told.lengths)[:-1])
+    with torch.inference_mode():
+        encoded = trial.student.encode(trial.foreign)
+    cosines = [
+        unit(states[: len(ids)]) @ unit(english).T
+        for states, ids, english in zip(encoded.states.numpy(), trial.foreign, of_english, strict=True)
+    ]
+    place = iter(sorted(range(len(cosines)), key=lambda row: len(trial.foreign[row])))
+
+    def shared(lifts: Doubles) -> Doubles:
+        close = np.zeros_like(lifts)
+        for of_pair, row in zip(close, place, strict=False):
+            n, m = cosines[row].shape
+            of_pair[:n, :m] = cosines[row]
+        return transported(lifts * np.exp(CLOSENESS * close))
+
+    again = realigned(plan, trial.pairs, shared)
+    assert next(place, None) is None, "a pair without any association was passed over"
+    return again
+
+
+def unit(states: Floats) -> Floats:
+    """Rows of length 1."""
+    rows: Floats = states / np.linalg.norm(states, axis=1, keepdims=True)
+    return rows
+
+
+def spelled_alike(trial: Trial) -> Sparse:
+    """The kernel of association, more where subword and token are spelled alike: times 1 + 10 Dice of their letter n-grams."""
+    assert isinstance(trial.teacher, TokenLocator)
+    spans = trial.teacher.locate_tokens(trial.bitext.english, "en")
+    english = spellings(trial.english, trial.bitext.english, spans)
+    foreign = spellings(trial.foreign, trial.bitext.foreign, locate(trial.tokenizer, trial.bitext.foreign, trial.longest))
+    kernel = association(*trial.counts).tocoo()
+    alike = [dice(foreign[i], english[j]) for i, j in zip(kernel.row.tolist(), kernel.col.tolist(), strict=True)]
+    return sparse.csr_array((kernel.data * (1 + LIKENESS * np.array(alike)), (kernel.row, kernel.col)), shape=kernel.shape)
+
+
+def spellings(ids: Sequence[Sequence[int]], texts: Sequence[str], spans: Sequence[Sequence[tuple[int, int]]]) -> list[set[str]]:
+    """The letter n-grams, n = 2 and 3, of what each id stands for most often."""
+    found: dict[int, Counter[str]] = defaultdict(Counter)
+    for row, text, places in zip(ids, texts, spans, strict=True):
+        for id_, (start, stop) in zip(row, places, strict=False):
+            found[id_][text[start:stop].strip().lower()] += 1
+    most = {id_: counter.most_common(1)[0][0] for id_, counter in found.items()}
+    return [set(ngrams(most.get(id_, ""))) for id_ in range(max(found) + 1)]
+
+
+def ngrams(word: str) -> Iterator[str]:
+    """Stretches of two and three letters, the ends marked."""
+    framed = f"<{word}>"
+    for n in (2, 3):
+        yield from (framed[start : start + n] for start in range(len(framed) - n + 1))
+
+
+def dice(one: set[str], other: set[str]) -> float:
+    """What two sets share."""
+    return 2 * len(one & other) / max(1, len(one) + len(other))
+
+
+def variants(trial: Trial) -> Iterator[tuple[str, Sparse]]:
+    """Each alignment by its name."""
+    for way in ("association", "ibm1", "ot-vocabulary", "ot-sentences"):
+        yield f"`{way}`", alignment(trial.foreign, trial.english, trial.sizes, way)
+    kernel = association(*trial.counts)
+    start = balanced(trial, kernel)
+    plan = rounds(trial, start, transported, ROUNDS)
+    yield "`ibm1` in both directions, agreed", sharpen(rounds(trial, kernel, agreed, ROUNDS), POWER_OF_ROUNDS)
+    yield "`ot-sentences` from a kernel not balanced", sharpen(rounds(trial, kernel, transported, ROUNDS), POWER_OF_ROUNDS)
+    yield "one round", sharpen(rounds(trial, start, transported, 1), POWER_OF_ROUNDS)
+    yield "eight rounds", sharpen(rounds(trial, plan, transported, ROUNDS), POWER_OF_ROUNDS)
+    yield "not sharpened", sharpen(plan, 1.0)
+    yield "sharpened by 3", sharpen(plan, POWER)
+    again = contextual(trial, plan)
+    yield "and a round with contextual costs", sharpen(again, POWER_OF_ROUNDS)
+    yield "and two", sharpen(contextual(trial, again), POWER_OF_ROUNDS)
+    spelled = rounds(trial, balanced(trial, spelled_alike(trial)), transported, ROUNDS)
+    yield "with spelling in the kernel", sharpen(spelled, POWER_OF_ROUNDS)
+
+
+def main(spec: str, data: str, langs: Sequence[str], pairs: int, seeds: int) -> None:
+    """Print a row for each alignment."""
+    teacher, task = load_encoder(spec, "cpu"), Flickr30k()
+    found: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
+    for lang in langs:
+        for seed in range(seeds):
+            trial = prepared(teacher, task, data, lang, pairs, seed)
+            for name, weights in variants(trial):
+                found[name][lang].append(trial.scores(weights))
+            for size in SMALLER:
+                smaller = prepared(teacher, task, data, lang, pairs, seed, size)
+                weights = alignment(smaller.foreign, smaller.english, smaller.sizes, "ot-sentences")
+                found[f"`ot-sentences`, {size:,} subwords"][lang].append(smaller.scores(weights))
+    print(f"{pairs:,} pairs, {seeds} seeds: R@1 / R@10, text to image, val\n")
+    print(f"| | {' | '.join(langs)} |\n| --- |{' --- |' * len(langs)}")
+    for name, of in found.items():
+        means = (np.mean(of[lang], axis=0) for lang in langs)
+        print(f"| {name} | {' | '.join(f'{one:.1f} / {ten:.1f}' for one, ten in means)} |")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], sys.argv[3].split(","), int(sys.argv[4]), int(sys.argv[5]))
