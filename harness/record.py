@@ -81,7 +81,7 @@ class Trial(Schema):
 
     learning_rate: float
     score: float = Field(
-        description="translation retrieval on the pairs held out: mean reciprocal rank, both directions, in percent"
+        description="of translations among pairs held out, or of val images: mean reciprocal rank, both directions, in percent"
     )
 
 

@@ -83,13 +83,28 @@ def design(found: Findings) -> Section:
         f"Seeds {', '.join(map(str, found.seeds))}{again}."
     )
     choice = (
-        "The learning rate of each tower is searched alike: three values, each for a third of the steps, scored by translation "
-        "retrieval "
-        "on a tenth of the tower's own pairs. No test image and no test caption takes part in a choice."
+        f"Learning rates are searched alike: three values, each for a third of the steps. {searches(found)} No test image and no "
+        "test caption takes part in a choice."
         if found.tuned
         else "Nothing is searched: no choice is made by what this study measures."
     )
     return Section("design", "The design", (fairness, choice), "", (arms_table(found), languages_table(found)))
+
+
+def searches(found: Findings) -> str:
+    """By what learning rates were chosen."""
+    by_images = [each for each in found.languages if each.searched]
+    by_pairs = [each.name for each in found.languages if not each.searched]
+    said = []
+    if by_images:
+        said.append(
+            f"In each language, for each arm and size, towers of seed {found.seeds[0]} are scored by retrieval of the val "
+            "images, and the choice holds for all seeds."
+        )
+    if by_pairs:
+        where = f"In {', '.join(by_pairs)}, without val captions, each" if by_images else "Each"
+        said.append(f"{where} tower has a search of its own, scored by translation retrieval on a tenth of its pairs.")
+    return " ".join(said)
 
 
 def arms_table(found: Findings) -> Table:

@@ -19,9 +19,10 @@ from made_up_study import ARMS, SKILLS, evidence, findings, study
 from test_cli import harness as command
 
 import harness.run
-from harness.api import HarnessError
+from harness.api import HarnessError, MissingError
 from harness.config import Arm, RunConfig, StudyConfig, read_study
 from harness.console import Console
+from harness.distill.distil import attempts
 from harness.leaderboards.study_page import publish_study
 from harness.statistics import against_the_best, holm
 from harness.store import Store
@@ -31,6 +32,7 @@ from harness.study.contrasts import Evidence, ablated
 from harness.study.findings import Findings, Verdict
 from harness.study.grid import DESIGNS, Place, Step, Study, design_file, lay_out, places
 from harness.study.progress import run_study
+from harness.tasks.flickr30k import Flickr30k
 
 GOOD = """
 lang = ["qu", "cy"]
@@ -521,7 +523,7 @@ def test_the_command_line_goes_from_nothing_to_a_report(store: Path, tmp_path: P
     words = ("study", str(tmp_path / "tiny.toml"))
     plan = command(*words, "--dry-run", store=store)
     assert plan.returncode == 0, plan.stderr
-    assert re.search(r"40 pairs +Quechua +0 1 +0 of 6 +24 +not known yet", plan.stdout)
+    assert re.search(r"40 pairs +Quechua +0 1 +0 of 6 +18 +not known yet", plan.stdout)
     assert "left out: qu with 5,000 pairs: Quechua has 4,500 usable pairs" in plan.stderr
     nothing = command(*words, "--hours", "0", store=store)
     assert nothing.returncode == 0, nothing.stderr
@@ -535,7 +537,10 @@ def test_the_command_line_goes_from_nothing_to_a_report(store: Path, tmp_path: P
     assert {path.name for path in report.iterdir()} == {"index.html", "report.md", "findings.json"}
     found = Findings.model_validate_json((report / "findings.json").read_bytes())
     assert (found.done, found.planned, found.sample, found.tuned) == (6, 6, True, True)
-    assert sum(count for _, count in found.arm("ot-token").rates) == 2
+    ((_, towers),) = found.arm("ot-token").rates
+    assert towers == 2, "one search for both seeds"
+    assert len(list((store / "trials").iterdir())) == 2 * 3
+    assert found.languages[0].searched > 0
     assert found.arm("untrained (ot-vocabulary)").rates == ()
     assert found.languages[0].floor is not None
     assert found.impossible == (("qu", 5000, "Quechua has 4,500 usable pairs"),)
@@ -547,6 +552,47 @@ def test_the_command_line_goes_from_nothing_to_a_report(store: Path, tmp_path: P
     assert "cell 1" not in again.stderr
     after = command(*words, "--dry-run", store=store)
     assert re.search(r"40 pairs +Quechua +0 1 +6 of 6 +0", after.stdout)
+
+
+def test_a_rate_is_searched_for_once_for_all_seeds_on_val_images(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY.replace('"val"', '"test"'), encoding="utf-8")
+    study = lay_out(read_study(tmp_path / "tiny.toml"), "cpu", Store(store))
+    recipes = {(step.place.arm, step.place.seed): step.cell.recipe for step in study.steps}
+    one, other, another = (recipes[place] for place in (("kd-mse", 0), ("kd-mse", 1), ("ot-token", 0)))
+    assert one
+    assert other
+    assert another
+    assert one.search
+    assert (one.search.retrieval.split, one.search.retrieval.lang, one.search.seed) == ("val", "qu", 0)
+    digests = [[attempt.digest for attempt in attempts(recipe)] for recipe in (one, other, another)]
+    assert len(set(digests[0])) == 3
+    assert digests[0] == digests[1]
+    assert not set(digests[0]) & set(digests[2])
+    untrained = recipes["untrained (ot-vocabulary)", 0]
+    assert untrained
+    assert attempts(untrained) == []
+    # Without val captions each tower has a search of its own, on its own pairs.
+    alone = [{attempt.digest for attempt in attempts(replace(recipe, search=None))} for recipe in (one, other)]
+    assert not alone[0] & alone[1]
+    assert all(attempt.recipe.config.held_out == 4 for attempt in attempts(replace(one, search=None)))
+    assert one.digest != replace(one, search=None).digest
+
+
+def test_a_language_without_val_captions_is_searched_on_its_pairs(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY.replace('"val"', '"test"'), encoding="utf-8")
+    load = Flickr30k.load
+
+    def without_val(self: Any, data: Path, lang: str, split: str, source: str | None = None) -> Any:
+        if split == "val":
+            raise MissingError("no val captions")
+        return load(self, data, lang, split, source)
+
+    monkeypatch.setattr(Flickr30k, "load", without_val)
+    study = lay_out(read_study(tmp_path / "tiny.toml"), "cpu", Store(store))
+    assert study.tongues["qu"].search is None
+    assert {attempt.search for step in study.steps if step.cell.recipe for attempt in attempts(step.cell.recipe)} == {None}
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from harness.api import Bitext, Encoder, HarnessError, TokenLocator
+from harness.api import Bitext, Encoder, HarnessError, Retrieval, TokenLocator
 from harness.config import DistillConfig, digest_json, first_line
 from harness.device import resolve_device
 from harness.distill.bitext import Guarded, joined, seen, subset, tokenize
-from harness.embeddings import embed_texts
+from harness.embeddings import embed_images, embed_texts
 from harness.languages import ENGLISH
 from harness.record import CARD, SEEN, BitextCard, TowerCard, Trial, provenance
 from harness.registry import FITTED, objective_sources, reads_entities, starting_model
@@ -35,17 +35,32 @@ RATES = (3e-4, 1e-3, 3e-3)
 
 
 @dataclass(frozen=True)
+class Search:
+    """Pictures and captions, of the val split, that score learning rates, and the seed of the towers that try them."""
+
+    retrieval: Retrieval
+    seed: int
+
+    @cached_property
+    def digest(self) -> str:
+        """Of all of it."""
+        return digest_json([self.retrieval.texts_digest(), self.retrieval.images.digest(), self.seed])
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that decides a distilled tower's weights.
 
     guarded: the bitext of its language, or of each that shares it. tag: finds what the sentences of pairs name; asked only for an
-    objective that reads it. Raises HarnessError if the objective does and the teacher cannot tell where its tokens stand.
+    objective that reads it. search: where its learning rate is searched for, if it is; None: on a tenth of its pairs.
+    Raises HarnessError if the objective reads what sentences name and the teacher cannot tell where its tokens stand.
     """
 
     config: DistillConfig
     teacher: Encoder
     guarded: tuple[Guarded, ...]
     tag: Callable[[Bitext], Bitext]
+    search: Search | None = None
 
     def __post_init__(self) -> None:
         if self.reads_entities and not isinstance(self.teacher, TokenLocator):
@@ -78,7 +93,7 @@ class Recipe:
         model = starting_model(self.config.init)
         others = [*([model.fingerprint()] if model else []), *objective_sources(self.config.objective)]
         entities = [self.bitext.english_entities, self.bitext.foreign_entities] if self.reads_entities else []
-        return digest_json([*parts, *others, *entities])
+        return digest_json([*parts, *others, *entities, *([self.search.digest] if self.search else [])])
 
     @property
     def steps(self) -> int:
@@ -118,7 +133,7 @@ def make_tower(recipe: Recipe, device: str, store: Store, console: Console, rank
     """Train and keep the recipe's tower, whatever is there."""
     from harness.distill.checkpoint import save_tower
 
-    tuning = tuned(recipe, device, store, console, ranks) if recipe.config.tune and recipe.steps else ()
+    tuning = tuned(recipe, device, store, console, ranks)
     best = max(tuning, key=lambda trial: trial.score, default=None)
     config = recipe.config.model_copy(update={"learning_rate": best.learning_rate}) if best else recipe.config
     student, tokenizer, state = trained(replace(recipe, config=config), recipe.digest, device, store, console, ranks)
@@ -147,31 +162,44 @@ def make_tower(recipe: Recipe, device: str, store: Store, console: Console, rank
     store.training(recipe.digest).unlink(missing_ok=True)
 
 
-def steps_in_all(recipe: Recipe) -> int:
-    """Optimiser steps of a training, and of the shorter ones before it that choose its learning rate."""
-    searched = recipe.config.tune and recipe.steps
-    return recipe.steps + (len(RATES) * steps_of_a_trial(recipe) if searched else 0)
+@dataclass(frozen=True)
+class Attempt:
+    """A short training that tries a learning rate. search: what scores it; None: the pairs that it holds out."""
+
+    recipe: Recipe
+    search: Search | None
+
+    @property
+    def digest(self) -> str:
+        """Its score's name in the store."""
+        return digest_json([self.recipe.digest, self.search.digest]) if self.search else self.recipe.digest
 
 
-def steps_of_a_trial(recipe: Recipe) -> int:
-    """A third of the steps."""
-    return max(1, recipe.steps // 3)
+def attempts(recipe: Recipe) -> list[Attempt]:
+    """Each of RATES for a third of the steps; none if the recipe's rate is given.
+
+    Scored by pictures, they are towers of the search's own seed, so that towers of other seeds share them. Scored by pairs, they
+    are towers of the same pairs but a tenth.
+    """
+    config, search = recipe.config, recipe.search
+    if not (config.tune and recipe.steps):
+        return []
+    choices: dict[str, object] = {"tune": False, "patience": None, "steps": max(1, recipe.steps // 3)}
+    choices |= {"seed": search.seed} if search else {"held_out": max(2, len(recipe.bitext) // 10)}
+    configs = [config.model_copy(update=choices | {"learning_rate": rate}) for rate in RATES]
+    return [Attempt(replace(recipe, config=each, search=None), search) for each in configs]
 
 
 def tuned(recipe: Recipe, device: str, store: Store, console: Console, ranks: Ranks) -> tuple[Trial, ...]:
-    """Each of RATES tried for a third of the steps, on the same pairs but a tenth, which score it. Kept in the store."""
-    pairs = len(recipe.bitext)
-    choices = {"tune": False, "held_out": max(2, pairs // 10), "patience": None, "steps": steps_of_a_trial(recipe)}
+    """The scores of a recipe's learning rates. Kept in the store."""
     trials = []
-    for rate in RATES:
-        config = recipe.config.model_copy(update=choices | {"learning_rate": rate})
-        trial = replace(recipe, config=config)
-        path = store.trial(trial.digest)
+    for attempt in attempts(recipe):
+        path = store.trial(attempt.digest)
         with ranks.claimed(store, path):
             kept = kept_trial(path) if ranks.leads else None
             score = ranks.told(kept.score if kept else math.nan)
-            score = try_rate(trial, path, device, store, console, ranks) if math.isnan(score) else score
-        trials.append(Trial(learning_rate=rate, score=score))
+            score = try_rate(attempt, path, device, store, console, ranks) if math.isnan(score) else score
+        trials.append(Trial(learning_rate=attempt.recipe.config.learning_rate, score=score))
     return tuple(trials)
 
 
@@ -186,17 +214,35 @@ def kept_trial(path: Path) -> Trial | None:
         return None
 
 
-def try_rate(recipe: Recipe, path: Path, device: str, store: Store, console: Console, ranks: Ranks) -> float:
+def try_rate(attempt: Attempt, path: Path, device: str, store: Store, console: Console, ranks: Ranks) -> float:
     """Train for a trial, and keep its score."""
+    recipe = attempt.recipe
     if ranks.leads:
-        sweep(store.training(recipe.digest))
-    _, _, state = trained(recipe, recipe.digest, device, store, console, ranks)
-    trial = Trial(learning_rate=recipe.config.learning_rate, score=max(score for _, score in state.validations))
+        sweep(store.training(attempt.digest))
+    student, tokenizer, state = trained(recipe, attempt.digest, device, store, console, ranks)
+    if attempt.search:
+        score = ranks.told(picture_score(student, tokenizer, recipe.teacher, attempt.search.retrieval, store, console))
+    else:
+        score = max(score for _, score in state.validations)
     if ranks.leads:
+        trial = Trial(learning_rate=recipe.config.learning_rate, score=score)
         with new_file(path) as temporary:
             temporary.write_text(trial.model_dump_json() + "\n", encoding="utf-8")
-        store.training(recipe.digest).unlink(missing_ok=True)
-    return trial.score
+        store.training(attempt.digest).unlink(missing_ok=True)
+    return score
+
+
+def picture_score(
+    student: TextTower, tokenizer: Tokenizer, teacher: Encoder, retrieval: Retrieval, store: Store, console: Console
+) -> float:
+    """How well captions and pictures find each other: mean reciprocal rank, both directions, in percent."""
+    from harness.ranking import rank
+
+    with console.stage("embeds val images", len(retrieval.images.ids), "images") as advance:
+        images = embed_images(teacher, retrieval.images, store, lambda count: advance(count, ""))
+    texts = tokenize(tokenizer, retrieval.captions, student.config.max_length)
+    ranks = rank(images, student.embed(texts).cpu().numpy(), retrieval.caption_images)
+    return 50 * float((1 / ranks.t2i).mean() + (1 / ranks.i2t).mean())
 
 
 def trained(

@@ -13,7 +13,6 @@ Doubles = npt.NDArray[np.float64]
 
 # Times the mean of ||h||^2, which is what a penalty has to be compared with. Far wider than any that was ever chosen.
 PENALTIES = np.logspace(-8, 3, 23)
-TEXTS_A_BATCH = 256
 
 
 def fit_projection(student: TextTower, texts: Tokens, embeddings: Floats) -> None:
@@ -49,5 +48,4 @@ def pooled_states(student: TextTower, texts: Tokens) -> Doubles:
         **({"pool_query": torch.zeros(width)} if hasattr(student, "pool_query") else {}),
     }
     bare.load_state_dict(student.state_dict() | own)
-    parts = [bare.encode(texts[first : first + TEXTS_A_BATCH]).pooled for first in range(0, len(texts), TEXTS_A_BATCH)]
-    return torch.cat(parts).double().cpu().numpy()
+    return bare.embed(texts).double().cpu().numpy()

@@ -23,6 +23,7 @@ Pooling = Literal["mean", "last", "attention"]
 
 # Measured (docs/performance.md): on a CPU a part should stay in its cache; an accelerator is bound by launches and takes one.
 TOKENS_A_CHUNK = defaultdict(lambda: 1 << 20, cpu=512)
+TEXTS_AT_ONCE = 256
 
 
 class TowerConfig(BaseModel):
@@ -213,6 +214,12 @@ class TextTower(nn.Module):
         mask = torch.arange(longest, device=device) < lengths[:, None]
         states = states * mask[:, :, None]
         return Encoded(states, mask, self.pool(states, mask, lengths))
+
+    @torch.inference_mode()
+    def embed(self, texts: Tokens) -> Tensor:
+        """Sentence embeddings (n, d) of any number of token id lists, without a gradient."""
+        starts = range(0, len(texts), TEXTS_AT_ONCE)
+        return torch.cat([self.encode(texts[start : start + TEXTS_AT_ONCE]).pooled for start in starts])
 
     def pool(self, states: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
         """Sentence embeddings (B, d) of states (B, L, d) that are zero where mask (B, L) is False. lengths: (B,)."""

@@ -31,7 +31,6 @@ from harness.store import DamagedError, say_damaged
 
 SECONDS_A_CHECKPOINT = 60
 VALIDATIONS = 20
-TEXTS_A_VALIDATION_BATCH = 256
 
 
 @contextmanager
@@ -181,11 +180,9 @@ class Training:
         """Score the held-out pairs, and keep the weights if they are the best so far."""
         self.tower.eval()
         rows = list(range(self.pairs, len(self.texts)))
-        parts = [rows[start : start + TEXTS_A_VALIDATION_BATCH] for start in range(0, len(rows), TEXTS_A_VALIDATION_BATCH)]
-        with torch.inference_mode():
-            embeddings = [self.tower.encode([self.texts[row] for row in part]).pooled.cpu().numpy() for part in parts]
+        embeddings = self.tower.embed([self.texts[row] for row in rows]).cpu().numpy()
         self.tower.train()
-        ranks = rank(self.teacher.pooled[rows], np.concatenate(embeddings), np.arange(len(rows)))
+        ranks = rank(self.teacher.pooled[rows], embeddings, np.arange(len(rows)))
         score = self.ranks.told(50 * float((1 / ranks.t2i).mean() + (1 / ranks.i2t).mean()))
         if all(score > earlier for _, earlier in self.state.validations):
             self.state.best = {name: value.detach().clone() for name, value in self.tower.state_dict().items()}

@@ -54,6 +54,7 @@ def language_shown(tongue: Tongue, config: StudyConfig, store: Store) -> Languag
         bitext=guarded.bitext.source,
         bitext_kind=guarded.bitext.kind,
         notes=tuple(dict.fromkeys((*captions.notes, *guarded.bitext.notes))),
+        searched=len(tongue.search.retrieval.captions) if tongue.search else 0,
         sample=captions.sample,
         floor=scores[0],
         ceiling=scores[1] if len(scores) > 1 else None,

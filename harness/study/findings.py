@@ -41,6 +41,7 @@ class LanguageShown(Schema):
     bitext: str
     bitext_kind: str
     notes: tuple[str, ...]
+    searched: int = Field(0, description="val captions by which learning rates were searched for; 0 for none")
     sample: bool = Field(description="the embedded sample: says nothing about Flickr30k")
     floor: float | None = Field(description="R@1 of the English tower on these captions; null where it was not measured")
     ceiling: float | None = Field(description="R@1 of the English tower on the captions that these were translated from")

@@ -12,7 +12,7 @@ from statistics import median
 from harness.api import Grounding, HarnessError, KnownFeatures, Language, MissingError, TextRetrieval
 from harness.config import RunConfig, StudyConfig, validated
 from harness.distill.bitext import Guarded
-from harness.distill.distil import Recipe, steps_in_all
+from harness.distill.distil import Recipe, Search, attempts
 from harness.languages import ENGLISH
 from harness.phrases import tagged
 from harness.plan import Cell, Plan, guarded_bitext, make_plans, recipe_cell
@@ -21,6 +21,7 @@ from harness.registry import nearest
 from harness.store import Store
 
 DESIGNS = Path(__file__).with_name("designs")
+VAL = "val"
 ENGLISH_SIDE = "(English side)"  # ends the name of a source's English captions: `Retrieval.in_english`
 
 
@@ -45,10 +46,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Tongue:
-    """A language of a study: the plan of its English cells, and its bitext without the pairs of evaluation images."""
+    """A language of a study: the plan of its English cells, and its bitext without the pairs of evaluation images.
+
+    search: its val captions, by which learning rates are searched for; None where nothing is searched or there are none.
+    """
 
     plan: Plan
     guarded: tuple[Guarded, ...]
+    search: Search | None
 
     @property
     def language(self) -> Language:
@@ -122,7 +127,7 @@ def lay_out(config: StudyConfig, device: str, store: Store) -> Study:
     for plan in sorted(plans, key=lambda plan: (plan.language.tier is None, plan.language.tier)):
         try:
             pairs = guarded_bitext(plan.task, plan.data, [plan.language], config.leakage, config.bitext, config.clean)
-            tongues[plan.language.code] = Tongue(plan, pairs)
+            tongues[plan.language.code] = Tongue(plan, pairs, search_of(config, plan))
         except MissingError as error:
             impossible.append(Impossible(plan.language.code, 0, str(error)))
     if not tongues:
@@ -135,6 +140,16 @@ def lay_out(config: StudyConfig, device: str, store: Store) -> Study:
     if not steps:
         raise HarnessError(f"no language has as many sentence pairs as the study asks for: {impossible[-1].reason}")
     return Study(config, tongues, steps, tuple(impossible))
+
+
+def search_of(config: StudyConfig, plan: Plan) -> Search | None:
+    """Where a language's learning rates are searched for, if they are and it has val captions: by towers of the first seed."""
+    if not config.distill.get("tune"):
+        return None
+    try:
+        return Search(plan.task.load(plan.data, plan.language.code, VAL), config.seeds[0])
+    except HarnessError:
+        return None
 
 
 def run_config(config: StudyConfig, device: str) -> RunConfig:
@@ -169,7 +184,7 @@ def step(place: Place, config: StudyConfig, tongue: Tongue) -> Step:
     (arm,) = (arm for arm in config.arms if arm.name == place.arm)
     plan = tongue.plan
     tag = partial(tagged, task=plan.task, data=plan.data, chunker=config.chunker)
-    recipe = Recipe(arm.recipe(config.distill, place.pairs, place.seed), plan.encoder, tongue.guarded, tag)
+    recipe = Recipe(arm.recipe(config.distill, place.pairs, place.seed), plan.encoder, tongue.guarded, tag, tongue.search)
     return Step(place, recipe_cell(place.arm, recipe, tongue.english[0].retrieval, plan.task), plan)
 
 
@@ -198,8 +213,10 @@ class Prices:
         return median(found) if found else math.nan
 
     def cost(self, steps: Sequence[Step], store: Store) -> Cost:
-        """What it takes to make the towers of some cells that are not there yet."""
-        recipes = [each.cell.recipe for each in steps if each.cell.recipe and not store.tower(each.cell.recipe.digest).is_dir()]
-        counts = [steps_in_all(recipe) for recipe in recipes]
-        seconds = sum(count * self.of(recipe.config.objective) for recipe, count in zip(recipes, counts, strict=True) if count)
-        return Cost(len(steps), sum(counts), seconds)
+        """What it takes to make the towers of some cells that are not there yet, and to search for their learning rates."""
+        recipes = {each.cell.recipe.digest: each.cell.recipe for each in steps if each.cell.recipe}
+        wanted = [recipe for recipe in recipes.values() if not store.tower(recipe.digest).is_dir()]
+        tried = {each.digest: each.recipe for recipe in wanted for each in attempts(recipe)}
+        towers = [*wanted, *(recipe for digest, recipe in tried.items() if not store.trial(digest).is_file())]
+        seconds = sum(tower.steps * self.of(tower.config.objective) for tower in towers if tower.steps)
+        return Cost(len(steps), sum(tower.steps for tower in towers), seconds)
