@@ -571,6 +571,7 @@ def test_a_rate_is_searched_for_once_for_all_seeds_on_val_images(store: Path, tm
     untrained = recipes["untrained (ot-vocabulary)", 0]
     assert untrained
     assert attempts(untrained) == []
+    assert untrained.digest == replace(untrained, search=None).digest
     # Without val captions each tower has a search of its own, on its own pairs.
     alone = [{attempt.digest for attempt in attempts(replace(recipe, search=None))} for recipe in (one, other)]
     assert not alone[0] & alone[1]

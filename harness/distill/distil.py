@@ -93,7 +93,8 @@ class Recipe:
         model = starting_model(self.config.init)
         others = [*([model.fingerprint()] if model else []), *objective_sources(self.config.objective)]
         entities = [self.bitext.english_entities, self.bitext.foreign_entities] if self.reads_entities else []
-        return digest_json([*parts, *others, *entities, *([self.search.digest] if self.search else [])])
+        searched = [self.search.digest] if self.search and self.config.tune else []
+        return digest_json([*parts, *others, *entities, *searched])
 
     @property
     def steps(self) -> int:
