@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 # Part of every tower's digest. Raise it when the same recipe no longer gives the same weights.
 TRAINER_VERSION = 2
-RATES = (3e-4, 1e-3, 3e-3)
+RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Recipe:
         model = starting_model(self.config.init)
         others = [*([model.fingerprint()] if model else []), *objective_sources(self.config.objective)]
         entities = [self.bitext.english_entities, self.bitext.foreign_entities] if self.reads_entities else []
-        searched = [self.search.digest] if self.search and self.config.tune else []
+        searched = [RATES, *([self.search.digest] if self.search else [])] if self.config.tune else []
         return digest_json([*parts, *others, *entities, *searched])
 
     @property

@@ -215,7 +215,7 @@ def tuning(found: Findings) -> str:
             "part of the seeds' variance",
         }
         ways = [luck[way] for way in luck if any(bool(each.searched) == way for each in found.languages)]
-        return f"The learning rate was chosen among three, {'; elsewhere '.join(ways)}. No other option was searched."
+        return f"The learning rate was chosen among four, {'; elsewhere '.join(ways)}. No other option was searched."
     return "All arms have one learning rate, and nothing was searched: an arm that would want another is at a disadvantage."
 
 
