@@ -22,7 +22,7 @@ def test_ci_runs_the_first_two_blocks() -> None:
     """What `.ci/run` runs word for word is what a newcomer is told first."""
     first, second = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)[:2]
     assert first == "pip install .\npython -m harness run --task flickr30k --lang de\n"
-    assert second == "pip install -e '.[dev]'\npytest\n"
+    assert second == "pip install -e '.[dev]'\npytest -n 2 --dist loadfile\n"
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert "$(readme 1)" in ci
     assert "$(readme 2)" in ci
