@@ -178,13 +178,14 @@ def batch_target(similarity: Tensor, eps: float = 0.15, iterations: int = 5) -> 
     precision = torch.float64 if 4 / eps > FLOAT32_REACH else torch.float32
     with torch.no_grad(), torch.autocast(similarity.device.type, enabled=False):
         scores = similarity.to(precision)
-        kernel = torch.exp((scores - scores.amax(1, keepdim=True)) / eps)
+        # One matrix and no other: at 4,096 pairs each new one is 64 MB, which the kernel hands out page by page.
+        kernel = (scores - scores.amax(1, keepdim=True)).div_(eps).exp_()
         v = kernel.new_ones(kernel.shape[1])
         for _ in range(iterations):
             u = 1 / (kernel @ v)
             v = 1 / (kernel.T @ u)
         kernel *= v
-        return (kernel / kernel.sum(1, keepdim=True)).to(in_float(similarity).dtype)
+        return kernel.div_(kernel.sum(1, keepdim=True)).to(in_float(similarity).dtype)
 
 
 class HeldPlan(torch.autograd.Function):
