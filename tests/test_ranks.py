@@ -155,8 +155,8 @@ def test_torchrun_makes_one_tower_and_goes_on_when_one_of_its_processes_died(tmp
     (tower,) = Store(whole).towers()
     card = load_card(tower)
     assert card.provenance.device == "cpu, 2 processes"
-    assert len(card.tuning) == 3
-    # It dies in the last of the three trainings that choose the rate.
+    assert len(card.tuning) == 4
+    # It dies in the last of the four trainings that choose the rate.
     broken.mkdir()
     (broken / "samples").symlink_to(whole / "samples")
     died = distil(broken, objective, "--tune", DIES="1")

@@ -103,7 +103,7 @@ def test_tuning_tries_each_rate_and_takes_the_best(fresh: Path) -> None:
     assert [trial.learning_rate for trial in card.tuning] == [1e-4, 3e-4, 1e-3, 3e-3]
     assert card.config.learning_rate == max(card.tuning, key=lambda trial: trial.score).learning_rate
     assert card.steps == 12
-    assert len(list((fresh / "trials").iterdir())) == 3
+    assert len(list((fresh / "trials").iterdir())) == 4
 
 
 def test_a_student_that_is_not_trained_has_no_rate_to_tune(fresh: Path) -> None:

@@ -136,7 +136,8 @@ def transported(lifts: Doubles) -> Doubles:
         cost = np.minimum(-np.log(lifts / lifts.max((1, 2), keepdims=True)), FARTHEST)
     solver = Solver("unbalanced", eps=1.0, rho=FIRMNESS / (1 - FIRMNESS))
     plans: Doubles = solve(torch.from_numpy(cost), torch.from_numpy(rows), torch.from_numpy(columns), solver).plan.numpy()
-    return plans * np.minimum(rows.sum(1), columns.sum(1))[:, None, None]
+    shorter: Ints = np.minimum(rows.sum(1), columns.sum(1))
+    return plans * shorter[:, None, None]
 
 
 def posterior(lifts: Doubles) -> Doubles:
@@ -144,7 +145,8 @@ def posterior(lifts: Doubles) -> Doubles:
 
     The model's t(f | e) is P_fe / sum_k P_ke; a foreign token's own frequency, by which a lift differs from it, cancels.
     """
-    return ratio(lifts, np.broadcast_to(lifts.sum(2, keepdims=True), lifts.shape))
+    sums: Doubles = lifts.sum(2, keepdims=True)
+    return ratio(lifts, np.broadcast_to(sums, lifts.shape))
 
 
 def padded(texts: Tokens) -> Ints:
