@@ -135,5 +135,8 @@ def ranks_of_torchrun(device: str) -> Iterator[tuple[Ranks, str]]:
         raise HarnessError(f"torchrun's processes do not find each other: {' '.join(str(error).split())[:200]}") from None
     try:
         yield Ranks(distributed.get_rank(), distributed.get_world_size(), device if on_gpus else "cpu"), device
+        # None leaves while the leading one still writes: what happens to one that ends, torchrun does to all.
+        with together():
+            distributed.barrier()
     finally:
         distributed.destroy_process_group()
