@@ -134,9 +134,13 @@ def ranks_of_torchrun(device: str) -> Iterator[tuple[Ranks, str]]:
     except (RuntimeError, ValueError) as error:
         raise HarnessError(f"torchrun's processes do not find each other: {' '.join(str(error).split())[:200]}") from None
     try:
-        yield Ranks(distributed.get_rank(), distributed.get_world_size(), device if on_gpus else "cpu"), device
+        ranks = Ranks(distributed.get_rank(), distributed.get_world_size(), device if on_gpus else "cpu")
+        yield ranks, device
         # None leaves while the leading one still writes: what happens to one that ends, torchrun does to all.
         with together():
             distributed.barrier()
     finally:
         distributed.destroy_process_group()
+    if not ranks.leads:
+        # It has nothing left to do. One in thirty died of SIGABRT while C++ took down what torch had left in it.
+        os._exit(0)
