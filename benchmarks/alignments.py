@@ -22,19 +22,15 @@ from tokenizers import Tokenizer
 from harness.api import Bitext, Encoder, Floats, Retrieval, TokenEncoder, TokenLocator
 from harness.config import DistillConfig
 from harness.distill.bitext import locate, subset, tokenize
+from harness.distill.counts import Doubles, Sparse, association, balance, occurrences
 from harness.distill.student import layers_of, new_student, student_tokenizer
 from harness.distill.tower import DonatedLayers, TextTower
 from harness.distill.vocabulary import (
     POWER,
     POWER_OF_ROUNDS,
     ROUNDS,
-    Doubles,
-    Sparse,
     alignment,
-    association,
-    balance,
     embed,
-    occurrences,
     posterior,
     realigned,
     sharpen,

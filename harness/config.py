@@ -42,10 +42,11 @@ class DistillConfig(Config):
     )
     init: str = Field(
         "teacher",
-        pattern="^(teacher|scratch|ot-sentences|ot-vocabulary|association|ibm1|hf:.+)$",
+        pattern="^(teacher|scratch|ot-contexts|ot-sentences|ot-vocabulary|association|ibm1|hf:.+)$",
         description="the student at the start: `teacher`, its layers under random subwords; `scratch`, random throughout; "
         "`ot-vocabulary`, the teacher's layers under subwords made of its English ones by transport over the bitext, "
-        "`ot-sentences`, the same by transport within each sentence pair too, `association` and `ibm1`, these without transport; "
+        "`ot-sentences`, the same by transport within each sentence pair too, `ot-contexts`, the same by texts that nobody "
+        "translated too (see unpaired), `association` and `ibm1`, these without transport; "
         "`hf:NAME-or-FOLDER`, a Hugging Face BERT or RoBERTa and its subwords",
     )
     size: Literal["tiny", "small", "base"] | None = Field(
@@ -55,6 +56,12 @@ class DistillConfig(Config):
         "mean", description="a sentence's embedding: the mean of its tokens' states, the last one, or a learned attention"
     )
     pairs: int | None = Field(None, ge=2, description="sentence pairs to use, a nested random subset; all by default")
+    unpaired: int = Field(
+        0,
+        ge=0,
+        description="sentences of each language without their translations, for ot-contexts and the student's subwords: one side "
+        "each of pairs that are not used",
+    )
     seed: int = Field(0, ge=0, description="decides subset, initial weights and order of batches")
     held_out: int = Field(
         0, ge=0, description="pairs, of those given, kept for validation by translation retrieval; the best weights are then kept"

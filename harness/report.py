@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 STARTS = {
     "teacher": "the teacher's layers",
     "ot-vocabulary": "the teacher's layers and a vocabulary aligned by transport",
+    "ot-contexts": "the teacher's layers and a vocabulary aligned by transport within each sentence pair and by contexts",
     "ot-sentences": "the teacher's layers and a vocabulary aligned by transport within each sentence pair",
     "association": "the teacher's layers and a vocabulary aligned by association",
     "ibm1": "the teacher's layers and a vocabulary aligned by IBM's Model 1",

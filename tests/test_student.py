@@ -14,6 +14,7 @@ from harness.api import Bitext, Floats, HarnessError
 from harness.config import DistillConfig, validated
 from harness.distill.bitext import END, START, train_tokenizer
 from harness.distill.checkpoint import load_tower, save_tower
+from harness.distill.counts import association, balance, occurrences
 from harness.distill.ridge import PENALTIES, fit_projection, pooled_states
 from harness.distill.student import new_student
 from harness.distill.tower import TOKENS_A_CHUNK, DonatedLayers, TextTower, TowerConfig
@@ -21,10 +22,7 @@ from harness.distill.vocabulary import (
     ROUNDS,
     Alignment,
     alignment,
-    association,
-    balance,
     embed,
-    occurrences,
     realigned,
     sharpen,
     transported,

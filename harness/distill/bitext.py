@@ -63,12 +63,12 @@ def guard(bitext: Bitext, held_out: HeldOut, refuse: bool = False) -> Guarded:
     return Guarded(bitext.take(keep), len(bitext), dropped)
 
 
-def seen(bitext: Bitext) -> npt.NDArray[np.uint64]:
-    """What a tower that was distilled from these pairs has seen: sorted hashes of image ids, or of sentences where there is none.
+def seen(bitext: Bitext, text: Unpaired) -> npt.NDArray[np.uint64]:
+    """What a tower that was made of these has seen: sorted hashes of image ids, or of sentences where there is none.
 
     Kept beside the tower, so that whoever measures it can tell without the pairs whether it saw what it is measured on.
     """
-    return hashes(mark(image, english) for image, english in zip(bitext.image_ids, bitext.english, strict=True))
+    return hashes([*marks(bitext), *text.marks])
 
 
 def leaked(seen: npt.NDArray[np.uint64], held_out: HeldOut) -> int:
@@ -80,6 +80,11 @@ def leaked(seen: npt.NDArray[np.uint64], held_out: HeldOut) -> int:
     """
     known = [*(mark(image, "") for image in held_out.image_ids), *(mark("", text) for text in held_out.english)]
     return int(np.isin(hashes(known), seen).sum())
+
+
+def marks(bitext: Bitext) -> list[str]:
+    """That of every pair."""
+    return [mark(image, english) for image, english in zip(bitext.image_ids, bitext.english, strict=True)]
 
 
 def mark(image: str, english: str) -> str:
@@ -99,8 +104,46 @@ def subset(bitext: Bitext, pairs: int | None, seed: int) -> Bitext:
     """
     if pairs is not None and pairs > len(bitext):
         raise HarnessError(f"--pairs {pairs:,} asked for, but {bitext.source} has {len(bitext):,} usable pairs in {bitext.lang}")
-    order = np.random.default_rng([seed, 1]).permutation(len(bitext))
-    return bitext.take(order[:pairs].tolist())
+    return bitext.take(shuffled(bitext, seed)[:pairs])
+
+
+def shuffled(bitext: Bitext, seed: int) -> list[int]:
+    """Its rows, in an order that the seed and their number decide."""
+    return np.random.default_rng([seed, 1]).permutation(len(bitext)).tolist()
+
+
+@dataclass(frozen=True)
+class Unpaired:
+    """Sentences of two languages of which none translates another. marks: what the leakage guard knows their pairs by."""
+
+    english: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
+
+
+NO_TEXT = Unpaired()
+
+
+def unpaired(bitexts: Sequence[Bitext], sentences: int, pairs: int | None, seed: int) -> Unpaired:
+    """So many sentences of each side of each bitext: the one side of some pairs and the other side of others.
+
+    They are the last of the shuffle of `subset`, the same whatever the subset is. Raises HarnessError if they and the subset need
+    more pairs than there are.
+    """
+    english, foreign, known = [], [], []
+    for bitext in bitexts:
+        used = len(bitext) if pairs is None else pairs
+        if sentences and used + 2 * sentences > len(bitext):
+            raise HarnessError(
+                f"--unpaired {sentences:,} takes one side each of {2 * sentences:,} pairs besides the {used:,} that are used; "
+                f"{bitext.source} has {len(bitext):,} in {bitext.lang}"
+            )
+        order = shuffled(bitext, seed)
+        last = bitext.take(order[len(order) - 2 * sentences :])
+        english += last.english[:sentences]
+        foreign += last.foreign[sentences:]
+        known += marks(last)
+    return Unpaired(tuple(english), tuple(foreign), tuple(known))
 
 
 def joined(parts: Sequence[Bitext], held_out: int) -> Bitext:

@@ -14,7 +14,7 @@ import numpy as np
 from harness.api import Bitext, Encoder, HarnessError, Retrieval, TokenLocator
 from harness.config import DistillConfig, digest_json, first_line
 from harness.device import resolve_device
-from harness.distill.bitext import Guarded, joined, seen, subset, tokenize
+from harness.distill.bitext import Guarded, Unpaired, joined, seen, subset, tokenize, unpaired
 from harness.embeddings import embed_images, embed_texts
 from harness.languages import ENGLISH
 from harness.record import CARD, SEEN, BitextCard, TowerCard, Trial, provenance
@@ -83,6 +83,11 @@ class Recipe:
         parts = [self.tag(subset(each.bitext, config.pairs, config.seed)) for each in self.guarded]
         return joined(parts, config.held_out)
 
+    @property
+    def text(self) -> Unpaired:
+        """The sentences given to it without their translations: `config.unpaired` of each side of each language."""
+        return chosen_text(self.guarded, self.config.unpaired, self.config.pairs, self.config.seed)[0]
+
     @cached_property
     def digest(self) -> str:
         """The tower's name in the store."""
@@ -93,6 +98,8 @@ class Recipe:
         model = starting_model(self.config.init)
         others = [*([model.fingerprint()] if model else []), *objective_sources(self.config.objective)]
         entities = [self.bitext.english_entities, self.bitext.foreign_entities] if self.reads_entities else []
+        if self.config.unpaired:
+            others.append(chosen_text(self.guarded, self.config.unpaired, self.config.pairs, self.config.seed)[1])
         searched = [RATES, *([self.search.digest] if self.search else [])] if self.config.tune else []
         return digest_json([*parts, *others, *entities, *searched])
 
@@ -107,6 +114,13 @@ def chosen_pairs(guarded: tuple[Guarded, ...], pairs: int | None, seed: int, hel
     """The pairs of a training, and their digest. Few are held: a study lays out hundreds of recipes over the same pairs."""
     bitext = joined([subset(each.bitext, pairs, seed) for each in guarded], held_out)
     return bitext, bitext.digest()
+
+
+@lru_cache(maxsize=4)
+def chosen_text(guarded: tuple[Guarded, ...], sentences: int, pairs: int | None, seed: int) -> tuple[Unpaired, str]:
+    """The text of a training, and its digest. As few are held as of its pairs."""
+    text = unpaired([each.bitext for each in guarded], sentences, pairs, seed)
+    return text, digest_json([text.english, text.foreign])
 
 
 def distil(recipe: Recipe, device: str, store: Store, console: Console, wait: bool = True, ranks: Ranks | None = None) -> None:
@@ -157,7 +171,7 @@ def make_tower(recipe: Recipe, device: str, store: Store, console: Console, rank
     )
     with new_folder(store.tower(recipe.digest)) as folder:
         save_tower(folder, student, tokenizer)
-        np.save(folder / SEEN, seen(recipe.bitext))
+        np.save(folder / SEEN, seen(recipe.bitext, recipe.text))
         (folder / CARD).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
         seal(folder)
     store.training(recipe.digest).unlink(missing_ok=True)
@@ -262,8 +276,8 @@ def trained(
 
     config, bitext = recipe.config, recipe.bitext
     learned = bitext.take(range(len(bitext) - config.held_out))
-    tokenizer = student_tokenizer(config, learned)
-    student = new_student(recipe.teacher, tokenizer, config, learned)
+    tokenizer = student_tokenizer(config, learned, recipe.text)
+    student = new_student(recipe.teacher, tokenizer, config, learned, recipe.text)
     if config.objective == FITTED:
         texts = tokenize(tokenizer, learned.foreign, student.config.max_length)
         fit_projection(student.to(device).eval(), texts, embed_texts(recipe.teacher, learned.english, ENGLISH, store))

@@ -10,7 +10,8 @@ from tokenizers import Tokenizer
 
 from harness.api import Bitext, HarnessError, TextEncoder
 from harness.config import DistillConfig
-from harness.distill.bitext import END, START, tokenize, train_tokenizer
+from harness.distill.bitext import END, NO_TEXT, START, Unpaired, tokenize, train_tokenizer
+from harness.distill.contexts import Company
 from harness.distill.tower import DonatedLayers, LayerDonor, TextTower, TowerConfig
 from harness.distill.vocabulary import Alignment, alignment, embed
 from harness.registry import starting_model
@@ -21,18 +22,20 @@ SIZES = {"tiny": (2, 128), "small": (6, 384), "base": (12, 512)}
 POSITIONS = 77
 
 
-def student_tokenizer(config: DistillConfig, bitext: Bitext) -> Tokenizer:
-    """The student's subwords: those of the model that it starts from, else a byte-pair encoding learned from the bitext."""
+def student_tokenizer(config: DistillConfig, bitext: Bitext, text: Unpaired = NO_TEXT) -> Tokenizer:
+    """The student's subwords: those of the model that it starts from, else a byte-pair encoding learned from its language."""
     model = starting_model(config.init)
-    return model.tokenizer() if model else train_tokenizer(bitext.foreign, config.vocabulary)
+    return model.tokenizer() if model else train_tokenizer([*bitext.foreign, *text.foreign], config.vocabulary)
 
 
-def new_student(teacher: TextEncoder, tokenizer: Tokenizer, config: DistillConfig, bitext: Bitext) -> TextTower:
-    """A tower over the student's own subwords, decided by `config.seed` and the bitext that it is going to be trained on.
+def new_student(
+    teacher: TextEncoder, tokenizer: Tokenizer, config: DistillConfig, bitext: Bitext, text: Unpaired = NO_TEXT
+) -> TextTower:
+    """A tower over the student's own subwords, decided by `config.seed`, the bitext that it is going to be trained on, and text.
 
     `init="teacher"` keeps the teacher's layers and draws new token embeddings from a normal distribution of the mean and
-    the spread of the teacher's; `ot-sentences`, `ot-vocabulary`, `association` and `ibm1` keep them too and make each embedding
-    of the teacher's English ones (`harness.distill.vocabulary`), drawing it only where the bitext says nothing of a subword.
+    the spread of the teacher's; `ot-contexts`, `ot-sentences`, `ot-vocabulary`, `association` and `ibm1` keep them too and make
+    each embedding of the teacher's English ones (`harness.distill.vocabulary`), drawing it only where a subword goes with none.
     `scratch` draws everything: in the shape of `config.size`, else in the teacher's, else, where it lends no layers, in that of
     `small`. `hf:NAME-or-FOLDER` keeps that model's layers and subwords, and draws the projection into the teacher's joint space.
 
@@ -50,7 +53,7 @@ def new_student(teacher: TextEncoder, tokenizer: Tokenizer, config: DistillConfi
     student = TextTower(donated.config.model_copy(update=own))
     take_layers(student, donated, tokenizer, generator)
     if config.init != "teacher":
-        align_vocabulary(student, donated, tokenizer, bitext, cast(Alignment, config.init))
+        align_vocabulary(student, donated, tokenizer, bitext, text, cast(Alignment, config.init))
     return student
 
 
@@ -120,11 +123,17 @@ def take_layers(student: TextTower, donated: DonatedLayers, tokenizer: Tokenizer
 
 
 @torch.no_grad()
-def align_vocabulary(student: TextTower, donated: DonatedLayers, tokenizer: Tokenizer, bitext: Bitext, way: Alignment) -> None:
-    """Make the embeddings of the subwords that the bitext associates with English tokens of those tokens' embeddings."""
+def align_vocabulary(
+    student: TextTower, donated: DonatedLayers, tokenizer: Tokenizer, bitext: Bitext, text: Unpaired, way: Alignment
+) -> None:
+    """Make the embeddings of the subwords that go with English tokens of those tokens' embeddings."""
     known = donated.weights["token_embedding.weight"].double().numpy()
-    foreign = tokenize(tokenizer, bitext.foreign, student.config.max_length)
-    english = donated.tokenize(bitext.english)
-    weights = alignment(foreign, english, (student.config.vocab_size, len(known)), way)
+    sizes, longest = (student.config.vocab_size, len(known)), student.config.max_length
+    foreign, english = tokenize(tokenizer, bitext.foreign, longest), donated.tokenize(bitext.english)
+    company = None
+    if way == "ot-contexts":
+        more = tokenize(tokenizer, text.foreign, longest), donated.tokenize(text.english)
+        company = Company([*foreign, *more[0]], [*english, *more[1]], sizes)
+    weights = alignment(foreign, english, sizes, way, company)
     rows = np.flatnonzero(np.diff(weights.indptr))
     student.token_embedding.weight[torch.from_numpy(rows)] = torch.from_numpy(embed(weights[rows], known)).float()

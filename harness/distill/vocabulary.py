@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from scipy import sparse
 
+from harness.distill.contexts import Company
+from harness.distill.counts import FIRMNESS, Doubles, Ints, Sparse, association, balance, occurrences, ratio
 from harness.distill.tower import Tokens
 from harness.distill.transport import Solver, solve
 
-Doubles: TypeAlias = npt.NDArray[np.float64]
-Ints: TypeAlias = npt.NDArray[np.int64]
-# A `scipy.sparse.csr_array` of float64: scipy has no types.
-Sparse: TypeAlias = Any
-Alignment: TypeAlias = Literal["association", "ibm1", "ot-vocabulary", "ot-sentences"]
+Alignment: TypeAlias = Literal["association", "ibm1", "ot-vocabulary", "ot-sentences", "ot-contexts"]
+Pairs: TypeAlias = Sequence[tuple[Sequence[int], Sequence[int]]]
 
 # Chosen before any training step: by translation retrieval on held-out pairs, ROUNDS and what they end in on val images
 # (docs/decisions.md).
-POWER, FIRMNESS = 3.0, 0.8
+POWER = 3.0
 ROUNDS, POWER_OF_ROUNDS = 4, 2.0
-ITERATIONS, TOLERANCE = 1000, 1e-9
 # Of tokens in a sentence pair that are associated with others of it, but not with each other: exp(-25) is nothing.
 FARTHEST = 25.0
 # Of a token's mass; what is less is left out.
 LEAST = 1e-4
 PAIRS_AT_ONCE = 256
+# What is left of the association of two tokens that keep quite different company.
+UNHEARD = 1e-6
 
 
-def alignment(foreign: Tokens, english: Tokens, sizes: tuple[int, int], way: Alignment) -> Sparse:
+def alignment(foreign: Tokens, english: Tokens, sizes: tuple[int, int], way: Alignment, company: Company | None = None) -> Sparse:
     """Weights W (f, e) of the teacher's e tokens in the embedding of each of f subwords, from n sentence pairs of token ids.
 
     A row sums to 1, or is empty where the bitext associates its subword with nothing. The order of the pairs makes no difference.
@@ -41,68 +40,43 @@ def alignment(foreign: Tokens, english: Tokens, sizes: tuple[int, int], way: Ali
       many subwords are associated with is then taken by those that have nothing better.
     - `ot-sentences`: that plan is made anew ROUNDS times, by transport within each sentence pair (`realigned`), and sharpened by
       POWER_OF_ROUNDS.
+    - `ot-contexts`: the same again, from a kernel that is held to the plan of `Company.carried`, by texts without translations.
+      Subwords that stand in no pair have their weights from that plan alone.
     - `ibm1`: the same rounds without transport, from the kernel as it is and by IBM's Model 1 within each pair.
+
+    company: the texts of `ot-contexts`, those of the pairs among them.
     """
     counts = [occurrences(texts, size) for texts, size in zip((foreign, english), sizes, strict=True)]
-    plan = association(*counts)
-    if plan.nnz and way.startswith("ot-"):
-        plan = balance(plan, counts[0].sum(0), counts[1].sum(0))
-    if not plan.nnz or way in ("association", "ot-vocabulary"):
-        return sharpen(plan, POWER)
+    kernel = association(*counts)
+    if not kernel.nnz or way == "association":
+        return sharpen(kernel, POWER)
+
+    def balanced(kernel: Sparse) -> Sparse:
+        return balance(kernel, counts[0].sum(0), counts[1].sum(0))
+
+    if way == "ot-vocabulary":
+        return sharpen(balanced(kernel), POWER)
     # The order decides how sums are rounded.
     pairs = sorted(zip(map(tuple, foreign), map(tuple, english), strict=True), key=lambda pair: (len(pair[0]), pair))
+    if way == "ibm1":
+        return by_rounds(kernel, pairs, posterior)
+    weights = by_rounds(balanced(kernel), pairs, transported)
+    if company is None:
+        return weights
+    carried = company.carried(weights)
+    weights = by_rounds(balanced(kernel * (carried + UNHEARD * kernel.sign())), pairs, transported)
+    unseen = np.diff(weights.indptr) == 0
+    return sparse.csr_array(weights + sparse.diags_array(unseen.astype(float)) @ sharpen(carried, POWER_OF_ROUNDS))
+
+
+def by_rounds(plan: Sparse, pairs: Pairs, shared: Callable[[Doubles], Doubles]) -> Sparse:
+    """Weights (f, e) of a plan that is made anew ROUNDS times."""
     for _ in range(ROUNDS):
-        plan = realigned(plan, pairs, posterior if way == "ibm1" else transported)
+        plan = realigned(plan, pairs, shared)
     return sharpen(plan, POWER_OF_ROUNDS)
 
 
-def occurrences(texts: Tokens, vocabulary: int) -> Sparse:
-    """How often each token stands in each text: (n, vocabulary)."""
-    rows = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
-    ids = np.concatenate([np.asarray(text, dtype=np.int64) for text in texts])
-    return sparse.csr_array((np.ones(len(ids)), (rows, ids)), shape=(len(texts), vocabulary))
-
-
-def association(foreign: Sparse, english: Sparse) -> Sparse:
-    """How strongly tokens of n sentence pairs go together, from their occurrences (n, f) and (n, e): a kernel (f, e).
-
-    K = Dice * max(PMI, 0), with Dice = 2 c / (c_f + c_e) and PMI = log(n c / (c_f c_e)), where c_f and c_e count the pairs in
-    which a token stands, and c those in which both stand. Tokens that stand in every pair (the framing) go with none.
-    PMI after Church and Hanks (1990), Dice after Smadja et al. (1996).
-    """
-    pairs = foreign.shape[0]
-    foreign, english = foreign.sign(), english.sign()
-    both = sparse.coo_array(foreign.T @ english)
-    of_foreign, of_english = foreign.sum(0)[both.row], english.sum(0)[both.col]
-    dice = 2 * both.data / (of_foreign + of_english)
-    # Products of whole numbers are exact, and so is their ratio's logarithm where it is 0.
-    pmi = np.log(pairs * both.data / (of_foreign * of_english))
-    kernel = sparse.csr_array((dice * np.maximum(pmi, 0), (both.row, both.col)), shape=both.shape)
-    kernel.eliminate_zeros()
-    return kernel
-
-
-def balance(kernel: Sparse, rows: Doubles, columns: Doubles, firmness: float = FIRMNESS) -> Sparse:
-    """The plan P = diag(u) K diag(v) of a kernel K (f, e) whose row and column sums are held to the given ones.
-
-    P minimises KL(P | K) + m KL(P 1 | a) + m KL(P' 1 | b), a and b being `rows` (f,) and `columns` (e,) in proportion, without
-    those that K has no entries in: u = (a / K v)^r, v = (b / K' u)^r, r = `firmness` = m / (m + 1) (Chizat et al. 2018). At 1
-    the sums are met (Sinkhorn; Cuturi 2013), wherever K's zeros leave a plan that does; below 1 there always is one limit.
-    """
-    by_column = sparse.csr_array(kernel.T)
-    rows, columns = (np.where(sums > 0, wanted, 0.0) for sums, wanted in ((kernel.sum(1), rows), (kernel.sum(0), columns)))
-    rows, columns = rows / rows.sum(), columns / columns.sum()
-    v, sums = np.ones(len(columns)), np.zeros(len(rows))
-    for _ in range(ITERATIONS):
-        u = ratio(rows, kernel @ v) ** firmness
-        v = ratio(columns, by_column @ u) ** firmness
-        before, sums = sums, u * (kernel @ v)
-        if np.abs(sums - before).sum() < TOLERANCE * sums.sum():
-            break
-    return sparse.csr_array(sparse.diags_array(u) @ kernel @ sparse.diags_array(v))
-
-
-def realigned(plan: Sparse, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], shared: Callable[[Doubles], Doubles]) -> Sparse:
+def realigned(plan: Sparse, pairs: Pairs, shared: Callable[[Doubles], Doubles]) -> Sparse:
     """How much mass each foreign token shares with each English one, added up over the sentence pairs that they stand in.
 
     shared: what the tokens of B pairs share with each other, (B, n, m), from how often they go together by a plan P (f, e) over
@@ -174,11 +148,6 @@ def looked_up(matrix: Sparse) -> Callable[[Ints, Ints], Doubles]:
         return np.where(keys[places] == wanted, matrix.data[places], 0.0)
 
     return entries
-
-
-def ratio(part: Doubles, whole: Doubles) -> Doubles:
-    """part / whole, and 0 where the whole is."""
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
 def sharpen(plan: Sparse, power: float) -> Sparse:
