@@ -29,7 +29,7 @@ from harness.distill.vocabulary import (
 )
 from harness.registry import load_encoder, parse_objective, spell_objective
 
-WAYS: tuple[Alignment, ...] = ("association", "ibm1", "ot-vocabulary", "ot-sentences")
+WAYS: tuple[Alignment, ...] = ("association", "ibm1", "ot-vocabulary", "ot-sentences", "ot-contexts")
 WORDS = 60
 SHAPE = TowerConfig(vocab_size=WORDS + 2, width=32, layers=2, heads=2, mlp_width=48, joint_dim=12, max_length=16)
 ENGLISH = [f"e{i}" for i in range(WORDS)]

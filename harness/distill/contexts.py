@@ -11,7 +11,8 @@ from scipy import sparse
 from harness.distill.counts import Doubles, Ints, Sparse, balance, occurrences, ratio
 from harness.distill.tower import Tokens
 
-DIMENSIONS, WINDOW = 200, 4
+DIMENSIONS, WINDOW = 100, 4
+POWER_ITERATIONS = 8
 # Chosen by untrained towers on val images (docs/decisions.md).
 EPS = 1 / 16
 # What is rarer keeps too little company to be told by it.
@@ -30,16 +31,18 @@ def vectors(texts: Tokens, size: int) -> Doubles:
     contexts smoothed by the power 0.75; of its singular value decomposition the DIMENSIONS largest, U S^(1/2) (Levy, Goldberg
     and Dagan 2015). A token that stands nowhere has the vector 0.
     """
+    from sklearn.utils.extmath import randomized_svd
+
     together = neighbours(texts, size)
     contexts = together.sum(0) ** 0.75
     counts = together.tocoo()
     pmi = np.log(counts.data * contexts.sum() / (together.sum(1)[counts.row] * contexts[counts.col]))
     matrix = sparse.csr_array((np.maximum(pmi, 0), (counts.row, counts.col)), shape=counts.shape)
-    # A start of its own choice would make every call another.
-    left, values, _ = sparse.linalg.svds(matrix, k=min(DIMENSIONS, size - 1), v0=np.ones(size))
+    left, values, _ = randomized_svd(matrix, min(DIMENSIONS, size), n_iter=POWER_ITERATIONS, random_state=0)
     scaled = left * np.sqrt(values)
     lengths = np.linalg.norm(scaled, axis=1)
-    return scaled * np.where(matrix.sum(1) > 0, ratio(np.ones(size), lengths), 0.0)[:, None]
+    vectors: Doubles = scaled * np.where(matrix.sum(1) > 0, ratio(np.ones(size), lengths), 0.0)[:, None]
+    return vectors
 
 
 def neighbours(texts: Tokens, size: int) -> Sparse:
@@ -59,6 +62,17 @@ def neighbours(texts: Tokens, size: int) -> Sparse:
     return sparse.csr_array(found + found.T)
 
 
+def telling(texts: Tokens, size: int) -> Doubles:
+    """How often each token stands in the texts, those that stand in all of them left out.
+
+    >>> telling([[0, 1, 1], [0, 2]], 4).tolist()
+    [0.0, 2.0, 1.0, 0.0]
+    """
+    found = occurrences(texts, size)
+    counts: Doubles = np.where(found.sign().sum(0) < len(texts), found.sum(0), 0.0)
+    return counts
+
+
 @dataclass(frozen=True)
 class Company:
     """Texts of two languages, as token ids of f foreign subwords and e English tokens. No text need translate another."""
@@ -69,9 +83,8 @@ class Company:
 
     @cached_property
     def counts(self) -> tuple[Doubles, Doubles]:
-        """How often each token stands in them."""
-        sides = zip((self.foreign, self.english), self.sizes, strict=True)
-        of_foreign, of_english = (occurrences(texts, size).sum(0) for texts, size in sides)
+        """How often each token stands in them; never, if it stands in every one: that is the framing, which goes with nothing."""
+        of_foreign, of_english = map(telling, (self.foreign, self.english), self.sizes)
         return of_foreign, of_english
 
     @cached_property
@@ -95,7 +108,7 @@ class Company:
         """
         (foreign, english), (rows, columns) = self.vectors, self.known
         counted = np.sqrt(np.minimum(self.counts[0], MOST_COUNTED))
-        left, _, right = np.linalg.svd((foreign * counted[:, None]).T @ (weights @ english))
+        left, _, right = np.linalg.svd((foreign * counted[:, None]).T @ (weights @ english), full_matrices=False)
         turned, others = foreign[rows] @ (left @ right), english[columns].T
         parts = []
         for first in range(0, len(rows), ROWS_AT_ONCE):
