@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 
 from harness.api import Bitext, Encoder, Floats, Retrieval, TokenEncoder, TokenLocator
 from harness.config import DistillConfig
-from harness.distill.bitext import locate, subset, tokenize
+from harness.distill.bitext import Unpaired, locate, subset, tokenize, unpaired
 from harness.distill.counts import Doubles, Sparse, association, balance, occurrences
 from harness.distill.student import layers_of, new_student, student_tokenizer
 from harness.distill.tower import DonatedLayers, TextTower
@@ -57,6 +57,7 @@ class Trial:
     tokenizer: Tokenizer
     student: TextTower
     bitext: Bitext
+    text: Unpaired
     retrieval: Retrieval
     images: Floats
 
@@ -113,17 +114,27 @@ class Trial:
         self.student.token_embedding.weight[torch.from_numpy(rows)] = made
 
 
-def prepared(teacher: Encoder, task: Flickr30k, data: str, lang: str, pairs: int, seed: int, vocabulary: int = 8000) -> Trial:
-    """A language made ready."""
+def prepared(
+    teacher: Encoder,
+    task: Flickr30k,
+    data: str,
+    lang: str,
+    pairs: int,
+    seed: int,
+    vocabulary: int = 8000,
+    sentences: int = 0,
+) -> Trial:
+    """A language made ready, with so many sentences of either side that nobody translated."""
     folder = Path(data)
     (guarded,) = guarded_bitext(task, folder, [task.language(lang)], "drop")
     bitext = subset(guarded.bitext, pairs, seed)
+    text = unpaired([guarded.bitext], sentences, pairs, seed)
     config = DistillConfig(vocabulary=vocabulary, seed=seed)
-    tokenizer = student_tokenizer(config, bitext)
+    tokenizer = student_tokenizer(config, bitext, text)
     retrieval = task.load(folder, lang, "val")
     images = embed_images(teacher, retrieval.images, Store.at(None), lambda _: None)
     student = new_student(teacher, tokenizer, config, bitext)
-    return Trial(teacher, layers_of(teacher), tokenizer, student, bitext, retrieval, images)
+    return Trial(teacher, layers_of(teacher), tokenizer, student, bitext, text, retrieval, images)
 
 
 def rounds(trial: Trial, plan: Sparse, shared: Callable[[Doubles], Doubles], count: int) -> Sparse:
@@ -229,10 +240,13 @@ def variants(trial: Trial) -> Iterator[tuple[str, Sparse]]:
     yield "with spelling in the kernel", sharpen(spelled, POWER_OF_ROUNDS)
 
 
+Found = dict[str, dict[str, list[tuple[float, float]]]]
+
+
 def main(spec: str, data: str, langs: Sequence[str], pairs: int, seeds: int) -> None:
     """Print a row for each alignment."""
     teacher, task = load_encoder(spec, "cpu"), Flickr30k()
-    found: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
+    found: Found = defaultdict(lambda: defaultdict(list))
     for lang in langs:
         for seed in range(seeds):
             trial = prepared(teacher, task, data, lang, pairs, seed)
@@ -243,6 +257,11 @@ def main(spec: str, data: str, langs: Sequence[str], pairs: int, seeds: int) -> 
                 weights = alignment(smaller.foreign, smaller.english, smaller.sizes, "ot-sentences")
                 found[f"`ot-sentences`, {size:,} subwords"][lang].append(smaller.scores(weights))
     print(f"{pairs:,} pairs, {seeds} seeds: R@1 / R@10, text to image, val\n")
+    show(found, langs)
+
+
+def show(found: Found, langs: Sequence[str]) -> None:
+    """A table in Markdown: means over the seeds."""
     print(f"| | {' | '.join(langs)} |\n| --- |{' --- |' * len(langs)}")
     for name, of in found.items():
         means = (np.mean(of[lang], axis=0) for lang in langs)

@@ -99,12 +99,20 @@ class Company:
         return of_foreign, of_english
 
     def carried(self, weights: Sparse) -> Sparse:
-        """A plan P (f, e) between tokens that keep the same company, from first weights W (f, e); the largest in a row is made 1.
+        """A plan (f, e) between tokens that keep the same company, from first weights W (f, e); the largest in a row is made 1.
 
-        The foreign vectors F are turned onto the English ones E by the rotation Q that brings F nearest to W E (orthogonal
-        Procrustes; Schönemann 1966), tokens counting by the root of how often they are seen. Then P is the plan of unbalanced
-        transport at costs 1 - cos(F Q, E), its sums held to how often the tokens stand in the texts. Taken in turns, the two are
-        the alignment of Grave, Joulin and Berthet (arXiv 1805.11222), here from a start that sentence pairs give.
+        It is that of unbalanced transport with the kernel of `likeness`, its sums held to how often tokens stand in the texts.
+        Taken in turns with the rotation it is the alignment of Grave, Joulin and Berthet (arXiv 1805.11222), here from a start
+        that sentence pairs give.
+        """
+        (rows, columns), (of_foreign, of_english) = self.known, self.counts
+        return self.placed(balance(self.likeness(weights), of_foreign[rows], of_english[columns]))
+
+    def likeness(self, weights: Sparse) -> Sparse:
+        """exp((cos(F Q, E) - its largest in the row) / EPS) between the tokens that are not too rare, all but nothing left out.
+
+        Q is the rotation that brings the foreign vectors F nearest to W E, E being the English ones (orthogonal Procrustes;
+        Schönemann 1966), tokens counting by the root of how often they are seen.
         """
         (foreign, english), (rows, columns) = self.vectors, self.known
         counted = np.sqrt(np.minimum(self.counts[0], MOST_COUNTED))
@@ -115,7 +123,11 @@ class Company:
             cosines = turned[first : first + ROWS_AT_ONCE] @ others
             kernel = np.exp((cosines - cosines.max(1, keepdims=True)) / EPS)
             parts.append(sparse.coo_array(np.where(kernel > LEAST, kernel, 0.0)))
-        kernel = sparse.vstack(parts).tocoo()
-        plan = balance(sparse.csr_array(kernel), self.counts[0][rows], self.counts[1][columns])
-        plan = sparse.csr_array(sparse.diags_array(ratio(np.ones(len(rows)), plan.max(axis=1).toarray())) @ plan).tocoo()
-        return sparse.csr_array((plan.data, (rows[plan.row], columns[plan.col])), shape=self.sizes)
+        return sparse.csr_array(sparse.vstack(parts))
+
+    def placed(self, plan: Sparse) -> Sparse:
+        """A plan between the tokens that are not too rare as one between all (f, e), the largest in a row made 1."""
+        rows, columns = self.known
+        largest = plan.max(axis=1).toarray()
+        scaled = sparse.csr_array(sparse.diags_array(ratio(np.ones(len(rows)), largest)) @ plan).tocoo()
+        return sparse.csr_array((scaled.data, (rows[scaled.row], columns[scaled.col])), shape=self.sizes)

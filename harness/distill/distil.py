@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from harness.embeddings import embed_images, embed_texts
 from harness.languages import ENGLISH
 from harness.record import CARD, SEEN, BitextCard, TowerCard, Trial, provenance
 from harness.registry import FITTED, objective_sources, reads_entities, starting_model
-from harness.store import DamagedError, Store, is_whole, new_file, new_folder, say_damaged, seal, sweep
+from harness.store import BusyError, DamagedError, Store, is_whole, new_file, new_folder, say_damaged, seal, sweep
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -206,16 +207,30 @@ def attempts(recipe: Recipe) -> list[Attempt]:
 
 
 def tuned(recipe: Recipe, device: str, store: Store, console: Console, ranks: Ranks) -> tuple[Trial, ...]:
-    """The scores of a recipe's learning rates. Kept in the store."""
-    trials = []
-    for attempt in attempts(recipe):
-        path = store.trial(attempt.digest)
-        with ranks.claimed(store, path):
-            kept = kept_trial(path) if ranks.leads else None
-            score = ranks.told(kept.score if kept else math.nan)
-            score = try_rate(attempt, path, device, store, console, ranks) if math.isnan(score) else score
-        trials.append(Trial(learning_rate=attempt.recipe.config.learning_rate, score=score))
-    return tuple(trials)
+    """The scores of a recipe's learning rates. Kept in the store.
+
+    A rate that another process is trying is left for last, so that towers of several seeds share the work of their search.
+    """
+    scores: dict[str, float] = {}
+    left = attempts(recipe)
+    # Ranks of one training go through them in one order.
+    for wait in (True,) if ranks.count > 1 else (False, True):
+        for attempt in left:
+            with suppress(BusyError):
+                scores[attempt.digest] = scored(attempt, device, store, console, ranks, wait)
+        left = [attempt for attempt in left if attempt.digest not in scores]
+    return tuple(
+        Trial(learning_rate=attempt.recipe.config.learning_rate, score=scores[attempt.digest]) for attempt in attempts(recipe)
+    )
+
+
+def scored(attempt: Attempt, device: str, store: Store, console: Console, ranks: Ranks, wait: bool) -> float:
+    """A trial's score, from the store if it is there. Raises BusyError if another process is at it and `wait` is False."""
+    path = store.trial(attempt.digest)
+    with ranks.claimed(store, path, wait):
+        kept = kept_trial(path) if ranks.leads else None
+        score = ranks.told(kept.score if kept else math.nan)
+        return try_rate(attempt, path, device, store, console, ranks) if math.isnan(score) else score
 
 
 def kept_trial(path: Path) -> Trial | None:

@@ -1,0 +1,78 @@
+"""What texts without translations add to an alignment: R@1 and R@10, text to image, on the val split, before any training.
+
+python -m benchmarks.contexts ENCODER DATA LANG[,LANG] PAIRS SENTENCES SEEDS
+
+Means over the seeds 0, 1, ... Half a minute a language and seed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from benchmarks.alignments import Found, Trial, prepared, show
+from harness.distill.bitext import tokenize
+from harness.distill.contexts import Company
+from harness.distill.counts import Sparse
+from harness.distill.vocabulary import POWER_OF_ROUNDS, alignment, sharpen
+from harness.registry import load_encoder
+from harness.tasks.flickr30k import Flickr30k
+
+
+class Nearest(Company):
+    """Tokens that keep like company, each for itself: without transport."""
+
+    def carried(self, weights: Sparse) -> Sparse:
+        """As `Company.carried`, from a kernel that is not balanced."""
+        return self.placed(self.likeness(weights))
+
+
+class Again(Company):
+    """Rotation and transport in turns, twice."""
+
+    def carried(self, weights: Sparse) -> Sparse:
+        """As `Company.carried`, from the weights that it would give."""
+        return super().carried(sharpen(super().carried(weights), POWER_OF_ROUNDS))
+
+
+def company(trial: Trial, share: float = 1.0) -> Company:
+    """A trial's texts, or a share of those that nobody translated."""
+    foreign, english = (side[: round(share * len(side))] for side in (trial.text.foreign, trial.text.english))
+    of_foreign = [*trial.foreign, *tokenize(trial.tokenizer, foreign, trial.longest)]
+    return Company(of_foreign, [*trial.english, *trial.lent.tokenize(english)], trial.sizes)
+
+
+def variants(trial: Trial) -> Iterator[tuple[str, Sparse]]:
+    """Each alignment by its name."""
+    texts = company(trial)
+    whole = texts.foreign, texts.english, texts.sizes
+    pairs = trial.foreign, trial.english, trial.sizes
+    without = alignment(*pairs, "ot-sentences")
+    yield "`ot-sentences`, subwords of all texts", without
+    yield "`ot-contexts`", alignment(*pairs, "ot-contexts", texts)
+    yield "from the contexts without transport", alignment(*pairs, "ot-contexts", Nearest(*whole))
+    yield "rotation and transport twice", alignment(*pairs, "ot-contexts", Again(*whole))
+    yield "from the contexts alone", sharpen(texts.carried(without), POWER_OF_ROUNDS)
+    yield "with a tenth of the texts", alignment(*pairs, "ot-contexts", company(trial, 0.1))
+    yield "with the texts of the pairs alone", alignment(*pairs, "ot-contexts", company(trial, 0.0))
+
+
+def main(spec: str, data: str, langs: Sequence[str], pairs: int, sentences: int, seeds: int) -> None:
+    """Print a row for each alignment."""
+    teacher, task = load_encoder(spec, "cpu"), Flickr30k()
+    found: Found = defaultdict(lambda: defaultdict(list))
+    for lang in langs:
+        for seed in range(seeds):
+            plain = prepared(teacher, task, data, lang, pairs, seed)
+            weights = alignment(plain.foreign, plain.english, plain.sizes, "ot-sentences")
+            found["`ot-sentences`"][lang].append(plain.scores(weights))
+            trial = prepared(teacher, task, data, lang, pairs, seed, sentences=sentences)
+            for name, weights in variants(trial):
+                found[name][lang].append(trial.scores(weights))
+    print(f"{pairs:,} pairs, {sentences:,} sentences a side, {seeds} seeds: R@1 / R@10, text to image, val\n")
+    show(found, langs)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], sys.argv[3].split(","), *map(int, sys.argv[4:7]))
