@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,12 +15,15 @@ import torch
 from test_cli import harness
 
 from harness.api import HarnessError, HeldOut
+from harness.distill import distil
 from harness.distill.bitext import hashes, leaked, mark
 from harness.distill.checkpoint import save_tower
+from harness.distill.ranks import ALONE
 from harness.distill.student import draw_weights
 from harness.distill.tower import TextTower, TowerConfig
 from harness.record import load_card
 from harness.registry import EXPORTS, load_encoder
+from harness.store import Store
 
 SMALL = ("--pairs", "300", "--steps", "10", "--batch", "32")
 TEXTS = ["ein Mann läuft", "zwei rote Hunde spielen vor dem Haus", "Wasser"]
@@ -104,6 +109,34 @@ def test_tuning_tries_each_rate_and_takes_the_best(fresh: Path) -> None:
     assert card.config.learning_rate == max(card.tuning, key=lambda trial: trial.score).learning_rate
     assert card.steps == 12
     assert len(list((fresh / "trials").iterdir())) == 4
+
+
+def test_a_rate_that_another_process_is_trying_is_left_for_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, tried, held, others_done = Store(tmp_path), list[str](), threading.Event(), threading.Event()
+
+    def attempt(rate: float) -> SimpleNamespace:
+        return SimpleNamespace(digest=str(rate), recipe=SimpleNamespace(config=SimpleNamespace(learning_rate=rate)))
+
+    def try_rate(attempt: SimpleNamespace, *_: object) -> float:
+        tried.append(attempt.digest)
+        if len(tried) == 2:
+            others_done.set()
+        return float(attempt.digest)
+
+    def hold() -> None:
+        with Store(tmp_path).claim(store.trial("0.1")):
+            held.set()
+            others_done.wait(60)
+
+    monkeypatch.setattr(distil, "attempts", lambda _: [attempt(rate) for rate in (0.1, 0.2, 0.3)])
+    monkeypatch.setattr(distil, "try_rate", try_rate)
+    other = threading.Thread(target=hold)
+    other.start()
+    assert held.wait(60)
+    found = distil.tuned(None, "cpu", store, None, ALONE)  # type: ignore[arg-type]
+    other.join()
+    assert tried == ["0.2", "0.3", "0.1"]
+    assert [(trial.learning_rate, trial.score) for trial in found] == [(0.1, 0.1), (0.2, 0.2), (0.3, 0.3)]
 
 
 def test_a_student_that_is_not_trained_has_no_rate_to_tune(fresh: Path) -> None:
