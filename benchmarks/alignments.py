@@ -20,7 +20,7 @@ from scipy import sparse
 from tokenizers import Tokenizer
 
 from harness.api import Bitext, Encoder, Floats, Retrieval, TokenEncoder, TokenLocator
-from harness.config import DistillConfig
+from harness.config import DistillConfig, RunConfig
 from harness.distill.bitext import Unpaired, locate, subset, tokenize, unpaired
 from harness.distill.counts import Doubles, Sparse, association, balance, occurrences
 from harness.distill.student import layers_of, new_student, student_tokenizer
@@ -126,9 +126,9 @@ def prepared(
 ) -> Trial:
     """A language made ready, with so many sentences of either side that nobody translated."""
     folder = Path(data)
-    (guarded,) = guarded_bitext(task, folder, [task.language(lang)], "drop")
+    (guarded,) = guarded_bitext(task, folder, [task.language(lang)], RunConfig(lang=lang))
     bitext = subset(guarded.bitext, pairs, seed)
-    text = unpaired([guarded.bitext], sentences, pairs, seed)
+    text = unpaired([guarded], sentences, pairs, seed)
     config = DistillConfig(vocabulary=vocabulary, seed=seed)
     tokenizer = student_tokenizer(config, bitext, text)
     retrieval = task.load(folder, lang, "val")

@@ -26,7 +26,7 @@ from sentence_transformers.models import Dense, Pooling, Transformer
 from torch import nn
 
 from harness.api import Floats
-from harness.config import DistillConfig
+from harness.config import DistillConfig, RunConfig
 from harness.console import Console
 from harness.distill.bitext import tokenize
 from harness.distill.distil import Recipe, trained
@@ -89,7 +89,7 @@ def main() -> None:
     teacher, data = load_encoder(sys.argv[1], "cpu"), Path(sys.argv[2])
     lang, pairs, steps = (*sys.argv[3:], *("de", "1000", "200")[len(sys.argv) - 3 :])
     task = TASKS.load("flickr30k")()
-    guarded = guarded_bitext(task, data, [task.language(lang)], "drop")
+    guarded = guarded_bitext(task, data, [task.language(lang)], RunConfig(lang=lang))
     recipe = Recipe(DistillConfig(pairs=int(pairs), steps=int(steps)), teacher, guarded, tag=lambda bitext: bitext)
     retrieval = task.load(data, lang, "val")
     with tempfile.TemporaryDirectory() as name:

@@ -59,8 +59,8 @@ class DistillConfig(Config):
     unpaired: int = Field(
         0,
         ge=0,
-        description="sentences of each language without their translations, for ot-contexts and the student's subwords: one side "
-        "each of pairs that are not used",
+        description="sentences of each language without translations, for ot-contexts and the student's subwords: of --text, or "
+        "one side each of pairs that are not used",
     )
     seed: int = Field(0, ge=0, description="decides subset, initial weights and order of batches")
     held_out: int = Field(
@@ -159,6 +159,9 @@ class RunConfig(Config):
     towers: tuple[str, ...] = Field((), description="towers that are there already: folders, or the beginnings of their digests")
     distill: DistillConfig = DistillConfig()
     bitext: Path | None = Field(None, description="file of sentence pairs to distil from, instead of the folder's own")
+    text: Path | None = Field(
+        None, description="folder of texts without translations, en.txt and CODE.txt, for unpaired; else pairs that are not used"
+    )
     clean: bool | None = Field(None, description="clean the bitext; by default only where nobody states how it came to be")
     leakage: Literal["drop", "refuse"] = Field("drop", description="what to do with bitext of the evaluation images")
     skip_broken: bool = Field(False, description="leave out pictures that cannot be decoded, and say so")
@@ -291,6 +294,7 @@ class StudyConfig(Config):
     data: str | None = None
     encoder: str = "sample"
     bitext: Path | None = None
+    text: Path | None = None
     clean: bool | None = None
     leakage: Literal["drop", "refuse"] = "drop"
     pairs: tuple[int | Literal["all"], ...] = Field(min_length=1, description="sizes of the bitext, nested, run in this order")

@@ -20,15 +20,15 @@ from harness.api import (
     TextRetrieval,
 )
 from harness.broken import without_broken
-from harness.config import RunConfig, digest_json
-from harness.distill.bitext import Guarded, guard, leaked
+from harness.config import RunConfig, StudyConfig, digest_json
+from harness.distill.bitext import Guarded, guard, guarded_texts, leaked
 from harness.distill.cleaning import clean
 from harness.distill.distil import Recipe
 from harness.languages import select_languages
 from harness.packs import is_pack, open_pack
 from harness.phrases import tagged
 from harness.record import TowerCard, find_tower, load_card, load_seen
-from harness.registry import BITEXT_READERS, SCORERS, TASKS, TOWERS, UNTRAINED, load_encoder, spell_objective
+from harness.registry import BITEXT_READERS, SCORERS, TASKS, TEXT_READERS, TOWERS, UNTRAINED, load_encoder, spell_objective
 from harness.scorers import PLAIN, Plain, Scorer, in_regions
 from harness.store import Store, new_folder
 from harness.translation import TRANSLATE_TEST, Translations, by_translator, read_file
@@ -183,7 +183,7 @@ def distilled_cells(config: RunConfig, task: Task, data: Path, encoder: Encoder,
     """A cell for each objective. Raises MissingError if there is no bitext."""
     if not config.objectives:
         return []
-    guarded = guarded_bitext(task, data, [task.language(retrieval.lang)], config.leakage, config.bitext, config.clean)
+    guarded = guarded_bitext(task, data, [task.language(retrieval.lang)], config)
     cells = []
     for objective in dict.fromkeys(map(spell_objective, config.objectives)):
         tag = partial(tagged, task=task, data=data, chunker=config.chunker)
@@ -212,26 +212,24 @@ def translated_cells(config: RunConfig, retrieval: Retrieval, task: Task, encode
     return cells
 
 
-def guarded_bitext(
-    task: Task,
-    data: Path,
-    languages: Sequence[Language],
-    leakage: str,
-    given: Path | None = None,
-    cleaned: bool | None = None,
-) -> tuple[Guarded, ...]:
+def guarded_bitext(task: Task, data: Path, languages: Sequence[Language], config: RunConfig | StudyConfig) -> tuple[Guarded, ...]:
     """The bitext of each language, of the file given or the folder's, without evaluation images, and clean where that is due.
 
-    The guard comes first, so that what it counts does not depend on cleaning. cleaned: None cleans only what nobody states the
-    making of. Raises MissingError if the folder has no bitext, HarnessError as the guard does.
+    The guard comes first, so that what it counts does not depend on cleaning. Unless told, only that is cleaned of which nobody
+    states how it was made. Raises MissingError if the folder has no bitext, HarnessError as the guard does, or if the text given
+    cannot be read.
     """
     held_out = task.held_out(data)
     ready = []
     for language in languages:
+        given = config.bitext
         bitext = BITEXT_READERS.load("file")(given, language) if given else task.load_bitext(data, language.code)
-        guarded = guard(bitext, held_out, refuse=leakage == "refuse")
-        due = bitext.kind == UNSTATED if cleaned is None else cleaned
-        ready.append(replace(guarded, bitext=clean(guarded.bitext, language.script)) if due else guarded)
+        guarded = guard(bitext, held_out, refuse=config.leakage == "refuse")
+        if config.clean or (config.clean is None and bitext.kind == UNSTATED):
+            guarded = replace(guarded, bitext=clean(guarded.bitext, language.script))
+        if config.text:
+            guarded = replace(guarded, texts=guarded_texts(*TEXT_READERS.load("folder")(config.text, language), held_out))
+        ready.append(guarded)
     return tuple(ready)
 
 

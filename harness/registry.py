@@ -227,6 +227,10 @@ BITEXT_READERS: Registry[Callable[[Path, Language], Bitext]] = Registry(
     "bitext reader", {"file": "harness.tasks.bitext:load_bitext_file"}
 )
 
+TEXT_READERS: Registry[Callable[[Path, Language], tuple[Sequence[str], Sequence[str]]]] = Registry(
+    "text reader", {"folder": "harness.tasks.bitext:load_texts"}
+)
+
 SCORERS: Registry[Callable[[RunConfig, Task, Path], Maker]] = Registry(
     "scorer",
     {"plain": "harness.scorers:plain", "entities": "harness.scorers:entities", "maxsim": "harness.scorers:maxsim"},

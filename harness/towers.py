@@ -56,7 +56,7 @@ class Order:
         if any(language.code == ENGLISH for language in languages):
             raise HarnessError("English is what is distilled from: name other languages with --lang")
         folder, encoder = Path(config.data or ""), load_encoder(config.encoder, config.device)
-        guarded = guarded_bitext(task, folder, languages, config.leakage, config.bitext, config.clean)
+        guarded = guarded_bitext(task, folder, languages, config)
         distill = config.distill.for_objective(config.distill.objective)
         choices = [distill.model_copy(update={"seed": distill.seed + more}) for more in range(self.seeds)]
         groups = [guarded] if self.shared else [(each,) for each in guarded]

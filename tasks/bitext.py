@@ -65,6 +65,24 @@ def load_bitext_folder(data: Path, language: Language) -> Bitext:
     return _bitext(language, " + ".join(name for name, _ in found), [pair for _, pairs in found for pair in pairs])
 
 
+def load_texts(folder: Path, language: Language) -> tuple[list[str], list[str]]:
+    """The sentences of a folder's `en.txt` and `<code>.txt`, plain or gzip, one a line; no line need translate another.
+
+    Raises HarnessError if either is not there, cannot be read, or has no sentence.
+    """
+    own = next(filter(None, (find(folder / f"{code}.txt") for code in [language.code, *sorted(_codes(language))])), None)
+    english = find(folder / "en.txt")
+    if english is None or own is None:
+        missing = "en.txt" if english is None else f"{language.code}.txt"
+        raise HarnessError(f"{folder / missing} is not there: --text takes a folder with en.txt and {language.code}.txt")
+    sides = []
+    for path in (english, own):
+        sides.append([line.strip() for line in read_lines(path) if line.strip()])
+        if not sides[-1]:
+            raise HarnessError(f"{path} has no sentence: expected one a line")
+    return sides[0], sides[1]
+
+
 def _bitext(language: Language, name: str, pairs: list[Pair]) -> Bitext:
     english, foreign, images = zip(*pairs, strict=True)
     return Bitext(language.code, name, "unstated", english, foreign, images)

@@ -193,7 +193,7 @@ def test_every_script_of_the_languages_is_known(script: str) -> None:
 
 
 def ready(config: RunConfig, folder: Path, language: Language) -> Guarded:
-    (guarded,) = guarded_bitext(TASK, folder, [language], config.leakage, config.bitext, config.clean)
+    (guarded,) = guarded_bitext(TASK, folder, [language], config)
     return guarded
 
 

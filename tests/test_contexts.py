@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -11,13 +13,15 @@ import pytest
 from scipy import sparse
 from test_cli import harness
 
-from harness.api import Bitext, HarnessError
+from harness.api import Bitext, HarnessError, HeldOut
 from harness.distill import contexts
-from harness.distill.bitext import NO_TEXT, marks, seen, subset, unpaired
+from harness.distill.bitext import NO_TEXT, Guarded, guarded_texts, mark, marks, seen, subset, unpaired
 from harness.distill.contexts import LEAST_SEEN, WINDOW, Company, neighbours, vectors
 from harness.distill.counts import Doubles
 from harness.distill.vocabulary import alignment
 from harness.record import load_card
+from harness.tasks.bitext import load_texts
+from harness.tasks.flickr30k import Flickr30k
 
 WORDS, PAIRS = 120, 30
 RENAMED = np.random.default_rng(9).permutation(WORDS)
@@ -57,9 +61,10 @@ def few_dimensions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contexts, "DIMENSIONS", 30)
 
 
-def bitext(pairs: int, images: bool = True) -> Bitext:
+def bitext(pairs: int, images: bool = True) -> Guarded:
     english, foreign = (tuple(f"{side} {row}" for row in range(pairs)) for side in ("english", "foreign"))
-    return Bitext("xx", "test", "human translation", english, foreign, tuple(str(row) if images else "" for row in range(pairs)))
+    ids = tuple(str(row) if images else "" for row in range(pairs))
+    return Guarded(Bitext("xx", "test", "human translation", english, foreign, ids), pairs, 0)
 
 
 def test_neighbours_are_counted_one_by_one() -> None:
@@ -128,7 +133,7 @@ def test_texts_find_what_few_pairs_leave_open() -> None:
 
 def test_no_sentence_is_there_with_its_translation_or_in_the_pairs() -> None:
     whole = bitext(100)
-    text, used = unpaired([whole], 30, 40, seed=3), subset(whole, 40, 3)
+    text, used = unpaired([whole], 30, 40, seed=3), subset(whole.bitext, 40, 3)
     of_english, of_foreign = ({text.split()[1] for text in side} for side in (text.english, text.foreign))
     of_pairs = {english.split()[1] for english in used.english}
     assert len(of_english) == len(of_foreign) == 30
@@ -153,10 +158,41 @@ def test_text_needs_pairs_that_are_not_used(pairs: int | None, used: str) -> Non
 @pytest.mark.parametrize("images", [True, False])
 def test_a_tower_has_seen_the_text_as_well(images: bool) -> None:
     whole = bitext(100, images)
-    known = seen(subset(whole, 40, 0), unpaired([whole], 30, 40, 0))
+    known = seen(subset(whole.bitext, 40, 0), unpaired([whole], 30, 40, 0))
     assert len(known) == 100
-    assert len(seen(subset(whole, 40, 0), NO_TEXT)) == 40
-    assert set(marks(whole)) == set(unpaired([whole], 50, 0, 0).marks)
+    assert len(seen(subset(whole.bitext, 40, 0), NO_TEXT)) == 40
+    assert set(marks(whole.bitext)) == set(unpaired([whole], 50, 0, 0).marks)
+
+
+def test_texts_of_ones_own_are_drawn_by_the_seed_and_leave_the_pairs_alone() -> None:
+    sides = tuple(f"own english {row}" for row in range(50)), tuple(f"own foreign {row}" for row in range(20))
+    whole = replace(bitext(100), texts=sides)
+    text = unpaired([whole], 20, None, seed=3)
+    assert set(text.foreign) == set(sides[1])
+    assert len(set(text.english)) == 20
+    assert set(text.english) < set(sides[0])
+    assert text != unpaired([whole], 20, None, seed=4)
+    assert set(text.marks) == {mark("", sentence) for sentence in text.english}
+    with pytest.raises(HarnessError, match="--unpaired 21 asked for, but a text for xx has 20 sentences"):
+        unpaired([whole], 21, None, seed=3)
+
+
+def test_texts_are_kept_without_the_captions_of_evaluation_images() -> None:
+    held_out = HeldOut(frozenset({"7"}), frozenset({"Two dogs ,  running ."}))
+    assert guarded_texts(["A cat.", "two dogs, running"], ["Un gat."], held_out) == (("A cat.",), ("Un gat.",))
+
+
+def test_texts_come_from_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "en.txt").write_text("A cat.\n\n A dog. \n")
+    with gzip.open(tmp_path / "cym.txt.gz", "wt") as file:
+        file.write("Mae cath.\n")
+    welsh = Flickr30k().language("cy")
+    assert load_texts(tmp_path, welsh) == (["A cat.", "A dog."], ["Mae cath."])
+    (tmp_path / "cy.txt").write_text("\n")
+    with pytest.raises(HarnessError, match=r"cy\.txt has no sentence: expected one a line"):
+        load_texts(tmp_path, welsh)
+    with pytest.raises(HarnessError, match=r"de\.txt is not there: --text takes a folder with en\.txt and de\.txt"):
+        load_texts(tmp_path, Flickr30k().language("de"))
 
 
 def test_a_tower_is_made_of_text_and_says_so(tmp_path: Path) -> None:
@@ -168,3 +204,9 @@ def test_a_tower_is_made_of_text_and_says_so(tmp_path: Path) -> None:
     refused = harness("distill", "--lang", "cy", *options, "4000", store=tmp_path)
     assert refused.returncode == 1
     assert "--unpaired 4,000 takes one side each of 8,000 pairs" in refused.stderr
+    assert "or give texts with --text" in refused.stderr
+    (tmp_path / "en.txt").write_text("A red ball lies on the grass.\nA dog runs.\n" * 20)
+    (tmp_path / "cy.txt").write_text("Mae pêl goch ar y glaswellt.\nMae ci yn rhedeg.\n" * 20)
+    given = harness("distill", "--lang", "cy", *options, "40", "--text", str(tmp_path), store=tmp_path)
+    assert given.returncode == 0, given.stderr
+    assert len(list((tmp_path / "towers").iterdir())) == 4

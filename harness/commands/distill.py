@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from harness.commands.options import BitextOption, ChunkerOption, CleanOption, DataOption, StoreOption, TaskOption, configured
+from harness.commands.options import (
+    BitextOption,
+    ChunkerOption,
+    CleanOption,
+    DataOption,
+    StoreOption,
+    TaskOption,
+    TextOption,
+    configured,
+)
 from harness.config import DistillConfig, ExecutorConfig
 
 EXAMPLES = """Examples:
@@ -30,6 +39,7 @@ def distill(
         bool, typer.Option("--shared", help="One tower for all the languages, from as many pairs of each.")
     ] = False,
     bitext: BitextOption = None,
+    text: TextOption = None,
     clean: CleanOption = None,
     leakage: Annotated[Literal["drop", "refuse"], typer.Option(help="What to do with bitext of evaluation images.")] = "drop",
     chunker: ChunkerOption = "simple",
@@ -59,6 +69,7 @@ def distill(
             encoder=teacher,
             distill=distill,
             bitext=bitext,
+            text=text,
             clean=clean,
             leakage=leakage,
             chunker=chunker,

@@ -20,6 +20,9 @@ DataOption = Annotated[
 BitextOption = Annotated[
     Path | None, typer.Option(help="Sentence pairs to distil from: .tsv, .tmx or Moses' x.en; else what the folder has.")
 ]
+TextOption = Annotated[
+    Path | None, typer.Option(help="Folder of sentences without translations, en.txt and CODE.txt, for --unpaired.")
+]
 CleanOption = Annotated[
     bool | None, typer.Option("--clean/--no-clean", help="Clean the bitext; by default only your own.", show_default=False)
 ]

@@ -15,6 +15,7 @@ from harness.commands.options import (
     DataOption,
     StoreOption,
     TaskOption,
+    TextOption,
     configured,
     listed,
 )
@@ -74,6 +75,7 @@ def run(
     ] = None,
     scorer: Annotated[str, typer.Option(help="Scorer to measure beside the plain cosine: see `list scorers`.")] = "plain",
     bitext: BitextOption = None,
+    text: TextOption = None,
     clean: CleanOption = None,
     leakage: Annotated[Literal["drop", "refuse"], typer.Option(help="What to do with bitext of evaluation images.")] = "drop",
     chunker: ChunkerOption = "simple",
@@ -108,6 +110,7 @@ def run(
         towers=tuple(tower or ()),
         distill=distill,
         bitext=bitext,
+        text=text,
         clean=clean,
         measures=listed(measures),
         translations=translations,

@@ -34,11 +34,15 @@ def normalise(text: str) -> str:
 
 @dataclass(frozen=True)
 class Guarded:
-    """Bitext that holds nothing of the evaluation images, and how many pairs were dropped for that."""
+    """Bitext that holds nothing of the evaluation images, and how many pairs were dropped for that.
+
+    texts: sentences of English and of its language without translations; None where they are to be taken from the bitext.
+    """
 
     bitext: Bitext
     offered: int
     dropped: int
+    texts: tuple[tuple[str, ...], tuple[str, ...]] | None = None
 
 
 def guard(bitext: Bitext, held_out: HeldOut, refuse: bool = False) -> Guarded:
@@ -61,6 +65,12 @@ def guard(bitext: Bitext, held_out: HeldOut, refuse: bool = False) -> Guarded:
     if not keep:
         raise HarnessError(f"no pair of {bitext.source} ({bitext.lang}) is left once those of evaluation images are dropped")
     return Guarded(bitext.take(keep), len(bitext), dropped)
+
+
+def guarded_texts(english: Sequence[str], foreign: Sequence[str], held_out: HeldOut) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Texts without the English sentences that are captions of evaluation images; of the other language the guard knows none."""
+    captions = {normalise(text) for text in held_out.english}
+    return tuple(text for text in english if normalise(text) not in captions), tuple(foreign)
 
 
 def seen(bitext: Bitext, text: Unpaired) -> npt.NDArray[np.uint64]:
@@ -104,12 +114,12 @@ def subset(bitext: Bitext, pairs: int | None, seed: int) -> Bitext:
     """
     if pairs is not None and pairs > len(bitext):
         raise HarnessError(f"--pairs {pairs:,} asked for, but {bitext.source} has {len(bitext):,} usable pairs in {bitext.lang}")
-    return bitext.take(shuffled(bitext, seed)[:pairs])
+    return bitext.take(shuffled(len(bitext), seed)[:pairs])
 
 
-def shuffled(bitext: Bitext, seed: int) -> list[int]:
-    """Its rows, in an order that the seed and their number decide."""
-    return np.random.default_rng([seed, 1]).permutation(len(bitext)).tolist()
+def shuffled(rows: int, seed: int) -> list[int]:
+    """So many rows, in an order that the seed and their number decide."""
+    return np.random.default_rng([seed, 1]).permutation(rows).tolist()
 
 
 @dataclass(frozen=True)
@@ -124,26 +134,39 @@ class Unpaired:
 NO_TEXT = Unpaired()
 
 
-def unpaired(bitexts: Sequence[Bitext], sentences: int, pairs: int | None, seed: int) -> Unpaired:
-    """So many sentences of each side of each bitext: the one side of some pairs and the other side of others.
+def unpaired(guarded: Sequence[Guarded], sentences: int, pairs: int | None, seed: int) -> Unpaired:
+    """So many sentences of each side for each language: of its own texts, or the one side of some pairs and the other of others.
 
-    They are the last of the shuffle of `subset`, the same whatever the subset is. Raises HarnessError if they and the subset need
-    more pairs than there are.
+    Those of pairs are the last of the shuffle of `subset`, the same whatever the subset is. Raises HarnessError if there are not
+    so many, besides those that the subset needs.
     """
     english, foreign, known = [], [], []
-    for bitext in bitexts:
-        used = len(bitext) if pairs is None else pairs
-        if sentences and used + 2 * sentences > len(bitext):
+    for each in guarded if sentences else ():
+        if each.texts:
+            sides = [drawn(side, sentences, seed, each.bitext.lang) for side in each.texts]
+            english += sides[0]
+            foreign += sides[1]
+            known += [mark("", text) for text in sides[0]]
+            continue
+        bitext, used = each.bitext, len(each.bitext) if pairs is None else pairs
+        if used + 2 * sentences > len(bitext):
             raise HarnessError(
                 f"--unpaired {sentences:,} takes one side each of {2 * sentences:,} pairs besides the {used:,} that are used; "
-                f"{bitext.source} has {len(bitext):,} in {bitext.lang}"
+                f"{bitext.source} has {len(bitext):,} in {bitext.lang}: ask for fewer, or give texts with --text"
             )
-        order = shuffled(bitext, seed)
+        order = shuffled(len(bitext), seed)
         last = bitext.take(order[len(order) - 2 * sentences :])
         english += last.english[:sentences]
         foreign += last.foreign[sentences:]
         known += marks(last)
     return Unpaired(tuple(english), tuple(foreign), tuple(known))
+
+
+def drawn(texts: Sequence[str], sentences: int, seed: int, lang: str) -> list[str]:
+    """So many of the texts, in the order of the seed. Raises HarnessError if there are fewer."""
+    if sentences > len(texts):
+        raise HarnessError(f"--unpaired {sentences:,} asked for, but a text for {lang} has {len(texts):,} sentences")
+    return [texts[row] for row in shuffled(len(texts), seed)[:sentences]]
 
 
 def joined(parts: Sequence[Bitext], held_out: int) -> Bitext:

@@ -120,7 +120,7 @@ def chosen_pairs(guarded: tuple[Guarded, ...], pairs: int | None, seed: int, hel
 @lru_cache(maxsize=4)
 def chosen_text(guarded: tuple[Guarded, ...], sentences: int, pairs: int | None, seed: int) -> tuple[Unpaired, str]:
     """The text of a training, and its digest. As few are held as of its pairs."""
-    text = unpaired([each.bitext for each in guarded], sentences, pairs, seed)
+    text = unpaired(guarded, sentences, pairs, seed)
     return text, digest_json([text.english, text.foreign])
 
 

@@ -126,7 +126,7 @@ def lay_out(config: StudyConfig, device: str, store: Store) -> Study:
     tongues: dict[str, Tongue] = {}
     for plan in sorted(plans, key=lambda plan: (plan.language.tier is None, plan.language.tier)):
         try:
-            pairs = guarded_bitext(plan.task, plan.data, [plan.language], config.leakage, config.bitext, config.clean)
+            pairs = guarded_bitext(plan.task, plan.data, [plan.language], config)
             tongues[plan.language.code] = Tongue(plan, pairs, search_of(config, plan))
         except MissingError as error:
             impossible.append(Impossible(plan.language.code, 0, str(error)))
