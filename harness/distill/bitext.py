@@ -119,7 +119,8 @@ def subset(bitext: Bitext, pairs: int | None, seed: int) -> Bitext:
 
 def shuffled(rows: int, seed: int) -> list[int]:
     """So many rows, in an order that the seed and their number decide."""
-    return np.random.default_rng([seed, 1]).permutation(rows).tolist()
+    order: list[int] = np.random.default_rng([seed, 1]).permutation(rows).tolist()
+    return order
 
 
 @dataclass(frozen=True)
