@@ -173,9 +173,9 @@ def caption_readers() -> Iterator[Reader]:
 
 
 def bitext_readers() -> Iterator[Reader]:
-    """Sentence pairs, and the lists of languages and boards."""
+    """Sentence pairs, texts without translations, and the lists of languages and boards."""
     from harness.leaderboards.declared import BOARDS, read_declaration
-    from harness.tasks.bitext import load_bitext_file
+    from harness.tasks.bitext import load_bitext_file, load_texts
     from harness.tasks.flickr30k import Flickr30k
     from harness.tasks.languages import LANGUAGES, read_catalogue
 
@@ -198,6 +198,12 @@ def bitext_readers() -> Iterator[Reader]:
     yield Reader("tmx-gzip", {"x.tmx.gz": gzip.compress(tmx)}, bitext("x.tmx.gz"))
     moses = {"x.en": b"A dog\nA cat\n", "x.de.gz": gzip.compress(b"Ein Hund\nEine Katze\n")}
     yield Reader("moses", moses, bitext("x"))
+
+    def texts(folder: Path) -> None:
+        english, foreign = load_texts(folder, german)
+        right(all(text.strip() for text in (*english, *foreign)) and bool(english and foreign), "sentences")
+
+    yield Reader("texts", {"en.txt": b"A dog\nA cat\n", "de.txt.gz": gzip.compress(b"Ein Hund\n")}, texts)
 
 
 def text_readers() -> Iterator[Reader]:
