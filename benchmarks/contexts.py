@@ -19,6 +19,8 @@ from harness.distill.vocabulary import POWER_OF_ROUNDS, alignment, sharpen
 from harness.registry import load_encoder
 from harness.tasks.flickr30k import Flickr30k
 
+SUBWORDS = 3000
+
 
 class Nearest(Company):
     """Tokens that keep like company, each for itself: without transport."""
@@ -49,8 +51,7 @@ def variants(trial: Trial) -> Iterator[tuple[str, Sparse]]:
     whole = texts.foreign, texts.english, texts.sizes
     pairs = trial.foreign, trial.english, trial.sizes
     without = alignment(*pairs, "ot-sentences")
-    yield "`ot-sentences`, subwords of all texts", without
-    yield "`ot-contexts`", alignment(*pairs, "ot-contexts", texts)
+    yield "`ot-sentences`, the same subwords", without
     yield "from the contexts without transport", alignment(*pairs, "ot-contexts", Nearest(*whole))
     yield "rotation and transport twice", alignment(*pairs, "ot-contexts", Again(*whole))
     yield "from the contexts alone", sharpen(texts.carried(without), POWER_OF_ROUNDS)
@@ -66,8 +67,11 @@ def main(spec: str, data: str, langs: Sequence[str], pairs: int, sentences: int,
         for seed in range(seeds):
             plain = prepared(teacher, task, data, lang, pairs, seed)
             weights = alignment(plain.foreign, plain.english, plain.sizes, "ot-sentences")
-            found["`ot-sentences`"][lang].append(plain.scores(weights))
-            trial = prepared(teacher, task, data, lang, pairs, seed, sentences=sentences)
+            found["`ot-sentences`, subwords of the pairs"][lang].append(plain.scores(weights))
+            for vocabulary in (8000, 2000, SUBWORDS):
+                trial = prepared(teacher, task, data, lang, pairs, seed, vocabulary, sentences)
+                weights = alignment(trial.foreign, trial.english, trial.sizes, "ot-contexts", company(trial))
+                found[f"`ot-contexts`, {vocabulary:,} subwords"][lang].append(trial.scores(weights))
             for name, weights in variants(trial):
                 found[name][lang].append(trial.scores(weights))
     print(f"{pairs:,} pairs, {sentences:,} sentences a side, {seeds} seeds: R@1 / R@10, text to image, val\n")
