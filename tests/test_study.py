@@ -420,6 +420,7 @@ def test_no_difference_is_called_none(tmp_path: Path) -> None:
     text = answer(found)
     assert text.startswith("No difference between transport and standard distillation was found in any of 3 comparisons")
     assert "ahead" not in text
+    assert "means over languages" not in text
     assert "Holm" in text
     assert "four times in five" in text
 
@@ -431,6 +432,8 @@ def test_the_answer_counts_what_the_tests_say(found: Findings) -> None:
     assert f"It was behind in {outcomes.count('loss')}; in {outcomes.count('tie')} no difference was found." in text
     assert "one family of 18 planned tests" in text
     assert "the 6 of means are another" in text
+    told = [each for each in found.means.verdicts if each.outcome != "tie"]
+    assert f"Of {len(found.means.verdicts)} means over languages {len(told)} told a difference" in text
     assert "not finished" not in text
     best = max(found.by_language.verdicts, key=lambda each: each.difference.estimate or 0)
     assert f"{best.difference.estimate:+.1f} points [" in text

@@ -23,7 +23,8 @@ def answer(found: Findings) -> str:
     """The answer in one paragraph: what was told apart, by how much, how surely, and what it is worth."""
     if not found.by_language.verdicts:
         return " ".join([nothing_yet(found), *caveats(found)])
-    return " ".join([headline(found), family_sentence(found), power(found.by_language.verdicts), *caveats(found)])
+    parts = [headline(found), *of_means(found), family_sentence(found), power(found.by_language.verdicts)]
+    return " ".join([*parts, *caveats(found)])
 
 
 def nothing_yet(found: Findings) -> str:
@@ -49,6 +50,17 @@ def headline(found: Findings) -> str:
     ahead = sorted(wins, key=lambda each: -(each.difference.estimate or 0))[:LISTED]
     most = f"{'most ' if len(wins) > len(ahead) else ''}in {'; '.join(claim(each, found) for each in ahead)}"
     return f"A transport arm was ahead of the best standard arm in {len(wins):,} of {made}, {most}. {rest}"
+
+
+def of_means(found: Findings) -> list[str]:
+    """What means over languages tell apart, which no language by itself need do."""
+    told = [each for each in found.means.verdicts if each.outcome != "tie"]
+    if not told:
+        return []
+    first = sorted(told, key=lambda each: -abs(each.difference.estimate or 0))[:LISTED]
+    most = "most " if len(told) > len(first) else ""
+    made = counted(len(found.means.verdicts), "mean")
+    return [f"Of {made} over languages {len(told):,} told a difference, {most}{'; '.join(claim(each, found) for each in first)}."]
 
 
 def images(found: Findings) -> str:
@@ -102,7 +114,7 @@ def family_sentence(found: Findings) -> str:
     family, seeds = counted(found.by_language.planned, "planned test"), counted(len(found.seeds), "seed")
     about = " and seeds" if len(found.seeds) > 1 else ": they are about these very towers, not about the methods"
     return (
-        f"These are one family of {family}, held to an error of 5 % by Holm's correction; the {found.means.planned:,} of means "
+        f"The comparisons are one family of {family}, held to an error of 5 % by Holm's correction; the {found.means.planned:,} of means "
         "are "
         f"another. Intervals are 95 %, of each difference by itself, with {seeds} of training, from resampled images{about}."
     )
