@@ -114,9 +114,9 @@ def family_sentence(found: Findings) -> str:
     family, seeds = counted(found.by_language.planned, "planned test"), counted(len(found.seeds), "seed")
     about = " and seeds" if len(found.seeds) > 1 else ": they are about these very towers, not about the methods"
     return (
-        f"The comparisons are one family of {family}, held to an error of 5 % by Holm's correction; the {found.means.planned:,} of means "
-        "are "
-        f"another. Intervals are 95 %, of each difference by itself, with {seeds} of training, from resampled images{about}."
+        f"The comparisons are one family of {family}, held to an error of 5 % by Holm's correction; "
+        f"the {found.means.planned:,} of means are another. "
+        f"Intervals are 95 %, of each difference by itself, with {seeds} of training, from resampled images{about}."
     )
 
 
