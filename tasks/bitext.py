@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree.ElementTree import Element, ParseError
@@ -70,7 +70,7 @@ def load_texts(folder: Path, language: Language) -> tuple[list[str], list[str]]:
 
     Raises HarnessError if either is not there, cannot be read, or has no sentence.
     """
-    own = next(filter(None, (find(folder / f"{code}.txt") for code in [language.code, *sorted(_codes(language))])), None)
+    own = _of_language(language, lambda code: folder / f"{code}.txt")
     english = find(folder / "en.txt")
     if english is None or own is None:
         missing = "en.txt" if english is None else f"{language.code}.txt"
@@ -91,6 +91,11 @@ def _bitext(language: Language, name: str, pairs: list[Pair]) -> Bitext:
 def _codes(language: Language) -> set[str]:
     """What may stand for a language in a file: its code and every alias that is one, in small letters."""
     return {word.casefold() for word in (language.code, *language.aliases) if " " not in word}
+
+
+def _of_language(language: Language, named: Callable[[str], Path]) -> Path | None:
+    """The file that is named after one of a language's codes, or None."""
+    return next(filter(None, (find(named(code)) for code in [language.code, *sorted(_codes(language))])), None)
 
 
 def _there(path: Path) -> Path:
@@ -114,7 +119,7 @@ def _moses(path: Path, language: Language, codes: Collection[str]) -> Iterator[P
     stem = path.with_suffix("") if path.suffix == ".gz" else path
     stem = stem.with_suffix("") if stem.suffix[1:].casefold() in {*codes, *ENGLISH} else stem
     english = find(stem.with_name(f"{stem.name}.en"))
-    foreign = next(filter(None, (find(stem.with_name(f"{stem.name}.{code}")) for code in [language.code, *sorted(codes)])), None)
+    foreign = _of_language(language, lambda code: stem.with_name(f"{stem.name}.{code}"))
     if english is None or foreign is None:
         raise HarnessError(f"{stem}.{'en' if english is None else language.code} is not there: Moses' form is a pair of files")
     left, right = read_lines(english), read_lines(foreign)

@@ -117,6 +117,16 @@ def test_rare_tokens_are_left_to_the_pairs() -> None:
     assert not carried[:, [WORDS]].nnz
 
 
+def test_texts_in_which_every_token_is_rare_say_nothing() -> None:
+    pairs = told(6, 2)
+    foreign = renamed(pairs)
+    company = Company(foreign, pairs, (WORDS, WORDS))
+    without = alignment(foreign, pairs, (WORDS, WORDS), "ot-sentences")
+    assert not company.carried(without).nnz
+    found = alignment(foreign, pairs, (WORDS, WORDS), "ot-contexts", company)
+    np.testing.assert_allclose(found.toarray(), without.toarray(), atol=1e-9)
+
+
 def test_texts_find_what_few_pairs_leave_open() -> None:
     pairs = told(6, PAIRS)
     foreign = renamed(pairs)

@@ -141,33 +141,39 @@ def unpaired(guarded: Sequence[Guarded], sentences: int, pairs: int | None, seed
     Those of pairs are the last of the shuffle of `subset`, the same whatever the subset is. Raises HarnessError if there are not
     so many, besides those that the subset needs.
     """
-    english, foreign, known = [], [], []
-    for each in guarded if sentences else ():
-        if each.texts:
-            sides = [drawn(side, sentences, seed, each.bitext.lang) for side in each.texts]
-            english += sides[0]
-            foreign += sides[1]
-            known += [mark("", text) for text in sides[0]]
-            continue
-        bitext, used = each.bitext, len(each.bitext) if pairs is None else pairs
-        if used + 2 * sentences > len(bitext):
+    parts = [
+        of_texts(each, sentences, seed) if each.texts else of_pairs(each, sentences, pairs, seed) for each in guarded if sentences
+    ]
+    return Unpaired(
+        english=sum((part.english for part in parts), ()),
+        foreign=sum((part.foreign for part in parts), ()),
+        marks=sum((part.marks for part in parts), ()),
+    )
+
+
+def of_pairs(guarded: Guarded, sentences: int, pairs: int | None, seed: int) -> Unpaired:
+    """The sentences of `unpaired` in one language, from its bitext."""
+    bitext, used = guarded.bitext, len(guarded.bitext) if pairs is None else pairs
+    if used + 2 * sentences > len(bitext):
+        raise HarnessError(
+            f"--unpaired {sentences:,} takes one side each of {2 * sentences:,} pairs besides the {used:,} that are used; "
+            f"{bitext.source} has {len(bitext):,} in {bitext.lang}: ask for fewer, or give texts with --text"
+        )
+    last = bitext.take(shuffled(len(bitext), seed)[len(bitext) - 2 * sentences :])
+    return Unpaired(last.english[:sentences], last.foreign[sentences:], tuple(marks(last)))
+
+
+def of_texts(guarded: Guarded, sentences: int, seed: int) -> Unpaired:
+    """The sentences of `unpaired` in one language, from texts of its own."""
+    sides = []
+    for texts in guarded.texts or ():
+        if sentences > len(texts):
             raise HarnessError(
-                f"--unpaired {sentences:,} takes one side each of {2 * sentences:,} pairs besides the {used:,} that are used; "
-                f"{bitext.source} has {len(bitext):,} in {bitext.lang}: ask for fewer, or give texts with --text"
+                f"--unpaired {sentences:,} asked for, but a text for {guarded.bitext.lang} has {len(texts):,} sentences"
             )
-        order = shuffled(len(bitext), seed)
-        last = bitext.take(order[len(order) - 2 * sentences :])
-        english += last.english[:sentences]
-        foreign += last.foreign[sentences:]
-        known += marks(last)
-    return Unpaired(tuple(english), tuple(foreign), tuple(known))
-
-
-def drawn(texts: Sequence[str], sentences: int, seed: int, lang: str) -> list[str]:
-    """So many of the texts, in the order of the seed. Raises HarnessError if there are fewer."""
-    if sentences > len(texts):
-        raise HarnessError(f"--unpaired {sentences:,} asked for, but a text for {lang} has {len(texts):,} sentences")
-    return [texts[row] for row in shuffled(len(texts), seed)[:sentences]]
+        sides.append(tuple(texts[row] for row in shuffled(len(texts), seed)[:sentences]))
+    english, foreign = sides
+    return Unpaired(english, foreign, tuple(mark("", text) for text in english))
 
 
 def joined(parts: Sequence[Bitext], held_out: int) -> Bitext:

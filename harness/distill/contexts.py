@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from scipy import sparse
 
-from harness.distill.counts import Doubles, Ints, Sparse, balance, occurrences, ratio
+from harness.distill.counts import Doubles, Ints, Sparse, balance, divided, occurrences, ratio
 from harness.distill.tower import Tokens
 
 DIMENSIONS, WINDOW = 100, 4
@@ -103,9 +103,11 @@ class Company:
 
         It is that of unbalanced transport with the kernel of `likeness`, its sums held to how often tokens stand in the texts.
         Taken in turns with the rotation it is the alignment of Grave, Joulin and Berthet (arXiv 1805.11222), here from a start
-        that sentence pairs give.
+        that sentence pairs give. Nothing, where all tokens are too rare.
         """
         (rows, columns), (of_foreign, of_english) = self.known, self.counts
+        if not (len(rows) and len(columns)):
+            return sparse.csr_array(self.sizes)
         return self.placed(balance(self.likeness(weights), of_foreign[rows], of_english[columns]))
 
     def likeness(self, weights: Sparse) -> Sparse:
@@ -128,6 +130,5 @@ class Company:
     def placed(self, plan: Sparse) -> Sparse:
         """A plan between the tokens that are not too rare as one between all (f, e), the largest in a row made 1."""
         rows, columns = self.known
-        largest = plan.max(axis=1).toarray()
-        scaled = sparse.csr_array(sparse.diags_array(ratio(np.ones(len(rows)), largest)) @ plan).tocoo()
+        scaled = divided(plan, plan.max(axis=1).toarray()).tocoo()
         return sparse.csr_array((scaled.data, (rows[scaled.row], columns[scaled.col])), shape=self.sizes)

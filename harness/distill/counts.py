@@ -66,6 +66,11 @@ def balance(kernel: Sparse, rows: Doubles, columns: Doubles, firmness: float = F
     return sparse.csr_array(sparse.diags_array(u) @ kernel @ sparse.diags_array(v))
 
 
+def divided(matrix: Sparse, amounts: Doubles) -> Sparse:
+    """Each row of a matrix (f, e) over its amount (f,); nothing where that is 0."""
+    return sparse.csr_array(sparse.diags_array(ratio(np.ones(len(amounts)), amounts)) @ matrix)
+
+
 def ratio(part: Doubles, whole: Doubles) -> Doubles:
     """part / whole, and 0 where the whole is."""
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)

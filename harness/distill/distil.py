@@ -212,16 +212,14 @@ def tuned(recipe: Recipe, device: str, store: Store, console: Console, ranks: Ra
     A rate that another process is trying is left for last, so that towers of several seeds share the work of their search.
     """
     scores: dict[str, float] = {}
-    left = attempts(recipe)
+    left = tries = attempts(recipe)
     # Ranks of one training go through them in one order.
     for wait in (True,) if ranks.count > 1 else (False, True):
         for attempt in left:
             with suppress(BusyError):
                 scores[attempt.digest] = scored(attempt, device, store, console, ranks, wait)
         left = [attempt for attempt in left if attempt.digest not in scores]
-    return tuple(
-        Trial(learning_rate=attempt.recipe.config.learning_rate, score=scores[attempt.digest]) for attempt in attempts(recipe)
-    )
+    return tuple(Trial(learning_rate=each.recipe.config.learning_rate, score=scores[each.digest]) for each in tries)
 
 
 def scored(attempt: Attempt, device: str, store: Store, console: Console, ranks: Ranks, wait: bool) -> float:

@@ -10,7 +10,7 @@ import torch
 from scipy import sparse
 
 from harness.distill.contexts import Company
-from harness.distill.counts import FIRMNESS, Doubles, Ints, Sparse, association, balance, occurrences, ratio
+from harness.distill.counts import FIRMNESS, Doubles, Ints, Sparse, association, balance, divided, occurrences, ratio
 from harness.distill.tower import Tokens
 from harness.distill.transport import Solver, solve
 
@@ -82,7 +82,7 @@ def realigned(plan: Sparse, pairs: Pairs, shared: Callable[[Doubles], Doubles]) 
     shared: what the tokens of B pairs share with each other, (B, n, m), from how often they go together by a plan P (f, e) over
     the vocabulary against chance, lift_ij = P_ij / (sum_k P_ik sum_k P_kj), (B, n, m). 0 stays 0.
     """
-    lift = sparse.csr_array(sparse.diags_array(ratio(np.ones(plan.shape[0]), plan.sum(1))) @ plan)
+    lift = divided(plan, plan.sum(1))
     lift = sparse.csr_array(lift @ sparse.diags_array(ratio(np.ones(plan.shape[1]), plan.sum(0))))
     entries, parts = looked_up(lift), []
     for first in range(0, len(pairs), PAIRS_AT_ONCE):
@@ -152,11 +152,10 @@ def looked_up(matrix: Sparse) -> Callable[[Ints, Ints], Doubles]:
 
 def sharpen(plan: Sparse, power: float) -> Sparse:
     """Weights W_ij = P_ij^power / sum_k P_ik^power. Rows without an entry stay empty."""
-    ones = np.ones(plan.shape[0])
     # Relative to the row's largest, so that no power of a small number is lost.
-    weights = sparse.csr_array(sparse.diags_array(ratio(ones, plan.max(axis=1).toarray())) @ plan)
+    weights = divided(plan, plan.max(axis=1).toarray())
     weights.data **= power
-    return sparse.csr_array(sparse.diags_array(ratio(ones, weights.sum(1))) @ weights)
+    return divided(weights, weights.sum(1))
 
 
 def embed(weights: Sparse, known: Doubles) -> Doubles:
