@@ -569,6 +569,10 @@ def test_a_rate_is_searched_for_once_for_all_seeds_on_val_images(store: Path, tm
     assert (one.search.retrieval.split, one.search.retrieval.lang, one.search.seed) == ("val", "qu", 0)
     digests = [[attempt.digest for attempt in attempts(recipe)] for recipe in (one, other, another)]
     assert len(set(digests[0])) == 4
+    # A trial is led up to its rate in as many steps as the whole training.
+    config = attempts(one)[0].recipe.config
+    assert config.steps
+    assert config.warmup * config.steps == pytest.approx(one.config.warmup * one.steps)
     assert digests[0] == digests[1]
     assert not set(digests[0]) & set(digests[2])
     untrained = recipes["untrained (ot-vocabulary)", 0]

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 # Part of every tower's digest. Raise it when the same recipe no longer gives the same weights.
 TRAINER_VERSION = 2
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)
+# Part of the digest of towers whose rate is searched for. Raise it when the same trials no longer choose the same rate.
+SEARCH_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class Recipe:
         entities = [self.bitext.english_entities, self.bitext.foreign_entities] if self.reads_entities else []
         if self.config.unpaired:
             others.append(chosen_text(self.guarded, self.config.unpaired, self.config.pairs, self.config.seed)[1])
-        searched = [RATES, *([self.search.digest] if self.search else [])] if self.config.tune else []
+        searched = [SEARCH_VERSION, RATES, *([self.search.digest] if self.search else [])] if self.config.tune else []
         return digest_json([*parts, *others, *entities, *searched])
 
     @property
@@ -192,7 +194,7 @@ class Attempt:
 
 
 def attempts(recipe: Recipe) -> list[Attempt]:
-    """Each of RATES for a third of the steps; none if the recipe's rate is given.
+    """Each of RATES for a third of the steps and the whole training's warm-up; none if the recipe's rate is given.
 
     Scored by pictures, they are towers of the search's own seed, so that towers of other seeds share them. Scored by pairs, they
     are towers of the same pairs but a tenth.
@@ -200,7 +202,10 @@ def attempts(recipe: Recipe) -> list[Attempt]:
     config, search = recipe.config, recipe.search
     if not (config.tune and recipe.steps):
         return []
-    choices: dict[str, object] = {"tune": False, "patience": None, "steps": max(1, recipe.steps // 3)}
+    steps = max(1, recipe.steps // 3)
+    # A rate that a whole training bears can break a student that is led up to it in a third of the time.
+    warmup = min(0.9, config.warmup * recipe.steps / steps)
+    choices: dict[str, object] = {"tune": False, "patience": None, "steps": steps, "warmup": warmup}
     choices |= {"seed": search.seed} if search else {"held_out": max(2, len(recipe.bitext) // 10)}
     configs = [config.model_copy(update=choices | {"learning_rate": rate}) for rate in RATES]
     return [Attempt(replace(recipe, config=each, search=None), search) for each in configs]
