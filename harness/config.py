@@ -112,6 +112,14 @@ class DistillConfig(Config):
             raise PydanticCustomError("patience", "--patience counts validations: keep pairs for them with --held-out")
         return self
 
+    @model_validator(mode="after")
+    def _a_model_brings_its_subwords(self) -> Self:
+        if self.unpaired and self.init.startswith("hf:"):
+            raise PydanticCustomError(
+                "unpaired", "--unpaired has no use with --init hf:, which brings subwords and their embeddings"
+            )
+        return self
+
     def for_objective(self, objective: str) -> Self:
         """The same choices for another objective, in its one spelling.
 
@@ -178,6 +186,12 @@ class RunConfig(Config):
     @classmethod
     def _a_path_is_a_name(cls, data: object) -> object:
         return str(data) if isinstance(data, Path) else data
+
+    @model_validator(mode="after")
+    def _text_is_asked_for(self) -> Self:
+        if self.text is not None and not self.distill.unpaired:
+            raise PydanticCustomError("text", "--text holds sentences without translations: say with --unpaired how many to read")
+        return self
 
 
 class ExecutorConfig(Config):

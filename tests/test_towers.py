@@ -205,6 +205,8 @@ def test_what_was_seen_is_told_by_image_or_by_sentence() -> None:
     (("distill", "--lang", "en"), "English is what is distilled from"),
     (("distill", "--lang", "de", "--patience", "2"), "--patience counts validations: keep pairs for them with --held-out"),
     (("distill", "--lang", "de", "--pairs", "20", "--held-out", "19"), "leaves nothing to train on"),
+    (("distill", "--lang", "de", "--init", "hf:here", "--unpaired", "9"), "--unpaired has no use with --init hf:"),
+    (("distill", "--lang", "de", "--text", "."), "--text holds sentences without translations: say with --unpaired how many"),
     (("distill", "--lang", "de", "--init", "wrong"), "--init wrong"),
     (("distill", "--lang", "de", "--init", "hf:/nowhere/at/all"), "hf:/nowhere/at/all"),
 ])  # fmt: skip
