@@ -83,8 +83,8 @@ def design(found: Findings) -> Section:
         f"Seeds {', '.join(map(str, found.seeds))}{again}."
     )
     choice = (
-        f"Learning rates are searched alike: four values, each for a third of the steps. {searches(found)} No test image and no "
-        "test caption takes part in a choice."
+        "Learning rates are searched alike: four values, each for a third of the steps, as many of them warm-up as in the whole "
+        f"training. {searches(found)} No test image and no test caption takes part in a choice."
         if found.tuned
         else "Nothing is searched: no choice is made by what this study measures."
     )
