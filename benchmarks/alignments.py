@@ -8,7 +8,7 @@ Means over the seeds 0, 1, ... About a minute a language and seed.
 from __future__ import annotations
 
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,14 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy import sparse
 from tokenizers import Tokenizer
 
-from harness.api import Bitext, Encoder, Floats, Retrieval, TokenEncoder, TokenLocator
+from harness.api import Bitext, Encoder, Floats, Retrieval, TokenEncoder
 from harness.config import DistillConfig, RunConfig
-from harness.distill.bitext import Unpaired, locate, subset, tokenize, unpaired
+from harness.distill.bitext import Unpaired, subset, tokenize, unpaired
 from harness.distill.counts import Doubles, Sparse, association, balance, occurrences
-from harness.distill.student import layers_of, new_student, student_tokenizer
+from harness.distill.spelling import Spelling
+from harness.distill.student import layers_of, new_student, spellings, student_tokenizer
 from harness.distill.tower import DonatedLayers, TextTower
 from harness.distill.vocabulary import (
     POWER,
@@ -45,7 +45,7 @@ from harness.tasks.flickr30k import Flickr30k
 
 SMALLER = (500, 1000)
 CLOSENESS = 4.0
-LIKENESS = 10.0
+SPELLING = 10.0
 
 
 @dataclass(frozen=True)
@@ -187,37 +187,9 @@ def unit(states: Floats) -> Floats:
     return rows
 
 
-def spelled_alike(trial: Trial) -> Sparse:
-    """The kernel of association, more where subword and token are spelled alike: times 1 + 10 Dice of their letter n-grams."""
-    assert isinstance(trial.teacher, TokenLocator)
-    spans = trial.teacher.locate_tokens(trial.bitext.english, "en")
-    english = spellings(trial.english, trial.bitext.english, spans)
-    foreign = spellings(trial.foreign, trial.bitext.foreign, locate(trial.tokenizer, trial.bitext.foreign, trial.longest))
-    kernel = association(*trial.counts).tocoo()
-    alike = [dice(foreign[i], english[j]) for i, j in zip(kernel.row.tolist(), kernel.col.tolist(), strict=True)]
-    return sparse.csr_array((kernel.data * (1 + LIKENESS * np.array(alike)), (kernel.row, kernel.col)), shape=kernel.shape)
-
-
-def spellings(ids: Sequence[Sequence[int]], texts: Sequence[str], spans: Sequence[Sequence[tuple[int, int]]]) -> list[set[str]]:
-    """The letter n-grams, n = 2 and 3, of what each id stands for most often."""
-    found: dict[int, Counter[str]] = defaultdict(Counter)
-    for row, text, places in zip(ids, texts, spans, strict=True):
-        for id_, (start, stop) in zip(row, places, strict=False):
-            found[id_][text[start:stop].strip().lower()] += 1
-    most = {id_: counter.most_common(1)[0][0] for id_, counter in found.items()}
-    return [set(ngrams(most.get(id_, ""))) for id_ in range(max(found) + 1)]
-
-
-def ngrams(word: str) -> Iterator[str]:
-    """Stretches of two and three letters, the ends marked."""
-    framed = f"<{word}>"
-    for n in (2, 3):
-        yield from (framed[start : start + n] for start in range(len(framed) - n + 1))
-
-
-def dice(one: set[str], other: set[str]) -> float:
-    """What two sets share."""
-    return 2 * len(one & other) / max(1, len(one) + len(other))
+def spelled_alike(trial: Trial) -> Spelling:
+    """How the tokens of a trial are spelled."""
+    return spellings(trial.teacher, trial.lent, trial.tokenizer, trial.bitext, SPELLING)
 
 
 def variants(trial: Trial) -> Iterator[tuple[str, Sparse]]:
@@ -236,8 +208,10 @@ def variants(trial: Trial) -> Iterator[tuple[str, Sparse]]:
     again = contextual(trial, plan)
     yield "and a fifth round with contextual costs", sharpen(again, POWER_OF_ROUNDS)
     yield "and a sixth", sharpen(contextual(trial, again), POWER_OF_ROUNDS)
-    spelled = rounds(trial, balanced(trial, spelled_alike(trial)), transported, ROUNDS)
-    yield "with spelling in the kernel", sharpen(spelled, POWER_OF_ROUNDS)
+    yield (
+        f"with `--spelling {SPELLING:g}`",
+        alignment(trial.foreign, trial.english, trial.sizes, "ot-sentences", spelling=spelled_alike(trial)),
+    )
 
 
 Found = dict[str, dict[str, list[tuple[float, float]]]]

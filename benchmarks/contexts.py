@@ -11,7 +11,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from benchmarks.alignments import Found, Trial, prepared, show
+from benchmarks.alignments import SPELLING, Found, Trial, prepared, show, spelled_alike
 from harness.distill.bitext import tokenize
 from harness.distill.contexts import Company
 from harness.distill.counts import Sparse
@@ -55,6 +55,8 @@ def variants(trial: Trial) -> Iterator[tuple[str, Sparse]]:
     yield "from the contexts without transport", alignment(*pairs, "ot-contexts", Nearest(*whole))
     yield "rotation and transport twice", alignment(*pairs, "ot-contexts", Again(*whole))
     yield "from the contexts alone", sharpen(texts.carried(without), POWER_OF_ROUNDS)
+    spelling = spelled_alike(trial)
+    yield f"with `--spelling {SPELLING:g}`", alignment(*pairs, "ot-contexts", texts, spelling)
     yield "with a tenth of the texts", alignment(*pairs, "ot-contexts", company(trial, 0.1))
     yield "with the texts of the pairs alone", alignment(*pairs, "ot-contexts", company(trial, 0.0))
 

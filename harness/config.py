@@ -62,6 +62,13 @@ class DistillConfig(Config):
         description="sentences of each language without translations, for ot-contexts and the student's subwords: of --text, or "
         "one side each of pairs that are not used",
     )
+    spelling: float = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="what a subword's association with an English token gains where both are spelled the same, as a multiple of "
+        "it; less where they are spelled alike. For the starts that align a vocabulary",
+    )
     seed: int = Field(0, ge=0, description="decides subset, initial weights and order of batches")
     held_out: int = Field(
         0, ge=0, description="pairs, of those given, kept for validation by translation retrieval; the best weights are then kept"
@@ -110,6 +117,15 @@ class DistillConfig(Config):
     def _patience_needs_validation(self) -> Self:
         if self.patience is not None and not self.held_out:
             raise PydanticCustomError("patience", "--patience counts validations: keep pairs for them with --held-out")
+        return self
+
+    @model_validator(mode="after")
+    def _spelling_is_for_an_alignment(self) -> Self:
+        if self.spelling and (self.init in ("teacher", "scratch") or self.init.startswith("hf:")):
+            raise PydanticCustomError(
+                "spelling",
+                f"--spelling has no use with --init {self.init}: it is for those that align a vocabulary, as ot-sentences",
+            )
         return self
 
     @model_validator(mode="after")

@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from harness.api import Bitext, HarnessError, TextEncoder
+from harness.api import Bitext, HarnessError, TextEncoder, TokenLocator
 from harness.config import DistillConfig
-from harness.distill.bitext import END, NO_TEXT, START, Unpaired, tokenize, train_tokenizer
+from harness.distill.bitext import END, NO_TEXT, START, Unpaired, locate, tokenize, train_tokenizer
 from harness.distill.contexts import Company
+from harness.distill.spelling import Spelling, letters
 from harness.distill.tower import DonatedLayers, LayerDonor, TextTower, TowerConfig
 from harness.distill.vocabulary import Alignment, alignment, embed
+from harness.languages import ENGLISH
 from harness.registry import starting_model
 
 SIZES = {"tiny": (2, 128), "small": (6, 384), "base": (12, 512)}
@@ -39,7 +41,8 @@ def new_student(
     `scratch` draws everything: in the shape of `config.size`, else in the teacher's, else, where it lends no layers, in that of
     `small`. `hf:NAME-or-FOLDER` keeps that model's layers and subwords, and draws the projection into the teacher's joint space.
 
-    Raises HarnessError if the teacher cannot lend its layers, for an init that needs them.
+    Raises HarnessError if the teacher cannot lend its layers, for an init that needs them, or cannot tell how its tokens are
+    spelled, for `config.spelling`.
     """
     generator = torch.Generator().manual_seed(config.seed)
     own = {"vocab_size": tokenizer.get_vocab_size(), "pooling": config.pooling}
@@ -53,7 +56,8 @@ def new_student(
     student = TextTower(donated.config.model_copy(update=own))
     take_layers(student, donated, tokenizer, generator)
     if config.init != "teacher":
-        align_vocabulary(student, donated, tokenizer, bitext, text, cast(Alignment, config.init))
+        spelling = spellings(teacher, donated, tokenizer, bitext, config.spelling) if config.spelling else None
+        align_vocabulary(student, donated, tokenizer, bitext, text, cast(Alignment, config.init), spelling)
     return student
 
 
@@ -122,9 +126,29 @@ def take_layers(student: TextTower, donated: DonatedLayers, tokenizer: Tokenizer
     student.load_state_dict(student.state_dict() | donated.weights | {"token_embedding.weight": embedding}, strict=True)
 
 
+def spellings(teacher: TextEncoder, donated: DonatedLayers, tokenizer: Tokenizer, bitext: Bitext, weight: float) -> Spelling:
+    """How the subwords and the teacher's tokens are spelled. Raises HarnessError if the teacher cannot tell."""
+    if not isinstance(teacher, TokenLocator):
+        raise HarnessError(
+            "this text tower cannot tell how its tokens are spelled (locate_tokens): leave out --spelling, or take a teacher in "
+            "open_clip's or transformers' form"
+        )
+    longest = donated.config.max_length
+    foreign = tokenize(tokenizer, bitext.foreign, longest), bitext.foreign, locate(tokenizer, bitext.foreign, longest)
+    english = donated.tokenize(bitext.english), bitext.english, teacher.locate_tokens(bitext.english, ENGLISH)
+    sizes = tokenizer.get_vocab_size(), len(donated.weights["token_embedding.weight"])
+    return Spelling(letters(*foreign, sizes[0]), letters(*english, sizes[1]), weight)
+
+
 @torch.no_grad()
 def align_vocabulary(
-    student: TextTower, donated: DonatedLayers, tokenizer: Tokenizer, bitext: Bitext, text: Unpaired, way: Alignment
+    student: TextTower,
+    donated: DonatedLayers,
+    tokenizer: Tokenizer,
+    bitext: Bitext,
+    text: Unpaired,
+    way: Alignment,
+    spelling: Spelling | None,
 ) -> None:
     """Make the embeddings of the subwords that go with English tokens of those tokens' embeddings."""
     known = donated.weights["token_embedding.weight"].double().numpy()
@@ -134,6 +158,6 @@ def align_vocabulary(
     if way == "ot-contexts":
         more = tokenize(tokenizer, text.foreign, longest), donated.tokenize(text.english)
         company = Company([*foreign, *more[0]], [*english, *more[1]], sizes)
-    weights = alignment(foreign, english, sizes, way, company)
+    weights = alignment(foreign, english, sizes, way, company, spelling)
     rows = np.flatnonzero(np.diff(weights.indptr))
     student.token_embedding.weight[torch.from_numpy(rows)] = torch.from_numpy(embed(weights[rows], known)).float()

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from harness.distill.contexts import Company
 from harness.distill.counts import FIRMNESS, Doubles, Ints, Sparse, association, balance, divided, occurrences, ratio
+from harness.distill.spelling import Spelling
 from harness.distill.tower import Tokens
 from harness.distill.transport import Solver, solve
 
@@ -30,7 +31,14 @@ PAIRS_AT_ONCE = 256
 UNHEARD = 1e-6
 
 
-def alignment(foreign: Tokens, english: Tokens, sizes: tuple[int, int], way: Alignment, company: Company | None = None) -> Sparse:
+def alignment(
+    foreign: Tokens,
+    english: Tokens,
+    sizes: tuple[int, int],
+    way: Alignment,
+    company: Company | None = None,
+    spelling: Spelling | None = None,
+) -> Sparse:
     """Weights W (f, e) of the teacher's e tokens in the embedding of each of f subwords, from n sentence pairs of token ids.
 
     A row sums to 1, or is empty where the bitext associates its subword with nothing. The order of the pairs makes no difference.
@@ -45,9 +53,12 @@ def alignment(foreign: Tokens, english: Tokens, sizes: tuple[int, int], way: Ali
     - `ibm1`: the same rounds without transport, from the kernel as it is and by IBM's Model 1 within each pair.
 
     company: the texts of `ot-contexts`, those of the pairs among them.
+    spelling: strengthens the kernel that all ways start from.
     """
     counts = [occurrences(texts, size) for texts, size in zip((foreign, english), sizes, strict=True)]
     kernel = association(*counts)
+    if spelling:
+        kernel = spelling.strengthened(kernel)
     if not kernel.nnz or way == "association":
         return sharpen(kernel, POWER)
 
