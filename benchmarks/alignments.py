@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from harness.api import Bitext, Encoder, Floats, Retrieval, TokenEncoder
+from harness.api import Bitext, Encoder, Floats, Retrieval, TokenEncoder, TokenLocator
 from harness.config import DistillConfig, RunConfig
-from harness.distill.bitext import Unpaired, subset, tokenize, unpaired
+from harness.distill.bitext import Unpaired, locate, subset, tokenize, unpaired
 from harness.distill.counts import Doubles, Sparse, association, balance, occurrences
-from harness.distill.spelling import Spelling
-from harness.distill.student import layers_of, new_student, spellings, student_tokenizer
+from harness.distill.spelling import Spelling, spelled
+from harness.distill.student import layers_of, new_student, student_tokenizer
 from harness.distill.tower import DonatedLayers, TextTower
 from harness.distill.vocabulary import (
     POWER,
@@ -189,7 +189,9 @@ def unit(states: Floats) -> Floats:
 
 def spelled_alike(trial: Trial) -> Spelling:
     """How the tokens of a trial are spelled."""
-    return spellings(trial.teacher, trial.lent, trial.tokenizer, trial.bitext, SPELLING)
+    assert isinstance(trial.teacher, TokenLocator)
+    spans = locate(trial.tokenizer, trial.bitext.foreign, trial.longest), trial.teacher.locate_tokens(trial.bitext.english, "en")
+    return spelled(trial.bitext, (trial.foreign, trial.english), spans, SPELLING)
 
 
 def variants(trial: Trial) -> Iterator[tuple[str, Sparse]]:

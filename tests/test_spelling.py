@@ -2,6 +2,8 @@
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -9,20 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 from test_cli import harness
-from test_student import BITEXT, Teacher
 
-from harness.api import HarnessError
+from harness.api import Bitext, Encoder, HarnessError
 from harness.config import DistillConfig, validated
-from harness.distill.bitext import train_tokenizer
 from harness.distill.counts import Sparse
-from harness.distill.spelling import Spelling, dice, letters, ngrams
-from harness.distill.student import new_student
+from harness.distill.distil import Recipe
+from harness.distill.spelling import Spelling, dice, letters, ngrams, spelled
 from harness.distill.vocabulary import alignment
 from harness.record import load_card
 
 
 def spelling(foreign: list[str], english: list[str], weight: float) -> Spelling:
-    one, other = ([frozenset(ngrams(word)) for word in words] for words in (foreign, english))
+    one, other = ({id_: frozenset(ngrams(word)) for id_, word in enumerate(words)} for words in (foreign, english))
     return Spelling(one, other, weight)
 
 
@@ -58,8 +58,8 @@ def test_likeness_is_dice_of_two_and_three_letters(one: str, other: str) -> None
 def test_a_token_is_spelled_as_it_stands_most_often() -> None:
     texts, ids = ["Dog dog", "cat dog"], [(7, 3, 3, 8), (7, 1, 3, 8)]
     spans = [((0, 0), (0, 3), (3, 7), (0, 0)), ((0, 0), (0, 3), (3, 7), (0, 0))]
-    found = letters(ids, texts, spans, 10)
-    assert [id_ for id_, ngrams_ in enumerate(found) if ngrams_] == [1, 3]
+    found = letters(ids, texts, spans)
+    assert {id_ for id_, ngrams_ in found.items() if ngrams_} == {1, 3}
     assert found[3] == frozenset(ngrams("dog"))
     assert found[1] == frozenset(ngrams("cat"))
 
@@ -77,9 +77,18 @@ def test_spelling_tells_apart_what_always_stands_together(way: str) -> None:
 
 
 def test_a_teacher_that_cannot_tell_how_tokens_are_spelled_is_refused() -> None:
+    mute = cast(Encoder, SimpleNamespace(name="mute"))
     config = DistillConfig(init="ot-sentences", spelling=10)
-    with pytest.raises(HarnessError, match=r"cannot tell how its tokens are spelled .* leave out --spelling"):
-        new_student(Teacher(), train_tokenizer(BITEXT.foreign, 2000), config, BITEXT)
+    with pytest.raises(HarnessError, match=r"mute cannot tell where its tokens stand .* so --spelling cannot tell how they are"):
+        Recipe(config, mute, (), lambda bitext: bitext)
+
+
+def test_a_teacher_that_tells_of_other_tokens_than_it_reads_is_refused() -> None:
+    bitext = Bitext("xx", "test", "human translation", ("a b",), ("c d",), ("",))
+    both = ((0, 1), (2, 3))
+    assert spelled(bitext, ([(0, 1)], [(0, 1)]), ([both], [both]), 10).english[1] == frozenset(ngrams("b"))
+    with pytest.raises(HarnessError, match=r"tells where other tokens stand \(locate_tokens\) than it reads"):
+        spelled(bitext, ([(0, 1)], [(0, 1, 2)]), ([both], [both]), 10)
 
 
 @pytest.mark.parametrize("init", ["teacher", "scratch", "hf:here"])

@@ -56,7 +56,8 @@ class Recipe:
 
     guarded: the bitext of its language, or of each that shares it. tag: finds what the sentences of pairs name; asked only for an
     objective that reads it. search: where its learning rate is searched for, if it is; None: on a tenth of its pairs.
-    Raises HarnessError if the objective reads what sentences name and the teacher cannot tell where its tokens stand.
+    Raises HarnessError if the objective reads what sentences name, or the start how they are spelled, and the teacher cannot tell
+    where its tokens stand.
     """
 
     config: DistillConfig
@@ -66,11 +67,16 @@ class Recipe:
     search: Search | None = None
 
     def __post_init__(self) -> None:
-        if self.reads_entities and not isinstance(self.teacher, TokenLocator):
-            raise HarnessError(
-                f"{self.teacher.name} cannot tell where its tokens stand in a text (locate_tokens), so {self.config.objective} "
-                "cannot tell which of them name something: teachers in open_clip's or transformers' form can"
-            )
+        needs = (
+            (self.reads_entities, f"{self.config.objective} cannot tell which of them name something"),
+            (self.config.spelling > 0, "--spelling cannot tell how they are spelled"),
+        )
+        for asked, lack in needs:
+            if asked and not isinstance(self.teacher, TokenLocator):
+                raise HarnessError(
+                    f"{self.teacher.name} cannot tell where its tokens stand in a text (locate_tokens), so {lack}: teachers in "
+                    "open_clip's or transformers' form can"
+                )
 
     @property
     def reads_entities(self) -> bool:

@@ -12,7 +12,7 @@ from harness.api import Bitext, HarnessError, TextEncoder, TokenLocator
 from harness.config import DistillConfig
 from harness.distill.bitext import END, NO_TEXT, START, Unpaired, locate, tokenize, train_tokenizer
 from harness.distill.contexts import Company
-from harness.distill.spelling import Spelling, letters
+from harness.distill.spelling import spelled
 from harness.distill.tower import DonatedLayers, LayerDonor, TextTower, TowerConfig
 from harness.distill.vocabulary import Alignment, alignment, embed
 from harness.languages import ENGLISH
@@ -41,8 +41,8 @@ def new_student(
     `scratch` draws everything: in the shape of `config.size`, else in the teacher's, else, where it lends no layers, in that of
     `small`. `hf:NAME-or-FOLDER` keeps that model's layers and subwords, and draws the projection into the teacher's joint space.
 
-    Raises HarnessError if the teacher cannot lend its layers, for an init that needs them, or cannot tell how its tokens are
-    spelled, for `config.spelling`.
+    Raises HarnessError if the teacher cannot lend its layers, for an init that needs them. With `config.spelling` it must be a
+    `TokenLocator`, which a `Recipe` sees to.
     """
     generator = torch.Generator().manual_seed(config.seed)
     own = {"vocab_size": tokenizer.get_vocab_size(), "pooling": config.pooling}
@@ -56,8 +56,7 @@ def new_student(
     student = TextTower(donated.config.model_copy(update=own))
     take_layers(student, donated, tokenizer, generator)
     if config.init != "teacher":
-        spelling = spellings(teacher, donated, tokenizer, bitext, config.spelling) if config.spelling else None
-        align_vocabulary(student, donated, tokenizer, bitext, text, cast(Alignment, config.init), spelling)
+        align_vocabulary(student, teacher, donated, tokenizer, bitext, text, config)
     return student
 
 
@@ -126,38 +125,27 @@ def take_layers(student: TextTower, donated: DonatedLayers, tokenizer: Tokenizer
     student.load_state_dict(student.state_dict() | donated.weights | {"token_embedding.weight": embedding}, strict=True)
 
 
-def spellings(teacher: TextEncoder, donated: DonatedLayers, tokenizer: Tokenizer, bitext: Bitext, weight: float) -> Spelling:
-    """How the subwords and the teacher's tokens are spelled. Raises HarnessError if the teacher cannot tell."""
-    if not isinstance(teacher, TokenLocator):
-        raise HarnessError(
-            "this text tower cannot tell how its tokens are spelled (locate_tokens): leave out --spelling, or take a teacher in "
-            "open_clip's or transformers' form"
-        )
-    longest = donated.config.max_length
-    foreign = tokenize(tokenizer, bitext.foreign, longest), bitext.foreign, locate(tokenizer, bitext.foreign, longest)
-    english = donated.tokenize(bitext.english), bitext.english, teacher.locate_tokens(bitext.english, ENGLISH)
-    sizes = tokenizer.get_vocab_size(), len(donated.weights["token_embedding.weight"])
-    return Spelling(letters(*foreign, sizes[0]), letters(*english, sizes[1]), weight)
-
-
 @torch.no_grad()
 def align_vocabulary(
     student: TextTower,
+    teacher: TextEncoder,
     donated: DonatedLayers,
     tokenizer: Tokenizer,
     bitext: Bitext,
     text: Unpaired,
-    way: Alignment,
-    spelling: Spelling | None,
+    config: DistillConfig,
 ) -> None:
     """Make the embeddings of the subwords that go with English tokens of those tokens' embeddings."""
     known = donated.weights["token_embedding.weight"].double().numpy()
     sizes, longest = (student.config.vocab_size, len(known)), student.config.max_length
     foreign, english = tokenize(tokenizer, bitext.foreign, longest), donated.tokenize(bitext.english)
-    company = None
-    if way == "ot-contexts":
+    company, spelling = None, None
+    if config.init == "ot-contexts":
         more = tokenize(tokenizer, text.foreign, longest), donated.tokenize(text.english)
         company = Company([*foreign, *more[0]], [*english, *more[1]], sizes)
-    weights = alignment(foreign, english, sizes, way, company, spelling)
+    if config.spelling:
+        spans = locate(tokenizer, bitext.foreign, longest), cast(TokenLocator, teacher).locate_tokens(bitext.english, ENGLISH)
+        spelling = spelled(bitext, (foreign, english), spans, config.spelling)
+    weights = alignment(foreign, english, sizes, cast(Alignment, config.init), company, spelling)
     rows = np.flatnonzero(np.diff(weights.indptr))
     student.token_embedding.weight[torch.from_numpy(rows)] = torch.from_numpy(embed(weights[rows], known)).float()
