@@ -123,11 +123,12 @@ def prepared(
     seed: int,
     vocabulary: int = 8000,
     sentences: int = 0,
+    change: Callable[[Bitext], Bitext] = lambda bitext: bitext,
 ) -> Trial:
-    """A language made ready, with so many sentences of either side that nobody translated."""
+    """A language made ready, with so many sentences of either side that nobody translated. change: is made to all pairs."""
     folder = Path(data)
     (guarded,) = guarded_bitext(task, folder, [task.language(lang)], RunConfig(lang=lang))
-    bitext = subset(guarded.bitext, pairs, seed)
+    bitext = subset(change(guarded.bitext), pairs, seed)
     text = unpaired([guarded], sentences, pairs, seed)
     config = DistillConfig(vocabulary=vocabulary, seed=seed)
     tokenizer = student_tokenizer(config, bitext, text)
