@@ -66,9 +66,10 @@ def main(spec: str, data: str, langs: Sequence[str], pairs: int, seeds: int, fol
                 for way in WAYS:
                     weights = alignment(trial.foreign, trial.english, trial.sizes, way)
                     found[f"{kind}, `{way}`"][lang].append(trial.scores(weights))
-        for kind in KINDS if folder else ():
+        if folder:
             (guarded,) = guarded_bitext(task, Path(data), [task.language(lang)], RunConfig(lang=lang))
-            write(Path(folder) / f"{kind.replace(' ', '-')}.{lang}.tsv", changed(guarded.bitext, captions, kind))
+            for kind in KINDS:
+                write(Path(folder) / f"{kind.replace(' ', '-')}.{lang}.tsv", changed(guarded.bitext, captions, kind))
     print(f"{pairs:,} pairs, {seeds} seeds: R@1 / R@10, text to image, val\n")
     show(found, langs)
 
