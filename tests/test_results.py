@@ -12,7 +12,14 @@ from harness.record import load_record
 from harness.study.findings import Findings
 
 ROOT = Path(__file__).parents[1]
-STUDIES = sorted((ROOT / "leaderboards" / "results").glob("*/findings.json"))
+RESULTS = ROOT / "leaderboards" / "results"
+STUDIES = sorted(RESULTS.glob("*/findings.json"))
+LATE = RESULTS / "low-resource-1000-late"
+MEASURED = {
+    "text → image, `maxsim`": ("flickr30k", "maxsim"),
+    "text → English text, `maxsim`": ("flickr30k-clir", "maxsim"),
+    "text → English text, embeddings": ("flickr30k-clir", "plain"),
+}
 PAGE = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
 
 
@@ -44,3 +51,24 @@ def test_the_page_of_findings_says_what_the_report_says(path: Path) -> None:
     assert tables
     for row in (row for table in tables for row in table.splitlines()[2:]):
         assert row in report, row
+
+
+def test_late_interaction_is_what_its_records_say() -> None:
+    """The page's table: the scores of `kd-mse` are means of its records, and each difference stands in that arm's comparison."""
+    arms = ["ot-token", "ot-token-pure", "kd-mse-ot-sentences"]
+    compared = {arm: (LATE / f"{arm}.md").read_text(encoding="utf-8").replace("\\", "") for arm in arms}
+    for row, (task, scorer) in MEASURED.items():
+        means = {arm: mean_over_languages(LATE / arm, task, scorer) for arm in ["kd-mse", *arms]}
+        (found,) = re.findall(rf"^\| {re.escape(row)} \| (.*) \|$", PAGE, re.MULTILINE)
+        base, *differences = found.split(" | ")
+        assert base == f"{means['kd-mse']:.1f}"
+        for arm, difference in zip(arms, differences, strict=True):
+            assert f"| all 3 languages | {means[arm]:.1f} | {base} | {difference} |" in compared[arm]
+
+
+def mean_over_languages(folder: Path, task: str, scorer: str) -> float:
+    """R@1, text to image or to text, of the three seeds in each of three languages."""
+    records = [load_record(path.parent) for path in folder.glob("*/record.json")]
+    scores = [record.scores["t2i_r1"] for record in records if (record.task, record.scorer) == (task, scorer)]
+    assert len(scores) == 9
+    return float(np.mean(scores))
