@@ -24,7 +24,7 @@ from harness.ranking import Ranks, chance, scores
 from harness.record import Record, load_facets
 from harness.statistics import holm
 
-RESULTS = ROOT / "leaderboards" / "results"
+RESULTS = ROOT / "leaderboards" / "results" / "flickr8k-subset-qu-1000"
 IMAGES = 40
 
 
