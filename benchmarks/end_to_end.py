@@ -1,6 +1,6 @@
 """One language distilled end to end, standard distillation, against sentence-transformers' trainer and its multilingual recipe.
 
-python -m benchmarks.end_to_end TEACHER DATA [LANG] [PAIRS] [STEPS]
+python -m benchmarks.end_to_end TEACHER DATA [LANG] [PAIRS] [STEPS] [DEVICE] [PRECISION]
 
 Needs `pip install 'flickr30k-harness[bench]'`. The same student (the teacher's layers under new subwords), pairs, batches of 64,
 steps, learning rate with warm-up, and loss on all sides; the recipe is that of the library's `make_multilingual.py`: labels from
@@ -30,6 +30,7 @@ from harness.config import DistillConfig, RunConfig
 from harness.console import Console
 from harness.distill.bitext import tokenize
 from harness.distill.distil import Recipe, trained
+from harness.distill.ranks import ALONE
 from harness.distill.student import new_student, student_tokenizer
 from harness.distill.tower import TextTower, TowerConfig
 from harness.embeddings import embed_images
@@ -42,7 +43,7 @@ from harness.store import Store
 CONTEXT = 77
 
 
-def as_sentence_transformer(tower: TextTower, tokenizer: Any, folder: Path) -> SentenceTransformer:
+def as_sentence_transformer(tower: TextTower, tokenizer: Any, folder: Path, device: str) -> SentenceTransformer:
     """A student in sentence-transformers' form, with the same weights: a BERT, mean pooling, a projection."""
     weights = bert_weights(tower.state_dict(), tower.config)
     bert = {name.removeprefix("transformer."): value for name, value in weights.items() if name.startswith("transformer.")}
@@ -50,18 +51,18 @@ def as_sentence_transformer(tower: TextTower, tokenizer: Any, folder: Path) -> S
     save_file({name: value.clone().contiguous() for name, value in bert.items()}, folder / "model.safetensors", {"format": "pt"})
     (folder / "config.json").write_text(json.dumps(bert_config(tower.config)), encoding="utf-8")
     with_pad(tokenizer, tower.config.max_length).save_pretrained(folder)
-    return sentence_transformer(folder, tower.config, weights["proj.weight"])
+    return sentence_transformer(folder, tower.config, weights["proj.weight"], device)
 
 
-def sentence_transformer(folder: Path, config: TowerConfig, projection: torch.Tensor) -> SentenceTransformer:
+def sentence_transformer(folder: Path, config: TowerConfig, projection: torch.Tensor, device: str) -> SentenceTransformer:
     """Modules over a BERT that lies in a folder."""
     words = Transformer(str(folder), max_seq_length=config.max_length)
     dense = Dense(config.width, config.joint_dim, bias=False, activation_function=nn.Identity())
     dense.linear.weight.data.copy_(projection)
-    return SentenceTransformer(modules=[words, Pooling(config.width, pooling_mode="mean"), dense], device="cpu")
+    return SentenceTransformer(modules=[words, Pooling(config.width, pooling_mode="mean"), dense], device=device)
 
 
-def theirs(student: SentenceTransformer, recipe: Recipe, *, english_too: bool, out: Path) -> None:
+def theirs(student: SentenceTransformer, recipe: Recipe, *, english_too: bool, out: Path, device: str) -> None:
     """The recipe: the teacher labels the English side, and the student learns to give the labels."""
     bitext, config = recipe.bitext, recipe.config
     labels = recipe.teacher.encode_texts(bitext.english, "en")
@@ -79,18 +80,20 @@ def theirs(student: SentenceTransformer, recipe: Recipe, *, english_too: bool, o
         report_to="none",
         disable_tqdm=True,
         logging_strategy="no",
-        use_cpu=True,
+        use_cpu=device == "cpu",
+        bf16=config.precision == "bfloat16",
     )
     SentenceTransformerTrainer(model=student, args=arguments, train_dataset=pairs, loss=MSELoss(student)).train()
 
 
 def main() -> None:
     """Train each way once, one after the other, and print a Markdown table."""
-    teacher, data = load_encoder(sys.argv[1], "cpu"), Path(sys.argv[2])
-    lang, pairs, steps = (*sys.argv[3:], *("de", "1000", "200")[len(sys.argv) - 3 :])
+    lang, pairs, steps, device, precision = (*sys.argv[3:], *("de", "1000", "200", "cpu", "float32")[len(sys.argv) - 3 :])
+    teacher, data = load_encoder(sys.argv[1], device), Path(sys.argv[2])
     task = TASKS.load("flickr30k")()
     guarded = guarded_bitext(task, data, [task.language(lang)], RunConfig(lang=lang))
-    recipe = Recipe(DistillConfig(pairs=int(pairs), steps=int(steps)), teacher, guarded, tag=lambda bitext: bitext)
+    config = DistillConfig.model_validate({"pairs": int(pairs), "steps": int(steps), "precision": precision})
+    recipe = Recipe(config, teacher, guarded, tag=lambda bitext: bitext)
     retrieval = task.load(data, lang, "val")
     with tempfile.TemporaryDirectory() as name:
         folder, store = Path(name), Store.at(Path(name, "store"))
@@ -101,24 +104,23 @@ def main() -> None:
 
         rows = []
         for label, english_too in (("recipe", True), ("recipe, translations alone", False)):
-            tokenizer = student_tokenizer(recipe.config, recipe.bitext)
-            start = new_student(teacher, tokenizer, recipe.config, recipe.bitext)
-            student = as_sentence_transformer(start, tokenizer, folder / label)
+            tokenizer = student_tokenizer(config, recipe.bitext)
+            start = new_student(teacher, tokenizer, config, recipe.bitext)
+            student = as_sentence_transformer(start, tokenizer, folder / label, device)
             began = time.perf_counter()
-            theirs(student, recipe, english_too=english_too, out=folder / f"{label} out")
+            theirs(student, recipe, english_too=english_too, out=folder / f"{label} out", device=device)
             taken = time.perf_counter() - began
             rows.append((f"sentence-transformers, {label}", taken, r1(student.encode(list(retrieval.captions)))))
         began = time.perf_counter()
-        tower, tokenizer, _ = trained(recipe, recipe.digest, "cpu", store, Console())
+        tower, tokenizer, _ = trained(recipe, recipe.digest, device, store, Console(), ALONE)
         taken = time.perf_counter() - began
         ids = tokenize(tokenizer, retrieval.captions, tower.config.max_length)
-        with torch.inference_mode():
-            found = tower.encode(ids).pooled.numpy()
+        found = tower.embed(ids).cpu().numpy()
         rows.append(("`distill`", taken, r1(found)))
-    print(f"{lang}, {pairs} pairs, {steps} steps of {recipe.config.batch}; {torch.get_num_threads()} threads\n")
+    print(f"{lang}, {pairs} pairs, {steps} steps of {config.batch}, {precision}; {device}, {torch.get_num_threads()} threads\n")
     print("| way | seconds | `distill` is faster by | R@1, val |\n| --- | --- | --- | --- |")
     for label, seconds, score in rows:
-        print(f"| {label} | {seconds:.0f} | {seconds / taken:.2f} | {score:.1f} |")
+        print(f"| {label} | {seconds:.1f} | {seconds / taken:.2f} | {score:.1f} |")
 
 
 if __name__ == "__main__":

@@ -25,13 +25,15 @@ def compare(title: str, ways: Mapping[str, Callable[[], object]], rounds: int, *
         taken = sorted(each[name] for each in times)
         ratios = sorted(each[name] / each[last] for each in times)
         factor = f"{statistics.median(ratios):.2f} [{ratios[0]:.2f}, {ratios[-1]:.2f}]" if name != last else ""
-        print(f"| {name} | {statistics.median(taken):.1f} [{taken[0]:.1f}, {taken[-1]:.1f}] | {factor} |", flush=True)
+        print(f"| {name} | {statistics.median(taken):.1f} [{taken[0]:.3g}, {taken[-1]:.3g}] | {factor} |", flush=True)
 
 
 def milliseconds(work: Callable[[], object]) -> float:
     """Time of one call, without that of freeing what it gave."""
     start = time.perf_counter()
     given = work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     taken = time.perf_counter() - start
     del given
     return 1000 * taken

@@ -191,7 +191,7 @@ def table(names: list[str]) -> None:
 
 LANGUAGES, ENCODERS, SEEDS, OBJECTIVES, GALLERY = 200, 10, 3, 2, 1_000
 PAIRS, GPUS = (1_000, 27_985), (1, 8)
-STEP = 0.025  # s a step, eager, 6 layers x 384, one H100: the slower end of the 14 to 25 ms that others saw with 256 pairs
+STEP = 0.0081  # s a step, 6 layers x 384, one H100: that of `ot-token` in bfloat16 with 256 pairs (benchmarks/gpu.py)
 DECODED, CORES = 700, 16  # photographs a second and core by `fast:` (benchmarks/images.py: 930), and cores beside a GPU
 TEXTS = 5_000  # sentences a second and GPU through a text tower: assumed
 CELL = 0.2  # s to rank, draw intervals and write a record on one core: a language of the table

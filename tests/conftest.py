@@ -17,7 +17,13 @@ MULTI30K = {"train": ["11", "12", "31"], "val": ["21"], "test_2016_flickr": ["33
 
 
 def pytest_configure() -> None:
-    """Several processes of tests share the processors: threads of each that wait for the others' cost more than they do."""
+    """What has to be set before torch and Triton are imported.
+
+    Several processes of tests share the processors: threads of each that wait for the others' cost more than they do. And what is
+    compiled for a GPU is interpreted where there is none.
+    """
+    if not list(Path("/dev").glob("nvidia[0-9]*")):
+        os.environ.setdefault("TRITON_INTERPRET", "1")
     if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 

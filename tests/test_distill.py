@@ -162,10 +162,10 @@ class Training:
         rng = np.random.default_rng(0)
         lengths = rng.integers(2, 9, len(self.bitext))
         self.teacher = TeacherStates(
-            rng.normal(size=(lengths.sum(), 8)).astype(np.float16),
+            torch.from_numpy(rng.normal(size=(lengths.sum(), 8)).astype(np.float16)),
             np.cumsum(lengths) - lengths,
             lengths,
-            rng.normal(size=(len(lengths), 8)).astype(np.float32),
+            torch.from_numpy(rng.normal(size=(len(lengths), 8)).astype(np.float32)),
         )
         self.marks: Marks | None = None
 
@@ -225,7 +225,7 @@ def test_the_checkpoint_of_a_stopped_training_is_the_last_good_one(tmp_path: Pat
     training = Training("kd-mse", batch=2)
     stopped, right = training.student(), training.student()
     (bad,) = set(next(batches(len(training.texts), training.config, 12, 4))[:1])
-    good = training.teacher.pooled[bad].copy()
+    good = training.teacher.pooled[bad].clone()
     training.teacher.pooled[bad] = np.nan
     with pytest.raises(HarnessError, match="the loss became nan"):
         training.run(stopped, tmp_path / "checkpoint")
@@ -246,14 +246,14 @@ def test_a_gradient_that_is_not_finite_stops_training_and_changes_nothing(tmp_pa
 
 def test_validation_keeps_the_best_weights_and_trains_on_none_of_its_pairs(tmp_path: Path) -> None:
     training = Training("kd-mse", held_out=10, steps=40, learning_rate=3e-2)
-    training.teacher.pooled[:] = np.random.default_rng(1).normal(size=training.teacher.pooled.shape)
+    training.teacher.pooled.normal_(generator=torch.Generator().manual_seed(1))
     tower = training.student()
     state = training.state(tower, tmp_path / "a")
     assert [step for step, _ in state.validations] == list(range(2, 41, 2))
     best = max(score for _, score in state.validations)
     # The weights that the tower ends with are those that the best score was given to.
     embeddings = tower.encode(training.texts[30:]).pooled.detach().numpy()
-    ranks = rank(training.teacher.pooled[30:], embeddings, np.arange(10))
+    ranks = rank(training.teacher.pooled[30:].numpy(), embeddings, np.arange(10))
     assert 50 * ((1 / ranks.t2i).mean() + (1 / ranks.i2t).mean()) == pytest.approx(best)
     training.teacher.pooled[30:] = np.nan
     assert np.isfinite(Training("kd-mse", held_out=10, steps=1).run(training.student(), tmp_path / "b")).all()

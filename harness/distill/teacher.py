@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from harness.api import HarnessError, TextEncoder, TokenEncoder, digest_strings
 from harness.distill.tower import Encoded
@@ -20,29 +21,31 @@ STATES = ("tokens", "lengths", "pooled")
 
 @dataclass(frozen=True)
 class TeacherStates:
-    """States of n sentences, memory-mapped.
+    """States of n sentences, memory-mapped or on a GPU.
 
     tokens: (rows, d) float16, packed; sentence i owns `lengths[i]` rows from `starts[i]` on. pooled: (n, d) float32.
     """
 
-    tokens: npt.NDArray[np.float16]
+    tokens: Tensor
     starts: npt.NDArray[np.int64]
     lengths: npt.NDArray[np.int64]
-    pooled: npt.NDArray[np.float32]
+    pooled: Tensor
 
-    @property
-    def dim(self) -> int:
-        """Width d of the joint space."""
-        return int(self.pooled.shape[1])
+    def near(self, device: torch.device) -> TeacherStates:
+        """The same on a GPU, if they take no more than a quarter of its free memory; else as they are."""
+        if device.type != "cuda" or 4 * self.tokens.nbytes > torch.cuda.mem_get_info(device)[0]:
+            return self
+        return replace(self, tokens=self.tokens.to(device), pooled=self.pooled.to(device))
 
-    def batch(self, rows: Sequence[int], device: str) -> Encoded:
+    def batch(self, rows: Sequence[int], device: torch.device) -> Encoded:
         """The states of some sentences, padded to the longest of them."""
-        lengths = self.lengths[rows]
-        states = np.zeros((len(rows), int(lengths.max()), self.dim), dtype=np.float32)
-        for place, row in enumerate(rows):
-            states[place, : lengths[place]] = self.tokens[self.starts[row] : self.starts[row] + lengths[place]]
-        mask = np.arange(states.shape[1]) < lengths[:, None]
-        return Encoded(*(torch.from_numpy(array).to(device) for array in (states, mask, self.pooled[rows])))
+        starts, lengths = (torch.from_numpy(each[rows]).to(self.tokens.device)[:, None] for each in (self.starts, self.lengths))
+        places = torch.arange(int(self.lengths[rows].max()), device=self.tokens.device)
+        mask = places < lengths
+        # Padding reads some token or other, and is then made zero.
+        states = self.tokens[torch.where(mask, starts + places, 0)].to(device).float()
+        mask = mask.to(device)
+        return Encoded(states.masked_fill_(~mask[:, :, None], 0), mask, self.pooled[list(rows)].to(device))
 
 
 def teacher_states(teacher: TextEncoder, texts: Sequence[str], store: Store, advance: Callable[[int], None]) -> TeacherStates:
@@ -63,9 +66,10 @@ def teacher_states(teacher: TextEncoder, texts: Sequence[str], store: Store, adv
                     seal(temporary)
     places = {text: place for place, text in enumerate(unique)}
     rows = np.array([places[text] for text in texts])
-    tokens, lengths, pooled = (np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in STATES)
+    # Copied where it is written to, which it is not: torch warns of memory that it could not write to.
+    tokens, lengths, pooled = (np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False) for name in STATES)
     starts = np.cumsum(lengths) - lengths
-    return TeacherStates(tokens, starts[rows], lengths[rows], pooled[rows])
+    return TeacherStates(torch.from_numpy(tokens), starts[rows], lengths[rows], torch.from_numpy(pooled[rows]))
 
 
 def compute_states(teacher: TokenEncoder, texts: Sequence[str], folder: Path, advance: Callable[[int], None]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from harness.api import HarnessError
@@ -22,6 +22,7 @@ from harness.config import DistillConfig
 from harness.distill.checkpoint import TrainingState, load_training, save_training
 from harness.distill.entities import Marks
 from harness.distill.ranks import ALONE, Ranks
+from harness.distill.recorded import Recorded
 from harness.distill.teacher import TeacherStates
 from harness.distill.tower import Encoded, TextTower, Tokens
 from harness.distill.transport import NotConverged
@@ -88,14 +89,22 @@ class Training:
     places: Sequence[int]
     marks: Marks | None = None
     ranks: Ranks = ALONE
+    recorded: Recorded | None = field(init=False)
     objective: Objective = field(init=False)
+    weights: list[nn.Parameter] = field(init=False)
     optimiser: torch.optim.AdamW = field(init=False)
     state: TrainingState = field(init=False)
 
     def __post_init__(self) -> None:
+        on_gpu = self.device.type == "cuda"
+        # Played back, a tower's work leaves its gradient where the next one will: one part of a batch at a time.
+        whole = self.config.accumulate == 1 and self.ranks.count == 1 and not self.config.checkpointing
+        self.recorded = Recorded(self.tower, self.texts, self.half) if on_gpu and whole else None
+        self.teacher = self.teacher.near(self.device)
         self.objective = load_objective(self.config.objective)
+        self.weights = list(self.tower.parameters())
         self.optimiser = torch.optim.AdamW(
-            self.tower.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=self.config.weight_decay
+            self.weights, lr=0.0, betas=(0.9, 0.98), weight_decay=self.config.weight_decay, fused=on_gpu
         )
         self.state = TrainingState()
 
@@ -103,6 +112,11 @@ class Training:
     def pairs(self) -> int:
         """Pairs trained on."""
         return len(self.texts) - self.config.held_out
+
+    @property
+    def half(self) -> bool:
+        """Whether the tower's products are taken in bfloat16."""
+        return self.config.precision == "bfloat16"
 
     @property
     def device(self) -> torch.device:
@@ -118,8 +132,8 @@ class Training:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", NotConverged)
             loss = self.descend(rows)
-        length = torch.nn.utils.clip_grad_norm_(self.tower.parameters(), 1.0)
-        value, gradient = float(loss.detach()), float(length)
+        length = torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
+        value, gradient = torch.stack([loss.detach(), length]).tolist()
         if not (math.isfinite(value) and math.isfinite(gradient)):
             lines = sorted(self.places[row] for row in rows)
             raise HarnessError(non_finite(self.state.step, value, gradient, lines, rate, self.config))
@@ -138,31 +152,33 @@ class Training:
         """
         mine = self.ranks.mine(rows)
         parts = [part.tolist() for part in np.array_split(mine, min(self.config.accumulate, len(mine)))]
+        teacher = self.teacher.batch(rows, self.device)
         if self.ranks.count == len(parts) == 1:
-            loss = self.loss(self.encode(rows), rows)
+            loss = self.loss(self.encode(rows), teacher, rows)
             loss.backward()  # type: ignore[no-untyped-call]
             return loss
         with torch.set_grad_enabled(len(parts) == 1):
             encoded = [self.encode(part) for part in parts]
         whole = self.whole(encoded, rows)
-        loss = self.loss(whole, rows)
+        loss = self.loss(whole, teacher, rows)
         loss.backward()  # type: ignore[no-untyped-call]
         begin = self.ranks.bounds(len(rows))[self.ranks.rank]
         for part in parts:
             again = encoded[0] if len(parts) == 1 else self.encode(part)
             carry_on(again, whole, slice(begin, begin + len(part)))
             begin += len(part)
-        self.ranks.add_up([each.grad for each in self.tower.parameters() if each.grad is not None])
+        self.ranks.add_up([each.grad for each in self.weights if each.grad is not None])
         return loss
 
     def encode(self, rows: list[int]) -> Encoded:
         """The student's side of some pairs."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+        if self.recorded:
+            return self.recorded.encode(rows)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             return self.tower.encode([self.texts[row] for row in rows])
 
-    def loss(self, student: Encoded, rows: list[int]) -> Tensor:
+    def loss(self, student: Encoded, teacher: Encoded, rows: list[int]) -> Tensor:
         """The objective's loss of a whole batch."""
-        teacher = self.teacher.batch(rows, str(self.device))
         if self.marks:
             student, teacher = self.marks.on(rows, student, teacher)
         return self.objective(student, teacher, self.config)
@@ -182,7 +198,7 @@ class Training:
         rows = list(range(self.pairs, len(self.texts)))
         embeddings = self.tower.embed([self.texts[row] for row in rows]).cpu().numpy()
         self.tower.train()
-        ranks = rank(self.teacher.pooled[rows], embeddings, np.arange(len(rows)))
+        ranks = rank(self.teacher.pooled[rows].cpu().numpy(), embeddings, np.arange(len(rows)))
         score = self.ranks.told(50 * float((1 / ranks.t2i).mean() + (1 / ranks.i2t).mean()))
         if all(score > earlier for _, earlier in self.state.validations):
             self.state.best = {name: value.detach().clone() for name, value in self.tower.state_dict().items()}

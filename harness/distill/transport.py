@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from harness.config import first_line
+
 Method: TypeAlias = Literal["sinkhorn", "ipot", "unbalanced", "exact"]
 
 ITERATIONS_A_CHECK = 8
@@ -137,8 +139,9 @@ def token_transport(
 ) -> tuple[Tensor, Transport]:
     """<P, C> of each pair for C_ij = 1 - cos(x_i, y_j), tokens x (B, n, d) and y (B, m, d), any finite values on padding.
 
-    The same as `solve` on `cosine_cost` (see there for masks and gradients), in less time and memory: two matrix products
+    The same as `solve` on `cosine_cost` (see there for masks, gradients and errors), in less time and memory: two matrix products
     for forward and backward, norms divided out of the product and not of the states. The gradient at a zero state is zero.
+    On a GPU it waits for the answer once, to tell whether all problems have converged.
 
     >>> states = torch.eye(3)[None]
     >>> value, solved = token_transport(states, states.flip(1), *[torch.ones(1, 3, dtype=torch.bool)] * 2)
@@ -148,6 +151,10 @@ def token_transport(
     solver = solver or Solver()
     with torch.autocast(x.device.type, enabled=False):
         x, y = in_float(x), in_float(y)
+        if x.device.type == "cuda" and fits_gpu(x, y, solver):
+            # As it stands: to look for wrong weights, or for padding to cut off, would be to wait for the GPU each time.
+            value, *parts = HeldPlan.apply(x, y, rows.to(x.dtype), columns.to(x.dtype), solver, gpu_kernels())
+            return value, Transport(*parts)
         a, b = marginals(rows, x.dtype), marginals(columns, x.dtype)
         n, m = extent(a), extent(b)
         rows_left, columns_left = x.shape[1] - n, y.shape[1] - m
@@ -158,7 +165,7 @@ def token_transport(
             solved = solve_cropped(cosine_cost(x, y), a, b, solver)
             value = solved.value
         else:
-            value, *parts = HeldPlan.apply(x, y, a, b, solver)
+            value, *parts = HeldPlan.apply(x, y, a, b, solver, kernels() if fits_kernels(x, solver) else None)
             solved = Transport(*parts)
         return value, uncropped(solved, rows_left, columns_left)
 
@@ -192,15 +199,16 @@ class HeldPlan(torch.autograd.Function):
     """`token_transport` with the plan held: one product X Y' forward, one a side backward."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, a: Tensor, b: Tensor, solver: Solver) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, x: Tensor, y: Tensor, a: Tensor, b: Tensor, solver: Solver, compiled: ModuleType | None
+    ) -> tuple[Tensor, ...]:
         """The value, then the fields of Transport."""
-        compiled = kernels() if fits_kernels(x, solver) else None
         if compiled is None:
             solved, *sides = carry(x, y, a, b, solver)
         else:
             terms = solver.eps, solver.power, solver.tolerance, solver.limit, ITERATIONS_A_CHECK, FLOAT32_REACH
             plan, value, error, iterations, *sides = compiled.carry(x, y, a, b, terms)
-            solved = judged(plan, value, error, iterations, solver)
+            solved = judged(plan, value, error, iterations, solver, a, b)
         ctx.way = spread if compiled is None else compiled.spread
         ctx.save_for_backward(x, y, solved.plan, *sides)
         parts = solved.plan, solved.value.clone(), solved.error, solved.iterations, solved.converged
@@ -219,20 +227,52 @@ class HeldPlan(torch.autograd.Function):
                 to_x = ctx.way(plan, gradients[0], (scales_x, scales_y), y, lengths_x, x)
             if ctx.needs_input_grad[1]:
                 to_y = ctx.way(plan.transpose(1, 2), gradients[0], (scales_y, scales_x), x, lengths_y, y)
-        return to_x, to_y, None, None, None
+        return to_x, to_y, None, None, None, None
 
 
 @cache
 def kernels() -> ModuleType | None:
-    """The compiled way, `harness.distill.kernels`, where numba is installed."""
+    """The way compiled for a processor, `harness.distill.kernels`, where numba is installed."""
     return import_module("harness.distill.kernels") if find_spec("numba") else None
 
 
+@cache
+def gpu_kernels() -> ModuleType | None:
+    """The way compiled for a GPU, `harness.distill.gpu_kernels`, where Triton is installed and works.
+
+    Triton asks for a C compiler and Python's headers, of which it says nothing before it has something to compile.
+    """
+    if not find_spec("triton"):
+        return None
+    module = import_module("harness.distill.gpu_kernels")
+    try:
+        module.works()
+    except Exception as error:  # of Triton, of the C compiler that it calls, of the driver
+        reason = first_line(error)
+        warnings.warn(f"token transport is slower than it could be: Triton cannot compile for this GPU ({reason})", stacklevel=2)
+        return None
+    return module
+
+
 def fits_kernels(x: Tensor, solver: Solver) -> bool:
-    """Whether the compiled way serves: float32 on a processor, by scalings that float64 can hold whatever the costs."""
-    farthest = (2 if solver.power == 1 else 3) * 2 / solver.eps
-    plain = solver.method in {"sinkhorn", "unbalanced"} and farthest <= FLOAT64_REACH
-    return plain and x.device.type == "cpu" and x.dtype == torch.float32 and kernels() is not None
+    """Whether the way compiled for a processor serves."""
+    return plain(x, solver) and x.device.type == "cpu" and kernels() is not None
+
+
+def fits_gpu(x: Tensor, y: Tensor, solver: Solver) -> bool:
+    """Whether the way compiled for a GPU serves states on one: pairs of a length that a program can hold."""
+    compiled = gpu_kernels() if plain(x, solver) and not solver.unrolled else None
+    return compiled is not None and max(x.shape[1], y.shape[1]) <= compiled.LONGEST
+
+
+def plain(x: Tensor, solver: Solver) -> bool:
+    """Whether states are float32, and scalings ones that float64 can hold whatever the costs."""
+    return x.dtype == torch.float32 and solver.method in {"sinkhorn", "unbalanced"} and farthest(solver) <= FLOAT64_REACH
+
+
+def farthest(solver: Solver) -> float:
+    """`reach` for costs of cosines, whatever they are."""
+    return (2 if solver.power == 1 else 3) * 2 / solver.eps
 
 
 def carry(x: Tensor, y: Tensor, a: Tensor, b: Tensor, solver: Solver) -> tuple[Transport, Tensor, Tensor, Tensor, Tensor]:
@@ -299,14 +339,21 @@ def solve_cropped(cost: Tensor, a: Tensor, b: Tensor, solver: Solver) -> Transpo
     with torch.set_grad_enabled(solver.unrolled and torch.is_grad_enabled()):
         plan, error, iterations = METHODS[solver.method](cost, real, a, b, solver)
     plan = plan.to(cost.dtype)
-    return judged(plan, (plan * cost).sum((1, 2)), error.detach().to(cost.dtype), iterations, solver)
+    return judged(plan, (plan * cost).sum((1, 2)), error.detach().to(cost.dtype), iterations, solver, a, b)
 
 
-def judged(plan: Tensor, value: Tensor, error: Tensor, iterations: Tensor, solver: Solver) -> Transport:
-    """The problems with a verdict on each, and a warning of those that have not converged."""
+def judged(
+    plan: Tensor, value: Tensor, error: Tensor, iterations: Tensor, solver: Solver, rows: Tensor, columns: Tensor
+) -> Transport:
+    """The problems with a verdict on each, and a warning of those that have not converged.
+
+    rows, columns: the weights of both sides. Raises ValueError, as `marginals` does, if these are the reason.
+    """
     converged = error <= solver.tolerance
     # IPOT is defined by its number of iterations, not by a tolerance.
     if solver.method != "ipot" and (left := int((~converged).sum())):
+        for weights in (rows, columns):
+            marginals(weights, weights.dtype)
         warnings.warn(NotConverged(left, solver), stacklevel=4)
     return Transport(plan, value, error, iterations, converged)
 
