@@ -239,6 +239,21 @@ def first_line(error: Exception) -> str:
 
 Side = Literal["transport", "standard", "control"]
 
+
+def side_of(objective: str, init: str) -> Side:
+    """Whose side a tower is on: transport's where its loss or its start transports; nobody's where it shows what that is due to.
+
+    A control is not trained, or starts from an alignment without transport. All others are standard distillation.
+
+    >>> side_of("ot-token + 0.5*kd-mse", "teacher"), side_of("none", "ot-sentences"), side_of("kd-mse", "ibm1")
+    ('transport', 'transport', 'control')
+    """
+    # Others' records may hold objectives that are not installed here.
+    if re.search(r"\bot-", objective) or init.startswith("ot-"):
+        return "transport"
+    return "control" if objective == UNTRAINED or init in ("association", "ibm1") else "standard"
+
+
 _GRID = "the study goes through sizes and seeds itself: set pairs and seeds at the top"
 _BUDGET = "all arms share it, or one would be trained better than the others: set it under [distill]"
 _ARM = "each arm has its own: set it in [[arms]], beside its options"
@@ -286,7 +301,7 @@ class Arm(Config):
         check_options(self.options, OF_THE_GRID | OF_THE_ARM | OF_THE_BUDGET)
         check_values({**self.options, "objective": self.objective, "init": self.init})
         object.__setattr__(self, "name", self.name or self._told()[:60])
-        object.__setattr__(self, "side", self.side or self._taken())
+        object.__setattr__(self, "side", self.side or side_of(self.objective, self.init))
         return self
 
     def _told(self) -> str:
@@ -294,11 +309,6 @@ class Arm(Config):
         start = [self.init] if self.init != Arm.model_fields["init"].default else []
         apart = ", ".join([*start, *(f"{spoken(key)} {value}" for key, value in self.options.items())])
         return f"{trained} ({apart})" if apart else trained
-
-    def _taken(self) -> Side:
-        if re.search(r"\bot-", self.objective) or self.init.startswith("ot-"):
-            return "transport"
-        return "control" if self.objective == UNTRAINED or self.init in ("association", "ibm1") else "standard"
 
     def recipe(self, shared: Mapping[str, Any], pairs: int | None, seed: int) -> DistillConfig:
         """How the arm's tower of one size and seed is made. Where nothing is trained there is no budget."""

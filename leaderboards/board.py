@@ -6,7 +6,6 @@ that it finds records of, and a further one where a language has a second set of
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +17,7 @@ import numpy.typing as npt
 
 from harness.api import Ints, Language
 from harness.breakdown import values
-from harness.config import DistillConfig
+from harness.config import DistillConfig, Side, side_of
 from harness.leaderboards.declared import Declaration
 from harness.leaderboards.evidence import Found, Gallery, TestSet, families, hits_by_image, hits_by_value, queries_of_images
 from harness.leaderboards.standing import Standing, standings, told_apart
@@ -30,11 +29,13 @@ from harness.translation import TRANSLATE_TEST
 
 Floats32 = npt.NDArray[np.float32]
 Family = Literal["OT", "KD", "none"]
+FAMILIES: dict[Side, Family] = {"transport": "OT", "standard": "KD", "control": "none"}
 
 LEVEL = 0.95
+LAYERS_ALONE = "teacher"
 ENGLISH_SIDE = " (English side)"  # as `Retrieval.in_english` names its source
 NAME_LENGTH = 160
-# What two arms of a comparison may differ in: what is trained for, and how. Start, bitext, batches and steps they share.
+# What two arms of a comparison may differ in beside a start by transport: what is trained for, and how.
 OF_THE_OBJECTIVE = {"objective", "seed", "learning_rate", "solver", "eps", "rho", "sentence_weight", "temperature", "diagonal"}
 OF_THE_OBJECTIVE |= {"alpha", "batch_eps", "batch_iterations", "entity_weight"}
 
@@ -84,11 +85,8 @@ class Tower:
 
     @property
     def family(self) -> Family:
-        """OT where any term of the objective transports, KD where it was trained otherwise."""
-        if self.config is None or self.config.objective == UNTRAINED:
-            return "none"
-        # Others' records may hold objectives that are not installed here.
-        return "OT" if re.search(r"\bot-", self.config.objective) else "KD"
+        """The side that a study would put it on."""
+        return FAMILIES[side_of(self.config.objective, self.config.init)] if self.config else "none"
 
     @property
     def choices(self) -> dict[str, Any]:
@@ -593,10 +591,15 @@ def plain_mean(sampled: Mapping[str, tuple[Doubles, Doubles]], columns: Sequence
 
 
 def trained_alike(mine: Tower, other: Tower) -> bool:
-    """Whether two towers share everything but what they were trained for."""
+    """Whether two towers share everything but what they were trained for, and the transport that the first may have started from.
+
+    A start by transport is `teacher`, the teacher's layers, in all but the embeddings of its subwords.
+    """
     if mine.config is None or other.config is None or (mine.fingerprint, mine.scorer) != (other.fingerprint, other.scorer):
         return False
-    return mine.config.model_dump(exclude=OF_THE_OBJECTIVE) == other.config.model_dump(exclude=OF_THE_OBJECTIVE)
+    one, two = (tower.config.model_dump(exclude=OF_THE_OBJECTIVE) for tower in (mine, other) if tower.config)
+    starts = one.pop("init"), two.pop("init")
+    return one == two and (starts[0] == starts[1] or (starts[0].startswith("ot-") and starts[1] == LAYERS_ALONE))
 
 
 def tower_order(tower: Tower) -> tuple[Any, ...]:

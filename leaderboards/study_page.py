@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.leaderboards.board import shown
+from harness.leaderboards.board import FAMILIES, shown
 from harness.leaderboards.page import render
 from harness.leaderboards.publish import write_readable
 from harness.leaderboards.study_sections import Section, Table, over, sections
@@ -17,7 +17,6 @@ from harness.study.progress import size
 
 TEXT_LENGTH = 4000
 BEST = "the best standard arm"
-FAMILIES = {"transport": "OT", "standard": "KD", "control": "none"}
 
 
 def publish_study(found: Findings, out: Path) -> list[str]:

@@ -184,6 +184,25 @@ def test_a_weight_that_one_objective_alone_has_keeps_no_towers_apart(tmp_path: P
     assert len(board.contrasts) == 2
 
 
+def test_a_start_by_transport_is_on_its_side_and_is_held_to_the_layers_alone(tmp_path: Path) -> None:
+    of = retrieval("de", gallery(50))
+    for objective, init in (("kd-mse", "teacher"), ("kd-mse", "ot-sentences"), ("ot-token", "ot-sentences"), ("kd-mse", "ibm1")):
+        write_record(tmp_path, of, Arm(objective, 0.5, changes=(("init", init),)))
+    (board,) = boards(tmp_path)
+    made = {(row.tower.config.objective, row.tower.config.init): row.tower.family for row in board.rows if row.tower.config}
+    assert made == {
+        ("kd-mse", "teacher"): "KD",
+        ("kd-mse", "ot-sentences"): "OT",
+        ("ot-token", "ot-sentences"): "OT",
+        ("kd-mse", "ibm1"): "none",
+    }
+    configs = [tuple(board.rows[place].tower.config for place in (each.ours, each.theirs)) for each in board.contrasts]
+    assert sorted((ours.objective, ours.init, theirs.init) for ours, theirs in configs if ours and theirs) == [
+        ("kd-mse", "ot-sentences", "teacher"),
+        ("ot-token", "ot-sentences", "teacher"),
+    ]
+
+
 def test_what_another_scorer_ranked_is_a_row_of_its_own(tmp_path: Path) -> None:
     of, english = retrieval("de", gallery(50)), retrieval("en", gallery(50), source="made-up (English side)", kind="original")
     regions = RegionCard(source="boxes", view="crop", count=7, digest="x")

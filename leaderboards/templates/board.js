@@ -1,5 +1,3 @@
-const FAMILIES = { OT: "transport", KD: "standard", none: "no distillation" };
-
 class Leaderboard {
   constructor(section, data) {
     this.section = section;
@@ -187,13 +185,13 @@ class Leaderboard {
   }
 
   size(rows) {
-    const encoders = [...new Set(rows.map((index) => this.data.rows[index]).filter((row) => row.family !== "none").map((row) => row.encoder))];
+    const encoders = [...new Set(rows.map((index) => this.data.rows[index]).filter((row) => row.pairs).map((row) => row.encoder))];
     if (!encoders.length) return [element("p", { class: "empty" }, "No distilled tower is left.")];
     if (!encoders.includes(this.sizeEncoder)) this.sizeEncoder = encoders[0];
     const columns = this.columns(), series = new Map();
     for (const index of rows) {
       const row = this.data.rows[index], score = this.ranked(row), used = columns.map((place) => row.cells[place]?.[5]).filter(Boolean);
-      if (row.family === "none" || row.encoder !== this.sizeEncoder || !score || !used.length) continue;
+      if (row.encoder !== this.sizeEncoder || !score || !used.length) continue;
       const key = JSON.stringify([row.family, row.method, row.options, row.init]);
       if (!series.has(key)) series.set(key, { row, points: [] });
       series.get(key).points.push({ x: used.reduce((a, b) => a + b) / used.length, y: score });
@@ -206,9 +204,7 @@ class Leaderboard {
     for (const each of drawn) { each.points.sort((a, b) => a.x - b.x); each.name = [each.row.method, each.row.options, many && each.row.init].filter(Boolean).join(" · "); each.family = each.row.family; }
     takeTurns(drawn);
     const references = this.references(this.sizeEncoder);
-    const wide = [...new Set(drawn.map(({ row }) => row.family))].length > 1 && this.width() >= 640;
-    const panels = wide ? [["Standard (KD)", "KD"], ["Transport (OT)", "OT"]].map(([title, family]) => ({ title, lines: drawn.filter((each) => each.family === family) })) : [{ title: "", lines: drawn }];
-    const figure = element("figure", {}, sizePlot(panels, this.width(), references, this.data.metric));
+    const figure = element("figure", {}, sizePlot(panelsOf(drawn, this.width()), this.width(), references, this.data.metric));
     const lines = drawn.flatMap((each) => each.points.map(({ x, y }) => element("tr", {}, element("th", { scope: "row" }, element("bdi", {}, each.name)), element("td", { class: "num" }, Math.round(x)), element("td", { class: "num" }, one(y[0])), element("td", { class: "num" }, one(y[1])), element("td", { class: "num" }, one(y[2])))));
     return [...parts, figure, legend(drawn), numbers(["Method", "Pairs", "Score", "Low", "High"], lines)];
   }

@@ -18,6 +18,13 @@ function legend(lines) {
   const mark = ({ family, turn }) => shape("svg", { width: 26, height: 12, "aria-hidden": "true" }, shape("line", { class: `line ${family}`, x1: 0, x2: 26, y1: 6, y2: 6, "stroke-dasharray": DASHES[turn % DASHES.length] }), marker(family, 13, 6));
   return element("ul", { class: "legend" }, lines.map((line) => element("li", {}, mark(line), element("bdi", {}, line.name))));
 }
+// Standard distillation beside all else, where there is room for two plots.
+function panelsOf(lines, width) {
+  const standard = lines.filter(({ family }) => family === "KD"), others = lines.filter(({ family }) => family !== "KD");
+  if (width < 640 || !standard.length || !others.length) return [{ title: "", lines }];
+  return [{ title: "Standard (KD)", lines: standard }, { title: others.some(({ family }) => family === "none") ? "Transport (OT) and controls" : "Transport (OT)", lines: others }];
+}
+
 // panels: {title, lines}; a line: {name, family, turn, points: [{x, y: [score, low, high]}]}, its points in order of x.
 function sizePlot(panels, width, references, metric) {
   const all = panels.flatMap(({ lines }) => lines).flatMap(({ points }) => points), high = Math.max(...all.map(({ y }) => y[2] ?? y[0]), references.ceiling ?? 0) * 1.05 || 1;

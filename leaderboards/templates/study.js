@@ -16,10 +16,8 @@ function curves() {
   const lines = data.arms.map(([name, family]) => ({ name, family, points: data.points.filter((point) => point[0] === name && point[1].join(" ") === key).map(([, , x, y]) => ({ x, y })).sort((a, b) => a.x - b.x) })).filter(({ points }) => points.length);
   takeTurns(lines);
   const inside = data.languages.filter(([code]) => langs.includes(code)), mean = (at) => (inside.every((each) => each[at] != null) ? inside.reduce((sum, each) => sum + each[at], 0) / inside.length : null);
-  const standard = lines.filter(({ family }) => family === "KD"), others = lines.filter(({ family }) => family !== "KD");
-  const panels = width() >= 640 && standard.length && others.length ? [{ title: "Standard (KD)", lines: standard }, { title: "Transport (OT) and controls", lines: others }] : [{ title: "", lines }];
   const label = (each) => (each.length === 1 ? nameOf[each[0]] : `Mean of ${each.length} languages`);
-  return [picker("curves", "Language", groups.map(label)), element("p", { class: "print-only" }, label(langs)), element("figure", {}, sizePlot(panels, width(), { ceiling: mean(2), chance: mean(3) }, data.metric)), legend(lines)];
+  return [picker("curves", "Language", groups.map(label)), element("p", { class: "print-only" }, label(langs)), element("figure", {}, sizePlot(panelsOf(lines, width()), width(), { ceiling: mean(2), chance: mean(3) }, data.metric)), legend(lines)];
 }
 
 function forest(name) {
