@@ -11,8 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# Tokens of a side that a program holds at the most: its costs fill the registers.
-LONGEST = 128
+# Tokens of a side that a program holds at the most, by the memory that its warps share at the most: costs go through it.
+LONGEST = {160 << 10: 128, 0: 64}
 # Entries of a state that are read at once, and that a program writes; states of the other side that go into it at once.
 TILE, WIDTH, AT_ONCE = 32, 128, 16
 
@@ -63,6 +63,13 @@ def spread(plan: Tensor, outer: Tensor, scales: tuple[Tensor, Tensor], y: Tensor
         num_warps=warps(rows, WIDTH),
     )
     return out
+
+
+def longest(device: torch.device) -> int:
+    """The most tokens of a side that a program can hold on this GPU."""
+    # Which torch tells from 2.7 on.
+    shared = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0)
+    return next(tokens for least, tokens in LONGEST.items() if shared >= least)
 
 
 def works() -> None:

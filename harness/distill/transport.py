@@ -262,7 +262,7 @@ def fits_kernels(x: Tensor, solver: Solver) -> bool:
 def fits_gpu(x: Tensor, y: Tensor, solver: Solver) -> bool:
     """Whether the way compiled for a GPU serves states on one: pairs of a length that a program can hold."""
     compiled = gpu_kernels() if plain(x, solver) and not solver.unrolled else None
-    return compiled is not None and max(x.shape[1], y.shape[1]) <= compiled.LONGEST
+    return compiled is not None and max(x.shape[1], y.shape[1]) <= compiled.longest(x.device)
 
 
 def plain(x: Tensor, solver: Solver) -> bool:
