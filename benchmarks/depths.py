@@ -155,6 +155,7 @@ def main(spec: str, data: str, langs: Sequence[str], pairs: int, seeds: int, dev
             for name, loss in WAYS.items():
                 trial.student.load_state_dict(start)
                 found[name][lang].append(trained(trial, told, loss, DistillConfig(seed=seed)))
+                print(f"{lang}, seed {seed}, {name}: {found[name][lang][-1]}", file=sys.stderr, flush=True)
     print(f"{pairs:,} pairs, {seeds} seeds, {device}: R@1 / R@10, text to image, val\n")
     show(found, langs)
 
