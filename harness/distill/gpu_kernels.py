@@ -1,8 +1,8 @@
 """Token transport compiled for a GPU: a program for each pair, which keeps its costs and scalings in registers to the end.
 
 The same as `transport.carry` and `transport.spread` do for a padded batch, by Triton, in one launch each; step by step, a GPU
-is bound by launching the hundreds of small steps. What comes out for a pair hangs on nothing else in the batch, but for rounding: its
-sums are taken over as many places as the longest pair has.
+is bound by launching the hundreds of small steps. What comes out for a pair hangs on nothing else in the batch, but for rounding:
+its sums are taken over as many places as the longest pair has.
 """
 
 from __future__ import annotations
