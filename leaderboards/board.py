@@ -597,9 +597,10 @@ def trained_alike(mine: Tower, other: Tower) -> bool:
     """
     if mine.config is None or other.config is None or (mine.fingerprint, mine.scorer) != (other.fingerprint, other.scorer):
         return False
-    one, two = (tower.config.model_dump(exclude=OF_THE_OBJECTIVE) for tower in (mine, other) if tower.config)
-    starts = one.pop("init"), two.pop("init")
-    return one == two and (starts[0] == starts[1] or (starts[0].startswith("ot-") and starts[1] == LAYERS_ALONE))
+    apart = OF_THE_OBJECTIVE | {"init"}
+    start, rival = mine.config.init, other.config.init
+    started_alike = start == rival or (start.startswith("ot-") and rival == LAYERS_ALONE)
+    return started_alike and mine.config.model_dump(exclude=apart) == other.config.model_dump(exclude=apart)
 
 
 def tower_order(tower: Tower) -> tuple[Any, ...]:

@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# Tokens of a side that a program holds at the most, by the memory that its warps share at the most: costs go through it.
-LONGEST = {160 << 10: 128, 0: 64}
+from harness.distill.transport import FLOAT32_REACH, ITERATIONS_A_CHECK, farthest
+
 # Entries of a state that are read at once, and that a program writes; states of the other side that go into it at once.
 TILE, WIDTH, AT_ONCE = 32, 128, 16
 
@@ -34,7 +34,6 @@ def carry(x: Tensor, y: Tensor, a: Tensor, b: Tensor, terms: tuple[float, float,
     iterations = torch.empty(count, dtype=torch.long, device=x.device)
     out = plan, value, error, iterations, scales_x, scales_y, lengths_x, lengths_y
     rows, columns = tile(n), tile(m)
-    farthest = (2 if power == 1 else 3) * 2 / eps
     carry_one[(count,)](
         *(x, y, a, b, *out),
         *(n, m, width, eps, power, tolerance, most),
@@ -43,7 +42,7 @@ def carry(x: Tensor, y: Tensor, a: Tensor, b: Tensor, terms: tuple[float, float,
         TILE=TILE,
         EVERY=every,
         KEPT=power == 1,
-        WIDE=farthest > reach,
+        WIDE=farthest(eps, power) > reach,
         num_warps=warps(rows, columns),
     )
     return out
@@ -67,16 +66,16 @@ def spread(plan: Tensor, outer: Tensor, scales: tuple[Tensor, Tensor], y: Tensor
 
 
 def longest(device: torch.device) -> int:
-    """The most tokens of a side that a program can hold on this GPU."""
+    """The most tokens of a side that a program can hold on this GPU: their costs go through the memory that its warps share."""
     # Which torch tells from 2.7 on.
     shared = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0)
-    return next(tokens for least, tokens in LONGEST.items() if shared >= least)
+    return 128 if shared >= 160 << 10 else 64
 
 
 def works() -> None:
     """Compile and solve the smallest problem; raises whatever stands in the way."""
     state, weight = torch.ones(1, 1, 1, device="cuda"), torch.ones(1, 1, device="cuda")
-    carry(state, state, weight, weight, (1.0, 1.0, 1e-3, 1, 1, 85.0))
+    carry(state, state, weight, weight, (1.0, 1.0, 1e-3, 1, ITERATIONS_A_CHECK, FLOAT32_REACH))
 
 
 def tile(tokens: int) -> int:

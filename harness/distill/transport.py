@@ -267,12 +267,16 @@ def fits_gpu(x: Tensor, y: Tensor, solver: Solver) -> bool:
 
 def plain(x: Tensor, solver: Solver) -> bool:
     """Whether states are float32, and scalings ones that float64 can hold whatever the costs."""
-    return x.dtype == torch.float32 and solver.method in {"sinkhorn", "unbalanced"} and farthest(solver) <= FLOAT64_REACH
+    return (
+        x.dtype == torch.float32
+        and solver.method in {"sinkhorn", "unbalanced"}
+        and farthest(solver.eps, solver.power) <= FLOAT64_REACH
+    )
 
 
-def farthest(solver: Solver) -> float:
+def farthest(eps: float, power: float) -> float:
     """`reach` for costs of cosines, whatever they are."""
-    return (2 if solver.power == 1 else 3) * 2 / solver.eps
+    return (2 if power == 1 else 3) * 2 / eps
 
 
 def carry(x: Tensor, y: Tensor, a: Tensor, b: Tensor, solver: Solver) -> tuple[Transport, Tensor, Tensor, Tensor, Tensor]:
