@@ -603,6 +603,22 @@ def test_a_language_without_val_captions_is_searched_on_its_pairs(
     assert {attempt.search for step in study.steps if step.cell.recipe for attempt in attempts(step.cell.recipe)} == {None}
 
 
+def test_a_rate_is_searched_for_by_captions_of_the_source_that_is_measured(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny.toml").write_text('source = "multiscript30k"' + TINY.replace('"val"', '"test"'), encoding="utf-8")
+    load, asked = Flickr30k.load, set()
+
+    def spied(self: Any, data: Path, lang: str, split: str, source: str | None = None) -> Any:
+        asked.add((lang, split, source))
+        return load(self, data, lang, split)  # the sample's own: it has no other source
+
+    monkeypatch.setattr(Flickr30k, "load", spied)
+    lay_out(read_study(tmp_path / "tiny.toml"), "cpu", Store(store))
+    assert {("qu", "test", "multiscript30k"), ("qu", "val", "multiscript30k")} <= asked
+    assert ("qu", "val", None) not in asked
+
+
 @pytest.mark.parametrize(
     ("before", "after", "line"),
     [

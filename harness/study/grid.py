@@ -143,11 +143,14 @@ def lay_out(config: StudyConfig, device: str, store: Store) -> Study:
 
 
 def search_of(config: StudyConfig, plan: Plan) -> Search | None:
-    """Where a language's learning rates are searched for, if they are and it has val captions: by towers of the first seed."""
+    """Where a language's learning rates are searched for, if they are and it has val captions: by towers of the first seed.
+
+    Without val captions, or if they cannot be read, it is searched by its pairs, and the report says so of each such language.
+    """
     if not config.distill.get("tune"):
         return None
     try:
-        return Search(plan.task.load(plan.data, plan.language.code, VAL), config.seeds[0])
+        return Search(plan.task.load(plan.data, plan.language.code, VAL, config.source), config.seeds[0])
     except HarnessError:
         return None
 
