@@ -11,7 +11,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +25,14 @@ from harness.distill.counts import Doubles, Sparse, association, balance, occurr
 from harness.distill.spelling import Spelling, spelled
 from harness.distill.student import layers_of, new_student, student_tokenizer
 from harness.distill.tower import DonatedLayers, TextTower
+from harness.distill.transport import Solver, solve
 from harness.distill.vocabulary import (
+    FARTHEST,
     POWER,
     POWER_OF_ROUNDS,
     ROUNDS,
     alignment,
+    costs,
     embed,
     posterior,
     realigned,
@@ -45,6 +48,12 @@ from harness.tasks.flickr30k import Flickr30k
 
 SMALLER = (500, 1000)
 CLOSENESS = 4.0
+LEFT = 0.2
+MARGINALS = {
+    "marginals half as firm": Solver("unbalanced", eps=1.0, rho=2.0),
+    "marginals twice as firm": Solver("unbalanced", eps=1.0, rho=8.0),
+    "marginals met (Sinkhorn)": Solver(eps=1.0),
+}
 SPELLING = 10.0
 
 
@@ -156,6 +165,18 @@ def agreed(lifts: Doubles) -> Doubles:
     return np.sqrt(posterior(lifts) * back)
 
 
+def with_rest(lifts: Doubles) -> Doubles:
+    """Plans in which each side leaves a share of its mass to a token that is none, which costs nothing and takes all of it."""
+    sides = [
+        np.pad(some / some.sum(1, keepdims=True), ((0, 0), (0, 1)), constant_values=LEFT) for some in (lifts.any(2), lifts.any(1))
+    ]
+    cost = np.pad(costs(lifts), ((0, 0), (0, 1), (0, 1)))
+    cost[:, -1, -1] = FARTHEST
+    plans: Doubles = solve(torch.from_numpy(cost), *map(torch.from_numpy, sides), Solver(eps=1.0)).plan.numpy()[:, :-1, :-1]
+    shorter = np.minimum(lifts.any(2).sum(1), lifts.any(1).sum(1))
+    return plans * shorter[:, None, None]
+
+
 def contextual(trial: Trial, plan: Sparse) -> Sparse:
     """A plan made anew at costs to which the cosine of the tokens' states is added, student's against teacher's, in context."""
     trial.start_from(sharpen(plan, POWER_OF_ROUNDS))
@@ -208,6 +229,10 @@ def variants(trial: Trial) -> Iterator[tuple[str, Sparse]]:
     yield "eight rounds", sharpen(rounds(trial, plan, transported, ROUNDS), POWER_OF_ROUNDS)
     yield "not sharpened", sharpen(plan, 1.0)
     yield "sharpened by 3", sharpen(plan, POWER)
+    for name, solver in MARGINALS.items():
+        firmly = rounds(trial, start, partial(transported, solver=solver), ROUNDS)
+        yield name, sharpen(firmly, POWER_OF_ROUNDS)
+    yield f"a share of {LEFT:g} left over (partial)", sharpen(rounds(trial, start, with_rest, ROUNDS), POWER_OF_ROUNDS)
     again = contextual(trial, plan)
     yield "and a fifth round with contextual costs", sharpen(again, POWER_OF_ROUNDS)
     yield "and a sixth", sharpen(contextual(trial, again), POWER_OF_ROUNDS)

@@ -22,6 +22,7 @@ Pairs: TypeAlias = Sequence[tuple[Sequence[int], Sequence[int]]]
 # (docs/decisions.md).
 POWER = 3.0
 ROUNDS, POWER_OF_ROUNDS = 4, 2.0
+LOOSELY = Solver("unbalanced", eps=1.0, rho=FIRMNESS / (1 - FIRMNESS))
 # Of tokens in a sentence pair that are associated with others of it, but not with each other: exp(-25) is nothing.
 FARTHEST = 25.0
 # Of a token's mass; what is less is left out.
@@ -109,20 +110,24 @@ def realigned(plan: Sparse, pairs: Pairs, shared: Callable[[Doubles], Doubles]) 
     return sparse.csr_array(sparse.coo_array((masses, (rows, columns)), shape=plan.shape))
 
 
-def transported(lifts: Doubles) -> Doubles:
-    """Plans (B, n, m) of unbalanced transport at costs -log lift, less the lowest of each pair, at eps 1.
+def transported(lifts: Doubles, solver: Solver = LOOSELY) -> Doubles:
+    """Plans (B, n, m) of transport at `costs`: by default unbalanced, at eps 1, with marginals as loose as in `balance`.
 
     So tokens compete for each other within their sentence, as in IBM's Model 1, but on both sides. Marginals are even over the
-    tokens that go with any of the other side, and as loose as in `balance`. A pair weighs as much as its shorter side has such
-    tokens.
+    tokens that go with any of the other side. A pair weighs as much as its shorter side has such tokens.
     """
     rows, columns = lifts.any(2), lifts.any(1)
-    with np.errstate(divide="ignore"):
-        cost = np.minimum(-np.log(lifts / lifts.max((1, 2), keepdims=True)), FARTHEST)
-    solver = Solver("unbalanced", eps=1.0, rho=FIRMNESS / (1 - FIRMNESS))
-    plans: Doubles = solve(torch.from_numpy(cost), torch.from_numpy(rows), torch.from_numpy(columns), solver).plan.numpy()
+    sides = torch.from_numpy(rows), torch.from_numpy(columns)
+    plans: Doubles = solve(torch.from_numpy(costs(lifts)), *sides, solver).plan.numpy()
     shorter: Ints = np.minimum(rows.sum(1), columns.sum(1))
     return plans * shorter[:, None, None]
+
+
+def costs(lifts: Doubles) -> Doubles:
+    """-log lift (B, n, m), less the lowest of each pair, FARTHEST at most."""
+    with np.errstate(divide="ignore"):
+        cost: Doubles = np.minimum(-np.log(lifts / lifts.max((1, 2), keepdims=True)), FARTHEST)
+    return cost
 
 
 def posterior(lifts: Doubles) -> Doubles:
