@@ -3,7 +3,7 @@
 python -m benchmarks.depths ENCODER DATA LANG[,LANG] PAIRS SEEDS [DEVICE]
 
 Each way trains the same student, of the teacher's layers, for the same steps over the same batches, at the default learning rate.
-Means over the seeds 0, 1, ... With 1,000 pairs a way, language and seed take two to four minutes on two cores.
+Means over the seeds 0, 1, ... With 1,000 pairs a way, language and seed take four to twenty minutes on a core.
 """
 
 from __future__ import annotations
