@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -25,9 +25,10 @@ from harness.distill.counts import Doubles, Sparse, association, balance, occurr
 from harness.distill.spelling import Spelling, spelled
 from harness.distill.student import layers_of, new_student, student_tokenizer
 from harness.distill.tower import DonatedLayers, TextTower
-from harness.distill.transport import Solver, solve
+from harness.distill.transport import solve
 from harness.distill.vocabulary import (
     FARTHEST,
+    LOOSELY,
     POWER,
     POWER_OF_ROUNDS,
     ROUNDS,
@@ -49,10 +50,11 @@ from harness.tasks.flickr30k import Flickr30k
 SMALLER = (500, 1000)
 CLOSENESS = 4.0
 LEFT = 0.2
+MET = replace(LOOSELY, method="sinkhorn")
 MARGINALS = {
-    "marginals half as firm": Solver("unbalanced", eps=1.0, rho=2.0),
-    "marginals twice as firm": Solver("unbalanced", eps=1.0, rho=8.0),
-    "marginals met (Sinkhorn)": Solver(eps=1.0),
+    "marginals half as firm": replace(LOOSELY, rho=LOOSELY.rho / 2),
+    "marginals twice as firm": replace(LOOSELY, rho=LOOSELY.rho * 2),
+    "marginals met (Sinkhorn)": MET,
 }
 SPELLING = 10.0
 
@@ -167,13 +169,12 @@ def agreed(lifts: Doubles) -> Doubles:
 
 def with_rest(lifts: Doubles) -> Doubles:
     """Plans in which each side leaves a share of its mass to a token that is none, which costs nothing and takes all of it."""
-    sides = [
-        np.pad(some / some.sum(1, keepdims=True), ((0, 0), (0, 1)), constant_values=LEFT) for some in (lifts.any(2), lifts.any(1))
-    ]
+    rows, columns = lifts.any(2), lifts.any(1)
+    shares = (np.pad(some / some.sum(1, keepdims=True), ((0, 0), (0, 1)), constant_values=LEFT) for some in (rows, columns))
     cost = np.pad(costs(lifts), ((0, 0), (0, 1), (0, 1)))
     cost[:, -1, -1] = FARTHEST
-    plans: Doubles = solve(torch.from_numpy(cost), *map(torch.from_numpy, sides), Solver(eps=1.0)).plan.numpy()[:, :-1, :-1]
-    shorter = np.minimum(lifts.any(2).sum(1), lifts.any(1).sum(1))
+    plans: Doubles = solve(torch.from_numpy(cost), *map(torch.from_numpy, shares), MET).plan.numpy()[:, :-1, :-1]
+    shorter = np.minimum(rows.sum(1), columns.sum(1))
     return plans * shorter[:, None, None]
 
 
