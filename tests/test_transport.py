@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.distill import transport
-from harness.distill.transport import Method, Solver, Transport, batch_target, cosine_cost, solve, token_transport
+from harness.distill.transport import Method, NotConverged, Solver, Transport, batch_target, cosine_cost, solve, token_transport
 
 # Some problems are stopped early on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore::harness.distill.transport.NotConverged")
@@ -320,13 +320,100 @@ def test_weights_may_be_given() -> None:
 
 @pytest.mark.parametrize("row", [[0.0, 0.0], [1.5, -0.5]])
 def test_weights_that_are_none_are_refused(row: list[float]) -> None:
-    with pytest.raises(ValueError, match="problem 1 has no token, or a weight"):
+    with pytest.raises(ValueError, match="problem 1 has no token, a weight that is negative"):
         solve(torch.ones(2, 2, 2), torch.tensor([[0.5, 0.5], row]), torch.ones(2, 2, dtype=torch.bool))
 
 
 def test_a_pair_without_tokens_is_refused() -> None:
     with pytest.raises(ValueError, match="problem 0 has no token"):
         solve(torch.ones(1, 2, 2), torch.zeros(1, 2, dtype=torch.bool), torch.ones(1, 2, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("weights", [[torch.inf, 1.0], [3e38, 3e38], [torch.nan, 1.0]], ids=["infinite", "overflow", "nan"])
+@both_ways
+@pytest.mark.usefixtures("compiled")
+def test_weights_without_a_finite_sum_are_refused(weights: list[float]) -> None:
+    rows, columns = torch.tensor([[1.0, 1.0], weights]), torch.ones(2, 2, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"problem 1 .* whose sum is not finite"):
+        solve(torch.ones(2, 2, 2), rows, columns)
+    with pytest.raises(ValueError, match=r"problem 1 .* whose sum is not finite"):
+        token_transport(torch.ones(2, 2, 3), torch.ones(2, 2, 3), rows, columns)
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 2), (2, 0, 2), (2, 2, 0)])
+def test_an_empty_batch_is_refused(shape: tuple[int, int, int]) -> None:
+    batch, n, m = shape
+    rows, columns = torch.ones(batch, n, dtype=torch.bool), torch.ones(batch, m, dtype=torch.bool)
+    with pytest.raises(ValueError, match="expected one problem or more"):
+        solve(torch.ones(shape), rows, columns)
+    with pytest.raises(ValueError, match="expected one problem or more"):
+        token_transport(torch.ones(batch, n, 3), torch.ones(batch, m, 3), rows, columns)
+
+
+def test_weights_of_another_shape_are_refused() -> None:
+    """A mask of one problem would be spread over all."""
+    with pytest.raises(ValueError, match=r"rows is \(1, 2\): expected \(3, 2\)"):
+        solve(torch.ones(3, 2, 2), torch.ones(1, 2), torch.ones(3, 2))
+
+
+@pytest.mark.parametrize("method", ["sinkhorn", "unbalanced"])
+def test_an_infinite_cost_forbids_its_pair(method: Method) -> None:
+    """The value and the gradient are those of a cost so high that nothing is carried there."""
+    cost, rows, columns = problem(4, [(4, 4), (3, 4)])
+    forbidden, dear = cost.clone(), cost.clone()
+    forbidden[0, 1, 2], dear[0, 1, 2] = torch.inf, 60.0
+    forbidden.requires_grad_()
+    solved = solve(forbidden, rows, columns, Solver(method, **TIGHT))
+    solved.value.sum().backward()
+    assert solved.converged.all()
+    assert solved.plan[0, 1, 2] == 0
+    torch.testing.assert_close(solved.value, solve(dear, rows, columns, Solver(method, **TIGHT)).value)
+    assert forbidden.grad is not None
+    torch.testing.assert_close(forbidden.grad, solved.plan)
+
+
+def test_a_problem_that_only_a_forbidden_pair_could_solve_has_not_converged() -> None:
+    cost = torch.tensor([[[0.1, torch.inf], [0.1, torch.inf]], [[0.1, 0.2], [0.2, 0.1]]])
+    real = torch.ones(2, 2, dtype=torch.bool)
+    with pytest.warns(NotConverged, match="1 transport problems"):
+        assert solve(cost, real, real).converged.tolist() == [False, True]
+
+
+@pytest.mark.parametrize("method", ["ipot", "exact"])
+def test_a_method_that_cannot_forbid_a_pair_says_so(method: Method) -> None:
+    cost, rows, columns = problem(4, [(4, 4), (3, 4)])
+    cost[1, 0, 0] = torch.inf
+    with pytest.raises(ValueError, match=f"problem 1 has an infinite cost, and {method}"):
+        solve(cost, rows, columns, Solver(method))
+
+
+@pytest.mark.parametrize("length", [1e-40, 1e-30, 1e-13, 1e19, 1e30, 1e37])
+@pytest.mark.parametrize("method", ["sinkhorn", "exact"])
+@both_ways
+@pytest.mark.usefixtures("compiled")
+def test_states_of_any_length_have_their_directions(length: float, method: Method) -> None:
+    x, y, rows, columns = states(6, [(4, 3), (5, 5)])
+    solver = Solver(method, **TIGHT)
+    value, plain = token_transport(x, y, rows, columns, solver)
+    extreme = x.clone()
+    extreme[1, 2] *= length
+    extreme.requires_grad_()
+    found, solved = token_transport(extreme, y, rows, columns, solver)
+    # A state of 1e-40 is a subnormal, which holds some five of its digits.
+    near = {"atol": 1e-4, "rtol": 0.0} if length < 1e-37 else {"atol": 1e-6, "rtol": 1e-5}
+    torch.testing.assert_close(found, value, **near)
+    torch.testing.assert_close(solved.plan, plain.plan, **near)
+    torch.testing.assert_close(cosine_cost(extreme, y)[rows], cosine_cost(x, y)[rows], **near)
+    found.sum().backward()
+    assert extreme.grad is not None
+    usual = x.clone().requires_grad_()
+    token_transport(usual, y, rows, columns, solver)[0].sum().backward()
+    assert usual.grad is not None
+    others = torch.ones(2, 5, dtype=torch.bool)
+    others[1, 2] = False
+    torch.testing.assert_close(extreme.grad[others], usual.grad[others], **near)
+    if 1e-37 < length < 1e30:  # past these the gradient itself, 1 / length, is none that float32 holds
+        torch.testing.assert_close(extreme.grad[1, 2] * length, usual.grad[1, 2], atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize("choice", [{"eps": 1e-4}, {"eps": 11.0}, {"rho": 0.0}, {"beta": -1.0}, {"most": 0}])

@@ -146,10 +146,10 @@ def carry_one(
 
 @triton.jit
 def masses(weights, places, count):
-    """Masses that sum to 1, in proportion to weights, and whether these are right: none negative, and some positive."""
+    """Masses that sum to 1, in proportion to weights, and whether these are right: none negative, a sum that is finite, not 0."""
     given = tl.load(weights + places, mask=places < count, other=0.0)
     total = tl.sum(given, 0)
-    return given / total, (tl.min(given, 0) >= 0) & (total > 0)
+    return given / total, (tl.min(given, 0) >= 0) & (total > 0) & (total < float("inf"))
 
 
 @triton.jit

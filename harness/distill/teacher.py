@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from harness.api import HarnessError, TextEncoder, TokenEncoder, digest_strings
+from harness.api import Floats, HarnessError, TextEncoder, TokenEncoder, digest_strings
 from harness.distill.tower import Encoded
 from harness.store import Store, is_whole, new_folder, seal
 
@@ -23,7 +24,8 @@ STATES = ("tokens", "lengths", "pooled")
 class TeacherStates:
     """States of n sentences, memory-mapped or on a GPU.
 
-    tokens: (rows, d) float16, packed; sentence i owns `lengths[i]` rows from `starts[i]` on. pooled: (n, d) float32.
+    tokens: (rows, d) float16, or float32 where float16 cannot hold them (`in_half`), packed; sentence i owns `lengths[i]` rows
+    from `starts[i]` on. pooled: (n, d) float32.
     """
 
     tokens: Tensor
@@ -79,7 +81,18 @@ def compute_states(teacher: TokenEncoder, texts: Sequence[str], folder: Path, ad
         part = teacher.encode_tokens(texts[start : start + TEXTS_A_CALL], "en")
         if not (np.isfinite(part.tokens).all() and np.isfinite(part.pooled).all()):
             raise HarnessError("the teacher gave NaN or infinity for an English sentence; nothing can be distilled from it")
-        parts.append((part.tokens.astype(np.float16), part.lengths, part.pooled))
+        parts.append((in_half(part.tokens), part.lengths, part.pooled))
         advance(len(part.lengths))
     for name, arrays in zip(STATES, zip(*parts, strict=True), strict=True):
         np.save(folder / f"{name}.npy", np.concatenate(arrays))
+
+
+def in_half(tokens: Floats) -> npt.NDArray[np.floating[Any]]:
+    """Token states (rows, d) as float16, which takes half the room; as they are where that would overflow or lose digits.
+
+    Token transport compares directions, so what counts is an entry's error beside the largest entry of its state. Below its
+    normal range float16 is off by 2**-25, which is 2**-15 of a largest entry of 2**-10.
+    """
+    largest = np.abs(tokens).max(axis=1)
+    fits = (largest <= np.finfo(np.float16).max) & ((largest >= 2.0**-10) | (largest == 0))
+    return tokens.astype(np.float16) if fits.all() else tokens

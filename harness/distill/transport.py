@@ -25,6 +25,8 @@ Method: TypeAlias = Literal["sinkhorn", "ipot", "unbalanced", "exact"]
 
 ITERATIONS_A_CHECK = 8
 IPOT_ITERATIONS = 50
+# A state at most as long as the inverse of this has a square that float32 holds, and so have its products.
+LEAST_SCALE = 1e-18
 # A scaling is at most exp(this) in the plain domain: one that float32 (88.7) and float64 (709.7) can still hold.
 FLOAT32_REACH, FLOAT64_REACH = 85.0, 700.0
 
@@ -101,18 +103,23 @@ class Transport:
 def cosine_cost(x: Tensor, y: Tensor) -> Tensor:
     """C_ij = 1 - cos(x_i, y_j), in [0, 2], for x (B, n, d) and y (B, m, d). A zero row is at distance 1 of everything.
 
+    Rows of any length that is not zero count alike, those whose square overflows or underflows included.
+
     >>> cosine_cost(torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[2.0, 0.0], [0.0, 3.0], [-1.0, 0.0]]])).tolist()
     [[[0.0, 1.0, 2.0]]]
     """
-    return 1 - functional.normalize(x, dim=-1) @ functional.normalize(y, dim=-1).transpose(1, 2)
+    x, y = (functional.normalize(side * power_of_two(side), dim=-1) for side in (x, y))
+    return 1 - x @ y.transpose(1, 2)
 
 
 def solve(cost: Tensor, rows: Tensor, columns: Tensor, solver: Solver | None = None) -> Transport:
     """Solve B transport problems of cost (B, n, m).
 
     rows: (B, n) and columns: (B, m), either masks, True for real tokens, which then share the mass of 1 evenly, or weights, in
-    proportion to which they share it. What has no weight is padding: whatever its cost, it carries exactly zero. Raises
-    ValueError for a problem without any weight or with a negative one.
+    proportion to which they share it. What has no weight is padding: whatever its cost, it carries exactly zero. A cost of
+    infinity forbids its pair: the plan is zero there. Raises ValueError for an empty batch, for weights of another shape than the
+    cost's, for a problem whose weights sum to zero or to more than the precision holds or have a negative one among them, and for
+    an infinite cost with `ipot` or `exact`. A problem that only a forbidden pair could solve has not converged.
 
     Only `value` carries a gradient, and which one is a choice. By default the plan is held: the gradient of <P, C> is P, which
     by the envelope theorem is that of the whole minimum of `Solver`'s formula (<P, C> plus its penalties), not of <P(C), C>.
@@ -128,6 +135,7 @@ def solve(cost: Tensor, rows: Tensor, columns: Tensor, solver: Solver | None = N
     """
     with torch.autocast(cost.device.type, enabled=False):
         cost = in_float(cost)
+        check_shapes(cost.shape, rows, columns)
         a, b = marginals(rows, cost.dtype), marginals(columns, cost.dtype)
         n, m = extent(a), extent(b)
         solved = solve_cropped(cost[:, :n, :m], a[:, :n], b[:, :m], solver or Solver())
@@ -141,7 +149,7 @@ def token_transport(
 
     The same as `solve` on `cosine_cost` (see there for masks, gradients and errors), in less time and memory: two matrix products
     for forward and backward, norms divided out of the product and not of the states. The gradient at a zero state is zero.
-    On a GPU it waits for the answer once, to tell whether all problems have converged.
+    On a GPU it waits for the answer twice, to tell whether float32 holds all states and whether all problems have converged.
 
     >>> states = torch.eye(3)[None]
     >>> value, solved = token_transport(states, states.flip(1), *[torch.ones(1, 3, dtype=torch.bool)] * 2)
@@ -151,6 +159,7 @@ def token_transport(
     solver = solver or Solver()
     with torch.autocast(x.device.type, enabled=False):
         x, y = in_float(x), in_float(y)
+        check_shapes((*x.shape[:2], y.shape[1]), rows, columns)
         if x.device.type == "cuda" and fits_gpu(x, y, solver):
             # As it stands: to look for wrong weights, or for padding to cut off, would be to wait for the GPU each time.
             value, *parts = HeldPlan.apply(x, y, rows.to(x.dtype), columns.to(x.dtype), solver, gpu_kernels())
@@ -203,12 +212,12 @@ class HeldPlan(torch.autograd.Function):
         ctx: Any, x: Tensor, y: Tensor, a: Tensor, b: Tensor, solver: Solver, compiled: ModuleType | None
     ) -> tuple[Tensor, ...]:
         """The value, then the fields of Transport."""
-        if compiled is None:
-            solved, *sides = carry(x, y, a, b, solver)
-        else:
-            terms = solver.eps, solver.power, solver.tolerance, solver.limit, ITERATIONS_A_CHECK, FLOAT32_REACH
-            plan, value, error, iterations, *sides = compiled.carry(x, y, a, b, terms)
-            solved = judged(plan, value, error, iterations, solver, a, b)
+        ctx.factors = None
+        solved, *sides = carry_by(compiled, x, y, a, b, solver)
+        if out_of_range((x, sides[0], a), (y, sides[1], b)):
+            ctx.factors = power_of_two(x), power_of_two(y)
+            x, y = x * ctx.factors[0], y * ctx.factors[1]
+            solved, *sides = carry_by(compiled, x, y, a, b, solver)
         ctx.way = spread if compiled is None else compiled.spread
         ctx.save_for_backward(x, y, solved.plan, *sides)
         parts = solved.plan, solved.value.clone(), solved.error, solved.iterations, solved.converged
@@ -227,6 +236,8 @@ class HeldPlan(torch.autograd.Function):
                 to_x = ctx.way(plan, gradients[0], (scales_x, scales_y), y, lengths_x, x)
             if ctx.needs_input_grad[1]:
                 to_y = ctx.way(plan.transpose(1, 2), gradients[0], (scales_y, scales_x), x, lengths_y, y)
+            if ctx.factors is not None:
+                to_x, to_y = (None if to is None else to * by for to, by in zip((to_x, to_y), ctx.factors, strict=True))
         return to_x, to_y, None, None, None, None
 
 
@@ -279,6 +290,17 @@ def farthest(eps: float, power: float) -> float:
     return (2 if power == 1 else 3) * 2 / eps
 
 
+def carry_by(
+    compiled: ModuleType | None, x: Tensor, y: Tensor, a: Tensor, b: Tensor, solver: Solver
+) -> tuple[Transport, Tensor, Tensor, Tensor, Tensor]:
+    """`carry`, by a compiled module if there is one."""
+    if compiled is None:
+        return carry(x, y, a, b, solver)
+    terms = solver.eps, solver.power, solver.tolerance, solver.limit, ITERATIONS_A_CHECK, FLOAT32_REACH
+    plan, value, error, iterations, *sides = compiled.carry(x, y, a, b, terms)
+    return judged(plan, value, error, iterations, solver, a, b), *sides
+
+
 def carry(x: Tensor, y: Tensor, a: Tensor, b: Tensor, solver: Solver) -> tuple[Transport, Tensor, Tensor, Tensor, Tensor]:
     """The transport between x (B, n, d) and y (B, m, d), and, for each side, what its gradient is made of.
 
@@ -307,19 +329,46 @@ def inverse_norms(x: Tensor) -> Tensor:
     return torch.where(norms > 1e-12, norms.reciprocal(), 0.0)
 
 
+def out_of_range(*sides: tuple[Tensor, Tensor, Tensor]) -> bool:
+    """Whether float32 does not hold the square of some state that has mass. sides: states, their scales, their masses."""
+    suspects = [(scales < LEAST_SCALE) & (masses > 0) for _, scales, masses in sides]
+    if not bool(torch.cat([each.flatten() for each in suspects]).any()):
+        return False
+    # A scale of zero is right for a state of zeros.
+    return any(bool(states[each].any()) for (states, _, _), each in zip(sides, suspects, strict=True))
+
+
+def power_of_two(x: Tensor) -> Tensor:
+    """Factors (B, n, 1) that bring the largest entry of each state to [0.5, 1) without rounding; 1 for zeros and non-numbers."""
+    largest = x.detach().abs().amax(-1, keepdim=True)
+    # An exponent past 126 has no inverse that is a normal float32.
+    exponent = torch.frexp(largest).exponent.clamp(-126, 126)
+    return torch.ldexp(torch.ones_like(largest), torch.where(largest.isfinite(), -exponent, 0))
+
+
 def in_float(x: Tensor) -> Tensor:
     """Half precision to float32; float32 and float64 as they are."""
     return x if x.dtype == torch.float64 else x.float()
+
+
+def check_shapes(shape: Sequence[int], rows: Tensor, columns: Tensor) -> None:
+    """Raise ValueError for an empty batch (B, n, m), and for weights that are not (B, n) and (B, m)."""
+    batch, n, m = shape
+    if 0 in (batch, n, m):
+        raise ValueError(f"{batch} problems of {n} x {m} tokens: expected one problem or more, of one token or more a side")
+    for name, weights, size in (("rows", rows, n), ("columns", columns, m)):
+        if tuple(weights.shape) != (batch, size):
+            raise ValueError(f"{name} is {tuple(weights.shape)}: expected {(batch, size)}")
 
 
 def marginals(given: Tensor, dtype: torch.dtype) -> Tensor:
     """Masses (B, n) that sum to 1, in proportion to weights; those of a mask are all 1."""
     weights = given.to(dtype)
     total = weights.sum(1, keepdim=True)
-    right = (total > 0) & (weights >= 0).all(1, keepdim=True)
+    right = (total > 0) & total.isfinite() & (weights >= 0).all(1, keepdim=True)
     if not bool(right.all()):
         first = int((~right).nonzero()[0, 0])
-        raise ValueError(f"problem {first} has no token, or a weight that is negative")
+        raise ValueError(f"problem {first} has no token, a weight that is negative, or weights whose sum is not finite")
     return weights / total
 
 
@@ -343,7 +392,9 @@ def solve_cropped(cost: Tensor, a: Tensor, b: Tensor, solver: Solver) -> Transpo
     with torch.set_grad_enabled(solver.unrolled and torch.is_grad_enabled()):
         plan, error, iterations = METHODS[solver.method](cost, real, a, b, solver)
     plan = plan.to(cost.dtype)
-    return judged(plan, (plan * cost).sum((1, 2)), error.detach().to(cost.dtype), iterations, solver, a, b)
+    # A forbidden pair has a cost of infinity, and carries nothing.
+    carried = plan * cost.where((plan != 0) | cost.isfinite(), 0.0)
+    return judged(plan, carried.sum((1, 2)), error.detach().to(cost.dtype), iterations, solver, a, b)
 
 
 def judged(
@@ -353,7 +404,7 @@ def judged(
 
     rows, columns: the weights of both sides. Raises ValueError, as `marginals` does, if these are the reason.
     """
-    converged = error <= solver.tolerance
+    converged = (error <= solver.tolerance) & value.detach().isfinite()
     # IPOT is defined by its number of iterations, not by a tolerance.
     if solver.method != "ipot" and (left := int((~converged).sum())):
         for weights in (rows, columns):
@@ -513,6 +564,7 @@ def proximal(cost: Tensor, real: Tensor, a: Tensor, b: Tensor, solver: Solver) -
     A = exp(-C / beta), T = 1, sigma = 1 / m; each iteration: Q = A * T, delta = a / (Q sigma), sigma = b / (Q' delta),
     T = diag(delta) Q diag(sigma).
     """
+    check_finite(cost, solver)
     cost = lowered(cost, real)
     if bool((reach(cost.detach(), solver.beta, 1) > FLOAT32_REACH).any()):
         raise ValueError(f"beta {solver.beta} is too small for costs that differ by {float(cost.max()):.3g}")
@@ -530,10 +582,11 @@ def proximal(cost: Tensor, real: Tensor, a: Tensor, b: Tensor, solver: Solver) -
     return plan, (plan.sum(2) - a).abs().sum(1), iterations
 
 
-def exact(cost: Tensor, _: Tensor, a: Tensor, b: Tensor, __: Solver) -> Solved:
+def exact(cost: Tensor, _: Tensor, a: Tensor, b: Tensor, solver: Solver) -> Solved:
     """Plan, error and 0 iterations by POT's network simplex in float64."""
     import ot
 
+    check_finite(cost, solver)
     plan = torch.zeros(cost.shape, dtype=torch.float64)
     costs, masses_a, masses_b = (part.detach().double().cpu().numpy() for part in (cost, a, b))
     for index in range(len(costs)):
@@ -543,6 +596,13 @@ def exact(cost: Tensor, _: Tensor, a: Tensor, b: Tensor, __: Solver) -> Solved:
         plan[index, rows[:, None], columns] = torch.from_numpy(part)
     plan = plan.to(cost.device)
     return plan, (plan.sum(2) - a).abs().sum(1), torch.zeros(len(costs), dtype=torch.long, device=cost.device)
+
+
+def check_finite(cost: Tensor, solver: Solver) -> None:
+    """Raise ValueError for an infinite cost, where the method cannot forbid a pair."""
+    if bool(cost.isinf().any()):
+        first = int(cost.isinf().any(2).any(1).nonzero()[0, 0])
+        raise ValueError(f"problem {first} has an infinite cost, and {solver.method} cannot forbid a pair: expected finite costs")
 
 
 METHODS: dict[Method, Callable[[Tensor, Tensor, Tensor, Tensor, Solver], Solved]] = {
