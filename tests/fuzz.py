@@ -515,7 +515,8 @@ def model_readers() -> Iterator[Reader]:
     from harness.embeddings import stored
     from harness.encoders.sources import in_folder
     from harness.record import load_seen
-    from harness.store import DamagedError, Store
+    from harness.seals import DamagedError
+    from harness.store import Store
 
     shape = {"vocab_size": 40, "width": 8, "layers": 1, "heads": 2, "mlp_width": 8, "joint_dim": 6, "max_length": 8}
     tower = TextTower(TowerConfig.model_validate(shape))

@@ -13,14 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up import Arm, write_board
+from made_up import Arm, reseal, write_board
 from test_plugins import harness, write
 from test_security import ROOT
 
 from harness.api import HarnessError
 from harness.embeddings import stored
 from harness.record import load_record
-from harness.store import BusyError, Store, is_whole, new_file, new_folder, seal
+from harness.seals import clear_damaged, is_whole, seal
+from harness.store import BusyError, Store, new_file, new_folder
 
 
 def may_mount(place: Path) -> bool:
@@ -107,10 +108,12 @@ def test_runs_at_once_divide_the_parts(tmp_path: Path) -> None:
 def test_a_damaged_folder_is_removed_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with new_folder(tmp_path / "a") as folder:
         (folder / "weights").write_bytes(b"12345")
-        seal(folder)
+        seal(folder, "a")
     assert is_whole(tmp_path / "a")
+    clear_damaged(tmp_path / "a")
     spoil(tmp_path / "a" / "weights")
     assert not is_whole(tmp_path / "a")
+    clear_damaged(tmp_path / "a")
     assert not (tmp_path / "a").exists()
     assert "weights is damaged" in capsys.readouterr().err
 
@@ -152,6 +155,7 @@ def test_a_record_of_a_newer_schema_is_refused_plainly(tmp_path: Path) -> None:
     folder = next(tmp_path.rglob("record.json")).parent
     record = json.loads((folder / "record.json").read_text())
     (folder / "record.json").write_text(json.dumps(record | {"schema_version": 7, "new": {"thing": 1}}))
+    reseal(folder)
     with pytest.raises(
         HarnessError, match=r"record\.json was written by a newer version of this project \(schema 7; this one reads 1\)"
     ):
