@@ -29,8 +29,8 @@ from harness.api import (
 from harness.config import first_line
 from harness.languages import ENGLISH
 from harness.late_interaction import Bags
-from harness.seals import DamagedError, check_key, clear_damaged, is_whole, may_read, place_of, say_damaged, seal
-from harness.store import BusyError, Store, new_file, new_folder
+from harness.seals import DamagedError, check_key, clear_damaged, is_whole, place_of, say_damaged, seal
+from harness.store import BusyError, Store, may_read, new_file, new_folder
 
 Advance = Callable[[int], None]
 Compute = Callable[[int, int], Iterator[Floats]]

@@ -24,8 +24,8 @@ import harness
 from harness.api import HarnessError, Ints, Retrieval
 from harness.config import DistillConfig, first_line
 from harness.ranking import Ranks, scores
-from harness.seals import DamagedError, check_key, check_seal, may_read, read_seal, seal, sealed_bytes
-from harness.store import Store, new_folder
+from harness.seals import DamagedError, check_key, check_seal, read_seal, seal, sealed_bytes
+from harness.store import Store, may_read, new_folder
 
 if TYPE_CHECKING:
     from pyarrow import Table
@@ -276,7 +276,9 @@ def load_record(folder: Path) -> Record:
             )
         record = Record.model_validate_json(data)
     except ValidationError as error:
-        raise DamagedError(f"{path} is not a record of this version: {first_line(error)}", AGAIN) from error
+        what = f"{path} is not a record of this version: {first_line(error)}"
+        # What is sealed is as it was written, by a version that has other fields: it is not thrown away.
+        raise (HarnessError(what) if found else DamagedError(what, AGAIN)) from error
     if found:
         check_key(folder, found.key, record.cell)
     else:
@@ -324,9 +326,8 @@ def load_card(folder: Path) -> TowerCard:
     try:
         card = TowerCard.model_validate_json(sealed_bytes(folder, CARD, found))
     except ValidationError as error:
-        raise DamagedError(
-            f"{path} is not a tower's card: {first_line(error)}", "delete its folder to distil it again"
-        ) from error
+        what = f"{path} is not a tower's card: {first_line(error)}"
+        raise (HarnessError(what) if found else DamagedError(what, "delete its folder to distil it again")) from error
     if found and found.key is not None:
         check_key(folder, found.key, card.digest)
     return card

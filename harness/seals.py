@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from harness.api import HarnessError
-from harness.store import disk_errors, new_file
+from harness.store import disk_errors, may_read, new_file
 
 T = TypeVar("T")
 
@@ -67,22 +68,6 @@ def readable(folders: Iterable[Path], load: Callable[[Path], T]) -> Iterator[tup
             say_left_out(error)
         else:
             yield folder, found
-
-
-@contextmanager
-def may_read(path: Path) -> Iterator[None]:
-    """Turn what keeps a file from being read, which is no sign of damage, into one line with the way out."""
-    try:
-        yield
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise
-    except PermissionError:
-        raise HarnessError(
-            f"{path} may not be read by this user: in a store that users share, its owner gives the rights, as by "
-            "`chmod -R g+rwX STORE`, and makes new entries with umask 002"
-        ) from None
-    except OSError as error:
-        raise HarnessError(f"{path} cannot be read ({error.strerror or error}): look at the disk, and try again") from None
 
 
 @contextmanager
@@ -226,9 +211,9 @@ def read_json(path: Path) -> Any:
     """The value in a file that `keep_json` wrote. Raises DamagedError if it is damaged or of another key."""
     data = read_bytes(path)
     try:
-        kept = json.loads(data)
+        kept = from_json(data)
         whole = CONTENT not in kept or digest_value(kept.get(KEY), kept[CONTENT]) == kept.get(DIGEST)
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except (ValueError, TypeError, AttributeError):
         raise DamagedError(f"{path} is damaged (it is not JSON that was written here)") from None
     if not whole:
         raise DamagedError(f"{path} is damaged (it is not what was written)")

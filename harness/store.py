@@ -21,6 +21,7 @@ from harness.api import HarnessError
 FULL = 64 * 1024  # bytes left under which a failed write is put down to the disk
 REFUSED = {errno.EEXIST, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EIO, errno.ESTALE, errno.EFBIG}
 NEW = ".new-"  # begins the name of what is being written
+RIGHTS = "in a store that users share, its owner gives the rights, as by `chmod -R g+rwX STORE`, and works with umask 002"
 
 
 class BusyError(Exception):
@@ -37,15 +38,27 @@ def sweep(path: Path) -> None:
 
 
 @contextmanager
+def may_read(path: Path) -> Iterator[None]:
+    """Turn what keeps a file from being read, which is no sign of damage, into one line with the way out."""
+    try:
+        yield
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise
+    except PermissionError:
+        raise HarnessError(f"{path} may not be read by this user: {RIGHTS}") from None
+    except OSError as error:
+        raise HarnessError(f"{path} cannot be read ({error.strerror or error}): look at the disk, and try again") from None
+
+
+@contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn the disk's refusals into one line that names the path."""
     try:
         yield
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in {errno.EACCES, errno.EPERM}:
+        if isinstance(error, PermissionError):
             raise HarnessError(
-                f"{path} may not be written by this user: in a store that users share, its owner gives the rights, as by "
-                "`chmod -R g+rwX STORE`; or pass --store or set HARNESS_STORE"
+                f"{path} may not be written by this user: {RIGHTS}; or pass --store or set HARNESS_STORE"
             ) from error
         if isinstance(error, OSError) and error.errno in REFUSED:
             raise HarnessError(f"{path} cannot be written ({error.strerror}); pass --store or set HARNESS_STORE") from error
@@ -215,6 +228,7 @@ class Store:
 
 def finished(folder: Path) -> list[Path]:
     """The sub-folders of a store's folder that are whole, by name."""
-    if not folder.is_dir():
-        return []
-    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    with may_read(folder):
+        if not folder.is_dir():
+            return []
+        return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
