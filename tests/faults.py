@@ -311,7 +311,7 @@ class Suite:
         return reached
 
     def damage(self, number: int) -> None:
-        """Something in a finished store damaged, and what was made of it removed: it is made again, and the records are the same."""
+        """Something in a finished store damaged, and what was made of it removed: the next run makes the same records."""
         source = random.Random(number)
         store, _ = self.fresh()
         shutil.copytree(self.place / "first", store)
@@ -322,10 +322,8 @@ class Suite:
         if kind == "teacher":
             shutil.rmtree(store / "towers")
         spoil(entry, other, source)
-        self.check(
-            ended(forked(lambda: run_all(self.data, store), self.place / f"{store.parent.name}.log")) == 0,
-            f"damage {number}: run",
-        )
+        status = ended(forked(lambda: run_all(self.data, store), self.place / f"{store.parent.name}.log"))
+        self.check(status == 0, f"damage {number}: run again, with {kind} damaged")
         self.check(records(store) == self.expected, f"damage {number}: the records, with {kind} damaged")
         shutil.rmtree(store, ignore_errors=True)
 

@@ -167,18 +167,18 @@ def three_records(tmp_path: Path) -> list[Path]:
     return Store(tmp_path).records()
 
 
-def cut(first: Path, other: Path) -> None:
-    data = (first / "record.json").read_bytes()
-    (first / "record.json").write_bytes(data[: len(data) // 2])
+def cut(folder: Path) -> None:
+    data = (folder / "record.json").read_bytes()
+    (folder / "record.json").write_bytes(data[: len(data) // 2])
 
 
 DAMAGES: dict[str, Callable[[Path, Path], object]] = {
-    "record.json is cut": cut,
-    "a rank is another": lambda first, other: set_rank(first, 7),
+    "record.json is cut": lambda first, _: cut(first),
+    "a rank is another": lambda first, _: set_rank(first, 7),
     "another's ranks": lambda first, other: shutil.copyfile(other / "queries.parquet", first / "queries.parquet"),
     "another's record": lambda first, other: shutil.copyfile(other / "record.json", first / "record.json"),
     "another's seal": lambda first, other: shutil.copyfile(other / "digests.json", first / "digests.json"),
-    "no ranks": lambda first, other: (first / "queries.parquet").unlink(),
+    "no ranks": lambda first, _: (first / "queries.parquet").unlink(),
     "another's folder": lambda first, other: (shutil.rmtree(first), shutil.copytree(other, first)),
 }
 
@@ -248,7 +248,7 @@ def test_damaged_records_are_measured_again_and_said(tmp_path: Path, capsys: pyt
 
     expected = measured()
     first, second, third, *_ = store.records()
-    cut(first, second)
+    cut(first)
     set_rank(second, 6)
     (second / "digests.json").unlink()
     shutil.rmtree(third)
