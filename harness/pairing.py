@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.api import HarnessError
 from harness.config import DistillConfig, spoken
 from harness.plan import ENGLISH
-from harness.record import CARD, RECORD, Record, load_card, load_record
+from harness.record import CARD, RECORD, Record, load_card, load_record, record_folders
 from harness.registry import OBJECTIVES, STEPLESS, nearest, reads_entities, spell_objective
 from harness.seals import readable
 from harness.translation import TRANSLATE_TEST
@@ -100,8 +100,7 @@ class Pairing:
 
 def read_records(folder: Path) -> list[Entry]:
     """Every record under a folder, each cell once. What is damaged is named in a note and left out."""
-    paths = sorted(path for path in folder.rglob(RECORD) if not any(part.startswith(".new-") for part in path.parts))
-    entries = [Entry(of, record) for of, record in readable((path.parent for path in paths), load_record)]
+    entries = [Entry(of, record) for of, record in readable(record_folders(folder), load_record)]
     return list({entry.record.cell: entry for entry in reversed(entries)}.values())[::-1]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import platform
 import shlex
 import subprocess
@@ -24,8 +25,8 @@ import harness
 from harness.api import HarnessError, Ints, Retrieval
 from harness.config import DistillConfig, first_line
 from harness.ranking import Ranks, scores
-from harness.seals import DamagedError, check_key, check_seal, read_seal, seal, sealed_bytes
-from harness.store import Store, may_read, new_folder
+from harness.seals import DamagedError, check_key, check_seal, read_seal, say_left_out, seal, sealed_bytes
+from harness.store import NEW, Store, may_read, new_folder
 
 if TYPE_CHECKING:
     from pyarrow import Table
@@ -310,6 +311,27 @@ def check_scores(folder: Path, record: Record, ranks: Ranks, measures: Mapping[s
             raise DamagedError(
                 f"{folder}: its scores do not follow from its ranks: {name} is {said}, by its ranks {value}", AGAIN
             )
+
+
+def record_folders(folder: Path) -> list[Path]:
+    """Every folder below one that holds a record, in order of path, but for those that are being written.
+
+    What may not be looked into is named in a note: `Path.rglob` would pass over it in silence.
+    """
+
+    def refused(error: OSError) -> None:
+        try:
+            with may_read(Path(error.filename)):
+                raise error
+        except HarnessError as said:
+            say_left_out(said)
+
+    found = []
+    for place, folders, files in os.walk(folder, onerror=refused):
+        folders[:] = [name for name in folders if not name.startswith(NEW)]
+        if RECORD in files:
+            found.append(Path(place))
+    return sorted(found)
 
 
 def check_stored_record(folder: Path) -> Record:

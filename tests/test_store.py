@@ -1,6 +1,8 @@
 """Entries of the store appear whole or not at all, and embeddings are found by what they were made of."""
 
+import contextlib
 import errno
+import io
 import os
 import shutil
 import stat
@@ -11,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up import Arm, write_board
 from safetensors.numpy import save_file
 
 from harness.api import Floats, HarnessError
 from harness.embeddings import embed_texts, stored
+from harness.pairing import read_records
 from harness.record import load_card, load_record
 from harness.seals import clear_damaged, is_whole, keep_json, kept_json, seal
 from harness.store import Store, disk_is_full, new_file, new_folder, sweep
@@ -211,6 +215,21 @@ def test_what_may_not_be_read_is_no_damage(what: str, shared: Store) -> None:
     assert "chmod -R g+rwX" in said
     (shared.root / name).chmod(0o755)
     assert computed(shared, 3.0) == "2.0"
+
+
+def test_a_comparison_names_the_record_that_may_not_be_read(shared: Store) -> None:
+    """And reads the others; `Path.rglob` passes over such a folder in silence."""
+    write_board(shared.root / "records", ["de"], [Arm("kd-mse", 0.5)], seeds=1, images=20)
+    first, other = shared.records()
+    first.chmod(0)
+
+    def noted() -> str:
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            return f"{[entry.folder.name for entry in read_records(shared.root)]} {said.getvalue()}"
+
+    said = as_user(4002, noted)
+    first.chmod(0o755)
+    assert said.startswith(f"['{other.name}'] note: left out: {first} may not be read by this user"), said
 
 
 class Tower:
