@@ -321,7 +321,7 @@ def record_folders(folder: Path) -> list[Path]:
 
     def refused(error: OSError) -> None:
         try:
-            with may_read(Path(error.filename)):
+            with suppress(FileNotFoundError), may_read(Path(error.filename)):
                 raise error
         except HarnessError as said:
             say_left_out(said)
