@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import stat
 import sys
@@ -128,7 +129,9 @@ def check_seal(folder: Path) -> Seal | None:
     """A folder's seal, None if it has none. Raises DamagedError if a file is not what was written."""
     found = read_seal(folder)
     for name, digest in found.files.items() if found else ():
-        if Path(name).name != name or digest_of_file(folder / name) != digest:
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise DamagedError(f"{folder / SEAL} is damaged (it names {name[:80]!r})")
+        if digest_of_file(folder / name) != digest:
             raise DamagedError(f"{folder / name} is damaged (it is not what was written)")
     return found
 
@@ -147,12 +150,12 @@ def check_named(folder: Path) -> None:
     check_key(folder, found.key if found else None, folder.name)
 
 
-def check_key(path: Path, key: str | None, expected: str) -> None:
+def check_key(path: Path, key: object, expected: str) -> None:
     """Raise DamagedError if what lies at a path is of another key."""
     if key is None:
         raise DamagedError(f"{path} does not say what it is of (an earlier version wrote it)")
     if key != expected:
-        raise DamagedError(f"{path} is of another key ({key[:80]!r})")
+        raise DamagedError(f"{path} is of another key ({str(key)[:80]!r})")
 
 
 Check = Callable[[Path], object]
