@@ -24,6 +24,7 @@ from harness.ranking import Ranks
 from harness.record import RECORD, Record, Schema, Sought, load_facets, load_measures, load_ranks, load_record
 from harness.registry import TASKS, nearest
 from harness.scorers import PLAIN
+from harness.seals import readable
 from harness.statistics import (
     ALPHA,
     Arms,
@@ -338,9 +339,8 @@ def with_siblings(kept: Sequence[Entry], given: Sequence[Entry]) -> list[Entry]:
     """The records looked up in, and those that lie beside a record that was given by its folder."""
     cells = {entry.record.cell: entry for entry in kept}
     beside = {entry.folder.parent for entry in given if entry.record.cell not in cells}
-    siblings = [
-        Entry(path.parent, load_record(path.parent)) for folder in sorted(beside) for path in sorted(folder.glob(f"*/{RECORD}"))
-    ]
+    folders = [path.parent for folder in sorted(beside) for path in sorted(folder.glob(f"*/{RECORD}"))]
+    siblings = [Entry(folder, record) for folder, record in readable(folders, load_record)]
     return list(({entry.record.cell: entry for entry in siblings} | cells).values())
 
 

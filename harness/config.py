@@ -18,9 +18,18 @@ from harness.registry import STEPLESS, UNTRAINED, nearest, reads_entities, spell
 
 
 class Config(BaseModel):
-    """A frozen set of choices."""
+    """A frozen set of choices, in which equal numbers are one value: defaults too are of their fields' types, and -0.0 is 0.0.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    >>> DistillConfig(spelling=-0.0).model_dump_json() == DistillConfig().model_dump_json()
+    True
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _zero_has_no_sign(cls, value: object) -> object:
+        return value + 0.0 if isinstance(value, float) else value
 
 
 def digest_json(value: object) -> str:
@@ -299,7 +308,8 @@ class Arm(Config):
     @model_validator(mode="after")
     def _is_fair_and_has_a_name(self) -> Self:
         check_options(self.options, OF_THE_GRID | OF_THE_ARM | OF_THE_BUDGET)
-        check_values({**self.options, "objective": self.objective, "init": self.init})
+        checked = check_values({**self.options, "objective": self.objective, "init": self.init})
+        object.__setattr__(self, "options", {key: checked[key] for key in self.options})
         object.__setattr__(self, "name", self.name or self._told()[:60])
         object.__setattr__(self, "side", self.side or side_of(self.objective, self.init))
         return self
@@ -383,8 +393,7 @@ class StudyConfig(Config):
     @classmethod
     def _what_is_shared_is_known(cls, shared: dict[str, Any]) -> dict[str, Any]:
         check_options(shared, OF_THE_GRID | OF_THE_ARM)
-        check_values(shared)
-        return shared
+        return check_values(shared)
 
     @model_validator(mode="after")
     def _the_grid_holds_together(self) -> Self:
@@ -435,14 +444,15 @@ def check_options(given: Mapping[str, Any], elsewhere: Mapping[str, str]) -> Non
             raise wrong(f"{key}: {elsewhere[key]}")
 
 
-def check_values(given: Mapping[str, Any]) -> None:
-    """Refuse options out of their range, naming the first."""
+def check_values(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, each of its field's type. Refuses those out of their range, naming the first."""
     try:
-        DistillConfig(**given)
+        checked = DistillConfig(**given)
     except ValidationError as error:
         detail = error.errors()[0]
         at = f"{detail['loc'][0]} = {detail['input']!r}: " if detail["loc"] else ""
         raise wrong(f"{at}{detail['msg']}") from None
+    return {key: getattr(checked, key) for key in given}
 
 
 def read_study(path: Path, **given: Any) -> StudyConfig:

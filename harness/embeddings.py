@@ -29,7 +29,8 @@ from harness.api import (
 from harness.config import first_line
 from harness.languages import ENGLISH
 from harness.late_interaction import Bags
-from harness.store import BusyError, DamagedError, Store, is_whole, new_file, new_folder, say_damaged, seal
+from harness.seals import DamagedError, check_key, clear_damaged, is_whole, place_of, say_damaged, seal
+from harness.store import BusyError, Store, may_read, new_file, new_folder
 
 Advance = Callable[[int], None]
 Compute = Callable[[int, int], Iterator[Floats]]
@@ -37,7 +38,7 @@ IMAGES_A_CALL = 64
 TEXTS_A_CALL = 1024
 # Multiples of the above, so that a part is computed as it would be in the whole.
 IMAGES_A_PART, TEXTS_A_PART = 1024, 16_384
-DIGEST = "sha256"
+KEY, DIGEST = "key", "sha256"
 STATES, LENGTHS = "states.f16", "lengths.npy"
 
 
@@ -140,9 +141,10 @@ def stored_states(store: Store, key: str, count: int, compute: Callable[[], Iter
     if not is_whole(folder):
         with store.claim(folder):
             if not is_whole(folder):  # another run may have made it meanwhile
+                clear_damaged(folder)
                 with new_folder(folder) as temporary:
                     write_states(temporary, count, compute())
-                    seal(temporary)
+                    seal(temporary, key)
     sizes = np.load(folder / LENGTHS, allow_pickle=False)
     return Bags(np.memmap(folder / STATES, np.float16, "r").reshape(int(sizes.sum()), -1), sizes)
 
@@ -212,15 +214,15 @@ def make_parts(store: Store, key: str, count: int, compute: Compute, size: int) 
 
 
 def keep(path: Path, embeddings: Floats) -> None:
-    """Write a matrix with its digest."""
+    """Write a matrix with its key and digest."""
     from safetensors.numpy import save_file
 
     with new_file(path) as temporary:
-        save_file({"embeddings": embeddings}, temporary, {DIGEST: digest_array(embeddings)})
+        save_file({"embeddings": embeddings}, temporary, {KEY: place_of(path), DIGEST: digest_array(embeddings)})
 
 
 def read_or_say(path: Path, count: int) -> Floats | None:
-    """The matrix in a file; None if there is none, or if it is damaged, which is said."""
+    """The matrix in a file; None if there is none, or if it is damaged or of another key, which is said."""
     try:
         return kept(path, count)
     except FileNotFoundError:
@@ -231,7 +233,7 @@ def read_or_say(path: Path, count: int) -> Floats | None:
 
 
 def read_if_whole(path: Path, count: int) -> Floats | None:
-    """The matrix in a file; None if there is none or if it is damaged."""
+    """The matrix in a file; None if there is none, or if it is damaged or of another key."""
     try:
         return kept(path, count)
     except (FileNotFoundError, DamagedError):
@@ -239,19 +241,28 @@ def read_if_whole(path: Path, count: int) -> Floats | None:
 
 
 def kept(path: Path, count: int) -> Floats:
-    """The matrix in a file that `keep` wrote. Raises DamagedError if it is not whole, FileNotFoundError if there is none."""
+    """The matrix in a file that `keep` wrote.
+
+    Raises FileNotFoundError if there is none, HarnessError if it may not be read, DamagedError if it is not whole or of another
+    key.
+    """
     from safetensors import SafetensorError, safe_open
 
+    with may_read(path):
+        path.open("rb").close()
     try:
         with safe_open(path, framework="numpy") as file:
             embeddings: Floats = file.get_tensor("embeddings")
-            digest = (file.metadata() or {}).get(DIGEST)
+            metadata = file.metadata() or {}
     except FileNotFoundError:
         raise
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
         raise DamagedError(f"{path} is damaged ({first_line(error)})") from None
-    if digest != digest_array(embeddings) or len(embeddings) != count:
+    if metadata.get(DIGEST) != digest_array(embeddings):
         raise DamagedError(f"{path} is damaged (it is not what was written)")
+    check_key(path, metadata.get(KEY), place_of(path))
+    if len(embeddings) != count:
+        raise DamagedError(f"{path} is damaged (it has {len(embeddings):,} rows, expected {count:,})")
     return embeddings
 
 

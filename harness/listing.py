@@ -15,9 +15,10 @@ from rich.table import Table
 from harness.api import Download, Finding, Language, TextRetrieval
 from harness.plan import Cell, Plan
 from harness.plugins import BROKEN, gist
-from harness.record import TowerCard, load_card, load_record
+from harness.record import TowerCard, check_stored_record, load_card
 from harness.registry import CHUNKERS, ENCODERS, EXECUTORS, OBJECTIVES, SCORERS, TASKS, TRANSLATORS, Registry
 from harness.scorers import PLAIN
+from harness.seals import is_whole, readable
 from harness.store import Store
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ def few(codes: Sequence[str], shown: int = 8) -> str:
 
 def towers_table(folders: Iterable[Path], title: str) -> Table:
     """Distilled towers."""
-    cards = [load_card(folder) for folder in folders]
+    cards = [card for _, card in readable(folders, load_card)]
     rows = (
         (
             card.digest[:12],
@@ -230,8 +231,8 @@ def card_table(card: TowerCard, folder: Path) -> Table:
 
 
 def runs_table(store: Store) -> Table:
-    """Every record of the store."""
-    records = [load_record(folder) for folder in store.records()]
+    """Every record of the store. What is damaged is named in a note and left out."""
+    records = [record for _, record in readable(store.records(), check_stored_record)]
     rows = (
         (
             record.cell[:12],
@@ -284,7 +285,7 @@ def failures_table(failures: Mapping[str, Mapping[str, str]], unit: str = "cell"
 
 def cell_state(cell: Cell, store: Store) -> str:
     """What is still to be done for a cell."""
-    if store.record(cell.key).is_dir():
+    if is_whole(store.record(cell.key), check_stored_record):
         return "done"
     if cell.recipe is None:
         return "to embed and rank"

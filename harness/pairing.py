@@ -10,8 +10,9 @@ from pathlib import Path
 from harness.api import HarnessError
 from harness.config import DistillConfig, spoken
 from harness.plan import ENGLISH
-from harness.record import CARD, RECORD, Record, load_card, load_record
+from harness.record import CARD, RECORD, Record, load_card, load_record, record_folders
 from harness.registry import OBJECTIVES, STEPLESS, nearest, reads_entities, spell_objective
+from harness.seals import readable
 from harness.translation import TRANSLATE_TEST
 
 # Records are over the same queries where all of these are equal.
@@ -98,9 +99,8 @@ class Pairing:
 
 
 def read_records(folder: Path) -> list[Entry]:
-    """Every record under a folder, each cell once. Raises HarnessError naming a file that is not a record."""
-    paths = sorted(path for path in folder.rglob(RECORD) if not any(part.startswith(".new-") for part in path.parts))
-    entries = [Entry(path.parent, load_record(path.parent)) for path in paths]
+    """Every record under a folder, each cell once. What is damaged is named in a note and left out."""
+    entries = [Entry(of, record) for of, record in readable(record_folders(folder), load_record)]
     return list({entry.record.cell: entry for entry in reversed(entries)}.values())[::-1]
 
 

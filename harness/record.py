@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import math
+import os
 import platform
 import shlex
 import subprocess
@@ -12,7 +15,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +24,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import harness
 from harness.api import HarnessError, Ints, Retrieval
 from harness.config import DistillConfig, first_line
-from harness.ranking import Ranks
-from harness.store import Store, new_folder
+from harness.ranking import Ranks, scores
+from harness.seals import DamagedError, check_key, check_seal, read_seal, say_left_out, seal, sealed_bytes
+from harness.store import NEW, Store, may_read, new_folder
 
 if TYPE_CHECKING:
     from pyarrow import Table
+    from pyarrow.parquet import ParquetFile
+
+Doubles: TypeAlias = "npt.NDArray[np.float64]"
 
 PACKAGES = ("numba", "numpy", "open_clip_torch", "pillow", "safetensors", "tokenizers", "torch", "torchvision", "transformers")
 RECORD, QUERIES, CARD, SEEN = "record.json", "queries.parquet", "card.json", "seen.npy"
@@ -246,42 +253,126 @@ def save_record(
     with new_folder(folder) as temporary:
         (temporary / RECORD).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
         pq.write_table(table, temporary / QUERIES)
+        seal(temporary, record.cell)
+
+
+AGAIN = "measure it again, or take it anew from where it came from"
 
 
 def load_record(folder: Path) -> Record:
-    """Read a record back. Raises HarnessError naming the file if it is not one."""
+    """Read a record back, wherever its folder lies.
+
+    Of a sealed one it is certain that it is what was written. One of an earlier version has no seal: its scores must follow from
+    its ranks. Raises DamagedError if that is not so, and HarnessError if it cannot be read or is of a newer version.
+    """
     path = folder / RECORD
+    found = read_seal(folder)
     try:
-        data = path.read_bytes()
+        data = sealed_bytes(folder, RECORD, found)
         version = Version.model_validate_json(data).schema_version
         if version > SCHEMA_VERSION:
             raise HarnessError(
                 f"{path} was written by a newer version of this project (schema {version}; this one reads {SCHEMA_VERSION}): "
                 "install that version to read it"
             )
-        return Record.model_validate_json(data)
-    except (OSError, ValidationError) as error:
-        raise HarnessError(
-            f"{path} is not a record of this version: {first_line(error)}; delete its folder to measure it again"
-        ) from error
+        record = Record.model_validate_json(data)
+    except ValidationError as error:
+        what = f"{path} is not a record of this version: {first_line(error)}"
+        # What is sealed is as it was written, by a version that has other fields: it is not thrown away.
+        raise (HarnessError(what) if found else DamagedError(what, AGAIN)) from error
+    if found:
+        check_key(folder, found.key, record.cell)
+    else:
+        ranks, _, measures = read_ranks(folder)
+        check_scores(folder, record, ranks, measures)
+    return record
+
+
+def check_scores(folder: Path, record: Record, ranks: Ranks, measures: Mapping[str, Doubles]) -> None:
+    """Raise DamagedError unless a record's scores follow from its ranks and measures."""
+    from harness.grounding import grounding_scores
+    from harness.search import Searched
+
+    sizes = record.captions, record.images if record.sought == "images" else 0
+    if sizes != (len(ranks.t2i), len(ranks.i2t)):
+        raise DamagedError(
+            f"{folder} has {len(ranks.t2i):,} + {len(ranks.i2t):,} ranks, its record {sizes[0]:,} + {sizes[1]:,}", AGAIN
+        )
+    with reading(folder / QUERIES):
+        if record.sought == "texts":
+            true = Searched(ranks.t2i, measures, {}).scores()
+        elif record.sought == "regions":
+            true = grounding_scores(ranks.t2i, measures["pointing"] > 0)
+        else:
+            true = scores(ranks)
+    for name in sorted({*true, *record.scores}):
+        said, value = record.scores.get(name, math.nan), true.get(name, math.nan)
+        if not math.isclose(said, value, rel_tol=1e-9, abs_tol=1e-9):
+            raise DamagedError(
+                f"{folder}: its scores do not follow from its ranks: {name} is {said}, by its ranks {value}", AGAIN
+            )
+
+
+def record_folders(folder: Path) -> list[Path]:
+    """Every folder below one that holds a record, in order of path, but for those that are being written.
+
+    What may not be looked into is named in a note: `Path.rglob` would pass over it in silence.
+    """
+
+    def refused(error: OSError) -> None:
+        try:
+            with suppress(FileNotFoundError), may_read(Path(error.filename)):
+                raise error
+        except HarnessError as said:
+            say_left_out(said)
+
+    found = []
+    for place, folders, files in os.walk(folder, onerror=refused):
+        folders[:] = [name for name in folders if not name.startswith(NEW)]
+        if RECORD in files:
+            found.append(Path(place))
+    return sorted(found)
+
+
+def check_stored_record(folder: Path) -> Record:
+    """The record in a folder of the store. Raises DamagedError if it is damaged, or of another cell than the folder's name."""
+    record = load_record(folder)
+    check_key(folder, record.cell, folder.name)
+    return record
 
 
 def load_card(folder: Path) -> TowerCard:
-    """Read a tower's card. Raises HarnessError naming the file if it is not one."""
+    """Read a tower's card. Raises DamagedError if it is not one, or not what was written."""
     path = folder / CARD
+    found = read_seal(folder)
     try:
-        return TowerCard.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise HarnessError(f"{path} is not a tower's card: {first_line(error)}; delete its folder to distil it again") from error
+        card = TowerCard.model_validate_json(sealed_bytes(folder, CARD, found))
+    except ValidationError as error:
+        what = f"{path} is not a tower's card: {first_line(error)}"
+        raise (HarnessError(what) if found else DamagedError(what, "delete its folder to distil it again")) from error
+    if found and found.key is not None:
+        check_key(folder, found.key, card.digest)
+    return card
+
+
+def check_stored_tower(folder: Path) -> None:
+    """Raise DamagedError unless a folder of the store holds the tower of its name, whole as far as its seal says.
+
+    A tower of an earlier version names itself in its card alone.
+    """
+    check_seal(folder)
+    check_key(folder, load_card(folder).digest, folder.name)
 
 
 def load_seen(folder: Path) -> npt.NDArray[np.uint64]:
     """Hashes of what a tower was distilled from (`harness.distill.bitext.seen`). Raises HarnessError without it."""
     path = folder / SEEN
-    if not path.is_file():
-        raise HarnessError(f"{folder} has no {SEEN}, which says what it was distilled from: distil it again")
+    with may_read(path):
+        if not path.is_file():
+            raise HarnessError(f"{folder} has no {SEEN}, which says what it was distilled from: distil it again")
+    data = sealed_bytes(folder, SEEN, read_seal(folder))
     try:
-        seen: npt.NDArray[np.uint64] = np.load(path, allow_pickle=False)
+        seen: npt.NDArray[np.uint64] = np.load(io.BytesIO(data), allow_pickle=False)
         if seen.dtype != np.uint64 or seen.ndim != 1:
             raise ValueError(f"it holds {seen.dtype} {seen.shape}")
     except Exception as error:  # numpy's reader of headers raises many kinds, those of Python's own tokenizer among them
@@ -295,6 +386,7 @@ def find_tower(text: str, store: Store) -> Path:
         return Path(text)
     found = [folder for folder in store.towers() if folder.name.startswith(text)]
     if len(found) == 1:
+        check_key(found[0], load_card(found[0]).digest, found[0].name)
         return found[0]
     if found:
         raise HarnessError(f"{len(found)} towers begin with {text!r}: {', '.join(folder.name[:12] for folder in found)}")
@@ -310,29 +402,47 @@ def reading(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, KeyError, ValueError, TypeError, OverflowError, MemoryError, pa.ArrowException) as error:
+    except MemoryError as error:
         raise HarnessError(f"{path} cannot be read: {first_line(error)}") from None
+    except (OSError, KeyError, ValueError, TypeError, OverflowError, pa.ArrowException) as error:
+        raise DamagedError(f"{path} cannot be read: {first_line(error)}", AGAIN) from None
 
 
-def read_queries(folder: Path, *names: str) -> Table:
-    """Columns of a record's queries, all if none is named. Raises HarnessError naming the file if it has not got them."""
+@contextmanager
+def open_queries(folder: Path) -> Iterator[ParquetFile]:
+    """A record's queries. Raises DamagedError naming the file if it is not what was written, or no such file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path = folder / QUERIES
     # Files this small are read fastest as a whole and by one thread.
-    with reading(path), pq.ParquetFile(pa.BufferReader(path.read_bytes())) as file:
+    data = sealed_bytes(folder, QUERIES, read_seal(folder))
+    with reading(folder / QUERIES), pq.ParquetFile(pa.BufferReader(data)) as file:
+        yield file
+
+
+def read_queries(folder: Path, *names: str) -> Table:
+    """Columns of a record's queries, all if none is named. Raises as `open_queries`, and if it has not got them."""
+    with open_queries(folder) as file:
         return file.read(columns=list(names) or None, use_threads=False).select(names or file.schema_arrow.names)
 
 
 def load_ranks(folder: Path) -> tuple[Ranks, Ints]:
-    """The ranks of a record's queries, and the image (as an index) that each caption belongs to.
+    """The ranks of a record's queries, from which its scores follow, and the image (as an index) that each caption belongs to.
 
     Images are numbered in gallery order; where they are no queries themselves, in the order of those there are.
     Raises HarnessError naming the file if it holds no such ranks.
     """
-    table = read_queries(folder, "direction", "image", "rank")
-    with reading(folder / QUERIES):
+    record = load_record(folder)
+    ranks, owner, measures = read_ranks(folder)
+    check_scores(folder, record, ranks, measures)
+    return ranks, owner
+
+
+def read_ranks(folder: Path) -> tuple[Ranks, Ints, dict[str, Doubles]]:
+    """Ranks, owners and measures of a record's queries, as `load_ranks` and `load_measures` have them."""
+    with open_queries(folder) as file:
+        kept = [name for name in file.schema_arrow.names if is_measure(name)]
+        table = file.read(columns=["direction", "image", "rank", *kept], use_threads=False)
         direction = table["direction"].to_numpy(zero_copy_only=False)
         ranks = table["rank"].combine_chunks().to_numpy(zero_copy_only=False)
         if not np.issubdtype(ranks.dtype, np.integer) or (ranks < 1).any() or not set(direction) <= {"t2i", "i2t"}:
@@ -343,7 +453,7 @@ def load_ranks(folder: Path) -> tuple[Ranks, Ints]:
         queried = images if text.all() else table.filter(~text)["image"].to_pylist()
         gallery = {image: index for index, image in enumerate(dict.fromkeys(queried))}
         owner = np.array([gallery[image] for image, is_text in zip(images, text, strict=True) if is_text], dtype=np.int64)
-        return Ranks(t2i=ranks[text], i2t=ranks[~text]), owner
+        return Ranks(t2i=ranks[text], i2t=ranks[~text]), owner, measures_of(table.select(kept))
 
 
 def load_facets(folder: Path) -> dict[str, list[tuple[str, ...]]]:
@@ -365,21 +475,24 @@ def load_found(folder: Path) -> Ints:
         return np.array(table["found"].to_pylist(), dtype=np.int64).reshape(-1, 4)
 
 
-def load_measures(folder: Path) -> dict[str, npt.NDArray[np.float64]]:
+def load_measures(folder: Path) -> dict[str, Doubles]:
     """What a record has of each query beside its rank, in percent, by name, (queries,); empty for a record of images.
 
     Measures of texts found (`nDCG@10`), or, in grounding, whether a phrase pointed into a true box.
     """
-    import pyarrow.parquet as pq
+    with open_queries(folder) as file:
+        return measures_of(file.read(columns=[name for name in file.schema_arrow.names if is_measure(name)], use_threads=False))
 
-    path = folder / QUERIES
-    with reading(path):
-        kept = [name for name in pq.read_schema(path).names if name == POINTED or name.startswith(MEASURE)]
-    if not kept:
-        return {}
-    table, measures = read_queries(folder, *kept), {}
-    with reading(path):
-        for name in kept:
-            values = table[name].to_numpy(zero_copy_only=False).astype(np.float64)
-            measures["pointing" if name == POINTED else name.removeprefix(MEASURE)] = 100 * values if name == POINTED else values
-        return measures
+
+def is_measure(column: str) -> bool:
+    """Whether a column of queries is a measure of each."""
+    return column == POINTED or column.startswith(MEASURE)
+
+
+def measures_of(table: Table) -> dict[str, Doubles]:
+    """Columns of measures as `load_measures` has them."""
+    measures = {}
+    for name in table.column_names:
+        values = table[name].to_numpy(zero_copy_only=False).astype(np.float64)
+        measures["pointing" if name == POINTED else name.removeprefix(MEASURE)] = 100 * values if name == POINTED else values
+    return measures

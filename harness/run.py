@@ -17,10 +17,11 @@ from harness.executors.jobs import Outcome, announced, carry_out
 from harness.executors.local import in_turn
 from harness.languages import select_languages
 from harness.plan import ENGLISH, Cell, Plan, make_plan
-from harness.record import Record, RegionCard, TranslationCard, load_card, load_record, provenance, save_record
+from harness.record import Record, RegionCard, TranslationCard, check_stored_record, load_card, provenance, save_record
 from harness.regions import Views
 from harness.registry import TASKS, TOWERS, load_encoder
 from harness.scorers import Embedder
+from harness.seals import clear_damaged, is_whole
 from harness.store import Store
 from harness.translation import TRANSLATE_TEST, in_translation
 
@@ -54,8 +55,8 @@ class CellJob:
 
     @property
     def is_there(self) -> bool:
-        """Whether its record is."""
-        return self.store.record(self.cell.key).is_dir()
+        """Whether its record is, whole and of this cell."""
+        return is_whole(self.store.record(self.cell.key), check_stored_record)
 
     def do(self, console: Console, wait: bool) -> None:
         """Measure it unless its record is there. Raises BusyError if another run is at it or at its tower and `wait` is False."""
@@ -74,7 +75,7 @@ def run(plan: Plan, store: Store, console: Console) -> list[Record]:
     for _, failed in run_plans([plan], store, console, ExecutorConfig()):
         if failed:
             raise failed
-    return [load_record(store.record(cell.key)) for cell in plan.cells]
+    return [check_stored_record(store.record(cell.key)) for cell in plan.cells]
 
 
 def run_plans(
@@ -151,11 +152,12 @@ def encoder_of(spec: str, device: str) -> Encoder:
 def load_or_measure(cell: Cell, plan: Plan, store: Store, console: Console, wait: bool = True) -> Record:
     """One cell's record. Raises BusyError if another run is at it, or at its tower, and `wait` is False."""
     folder = store.record(cell.key)
-    if not folder.is_dir():
+    if not is_whole(folder, check_stored_record):
         with store.claim(folder, wait):
-            if not folder.is_dir():  # another run may have measured it meanwhile
+            if not is_whole(folder, check_stored_record):  # another run may have measured it meanwhile
+                clear_damaged(folder, check_stored_record)
                 measure(cell, plan, store, console, wait)
-    return load_record(folder)
+    return check_stored_record(folder)
 
 
 def measure(cell: Cell, plan: Plan, store: Store, console: Console, wait: bool = True) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import shutil
+import stat
 import sys
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,59 +17,15 @@ from pathlib import Path
 import platformdirs
 
 from harness.api import HarnessError
-from harness.plugins import digest_file
 
 FULL = 64 * 1024  # bytes left under which a failed write is put down to the disk
 REFUSED = {errno.EEXIST, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EIO, errno.ESTALE, errno.EFBIG}
 NEW = ".new-"  # begins the name of what is being written
-SEAL = "digests.json"
-
-
-class DamagedError(Exception):
-    """Something in the store is not what was written there. It can be computed again."""
+RIGHTS = "in a store that users share, its owner gives the rights, as by `chmod -R g+rwX STORE`, and works with umask 002"
 
 
 class BusyError(Exception):
     """Another process is making this."""
-
-
-def say_damaged(error: DamagedError) -> None:
-    """Tell that what was damaged is computed anew."""
-    print(f"note: {error}: it is computed again", file=sys.stderr)
-
-
-def seal(folder: Path) -> None:
-    """Write down the digests of all files in a folder, so that `check_seal` can tell whether they are still whole."""
-    digests = {path.name: digest_file(path) for path in sorted(folder.iterdir())}
-    (folder / SEAL).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
-
-
-def check_seal(folder: Path) -> None:
-    """Raise DamagedError if a file of a sealed folder is not what was written. A folder without a seal passes."""
-    path = folder / SEAL
-    if not path.is_file():
-        return
-    try:
-        digests = json.loads(path.read_bytes())
-        broken = [name for name, digest in digests.items() if digest_file(folder / name) != digest]
-    except (OSError, ValueError, AttributeError) as error:
-        raise DamagedError(f"{folder} is damaged ({' '.join(str(error).split())[:200]})") from None
-    if broken:
-        raise DamagedError(f"{folder / broken[0]} is damaged (it is not what was written)")
-
-
-def is_whole(folder: Path) -> bool:
-    """Whether a sealed folder is there and whole; what is damaged is said and removed, so that it can be computed again."""
-    if not folder.is_dir():
-        return False
-    try:
-        check_seal(folder)
-    except DamagedError as error:
-        say_damaged(error)
-        with disk_errors(folder):
-            shutil.rmtree(folder, ignore_errors=False)
-        return False
-    return True
 
 
 def sweep(path: Path) -> None:
@@ -82,11 +38,28 @@ def sweep(path: Path) -> None:
 
 
 @contextmanager
+def may_read(path: Path) -> Iterator[None]:
+    """Turn what keeps a file from being read, which is no sign of damage, into one line with the way out."""
+    try:
+        yield
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise
+    except PermissionError:
+        raise HarnessError(f"{path} may not be read by this user: {RIGHTS}") from None
+    except OSError as error:
+        raise HarnessError(f"{path} cannot be read ({error.strerror or error}): look at the disk, and try again") from None
+
+
+@contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn the disk's refusals into one line that names the path."""
     try:
         yield
     except Exception as error:
+        if isinstance(error, PermissionError):
+            raise HarnessError(
+                f"{path} may not be written by this user: {RIGHTS}; or pass --store or set HARNESS_STORE"
+            ) from error
         if isinstance(error, OSError) and error.errno in REFUSED:
             raise HarnessError(f"{path} cannot be written ({error.strerror}); pass --store or set HARNESS_STORE") from error
         if disk_is_full(path, error):
@@ -104,6 +77,22 @@ def disk_is_full(path: Path, error: Exception) -> bool:
     return there is not None and shutil.disk_usage(there).free < FULL
 
 
+def beside(path: Path) -> Path:
+    """A new temporary folder beside a path, with the rights that the umask gives: `tempfile` gives its owner alone any."""
+    folder = path.with_name(f"{NEW}{path.name}-{uuid.uuid4().hex[:8]}")
+    folder.mkdir()
+    return folder
+
+
+def give_rights(folder: Path) -> None:
+    """Give the files in a new folder the rights that the umask gave the folder itself: safetensors gives its owner alone any."""
+    shared = stat.S_IMODE(folder.stat().st_mode) & 0o666
+    for path in folder.rglob("*"):
+        of = path.lstat().st_mode
+        if stat.S_ISREG(of) and of | shared != of:
+            path.chmod(stat.S_IMODE(of) | shared)
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Fill a temporary folder that becomes `path` when the block ends without an exception.
@@ -112,11 +101,12 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f"{NEW}{path.name}-", dir=path.parent))
+        temporary = beside(path)
     try:
         # Asked before the clean-up, which gives space back.
         with disk_errors(path):
             yield temporary
+            give_rights(temporary)
             if not path.exists():
                 temporary.rename(path)
     finally:
@@ -132,10 +122,11 @@ def new_file(path: Path) -> Iterator[Path]:
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"{NEW}{path.name}-", dir=path.parent))
+        folder = beside(path)
     try:
         with disk_errors(path):
             yield folder / path.name
+            give_rights(folder)
             (folder / path.name).replace(path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -164,9 +155,11 @@ class Store:
         from filelock import FileLock, Timeout
 
         name = path.relative_to(self.root).as_posix().replace("/", "-")
-        lock = FileLock(self.root / "locks" / f"{name}.lock")
         with disk_errors(self.root / "locks"):
             (self.root / "locks").mkdir(parents=True, exist_ok=True)
+            # The rights that the umask gave the folder: others who share the store open the file as well.
+            rights = stat.S_IMODE((self.root / "locks").stat().st_mode) & 0o666
+            lock = FileLock(self.root / "locks" / f"{name}.lock", mode=rights)
             try:
                 lock.acquire(timeout=0)
             except Timeout:
@@ -235,6 +228,7 @@ class Store:
 
 def finished(folder: Path) -> list[Path]:
     """The sub-folders of a store's folder that are whole, by name."""
-    if not folder.is_dir():
-        return []
-    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    with may_read(folder):
+        if not folder.is_dir():
+            return []
+        return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,12 +11,12 @@ from harness.api import HarnessError, Retrieval, Translator, digest_strings
 from harness.console import Console
 from harness.languages import ENGLISH
 from harness.registry import TRANSLATION_READERS, load_translator
-from harness.store import DamagedError, Store, new_file, say_damaged
+from harness.seals import keep_json, kept_json
+from harness.store import Store
 
 By: TypeAlias = Literal["file", "translator"]
 TRANSLATE_TEST = "translate-test"
 TEXTS_A_CALL = 256
-DIGEST, TEXTS = "sha256", "english"
 
 
 class Translations(Protocol):
@@ -94,32 +93,16 @@ class Spoken:
                     with store.claim(path):
                         if (english := kept(path)) is None:  # another run may have made it meanwhile
                             english = translated(self.translator, part, lang)
-                            keep(path, english)
+                            keep_json(path, english)
                             advance(len(part), "")
                 texts += english
         return tuple(texts)
 
 
-def keep(path: Path, english: list[str]) -> None:
-    """Write some translations with their digest."""
-    with new_file(path) as temporary:
-        content = {DIGEST: digest_strings(english), TEXTS: english}
-        temporary.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-
-
 def kept(path: Path) -> list[str] | None:
-    """The translations in a file that `keep` wrote; None if there is none, or if it is damaged, which is said."""
-    try:
-        content = json.loads(path.read_bytes())
-        english: list[str] = content[TEXTS]
-        if digest_strings(english) == content[DIGEST]:
-            return english
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, KeyError, AttributeError, OSError):
-        pass
-    say_damaged(DamagedError(f"{path} is damaged (it is not what was written)"))
-    return None
+    """The translations in a file of the store; None if there is none, or if it is damaged or of other captions, which is said."""
+    english: list[str] | None = kept_json(path)
+    return english
 
 
 def translated(translator: Translator, texts: Sequence[str], lang: str) -> list[str]:

@@ -17,6 +17,7 @@ from harness.measures import DEPTH
 from harness.plan import ENGLISH
 from harness.ranking import CUTOFFS, MISSED, Ranks, chance, scores
 from harness.record import FACET, MEASURE, QUERIES, RECORD, Record, load_measures, load_record, read_queries, reading
+from harness.seals import seal
 from harness.search import Searched
 from harness.store import new_folder
 from harness.translation import TRANSLATE_TEST
@@ -61,6 +62,7 @@ def submit(folder: Path, into: Path | None) -> str:
                 (temporary / cell).mkdir()
                 for name in (RECORD, QUERIES):
                     shutil.copyfile(path / name, temporary / cell / name)
+                seal(temporary / cell, cell)
             temporary.chmod(0o755)
     return f"{len(new):,} records merged into {target}, {len(paths) - len(new):,} were there already"
 

@@ -3,6 +3,7 @@
     python -m tests.faults kills 200     killed at a random moment, then run again
     python -m tests.faults pairs 100     two runs at once on one store
     python -m tests.faults writes        an I/O error at each opening, renaming and making of a file or folder, then run again
+    python -m tests.faults damages 100   something in a finished store damaged, or replaced by another of its kind, then run again
     python -m tests.faults disks         on disks of growing size, each full at another write, then with room (needs `unshare`)
 
 Every run is a fork of this process, so that libraries are imported once. Ends with status 1 if anything is not as it should be. A
@@ -52,6 +53,7 @@ CELLS = 12
 OBJECTIVES = ("kd-mse", "kd-cosine", "ot-token", "none")
 DISTILL = DistillConfig(init="scratch", size="tiny", steps=3, batch=4, vocabulary=100)
 SPLITS = {"train": 12, "val": 2, "test": 6}
+KINDS = ("embeddings", "teacher", "towers", "records")
 FAILED = 3  # status of a run that told in one line why it could not go on
 WORK = {
     "images": (harness.run, "embed_images"),
@@ -308,6 +310,23 @@ class Suite:
         self.finished(store, f"write {number}")
         return reached
 
+    def damage(self, number: int) -> None:
+        """Something in a finished store damaged, and what was made of it removed: the next run makes the same records."""
+        source = random.Random(number)
+        store, _ = self.fresh()
+        shutil.copytree(self.place / "first", store)
+        kind = source.choice([each for each in KINDS if len(list((store / each).iterdir())) > 1])
+        entry, other = source.sample(sorted((store / kind).iterdir()), 2)
+        if kind != "records":
+            shutil.rmtree(store / "records")
+        if kind == "teacher":
+            shutil.rmtree(store / "towers")
+        spoil(entry, other, source)
+        status = ended(forked(lambda: run_all(self.data, store), self.place / f"{store.parent.name}.log"))
+        self.check(status == 0, f"damage {number}: run again, with {kind} damaged")
+        self.check(records(store) == self.expected, f"damage {number}: the records, with {kind} damaged")
+        shutil.rmtree(store, ignore_errors=True)
+
     def levels(self) -> list[int]:
         """KiB of a disk that an undisturbed run has filled before each of its writes, each size once.
 
@@ -335,6 +354,26 @@ class Suite:
             self.check(status == FAILED, f"disk of {kibibytes} KiB: status {status}, expected one line that says why")
             mount("-o", "remount,size=1g", str(store))
             self.finished(store, f"disk of {kibibytes} KiB")
+
+
+def spoil(entry: Path, other: Path, source: random.Random) -> None:
+    """Flip a bit of an entry, cut it, or put another of its kind, or a file of it, in its place."""
+    files = sorted(entry.iterdir()) if entry.is_dir() else [entry]
+    path = source.choice(files)
+    match source.randrange(4):
+        case 0:
+            data = bytearray(path.read_bytes())
+            data[source.randrange(len(data))] ^= 1 << source.randrange(8)
+            path.write_bytes(data)
+        case 1:
+            path.write_bytes(path.read_bytes()[: source.randrange(path.stat().st_size)])
+        case 2:
+            shutil.copyfile(other / path.name if entry.is_dir() else other, path)
+        case 3 if entry.is_dir():
+            shutil.rmtree(entry)
+            shutil.copytree(other, entry)
+        case 3:
+            shutil.copyfile(other, entry)
 
 
 def on_changes(store: Path, tell: Callable[[str], None]) -> None:
@@ -402,9 +441,10 @@ def main(kind: str, count: int = 0) -> int:
         print(f"{CELLS} cells, undisturbed: {suite.seconds:.1f} s", flush=True)
         done = 0
         match kind:
-            case "kills" | "pairs":
+            case "kills" | "pairs" | "damages":
+                disturb = {"kills": suite.kill, "pairs": suite.pair, "damages": suite.damage}[kind]
                 for done in range(1, count + 1):
-                    suite.kill(done) if kind == "kills" else suite.pair(done)
+                    disturb(done)
                     suite.tell(done)
             case "writes":
                 while (not count or done < count) and suite.refuse(done + 1):

@@ -11,6 +11,7 @@ than 10 seconds, or by more than 1 GiB of address space.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gzip
 import hashlib
 import io
@@ -38,7 +39,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from harness.api import HarnessError, Retrieval
+from harness.api import Floats, HarnessError, Retrieval, TokenStates
 from harness.ranking import Ranks, chance, scores
 
 SECONDS, BYTES = 10, 1 << 30
@@ -122,6 +123,8 @@ def readers() -> Iterator[Reader]:
     yield from binary_readers()
     yield from record_readers()
     yield from model_readers()
+    yield from kept_readers()
+    yield from state_readers()
 
 
 def caption_readers() -> Iterator[Reader]:
@@ -448,21 +451,15 @@ def made_up(scored: dict[str, float], by_chance: dict[str, float]) -> dict[str, 
     return {**dict.fromkeys(words, "x"), **sizes, **found}
 
 
-def record_readers() -> Iterator[Reader]:
-    """A record and its queries, as a comparison, a board and a submission read them; the ledger of what was fetched."""
+def record_files(ranks: Ranks, cell: str) -> dict[str, bytes]:
+    """A sealed record of four captions of four images."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from harness.api import Download
-    from harness.compare import Measured
-    from harness.fetch import fetch
-    from harness.leaderboards.evidence import Gallery
-    from harness.leaderboards.submission import submit
-    from harness.record import Record, load_card, load_facets, load_found, load_measures, load_record
+    from harness.record import Record
+    from harness.seals import seal
 
-    owner = np.array([0, 1, 2, 3])
-    ranks = Ranks(t2i=np.array([1, 2, 1, 4]), i2t=np.array([1, 1, 3, 2]))
-    record = Record.model_validate(made_up(scores(ranks), chance(owner, 4)))
+    record = Record.model_validate(made_up(scores(ranks), chance(np.arange(4), 4)) | {"cell": cell})
     columns = {
         "direction": ["t2i"] * 4 + ["i2t"] * 4,
         "query": [f"{n}#0" for n in IDS] + list(IDS),
@@ -470,17 +467,28 @@ def record_readers() -> Iterator[Reader]:
         "rank": pa.array(np.concatenate([ranks.t2i, ranks.i2t]), pa.int32()),
         "facet:length": [["1-7"]] * 4 + [[]] * 4,
     }
-    parquet = io.BytesIO()
-    pq.write_table(pa.table(columns), parquet)
-    files = {"record.json": record.model_dump_json(indent=1).encode(), "queries.parquet": parquet.getvalue()}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "record.json").write_text(record.model_dump_json(indent=1))
+        pq.write_table(pa.table(columns), folder / "queries.parquet")
+        seal(folder, cell)
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
 
-    def compared(folder: Path) -> None:
-        measured = Measured.read("x", folder)
-        right(len(measured.owner) == len(measured.ranks.t2i) and (measured.ranks.t2i >= 1).all(), "a rank for each caption")
-        load_facets(folder)
 
-    yield Reader("record", files, compared)
-    yield Reader("record-json", {"record.json": files["record.json"]}, load_record)
+def record_readers() -> Iterator[Reader]:
+    """A record and its queries, as a comparison, a board and a submission read them; the ledger of what was fetched."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from harness.api import Download
+    from harness.fetch import fetch
+    from harness.leaderboards.evidence import Gallery
+    from harness.leaderboards.submission import submit
+    from harness.record import load_card, load_found, load_measures
+
+    ranks = Ranks(t2i=np.array([1, 2, 1, 4]), i2t=np.array([1, 1, 3, 2]))
+    files = record_files(ranks, "0" * 64)
+    yield from whole_records(files, ranks)
     yield Reader("gallery", {"queries.parquet": files["queries.parquet"]}, Gallery.read)
     boxes = io.BytesIO()
     pq.write_table(pa.table({"found": [[1, 2, 3, 4]] * 4, "pointed": [True] * 4}), boxes)
@@ -498,46 +506,115 @@ def record_readers() -> Iterator[Reader]:
 
     yield Reader("measures", {"queries.parquet": measures.getvalue()}, measured)
     yield Reader("card", {"card.json": json.dumps(made_up({}, {})["tower"]).encode()}, load_card)
-    into = {f"given/{name}": data for name, data in files.items()}
+    into = {f"given/{name}": files[name] for name in ("record.json", "queries.parquet")}
     yield Reader("submission", into, lambda folder: submit(folder / "given", folder / "into"))
     download = Download("x.txt", "http://127.0.0.1:9/x", "s", "l")
     ledger = json.dumps({"x.txt": {"sha256": hashlib.sha256(b"1").hexdigest()}}).encode()
     yield Reader("ledger", {"fetched.json": ledger}, lambda folder: fetch(download, folder), {"x.txt": b"1"})
 
 
+def whole_records(files: dict[str, bytes], ranks: Ranks) -> Iterator[Reader]:
+    """A record with and without its seal, of which no number changes in silence, and one beside another in a store."""
+    from harness.compare import Measured
+    from harness.listing import runs_table
+    from harness.record import Record, check_stored_record, load_facets
+    from harness.seals import readable
+    from harness.store import Store
+
+    record = Record.model_validate_json(files["record.json"])
+
+    def compared(folder: Path) -> None:
+        found = Measured.read("x", folder)
+        same = np.array_equal(found.ranks.t2i, ranks.t2i) and np.array_equal(found.ranks.i2t, ranks.i2t)
+        right(same and found.record == record and found.owner.tolist() == [0, 1, 2, 3], "every number")
+        right(load_facets(folder) == {"length": [("1-7",)] * 4}, "every facet")
+
+    yield Reader("record", files, compared)
+
+    def earlier(folder: Path) -> None:
+        found = Measured.read("x", folder)
+        said = [scores(found.ranks)[name] - record.scores[name] for name in found.record.scores]
+        said += [found.record.scores[name] - record.scores[name] for name in record.scores]
+        right(np.abs(said).max() < 1e-6, "every score")
+
+    yield Reader("record-unsealed", {name: files[name] for name in ("record.json", "queries.parquet")}, earlier)
+    beside = record_files(Ranks(ranks.i2t, ranks.t2i), "1" * 64)
+    other = Record.model_validate_json(beside["record.json"])
+
+    def listed(folder: Path) -> None:
+        with contextlib.redirect_stderr(io.StringIO()):
+            right(runs_table(Store(folder)).row_count in (1, 2), "a table")
+            found = {of.cell: of for _, of in readable(Store(folder).records(), check_stored_record)}
+        right(found.pop(other.cell) == other and found in ({}, {record.cell: record}), "every number")
+
+    places = [
+        {f"records/{of.cell}/{name}": data for name, data in each.items()} for of, each in ((record, files), (other, beside))
+    ]
+    yield Reader("records-listed", places[0], listed, places[1])
+
+
 def model_readers() -> Iterator[Reader]:
-    """Towers, trainings, embeddings and configurations of models."""
+    """Towers, trainings and trials, of which no number changes in silence."""
     import torch
 
     from harness.distill.bitext import train_tokenizer
-    from harness.distill.checkpoint import FILES, TrainingState, load_tower, load_training, save_tower, save_training
+    from harness.distill.checkpoint import TrainingState, load_tower, load_training, save_tower, save_training
+    from harness.distill.distil import kept_trial
     from harness.distill.tower import TextTower, TowerConfig
-    from harness.embeddings import stored
-    from harness.encoders.sources import in_folder
-    from harness.record import load_seen
-    from harness.store import DamagedError, Store
+    from harness.record import load_card
+    from harness.seals import keep_json, seal
 
     shape = {"vocab_size": 40, "width": 8, "layers": 1, "heads": 2, "mlp_width": 8, "joint_dim": 6, "max_length": 8}
     tower = TextTower(TowerConfig.model_validate(shape))
     optimiser = torch.optim.AdamW(tower.parameters(), lr=0.1)
     tower.encode([[1, 2]]).pooled.sum().backward()
     optimiser.step()
+    card = made_up({}, {})["tower"]
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder = Path(name) / "tower"
+        folder.mkdir()
         save_tower(folder, tower, train_tokenizer(["a dog", "a cat"] * 3, 100))
-        save_training(folder / "t.safetensors", tower, optimiser, TrainingState(losses=[1.0]))
-        files = {name: (folder / name).read_bytes() for name in FILES}
-        training = (folder / "t.safetensors").read_bytes()
-    yield Reader("tower", files, load_tower)
+        (folder / "card.json").write_text(json.dumps(card))
+        seal(folder, card["digest"])
+        files = {path.name: path.read_bytes() for path in folder.iterdir()}
+        save_training(Path(name) / "training" / "t.safetensors", tower, optimiser, TrainingState(losses=[1.0]))
+        training = (Path(name) / "training" / "t.safetensors").read_bytes()
+        keep_json(Path(name) / "trials" / "t.json", {"learning_rate": 0.001, "score": 12.5})
+        trial = (Path(name) / "trials" / "t.json").read_bytes()
+
+    def same(found: TextTower) -> None:
+        good = tower.state_dict()
+        right(all(torch.equal(value, good[name]) for name, value in found.state_dict().items()), "every weight")
+
+    def loaded(folder: Path) -> None:
+        same(load_tower(folder)[0])
+        right(load_card(folder).model_dump(exclude_unset=True, mode="json") == card, "the card")
+
+    yield Reader("tower", files, loaded)
 
     def resumed(folder: Path) -> None:
         fresh = TextTower(TowerConfig.model_validate(shape))
-        try:
-            load_training(folder / "t.safetensors", fresh, torch.optim.AdamW(fresh.parameters(), lr=0.1))
-        except DamagedError as error:
-            raise HarnessError(str(error)) from None
+        state = load_training(folder / "training" / "t.safetensors", fresh, torch.optim.AdamW(fresh.parameters(), lr=0.1))
+        same(fresh)
+        right(state == TrainingState(losses=[1.0]), "every loss")
 
-    yield Reader("training", {"t.safetensors": training}, resumed)
+    yield Reader("training", {"training/t.safetensors": training}, resumed)
+
+    def tried(folder: Path) -> None:
+        with contextlib.redirect_stderr(io.StringIO()):
+            found = kept_trial(folder / "trials" / "t.json")
+        right(found is None or (found.learning_rate, found.score) == (0.001, 12.5), "the score")
+
+    yield Reader("trial", {"trials/t.json": trial}, tried)
+
+
+def kept_readers() -> Iterator[Reader]:
+    """Hashes of what a tower has seen, embeddings, and configurations of models."""
+    from harness.embeddings import stored
+    from harness.encoders.sources import in_folder
+    from harness.record import load_seen
+    from harness.store import Store
+
     seen = io.BytesIO()
     np.save(seen, np.arange(4, dtype=np.uint64))
     yield Reader("seen", {"seen.npy": seen.getvalue()}, load_seen)
@@ -556,6 +633,49 @@ def model_readers() -> Iterator[Reader]:
     config = {"model_cfg": {"embed_dim": 6, "vision_cfg": {}, "text_cfg": text}, "preprocess_cfg": {"mean": [0.5, 0.5, 0.5]}}
     model = {"open_clip_config.json": json.dumps(config).encode()}
     yield Reader("open-clip-config", model, lambda f: in_folder(f).digest(), {"open_clip_model.safetensors": b"x"})
+
+
+def state_readers() -> Iterator[Reader]:
+    """States of tokens, and of a teacher's."""
+    from harness.distill.teacher import teacher_states
+    from harness.embeddings import stored_states
+    from harness.store import Store
+
+    of = TokenStates(np.eye(4, dtype=np.float32), np.array([1, 1, 2]), np.ones((3, 4), dtype=np.float32))
+    teacher = Reading(of)
+    with tempfile.TemporaryDirectory() as name:
+        stored_states(Store(Path(name)), "key", 3, lambda: iter([of]))
+        teacher_states(teacher, "abc", Store(Path(name)), lambda _: None)
+        folders = {path.relative_to(name).as_posix(): path.read_bytes() for path in Path(name).rglob("*/*/*") if path.is_file()}
+
+    def states(folder: Path) -> None:
+        with contextlib.redirect_stderr(io.StringIO()):
+            bags = stored_states(Store(folder), "key", 3, lambda: iter([of]))
+            found = teacher_states(teacher, "abc", Store(folder), lambda _: None)
+        right(np.array_equal(bags.rows, of.tokens) and bags.lengths.tolist() == [1, 1, 2], "broken states are computed anew")
+        right(np.array_equal(found.tokens, of.tokens) and np.array_equal(found.pooled, of.pooled), "and those of a teacher")
+
+    yield Reader("states", folders, states)
+
+
+class Reading:
+    """A teacher that gives three texts the same states."""
+
+    def __init__(self, states: TokenStates) -> None:
+        self.states = states
+
+    def fingerprint(self) -> str:
+        """One that never changes."""
+        return "reading"
+
+    def encode_texts(self, texts: Sequence[str], lang: str) -> Floats:
+        """The means of their states."""
+        return self.encode_tokens(texts, lang).pooled
+
+    def encode_tokens(self, texts: Sequence[str], lang: str) -> TokenStates:
+        """Theirs."""
+        right(len(texts) == len(self.states.lengths), "three texts")
+        return self.states
 
 
 def put(path: Path, data: bytes) -> None:

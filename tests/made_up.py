@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from harness.api import Ints, Retrieval, digest_strings
 from harness.config import DistillConfig
 from harness.ranking import Ranks, chance, scores
 from harness.record import BitextCard, Provenance, Record, TowerCard, save_record
+from harness.seals import seal
 
 PROVENANCE = Provenance(
     version="0.1.0",
@@ -140,6 +142,11 @@ def write_record(folder: Path, of: Retrieval, arm: Arm, seed: int = 0, ranks: Ra
     record = made_record(of, arm, seed, ranks, **changes)
     save_record(folder / record.cell, record, of, ranks)
     return folder / record.cell
+
+
+def reseal(folder: Path) -> None:
+    """Seal a record that was changed, as whoever forges one would."""
+    seal(folder, json.loads((folder / "record.json").read_bytes())["cell"])
 
 
 def write_board(folder: Path, languages: Sequence[str], arms: Sequence[Arm], seeds: int, images: int = 1000) -> None:

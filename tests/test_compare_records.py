@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from test_compare import BITEXT, PROVENANCE, TOWER
 from harness.api import HarnessError, digest_strings
 from harness.compare import Comparison, Line, Measured, Question, compare, contrast
 from harness.comparison_report import print_comparison, rendered
+from harness.config import Config, DistillConfig, ExecutorConfig, GroundingConfig, RunConfig, validated
 from harness.pairing import find, pair_up, read_records
 from harness.ranking import Ranks, chance, scores
 from harness.record import Record, load_facets
@@ -225,6 +227,34 @@ def test_what_cannot_be_paired_is_refused_by_name(fields: dict[str, Any], reason
 def test_a_record_is_not_compared_with_itself(records: Path) -> None:
     with pytest.raises(HarnessError, match="the same record is A and B"):
         asked(records, "kd-mse", "kd-mse")
+
+
+@pytest.mark.parametrize("written", [0, 0.0, -0.0, None])
+def test_a_number_is_one_value_however_a_record_has_it(written: float | None, records: Path) -> None:
+    """None: not at all, as records have it that were made before there was the option."""
+    for path in records.glob("qu-*/record.json"):
+        record = json.loads(path.read_bytes())
+        if record["tower"]:
+            record["tower"]["config"]["spelling"] = written
+            if written is None:
+                del record["tower"]["config"]["spelling"]
+            path.write_text(json.dumps(record))
+    (setting,) = asked(records, "ot-token", "kd-mse").settings
+    assert [paired.lang for paired in setting.paired] == ["de", "qu"]
+
+
+@pytest.mark.parametrize("kind", [DistillConfig, RunConfig, GroundingConfig, ExecutorConfig])
+def test_a_default_is_of_its_fields_type(kind: type[Config]) -> None:
+    made = kind(lang="de") if kind is RunConfig else kind()
+    floats = [name for name, field in kind.model_fields.items() if field.annotation is float]
+    assert [name for name in floats if type(getattr(made, name)) is not float] == []
+    assert kind is not DistillConfig or len(floats) > 10
+
+
+def test_an_infinite_option_is_refused() -> None:
+    """JSON has no word for it: the tower's card could not be read back."""
+    with pytest.raises(HarnessError, match="--sentence-weight inf: Input should be a finite number"):
+        validated(DistillConfig, sentence_weight=math.inf)
 
 
 def test_folders_digests_and_objectives_name_records(tmp_path: Path) -> None:

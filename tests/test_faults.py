@@ -5,22 +5,39 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from made_up import Arm, write_board
+import torch
+from faults import Tiny, write_data
+from made_up import Arm, reseal, write_board
+from safetensors.numpy import save_file
 from test_plugins import harness, write
 from test_security import ROOT
 
-from harness.api import HarnessError
-from harness.embeddings import stored
-from harness.record import load_record
-from harness.store import BusyError, Store, is_whole, new_file, new_folder, seal
+from harness import register_encoder
+from harness.api import HarnessError, TokenStates
+from harness.compare import Measured
+from harness.config import RunConfig
+from harness.console import Console
+from harness.distill.checkpoint import TrainingState, load_training, save_training
+from harness.distill.tower import TextTower, TowerConfig
+from harness.embeddings import digest_array, stored, stored_states
+from harness.listing import runs_table
+from harness.pairing import read_records
+from harness.plan import make_plans
+from harness.record import check_stored_record, load_ranks, load_record
+from harness.run import run
+from harness.seals import DamagedError, clear_damaged, is_whole, keep_json, kept_json, seal
+from harness.store import BusyError, Store, new_file, new_folder
 
 
 def may_mount(place: Path) -> bool:
@@ -30,7 +47,7 @@ def may_mount(place: Path) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [("kills", "2"), ("pairs", "1"), ("writes", "3"), ("disks", "3")])
+@pytest.mark.parametrize("words", [("kills", "2"), ("pairs", "1"), ("damages", "4"), ("writes", "3"), ("disks", "3")])
 def test_a_disturbed_run_ends_as_an_undisturbed_one(words: tuple[str, str], tmp_path: Path) -> None:
     if words[0] == "disks" and not may_mount(tmp_path):
         pytest.skip("disks of its own need `unshare` and the right to mount in it")
@@ -66,6 +83,183 @@ def test_damaged_embeddings_are_computed_again_and_said(tmp_path: Path, capsys: 
     assert "key.safetensors is damaged (it is not what was written): it is computed again" in capsys.readouterr().err
     assert np.array_equal(stored(store, "key", 3, compute, 9), matrix)
     assert len(calls) == 2
+
+
+def test_embeddings_of_another_key_are_computed_again_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, ones = Store(tmp_path), np.ones((3, 4), dtype=np.float32)
+    stored(store, "other", 3, lambda *_: iter([2 * ones]), 9)
+    shutil.copyfile(store.embeddings("other"), store.embeddings("key"))
+    assert np.array_equal(stored(store, "key", 3, lambda *_: iter([ones]), 9), ones)
+    assert "key.safetensors is of another key ('embeddings/other.safetensors'): it is computed again" in capsys.readouterr().err
+
+
+def test_a_part_of_other_rows_is_computed_again(tmp_path: Path) -> None:
+    store, matrix, made = Store(tmp_path), np.arange(20, dtype=np.float32).reshape(10, 2), []
+
+    def compute(start: int, stop: int) -> Iterator[np.ndarray]:
+        made.append(start)
+        if made == [0, 5]:
+            raise KeyboardInterrupt
+        yield matrix[start:stop]
+
+    with pytest.raises(KeyboardInterrupt):
+        stored(store, "key", 10, compute, 5)
+    shutil.copyfile(store.part("key", 0), store.part("key", 5))
+    assert np.array_equal(stored(store, "key", 10, compute, 5), matrix)
+    assert made == [0, 5, 5]
+
+
+def test_embeddings_without_a_key_are_computed_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As an earlier version wrote them: nothing says what they are of."""
+    store, ones = Store(tmp_path), np.ones((3, 4), dtype=np.float32)
+    store.embeddings("key").parent.mkdir()
+    save_file({"embeddings": 2 * ones}, store.embeddings("key"), {"sha256": digest_array(2 * ones)})
+    assert np.array_equal(stored(store, "key", 3, lambda *_: iter([ones]), 9), ones)
+    assert "key.safetensors does not say what it is of (an earlier version wrote it)" in capsys.readouterr().err
+
+
+def test_states_of_another_key_are_computed_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, ones = Store(tmp_path), np.ones((3, 4), dtype=np.float32)
+    first, other = (TokenStates(ones, np.array([1, 2]), ones[:2]), TokenStates(-ones, np.array([1, 2]), ones[:2]))
+    stored_states(store, "other", 2, lambda: iter([other]))
+    shutil.copytree(store.states("other"), store.states("key"))
+    assert (stored_states(store, "key", 2, lambda: iter([first])).rows == 0.5).all()
+    assert "states/key is of another key ('other'): it is computed again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [{"learning_rate": 0.1, "score": 2.5}, ["one", "two"]])
+def test_a_kept_value_is_whole_and_of_its_key_or_is_made_again(
+    content: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path)
+    keep_json(store.trial("a"), content)
+    assert kept_json(store.trial("a")) == content
+    shutil.copyfile(store.trial("a"), store.trial("b"))
+    assert kept_json(store.trial("b")) is None
+    assert "b.json is of another key ('trials/a.json'): it is computed again" in capsys.readouterr().err
+    store.trial("c").write_text(json.dumps(content))
+    assert kept_json(store.trial("c")) is None
+    assert "c.json does not say what it is of (an earlier version wrote it)" in capsys.readouterr().err
+    whole = store.trial("a").read_bytes()
+    for place in range(len(whole) - 1):
+        store.trial("a").write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert kept_json(store.trial("a")) is None
+
+
+def test_a_checkpoint_of_another_training_is_not_gone_on_from(tmp_path: Path) -> None:
+    config = TowerConfig(vocab_size=9, width=8, layers=1, heads=2, mlp_width=8, joint_dim=4, max_length=6)
+    tower = TextTower(config)
+    optimiser = torch.optim.AdamW(tower.parameters())
+    store = Store(tmp_path)
+    save_training(store.training("a"), tower, optimiser, TrainingState(losses=[1.0]))
+    assert load_training(store.training("a"), tower, optimiser).losses == [1.0]
+    shutil.copyfile(store.training("a"), store.training("b"))
+    with pytest.raises(DamagedError, match="is of another key"):
+        load_training(store.training("b"), tower, optimiser)
+
+
+# records
+
+
+@pytest.fixture
+def three_records(tmp_path: Path) -> list[Path]:
+    write_board(tmp_path / "records", ["de"], [Arm("kd-mse", 0.5), Arm("ot-token", 0.6)], seeds=1, images=20)
+    return Store(tmp_path).records()
+
+
+def cut(folder: Path) -> None:
+    data = (folder / "record.json").read_bytes()
+    (folder / "record.json").write_bytes(data[: len(data) // 2])
+
+
+DAMAGES: dict[str, Callable[[Path, Path], object]] = {
+    "record.json is cut": lambda first, _: cut(first),
+    "a rank is another": lambda first, _: set_rank(first, 7),
+    "another's ranks": lambda first, other: shutil.copyfile(other / "queries.parquet", first / "queries.parquet"),
+    "another's record": lambda first, other: shutil.copyfile(other / "record.json", first / "record.json"),
+    "another's seal": lambda first, other: shutil.copyfile(other / "digests.json", first / "digests.json"),
+    "no ranks": lambda first, _: (first / "queries.parquet").unlink(),
+    "another's folder": lambda first, other: (shutil.rmtree(first), shutil.copytree(other, first)),
+}
+
+
+def set_rank(folder: Path, rank: int) -> None:
+    table = pq.read_table(folder / "queries.parquet")
+    ranks = [rank, *table["rank"].to_pylist()[1:]]
+    place = table.column_names.index("rank")
+    pq.write_table(table.set_column(place, "rank", pa.array(ranks, pa.int32())), folder / "queries.parquet")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_record_is_refused_and_named_and_the_others_live(
+    damage: str, three_records: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, other, _ = three_records
+    DAMAGES[damage](first, other)
+    with pytest.raises(DamagedError, match=str(first)):
+        (check_stored_record(first), load_ranks(first))
+    store = Store(first.parents[1])
+    rows = runs_table(store).row_count
+    named = str(first) in capsys.readouterr().err
+    assert (rows, named) in ((2, True), (3, False)), "a list reads no ranks"
+    assert len(read_records(store.root)) >= 2
+
+
+def test_scores_follow_from_ranks_or_the_record_is_refused(three_records: list[Path]) -> None:
+    """A seal can be made by anybody: what it says is not the scores."""
+    folder = three_records[0]
+    record = json.loads((folder / "record.json").read_bytes())
+    record["scores"]["t2i_r5"] += 1
+    (folder / "record.json").write_text(json.dumps(record))
+    reseal(folder)
+    with pytest.raises(DamagedError, match="its scores do not follow from its ranks: t2i_r5 is"):
+        Measured.read("x", folder)
+
+
+def test_a_record_of_an_earlier_version_has_no_seal_and_scores_that_follow(three_records: list[Path]) -> None:
+    folder = three_records[0]
+    (folder / "digests.json").unlink()
+    assert check_stored_record(folder).cell == folder.name
+    with pytest.raises(DamagedError, match="is of another key"):
+        check_stored_record(folder.rename(folder.with_name("x")))
+    assert load_record(folder.with_name("x")).cell == folder.name, "outside of a store a folder has any name"
+    set_rank(folder.with_name("x"), 1 if pq.read_table(folder.with_name("x") / "queries.parquet")["rank"][0].as_py() > 1 else 9)
+    with pytest.raises(DamagedError, match="its scores do not follow from its ranks"):
+        load_record(folder.with_name("x"))
+
+
+def test_a_sealed_record_of_other_fields_is_no_damage(three_records: list[Path]) -> None:
+    """It was written so, by another version: it is not thrown away."""
+    folder = three_records[0]
+    (folder / "record.json").write_text(json.dumps(json.loads((folder / "record.json").read_bytes()) | {"surprise": 1}))
+    reseal(folder)
+    with pytest.raises(HarnessError, match="is not a record of this version: surprise"):
+        is_whole(folder, check_stored_record)
+
+
+def test_damaged_records_are_measured_again_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, data = Store(tmp_path / "store"), write_data(tmp_path / "data")
+    register_encoder("tiny", Tiny)
+    config = RunConfig(lang="de,fr", data=str(data), encoder="tiny", objectives=(), device="cpu")
+
+    def measured() -> dict[str, dict[str, float]]:
+        plans, _ = make_plans(config, store)
+        return {record.cell: record.scores for plan in plans for record in run(plan, store, Console())}
+
+    expected = measured()
+    first, second, third, *_ = store.records()
+    cut(first)
+    set_rank(second, 6)
+    (second / "digests.json").unlink()
+    shutil.rmtree(third)
+    shutil.copytree(store.records()[-1], third)
+    times = {folder: folder.stat().st_mtime_ns for folder in store.records()}
+    capsys.readouterr()
+    assert measured() == expected
+    said = capsys.readouterr().err
+    assert {folder for folder in store.records() if folder.stat().st_mtime_ns != times[folder]} == {first, second, third}
+    for folder, why in ((first, "is damaged"), (second, "its scores do not follow"), (third, "is of another key")):
+        assert re.search(rf"note: {folder}.*{why}.*: it is computed again", said), why
 
 
 def test_rows_are_kept_in_parts_as_they_are_made(tmp_path: Path) -> None:
@@ -107,10 +301,12 @@ def test_runs_at_once_divide_the_parts(tmp_path: Path) -> None:
 def test_a_damaged_folder_is_removed_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with new_folder(tmp_path / "a") as folder:
         (folder / "weights").write_bytes(b"12345")
-        seal(folder)
+        seal(folder, "a")
     assert is_whole(tmp_path / "a")
+    clear_damaged(tmp_path / "a")
     spoil(tmp_path / "a" / "weights")
     assert not is_whole(tmp_path / "a")
+    clear_damaged(tmp_path / "a")
     assert not (tmp_path / "a").exists()
     assert "weights is damaged" in capsys.readouterr().err
 
@@ -152,6 +348,7 @@ def test_a_record_of_a_newer_schema_is_refused_plainly(tmp_path: Path) -> None:
     folder = next(tmp_path.rglob("record.json")).parent
     record = json.loads((folder / "record.json").read_text())
     (folder / "record.json").write_text(json.dumps(record | {"schema_version": 7, "new": {"thing": 1}}))
+    reseal(folder)
     with pytest.raises(
         HarnessError, match=r"record\.json was written by a newer version of this project \(schema 7; this one reads 1\)"
     ):

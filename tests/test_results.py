@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from harness.record import load_record
+from harness.compare import Question, compare
+from harness.record import load_ranks, load_record
+from harness.seals import DamagedError, Seal, digest_of_file, read_seal
 from harness.study.findings import Findings
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +41,41 @@ def test_scores_of_a_report_are_those_of_its_records(path: Path) -> None:
         scores = [record.scores[f"{found.direction}_r1"] for record in records]
         assert point.score.estimate == pytest.approx(np.mean(scores))
         assert all(record.encoder_fingerprint == found.encoder_fingerprint for record in records)
+
+
+def test_records_of_one_recipe_are_one_group() -> None:
+    """However a number was written when a record was made (0, 0.0, or not at all, where it is the default)."""
+    records = [load_record(path.parent) for path in RESULTS.rglob("record.json")]
+    recipes = [record.tower.asked.model_copy(update={"seed": 0}) for record in records if record.tower]
+    assert len({recipe.model_dump_json() for recipe in recipes}) == len(set(recipes)) > 1
+
+
+def test_the_comparison_in_the_readme_is_of_three_languages() -> None:
+    question = Question(directions=("t2i",), resamples=100)
+    found = compare("ot-token", "kd-mse", RESULTS / "low-resource-1000-losses", question)
+    assert [[paired.lang for paired in setting.paired] for setting in found.settings] == [["ay", "gn", "qu"]]
+
+
+@pytest.mark.parametrize("name", ["record.json", "queries.parquet", "digests.json"])
+def test_a_record_with_a_changed_byte_is_refused(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(next(RESULTS.rglob("record.json")).parent, folder)
+    load_record(folder)
+    load_ranks(folder)
+    whole = (folder / name).read_bytes()
+    for place in np.random.default_rng(0).integers(len(whole), size=50).tolist():
+        (folder / name).write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(DamagedError, match=re.escape(str(folder))):
+            load_ranks(folder)
+
+
+def test_every_record_is_sealed() -> None:
+    folders = [path.parent for path in RESULTS.rglob("record.json")]
+    assert all(read_seal(folder) == Seal(key=folder.name, files=digests(folder)) for folder in folders)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {name: digest_of_file(folder / name) for name in ("queries.parquet", "record.json")}
 
 
 def test_no_record_names_a_path_of_somebodys_machine() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_up import Arm, gallery, retrieval, write_record
+from made_up import Arm, gallery, reseal, retrieval, write_record
 
 from harness.api import HarnessError
 from harness.grounding import grounding_scores
@@ -32,12 +32,14 @@ def edit_record(folder: Path, change: Callable[[dict[str, object]], object]) -> 
     record = json.loads(path.read_text(encoding="utf-8"))
     change(record)
     path.write_text(json.dumps(record), encoding="utf-8")
+    reseal(folder)
 
 
 def edit_queries(folder: Path, change: Callable[[dict[str, list[object]]], object]) -> None:
     columns = pq.read_table(folder / "queries.parquet").to_pydict()
     change(columns)
     pq.write_table(pa.table(columns), folder / "queries.parquet")
+    reseal(folder)
 
 
 def test_good_records_are_merged_whole_and_once(theirs: Path, tmp_path: Path) -> None:

@@ -18,12 +18,14 @@ from harness.api import HarnessError
 from harness.config import first_line
 from harness.distill.bitext import load_tokenizer
 from harness.distill.tower import TextTower, TowerConfig
-from harness.store import DamagedError, check_seal, new_file
+from harness.record import load_card
+from harness.seals import DamagedError, check_key, check_seal, place_of, read_bytes
+from harness.store import may_read, new_file
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-DIGEST = "sha256"
+KEY, DIGEST = "key", "sha256"
 CURVES = ("losses", "seconds", "validations", "unconverged")
 FILES = WEIGHTS, SHAPE, TOKENIZER = "tower.safetensors", "shape.json", "tokenizer.json"
 
@@ -65,14 +67,27 @@ def save_tower(folder: Path, tower: TextTower, tokenizer: Tokenizer) -> None:
 def load_tower(folder: Path) -> tuple[TextTower, Tokenizer]:
     """Read what `save_tower` wrote, ready to encode. Raises HarnessError naming the folder if it is not whole."""
     try:
-        check_seal(folder)
-        config = TowerConfig.model_validate_json((folder / SHAPE).read_bytes())
+        check_tower(folder)
+        config = TowerConfig.model_validate_json(read_bytes(folder / SHAPE))
         check_shape(config, folder / WEIGHTS)
         tower = TextTower(config)
         tower.load_state_dict(load_file(folder / WEIGHTS), strict=True)
         return tower.eval(), load_tokenizer(folder / TOKENIZER)
+    except HarnessError:
+        raise
     except Exception as error:  # of pydantic, safetensors, torch and tokenizers, which has but a bare Exception
         raise HarnessError(f"{folder} holds no whole tower: {first_line(error)}; delete it to distil it again") from error
+
+
+def check_tower(folder: Path) -> None:
+    """Raise DamagedError unless a tower's files are those that were written for its card."""
+    found = check_seal(folder)
+    if found is None:
+        return
+    if missing := {*FILES} - found.files.keys():
+        raise DamagedError(f"{folder} is damaged (its seal has no {sorted(missing)[0]})", "delete it to distil it again")
+    if found.key is not None:
+        check_key(folder, found.key, load_card(folder).digest)
 
 
 def check_shape(config: TowerConfig, weights: Path) -> None:
@@ -94,7 +109,7 @@ def save_training(path: Path, tower: TextTower, optimiser: torch.optim.Optimizer
     for index, moments in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": value for name, value in moments.items()}
     tensors = {name: value.contiguous().cpu() for name, value in tensors.items()}
-    metadata = {name: json.dumps(getattr(state, name)) for name in CURVES}
+    metadata = {KEY: place_of(path)} | {name: json.dumps(getattr(state, name)) for name in CURVES}
     with new_file(path) as temporary:
         save_file(tensors, temporary, metadata | {DIGEST: digest_of(metadata, tensors)})
 
@@ -102,8 +117,11 @@ def save_training(path: Path, tower: TextTower, optimiser: torch.optim.Optimizer
 def load_training(path: Path, tower: TextTower, optimiser: torch.optim.Optimizer) -> TrainingState:
     """Put a tower and its optimiser back where `save_training` left them.
 
-    Raises DamagedError, with nothing changed, if the file is not what was written.
+    Raises DamagedError, with nothing changed, if the file is not what was written or of another training, and HarnessError if it
+    may not be read.
     """
+    with may_read(path):
+        path.open("rb").close()
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata()
@@ -112,6 +130,7 @@ def load_training(path: Path, tower: TextTower, optimiser: torch.optim.Optimizer
         raise DamagedError(f"{path} is damaged ({first_line(error)})") from None
     if (metadata or {}).get(DIGEST) != digest_of(metadata or {}, tensors):
         raise DamagedError(f"{path} is damaged (it is not what was written)")
+    check_key(path, metadata.get(KEY), place_of(path))
     tower.load_state_dict(under("tower.", tensors))
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in under("optimiser.", tensors).items():

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from harness.api import Bitext, Encoder, HarnessError, Retrieval, TokenLocator
-from harness.config import DistillConfig, digest_json, first_line
+from harness.config import DistillConfig, digest_json
 from harness.device import resolve_device
 from harness.distill.bitext import Guarded, Unpaired, joined, seen, subset, tokenize, unpaired
 from harness.embeddings import embed_images, embed_texts
 from harness.languages import ENGLISH
-from harness.record import CARD, SEEN, BitextCard, TowerCard, Trial, provenance
+from harness.record import CARD, SEEN, BitextCard, TowerCard, Trial, check_stored_tower, provenance
 from harness.registry import FITTED, objective_sources, reads_entities, starting_model
-from harness.store import BusyError, DamagedError, Store, is_whole, new_file, new_folder, say_damaged, seal, sweep
+from harness.seals import clear_damaged, is_whole, keep_json, kept_json, seal
+from harness.store import BusyError, Store, new_folder, sweep
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -139,16 +140,17 @@ def distil(recipe: Recipe, device: str, store: Store, console: Console, wait: bo
     teacher cannot teach, or if the training diverges, and BusyError if another run is training it and `wait` is False.
     """
     folder = store.tower(recipe.digest)
-    if ranks is None and is_whole(folder):  # asked before torch is imported
+    if ranks is None and is_whole(folder, check_stored_tower):  # asked before torch is imported
         return
     from harness.distill.ranks import ALONE
 
     ranks = ranks or ALONE
-    if ranks.told(ranks.leads and is_whole(folder)):
+    if ranks.told(ranks.leads and is_whole(folder, check_stored_tower)):
         return
     with ranks.claimed(store, folder, wait):
-        if not ranks.told(ranks.leads and is_whole(folder)):  # another run may have made it meanwhile
+        if not ranks.told(ranks.leads and is_whole(folder, check_stored_tower)):  # another run may have made it meanwhile
             if ranks.leads:
+                clear_damaged(folder, check_stored_tower)
                 sweep(store.training(recipe.digest))
             make_tower(recipe, resolve_device(device), store, console, ranks)
 
@@ -182,7 +184,7 @@ def make_tower(recipe: Recipe, device: str, store: Store, console: Console, rank
         save_tower(folder, student, tokenizer)
         np.save(folder / SEEN, seen(recipe.bitext, recipe.text))
         (folder / CARD).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        seal(folder)
+        seal(folder, recipe.digest)
     store.training(recipe.digest).unlink(missing_ok=True)
 
 
@@ -243,14 +245,9 @@ def scored(attempt: Attempt, device: str, store: Store, console: Console, ranks:
 
 
 def kept_trial(path: Path) -> Trial | None:
-    """The trial in a file; None if there is none, or if it is damaged, which is said."""
-    try:
-        return Trial.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        say_damaged(DamagedError(f"{path} is damaged ({first_line(error)})"))
-        return None
+    """The trial in a file; None if there is none, or if it is damaged or of another recipe, which is said."""
+    content = kept_json(path)
+    return Trial.model_validate(content) if content is not None else None
 
 
 def try_rate(attempt: Attempt, path: Path, device: str, store: Store, console: Console, ranks: Ranks) -> float:
@@ -264,9 +261,7 @@ def try_rate(attempt: Attempt, path: Path, device: str, store: Store, console: C
     else:
         score = max(score for _, score in state.validations)
     if ranks.leads:
-        trial = Trial(learning_rate=recipe.config.learning_rate, score=score)
-        with new_file(path) as temporary:
-            temporary.write_text(trial.model_dump_json() + "\n", encoding="utf-8")
+        keep_json(path, Trial(learning_rate=recipe.config.learning_rate, score=score).model_dump())
         store.training(attempt.digest).unlink(missing_ok=True)
     return score
 

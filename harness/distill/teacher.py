@@ -14,7 +14,8 @@ from torch import Tensor
 
 from harness.api import Floats, HarnessError, TextEncoder, TokenEncoder, digest_strings
 from harness.distill.tower import Encoded
-from harness.store import Store, is_whole, new_folder, seal
+from harness.seals import clear_damaged, is_whole, seal
+from harness.store import Store, new_folder
 
 TEXTS_A_CALL = 1024
 STATES = ("tokens", "lengths", "pooled")
@@ -63,9 +64,10 @@ def teacher_states(teacher: TextEncoder, texts: Sequence[str], store: Store, adv
             raise HarnessError("this text tower gives no token states (encode_tokens), so it cannot be a teacher")
         with store.claim(folder):
             if not is_whole(folder):  # another run may have made it meanwhile
+                clear_damaged(folder)
                 with new_folder(folder) as temporary:
                     compute_states(teacher, unique, temporary, advance)
-                    seal(temporary)
+                    seal(temporary, folder.name)
     places = {text: place for place, text in enumerate(unique)}
     rows = np.array([places[text] for text in texts])
     # Copied where it is written to, which it is not: torch warns of memory that it could not write to.

@@ -28,7 +28,7 @@ from harness.distill.tower import Encoded, TextTower, Tokens
 from harness.distill.transport import NotConverged
 from harness.ranking import rank
 from harness.registry import Objective, load_objective
-from harness.store import DamagedError, say_damaged
+from harness.seals import DamagedError, say_damaged
 
 SECONDS_A_CHECKPOINT = 60
 VALIDATIONS = 20

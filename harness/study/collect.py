@@ -9,8 +9,9 @@ from harness.config import Arm, DistillConfig, StudyConfig, digest_json
 from harness.console import Console
 from harness.pairing import Entry
 from harness.ranking import chance
-from harness.record import Provenance, command_line, load_record
+from harness.record import Provenance, check_stored_record, command_line
 from harness.registry import STEPLESS
+from harness.seals import readable
 from harness.store import Store
 from harness.study.contrasts import Evidence, ablated, ablation_families, facets, families, points
 from harness.study.findings import ArmShown, Family, Findings, LanguageShown, Left, Origin, Repeated, Verdict
@@ -27,9 +28,9 @@ def collect(study: Study, store: Store, failed: Mapping[Place, str], console: Co
 
 
 def entry_of(cell: str, store: Store) -> Entry | None:
-    """A cell's record, if it is there."""
-    folder = store.record(cell)
-    return Entry(folder, load_record(folder)) if folder.is_dir() else None
+    """A cell's record, if it is there. What is damaged is named in a note and left out."""
+    folders = [folder for folder in [store.record(cell)] if folder.is_dir()]
+    return next((Entry(folder, record) for folder, record in readable(folders, check_stored_record)), None)
 
 
 def language_shown(tongue: Tongue, config: StudyConfig, store: Store) -> LanguageShown:

@@ -16,8 +16,9 @@ from harness.distill.distil import Recipe, Search, attempts
 from harness.languages import ENGLISH
 from harness.phrases import tagged
 from harness.plan import Cell, Plan, guarded_bitext, make_plans, recipe_cell
-from harness.record import load_card
+from harness.record import check_stored_record, load_card
 from harness.registry import nearest
+from harness.seals import is_whole, readable
 from harness.store import Store
 
 DESIGNS = Path(__file__).with_name("designs")
@@ -96,7 +97,7 @@ class Study:
 
     def missing(self, store: Store) -> list[Step]:
         """What is not measured yet."""
-        return [step for step in self.steps if not store.record(step.cell.key).is_dir()]
+        return [step for step in self.steps if not is_whole(store.record(step.cell.key), check_stored_record)]
 
 
 def design_file(text: str) -> Path:
@@ -204,7 +205,7 @@ class Prices:
     """Seconds that an optimiser step takes, as measured when the towers of a store were trained from one teacher."""
 
     def __init__(self, store: Store, teacher: str) -> None:
-        cards = [load_card(folder) for folder in store.towers()]
+        cards = [card for _, card in readable(store.towers(), load_card)]
         self.measured: dict[str, list[float]] = {}
         for card in cards:
             if card.teacher_fingerprint == teacher and card.steps:
