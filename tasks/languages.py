@@ -21,6 +21,8 @@ from harness.registry import nearest
 
 _PLACEHOLDER = re.compile(r"\{\w+\}")
 LANGUAGES = Path(__file__).with_name("languages.toml")
+UNSPACED = frozenset({"Hani", "Hans", "Hant", "Jpan", "Khmr", "Laoo", "Mymr", "Thai", "Tibt"})
+"""Scripts that put no blanks between words."""
 
 Kind = Literal["original", "human translation", "machine translation", "independent caption", "sample grammar", "unstated"]
 Layout = Literal["karpathy", "aligned", "tagged", "jsonl", "tsv", "crossmodal"]
