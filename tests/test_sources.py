@@ -146,7 +146,7 @@ def test_flickr30k_200_is_read_in_the_order_of_its_own_list_or_of_multi30ks(flic
     ("name", "lang", "file", "line", "kind"),
     [
         ("flickr30k-cn", "zh", "flickr30k-cn/test.txt", "31#zhm#0\t两只狗", "human translation"),
-        ("flickr30k-cn-mt", "zh", "flickr30k-cn/val.txt", "31\t两只狗", "machine translation"),
+        ("flickr30k-cna", "zh", "flickr30k-cn/val.txt", "31\t两只狗", "human translation"),
         ("arabic-flickr8k", "ar", "Flickr8k.arabic.full.txt", "31_693b08cb0e.jpg#2\tكلبان", "machine translation"),
         ("arabic-flickr30k", "ar", "arabic-flickr30k/captions.txt", "31.jpg#2\tكلبان", "machine translation"),
     ],
