@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from harness.api import HarnessError
 from harness.tasks.captions import Captions, read_captions
+from harness.tasks.flickr30k import Flickr30k
 from harness.tasks.karpathy import photo_id, read_photos
 from harness.tasks.languages import LANGUAGES, Gap, Source, catalogue, known_languages, read_catalogue, resolve_language
 from harness.tasks.textfiles import read_lines
@@ -370,6 +371,20 @@ def test_lines_may_end_as_on_old_macintoshes(flickr30k_folder: Path) -> None:
     for data in (b"31\tmoja\r31\tmbili", b"31\tmoja\r31\tmbili\r", b"31\tmoja\r31\tmbili\r\n", b"31\tmoja\r31\tmbili\n"):
         path.write_bytes(data)
         assert [(row.image, row.number, row.text) for row in read(flickr30k_folder, "own-captions", "sw").rows] == MOJA_MBILI
+
+
+# captions that repeat
+
+
+def test_repeated_captions_of_a_split_are_counted(flickr30k_folder: Path) -> None:
+    lines = ["31\tmbwa", "31\tmbwa", "31\tpaka", "32\tmbwa", "33\tpaka wawili", "21\tmbwa"]
+    write_lines(flickr30k_folder / "captions" / "sw.tsv", lines)
+    assert Flickr30k().load_captions(flickr30k_folder, "sw", "test").notes == (
+        "1 of 5 captions repeat another of the same image",
+        "3 of 5 captions are captions of several images: these tie, and only one of their images can come first",
+    )
+    assert Flickr30k().load_captions(flickr30k_folder, "sw", "val").notes == ()
+    assert Flickr30k().load_captions(flickr30k_folder, "de", "test").notes == ()
 
 
 # captions of megabytes
