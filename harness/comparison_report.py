@@ -214,7 +214,9 @@ def number(value: float | None, form: str) -> str:
 
 
 def bounded(score: Score, form: str) -> str:
-    """An estimate with its interval."""
+    """An estimate with its interval, if it has one."""
+    if score.low is None and score.high is None:
+        return number(score.estimate, form)
     return f"{number(score.estimate, form)} [{number(score.low, form)}, {number(score.high, form)}]"
 
 
@@ -222,6 +224,8 @@ def gap_cell(score: Score | None) -> str:
     """A share in percent with its interval, or a dash."""
     if score is None or score.estimate is None:
         return "—"
+    if score.low is None and score.high is None:
+        return f"{number(100 * score.estimate, '.0f')} %"
     ends = (number(None if end is None else 100 * end, ".0f") for end in (score.low, score.high))
     return f"{number(100 * score.estimate, '.0f')} % [{', '.join(ends)}]"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -84,13 +85,14 @@ def overview(reports: Sequence[Report], direction: str) -> Table:
 
 
 def differences(contrasts: Sequence[Contrast], labels: Sequence[str], adjusted: Sequence[float]) -> list[str]:
-    """Two cells for each label: the difference with its interval, and its adjusted p-value."""
+    """Two cells for each label: the difference with its interval, if it has one, and its adjusted p-value."""
     known = {contrast.label: (contrast.difference, p) for contrast, p in zip(contrasts, adjusted, strict=True)}
     cells = []
     for label in labels:
         if label in known:
             gap, p = known[label]
-            cells += [f"{gap.estimate:+.1f} [dim]\\[{gap.low:+.1f}, {gap.high:+.1f}][/dim]", f"{p:.3g}"]
+            ends = "" if math.isnan(gap.low) else f" [dim]\\[{gap.low:+.1f}, {gap.high:+.1f}][/dim]"
+            cells += [f"{gap.estimate:+.1f}{ends}", f"{p:.3g}"]
         else:
             cells += ["—", "—"]
     return cells

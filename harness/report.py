@@ -51,7 +51,7 @@ def print_report(towers: Sequence[Measured], console: Console, where: str, resam
     for summary in summaries:
         for line in findings(summary, titles[summary.direction]):
             console.print(line)
-    console.print(f"Intervals: 95 %, {resamples:,} bootstrap resamples of {clusters(towers)}. Ties count against the encoder.")
+    console.print(f"{about_intervals(summaries, clusters(towers), resamples)} Ties count against the encoder.")
     console.print(f"Records: {where}")
     return summaries
 
@@ -87,6 +87,13 @@ def gallery(record: Record) -> str:
 def unit(record: Record) -> str:
     """What was asked."""
     return ASKED[record.sought]
+
+
+def about_intervals(summaries: Sequence[Summary], unit: str, resamples: int) -> str:
+    """How the intervals of a table were made, or why it has none."""
+    if all(math.isnan(each.low) for summary in summaries for row in summary.rows for each in row.intervals):
+        return f"No intervals: they come from resampling {unit}, and there are fewer than two."
+    return f"Intervals: 95 %, {resamples:,} bootstrap resamples of {unit}."
 
 
 def clusters(towers: Sequence[Measured]) -> str:
@@ -173,8 +180,13 @@ def breakdown_table(name: str, groups: Mapping[str, Sequence[Group]], unit: str)
 
 
 def cell(interval: Interval) -> str:
-    """A score with its interval."""
-    return f"{interval.estimate:.1f} [dim]\\[{interval.low:.1f}, {interval.high:.1f}][/dim]"
+    """A score with its interval, if it has one.
+
+    >>> cell(Interval(12.34, 10.0, 14.0)), cell(Interval(100.0, math.nan, math.nan))
+    ('12.3 [dim]\\\\[10.0, 14.0][/dim]', '100.0')
+    """
+    score = f"{interval.estimate:.1f}"
+    return score if math.isnan(interval.low) else f"{score} [dim]\\[{interval.low:.1f}, {interval.high:.1f}][/dim]"
 
 
 def findings(summary: Summary, title: str) -> list[str]:
@@ -189,9 +201,12 @@ def findings(summary: Summary, title: str) -> list[str]:
 def verdict(difference: Difference, headline: str) -> str:
     """A difference in points of the headline, and what may be read from it."""
     found = "told apart" if difference.p_value < 0.05 else "no difference found"
+    points = f"{difference.estimate:+.1f} points of {headline}"
+    if math.isnan(difference.low):
+        return f"{points}, p = {difference.p_value:.3g}: {found}"
     return (
-        f"{difference.estimate:+.1f} points of {headline} \\[{difference.low:+.1f}, {difference.high:+.1f}], "
-        f"p = {difference.p_value:.3g}: {found}; {difference.minimal_detectable:.1f} points would have been seen with 80 % power"
+        f"{points} \\[{difference.low:+.1f}, {difference.high:+.1f}], p = {difference.p_value:.3g}: {found}; "
+        f"{difference.minimal_detectable:.1f} points would have been seen with 80 % power"
     )
 
 
@@ -199,4 +214,6 @@ def percent(share: Interval) -> str:
     """A share with its interval, in percent; a dash where it is not defined."""
     if math.isnan(share.estimate):
         return "—"
+    if math.isnan(share.low):
+        return f"{100 * share.estimate:.0f} % (no interval)"
     return f"{100 * share.estimate:.0f} % \\[{100 * share.low:.0f}, {100 * share.high:.0f}]"

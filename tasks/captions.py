@@ -17,14 +17,15 @@ from pydantic_core import from_json
 
 from harness.api import HarnessError
 from harness.config import first_line
+from harness.tasks.caption_tables import read_table
 from harness.tasks.karpathy import photo_id, read_photos
-from harness.tasks.languages import Source, catalogue
-from harness.tasks.textfiles import find, read_lines
+from harness.tasks.languages import UNSPACED, Source, catalogue
+from harness.tasks.textfiles import check_caption, find, is_blank, read_lines
 
 TRAIN = "train"
 
 # Flickr30k Entities' phrases, as `[/EN#12/people Two men]`; the Japanese ones have the English phrase's number before them.
-_TAG = re.compile(r"(?:\d+:)?\[/EN#\d+(?:/[^\s\]]+)*\s([^\]]*)\]")
+_TAG = re.compile(r"(?:[0-9]{1,4}:)?\[/EN#[0-9]{1,18}(?:/[^\s\]]+)?\s([^\]]*)\]")
 _ASCII_DIGITS = re.compile("[0-9]+")
 
 
@@ -65,11 +66,13 @@ class _Collector:
         self, file: Path, images: Sequence[str], texts: Sequence[str | None], english: Sequence[str] | None, train: bool = False
     ) -> None:
         """Take the lines of one file. A text that is None is known to be missing: it keeps its number and is not an empty one."""
-        empty = self.take(images, texts, english, train)
+        empty = self.take(file, images, texts, english, train)
         self.note_empty(empty, file.name, english is not None)
 
-    def take(self, images: Sequence[str], texts: Sequence[str | None], english: Sequence[str] | None, train: bool = False) -> int:
-        """Take some lines, and tell how many were empty."""
+    def take(
+        self, file: Path, images: Sequence[str], texts: Sequence[str | None], english: Sequence[str] | None, train: bool = False
+    ) -> int:
+        """Take some lines, and tell how many were empty. Raises HarnessError naming the image whose text can be no caption."""
         twins: Sequence[str | None] = [None] * len(images) if english is None else english
         empty = 0
         for image, text, twin in zip(images, texts, twins, strict=True):
@@ -77,7 +80,8 @@ class _Collector:
             self._seen[image] += 1
             if text is None:
                 continue
-            if text.strip() and (twin is None or twin.strip()):
+            check_caption(f"{file}, image {image[:60]}", text)
+            if not is_blank(text) and not (twin is not None and is_blank(twin)):
                 self._rows.append(Caption(image, number, text, twin, train))
             else:
                 empty += 1
@@ -130,25 +134,21 @@ def read_karpathy(path: Path) -> Captions | None:
 
 
 def read_tsv(data: Path, source: Source, lang: str) -> Captions | None:
-    """Read image id or file name, tab, caption; what follows a `#` in the name is passed over, and so are blank lines.
+    """Read image id or file name, tab, caption; `harness.tasks.caption_tables` says what else is understood.
 
-    Raises HarnessError naming the line that has no tab or no id.
+    Raises HarnessError naming the line that has no id, and as `read_table` does.
     """
     path = find(data / files_of(source, lang))
     if path is None:
         return None
-    images: list[str] = []
-    texts: list[str] = []
-    for number, line in enumerate(read_lines(path), start=1):
-        if not line.strip():
-            continue
-        name, tab, text = line.partition("\t")
-        if not tab or not photo_id(name):
-            raise HarnessError(f"{path}, line {number:,}: expected image id, tab, caption")
-        images.append(photo_id(name))
-        texts.append(text)
+    table = read_table(path, unspaced=catalogue().languages[lang].script in UNSPACED)
+    for row in table.rows:
+        if not photo_id(row.name):
+            raise HarnessError(f"{path}, line {row.line:,}: expected image id, tab, caption")
     rows = _Collector()
-    rows.add(path, images, texts, None)
+    for note in table.notes:
+        rows.note(note)
+    rows.add(path, [photo_id(row.name) for row in table.rows], [row.text for row in table.rows], None)
     return rows.captions()
 
 
@@ -196,7 +196,7 @@ def read_jsonl(data: Path, source: Source, lang: str) -> Captions | None:
         changed = sum(old != new for old, new in zip(texts, cleaned, strict=True))
         rows.note(f"stray phrase numbers were taken out of {changed:,} captions of {place}")
         texts = cleaned
-    rows.note_empty(rows.take(images, texts, None), place, False)
+    rows.note_empty(rows.take(path, images, texts, None), place, False)
     if coco:
         rows.note(f"{coco:,} captions of COCO images of {place} left out")
     return rows.captions()
@@ -226,7 +226,7 @@ def read_crossmodal(data: Path, source: Source, lang: str) -> Captions | None:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             form = f'{{"image/key": ..., "{code}": {{"caption": [...]}}, ...}}'
             raise HarnessError(f"{path}, line {number:,}: expected {form}: {first_line(error)}") from None
-        empty += rows.take([image] * len(texts), texts, None)
+        empty += rows.take(path, [image] * len(texts), texts, None)
     rows.note_empty(empty, path.name, False)
     return rows.captions()
 
@@ -242,12 +242,12 @@ def read_tagged(data: Path, source: Source) -> Captions | None:
         return None
     rows = _Collector()
     blank = odd = 0
-    for path in sorted(folder.glob("*.txt")):
-        texts = [_TAG.sub(r"\1", line) for line in read_lines(path)]
+    for path in sorted(path for path in folder.glob("*.txt") if path.is_file()):
+        texts = _untagged(path)
         english = _english_sentences(data, source, path.stem)
         if english is not None and len(english) != len(texts):
             english, odd = None, odd + 1
-        blank += rows.take([photo_id(path.stem)] * len(texts), texts, english, train=english is not None)
+        blank += rows.take(path, [photo_id(path.stem)] * len(texts), texts, english, train=english is not None)
     rows.note_empty(blank, folder.name, False)
     if odd:
         rows.note(f"{odd:,} files of {folder.name} have another number of lines than their English: read without it")
@@ -256,7 +256,15 @@ def read_tagged(data: Path, source: Source) -> Captions | None:
 
 def _english_sentences(data: Path, source: Source, image: str) -> list[str] | None:
     path = find(data / source.english[0].format(image=image))
-    return None if path is None else [_TAG.sub(r"\1", line) for line in read_lines(path)]
+    return None if path is None else _untagged(path)
+
+
+def _untagged(path: Path) -> list[str]:
+    """The lines of a file without their tags. Lines that can be no caption are refused before the pattern looks at them."""
+    lines = read_lines(path)
+    for number, line in enumerate(lines, start=1):
+        check_caption(f"{path}, line {number:,}", line)
+    return [_TAG.sub(r"\1", line) for line in lines]
 
 
 def read_aligned(data: Path, source: Source, lang: str, splits: Collection[str] | None = None) -> Captions | None:

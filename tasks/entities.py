@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.api import HarnessError, digest_strings
 from harness.store import Store, new_file
-from harness.tasks.textfiles import read_lines, read_text
+from harness.tasks.textfiles import check_caption, read_lines, read_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -122,6 +122,7 @@ def read_sentences(path: Path) -> tuple[Sentence, ...]:
     """The captions of an image, line for line, empty lines included. Raises HarnessError naming file and line."""
     sentences = []
     for number, line in enumerate(read_lines(path), start=1):
+        check_caption(f"{path}, line {number}", line)
         try:
             sentences.append(parse_sentence(line))
         except ValueError as error:
@@ -206,7 +207,8 @@ def _number(text: str, name: str, at_least: int = 0) -> int:
 
 def _line(data: bytes, tag: str, place: int) -> int:
     """The line on which an element opens. ElementTree forgets lines, so that they are looked for only when one is wanted."""
-    text = re.sub(rb"<!--.*?-->", lambda comment: b"\n" * comment[0].count(b"\n"), data, flags=re.DOTALL)
+    # A comment that does not close runs to the end: without that, each opening of many would be looked through to the end.
+    text = re.sub(rb"<!--.*?(?:-->|\Z)", lambda comment: b"\n" * comment[0].count(b"\n"), data, flags=re.DOTALL)
     opened = [match.start() for match in re.finditer(rb"<" + tag.encode() + rb"[\s>/]", text)]
     return text.count(b"\n", 0, opened[place]) + 1 if place < len(opened) else 1
 
@@ -322,7 +324,7 @@ def _files(folder: Path, suffix: str) -> dict[str, tuple[Path, str]]:
     if not folder.is_dir():
         return {}
     with os.scandir(folder) as entries:
-        stats = {entry.name: entry.stat() for entry in entries if entry.name.endswith(suffix)}
+        stats = {entry.name: entry.stat() for entry in entries if entry.name.endswith(suffix) and entry.is_file()}
     return {
         name.removesuffix(suffix): (folder / name, f"{stats[name].st_size} {stats[name].st_mtime_ns}") for name in sorted(stats)
     }

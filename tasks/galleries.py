@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -24,7 +24,7 @@ def gallery(
     notes: Sequence[str] = (),
     sample: bool = False,
 ) -> Retrieval:
-    """The images of a split that have a caption, in their order, and all their captions; a note says how many have none.
+    """The images of a split that have a caption, in their order, and all their captions; notes count what repeats or has none.
 
     shelf: where their pictures are; None if nobody will look at them.
     """
@@ -48,8 +48,25 @@ def gallery(
         caption_images=np.array([places[row.image] for row in taken], dtype=np.int64),
         english=tuple(english) if len(english) == len(taken) else None,
         sample=sample,
-        notes=(*notes, *part),
+        notes=(*notes, *part, *_repeats(taken)),
     )
+
+
+def _repeats(taken: Sequence[Caption]) -> Iterator[str]:
+    """Notes on captions that stand several times in a gallery, counted apart for one image and for several."""
+    owners: defaultdict[str, list[str]] = defaultdict(list)
+    for row in taken:
+        owners[row.text].append(row.image)
+    several = [images for images in owners.values() if len(images) > 1]
+    again = sum(len(images) - len(set(images)) for images in several)
+    shared = sum(len(images) for images in several if len(set(images)) > 1)
+    if again:
+        yield f"{again:,} of {len(taken):,} captions repeat another of the same image"
+    if shared:
+        yield (
+            f"{shared:,} of {len(taken):,} captions are captions of several images: these tie, and only one of their images can "
+            "come first"
+        )
 
 
 def caption_id(caption: Caption) -> str:

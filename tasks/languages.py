@@ -21,6 +21,8 @@ from harness.registry import nearest
 
 _PLACEHOLDER = re.compile(r"\{\w+\}")
 LANGUAGES = Path(__file__).with_name("languages.toml")
+UNSPACED = frozenset({"Hani", "Hans", "Hant", "Jpan", "Khmr", "Laoo", "Mymr", "Thai", "Tibt"})
+"""Scripts that put no blanks between words."""
 
 Kind = Literal["original", "human translation", "machine translation", "independent caption", "sample grammar", "unstated"]
 Layout = Literal["karpathy", "aligned", "tagged", "jsonl", "tsv", "crossmodal"]
@@ -57,6 +59,8 @@ class Download(_Table):
     """Where it goes in the data folder."""
     url: Annotated[str, Field(pattern="^https?://")]
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    languages: Texts = ()
+    """Those of the source's languages whose file is at the address; all of them where none is named."""
 
 
 class Source(_Table):
@@ -96,7 +100,8 @@ class Source(_Table):
         """Every language that the table names."""
         given = () if isinstance(self.languages, str) else self.languages
         gapped = (lang for gap in self.gaps for lang in gap.languages)
-        return {*given, *self.without, *self.codes, *self.kinds, *self.numbered, *gapped}
+        fetched = (lang for item in self.downloads for lang in item.languages)
+        return {*given, *self.without, *self.codes, *self.kinds, *self.numbered, *gapped, *fetched}
 
 
 class _Row(_Table):
@@ -238,7 +243,8 @@ def _needed(source: Source, others: Collection[Source]) -> Iterator[api.Download
 
 def _expand(source: Source, codes: Sequence[str]) -> Iterator[api.Download]:
     for item in source.downloads:
-        for code, split, k in itertools.product(codes, source.splits or ("",), source.numbers or (0,)):
+        there = [code for code in codes if not item.languages or code in item.languages]
+        for code, split, k in itertools.product(there, source.splits or ("",), source.numbers or (0,)):
             names = {"code": catalogue().code(source, code), "split": split, "k": k}
             yield api.Download(item.path.format(**names), item.url.format(**names), source.name, source.licence, item.sha256)
 

@@ -15,10 +15,9 @@ from harness.api import Bitext, Language, Place, Retrieval, Spans
 from harness.spans import moved
 from harness.tasks.captions import Caption
 from harness.tasks.entities import Annotation, Phrase, Sentence, annotation_of, find_sentences, sentences_of
+from harness.tasks.languages import UNSPACED
 
 NONE, UNTAGGED = "none", "untagged"
-# Scripts that put no blanks between words, so that words cannot be counted by them.
-UNSPACED = frozenset({"Hani", "Hans", "Hant", "Jpan", "Khmr", "Laoo", "Mymr", "Thai", "Tibt"})
 
 Facets = Mapping[str, tuple[tuple[str, ...], ...]]
 Tagged = tuple[Sentence | None, ...]

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import zlib
 from pathlib import Path
 
 from harness.api import HarnessError
 from harness.bombs import Unpacked
+
+OTHER_ENCODINGS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+"""Encodings by their byte order mark, longer marks first: that of UTF-32 begins like that of UTF-16."""
+
+LONGEST = 10_000
+"""Characters that a caption may have. The longest of the known sets has a few hundred; detailed descriptions, a few thousand."""
 
 
 def find(path: Path) -> Path | None:
@@ -31,19 +43,55 @@ def read_text(path: Path) -> str:
         raise HarnessError(f"{path} is not a whole gzip file: {error}") from None
     except OSError as error:
         raise HarnessError(f"{path} cannot be read: {error.strerror or error}") from None
+    return _decode(path, data)
+
+
+def _decode(path: Path, data: bytes) -> str:
+    way_out = "save it as UTF-8, as by `iconv -f ENCODING -t UTF-8`"
+    other = next((name for mark, name in OTHER_ENCODINGS.items() if data.startswith(mark)), None)
+    if other:
+        raise HarnessError(f"{path} is {other}, not UTF-8, by its byte order mark: {way_out}")
+    # ASCII in UTF-16 without a mark is valid UTF-8 too, with a NUL beside every letter.
+    if data.count(0) * 4 > len(data):
+        raise HarnessError(f"{path} is UTF-16 or no text at all, by its many NUL bytes: {way_out}")
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise HarnessError(f"{path} is not UTF-8: line {line:,}, byte {error.start:,} of the text ({error.reason})") from None
+        raise HarnessError(
+            f"{path} is not UTF-8: line {line:,}, byte {error.start:,} of the text ({error.reason}); "
+            f"perhaps Latin-1 or GBK: {way_out}"
+        ) from None
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file, without their ends.
+    """The lines of a text file, without their ends: line feeds, with or without a carriage return before them.
 
-    Only line feeds end a line: a Unicode line separator inside a sentence must not shift all later ones, as str.splitlines would.
+    In a file without line feeds, but for one at its very end, carriage returns end the lines, as they did on old Macintoshes.
+    Nothing else does: a Unicode line separator inside a sentence must not shift all later ones, as str.splitlines would.
     """
-    lines = read_text(path).split("\n")
+    text = read_text(path)
+    only = text.removesuffix("\n").removesuffix("\r")
+    if "\r" in only and "\n" not in only:
+        return only.split("\r")
+    lines = text.split("\n")
     if lines[-1] == "":
         lines.pop()
     return [line.removesuffix("\r") for line in lines]
+
+
+def check_caption(place: str, text: str) -> None:
+    """Raise HarnessError naming the place if a text cannot be a caption: it is longer than `LONGEST`, or holds a NUL."""
+    if len(text) > LONGEST:
+        raise HarnessError(f"{place}: a caption of {len(text):,} characters; expected {LONGEST:,} at most")
+    if "\0" in text:
+        raise HarnessError(f"{place}: a caption with a NUL in it, {text[:60]!r}: the file is damaged or in another encoding")
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text has nothing to be seen: blanks, no-break spaces, zero-width characters.
+
+    >>> is_blank("\\u00a0\\u200b "), is_blank(".")
+    (True, False)
+    """
+    return not any(char.isprintable() and not char.isspace() for char in text)

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.api import HarnessError, Retrieval, Translated
+from harness.tasks.caption_tables import read_table
 from harness.tasks.captions import read_xflickr
 from harness.tasks.karpathy import photo_id
-from harness.tasks.textfiles import find, read_lines
+from harness.tasks.textfiles import check_caption, find
 
 XFLICKRCO = "xflickrco"
 
@@ -17,9 +18,10 @@ XFLICKRCO = "xflickrco"
 def read_translations(path: Path, retrieval: Retrieval) -> Translated:
     """The English of every caption of a retrieval, from a file; what the file has of others is passed over.
 
-    `.tsv` holds caption id, tab, English; an image's id will do where it has one caption. `.jsonl` is xFlickr&CO's form, a line
-    an image (`annotations_machine-translate/<lang>/test_gmt.jsonl`), and translates its captions. Both may be gzip. A translation
-    that is empty stays so, and is counted in the notes: the translator had nothing to say.
+    `.tsv` holds caption id, tab, English, as `harness.tasks.caption_tables` reads it; an image's id will do where it has one
+    caption. `.jsonl` is xFlickr&CO's form, a line an image (`annotations_machine-translate/<lang>/test_gmt.jsonl`), and
+    translates its captions. Both may be gzip. A translation that is empty stays so, and is counted in the notes: the translator
+    had nothing to say.
     Raises HarnessError naming the line that is malformed or is there twice, and the captions that are missing.
     """
     found = find(path)
@@ -66,15 +68,12 @@ def _by_caption(lines: Iterator[tuple[int, str, str]], path: Path, retrieval: Re
 
 
 def _tsv(path: Path) -> Iterator[tuple[int, str, str]]:
-    for number, line in enumerate(read_lines(path), start=1):
-        if line.strip():
-            name, tab, text = line.partition("\t")
-            if not tab or not name:
-                raise HarnessError(f"{path}, line {number:,}: expected caption id, tab, English")
-            yield number, name, text
+    for row in read_table(path, "caption id, tab, English").rows:
+        yield row.line, row.name, row.text
 
 
 def _xflickr(path: Path) -> Iterator[tuple[int, str, str]]:
     for number, line in enumerate(read_xflickr(path), start=1):
         if isinstance(line.id, str):
+            check_caption(f"{path}, line {number:,}", line.sentences[0])
             yield number, line.id, line.sentences[0]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from harness.api import HarnessError
 from harness.tasks.captions import Captions, read_captions
+from harness.tasks.flickr30k import Flickr30k
 from harness.tasks.karpathy import photo_id, read_photos
 from harness.tasks.languages import LANGUAGES, Gap, Source, catalogue, known_languages, read_catalogue, resolve_language
 from harness.tasks.textfiles import read_lines
@@ -240,11 +241,166 @@ def test_tsv_takes_ids_and_file_names(flickr30k_folder: Path) -> None:
     assert captions.notes == ("1 empty captions of sw.tsv left out",)
 
 
-@pytest.mark.parametrize("line", ["31 moja", "\tmoja", ".jpg\tmoja"])
+@pytest.mark.parametrize("line", ["31 moja", "\tmoja", ".jpg\tmoja", "31.jpg| 0| moja", "31,moja"])
 def test_tsv_names_the_line_that_is_not_in_its_form(flickr30k_folder: Path, line: str) -> None:
     write_lines(flickr30k_folder / "captions" / "sw.tsv", ["31\tmoja", line])
     with pytest.raises(HarnessError, match=r"sw\.tsv, line 2: expected image id, tab, caption"):
         read(flickr30k_folder, "own-captions", "sw")
+
+
+# tables as programs write them
+
+
+def table(folder: Path, *lines: str, lang: str = "sw") -> tuple[list[tuple[str, int, str]], tuple[str, ...]]:
+    write_lines(folder / "captions" / f"{lang}.tsv", list(lines))
+    captions = read(folder, "own-captions", lang)
+    return [(row.image, row.number, row.text) for row in captions.rows], captions.notes
+
+
+MOJA_MBILI = [("31", 0, "moja"), ("31", 1, "mbili")]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("31.jpg\t0\tmoja", "31.jpg\t1\tmbili"),
+        ("31.jpg\t31.jpg#0\tmoja", "31.jpg\t31.jpg#1\tmbili"),
+        ("31.jpg#0\tmoja", "31.jpg#1\tmbili"),
+        ("31.jpg#sw#0 moja", "31.jpg#sw#1  mbili"),
+        ("31\tmoja\t", "31\tmbili\t\t"),
+        ("image\tcaption", "31\tmoja", "31\tmbili\t"),
+        ("image_name\tcomment_number\tcomment", "31.jpg\t0\tmoja", "31.jpg\t1\tmbili"),
+        ("caption\tsplit\tfilename", "moja\ttest\t31.jpg", "mbili\ttest\t31.jpg"),
+        ("\ufeff31\tmoja", "\ufeff31\tmbili"),
+        ('"31"\t"moja"', '"31"\t"mbili"'),
+    ],
+)
+def test_what_stands_around_captions_is_not_text(flickr30k_folder: Path, lines: tuple[str, ...]) -> None:
+    assert table(flickr30k_folder, *lines)[0] == MOJA_MBILI
+
+
+def test_a_caption_that_begins_with_a_number_keeps_it(flickr30k_folder: Path) -> None:
+    assert table(flickr30k_folder, "31\t2 mbwa", "31\t0")[0] == [("31", 0, "2 mbwa"), ("31", 1, "0")]
+
+
+def test_an_empty_caption_behind_its_number_is_empty(flickr30k_folder: Path) -> None:
+    rows, notes = table(flickr30k_folder, "31\t0\tmoja", "31\t1\t")
+    assert rows == MOJA_MBILI[:1]
+    assert notes == ("1 empty captions of sw.tsv left out",)
+
+
+@pytest.mark.parametrize("text", ["\u00a0", "\u200b", "\u3000 ", "\ufeff"])
+def test_a_caption_of_which_nothing_is_seen_is_empty(flickr30k_folder: Path, text: str) -> None:
+    rows, notes = table(flickr30k_folder, "31\tmoja", f"31\t{text}")
+    assert (rows, notes) == (MOJA_MBILI[:1], ("1 empty captions of sw.tsv left out",))
+
+
+def test_a_caption_number_written_twice_is_noted(flickr30k_folder: Path) -> None:
+    rows, notes = table(flickr30k_folder, "31.jpg#0\tmoja", "31.jpg#0\tmbili")
+    assert rows == MOJA_MBILI
+    assert notes == ("1 captions of sw.tsv have the number of an earlier one of their image: all are kept",)
+
+
+@pytest.mark.parametrize(
+    ("lines", "complaint"),
+    [
+        (("31\tmoja\t0.5", "32\tmbili\t0.7"), "several columns behind the image id, and which is the caption cannot be told"),
+        (("31\t0\tmoja\tx", "32\t0\tmbili\ty"), "several columns behind the image id"),
+        (("image\tcaption\tscore", "31\tmoja"), "line 2: 2 columns, expected 3, as in the line of headings"),
+        (("31#0\t31", "32#0\t32"), "its captions are numbers or names, such as '31'"),
+        (("31\t0", "32\t1"), "its captions are numbers or names"),
+        (("a dog\t31.jpg", "a cat\t32.jpg"), r"its captions are numbers or names, such as '31\.jpg'"),
+        (("31\tmoja", "31\tmbili\r32\ttatu"), "line 2: a carriage return inside a line: end all lines alike"),
+        (("31\tmoja", "31\tmb\0ili"), "line 2: a caption with a NUL in it"),
+        (("31\tmoja", "31\t" + "x" * 5_000_000), "line 2: a caption of 5,000,000 characters; expected 10,000 at most"),
+    ],
+)
+def test_a_table_that_cannot_be_recognized_is_refused(flickr30k_folder: Path, lines: tuple[str, ...], complaint: str) -> None:
+    with pytest.raises(HarnessError, match=rf"captions/sw\.tsv\b.*{complaint}") as caught:
+        table(flickr30k_folder, *lines)
+    assert len(str(caught.value)) < 500
+
+
+@given(st.lists(st.text("ab \"',;.0é", min_size=1).filter(str.strip), min_size=1, max_size=6))
+def test_a_spreadsheet_s_quotes_are_undone(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
+    """What Excel saves as text with tabs is read as it was typed: fields with a quote or a comma are quoted, quotes doubled."""
+    texts = ['A "Stop" sign, red', *texts]
+    saved = ['"' + text.replace('"', '""') + '"' if '"' in text or "," in text else text for text in texts]
+    rows, notes = table(tmp_path_factory.mktemp("excel"), *(f"31\t{text}" for text in saved))
+    assert [text for _, _, text in rows] == texts
+    quoted = sum(old != new for old, new in zip(texts, saved, strict=True))
+    assert notes == (f"a spreadsheet's quotes were taken off {quoted} captions of sw.tsv",)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ['"Simama"', "moja, mbili"],
+        ['"Stop" na "Go"', '"moja"'],
+        ['alisema "moja"', '"mbili, tatu"'],
+        ['"', '""moja""'],
+    ],
+)
+def test_quotes_that_the_writer_meant_stay(flickr30k_folder: Path, texts: list[str]) -> None:
+    rows, notes = table(flickr30k_folder, *(f"31\t{text}" for text in texts))
+    assert ([text for _, _, text in rows], notes) == (texts, ())
+
+
+@pytest.mark.parametrize("mark", [":", "/", "_"])
+def test_marks_of_parts_of_speech_are_taken_out(flickr30k_folder: Path, mark: str) -> None:
+    marked = [
+        [("两", "m"), ("只", "q"), ("狗", "n"), ("，", "wd"), ("CD", "nx"), ("3", "m")],
+        [("红", "a"), ("的", "ude1"), ("车", "n")],
+    ]
+    lines = [f"31#zhm#{k} " + " ".join(f"{word}{mark}{tag}" for word, tag in words) for k, words in enumerate(marked)]
+    rows, notes = table(flickr30k_folder, *lines, "31#zhm#2 他说:好 的", lang="zh")
+    assert [text for _, _, text in rows] == ["两只狗，CD 3", "红的车", "他说:好 的"]
+    assert notes == ("marks of parts of speech were taken out of 2 captions of zh.tsv",)
+    spaced, _ = table(flickr30k_folder, f"31\tmbwa{mark}NN wawili{mark}CD", lang="sw")
+    assert spaced == [("31", 0, "mbwa wawili")]
+
+
+def test_colons_and_slashes_are_no_marks(flickr30k_folder: Path) -> None:
+    texts = ["he/she runs", "at 5:pm", "dogs and/or cats"]
+    assert [text for _, _, text in table(flickr30k_folder, *(f"31\t{text}" for text in texts))[0]] == texts
+
+
+def test_lines_may_end_as_on_old_macintoshes(flickr30k_folder: Path) -> None:
+    path = flickr30k_folder / "captions" / "sw.tsv"
+    path.parent.mkdir()
+    for data in (b"31\tmoja\r31\tmbili", b"31\tmoja\r31\tmbili\r", b"31\tmoja\r31\tmbili\r\n", b"31\tmoja\r31\tmbili\n"):
+        path.write_bytes(data)
+        assert [(row.image, row.number, row.text) for row in read(flickr30k_folder, "own-captions", "sw").rows] == MOJA_MBILI
+
+
+# captions that repeat
+
+
+def test_repeated_captions_of_a_split_are_counted(flickr30k_folder: Path) -> None:
+    lines = ["31\tmbwa", "31\tmbwa", "31\tpaka", "32\tmbwa", "33\tpaka wawili", "21\tmbwa"]
+    write_lines(flickr30k_folder / "captions" / "sw.tsv", lines)
+    assert Flickr30k().load_captions(flickr30k_folder, "sw", "test").notes == (
+        "1 of 5 captions repeat another of the same image",
+        "3 of 5 captions are captions of several images: these tie, and only one of their images can come first",
+    )
+    assert Flickr30k().load_captions(flickr30k_folder, "sw", "val").notes == ()
+    assert Flickr30k().load_captions(flickr30k_folder, "de", "test").notes == ()
+
+
+# captions of megabytes
+
+
+def test_a_caption_of_megabytes_is_refused_in_every_layout(flickr30k_folder: Path) -> None:
+    long = "x" * 3_000_000
+    write_lines(flickr30k_folder / TASK1 / "raw" / "val.de", [long])
+    write_lines(
+        flickr30k_folder / "xFlickrCO" / "annotations" / "de" / "test.jsonl", [f'{{"sentences": ["{long}"], "id": "31"}}']
+    )
+    write_lines(flickr30k_folder / "captions.jsonl", [f'{{"image/key": "31", "de": {{"caption": ["{long}"]}}}}'])
+    write_lines(flickr30k_folder / "Sentences_jp_v2" / "31.txt", ["[/EN#1" * 500_000])
+    for name, lang in (("multi30k", "de"), ("xflickrco", "de"), ("crossmodal3600", "de"), ("flickr30kent-jp", "ja")):
+        with pytest.raises(HarnessError, match=r": a caption of 3,000,000 characters; expected 10,000 at most"):
+            read(flickr30k_folder, name, lang)
 
 
 # broken files
@@ -253,8 +409,32 @@ def test_tsv_names_the_line_that_is_not_in_its_form(flickr30k_folder: Path, line
 def test_text_that_is_not_utf8_is_named_with_line_and_byte(flickr30k_folder: Path) -> None:
     path = flickr30k_folder / TASK1 / "raw" / "train.de"
     path.write_bytes(b"eins\nzwei\nM\xe4dchen\n")
-    with pytest.raises(HarnessError, match=rf"{re.escape(str(path))} is not UTF-8: line 3, byte 11"):
+    with pytest.raises(HarnessError, match=rf"{re.escape(str(path))} is not UTF-8: line 3, byte 11 .*Latin-1 or GBK: save it as"):
         read(flickr30k_folder, "multi30k", "de")
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "named"),
+    [
+        ("31\tMädchen\n", "utf-16", "UTF-16"),
+        ("31\t两只狗\n", "utf-16", "UTF-16"),
+        ("31\t两只狗\n", "utf-32", "UTF-32"),
+        ("31\tmoja\n", "utf-16-le", "UTF-16"),
+        ("31\tmoja\n", "utf-16-be", "UTF-16"),
+        ("31\tMädchen\n", "latin-1", "perhaps Latin-1 or GBK"),
+        ("31\t两只狗\n", "gbk", "perhaps Latin-1 or GBK"),
+        ("31\t犬が二匹\n", "shift_jis", "line 1, byte 3"),
+        ("31\tдве собаки\n", "cp1251", "line 1, byte 3"),
+    ],
+)
+def test_another_encoding_is_refused_and_never_guessed(tmp_path: Path, text: str, encoding: str, named: str) -> None:
+    (tmp_path / "captions").mkdir()
+    (tmp_path / "captions" / "zh.tsv").write_bytes(text.encode(encoding))
+    with pytest.raises(
+        HarnessError, match=rf"zh\.tsv is .*{named}.*save it as UTF-8, as by `iconv -f ENCODING -t UTF-8`"
+    ) as caught:
+        read(tmp_path, "own-captions", "zh")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("cut", [4, 20])

@@ -161,6 +161,20 @@ def test_a_language_comes_with_the_lists_and_english_that_it_needs() -> None:
     }
 
 
+def test_xtd10_is_fetched_from_where_its_publisher_has_it() -> None:
+    """The publisher moved the English from MIC/ to XTD10/; German and French stayed, and Japanese is in STAIR/."""
+    found = {item.path: item.url.partition("/HEAD/")[2] for item in xtd().downloads(None) if "XTD10/HEAD" in item.url}
+    seven = {f"XTD10/test_1kcaptions_{code}.txt" for code in ("en", "es", "it", "ko", "pl", "ru", "tr", "zh")}
+    older = {"MIC/test_1kcaptions_de.txt", "MIC/test_1kcaptions_fr.txt", "STAIR/test_1kcaptions_jp.txt"}
+    assert set(found) == seven | older | {"XTD10/test_image_names.txt"}
+    assert all(path == address for path, address in found.items())
+    assert {item.path for item in xtd().downloads(["es"], "xtd10")} == {
+        "XTD10/test_image_names.txt",
+        "XTD10/test_1kcaptions_en.txt",
+        "XTD10/test_1kcaptions_es.txt",
+    }
+
+
 def test_every_address_is_whole_and_every_path_stays_in_the_folder() -> None:
     for task in (Flickr30k(), xtd()):
         for item in task.downloads(None):
