@@ -166,7 +166,7 @@ def caption_readers() -> Iterator[Reader]:
     def whole(folder: Path) -> None:
         right_retrieval(task.load(folder, "en", "test"))
         task.check(folder)
-        task.held_out(folder)
+        task.held_out(folder, "de")
 
     pictures = {f"flickr30k-images/{name}.jpg": b"" for name in IDS}
     yield Reader("folder", {"dataset_flickr30k.json": karpathy, "sample.json": b'{"sample": false}'}, whole, pictures)
