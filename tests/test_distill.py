@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.api import Bitext, Floats, HarnessError, HeldOut
-from harness.config import DistillConfig
-from harness.distill.bitext import END, START, compared, guard, joined, subset, tokenize, train_tokenizer
+from harness.config import LARGEST_SEED, Config, DistillConfig, ExecutorConfig, RunConfig, validated
+from harness.distill.bitext import END, START, Guarded, compared, guard, joined, subset, tokenize, train_tokenizer, unpaired
 from harness.distill.checkpoint import TrainingState, load_tower, save_tower
 from harness.distill.entities import Marks
 from harness.distill.student import new_student
@@ -124,6 +124,35 @@ def test_smaller_subsets_lie_inside_larger_ones(small: int, large: int, seed: in
 def test_more_pairs_than_there_are_is_an_error() -> None:
     with pytest.raises(HarnessError, match=r"--pairs 51 asked for, but test has 50 usable pairs"):
         subset(pairs(50), 51, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [
+        *((DistillConfig, option) for option in ("vocabulary", "batch", "steps", "seed")),
+        (RunConfig, "resamples"),
+        (ExecutorConfig, "workers"),
+    ],
+)
+def test_a_size_that_no_memory_holds_is_refused(kind: type[Config], option: str) -> None:
+    with pytest.raises(HarnessError, match=rf"^--{option} {10**24}: Input should be less than or equal to \d+$"):
+        validated(kind, **{option: 10**24, "lang": "de"} if kind is RunConfig else {option: 10**24})
+
+
+@pytest.mark.parametrize("size", [50, 10**24])
+def test_sizes_that_the_pairs_bound_are_refused_by_them(size: int) -> None:
+    with pytest.raises(HarnessError, match="--held-out"):
+        joined([pairs(40)], size)
+    with pytest.raises(HarnessError, match="--pairs"):
+        subset(pairs(40), size, 0)
+    with pytest.raises(HarnessError, match="--unpaired"):
+        unpaired([Guarded(pairs(40), 40, 0)], size, None, 0)
+
+
+def test_the_largest_vocabulary_takes_no_more_than_its_texts_have() -> None:
+    assert train_tokenizer(pairs(50).foreign, 1_000_000).get_vocab_size() < 100
+    torch.manual_seed(LARGEST_SEED)
+    np.random.default_rng([LARGEST_SEED, 1])
 
 
 def test_tokens_are_framed_and_cut_texts_keep_their_end() -> None:
