@@ -73,27 +73,29 @@ def guard(bitext: Bitext, held_out: HeldOut, refuse: bool = False) -> Guarded:
     Raises HarnessError if `refuse` is set and there is any, or if nothing is left.
     """
     english, foreign = _all_compared(held_out.english), _all_compared(held_out.foreign)
+    by_image, by_english, by_foreign = reasons = ("image id", "English sentence", f"{bitext.lang} sentence")
     keep, dropped = [], Counter[str]()
     for row, (image, *sentences) in enumerate(zip(bitext.image_ids, bitext.english, bitext.foreign, strict=True)):
         if image in held_out.image_ids:
-            dropped["image id"] += 1
+            dropped[by_image] += 1
         elif compared(sentences[0]) in english:
-            dropped["English sentence"] += 1
+            dropped[by_english] += 1
         elif compared(sentences[1]) in foreign:
-            dropped[f"{bitext.lang} sentence"] += 1
+            dropped[by_foreign] += 1
         else:
             keep.append(row)
-    what, reasons = f"{bitext.source} ({bitext.lang})", ", ".join(f"{count:,} by {reason}" for reason, count in dropped.items())
+    what = f"{bitext.source} ({bitext.lang})"
+    counted = ", ".join(f"{dropped[reason]:,} by {reason}" for reason in reasons if dropped[reason])
     if dropped and refuse:
         raise HarnessError(
-            f"{dropped.total():,} of {len(bitext):,} pairs of {what} belong to evaluation images ({reasons}); "
+            f"{dropped.total():,} of {len(bitext):,} pairs of {what} belong to evaluation images ({counted}); "
             "pass --leakage drop to leave them out"
         )
     if not keep:
-        raise HarnessError(f"no pair of {what} is left once those of evaluation images are dropped: {reasons}")
+        raise HarnessError(f"no pair of {what} is left once those of evaluation images are dropped: {counted}")
     kept = bitext.take(keep)
-    if dropped.keys() - {"image id"}:
-        kept = replace(kept, notes=(*bitext.notes, f"the leakage guard dropped {dropped.total():,} pairs of {what}: {reasons}"))
+    if dropped.keys() - {by_image}:
+        kept = replace(kept, notes=(*bitext.notes, f"the leakage guard dropped {dropped.total():,} pairs of {what}: {counted}"))
     return Guarded(kept, len(bitext), dropped.total())
 
 
