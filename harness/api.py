@@ -490,10 +490,15 @@ class Bitext:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What distillation must not see: ids of every evaluation image, of all evaluation splits, and their English captions."""
+    """What distillation into a language must not see of all evaluation splits: images, and captions in English and the language.
+
+    images: ids of all images that the data set lists, evaluated or not. What a bitext names as images are images only if listed.
+    """
 
     image_ids: frozenset[str]
     english: frozenset[str]
+    foreign: frozenset[str] = frozenset()
+    images: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -559,8 +564,8 @@ class Task(Protocol):
         """
         ...
 
-    def held_out(self, data: Path) -> HeldOut:
-        """What the leakage guard keeps out of the bitext. Validation counts too: choices are made on it."""
+    def held_out(self, data: Path, lang: str) -> HeldOut:
+        """What the leakage guard keeps out of the bitext of a language. Validation counts too: choices are made on it."""
         ...
 
     def check(self, data: Path) -> list[Finding]:

@@ -16,6 +16,9 @@ from pydantic_core import PydanticCustomError
 from harness.api import HarnessError
 from harness.registry import STEPLESS, UNTRAINED, nearest, reads_entities, spell_objective
 
+LARGEST_SEED = 2**63 - 1
+"""What every generator of random numbers takes."""
+
 
 class Config(BaseModel):
     """A frozen set of choices, in which equal numbers are one value: defaults too are of their fields' types, and -0.0 is 0.0.
@@ -78,7 +81,7 @@ class DistillConfig(Config):
         description="what a subword's association with an English token gains where both are spelled the same, as a multiple of "
         "it; less where they are spelled alike. For the starts that align a vocabulary",
     )
-    seed: int = Field(0, ge=0, description="decides subset, initial weights and order of batches")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="decides subset, initial weights and order of batches")
     held_out: int = Field(
         0, ge=0, description="pairs, of those given, kept for validation by translation retrieval; the best weights are then kept"
     )
@@ -86,8 +89,10 @@ class DistillConfig(Config):
         None, ge=1, description="stop after that many of the 20 validations in a row without a better one"
     )
     tune: bool = Field(False, description="choose the learning rate by short trainings, validated on a tenth of the pairs")
-    steps: int | None = Field(None, ge=1, description="optimiser steps; by default 10 passes over the pairs, at least 600")
-    batch: int = Field(64, ge=2, description="pairs a step")
+    steps: int | None = Field(
+        None, ge=1, le=100_000_000, description="optimiser steps; by default 10 passes over the pairs, at least 600"
+    )
+    batch: int = Field(64, ge=2, le=1_000_000, description="pairs a step")
     learning_rate: float = Field(1e-3, gt=0, description="highest learning rate")
     weight_decay: float = Field(0.01, ge=0, description="of AdamW")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the learning rate rises")
@@ -98,7 +103,7 @@ class DistillConfig(Config):
         1, ge=1, description="parts that go through the student one after another, for less memory; the loss is the whole batch's"
     )
     checkpointing: bool = Field(False, description="compute the student's blocks again for their gradient, for less memory")
-    vocabulary: int = Field(8000, ge=100, description="most subwords of the student's tokenizer")
+    vocabulary: int = Field(8000, ge=100, le=1_000_000, description="most subwords of the student's tokenizer")
     solver: Literal["sinkhorn", "ipot", "exact"] = Field("sinkhorn", description="how ot-token solves its transport")
     eps: float = Field(0.1, ge=1e-3, le=10, description="entropic regularisation of token transport, in units of cosine cost")
     rho: float = Field(1.0, gt=0, le=1000, description="ot-unbalanced: price of leaving a marginal, in units of cosine cost")
@@ -205,7 +210,7 @@ class RunConfig(Config):
     grounding: GroundingConfig = GroundingConfig()
     chunker: str = Field("simple", description="what finds the phrases of captions and sentences that have no tags")
     device: str = "auto"
-    resamples: int = Field(10_000, ge=100, description="bootstrap resamples")
+    resamples: int = Field(10_000, ge=100, le=1_000_000, description="bootstrap resamples")
 
     @field_validator("data", mode="before")
     @classmethod
@@ -223,7 +228,7 @@ class ExecutorConfig(Config):
     """What does the cells of a run, and how many at a time. Decides no number."""
 
     executor: str = Field("local", description="what does the cells: local, this machine, or ray; see `list executors`")
-    workers: int = Field(1, ge=1, description="cells at a time on a machine; each has its share of the cores")
+    workers: int = Field(1, ge=1, le=1_024, description="cells at a time on a machine; each has its share of the cores")
     address: str | None = Field(
         None, description="ray: a cluster that is there, as auto or HOST:6379; else a Ray of this machine"
     )
@@ -348,8 +353,8 @@ class StudyConfig(Config):
     clean: bool | None = None
     leakage: Literal["drop", "refuse"] = "drop"
     pairs: tuple[int | Literal["all"], ...] = Field(min_length=1, description="sizes of the bitext, nested, run in this order")
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 2), min_length=1)
-    replicate: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+    seeds: tuple[Annotated[int, Field(ge=0, le=LARGEST_SEED)], ...] = Field((0, 1, 2), min_length=1)
+    replicate: tuple[Annotated[int, Field(ge=0, le=LARGEST_SEED)], ...] = Field(
         (), description="seeds of the same study again, run last, which is to say the same; true: as many new ones"
     )
     distill: dict[str, Any] = Field({}, description="options of DistillConfig that all arms share")
@@ -357,7 +362,9 @@ class StudyConfig(Config):
     arms: tuple[Arm, ...] = Field(min_length=2)
     direction: Literal["t2i", "i2t"] = Field("t2i", description="whose R@1 is compared")
     by: tuple[str, ...] = Field(("entity-type",), description="facets of captions to break down by, where the records have them")
-    resamples: int | None = Field(None, ge=100, description="by default 10,000, or as many as Holm needs over the study's tests")
+    resamples: int | None = Field(
+        None, ge=100, le=1_000_000, description="by default 10,000, or as many as Holm needs over the study's tests"
+    )
 
     @field_validator("lang", "data", mode="before")
     @classmethod

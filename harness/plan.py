@@ -219,11 +219,10 @@ def guarded_bitext(task: Task, data: Path, languages: Sequence[Language], config
     states how it was made. Raises MissingError if the folder has no bitext, HarnessError as the guard does, or if the text given
     cannot be read.
     """
-    held_out = task.held_out(data)
     ready = []
     for language in languages:
-        given = config.bitext
-        bitext = BITEXT_READERS.load("file")(given, language) if given else task.load_bitext(data, language.code)
+        given, held_out = config.bitext, task.held_out(data, language.code)
+        bitext = BITEXT_READERS.load("file")(given, language, held_out) if given else task.load_bitext(data, language.code)
         guarded = guard(bitext, held_out, refuse=config.leakage == "refuse")
         if config.clean or (config.clean is None and bitext.kind == UNSTATED):
             guarded = replace(guarded, bitext=clean(guarded.bitext, language.script))
@@ -290,21 +289,21 @@ def given_cell(text: str, retrieval: Retrieval, task: Task, data: Path, encoder:
     """
     folder = find_tower(text, store)
     card = load_card(folder)
-    check_tower(folder, card, task, data, encoder)
+    check_tower(folder, card, task, data, encoder, retrieval.lang)
     # A tower from elsewhere is known by what it is: its card could say anything.
     ours = folder.resolve().parent == store.tower(card.digest).parent
     name = card.digest if ours else TOWERS.load("distilled")(folder, "cpu").fingerprint()
     return Cell(f"{card.config.objective} {card.digest[:8]}", retrieval, cell_key(task, encoder, retrieval, name), tower=folder)
 
 
-def check_tower(folder: Path, card: TowerCard, task: Task, data: Path, encoder: Encoder) -> None:
-    """Raise HarnessError for a tower that cannot be measured here."""
+def check_tower(folder: Path, card: TowerCard, task: Task, data: Path, encoder: Encoder, lang: str) -> None:
+    """Raise HarnessError for a tower that cannot be measured here, in a language."""
     if card.teacher_fingerprint != encoder.fingerprint():
         raise HarnessError(
             f"{folder} was distilled from {card.teacher}, and its embeddings mean nothing beside the images of {encoder.name}: "
             "pass that teacher as --encoder"
         )
-    overlap = leaked(load_seen(folder), task.held_out(data))
+    overlap = leaked(load_seen(folder), task.held_out(data, lang))
     if overlap:
         raise HarnessError(
             f"{folder} was distilled from {overlap:,} of this folder's evaluation images or sentences: its scores would be worth "

@@ -13,7 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
-from harness.api import Bitext, Encoder, HarnessError, Language, Retrieval, Spans, Task, TextEncoder, Translated, Translator
+from harness.api import (
+    Bitext,
+    Encoder,
+    HarnessError,
+    HeldOut,
+    Language,
+    Retrieval,
+    Spans,
+    Task,
+    TextEncoder,
+    Translated,
+    Translator,
+)
 from harness.plugins import BROKEN, fingerprint, gist, load_attribute, origin_of
 
 if TYPE_CHECKING:
@@ -223,7 +235,7 @@ TOWERS: Registry[Callable[[Path, str], TextEncoder]] = Registry(
     "text tower", {"distilled": "harness.encoders.distilled:DistilledTower"}
 )
 
-BITEXT_READERS: Registry[Callable[[Path, Language], Bitext]] = Registry(
+BITEXT_READERS: Registry[Callable[[Path, Language, HeldOut], Bitext]] = Registry(
     "bitext reader", {"file": "harness.tasks.bitext:load_bitext_file"}
 )
 

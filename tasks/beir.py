@@ -152,12 +152,13 @@ class Clir(EveryLanguage):
 
     def load_bitext(self, data: Path, lang: str) -> Bitext:
         """Read the folder's `bitext/`: a collection itself has none. Raises MissingError if there is nothing."""
-        return load_bitext_folder(data, self.language(lang))
+        return load_bitext_folder(data, self.language(lang), self.held_out(data, lang))
 
-    def held_out(self, data: Path) -> HeldOut:
-        """The English queries, where the folder has them."""
-        path = _english_file(data)
-        return HeldOut(frozenset(), frozenset(read_queries(path).values() if path else ()))
+    def held_out(self, data: Path, lang: str) -> HeldOut:
+        """The queries in English and in the language, where the folder has them."""
+        own = next(iter(_named_files(data, self.language(lang))), None) or find(data / QUERIES)
+        english, foreign = (frozenset(read_queries(path).values() if path else ()) for path in (_english_file(data), own))
+        return HeldOut(frozenset(), english, foreign)
 
     def check(self, data: Path) -> list[Finding]:
         """Say what the folder has and lacks. Raises HarnessError only if there is no such folder."""

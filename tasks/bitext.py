@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree.ElementTree import Element, ParseError
 
-from harness.api import Bitext, HarnessError, Language, MissingError
+from harness.api import Bitext, HarnessError, HeldOut, Language, MissingError
 from harness.bombs import Unpacked
-from harness.tasks.karpathy import photo_id
+from harness.tasks.codes import ENGLISH, best, codes_of, file_of, fold, stands_for
+from harness.tasks.columns import find_columns, image_of
 from harness.tasks.textfiles import find, read_lines
 
 FOLDER = "bitext"
-ENGLISH = frozenset({"en", "eng", "eng_latn"})
+LONGEST = 10_000
+"""Characters of a sentence. Tokenizers take minutes over a longer one, and what is longer is none."""
+NOTHING = HeldOut(frozenset(), frozenset())
 _MARKUP = frozenset({"bpt", "ept", "it", "ph", "ut"})
 _LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 
@@ -27,42 +30,54 @@ class Pair(NamedTuple):
     image: str = ""
 
 
-def load_bitext_file(path: Path, language: Language) -> Bitext:
+class Pairs(NamedTuple):
+    """The pairs of a file, and what must be known of how they were read."""
+
+    name: str
+    rows: Sequence[Pair]
+    notes: tuple[str, ...] = ()
+
+
+def load_bitext_file(path: Path, language: Language, held_out: HeldOut = NOTHING) -> Bitext:
     """Read the pairs of a file, as they stand: English with one language.
 
-    `.tsv` holds English, tab, translation, and may hold a tab and an image id. `.tmx` is read piece by piece. Anything else is
-    Moses' form: either file of the pair `x.en` and `x.sw`, or their common name `x`. All may end in `.gz` as well.
-    Raises HarnessError if the file is not there, is broken, or has no pair in the language.
+    `.tsv` holds English, tab, translation, and may hold a tab and an image id, or says in a first line what it holds. `.tmx` is
+    read piece by piece. Anything else is Moses' form: either file of the pair `x.en` and `x.sw`, or their common name `x`. All
+    may end in `.gz` as well. held_out: what the data set has, by which columns are known (`find_columns`).
+    Raises HarnessError if the file is not there, is broken, has columns that cannot be told, or has no pair in the language.
     """
-    codes = _codes(language)
-    kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    kind = (path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix).casefold()
     if kind == ".tsv":
-        pairs = list(_tsv(_there(path)))
+        pairs = _tsv(_there(path), language, held_out)
     elif kind == ".tmx":
-        pairs = list(_tmx(_there(path), codes))
+        pairs = Pairs(path.name, list(_tmx(_there(path), language)))
     else:
-        pairs = list(_moses(path, language, codes))
-    if not pairs:
-        raise HarnessError(f"{path} has no pair of English and {language.name}: its codes are {', '.join(sorted(codes))}")
-    return _bitext(language, path.name, pairs)
+        pairs = Pairs(path.name, list(_moses(path, language)))
+    if not pairs.rows:
+        codes = ", ".join(sorted(codes_of(language)))
+        raise HarnessError(f"{path} has no pair of English and {language.name}: its codes are {codes}")
+    return _bitext(language, [pairs])
 
 
-def load_bitext_folder(data: Path, language: Language) -> Bitext:
+def load_bitext_folder(data: Path, language: Language, held_out: HeldOut = NOTHING) -> Bitext:
     """Read everything in a data folder's `bitext/` that has the language: `<code>.tsv`, Moses pairs, and TMX, in that order.
 
     Raises MissingError if there is nothing.
     """
-    folder, codes = data / FOLDER, _codes(language)
-    tsv = find(folder / f"{language.code}.tsv")
-    found = [(tsv.name, list(_tsv(tsv)))] if tsv else []
-    for foreign in sorted(path for code in codes for end in ("", ".gz") for path in folder.glob(f"*.{code}{end}")):
-        found.append((foreign.name, list(_moses(foreign, language, codes))))
-    for path in sorted(path for end in ("", ".gz") for path in folder.glob(f"*.tmx{end}")):
-        found.append((path.name, list(_tmx(path, codes))))
-    found = [(name, pairs) for name, pairs in found if pairs]
+    folder = data / FOLDER
+    tsv = file_of(folder, language, "{}.tsv".format)
+    found = [_tsv(tsv, language, held_out)] if tsv else []
+    plain = {path.name.removesuffix(".gz"): path for path in sorted(folder.glob("*"), reverse=True) if path.is_file()}
+    for name, path in sorted(plain.items()):
+        if stands_for(Path(name).suffix[1:], language):
+            found.append(Pairs(path.name, list(_moses(path, language))))
+    for name, path in sorted(plain.items()):
+        if name.casefold().endswith(".tmx"):
+            found.append(Pairs(path.name, list(_tmx(path, language))))
+    found = [pairs for pairs in found if pairs.rows]
     if not found:
         raise MissingError(f"{folder} has no {language.code}.tsv, no *.en with *.{language.code}, and no TMX in {language.name}")
-    return _bitext(language, " + ".join(name for name, _ in found), [pair for _, pairs in found for pair in pairs])
+    return _bitext(language, found)
 
 
 def load_texts(folder: Path, language: Language) -> tuple[list[str], list[str]]:
@@ -70,32 +85,22 @@ def load_texts(folder: Path, language: Language) -> tuple[list[str], list[str]]:
 
     Raises HarnessError if either is not there, cannot be read, or has no sentence.
     """
-    own = _of_language(language, lambda code: folder / f"{code}.txt")
-    english = find(folder / "en.txt")
-    if english is None or own is None:
-        missing = "en.txt" if english is None else f"{language.code}.txt"
-        raise HarnessError(f"{folder / missing} is not there: --text takes a folder with en.txt and {language.code}.txt")
     sides = []
-    for path in (english, own):
-        sides.append([line.strip() for line in read_lines(path) if line.strip()])
+    for side in (ENGLISH, language):
+        path = file_of(folder, side, "{}.txt".format)
+        if path is None:
+            missing = folder / f"{side.code}.txt"
+            raise HarnessError(f"{missing} is not there: --text takes a folder with en.txt and {language.code}.txt")
+        sides.append([line.strip() for line in _sentences(path) if line.strip()])
         if not sides[-1]:
             raise HarnessError(f"{path} has no sentence: expected one a line")
     return sides[0], sides[1]
 
 
-def _bitext(language: Language, name: str, pairs: list[Pair]) -> Bitext:
-    english, foreign, images = zip(*pairs, strict=True)
-    return Bitext(language.code, name, "unstated", english, foreign, images)
-
-
-def _codes(language: Language) -> set[str]:
-    """What may stand for a language in a file: its code and every alias that is one, in small letters."""
-    return {word.casefold() for word in (language.code, *language.aliases) if " " not in word}
-
-
-def _of_language(language: Language, named: Callable[[str], Path]) -> Path | None:
-    """The file that is named after one of a language's codes, or None."""
-    return next(filter(None, (find(named(code)) for code in [language.code, *sorted(_codes(language))])), None)
+def _bitext(language: Language, found: Sequence[Pairs]) -> Bitext:
+    english, foreign, images = zip(*(pair for pairs in found for pair in pairs.rows), strict=True)
+    notes = tuple(note for pairs in found for note in pairs.notes)
+    return Bitext(language.code, " + ".join(pairs.name for pairs in found), "unstated", english, foreign, images, notes)
 
 
 def _there(path: Path) -> Path:
@@ -105,42 +110,69 @@ def _there(path: Path) -> Path:
     return found
 
 
-def _tsv(path: Path) -> Iterator[Pair]:
-    for number, line in enumerate(read_lines(path), start=1):
-        if not line.strip():
-            continue
-        english, *rest = line.split("\t")
-        if not 1 <= len(rest) <= 2:
-            raise HarnessError(f"{path}, line {number:,}: expected English, tab, translation, and perhaps a tab and an image id")
-        yield Pair(english, rest[0], photo_id(rest[1]) if len(rest) > 1 else "")
+def _sentences(path: Path) -> list[str]:
+    """The lines of a file. Raises HarnessError naming the first that is too long for a sentence, and as `read_lines`."""
+    lines = read_lines(path)
+    for number, line in enumerate(lines, start=1):
+        _check_length(f"{path}, line {number:,}", line)
+    return lines
 
 
-def _moses(path: Path, language: Language, codes: Collection[str]) -> Iterator[Pair]:
+def _check_length(place: str, text: str) -> None:
+    if len(text) > LONGEST:
+        raise HarnessError(
+            f"{place}: {len(text):,} characters are no sentence, expected {LONGEST:,} at most: cut it, or take it out"
+        )
+
+
+def _tsv(path: Path, language: Language, held_out: HeldOut) -> Pairs:
+    lines = [(number, line.split("\t")) for number, line in enumerate(_sentences(path), start=1) if line.strip()]
+    if not lines:
+        return Pairs(path.name, ())
+    columns = find_columns(path, lines, language, held_out)
+    rows, strangers = [], 0
+    for number, cells in lines[columns.header :]:
+        if len(cells) <= max(columns.english, columns.foreign):
+            raise HarnessError(f"{path}, line {number:,}: expected English, tab, translation, in the columns of the other lines")
+        cell = cells[columns.image] if columns.image is not None and len(cells) > columns.image else ""
+        image = image_of(cell)
+        strangers += bool(cell.strip()) and image not in held_out.images
+        rows.append(Pair(cells[columns.english], cells[columns.foreign], image if image in held_out.images else ""))
+    unknown = f"{strangers:,} image ids of {path.name} are not in this data set; these pairs are judged by their sentences alone"
+    return Pairs(path.name, rows, (*columns.notes, *([unknown] if strangers else [])))
+
+
+def _moses(path: Path, language: Language) -> Iterator[Pair]:
     stem = path.with_suffix("") if path.suffix == ".gz" else path
-    stem = stem.with_suffix("") if stem.suffix[1:].casefold() in {*codes, *ENGLISH} else stem
-    english = find(stem.with_name(f"{stem.name}.en"))
-    foreign = _of_language(language, lambda code: stem.with_name(f"{stem.name}.{code}"))
+    coded = any(stands_for(stem.suffix[1:], side) for side in (language, ENGLISH))
+    stem = stem.with_suffix("") if coded else stem
+    english, foreign = (file_of(stem.parent, side, lambda code: f"{stem.name}.{code}") for side in (ENGLISH, language))
     if english is None or foreign is None:
-        raise HarnessError(f"{stem}.{'en' if english is None else language.code} is not there: Moses' form is a pair of files")
-    left, right = read_lines(english), read_lines(foreign)
+        missing = "en" if english is None else language.code
+        raise HarnessError(f"{stem}.{missing} is not there: Moses' form is a pair of files")
+    left, right = _sentences(english), _sentences(foreign)
     if len(left) != len(right):
         raise HarnessError(f"{english} has {len(left):,} lines and {foreign.name} {len(right):,}: line i translates line i")
     yield from map(Pair, left, right)
 
 
-def _tmx(path: Path, codes: Collection[str]) -> Iterator[Pair]:
-    """The first segment in each of the two languages of every translation unit that has both."""
+def _tmx(path: Path, language: Language) -> Iterator[Pair]:
+    """The first segment in each of the two languages of every translation unit that has both, whatever the namespace."""
     from defusedxml import DefusedXmlException
     from defusedxml.ElementTree import iterparse
 
     try:
         with Unpacked(path) if path.suffix == ".gz" else path.open("rb") as file:
             body: Element | None = None
+            units = 0
             for event, element in iterparse(file, events=("start", "end")):
-                if event == "start" and element.tag == "body":
+                if event == "start" and _tag(element) == "body":
                     body = element
-                elif event == "end" and element.tag == "tu":
-                    if pair := _unit(element, codes):
+                elif event == "end" and _tag(element) == "tu":
+                    units += 1
+                    if pair := _unit(element, language):
+                        for text in pair:
+                            _check_length(f"{path}, unit {units:,}", text)
                         yield pair
                     # What has been read is let go: a TMX may be larger than memory.
                     if body is not None:
@@ -149,14 +181,17 @@ def _tmx(path: Path, codes: Collection[str]) -> Iterator[Pair]:
         raise HarnessError(f"{path} is not a whole TMX file: {error}") from None
 
 
-def _unit(unit: Element, codes: Collection[str]) -> Pair | None:
+def _tag(element: Element) -> str:
+    return str(element.tag).rpartition("}")[2]
+
+
+def _unit(unit: Element, language: Language) -> Pair | None:
     said: dict[str, str] = {}
-    for variant in unit.iter("tuv"):
-        code = (variant.get(_LANG) or variant.get("lang") or "").casefold().replace("-", "_")
-        segment = variant.find("seg")
+    for variant in unit.iter():
+        segment = next((child for child in variant if _tag(child) == "seg"), None) if _tag(variant) == "tuv" else None
         if segment is not None:
-            said.setdefault(code, _text(segment).strip())
-    english, foreign = _say(said, ENGLISH), _say(said, {code.replace("-", "_") for code in codes})
+            said.setdefault(fold(variant.get(_LANG) or variant.get("lang") or ""), _text(segment).strip())
+    english, foreign = best(said, ENGLISH), best(said, language)
     return Pair(english, foreign) if english is not None and foreign is not None else None
 
 
@@ -164,11 +199,5 @@ def _text(element: Element) -> str:
     """The words of a segment, without the native formatting codes that stand in it."""
     parts = [element.text or ""]
     for child in element:
-        parts += ["" if child.tag in _MARKUP else _text(child), child.tail or ""]
+        parts += ["" if _tag(child) in _MARKUP else _text(child), child.tail or ""]
     return "".join(parts)
-
-
-def _say(said: dict[str, str], codes: Collection[str]) -> str | None:
-    """The segment in a language: by its own code, else by one with a region (`en_GB`)."""
-    exact = next((text for code, text in said.items() if code in codes), None)
-    return exact if exact is not None else next((text for code, text in said.items() if code.partition("_")[0] in codes), None)

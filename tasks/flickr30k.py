@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -137,7 +137,7 @@ class Flickr30k(EveryLanguage):
         try:
             choice = _choose(_open_folder(data), language, None, "bitext")
         except MissingError as error:
-            return _bitext_of_folder(data, language, str(error))
+            return _bitext_of_folder(data, language, self.held_out(data, lang), str(error))
         pairs = [(row.english, row.text, row.image) for row in choice.captions.rows if row.train and row.english is not None]
         english, foreign, images = zip(*pairs, strict=True)
         kind = choice.source.kind_of(language.code)
@@ -151,15 +151,26 @@ class Flickr30k(EveryLanguage):
         """What each caption names and where that is, told by Flickr30k Entities. Raises HarnessError as its readers do."""
         return load_places(data, retrieval)
 
-    def held_out(self, data: Path) -> HeldOut:
-        """Every image of the splits val and test, and its English captions, and those of Multi30k's later test sets.
+    def held_out(self, data: Path, lang: str) -> HeldOut:
+        """Every image of the splits val and test and of Multi30k's later test sets, and its captions in English and the language.
 
-        Raises HarnessError if the folder has no list.
+        Captions are those of every source in the folder. Raises HarnessError if the folder has no list, or if a source cannot be
+        read.
         """
         folder = _open_folder(data)
-        photos = [photo for photo in folder.photos if photo.split in EVALUATED]
-        photos += [photo for split in _later_splits(folder) for photo in _later_photos(folder, split)]
-        return HeldOut(frozenset(photo.id for photo in photos), frozenset(text for photo in photos for text in photo.captions))
+        later = [photo for split in _later_splits(folder) for photo in _later_photos(folder, split)]
+        photos = [*(photo for photo in folder.photos if photo.split in EVALUATED), *later]
+        images = frozenset(photo.id for photo in photos)
+        own = [row for row in _all_captions(folder, self.language(lang)) if row.image in images]
+        english = [row for row in _all_captions(folder, self.language("en")) if row.image in images]
+        return HeldOut(
+            images,
+            frozenset(text for photo in photos for text in photo.captions)
+            | {row.text for row in english}
+            | {row.english for row in own if row.english is not None},
+            frozenset(row.text for row in own),
+            frozenset(photo.id for photo in (*folder.photos, *later)),
+        )
 
     def check(self, data: Path) -> list[Finding]:
         """Say what a folder has: the list of images, the pictures, and every source of captions with its languages and gaps.
@@ -201,9 +212,20 @@ class Flickr30k(EveryLanguage):
         return world.VERSION
 
 
-def _bitext_of_folder(data: Path, language: Language, before: str) -> Bitext:
+def _all_captions(folder: _Folder, language: Language) -> Iterator[Caption]:
+    """The captions of every source that the folder has of a language, of all splits and the later test sets."""
+    for name in language.sources:
+        source = catalogue().sources[name]
+        if source.sample != folder.sample:
+            continue
+        later = _later_splits(folder) if _has_later(source) else ()
+        captions = read_captions(folder.path, source, language.code, (*source.splits, *later))
+        yield from captions.rows if captions else ()
+
+
+def _bitext_of_folder(data: Path, language: Language, held_out: HeldOut, before: str) -> Bitext:
     try:
-        return load_bitext_folder(data, language)
+        return load_bitext_folder(data, language, held_out)
     except MissingError as error:
         raise MissingError(f"{before}; {error}") from None
 

@@ -128,9 +128,9 @@ class Flickr30kEntities:
         """As `Flickr30k.load_places`."""
         return self._flickr30k.load_places(data, retrieval)
 
-    def held_out(self, data: Path) -> HeldOut:
+    def held_out(self, data: Path, lang: str) -> HeldOut:
         """As `Flickr30k.held_out`."""
-        return self._flickr30k.held_out(data)
+        return self._flickr30k.held_out(data, lang)
 
     def downloads(self, languages: Sequence[str] | None, source: str | None = None) -> tuple[Download, ...]:
         """As `Flickr30k.downloads`: the annotations themselves have to be asked for."""

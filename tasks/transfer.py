@@ -98,12 +98,12 @@ class Transfer(EveryLanguage):
 
     def load_bitext(self, data: Path, lang: str) -> Bitext:
         """Read the folder's `bitext/`: the task itself has none. Raises MissingError if there is nothing."""
-        return load_bitext_folder(data, self.language(lang))
+        return load_bitext_folder(data, self.language(lang), self.held_out(data, lang))
 
-    def held_out(self, data: Path) -> HeldOut:
-        """All of its images, and their English captions."""
-        rows = self._choose(data, self.language("en"))[1].rows
-        return HeldOut(frozenset(self._names(data)), frozenset(row.text for row in rows))
+    def held_out(self, data: Path, lang: str) -> HeldOut:
+        """All of its images, and their captions in English and the language, of every source that is there."""
+        images = frozenset(self._names(data))
+        return HeldOut(images, self._texts(data, self.language("en")), self._texts(data, self.language(lang)), images)
 
     def check(self, data: Path) -> list[Finding]:
         """Say what the folder has and lacks. Raises HarnessError only if there is no such folder."""
@@ -140,6 +140,11 @@ class Transfer(EveryLanguage):
         if path is None:
             raise HarnessError(f"{data / self.images} is missing: get it from {next(iter(self.sources())).url}")
         return [photo_id(line) for line in read_lines(path)]
+
+    def _texts(self, data: Path, language: Language) -> frozenset[str]:
+        sources = (known_sources(self.card.name)[name] for name in language.sources)
+        found = (read_captions(data, source, language.code) for source in sources)
+        return frozenset(row.text for captions in found if captions for row in captions.rows)
 
     def _choose(self, data: Path, language: Language) -> tuple[str, Captions]:
         sources = known_sources(self.card.name)

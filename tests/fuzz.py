@@ -175,7 +175,7 @@ def caption_readers() -> Iterator[Reader]:
     def whole(folder: Path) -> None:
         right_retrieval(task.load(folder, "en", "test"))
         task.check(folder)
-        task.held_out(folder)
+        task.held_out(folder, "de")
 
     pictures = {f"flickr30k-images/{name}.jpg": b"" for name in IDS}
     yield Reader("folder", {"dataset_flickr30k.json": karpathy, "sample.json": b'{"sample": false}'}, whole, pictures)
@@ -203,6 +203,9 @@ def bitext_readers() -> Iterator[Reader]:
     unit = '<tu><tuv xml:lang="en"><seg>A <bpt>b</bpt>dog</seg></tuv><tuv xml:lang="de-DE"><seg>Ein Hund</seg></tuv></tu>'
     tmx = f'<?xml version="1.0" encoding="UTF-8"?><tmx version="1.4"><header/><body>{unit * 5}</body></tmx>'.encode()
     yield Reader("bitext-tsv", {"x.tsv": b"A dog\tEin Hund\t11.jpg\nA cat\tEine Katze\t12.jpg\n"}, bitext("x.tsv"))
+    shifted = b"id\ten\tde\n" + b"".join(f"{n}.jpg\tA dog {n}\tEin Hund {n}\n".encode() for n in IDS)
+    yield Reader("bitext-header", {"x.tsv": shifted}, bitext("x.tsv"))
+    yield Reader("bitext-shifted", {"x.tsv": shifted.partition(b"\n")[2]}, bitext("x.tsv"))
     yield Reader("tmx", {"x.tmx": tmx}, bitext("x.tmx"))
     yield Reader("tmx-gzip", {"x.tmx.gz": gzip.compress(tmx)}, bitext("x.tmx.gz"))
     moses = {"x.en": b"A dog\nA cat\n", "x.de.gz": gzip.compress(b"Ein Hund\nEine Katze\n")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import tracemalloc
 from pathlib import Path
 
@@ -11,16 +12,17 @@ from conftest import write_lines
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.api import Bitext, HarnessError, Language, MissingError
+from harness.api import Bitext, HarnessError, HeldOut, Language, MissingError
 from harness.config import RunConfig
 from harness.distill.bitext import Guarded
 from harness.distill.cleaning import LONGEST, clean, loops, mostly_in
 from harness.plan import guarded_bitext
-from harness.tasks.bitext import _tmx, load_bitext_file, load_bitext_folder
+from harness.tasks.bitext import _tmx, load_bitext_file, load_bitext_folder, load_texts
 from harness.tasks.flickr30k import Flickr30k
 
 TASK = Flickr30k()
 SWAHILI = TASK.language("sw")
+LISTED = HeldOut(frozenset(), frozenset(), images=frozenset({"31"}))
 PAIRS = [("A dog runs.", "Mbwa anakimbia."), ("A cat sleeps.", "Paka analala.")]
 TMX = """<?xml version="1.0" encoding="UTF-8"?>
 <tmx version="1.4"><header/><body>
@@ -34,6 +36,11 @@ TMX = """<?xml version="1.0" encoding="UTF-8"?>
 
 def pairs(bitext: Bitext) -> list[tuple[str, str]]:
     return list(zip(bitext.english, bitext.foreign, strict=True))
+
+
+def ready(config: RunConfig, folder: Path, language: Language) -> Guarded:
+    (guarded,) = guarded_bitext(TASK, folder, [language], config)
+    return guarded
 
 
 def packed(path: Path) -> Path:
@@ -61,7 +68,7 @@ def test_every_form_is_read_plain_and_packed(files: Path, name: str, zipped: boo
     if zipped:
         for path in list(files.iterdir()):
             packed(path)
-    bitext = load_bitext_file(files / name, SWAHILI)
+    bitext = load_bitext_file(files / name, SWAHILI, LISTED)
     assert pairs(bitext) == PAIRS
     assert (bitext.lang, bitext.kind) == ("sw", "unstated")
     assert bitext.image_ids == (("", "31") if name == "own.tsv" else ("", ""))
@@ -102,7 +109,7 @@ def test_a_tmx_is_not_held_in_memory(tmp_path: Path) -> None:
     (tmp_path / "big.tmx").write_text("<tmx><body>" + unit * 4_000 + "</body></tmx>", encoding="utf-8")
     tracemalloc.start()
     try:
-        assert sum(1 for _ in _tmx(tmp_path / "big.tmx", {"sw"})) == 4_000
+        assert sum(1 for _ in _tmx(tmp_path / "big.tmx", SWAHILI)) == 4_000
         assert tracemalloc.get_traced_memory()[1] < 1_000_000, "of 9 million bytes"
     finally:
         tracemalloc.stop()
@@ -130,6 +137,207 @@ def test_a_folder_gives_all_it_has_of_a_language(flickr30k_folder: Path, files: 
         TASK.load_bitext(flickr30k_folder, "cy")
     with pytest.raises(MissingError):
         load_bitext_folder(flickr30k_folder / "nowhere", SWAHILI)
+
+
+# languages in names and segments
+
+
+@pytest.mark.parametrize(
+    ("english", "foreign", "lang"),
+    [
+        ("train.eng", "train.swh", "sw"),
+        ("w.eng_Latn", "w.swh_Latn", "sw"),
+        ("w.EN", "w.SW", "sw"),
+        ("w.en-GB", "w.sw-KE", "sw"),
+        ("w.en", "w.zh-TW", "zh-Hant"),
+        ("w.en", "w.zho_Hans", "zh"),
+        ("w.en", "w.zh_CN.gz", "zh"),
+        ("w{}.en", "w{}.pt_BR", "pt"),
+    ],
+)
+@pytest.mark.parametrize("asked", ["english", "foreign", "stem"])
+def test_moses_files_are_found_by_any_code_in_any_case(tmp_path: Path, english: str, foreign: str, lang: str, asked: str) -> None:
+    write_lines(tmp_path / english, [text for text, _ in PAIRS])
+    write_lines(tmp_path / foreign.removesuffix(".gz"), [text for _, text in PAIRS])
+    if foreign.endswith(".gz"):
+        packed(tmp_path / foreign.removesuffix(".gz"))
+    name = {"english": english, "foreign": foreign, "stem": english.rpartition(".")[0]}[asked]
+    assert pairs(load_bitext_file(tmp_path / name, TASK.language(lang))) == PAIRS
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "bitext").symlink_to(tmp_path)
+    assert load_bitext_folder(tmp_path / "data", TASK.language(lang)).source == foreign
+
+
+def test_a_folder_s_tsv_may_have_any_code_of_the_language(tmp_path: Path) -> None:
+    write_lines(tmp_path / "bitext" / "swh_Latn.tsv", ["\t".join(pair) for pair in PAIRS])
+    assert pairs(load_bitext_folder(tmp_path, SWAHILI)) == PAIRS
+
+
+@pytest.mark.parametrize(
+    ("lang", "found"), [("zh", ["hans"]), ("zh-Hant", ["hant"]), ("pt", ["br"]), ("sr", ["cyrl"]), ("sw", None), ("yue", None)]
+)
+def test_segments_of_another_script_are_another_language(tmp_path: Path, lang: str, found: list[str] | None) -> None:
+    said = {"en-US": "A dog", "zh-TW": "hant", "zh-CN": "hans", "pt-BR": "br", "sr-Latn": "latn", "sr-Cyrl-RS": "cyrl"}
+    unit = "".join(f'<tuv xml:lang="{code}"><seg>{text}</seg></tuv>' for code, text in said.items())
+    (tmp_path / "x.tmx").write_text(f"<tmx><body><tu>{unit}</tu></body></tmx>", encoding="utf-8")
+    assert [pair.foreign for pair in _tmx(tmp_path / "x.tmx", TASK.language(lang))] == (found or [])
+
+
+@pytest.mark.parametrize("space", ['xmlns="http://www.lisa.org/tmx14"', 'xmlns="urn:x" xmlns:t="urn:y"'])
+def test_a_tmx_may_have_a_namespace(files: Path, space: str) -> None:
+    (files / "web.tmx").write_text(TMX.replace('<tmx version="1.4"', f'<tmx {space} version="1.4"'), encoding="utf-8")
+    assert pairs(load_bitext_file(files / "web.tmx", SWAHILI)) == PAIRS
+
+
+def test_texts_are_found_by_any_code(tmp_path: Path) -> None:
+    write_lines(tmp_path / "eng_Latn.txt", ["A dog."])
+    write_lines(tmp_path / "swh_Latn.txt", ["Mbwa."])
+    assert load_texts(tmp_path, SWAHILI) == (["A dog."], ["Mbwa."])
+
+
+@pytest.mark.parametrize("name", ["own.tsv", "wiki.swh", "web.tmx"])
+def test_a_line_of_megabytes_is_no_sentence(files: Path, name: str) -> None:
+    text = (files / name).read_text(encoding="utf-8").replace("Mbwa anakimbia.", "w" * 5_000_000)
+    (files / name).write_text(text, encoding="utf-8")
+    with pytest.raises(HarnessError, match=r"(line|unit) 1: 5,\d{3},\d{3} characters are no sentence, expected 10,000 at most"):
+        load_bitext_file(files / name, SWAHILI)
+
+
+# columns
+
+COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+COUNTED = ("sufuri", "moja", "mbili", "tatu", "nne", "tano", "sita", "saba", "nane", "tisa")
+
+
+def sentences(number: int) -> tuple[str, str]:
+    """A sentence that no other number has, and its translation."""
+    digits = [int(digit) for digit in f"{number:03}"]
+    return (
+        " ".join(["The", *(COUNTS[digit] for digit in digits), "dogs are in the water", *["again"] * (number % 5)]),
+        " ".join(["Mbwa", *(COUNTED[digit] for digit in digits), "wako majini", *["tena"] * (number % 5)]),
+    )
+
+
+@pytest.fixture
+def leaky(flickr30k_folder: Path) -> Path:
+    """The folder whose list has 500 training images and 200 test ones, ids from 1000, with the sentences of pairs 0 to 199."""
+    images = [
+        {"filename": f"{1000 + k}.jpg", "split": "test" if k < 200 else "train", "sentences": [{"raw": sentences(k)[0].upper()}]}
+        for k in range(500)
+    ]
+    (flickr30k_folder / "dataset_flickr30k.json").write_text(json.dumps({"images": images}))
+    write_lines(flickr30k_folder / "captions" / "sw.tsv", [f"{1000 + k}.jpg#0\t{sentences(k)[1]} ." for k in range(500)])
+    return flickr30k_folder
+
+
+IGNORED = "column {} of x.tsv is not an image id of this data set; it is ignored"
+TAKEN = "x.tsv: column {} is taken for English and column {} for Swahili"
+FORMS = {
+    "two columns": ("{en}\t{sw}", ()),
+    "attribution": ("{en}\t{sw}\tCC-BY 2.0 (France) Attribution: tatoeba.org #{k} (CK)", (IGNORED.format(3),)),
+    "label": ("{en}\t{sw}\tcaptions of the web", (IGNORED.format(3),)),
+    "score": ("{en}\t{sw}\t0.{k}", (IGNORED.format(3),)),
+    "unknown id": ("{en}\t{sw}\t77{k}.jpg", (IGNORED.format(3),)),
+    "id": ("{en}\t{sw}\t{id}", ()),
+    "file": ("{en}\t{sw}\tflickr30k-images/{id}.jpg", ()),
+    "caption id": ("{en}\t{sw}\t{id}.jpg#0", ()),
+    "id first": ("{id}.jpg\t{en}\t{sw}", (TAKEN.format(2, 3),)),
+    "score first": ("0.{k}\t{en}\t{sw}", (TAKEN.format(2, 3), IGNORED.format(1))),
+    "unknown id first": ("line-{k}\t{en}\t{sw}", (TAKEN.format(2, 3), IGNORED.format(1))),
+    "swapped": ("{sw}\t{en}", (TAKEN.format(2, 1),)),
+    "name between": ("{en}\tspeaker {k}\t{sw}", (TAKEN.format(1, 3), IGNORED.format(2))),
+    "tatoeba": ("{k}\t{en}\t9{k}\t{sw}", (TAKEN.format(2, 4), IGNORED.format(1), IGNORED.format(3))),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("leak", ["both sides", "English", "foreign"])
+def test_the_guard_finds_captions_in_every_form_of_a_table(leaky: Path, form: str, leak: str) -> None:
+    """500 pairs, 200 of them with test captions; the other side of near copies is reworded."""
+    line, notes = FORMS[form]
+    rows = []
+    for k in range(500):
+        english, foreign = sentences(k)
+        english = english if leak != "foreign" or k >= 200 else english.replace("dogs are", "hounds stand")
+        foreign = foreign if leak != "English" or k >= 200 else foreign.replace("Mbwa", "Majibwa")
+        # An id of a training image, as a slip or a lie would have it, hides nothing.
+        rows.append(line.format(en=english, sw=foreign, k=k, id=1000 + (k if k % 2 else 499)))
+    write_lines(leaky / "x.tsv", rows)
+    config = RunConfig(lang="sw", data=leaky, bitext=leaky / "x.tsv", clean=False)
+    guarded = ready(config, leaky, SWAHILI)
+    assert (guarded.offered, guarded.dropped) == (500, 200)
+    assert guarded.bitext.english == tuple(sentences(k)[0] for k in range(200, 500))
+    assert guarded.bitext.foreign == tuple(sentences(k)[1] for k in range(200, 500))
+    assert guarded.bitext.notes[:-1] == notes
+    said = guarded.bitext.notes[-1]
+    assert said.startswith("the leakage guard dropped 200 pairs of x.tsv (sw): ")
+    assert ("100 by image id" in said) == ("{id}" in line)
+
+
+@pytest.mark.parametrize(
+    ("head", "line"),
+    [
+        ("english\tswahili", "{en}\t{sw}"),
+        ("swa\teng", "{sw}\t{en}"),
+        ("id\tsource\ttarget", "{k}\t{en}\t{sw}"),
+        ("en\tfr\tsw\timage", "{en}\tLe chien est ici\t{sw}\t12.jpg"),
+        ("#English\tKiswahili", "{en}\t{sw}"),
+        ('"swh_Latn"\t"note"\t"eng_Latn"', "{sw}\tin the file\t{en}"),
+    ],
+)
+def test_a_header_says_what_the_columns_are_and_is_no_pair(tmp_path: Path, head: str, line: str) -> None:
+    write_lines(tmp_path / "x.tsv", [head, *(line.format(en=en, sw=sw, k=k) for k, (en, sw) in enumerate(PAIRS))])
+    assert pairs(load_bitext_file(tmp_path / "x.tsv", SWAHILI)) == PAIRS
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["dog\tmbwa", "cat\tpaka"],
+        ["1\tA dog runs."],
+        ["A dog runs.\tThe dog runs.", "A cat is in the house.\tThe cat is in a house."],
+        ["A dog runs.\tMbwa anakimbia.\tHund läuft", "The cat.\tPaka.\tKatze"],
+        ["A dog runs.\t0.87"],
+        ["Mbwa\x1b[31m anakimbia.\t" + "x" * 900],
+        ["en\tde", "A dog runs.\tEin Hund läuft."],
+        ["A dog runs.\tMbwa anakimbia.", "The cat.\tPaka.\t\t\t"],
+        ["A dog runs.\tMbwa anakimbia.", "The cat."],
+        ["\t" * 1_000_000],
+    ],
+)
+def test_columns_that_cannot_be_told_are_refused_in_one_line(tmp_path: Path, lines: list[str]) -> None:
+    write_lines(tmp_path / "x.tsv", lines)
+    with pytest.raises(HarnessError, match=r"x\.tsv, line \d: ") as caught:
+        load_bitext_file(tmp_path / "x.tsv", SWAHILI)
+    assert len(str(caught.value)) < 400 + len(str(tmp_path))
+    assert str(caught.value).isprintable()
+
+
+def test_a_header_is_the_way_out(tmp_path: Path) -> None:
+    write_lines(tmp_path / "x.tsv", ["dog\tmbwa", "cat\tpaka"])
+    with pytest.raises(HarnessError, match=r"not 'dog', 'mbwa'; .* in a first line: en, tab, sw, and image for ids"):
+        load_bitext_file(tmp_path / "x.tsv", SWAHILI)
+    write_lines(tmp_path / "x.tsv", ["en\tsw", "dog\tmbwa", "cat\tpaka"])
+    assert pairs(load_bitext_file(tmp_path / "x.tsv", SWAHILI)) == [("dog", "mbwa"), ("cat", "paka")]
+
+
+def test_ids_that_the_list_does_not_have_are_counted(tmp_path: Path) -> None:
+    write_lines(tmp_path / "x.tsv", [f"{en}\t{sw}\t{id}" for (en, sw), id in zip(PAIRS, ("31.jpg", "99.jpg"), strict=True)])
+    bitext = load_bitext_file(tmp_path / "x.tsv", SWAHILI, LISTED)
+    assert bitext.image_ids == ("31", "")
+    note = "1 image ids of x.tsv are not in this data set; these pairs are judged by their sentences alone"
+    assert bitext.notes == (note,)
+
+
+def test_a_new_wording_of_published_english_beside_a_test_caption_is_a_leak(flickr30k_folder: Path) -> None:
+    """Of every source that the folder has of the language, not of the one alone that is measured."""
+    write_lines(flickr30k_folder / "captions" / "de.tsv", ["33\tEigener Text ."])
+    held_out = TASK.held_out(flickr30k_folder, "de")
+    assert held_out.foreign == {"Eigener Text .", *(f"Bildtext von {name}." for name in ("21", "31", "32", "33"))}
+    assert held_out.images == {"11", "12", "21", "31", "32", "33"}
+    write_lines(flickr30k_folder / "x.tsv", ["Words of the user.\teigener text", "The dog is there.\tEin Hund ist dort."])
+    guarded = ready(RunConfig(lang="de", bitext=flickr30k_folder / "x.tsv"), flickr30k_folder, TASK.language("de"))
+    assert (guarded.dropped, pairs(guarded.bitext)) == (1, [("The dog is there.", "Ein Hund ist dort.")])
 
 
 # cleaning
@@ -192,18 +400,13 @@ def test_every_script_of_the_languages_is_known(script: str) -> None:
 # in a plan
 
 
-def ready(config: RunConfig, folder: Path, language: Language) -> Guarded:
-    (guarded,) = guarded_bitext(TASK, folder, [language], config)
-    return guarded
-
-
 def test_only_bitext_of_unstated_making_is_cleaned_unless_asked_for(flickr30k_folder: Path, files: Path) -> None:
     german = TASK.language("de")
     config = RunConfig(lang="de", data=flickr30k_folder)
     raw = ready(config, flickr30k_folder, german)
     assert (raw.offered, raw.dropped, raw.bitext.notes) == (3, 1, ())
-    write_lines(flickr30k_folder / "multi30k/data/task1/raw/train.de", ["Bild", "Bild", "Bild"])
-    write_lines(flickr30k_folder / "multi30k/data/task1/raw/train.en", ["A picture", "A picture", "A picture"])
+    write_lines(flickr30k_folder / "multi30k/data/task1/raw/train.de", ["Bild", "Bild", "Haus"])
+    write_lines(flickr30k_folder / "multi30k/data/task1/raw/train.en", ["A picture", "A picture", "A house"])
     assert len(ready(config, flickr30k_folder, german).bitext) == 2
     asked = ready(config.model_copy(update={"clean": True}), flickr30k_folder, german)
     assert (asked.offered, asked.dropped, len(asked.bitext)) == (3, 1, 1), "what the guard counts is the same"
@@ -211,7 +414,10 @@ def test_only_bitext_of_unstated_making_is_cleaned_unless_asked_for(flickr30k_fo
     own = RunConfig(lang="sw", data=flickr30k_folder, bitext=files / "own.tsv")
     cleaned = ready(own, flickr30k_folder, SWAHILI)
     assert (cleaned.offered, cleaned.dropped, pairs(cleaned.bitext)) == (4, 2, [("A dog.", "Mbwa.")])
-    assert cleaned.bitext.notes == ("cleaning left out 1 of 2 pairs: 1 duplicates",)
+    assert cleaned.bitext.notes == (
+        "the leakage guard dropped 2 pairs of own.tsv (sw): 1 by image id, 1 by English sentence",
+        "cleaning left out 1 of 2 pairs: 1 duplicates",
+    )
     kept = ready(own.model_copy(update={"clean": False}), flickr30k_folder, SWAHILI)
     assert len(kept.bitext) == 2
 

@@ -223,7 +223,7 @@ def test_files_say_their_language(collection: Path) -> None:
     assert task.load(collection, "en", "test").captions == german.english
     with pytest.raises(MissingError, match=r"has no French queries: looked for queries.fr.jsonl; there are queries.de.jsonl, "):
         task.load(collection, "fr", "test")
-    assert task.held_out(collection).english == {"What runs?", "What sits?"}
+    assert task.held_out(collection, "de").english == {"What runs?", "What sits?"}
 
 
 def test_one_file_is_not_taken_for_two_languages(collection: Path) -> None:

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.api import Bitext, Floats, HarnessError, HeldOut
-from harness.config import DistillConfig
-from harness.distill.bitext import END, START, guard, joined, subset, tokenize, train_tokenizer
+from harness.config import LARGEST_SEED, Config, DistillConfig, ExecutorConfig, RunConfig, validated
+from harness.distill.bitext import END, START, Guarded, compared, guard, joined, subset, tokenize, train_tokenizer, unpaired
 from harness.distill.checkpoint import TrainingState, load_tower, save_tower
 from harness.distill.entities import Marks
 from harness.distill.student import new_student
@@ -59,18 +59,53 @@ def test_guard_drops_by_image_id_and_counts() -> None:
     assert not {"img3", "img7"} & set(guarded.bitext.image_ids)
 
 
-def test_guard_falls_back_to_the_english_sentence_without_an_id() -> None:
-    guarded = guard(pairs(10, ids=False), HeldOut(frozenset(), frozenset({"SENTENCE number 4"})))
-    assert guarded.dropped == 1
-    assert "Sentence number 4 ." not in guarded.bitext.english
+@pytest.mark.parametrize("ids", [False, True])
+def test_guard_drops_by_either_sentence_whether_or_not_a_pair_has_an_id(ids: bool) -> None:
+    given = pairs(10, ids)
+    own = next(text for text in given.foreign if given.foreign.count(text) == 1)
+    row = given.foreign.index(own)
+    english = f"SENTENCE number {(row + 1) % 10}"
+    held_out = HeldOut(frozenset({"img3"} - {f"img{row}"}), frozenset({english, "..."}), frozenset({f"{own.upper()} !", ""}))
+    guarded = guard(given, held_out)
+    lost = {row, (row + 1) % 10, *([3] if ids else [])}
+    assert [place - 1 for place in guarded.bitext.places] == sorted({*range(10)} - lost)
+    assert (guarded.offered, guarded.dropped) == (10, len(lost))
+    assert "by English sentence" in guarded.bitext.notes[-1]
+    assert "by de sentence" in guarded.bitext.notes[-1]
 
 
-def test_guard_keeps_an_equal_sentence_of_another_image() -> None:
-    assert guard(pairs(10), HeldOut(frozenset(), frozenset({"Sentence number 4 ."}))).dropped == 0
+def test_guard_says_how_many_each_reason_dropped() -> None:
+    given = Bitext("sw", "own", "unstated", ("a", "b", "c", "d", "e"), ("v", "w", "x", "y", "z"), ("1", "2", "3", "", ""))
+    held_out = HeldOut(frozenset({"1"}), frozenset({"A", "B"}), frozenset({"W", "Y"}))
+    guarded = guard(given, held_out)
+    assert guarded.bitext.english == ("c", "e")
+    note = "the leakage guard dropped 3 pairs of own (sw): 1 by image id, 1 by English sentence, 1 by sw sentence"
+    assert guarded.bitext.notes == (note,)
+    assert guard(given, HeldOut(frozenset({"1"}), frozenset())).bitext.notes == ()
+
+
+def test_guard_ignores_empty_sentences() -> None:
+    given = Bitext("sw", "own", "unstated", ("", "..."), ("!", ""), ("", ""))
+    assert guard(given, HeldOut(frozenset(), frozenset({"", "?"}), frozenset({"", "."}))).dropped == 0
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("Two dogs ,  running .", "two dogs, running", True),
+        ("A man doesn't run", "a man does n't run .", True),
+        ("一只狗在草地上跑。", "一 只 狗 在 草地 上 跑", True),
+        ("ＡＢＣ dog", "abc dog", True),
+        ("लड़का खेल रहा है", "लड़की खेल रही है", False),
+        ("two dogs", "two dog s and", False),
+    ],
+)
+def test_sentences_are_compared_without_case_punctuation_and_spaces(one: str, other: str, same: bool) -> None:
+    assert (compared(one) == compared(other)) == same
 
 
 def test_guard_can_refuse() -> None:
-    with pytest.raises(HarnessError, match=r"1 of 10 pairs .* belong to evaluation images"):
+    with pytest.raises(HarnessError, match=r"1 of 10 pairs .* belong to evaluation images \(1 by image id\)"):
         guard(pairs(10), HeldOut(frozenset({"img3"}), frozenset()), refuse=True)
 
 
@@ -89,6 +124,35 @@ def test_smaller_subsets_lie_inside_larger_ones(small: int, large: int, seed: in
 def test_more_pairs_than_there_are_is_an_error() -> None:
     with pytest.raises(HarnessError, match=r"--pairs 51 asked for, but test has 50 usable pairs"):
         subset(pairs(50), 51, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [
+        *((DistillConfig, option) for option in ("vocabulary", "batch", "steps", "seed")),
+        (RunConfig, "resamples"),
+        (ExecutorConfig, "workers"),
+    ],
+)
+def test_a_size_that_no_memory_holds_is_refused(kind: type[Config], option: str) -> None:
+    with pytest.raises(HarnessError, match=rf"^--{option} {10**24}: Input should be less than or equal to \d+$"):
+        validated(kind, **{option: 10**24, "lang": "de"} if kind is RunConfig else {option: 10**24})
+
+
+@pytest.mark.parametrize("size", [50, 10**24])
+def test_sizes_that_the_pairs_bound_are_refused_by_them(size: int) -> None:
+    with pytest.raises(HarnessError, match="--held-out"):
+        joined([pairs(40)], size)
+    with pytest.raises(HarnessError, match="--pairs"):
+        subset(pairs(40), size, 0)
+    with pytest.raises(HarnessError, match="--unpaired"):
+        unpaired([Guarded(pairs(40), 40, 0)], size, None, 0)
+
+
+def test_the_largest_vocabulary_takes_no_more_than_its_texts_have() -> None:
+    assert train_tokenizer(pairs(50).foreign, 1_000_000).get_vocab_size() < 100
+    torch.manual_seed(LARGEST_SEED)
+    np.random.default_rng([LARGEST_SEED, 1])
 
 
 def test_tokens_are_framed_and_cut_texts_keep_their_end() -> None:

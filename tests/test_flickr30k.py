@@ -138,7 +138,7 @@ def test_bitext_needs_english_beside_it(flickr30k_folder: Path) -> None:
 
 
 def test_validation_and_test_images_are_held_out_with_their_captions(flickr30k_folder: Path) -> None:
-    held_out = TASK.held_out(flickr30k_folder)
+    held_out = TASK.held_out(flickr30k_folder, "de")
     names = {name for name, split in PHOTOS.items() if split != "train"}
     assert held_out.image_ids == names
     assert held_out.english == {f"Caption {k} of {name}." for name in names for k in (0, 1)}
@@ -467,7 +467,7 @@ def test_real_translations(real_folder: Path, lang: str) -> None:
 @pytest.mark.real
 @pytest.mark.parametrize("lang", ["de", "fr", "cs", "es", "ar", "qu", "gn", "ay"])
 def test_real_bitext_and_what_the_guard_must_drop(real_folder: Path, lang: str) -> None:
-    bitext, held_out = TASK.load_bitext(real_folder, lang), TASK.held_out(real_folder)
+    bitext, held_out = TASK.load_bitext(real_folder, lang), TASK.held_out(real_folder, lang)
     assert len(bitext) == len(set(bitext.image_ids)) == 29_000
     assert len(set(bitext.image_ids) - held_out.image_ids) == 27_985
     assert len(set(TASK.load(real_folder, lang, "test").images.ids) & set(bitext.image_ids)) == 757

@@ -38,8 +38,8 @@ def test_german(store: Path, real_folder: Path) -> None:
     assert [english[f"t2i_r{k}"] for k in (1, 5, 10)] == pytest.approx([27.6, 59.7, 72.8], abs=0.1)
     assert record(store, "de", "english", 1000)["scores"]["t2i_r1"] == pytest.approx(1.4, abs=0.2)
     bitext = record(store, "de", "kd-mse", 1000)["tower"]["bitext"]
-    assert (bitext["offered"], bitext["dropped"], bitext["used"]) == (29_000, 1_015, 64)
-    assert "the leakage guard dropped 1,015" in " ".join(printed.split())
+    assert (bitext["offered"], bitext["dropped"], bitext["used"]) == (29_000, 1_031, 64)
+    assert "1,015 by image id, 10 by English sentence, 6 by de sentence" in " ".join(printed.split())
     assert "1,000 images, 1,000 captions: multi30k (human translation)" in printed
     assert "the embedded sample" not in printed
 

@@ -177,7 +177,7 @@ def test_a_later_test_set_has_its_own_images(flickr30k_folder: Path) -> None:
     assert captions_of(loaded) == [("22439193117", "Nový pes."), ("350", "Nová kočka.")]
     assert loaded.english == ("A new dog.", "A new cat.")
     assert TASK.load(flickr30k_folder, "en", "test_2018_flickr").captions == loaded.english
-    assert "350" in TASK.held_out(flickr30k_folder).image_ids
+    assert "350" in TASK.held_out(flickr30k_folder, "de").image_ids
     with pytest.raises(MissingError, match="no German"):
         TASK.load(flickr30k_folder, "de", "test_2018_flickr")
     with pytest.raises(HarnessError, match=r"test_2017_flickr\.txt is missing: it comes with Multi30k"):
@@ -219,7 +219,7 @@ def test_xtd(xtd_folder: Path) -> None:
     assert (japanese.captions, japanese.kind, japanese.english) == (("路面電車", "木"), "independent caption", None)
     assert (swahili.source, swahili.kind) == ("xtd200", "machine translation")
     assert task.load(xtd_folder, "en", "test").kind == "original"
-    assert task.held_out(xtd_folder).english == {"A tram.", "A tree."}
+    assert task.held_out(xtd_folder, "it").english == {"A tram.", "A tree."}
     with pytest.raises(MissingError, match=r"bitext has no it\.tsv, no \*\.en with \*\.it, and no TMX in Italian"):
         task.load_bitext(xtd_folder, "it")
     (xtd_folder / "val2014" / "COCO_val2014_000000000042.jpg").unlink()

@@ -16,7 +16,7 @@ from test_cli import harness
 
 from harness.api import HarnessError, HeldOut
 from harness.distill import distil
-from harness.distill.bitext import hashes, leaked, mark
+from harness.distill.bitext import hashes, leaked, marks
 from harness.distill.checkpoint import save_tower
 from harness.distill.ranks import ALONE
 from harness.distill.student import draw_weights
@@ -183,7 +183,7 @@ def test_a_tower_that_cannot_be_measured_honestly_is_refused(store: Path, tmp_pa
         (sample,) = (store / "samples").iterdir()
         images = json.loads((sample / "dataset_flickr30k.json").read_text())["images"]
         image = next(entry["filename"].removesuffix(".jpg") for entry in images if entry["split"] == "test")
-        np.save(folder / "seen.npy", hashes([mark(image, "")]))
+        np.save(folder / "seen.npy", hashes(marks([image])))
     elif callable(spoil):
         card = json.loads((folder / "card.json").read_text())
         (folder / "card.json").write_text(json.dumps(spoil(card)))
@@ -195,9 +195,16 @@ def test_a_tower_that_cannot_be_measured_honestly_is_refused(store: Path, tmp_pa
     assert refused.stderr.count("\n") == 1
 
 
-def test_what_was_seen_is_told_by_image_or_by_sentence() -> None:
-    held_out = HeldOut(frozenset({"7"}), frozenset({"A dog runs ."}))
-    assert leaked(hashes([mark("7", "x"), mark("", "a dog runs"), mark("9", "A dog runs .")]), held_out) == 2
+def test_what_was_seen_is_told_by_image_and_by_either_sentence() -> None:
+    held_out = HeldOut(frozenset({"7"}), frozenset({"A dog runs .", "..."}), frozenset({"Ein Hund läuft ."}))
+    assert leaked(hashes(marks(["7"], ["Two cats ."], ["EIN HUND läuft"])), held_out) == 2
+    assert leaked(hashes(marks(["9"], ["a dog runs"], ["Zwei Katzen ."])), held_out) == 1
+    assert leaked(hashes(marks(["9", ""], ["Two cats .", ""], ["Zwei Katzen .", "!"])), held_out) == 0
+
+
+def test_a_tower_made_before_foreign_sentences_were_compared_is_still_known() -> None:
+    held_out = HeldOut(frozenset({"7"}), frozenset({"A dog runs ."}), frozenset({"Ein Hund läuft ."}))
+    assert leaked(hashes(["image 7", "sentence a dog runs", "image 9", "sentence two cats"]), held_out) == 2
 
 
 @pytest.mark.parametrize(("words", "message"), [

@@ -37,7 +37,7 @@ def compare(
     metric: Annotated[
         str, typer.Option(help="Column to compare: r1, r5, r10, ndcg@10, ...; by default what the task's own table compares.")
     ] = "",
-    resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples, and sign flips.")] = 10_000,
+    resamples: Annotated[int, typer.Option(min=100, max=1_000_000, help="Bootstrap resamples, and sign flips.")] = 10_000,
     records: Annotated[Path | None, typer.Option(help="Folder of records to look in, instead of the store's.")] = None,
     format_: Annotated[
         Literal["text", "json", "markdown", "latex"] | None,

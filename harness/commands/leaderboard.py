@@ -29,7 +29,7 @@ def leaderboard(
     add: Annotated[
         Path | None, typer.Option(help="Folder of records of others: check them and merge them into --records.")
     ] = None,
-    resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples.")] = 10_000,
+    resamples: Annotated[int, typer.Option(min=100, max=1_000_000, help="Bootstrap resamples.")] = 10_000,
 ) -> None:
     """Rank records on boards, so that rows which cannot be told apart share a rank; or merge records of others."""
     from harness.api import HarnessError
