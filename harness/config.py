@@ -20,7 +20,7 @@ from harness.registry import STEPLESS, UNTRAINED, nearest, reads_entities, spell
 class Config(BaseModel):
     """A frozen set of choices."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def digest_json(value: object) -> str:
@@ -31,6 +31,9 @@ def digest_json(value: object) -> str:
     """
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+MOST = 2**63 - 1  # the greatest whole number of torch's and of Arrow's
 
 
 class DistillConfig(Config):
@@ -69,7 +72,7 @@ class DistillConfig(Config):
         description="what a subword's association with an English token gains where both are spelled the same, as a multiple of "
         "it; less where they are spelled alike. For the starts that align a vocabulary",
     )
-    seed: int = Field(0, ge=0, description="decides subset, initial weights and order of batches")
+    seed: int = Field(0, ge=0, le=MOST, description="decides subset, initial weights and order of batches")
     held_out: int = Field(
         0, ge=0, description="pairs, of those given, kept for validation by translation retrieval; the best weights are then kept"
     )
@@ -196,7 +199,7 @@ class RunConfig(Config):
     grounding: GroundingConfig = GroundingConfig()
     chunker: str = Field("simple", description="what finds the phrases of captions and sentences that have no tags")
     device: str = "auto"
-    resamples: int = Field(10_000, ge=100, description="bootstrap resamples")
+    resamples: int = Field(10_000, ge=100, le=10_000_000, description="bootstrap resamples")
 
     @field_validator("data", mode="before")
     @classmethod
@@ -338,8 +341,8 @@ class StudyConfig(Config):
     clean: bool | None = None
     leakage: Literal["drop", "refuse"] = "drop"
     pairs: tuple[int | Literal["all"], ...] = Field(min_length=1, description="sizes of the bitext, nested, run in this order")
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 2), min_length=1)
-    replicate: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+    seeds: tuple[Annotated[int, Field(ge=0, le=MOST)], ...] = Field((0, 1, 2), min_length=1)
+    replicate: tuple[Annotated[int, Field(ge=0, le=MOST)], ...] = Field(
         (), description="seeds of the same study again, run last, which is to say the same; true: as many new ones"
     )
     distill: dict[str, Any] = Field({}, description="options of DistillConfig that all arms share")
@@ -347,7 +350,7 @@ class StudyConfig(Config):
     arms: tuple[Arm, ...] = Field(min_length=2)
     direction: Literal["t2i", "i2t"] = Field("t2i", description="whose R@1 is compared")
     by: tuple[str, ...] = Field(("entity-type",), description="facets of captions to break down by, where the records have them")
-    resamples: int | None = Field(None, ge=100, description="by default 10,000, or as many as Holm needs over the study's tests")
+    resamples: int | None = Field(None, ge=100, le=10_000_000, description="by default 10,000, or as many as Holm needs over the study's tests")
 
     @field_validator("lang", "data", mode="before")
     @classmethod

@@ -34,7 +34,7 @@ def distill(
     teacher: Annotated[str, typer.Option(help="Whose English text tower to distil: see `list encoders`.")] = "sample",
     task: TaskOption = "flickr30k",
     data: DataOption = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Towers a language, with seeds from --seed on.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Towers a language, with seeds from --seed on.")] = 1,
     shared: Annotated[
         bool, typer.Option("--shared", help="One tower for all the languages, from as many pairs of each.")
     ] = False,
