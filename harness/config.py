@@ -350,7 +350,9 @@ class StudyConfig(Config):
     arms: tuple[Arm, ...] = Field(min_length=2)
     direction: Literal["t2i", "i2t"] = Field("t2i", description="whose R@1 is compared")
     by: tuple[str, ...] = Field(("entity-type",), description="facets of captions to break down by, where the records have them")
-    resamples: int | None = Field(None, ge=100, le=10_000_000, description="by default 10,000, or as many as Holm needs over the study's tests")
+    resamples: int | None = Field(
+        None, ge=100, le=10_000_000, description="by default 10,000, or as many as Holm needs over the study's tests"
+    )
 
     @field_validator("lang", "data", mode="before")
     @classmethod

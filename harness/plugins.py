@@ -141,15 +141,25 @@ def code_digest(thing: Callable[..., object]) -> str:
 def identity(thing: object, name: str) -> tuple[str, str]:
     """What sets a class, function or object of others apart: where it is defined, and its qualified name.
 
-    Of a plug-in file the contents count and not the place. `name` stands for what its module does not hold under a name of its
-    own: a lambda, a partial, or a function that another function or a loop has made.
+    `name` stands for what its module does not hold under a name of its own: a lambda, a partial, or a function that another
+    function or a loop has made.
     """
     module, qualified = getattr(thing, "__module__", None) or "", getattr(thing, "__qualname__", "")
     try:
         known = operator.attrgetter(qualified)(sys.modules[module]) is thing
     except (AttributeError, KeyError, TypeError):
         known = False
-    return _contents(Path(module))[0] if module in GUESTS and Path(module).is_absolute() else module, qualified if known else name
+    return _code_of(module), qualified if known else name
+
+
+def _code_of(module: str) -> str:
+    """A module's name; of a plug-in file, and of the program that runs, a digest of the contents, wherever they lie."""
+    # A worker process knows the program by the second name.
+    program = module in ("__main__", "__mp_main__")
+    file = getattr(sys.modules.get(module), "__file__", None) if program else module if module in GUESTS else None
+    if file and Path(file).is_absolute() and Path(file).is_file():
+        return digest_file(Path(file))
+    return "__main__" if program else module
 
 
 @dataclass(frozen=True, eq=False)

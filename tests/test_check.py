@@ -117,7 +117,12 @@ def cannot_tell(self: object, texts: Sequence[str], lang: str) -> list[Spans]:
     [
         ({"fingerprint": lambda self: str(next(turn))}, "fingerprint", "failed", "changes from call to call"),
         ({"fingerprint": lambda self: None}, "fingerprint", "failed", "it is None; expected a text"),
-        ({"fingerprint": lambda self: "my encoder, version 1"}, "fingerprint", "note", "'my encoder, version 1' is a constant, so"),
+        (
+            {"fingerprint": lambda self: "my encoder, version 1"},
+            "fingerprint",
+            "note",
+            "'my encoder, version 1' is a constant, so",
+        ),
         ({"fingerprint": lambda self: self.name}, "fingerprint", "note", "'good' is the encoder's name, so old embeddings"),
         ({"fingerprint": lambda self: f"{self.name} 1"}, "fingerprint", "note", "'good 1' has 6 characters, too few"),
         ({"encode_images": lambda self, x: sys.exit(3)}, "images", "failed", "it raised SystemExit: 3"),
