@@ -24,8 +24,8 @@ def bfloat16(argument: str, device: str) -> OpenClip:
 
 
 def model(argument: str, device: str, name: str) -> OpenClip:
-    """The model named behind the variant."""
+    """The model named behind the variant. A plug-in's subclass is none: the variant would compute without what it changes."""
     encoder = load_encoder(argument, device) if argument else None
-    if not isinstance(encoder, OpenClip):
+    if type(encoder) is not OpenClip:
         raise HarnessError(f"{name}:{argument}: expected {name}: and an open_clip model, as {name}:open_clip:ViT-B-32/openai")
     return encoder

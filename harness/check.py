@@ -22,7 +22,7 @@ from harness.api import (
     TokenLocator,
     TokenStates,
 )
-from harness.plugins import gist
+from harness.plugins import Fingerprint, gist, own_fingerprint
 from harness.registry import load_encoder
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 ITEMS = 32
 SLOW_FINGERPRINT = 10.0  # seconds
+SHORT_FINGERPRINT = 16  # characters: as hexadecimal digits they are 64 bits
 # Relative distance of rows that should be equal: float32 towers differ by some 1e-6 from batch to batch, half precision by 1e-3.
 SAME, OTHER = 1e-5, 1e-3
 ODD_TEXTS = ("", " ", "?", "dog " * 300, "犬が走る 🐕", "a dog\nruns")
@@ -66,7 +67,9 @@ def tried(what: str, trial: Callable[[], str]) -> Trial:
         return Trial(what, "failed", str(end))
     except HarnessError as error:
         return Trial(what, "failed", str(error))
-    except Exception as error:  # whatever the encoder raises
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever the encoder raises, sys.exit() and panics of Rust among it
         return Trial(what, "failed", f"it raised {gist(error)}")
 
 
@@ -137,15 +140,29 @@ def sides(encoder: Encoder, images: list[Image.Image], texts: list[str], lang: s
 def try_fingerprint(encoder: Encoder, twin: Encoder) -> str:
     """The name of a set of embeddings: text, always the same for the same encoder, and soon told."""
     began = time.perf_counter()
-    first = encoder.fingerprint()
+    first = own_fingerprint(encoder)
     seconds = time.perf_counter() - began
     if not isinstance(first, str) or not first:
         raise FailedError(f"it is {first!r}; expected a text that names weights, preprocessing, tokenizer and precision")
-    if not (first == encoder.fingerprint() == twin.fingerprint()):
+    if not (first == own_fingerprint(encoder) == own_fingerprint(twin)):
         raise FailedError("it changes from call to call or from object to object, so nothing would be found again")
     if seconds > SLOW_FINGERPRINT:
         raise NotedError(f"took {seconds:.1f} s, and every run asks for it: hash the files, do not load the model")
+    if isinstance(encoder.fingerprint, Fingerprint) and (lack := unfit(encoder.fingerprint, first, encoder.name)):
+        raise NotedError(f"{first[:40]!r} {lack}, so old embeddings may be taken for new ones: use harness.fingerprint")
     return f"{first[:12]}, the same again and in a second object; {seconds:.2f} s"
+
+
+def unfit(method: Fingerprint, given: str, name: str) -> str:
+    """Why what a plug-in gives as its fingerprint does not follow its weights and settings; nothing if it may."""
+    code = getattr(method.own, "__code__", None)
+    if code is not None and not (code.co_names or code.co_freevars):
+        return "is a constant"
+    if given == name:
+        return "is the encoder's name"
+    if len(given) < SHORT_FINGERPRINT:
+        return f"has {len(given)} characters, too few for a digest"
+    return ""
 
 
 def keep_rows(side: Side, kept: list[Floats]) -> str:

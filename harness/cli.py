@@ -13,12 +13,19 @@ import typer
 
 from harness.api import HarnessError
 from harness.commands import browse, check, compare, data, distill, leaderboard, listing, run, study, towers, transport
-from harness.plugins import load_plugins
+from harness.console import lost_output, steady_streams
+from harness.plugins import gist, guest_at_fault, load_plugins
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line. Exit status 1 if results could not be written to standard output."""
+    steady_streams()
+    try:
+        app()
+    finally:
+        if lost := lost_output():
+            print(f"error: {lost}: what was measured is kept, and the same command shows it", file=sys.stderr)
+            sys.exit(1)
 
 
 PluginOption = Annotated[
@@ -30,13 +37,16 @@ PluginOption = Annotated[
 
 
 def handled(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the option --plugin, and turn what the user can put right into one line and a non-zero exit."""
+    """Give a command the option --plugin, and turn what the user can put right into one line and a non-zero exit.
+
+    So it is with whatever code of others raises, `sys.exit()` among it. Our own mistakes keep their trace.
+    """
 
     @functools.wraps(command)
     def wrapper(*args: Any, plugin: list[Path] | None = None, **kwargs: Any) -> None:
-        for problem in load_plugins(plugin or []):
-            print(f"note: {problem}", file=sys.stderr)
         try:
+            for problem in load_plugins(plugin or []):
+                print(f"note: {problem}", file=sys.stderr)
             command(*args, **kwargs)
         except HarnessError as error:
             print(f"error: {error}", file=sys.stderr)
@@ -44,6 +54,12 @@ def handled(command: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             print("\ninterrupted; the same command goes on from where it stopped", file=sys.stderr)
             raise typer.Exit(130) from None
+        except BaseException as error:
+            guest = guest_at_fault(error)
+            if guest is None and isinstance(error, Exception):
+                raise
+            print(f"error: {f'the plug-in {guest} raised ' if guest else ''}{gist(error, guest)}", file=sys.stderr)
+            raise typer.Exit(1) from None
 
     signature = inspect.signature(command, eval_str=True)
     option = inspect.Parameter("plugin", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=PluginOption)

@@ -2,13 +2,95 @@
 
 from __future__ import annotations
 
+import codecs
+import errno
+import io
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 Advance = Callable[[int, str], None]
 PIPED_WIDTH = 200
+# What the tables have beside ASCII, for terminals and files of another encoding than UTF-8.
+IN_ASCII = {
+    "−": "-", "–": "-", "—": "-", "·": "-", "→": "->", "×": "x", "✓": "+", "✗": "x", "…": "...", "“": '"', "”": '"', "’": "'"
+}  # fmt: skip
+PLAINLY = "harness.plainly"
+
+
+def plainly(error: UnicodeError) -> tuple[str, int]:
+    """Write characters that an encoding lacks in ASCII: as is usual, or as Python escapes them (`\\u4e2d`)."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    escaped = (IN_ASCII.get(each) or each.encode("ascii", "backslashreplace").decode("ascii") for each in lacking)
+    return "".join(escaped), error.end
+
+
+codecs.register_error(PLAINLY, plainly)
+
+
+class SteadyFile(io.FileIO):
+    """A standard stream of which no writing fails. lost: why something went nowhere."""
+
+    lost: OSError | None = None
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Write, or drop what cannot be written."""
+        if self.lost is None:
+            try:
+                return super().write(data)
+            except OSError as error:
+                self.lost = error
+        return memoryview(data).nbytes
+
+
+def steady_streams() -> None:
+    """See to it that no remark and no table ends the work: not where nobody reads them, the disk is full, or a character is
+    unknown to an encoding.
+
+    A standard stream that is closed is opened on nothing, or the next file that is opened would take its number. Results then go
+    to standard error.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    sys.stderr = steady(os.fdopen(2, "w", encoding="utf-8", closefd=False) if sys.stderr is None else sys.stderr)
+    if sys.stdout is None:
+        print("note: standard output is closed: results go to standard error", file=sys.stderr)
+        sys.stdout = sys.stderr
+    else:
+        sys.stdout = steady(sys.stdout)
+
+
+def steady(stream: TextIO) -> TextIO:
+    """A text stream to the same place that refuses nothing. On a terminal, which refuses no writing, the stream itself."""
+    if not isinstance(stream, io.TextIOWrapper):  # of a notebook or a test
+        return stream
+    errors = PLAINLY if stream.errors == "strict" else stream.errors
+    if stream.isatty():
+        stream.reconfigure(errors=errors)
+        return stream
+    stream.flush()
+    file = io.BufferedWriter(SteadyFile(stream.fileno(), "wb", closefd=False))
+    return io.TextIOWrapper(file, stream.encoding, errors, line_buffering=stream.line_buffering)
+
+
+def lost_output() -> str:
+    """Why results could not be written to standard output; nothing if they could, or if the reader had enough (`| head`)."""
+    sys.stdout.flush()
+    file = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    if not isinstance(file, SteadyFile) or file.lost is None or file.lost.errno == errno.EPIPE:
+        return ""
+    return f"standard output cannot be written ({file.lost.strerror})"
 
 
 class Console:

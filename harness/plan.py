@@ -235,17 +235,20 @@ def guarded_bitext(task: Task, data: Path, languages: Sequence[Language], config
 def scored(cells: Sequence[Cell], config: RunConfig, task: Task, data: Path) -> Iterator[Cell]:
     """Each cell, and behind it the same with the scorer that was asked for, if that is another one.
 
-    Raises HarnessError if the scorer is unknown, or cannot score what the task asks for.
+    Raises HarnessError if the scorer is unknown, cannot score what the task asks for, or takes a built-in one's name.
     """
     grounding = isinstance(cells[0].retrieval, Grounding)
     make = (in_regions if grounding else SCORERS.load(config.scorer))(config, task, data)
+    others = SCORERS.identity(config.scorer)
     for cell in cells:
         if cell.translations and config.scorer == "entities":
             raise HarnessError(
                 f"--scorer entities takes phrases from the captions, which {TRANSLATE_TEST} does not read: run them apart"
             )
         scorer = make(cell.retrieval)
-        with_it = replace(cell, scorer=scorer, key=digest_json([cell.key, *scorer.told()]))
+        if others and scorer.name in SCORERS.names():
+            raise HarnessError(f"--scorer {config.scorer} calls itself {scorer.name}, which is built in: give it another name")
+        with_it = replace(cell, scorer=scorer, key=digest_json([cell.key, *others, *scorer.told()]))
         if grounding:
             yield with_it
             continue

@@ -1,14 +1,17 @@
-"""Code of others: files loaded as plug-ins, what of them is broken, and a digest of what decides their embeddings."""
+"""Code of others: files loaded as plug-ins, what of them is broken, what they raise, and digests of what decides their output."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
 import inspect
+import operator
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +22,8 @@ BROKEN: dict[str, str] = {}
 """Plug-in files that could not be loaded, and why: shown by `list` and beside an unknown name."""
 LOADED: list[Path] = []
 """Plug-in files that were asked for, in order: another process has to load them too."""
+GUESTS: set[str] = set()
+"""Modules and packages that are plug-ins, by name."""
 
 
 def load_plugins(paths: Iterable[Path]) -> list[str]:
@@ -50,11 +55,13 @@ def load_file(path: Path) -> ModuleType:
         raise HarnessError(f"the plug-in {path} is no Python file: its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[str(place)] = module
+    GUESTS.add(str(place))
     try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+        with in_one_line(f"the plug-in {path} cannot be loaded", place):
+            spec.loader.exec_module(module)
+    except BaseException:
         del sys.modules[str(place)]
-        raise HarnessError(f"the plug-in {path} cannot be loaded: {gist(error, place)}") from error
+        raise
     return module
 
 
@@ -67,14 +74,35 @@ def load_attribute(path: Path, name: str) -> Any:
     return getattr(module, name)
 
 
-def gist(error: BaseException, file: Path | None = None) -> str:
+def gist(error: BaseException, file: Path | str | None = None) -> str:
     """An error on one line: its kind, its message, and the line of `file` that it comes from."""
     if isinstance(error, HarnessError):
         return str(error)
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
     line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
     message = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
-    return f"{type(error).__name__}: {message}{f' (line {line})' if line else ''}"
+    return f"{type(error).__name__}{f': {message}' if message else ''}{f' (line {line})' if line else ''}"
+
+
+@contextmanager
+def in_one_line(what: str, file: Path | str | None = None) -> Iterator[None]:
+    """Turn whatever code of others raises into a HarnessError that begins with `what`; Ctrl-C and HarnessError pass.
+
+    `sys.exit()` and a panic of a Rust extension are no `Exception`, and must not end the program either.
+    """
+    try:
+        yield
+    except (HarnessError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise HarnessError(f"{what}: {gist(error, file)}") from error
+
+
+def guest_at_fault(error: BaseException) -> str | None:
+    """The plug-in that an error comes from: the last one whose code was running. None if none was."""
+    names = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    guests = (name if name in GUESTS else name.partition(".")[0] for name in reversed(names))
+    return next((name for name in guests if name in GUESTS), None)
 
 
 def origin_of(thing: object) -> str:
@@ -87,7 +115,7 @@ def fingerprint(*parts: str | float | Path | Callable[..., object] | None) -> st
     """A digest for `Encoder.fingerprint`, of everything that decides an embedding.
 
     A `Path` stands for what lies there: a file's bytes, or a folder's files and their names within it. A class or function stands
-    for the file that defines it. Text and numbers (a precision, an image size) stand for themselves.
+    for its qualified name and the file that defines it. Text and numbers (a precision, an image size) stand for themselves.
 
     Raises HarnessError for a path that is not there, and for code that no file holds.
 
@@ -101,8 +129,75 @@ def fingerprint(*parts: str | float | Path | Callable[..., object] | None) -> st
         elif part is None or isinstance(part, str | int | float):
             words += [type(part).__name__, str(part)]
         else:
-            words += ["code", digest_file(_source_file(part))]
+            words += ["code", digest_file(_source_file(part)), getattr(part, "__qualname__", "")]
     return digest_strings(words)
+
+
+def code_digest(thing: Callable[..., object]) -> str:
+    """A digest of the file that defines a class or function. Raises HarnessError as `fingerprint` does."""
+    return digest_strings(["code", digest_file(_source_file(thing))])
+
+
+def identity(thing: object, name: str) -> tuple[str, str]:
+    """What sets a class, function or object of others apart: where it is defined, and its qualified name.
+
+    `name` stands for what its module does not hold under a name of its own: a lambda, a partial, or a function that another
+    function or a loop has made.
+    """
+    module, qualified = getattr(thing, "__module__", None) or "", getattr(thing, "__qualname__", "")
+    try:
+        known = operator.attrgetter(qualified)(sys.modules[module]) is thing
+    except (AttributeError, KeyError, TypeError):
+        known = False
+    return _code_of(module), qualified if known else name
+
+
+def _code_of(module: str) -> str:
+    """A module's name; of a plug-in file, and of the program that runs, a digest of the contents, wherever they lie."""
+    # A worker process knows the program by the second name.
+    program = module in ("__main__", "__mp_main__")
+    file = getattr(sys.modules.get(module), "__file__", None) if program else module if module in GUESTS else None
+    if file and Path(file).is_absolute() and Path(file).is_file():
+        return digest_file(Path(file))
+    return "__main__" if program else module
+
+
+@dataclass(frozen=True, eq=False)
+class Fingerprint:
+    """The method `fingerprint` of an object that code of others made, as the engine asks for it.
+
+    It combines the object's own fingerprint with its name and with `made`, what made it. So two classes are never taken for one,
+    whatever they say themselves. own: the object's own method.
+    """
+
+    thing: Any
+    own: Callable[[], str]
+    made: tuple[str, ...]
+    spec: str
+
+    def __call__(self) -> str:
+        """The digest. Raises HarnessError if the object's own method raises, or gives no text."""
+        with in_one_line(f"the fingerprint of {self.spec} cannot be had", type(self.thing).__module__):
+            own, name = self.own(), str(self.thing.name)
+        if not isinstance(own, str) or not own:
+            raise HarnessError(f"the fingerprint of {self.spec} is {own!r}: expected a text (docs/plugins.md)")
+        return digest_strings(["plug-in 1", own, name, *self.made])
+
+
+def identify(thing: Any, made: Iterable[str], spec: str) -> None:
+    """Have an object's fingerprint say what made it. Raises HarnessError for an object that takes no attributes."""
+    own = thing.fingerprint.own if isinstance(thing.fingerprint, Fingerprint) else thing.fingerprint
+    kind = type(thing)
+    told = Fingerprint(thing, own, (*made, *identity(kind, kind.__qualname__)), spec)
+    try:
+        object.__setattr__(thing, "fingerprint", told)
+    except (AttributeError, TypeError):
+        raise HarnessError(f"{spec} is a {kind.__qualname__}, which takes no attributes: leave out its __slots__") from None
+
+
+def own_fingerprint(thing: Any) -> Any:
+    """What an object itself gives as its fingerprint, whatever that is."""
+    return thing.fingerprint.own() if isinstance(thing.fingerprint, Fingerprint) else thing.fingerprint()
 
 
 def _contents(path: Path) -> list[str]:

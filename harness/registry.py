@@ -26,7 +26,7 @@ from harness.api import (
     Translated,
     Translator,
 )
-from harness.plugins import BROKEN, fingerprint, gist, load_attribute, origin_of
+from harness.plugins import BROKEN, GUESTS, code_digest, identify, identity, in_one_line, load_attribute, origin_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,6 +82,7 @@ class Registry(Generic[T]):
         entries: dict[str, list[Entry[T]]] = self._own
         for point in entry_points(group=self.group) if self.group else ():
             package = f"package {point.dist.name} {point.dist.version}" if point.dist else "a package"
+            GUESTS.add(re.split(r"[.:]", point.value)[0])
             entries.setdefault(point.name, []).append(Entry(f"{package} ({point.value})", point.load))
         return entries
 
@@ -129,12 +130,17 @@ class Registry(Generic[T]):
         entry = self.find(name)
         if entry.builtin:
             return entry.load()
-        try:
+        with in_one_line(f"the {self.kind} {name} of {entry.origin} cannot be loaded"):
             return entry.load()
-        except HarnessError:
-            raise
-        except Exception as error:  # whatever the code of others raises
-            raise HarnessError(f"the {self.kind} {name} of {entry.origin} cannot be loaded: {gist(error)}") from error
+
+    def identity(self, name: str) -> tuple[str, ...]:
+        """What sets an entry of others apart from every other; nothing for a built-in one, whose own digest says enough.
+
+        Raises HarnessError as `load` does.
+        """
+        if self.find(name).builtin:
+            return ()
+        return identity(self.load(name), name.rpartition(":")[2])
 
     def _clash(self, name: str, entries: Iterable[Entry[T]]) -> HarnessError:
         places = " and of ".join(entry.origin for entry in entries)
@@ -197,12 +203,21 @@ def parted(spec: str) -> tuple[str, str]:
 
 
 def made(registry: Registry[Callable[[str, str], T]], spec: str, device: str, members: Iterable[str]) -> T:
-    """What the entry that a spec names makes of its argument. Raises HarnessError if that lacks a member."""
+    """What the entry that a spec names makes of its argument.
+
+    Raises HarnessError if that lacks a member, and if code of others raises anything. The fingerprint of what is not built in
+    says what made it too.
+    """
     name, argument = parted(spec)
-    thing = registry.load(name)(argument, device)
-    lacking = [word for word in members if not hasattr(thing, word)]
+    make = registry.load(name)
+    if registry.find(name).builtin:
+        return make(argument, device)
+    with in_one_line(f"the {registry.kind} {spec} cannot be made", getattr(make, "__module__", None)):
+        thing = make(argument, device)
+        lacking = [word for word in members if not hasattr(thing, word)]
     if lacking:
         raise HarnessError(f"{spec} is no {registry.kind}: {registry.origin(name)} lacks {', '.join(lacking)} (docs/plugins.md)")
+    identify(thing, (*registry.identity(name), argument), spec)
     return thing
 
 
@@ -400,7 +415,7 @@ def spell_objective(text: str) -> str:
 def objective_sources(text: str) -> list[str]:
     """Digests of the code of an objective's plug-in terms: the same name with other code makes another tower."""
     names = [name for _, name in parse_objective(text)]
-    return [fingerprint(OBJECTIVES.load(name)) for name in names if not OBJECTIVES.find(name).builtin]
+    return [code_digest(OBJECTIVES.load(name)) for name in names if not OBJECTIVES.find(name).builtin]
 
 
 def reads_entities(text: str) -> bool:

@@ -17,6 +17,7 @@ from harness.executors.jobs import Outcome, announced, carry_out
 from harness.executors.local import in_turn
 from harness.languages import select_languages
 from harness.plan import ENGLISH, Cell, Plan, make_plan
+from harness.plugins import Fingerprint
 from harness.record import Record, RegionCard, TranslationCard, check_stored_record, load_card, provenance, save_record
 from harness.regions import Views
 from harness.registry import TASKS, TOWERS, load_encoder
@@ -32,11 +33,14 @@ T = TypeVar("T")
 
 
 class CellsFailedError(HarnessError):
-    """Some cells of a plan could not be measured; the others were. failures: why, by the cell's label."""
+    """Some cells of a plan could not be measured; the others were. failures: why, by the cell's label.
 
-    def __init__(self, failures: Mapping[str, str], cells: int) -> None:
+    reason: why, if it is one of all cells that the user can put right, else "".
+    """
+
+    def __init__(self, failures: Mapping[str, str], cells: int, reason: str = "") -> None:
         super().__init__(f"{len(failures)} of {cells} cells failed: {'; '.join(map(': '.join, failures.items()))}")
-        self.failures = failures
+        self.failures, self.reason = failures, reason
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +87,9 @@ def run_plans(
 ) -> Iterator[tuple[Plan, CellsFailedError | None]]:
     """Measure the cells of plans, those that several plans have once, and give each plan, in order, when all of its cells ended.
 
-    A cell that another run is at is left for later. One that fails does not stop the others: it is told with its plan. If all of
-    a plan failed for one reason that the user can put right, that is raised.
+    A cell that another run is at is left for later. One that fails does not stop the others: it is told with its plan. If nothing
+    is measured, and all cells of the first two plans (or of the only one) failed for one reason that the user can put right, that
+    is raised.
     """
     jobs: dict[str, CellJob] = {}
     for plan in plans:
@@ -93,23 +98,29 @@ def run_plans(
     there = [job for job in jobs.values() if job.is_there]
     missing = [job for job in jobs.values() if not job.is_there]
     outcomes: dict[str, Outcome] = {}
-    waiting = deque(plans)
+    waiting, reasons = deque(plans), list[str]()
     measured = carry_out(announced(missing, choices, console, "cell"), choices, store, console) if missing else iter(())
     for job, outcome in chain(in_turn(console, there, wait=True), measured):
         outcomes[job.cell.key] = outcome
         while waiting and all(cell.key in outcomes for cell in waiting[0].cells):
             plan = waiting.popleft()
-            yield plan, failure({cell.label: outcomes[cell.key] for cell in plan.cells})
+            failed = failure({cell.label: outcomes[cell.key] for cell in plan.cells})
+            reasons.append(failed.reason if failed else "")
+            # One language may lack what the others have; two that fail alike, and nothing else yet, will not be the last.
+            if reasons[0] and len(set(reasons)) == 1 and len(reasons) == min(2, len(plans)):
+                raise HarnessError(reasons[0])
+            yield plan, failed
 
 
 def failure(outcomes: Mapping[str, Outcome]) -> CellsFailedError | None:
-    """What is to be told of cells that failed, by label. Raises HarnessError if it is one and the same of all."""
+    """What is to be told of cells that failed, by label; None if none did."""
     failed = {label: outcome for label, outcome in outcomes.items() if outcome.state == "failed"}
     if not failed:
         return None
-    if len(failed) == len(outcomes) and len(set(failed.values())) == 1 and next(iter(failed.values())).expected:
-        raise HarnessError(next(iter(failed.values())).why)
-    return CellsFailedError({label: outcome.why for label, outcome in failed.items()}, len(outcomes))
+    alike = len(failed) == len(outcomes) and len(set(failed.values())) == 1
+    first = next(iter(failed.values()))
+    why = {label: outcome.why for label, outcome in failed.items()}
+    return CellsFailedError(why, len(outcomes), first.why if alike and first.expected else "")
 
 
 def cell_job(cell: Cell, plan: Plan, store: Store) -> CellJob:
@@ -157,7 +168,21 @@ def load_or_measure(cell: Cell, plan: Plan, store: Store, console: Console, wait
             if not is_whole(folder, check_stored_record):  # another run may have measured it meanwhile
                 clear_damaged(folder, check_stored_record)
                 measure(cell, plan, store, console, wait)
-    return check_stored_record(folder)
+    return owned(check_stored_record(folder), plan.encoder, folder)
+
+
+def owned(record: Record, encoder: Encoder, folder: Path) -> Record:
+    """The record, if it is the encoder's. Raises HarnessError if it is another one's.
+
+    Built-in encoders of one fingerprint are one model by two names (a folder, by two paths). What a plug-in's fingerprint misses
+    its name may tell.
+    """
+    another = isinstance(encoder.fingerprint, Fingerprint) and record.encoder != encoder.name
+    if another or record.encoder_fingerprint != encoder.fingerprint():
+        raise HarnessError(
+            f"{folder} is a record of the encoder {record.encoder}, not of {encoder.name}: delete that folder to measure it again"
+        )
+    return record
 
 
 def measure(cell: Cell, plan: Plan, store: Store, console: Console, wait: bool = True) -> None:

@@ -129,7 +129,8 @@ def distil_all(
     missing = [job for job in jobs if job not in there]
     made = carry_out(announced(missing, choices, console, "tower"), choices, order.store, console) if missing else iter(())
     ended = dict(chain(in_turn(console, there, wait=True), made))
-    failure({job.name: outcome for job, outcome in ended.items()})
+    if (told := failure({job.name: outcome for job, outcome in ended.items()})) and told.reason:
+        raise HarnessError(told.reason)
     folders = [job.folder for job in jobs if ended[job].state == "done"]
     failed: dict[str, dict[str, str]] = {}
     for job in jobs:

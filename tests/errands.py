@@ -35,7 +35,11 @@ class AwkwardError(Exception):
         super().__init__("both hands full")
 
 
-def fail(error: type[Exception], *words: object) -> None:
+class PanicException(BaseException):
+    """What a panic of a Rust extension is in Python."""
+
+
+def fail(error: type[BaseException], *words: object) -> None:
     raise error(*words)
 
 

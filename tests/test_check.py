@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from harness.api import Floats, HarnessError, Spans, TokenStates
+from harness.api import Floats, HarnessError, Spans, TokenStates, digest_strings
 from harness.check import Trial, check_encoder
 from harness.registry import ENCODERS, Registry
 from harness.tasks.flickr30k import Flickr30k
@@ -24,7 +25,7 @@ class Good:
     name = "good"
 
     def fingerprint(self) -> str:
-        return "good 1"
+        return digest_strings(["good", self.name])
 
     def encode_images(self, images: Sequence[Image.Image]) -> Any:
         return rows([image.getpixel((0, 0))[0] for image in images])
@@ -116,6 +117,15 @@ def cannot_tell(self: object, texts: Sequence[str], lang: str) -> list[Spans]:
     [
         ({"fingerprint": lambda self: str(next(turn))}, "fingerprint", "failed", "changes from call to call"),
         ({"fingerprint": lambda self: None}, "fingerprint", "failed", "it is None; expected a text"),
+        (
+            {"fingerprint": lambda self: "my encoder, version 1"},
+            "fingerprint",
+            "note",
+            "'my encoder, version 1' is a constant, so",
+        ),
+        ({"fingerprint": lambda self: self.name}, "fingerprint", "note", "'good' is the encoder's name, so old embeddings"),
+        ({"fingerprint": lambda self: f"{self.name} 1"}, "fingerprint", "note", "'good 1' has 6 characters, too few"),
+        ({"encode_images": lambda self, x: sys.exit(3)}, "images", "failed", "it raised SystemExit: 3"),
         ({"encode_images": lambda self, x: torch.ones(len(x), 8)}, "images", "failed", r"torch.Tensor .*return x.float\(\).cpu"),
         (
             {"encode_images": lambda self, x: Good().encode_images(x)[0]},

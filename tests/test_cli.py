@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.console import PLAINLY, SteadyFile
+
 ROOT = Path(__file__).parents[1]
 SMALL = ("--pairs", "400", "--steps", "12", "--batch", "64", "--resamples", "200")
 
@@ -157,6 +159,11 @@ def test_data_check_reads_the_sample(store: Path) -> None:
         (("--lang", "de", "--encoder", "opnclip:x"), r"no encoder is called 'opnclip': did you mean open_clip\?"),
         (("--lang", "de", "--task", "flickr"), r"no task is called 'flickr': did you mean flickr30k or .*"),
         (("--lang", "de", "--eps", "0.0001"), r"--eps 0\.0001: .*greater than or equal to 0\.001"),
+        (("--lang", "de", "--seed", str(2**64)), rf"--seed {2**64}: .*less than or equal to {2**63 - 1}"),
+        (("--lang", "de", "--seed", "-1"), r"--seed -1: .*greater than or equal to 0"),
+        (("--lang", "de", "--learning-rate", "inf"), r"--learning-rate inf: .*finite number"),
+        (("--lang", "de", "--weight-decay", "nan"), r"--weight-decay nan: .*finite number"),
+        (("--lang", "de", "--resamples", str(10**30)), r"--resamples 10{30}: .*less than or equal to 10000000"),
         (("--lang", "de", "--pairs", "99999999"), r"--pairs 99,999,999 asked for, but .* usable pairs in de"),
         (("--lang", "de", "--device", "tpu9"), r"device 'tpu9' is not available here.*"),
     ],
@@ -237,3 +244,83 @@ def wait_for_file(path: Path, process: subprocess.Popen[str]) -> None:
         assert process.poll() is None, f"the run ended before {path.name} was there"
         assert time.monotonic() < deadline, f"the run did not make {path.name}"
         time.sleep(0.05)
+
+
+# standard streams
+
+TABLE = "--lang en --encoder random --resamples 100"
+
+
+def shell(words: str, store: Path, data: Path, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the small table by a shell's line, in which HARNESS stands for the program."""
+    line = words.replace("HARNESS", f"{sys.executable} -m harness run {TABLE} --data {data}")
+    told = environment(store) | variables
+    return subprocess.run(["bash", "-c", line], cwd=ROOT, env=told, capture_output=True, timeout=300, check=False)
+
+
+@pytest.fixture
+def plain(flickr30k_folder: Path, tmp_path: Path) -> str:
+    """What the small table looks like."""
+    done = shell("HARNESS", tmp_path, flickr30k_folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode()
+
+
+def test_nothing_is_lost_where_nobody_reads_on(plain: str, flickr30k_folder: Path, tmp_path: Path) -> None:
+    done = shell("set -o pipefail; HARNESS | head -1", tmp_path, flickr30k_folder)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode() == plain.splitlines(keepends=True)[0]
+
+
+def test_a_closed_output_is_said_and_the_table_goes_to_the_errors(plain: str, flickr30k_folder: Path, tmp_path: Path) -> None:
+    done = shell("HARNESS >&-", tmp_path, flickr30k_folder)
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert done.stderr.decode() == f"note: standard output is closed: results go to standard error\n{plain}"
+    silent = shell("HARNESS >&- 2>&- <&-", tmp_path / "another", flickr30k_folder)
+    assert (silent.returncode, silent.stdout, silent.stderr) == (0, b"", b"")
+    kept = [path.read_bytes() for path in (tmp_path / "another").rglob("*") if path.is_file()]
+    assert kept
+    assert not any(b"embeds images" in each for each in kept), "no file has taken the number of a stream"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_an_output_that_cannot_be_written_is_one_line(flickr30k_folder: Path, tmp_path: Path) -> None:
+    done = shell("HARNESS > /dev/full", tmp_path, flickr30k_folder)
+    assert done.returncode == 1
+    *_, line = done.stderr.decode().splitlines()
+    assert line == (
+        "error: standard output cannot be written (No space left on device): what was measured is kept, and the same command "
+        "shows it"
+    )
+    assert "Traceback" not in done.stderr.decode()
+    deaf = shell("HARNESS 2> /dev/full", tmp_path / "another", flickr30k_folder)
+    assert deaf.returncode == 0
+    assert b"English tower on English" in deaf.stdout
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_an_output_in_another_encoding_has_the_whole_table(
+    plain: str, flickr30k_folder: Path, tmp_path: Path, encoding: str
+) -> None:
+    done = shell("HARNESS", tmp_path, flickr30k_folder, PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stderr) == (0, b"")
+    told = done.stdout.decode(encoding)
+    assert "text -> image" in told
+    figures = re.compile(r"\d+\.\d|\d+ images|English tower on English")
+    assert figures.findall(told) == figures.findall(plain)
+
+
+def test_what_an_encoding_lacks_is_written_in_ascii() -> None:
+    assert "ot-token − kd-mse → \udcff中".encode("ascii", PLAINLY) == rb"ot-token - kd-mse -> \udcff\u4e2d"
+    assert "×·—".encode("latin-1", PLAINLY) == "×·-".encode("latin-1")
+    with pytest.raises(UnicodeDecodeError):
+        b"\xff".decode("ascii", PLAINLY)
+
+
+def test_a_steady_file_drops_what_cannot_be_written() -> None:
+    ours, theirs = os.pipe()
+    with SteadyFile(theirs, "wb") as file:
+        assert file.write(b"heard") == 5
+        os.close(ours)
+        assert (file.write(b"lost"), file.write(memoryview(b"as well"))) == (4, 7)
+        assert isinstance(file.lost, BrokenPipeError)

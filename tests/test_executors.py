@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from errands import AwkwardError, Errand, fail, meet, tell_threads, wait_in_vain
+from errands import AwkwardError, Errand, PanicException, fail, meet, tell_threads, wait_in_vain
 from faults import CELLS, OBJECTIVES, records, write_data
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,8 +29,10 @@ from harness.ahead import processors
 from harness.api import HarnessError
 from harness.config import ExecutorConfig
 from harness.console import Console
-from harness.executors.jobs import RETRIES, Outcome, Surroundings, carry_out
+from harness.executors.jobs import RETRIES, Execute, Executor, Outcome, Surroundings, carry_out
+from harness.executors.local import in_turn
 from harness.executors.ray import Share, do_here
+from harness.registry import Registry
 from harness.store import BusyError, Store
 
 LOCAL = pytest.param("local", marks=pytest.mark.slow)
@@ -48,7 +50,7 @@ WATCHED = """
         name = "watched"
 
         def __init__(self, argument, device):
-            self.folder = Path(argument)
+            self.folder = Path(os.environ["HARNESS_STORE"])
 
         def fingerprint(self):
             return fingerprint(Watched)
@@ -97,7 +99,7 @@ def run(place: Path, store: Path, *words: str, kill: bool = False) -> subprocess
     store.mkdir(exist_ok=True)
     if kill:
         (store / "kill").touch()
-    encoder = f"{place / 'watched.py'}:Watched:{store}"
+    encoder = f"{place / 'watched.py'}:Watched"
     told = ("--lang", "de,fr", "--data", str(place / "data"), "--encoder", encoder, "--objectives", ",".join(OBJECTIVES))
     return harness("run", *told, *OPTIONS, *words, store=store)
 
@@ -162,14 +164,49 @@ def test_what_fails_stops_no_other_and_says_why(workers: int, tmp_path: Path, ca
     jobs = [
         Errand("told", partial(fail, HarnessError, "mend it so")),
         Errand("awkward", partial(fail, AwkwardError, 1, 2)),
+        Errand("exit", partial(fail, SystemExit)),
+        Errand("exit 0", partial(fail, SystemExit, 0)),
+        Errand("panic", partial(fail, PanicException, "called `Option::unwrap()` on a `None` value")),
         Errand("well", partial(os.getpid)),
     ]
     assert dict(carried(jobs, tmp_path, workers=workers)) == {
         "told": Outcome("failed", "mend it so"),
         "awkward": Outcome("failed", "AwkwardError: both hands full", expected=False),
+        "exit": Outcome("failed", "SystemExit", expected=False),
+        "exit 0": Outcome("failed", "SystemExit: 0", expected=False),
+        "panic": Outcome("failed", "PanicException: called `Option::unwrap()` on a `None` value", expected=False),
         "well": Outcome(),
     }
-    assert capfd.readouterr().err.count("Traceback") == 1
+    assert capfd.readouterr().err.count("Traceback") == 4
+
+
+def test_ctrl_c_is_the_user_s_and_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        list(carried([Errand("stopped", partial(fail, KeyboardInterrupt))], tmp_path))
+
+
+def test_a_worker_that_ends_itself_fails_its_job_alone(tmp_path: Path) -> None:
+    jobs = [Errand("deadly", partial(os._exit, 0)), Errand("well", os.getpid)]
+    ended = dict(carried(jobs, tmp_path, workers=2))
+    assert ended["well"] == Outcome()
+    assert ended["deadly"].state == "failed"
+    assert ended["deadly"].why.startswith("its process ended with status 0, the last of 4 times;")
+
+
+@pytest.mark.parametrize("done", [0, 1])
+def test_what_an_executor_leaves_undone_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: int) -> None:
+    """It may take a job and say nothing of it, or take none at all."""
+
+    @contextmanager
+    def idle(choices: ExecutorConfig, store: Store, console: Console) -> Iterator[Execute]:  # noqa: ARG001
+        yield lambda jobs, wait: in_turn(console, [job for job, _ in zip(jobs, range(done), strict=False)], wait)
+
+    registry: Registry[Executor] = Registry("executor", {})
+    registry.register("idle", idle)
+    monkeypatch.setattr("harness.registry.EXECUTORS", registry)
+    jobs = [Errand(name, os.getpid) for name in ("one", "two", "three")]
+    left = Outcome("failed", "the executor idle ended without it")
+    assert dict(carried(jobs, tmp_path, executor="idle")) == {"one": Outcome() if done else left, "two": left, "three": left}
 
 
 def test_a_job_that_kills_every_worker_is_given_up(tmp_path: Path) -> None:
@@ -307,7 +344,7 @@ MINE = """
 def training(place: Path, tmp_path: Path, executor: str = "local") -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A run of two workers of which one, whose number is given, trains without end."""
     objective = f"{write(tmp_path / 'endless.py', ENDLESS)}:endless"
-    encoder = f"{place / 'watched.py'}:Watched:{tmp_path}"
+    encoder = f"{place / 'watched.py'}:Watched"
     told = ("--lang", "de", "--data", str(place / "data"), "--encoder", encoder, "--objectives", objective, *OPTIONS)
     words = (*told, "--steps", "1000000", "--executor", executor, "--workers", "2")
     with subprocess.Popen(
@@ -360,7 +397,7 @@ def test_towers_of_several_seeds_are_those_of_one_process(place: Path, tmp_path:
     for workers in ("1", "2"):
         store = tmp_path / workers
         store.mkdir()
-        encoder = f"{place / 'watched.py'}:Watched:{store}"
+        encoder = f"{place / 'watched.py'}:Watched"
         words = ("--lang", "de,fr", "--data", str(place / "data"), "--teacher", encoder, "--seeds", "2", *OPTIONS[:-2])
         done = harness("distill", *words, "--workers", workers, store=store)
         assert done.returncode == 0, done.stderr
@@ -376,7 +413,7 @@ def test_a_study_by_two_workers_is_the_study_by_one(place: Path, tmp_path: Path)
         store = tmp_path / workers
         store.mkdir()
         design = write(store / "mine.toml", DESIGN)
-        encoder = f"{place / 'watched.py'}:Watched:{store}"
+        encoder = f"{place / 'watched.py'}:Watched"
         words = ("--data", str(place / "data"), "--encoder", encoder, "--workers", workers)
         done = harness("study", str(design), *words, store=store)
         assert done.returncode == 0, done.stderr

@@ -4,20 +4,38 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from harness.api import HarnessError, Language
-from harness.config import DistillConfig
+from harness.api import Floats, HarnessError, Language, digest_strings
+from harness.config import DistillConfig, ExecutorConfig, RunConfig
+from harness.console import Console
 from harness.distill.tower import Encoded
+from harness.embeddings import embed_captions, embed_images
 from harness.phrases import chunked
+from harness.plan import make_plans
 from harness.plugins import fingerprint, load_file
-from harness.registry import ENCODERS, Registry, load_encoder, load_objective, objective_sources, reads_entities
+from harness.record import Record
+from harness.registry import (
+    ENCODERS,
+    Registry,
+    load_encoder,
+    load_objective,
+    load_translator,
+    objective_sources,
+    reads_entities,
+)
+from harness.run import owned, run, run_plans
+from harness.store import Store
+from harness.translation import Spoken
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -181,6 +199,355 @@ def test_the_fingerprint_follows_weights_code_and_settings(tmp_path: Path) -> No
         fingerprint(tmp_path / "nowhere")
     with pytest.raises(HarnessError, match="put its code into a file"):
         fingerprint(len)
+
+
+# which encoder a number is of
+
+# What each says of itself is the same. `shift` moves the pictures, so that other captions find them.
+ALIKE = """
+    from dataclasses import dataclass
+    from functools import partial
+
+    import numpy as np
+    from harness import fingerprint, register_encoder
+
+    class Mine:
+        shift = 0
+        name = "mine"
+
+        def __init__(self, argument, device):
+            self.argument = argument
+
+        def fingerprint(self):
+            return fingerprint(Mine)
+
+        def encode_images(self, images):
+            shades = [round(image.getpixel((0, 0))[0] / 30) for image in images]
+            return np.eye(8, dtype=np.float32)[[(shade + self.shift) % 8 for shade in shades]]
+
+        def encode_texts(self, texts, lang):
+            return np.eye(8, dtype=np.float32)[[{"31": 3, "32": 4, "33": 5}[text.strip(".").split()[-1]] for text in texts]]
+
+    class Derived(Mine):
+        shift = 1
+
+    class Other(Mine):
+        shift = 2
+
+    def make(argument, device):
+        return Mine(argument, device)
+
+    lambda_ = lambda argument, device: Mine(argument, device)
+    part = partial(Mine)
+    other_part = partial(Mine)
+
+    def maker(size):
+        def make(argument, device):
+            return Mine(argument, device)
+        return make
+
+    one, two = maker(1), maker(2)
+    kept = Mine("", "")
+
+    def keeper(argument, device):
+        return kept
+
+    @dataclass(frozen=True)
+    class Frozen:
+        argument: str
+        device: str
+        name = "mine"
+        encode_images = encode_texts = None
+        def fingerprint(self):
+            return "frozen"
+
+    @dataclass(frozen=True, slots=True)
+    class Slotted:
+        argument: str
+        device: str
+        name = "mine"
+        encode_images = encode_texts = None
+        def fingerprint(self):
+            return "slotted"
+
+    class Moody(Mine):
+        def fingerprint(self):
+            raise OSError("no weights there")
+
+    class Empty(Mine):
+        def fingerprint(self):
+            return ""
+"""
+
+
+def test_encoders_of_one_file_share_no_fingerprint_whatever_they_say(tmp_path: Path) -> None:
+    code = write(tmp_path / "alike.py", ALIKE)
+    names = ("Mine", "Mine:1", "Derived", "Other", "make", "lambda_", "part", "other_part", "one", "two", "Frozen")
+    found = {name: load_encoder(f"{code}:{name}", "cpu").fingerprint() for name in names}
+    assert len(set(found.values())) == len(names)
+    assert found == {name: load_encoder(f"{code}:{name}", "cuda").fingerprint() for name in names}, "told again"
+    elsewhere = tmp_path / "elsewhere.py"
+    shutil.copy(code, elsewhere)
+    assert found == {name: load_encoder(f"{elsewhere}:{name}", "cpu").fingerprint() for name in names}, "contents, not places"
+    elsewhere.write_text(f"{elsewhere.read_text()}\n# changed\n")
+    changed = [load_encoder(f"{elsewhere}:{name}", "cpu").fingerprint() for name in names]
+    assert not set(changed) & set(found.values())
+
+
+def test_an_encoder_that_is_handed_out_twice_keeps_its_fingerprint(tmp_path: Path) -> None:
+    spec = f"{write(tmp_path / 'alike.py', ALIKE)}:keeper"
+    first, again = load_encoder(spec, "cpu"), load_encoder(spec, "cpu")
+    assert first is again
+    before = first.fingerprint()
+    assert load_encoder(spec, "cpu").fingerprint() == before
+
+
+def test_a_loop_that_registers_classes_of_one_name_makes_two_encoders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the last class is what its module has under that name."""
+    code = """
+        from harness import register_encoder
+
+        for name in ("small", "large"):
+            class Sized:
+                name = "sized"
+                encode_images = encode_texts = None
+                def __init__(self, argument, device): pass
+                def fingerprint(self): return "1"
+
+            register_encoder(name, Sized)
+    """
+    registry: Registry[Any] = Registry("encoder", {})
+    monkeypatch.setattr("harness.registry.ENCODERS", registry)
+    load_file(write(tmp_path / "loop.py", code))
+    assert load_encoder("small", "cpu").fingerprint() != load_encoder("large", "cpu").fingerprint()
+
+
+def test_built_in_encoders_keep_their_fingerprints() -> None:
+    """Records and stores hang on them."""
+    assert load_encoder("random:3", "cpu").fingerprint() == digest_strings(["random encoder 1", "3", "256"])
+    sample = "59d7eef474fd76fa8984c98074151a139195e1a6d094434b4dc00c5eee49a0ff"
+    assert load_encoder("sample", "cpu").fingerprint() == sample
+    assert load_encoder("fast:sample", "cpu").fingerprint() == digest_strings([sample, "torch"])
+
+
+def measured(spec: str, data: Path, store: Store) -> tuple[list[Floats], dict[str, float], Record]:
+    """Embeddings of the test pictures and captions, and the scores and the record of a run."""
+    config = RunConfig(lang="en", data=str(data), encoder=spec, device="cpu")
+    ((plan,), _) = make_plans(config, store)
+    (record,) = run(plan, store, Console(quiet=True))
+    retrieval = plan.cells[0].retrieval
+    images = embed_images(plan.encoder, retrieval.images, store, lambda _: None)
+    return [images, embed_captions(plan.encoder, retrieval, store)], record.scores, record
+
+
+def test_one_encoder_s_embeddings_and_records_are_never_another_s(flickr30k_folder: Path, tmp_path: Path) -> None:
+    code, store = write(tmp_path / "alike.py", ALIKE), Store(tmp_path / "store")
+    names = ("Mine", "Derived", "Other")
+    found = {name: measured(f"{code}:{name}", flickr30k_folder, store) for name in names}
+    shades = {name: rows[0].argmax(1).tolist() for name, (rows, _, _) in found.items()}
+    assert shades == {"Mine": [3, 4, 5], "Derived": [4, 5, 6], "Other": [5, 6, 7]}
+    scores = {name: scores["t2i_r1"] for name, (_, scores, _) in found.items()}
+    assert scores == pytest.approx({"Mine": 100.0, "Derived": 0.0, "Other": 0.0})
+    assert len(store.records()) == 3
+    for name in names:
+        again = measured(f"{code}:{name}", flickr30k_folder, store)
+        assert again[1:] == found[name][1:]
+        assert all((mine == before).all() for mine, before in zip(again[0], found[name][0], strict=True))
+    assert len(store.records()) == 3
+
+
+def test_a_record_of_another_encoder_is_refused(flickr30k_folder: Path, tmp_path: Path) -> None:
+    mine, theirs = (load_encoder(f"{write(tmp_path / 'alike.py', ALIKE)}:{name}", "cpu") for name in ("Mine", "Derived"))
+    *_, record = measured(f"{tmp_path / 'alike.py'}:Mine", flickr30k_folder, Store(tmp_path / "store"))
+    assert owned(record, mine, tmp_path) is record
+    named = record.model_copy(update={"encoder": "derived"})
+    for other, encoder in ((record, theirs), (named, mine)):
+        with pytest.raises(HarnessError, match=r"is a record of the encoder \w+, not of mine: delete that folder to measure it"):
+            owned(other, encoder, tmp_path)
+    random = load_encoder("random:1", "cpu")
+    same = record.model_copy(update={"encoder": "by another path", "encoder_fingerprint": random.fingerprint()})
+    assert owned(same, random, tmp_path) is same, "a built-in encoder's fingerprint says all of it"
+
+
+def test_translators_of_one_file_share_no_fingerprint(tmp_path: Path) -> None:
+    code = """
+        class One:
+            name = "mine"
+            def __init__(self, argument, device): pass
+            def fingerprint(self): return "1"
+            def translate(self, texts, lang): return list(texts)
+
+        class Two(One):
+            def translate(self, texts, lang): return [text.upper() for text in texts]
+    """
+    path = write(tmp_path / "mine.py", code)
+    made = [load_translator(f"{path}:{name}", "cpu") for name in ("One", "Two", "Two:x")]
+    assert len({translator.fingerprint() for translator in made}) == 3
+    assert len({tuple(Spoken(translator).told()) for translator in made}) == 3
+
+
+SCORERS_ALIKE = """
+    from harness.scorers import Plain
+
+    class Mine(Plain):
+        name = "mine"
+
+    class Usurper(Plain):
+        pass
+
+    def one(config, task, data):
+        return lambda retrieval: Mine()
+
+    def two(config, task, data):
+        return lambda retrieval: Mine()
+
+    def usurper(config, task, data):
+        return lambda retrieval: Usurper()
+"""
+
+
+def test_scorers_of_one_file_share_no_record(flickr30k_folder: Path, tmp_path: Path) -> None:
+    code, store = write(tmp_path / "scorers.py", SCORERS_ALIKE), Store(tmp_path / "store")
+
+    def keys(scorer: str) -> list[str]:
+        config = RunConfig(lang="en", data=str(flickr30k_folder), encoder="random", scorer=scorer, device="cpu")
+        ((plan,), _) = make_plans(config, store)
+        return [cell.key for cell in plan.cells]
+
+    (plain,), one, two = keys("plain"), keys(f"{code}:one"), keys(f"{code}:two")
+    assert one[0] == two[0] == plain
+    assert len({plain, one[1], two[1]}) == 3
+    with pytest.raises(HarnessError, match="calls itself plain, which is built in: give it another name"):
+        keys(f"{code}:usurper")
+
+
+def test_a_variant_of_a_plug_in_s_own_class_is_refused(tmp_path: Path) -> None:
+    code = "from harness.encoders.open_clip import OpenClip\n\nclass Mine(OpenClip):\n"
+    code += "    def __init__(self, argument, device):\n        super().__init__('mine', lambda: None, device)\n"
+    path = write(tmp_path / "mine.py", code)
+    with pytest.raises(HarnessError, match="expected fast: and an open_clip model"):
+        load_encoder(f"fast:{path}:Mine", "cpu")
+
+
+# what raises
+
+RAISING = """
+    import sys
+
+    class Panic(BaseException):
+        pass
+
+    class Raises:
+        def __init__(self, argument, device):
+            {raising}
+"""
+
+
+@pytest.mark.parametrize(
+    ("raising", "words"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero (line 9)"),
+        ("sys.exit()", "SystemExit (line 9)"),
+        ("sys.exit(0)", "SystemExit: 0 (line 9)"),
+        ("raise Panic('a\\nb')", "Panic: a b (line 9)"),
+    ],
+)
+def test_a_constructor_that_raises_is_one_line(tmp_path: Path, raising: str, words: str) -> None:
+    spec = f"{write(tmp_path / 'mine.py', RAISING.format(raising=raising))}:Raises"
+    with pytest.raises(HarnessError) as caught:
+        load_encoder(spec, "cpu")
+    assert str(caught.value) == f"the encoder {spec} cannot be made: {words}"
+    with pytest.raises(HarnessError, match=f"the translator {re.escape(spec)} cannot be made: "):
+        load_translator(spec, "cpu")
+
+
+def test_a_file_or_package_that_panics_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "class Panic(BaseException): pass\n\nraise Panic('no')\n"
+    path = write(tmp_path / "panics.py", code)
+    with pytest.raises(HarnessError, match=r"panics.py cannot be loaded: Panic: no \(line 3\)"):
+        load_file(path)
+    assert str(path) not in sys.modules
+    monkeypatch.syspath_prepend(str(install(tmp_path / "site", "panics", {"harness.encoders": {"mine": "panics:X"}})))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry: Registry[type] = Registry("encoder", {}, group="harness.encoders")
+    with pytest.raises(HarnessError, match=r"the encoder mine of package panics 1.0 .* cannot be loaded: Panic: no"):
+        registry.load("mine")
+
+
+def test_a_fingerprint_that_raises_or_is_none_is_one_line(tmp_path: Path) -> None:
+    code = write(tmp_path / "alike.py", ALIKE)
+    with pytest.raises(HarnessError, match=r"the fingerprint of .*:Moody cannot be had: OSError: no weights there \(line \d+\)"):
+        load_encoder(f"{code}:Moody", "cpu").fingerprint()
+    with pytest.raises(HarnessError, match=r"the fingerprint of .*:Empty is '': expected a text"):
+        load_encoder(f"{code}:Empty", "cpu").fingerprint()
+    with pytest.raises(HarnessError, match=r"is a Slotted, which takes no attributes: leave out its __slots__"):
+        load_encoder(f"{code}:Slotted", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("raising", "words"),
+    [("raise KeyError('card')", "KeyError: 'card' (line 9)"), ("sys.exit()", "SystemExit (line 9)")],
+)
+def test_whatever_a_plug_in_raises_at_the_command_line_is_one_line(tmp_path: Path, raising: str, words: str) -> None:
+    path = write(tmp_path / "mine.py", RAISING.format(raising=raising).replace("argument, device", ""))
+    done = harness("run", "--lang", "de", "--task", f"{path}:Raises", store=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"error: the plug-in {path} raised {words}\n"
+
+
+EXITS = """
+    import sys
+    import numpy as np
+    from harness import fingerprint
+
+    class Exits:
+        name = "exits"
+
+        def __init__(self, argument, device):
+            self.word = argument
+
+        def fingerprint(self):
+            return fingerprint(Exits)
+
+        def encode_images(self, images):
+            return np.stack([np.asarray(image, dtype=np.float32).mean((0, 1)) for image in images])
+
+        def encode_texts(self, texts, lang):
+            if any(self.word in text for text in texts):
+                sys.exit()
+            return np.array([[len(text), len(set(text)), 1] for text in texts], dtype=np.float32)
+"""
+
+
+def test_an_encoder_that_exits_ends_its_cell_alone_and_the_status_is_1(flickr30k_folder: Path, tmp_path: Path) -> None:
+    encoder = f"{write(tmp_path / 'exits.py', EXITS)}:Exits:qillqa"
+    words = ("--data", str(flickr30k_folder), "--objectives", "", "--resamples", "100", "--encoder", encoder)
+    done = harness("run", "--lang", "de,qu", *words, store=tmp_path)
+    assert done.returncode == 1
+    assert "English tower on German" in done.stdout
+    assert re.search(r"Quechua +English tower on Quechua +SystemExit", done.stdout), done.stdout
+    assert len(Store(tmp_path).records()) == 4, "all but the floor in Quechua"
+
+
+def test_a_language_that_cannot_be_read_stops_no_other(flickr30k_folder: Path, tmp_path: Path) -> None:
+    """Also where all of its cells fail for one reason that a user can put right, and it comes first."""
+    code = EXITS.replace("sys.exit()", "raise HarnessError('no such script')")
+    code = code.replace("from harness import", "from harness import HarnessError,")
+    encoder, store = f"{write(tmp_path / 'picky.py', code)}:Exits", Store(tmp_path / "store")
+
+    def ended(langs: str, word: str) -> list[tuple[str, str]]:
+        spec = f"{encoder}:{word}"
+        config = RunConfig(lang=langs, data=str(flickr30k_folder), encoder=spec, objectives=(), device="cpu")
+        plans, _ = make_plans(config, store)
+        plans = [replace(plan, cells=plan.cells[:1]) for plan in plans]
+        done = run_plans(plans, store, Console(quiet=True), ExecutorConfig())
+        return [(plan.language.code, failed.reason if failed else "") for plan, failed in done]
+
+    assert ended("de,qu", "Bildtext") == [("de", "no such script"), ("qu", "")]
+    with pytest.raises(HarnessError, match=r"^no such script$"):
+        ended("de,qu", "i")  # in both
+    with pytest.raises(HarnessError, match=r"^no such script$"):
+        ended("de", "Bildtext")
 
 
 def test_an_objective_of_a_file_is_a_term_like_any_other_and_its_code_is_part_of_the_tower(tmp_path: Path) -> None:

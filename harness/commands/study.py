@@ -37,7 +37,8 @@ def study(
 ) -> None:
     """Compare transport with standard distillation over languages, bitext sizes and seeds, and write the report.
 
-    Interrupted, the same command goes on. An unfinished study reports on what is there and names the rest.
+    Interrupted, the same command goes on. An unfinished study reports on what is there and names the rest. Exit status 1 if cells
+    failed.
     """
     from harness.api import HarnessError
     from harness.config import read_study
@@ -64,3 +65,5 @@ def study(
     findings = collect(laid_out, kept, failed, console)
     for line in PAGES.load("study")(findings, out or kept.root / "studies" / path.stem):
         console.print(line)
+    if failed:
+        raise typer.Exit(1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -72,14 +73,19 @@ Executor: TypeAlias = "Callable[[ExecutorConfig, Store, Console], AbstractContex
 
 
 def attempt(do: Callable[[], None]) -> Outcome:
-    """Do a job in this process. What nobody expected is shown with its trace, for whoever wrote that code."""
+    """Do a job in this process. What nobody expected is shown with its trace, for whoever wrote that code.
+
+    `sys.exit()` and a panic of a Rust extension, which are no `Exception`, end the job and not the run. Ctrl-C ends the run.
+    """
     try:
         do()
     except BusyError:
         return Outcome("busy")
     except HarnessError as error:
         return Outcome("failed", str(error))
-    except Exception as error:  # of encoders, tasks and objectives of others, and of every library
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # of encoders, tasks and objectives of others, and of every library
         traceback.print_exception(error)
         return Outcome("failed", gist(error), expected=False)
     return Outcome()
@@ -113,18 +119,33 @@ def perform(find: Callable[[], Job], wait: bool, around: Surroundings) -> Outcom
 def carry_out(jobs: Iterable[J], choices: ExecutorConfig, store: Store, console: Console) -> Outcomes[J]:
     """Each job and how it ended, as they end. Those that another process is at are left for last, and waited for then.
 
-    Workers are made ready before the first job is asked for, so ask only where there is one.
+    Workers are made ready before the first job is asked for, so ask only where there is one. A job that an executor takes and
+    says nothing of has failed, and so have those that it leaves.
     """
     from harness.registry import EXECUTORS
 
+    taken: dict[int, J] = {}
+
+    def taking() -> Iterator[J]:
+        for job in jobs:
+            taken[id(job)] = job
+            yield job
+
+    coming = taking()
     with EXECUTORS.load(choices.executor)(choices, store, console) as execute:
         busy = []
-        for job, outcome in execute(jobs, wait=False):
+        for job, outcome in execute(coming, wait=False):
             if outcome.state == "busy":
                 busy.append(job)
             else:
+                taken.pop(id(job), None)
                 yield job, outcome
-        yield from execute(busy, wait=True)
+        for job, outcome in execute(busy, wait=True):
+            taken.pop(id(job), None)
+            yield job, outcome
+    deque(coming, maxlen=0)
+    for job in taken.values():
+        yield job, Outcome("failed", f"the executor {choices.executor} ended without it")
 
 
 def announced(jobs: Sequence[J], choices: ExecutorConfig, console: Console, unit: str) -> Iterator[J]:

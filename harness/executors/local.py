@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from harness.ahead import processors
 from harness.api import HarnessError
-from harness.console import Console
+from harness.console import Console, steady_streams
 from harness.executors.jobs import RETRIES, Execute, J, Job, Outcome, Surroundings, attempt, perform
 from harness.store import Store
 
@@ -133,8 +133,8 @@ class Worker:
 
     def obituary(self) -> str:
         """Why its last job is given up."""
-        how = f"killed by signal {-code}" if (code := self.process.exitcode or 0) < 0 else f"ended with status {code}"
-        return f"its process was {how}, the last of {RETRIES + 1} times; if for want of memory, try fewer --workers"
+        how = f"was killed by signal {-code}" if (code := self.process.exitcode or 0) < 0 else f"ended with status {code}"
+        return f"its process {how}, the last of {RETRIES + 1} times; if for want of memory, try fewer --workers"
 
 
 @contextmanager
@@ -153,6 +153,7 @@ def interrupts_blocked() -> Iterator[None]:
 def serve(connection: Connection, threads: int) -> None:
     """What a worker does: one job after another, until it is interrupted or the process that it works for ends."""
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # read when numpy and torch are imported, which they are not yet
+    steady_streams()
     threading.Thread(target=end_with_parent, daemon=True).start()
     # What a shell starts in the background ignores Ctrl-C, and so would its workers: but this is how they are told to stop.
     signal.signal(signal.SIGINT, signal.default_int_handler)
