@@ -74,6 +74,7 @@ class Features:
         """The matrix, and each row's number. Raises HarnessError for a table that is not in the form above."""
         try:
             columns = READERS[self.path.suffix](self.path)
+            matrix = in_float32(columns.embedding)
         except HarnessError:
             raise
         except Exception as error:  # of numpy, safetensors, pyarrow and json
@@ -87,7 +88,7 @@ class Features:
         for number, key in enumerate(zip(columns.kind, map(bare, columns.id), columns.lang, strict=True)):
             if rows.setdefault(key, number) != number:
                 raise self._wrong(f"{' '.join(key)[:100]} stands there twice, in rows {rows[key]} and {number}")
-        return in_float32(columns.embedding), rows
+        return matrix, rows
 
     def image_features(self, ids: Sequence[str]) -> Floats:
         """The rows of images, (n, d). Raises HarnessError naming the first that is missing."""

@@ -17,6 +17,7 @@ from harness.encoders.text_preparation import read_json
 TEXT_FILES = ("*.json", "*.txt", "*.model")
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pth")
 ADAPTER = "adapter_config.json"
+PART = ".incomplete"
 
 
 def hub_folder(
@@ -46,8 +47,11 @@ def hub_folder(
                 problem = problem if cached else error
                 lacking = lacking or known_to_be_missing(error)
                 continue
-            # Of a download that was broken off only the network can tell which file it was of.
-            gaps = missing_files(folder, patterns) or (unfinished(folder) if cached else [])
+            # Only the hub can tell of which file a download was that was broken off, and whether that is needed. Without network
+            # `snapshot_download` gives what the cache has.
+            gaps = missing_files(folder, patterns) or unfinished(folder)
+            if gaps and gaps[0].endswith(PART) and not cached and reached(repo):
+                gaps = []
             if not gaps and has_all(folder, choice):
                 return folder
             lacking = lacking or gaps
@@ -76,8 +80,19 @@ def missing_files(folder: Path, patterns: Sequence[str]) -> list[str]:
 def unfinished(folder: Path) -> list[str]:
     """Downloads into the cache of a snapshot that were broken off or still run, by the name of their blob."""
     blobs = folder.parent.parent / "blobs"
-    parts = blobs.glob("*.incomplete") if folder.parent.name == "snapshots" else []
+    parts = blobs.glob(f"*{PART}") if folder.parent.name == "snapshots" else []
     return sorted(f"blobs/{part.name}" for part in parts if not (blobs / part.name.partition(".")[0]).exists())
+
+
+def reached(repo: str) -> bool:
+    """Whether the hub answers for a repository."""
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().model_info(repo, timeout=10)
+    except Exception:  # many kinds, of the hub and of its HTTP library
+        return False
+    return True
 
 
 def known_to_be_missing(error: Exception) -> list[str]:
@@ -88,7 +103,7 @@ def known_to_be_missing(error: Exception) -> list[str]:
 
 def half_filled(name: str, repo: str, lacking: Sequence[str]) -> HarnessError:
     """What to say of a copy in the cache that somebody began to download."""
-    unfinished = lacking[0].endswith(".incomplete")
+    unfinished = lacking[0].endswith(PART)
     more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
     way_out = ", or delete it, if it is of a file that is not needed" if unfinished else ""
     return HarnessError(

@@ -10,7 +10,7 @@ import pytest
 
 from harness.api import HarnessError
 from harness.encoders.beside import Beside, sentence_files
-from harness.encoders.hub import hub_folder, missing_files
+from harness.encoders.hub import hub_folder, missing_files, unfinished
 from harness.registry import load_encoder
 
 REPO = "someone/model"
@@ -87,21 +87,25 @@ def test_a_link_without_its_end_is_named(place: Path, name: str) -> None:
     refused(f"half-filled: {name} is missing")
 
 
-def test_a_download_that_was_broken_off_is_named(place: Path) -> None:
+def test_a_download_that_was_broken_off_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(place, "config.json")
     (place / "blobs" / "abc.0011.incomplete").write_bytes(b"half")
     refused("half-filled: blobs/abc.0011.incomplete is unfinished")
     put(place, "model.safetensors")
     refused("or delete it, if it is of a file that is not needed")
+    monkeypatch.setattr("harness.encoders.hub.reached", lambda _: True)
+    assert find().is_dir(), "the hub has looked for what is needed"
+    monkeypatch.undo()
     (place / "blobs" / "abc").write_bytes(b"whole")  # a later download brought it
-    assert find().is_dir()
+    assert unfinished(place / "snapshots" / "0123") == []
 
 
 def test_what_the_network_completes_is_used(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(place, "config.json")
     asked: list[bool] = []
 
-    def download(repo: str, allow_patterns: list[str], local_files_only: bool) -> str:
+    def download(*_: str, local_files_only: bool, **options: list[str]) -> str:
+        assert list(options) == ["allow_patterns"]
         asked.append(local_files_only)
         if not local_files_only:
             put(place, "model.safetensors")
@@ -120,7 +124,7 @@ def test_what_the_hub_s_own_list_lacks_is_named(place: Path, monkeypatch: pytest
         "The cached snapshot is incomplete: 2 file(s) are missing (model.safetensors, vocab.txt). Outgoing traffic is disabled"
     )
 
-    def download(*args: Any, **options: Any) -> str:
+    def download(*_: str, **__: Any) -> str:
         raise errors.IncompleteSnapshotError(words, snapshot_path=str(place))
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
