@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,8 +12,10 @@ import numpy as np
 from pydantic_core import from_json
 
 from harness.api import Encoder, Floats, HarnessError, digest_strings
-from harness.encoders.hugging_face import model_folder
-from harness.encoders.sources import hub_folder, need_transformers, quiet, reason
+from harness.encoders.hub import hub_folder, quiet
+from harness.encoders.hugging_face import check_whole, model_folder
+from harness.encoders.sources import loads_in_half, need_transformers, reason
+from harness.encoders.text_preparation import RIGHT, pads_right, read_json
 from harness.plugins import fingerprint
 from harness.registry import load_encoder
 
@@ -21,9 +23,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 TEXTS_A_BATCH = 64
-# A sentence-transformers model has a folder a module; Multilingual-CLIP has one state dict, and the shape of its transformer
-# in another repository.
-SENTENCE_FILES = ("modules.json", "*/*")
+# A sentence-transformers model says in a list which folder each of its modules has, the repository's root among them;
+# Multilingual-CLIP has one state dict, and the shape of its transformer in another repository.
+MODULES = "modules.json"
 PICKLED, SAFE = "pytorch_model.bin", "model.safetensors"
 MCLIP_FILES = ("config.json", PICKLED)
 
@@ -62,11 +64,16 @@ class Beside:
     @cached_property
     def folder(self) -> Path:
         """The text tower's files, downloaded if need be. Raises HarnessError if they cannot be had."""
-        return model_folder(self._tower, f"text:{self._tower}", (SENTENCE_FILES, MCLIP_FILES))
+        name = f"text:{self._tower}"
+        folder = model_folder(self._tower, name, ((MODULES,), MCLIP_FILES))
+        if not (folder / MODULES).is_file():
+            return folder
+        return model_folder(self._tower, name, sentence_files(folder))
 
     @cached_property
     def _fingerprint(self) -> str:
-        return digest_strings(["text tower beside 1", fingerprint(self.folder), self._images.fingerprint()])
+        parts = ["text tower beside 1", fingerprint(self.folder), self._images.fingerprint()]
+        return digest_strings([*parts, *corrections(self.folder)])
 
     def fingerprint(self) -> str:
         """A digest of the text tower's files, and the image encoder's own."""
@@ -96,12 +103,55 @@ class Beside:
             raise HarnessError(f"text:{self._tower}: {self.folder} cannot be loaded: {why}") from error
 
 
+def module_folders(folder: Path) -> list[str]:
+    """The folders of a sentence-transformers model's modules, within its own: `""` is the root. Raises HarnessError for none."""
+    return [str(module["path"]).strip("/.") for module in read_modules(folder)]
+
+
+def sentence_files(folder: Path) -> list[tuple[str, ...]]:
+    """What the hub is asked for of a model whose list of modules lies in a folder; of the root's weights only one form."""
+    # A module that normalises has no files, and so no folder.
+    places = [path for path, module in zip(module_folders(folder), read_modules(folder), strict=True) if not normalizes(module)]
+    roots = ("model*.safetensors", "pytorch_model*.bin") if "" in places else (MODULES,)
+    return [(MODULES, *(f"{place}/*" for place in places if place), root) for root in roots]
+
+
+def normalizes(module: Mapping[str, str]) -> bool:
+    """Whether a module of sentence-transformers only normalises."""
+    return module["type"].endswith(".Normalize")
+
+
+def read_modules(folder: Path) -> list[Mapping[str, str]]:
+    """A sentence-transformers model's own list of modules. Raises HarnessError if it is none."""
+    try:
+        modules: list[Mapping[str, str]] = from_json((folder / MODULES).read_bytes())
+        places = [(module["path"] + module["type"]) for module in modules]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise HarnessError(f"{folder / MODULES} is no list of modules, each with its type and path") from error
+    if not places:
+        raise HarnessError(f"{folder / MODULES} lists no modules")
+    return modules
+
+
+def corrections(folder: Path) -> list[str]:
+    """What is computed otherwise than a text tower's own library does: half precision is left, and so is padding on the left."""
+    if not (folder / MODULES).is_file():
+        return [] if pads_right({}, read_json(folder / "tokenizer_config.json")) else [RIGHT]
+    places = [folder / module for module in module_folders(folder)]
+    return ["float32"] if any(loads_in_half(place) for place in places if is_transformer(place)) else []
+
+
+def is_transformer(place: Path) -> bool:
+    """Whether a module of sentence-transformers is a model in transformers' form."""
+    return "model_type" in read_json(place / "config.json")
+
+
 def is_mclip(folder: Path) -> bool:
     """Whether a folder is in Multilingual-CLIP's form, rather than sentence-transformers'.
 
     Raises HarnessError if it is in neither.
     """
-    if (folder / "modules.json").is_file():
+    if (folder / MODULES).is_file():
         return False
     try:
         config = from_json((folder / "config.json").read_text(encoding="utf-8"))
@@ -121,14 +171,29 @@ class SentenceTransformers:
     def __init__(self, folder: Path, device: str) -> None:
         if find_spec("sentence_transformers") is None:
             raise HarnessError(f"{folder} needs sentence-transformers: pip install 'flickr30k-harness[st]'")
+        import torch
         from sentence_transformers import SentenceTransformer
 
-        self.model = SentenceTransformer(str(folder), device=device)
+        self.model = SentenceTransformer(str(folder), device=device, model_kwargs={"dtype": torch.float32}).float()
+        for place, module in zip(module_folders(folder), self.model, strict=True):
+            if is_transformer(folder / place) and hasattr(module, "auto_model"):
+                check_weights(folder / place, module.auto_model)
 
     def embed(self, texts: Sequence[str]) -> Floats:
         """Sentence embeddings (n, d), as the model gives them."""
         rows = self.model.encode(list(texts), batch_size=TEXTS_A_BATCH, convert_to_numpy=True, show_progress_bar=False)
         return np.asarray(rows, dtype=np.float32)
+
+
+def check_weights(folder: Path, model: Any) -> None:
+    """Raise HarnessError if a folder lacks weights of the model that was loaded from it: they were made up in silence.
+
+    sentence-transformers does not pass on what transformers reports, so transformers is asked again.
+    """
+    _, report = type(model).from_pretrained(str(folder), config=model.config, output_loading_info=True)
+    # Sentences are pooled outside the transformer, whose own pooler many models lack.
+    missing = [key for key in report["missing_keys"] if not key.startswith("pooler.")]
+    check_whole(f"text:{folder}", folder, model, {"missing_keys": missing})
 
 
 class MultilingualClip:
@@ -146,7 +211,13 @@ class MultilingualClip:
         base = config["modelBase"]
         place = folder / base if (folder / base).is_dir() else hub_folder(base, [("config.json",)], f"text tower {base}")
         self.tokenizer = AutoTokenizer.from_pretrained(str(folder))
-        self.transformer = AutoModel.from_config(AutoConfig.from_pretrained(str(place)))  # type: ignore[no-untyped-call]
+        # Padding on the left would move the positions of BERT's tokens.
+        self.tokenizer.padding_side = "right"
+        shape = AutoConfig.from_pretrained(str(place))
+        self.transformer = AutoModel.from_config(shape, dtype=torch.float32)  # type: ignore[no-untyped-call]
+        # RoBERTa's positions begin after its padding's.
+        reserved = shape.pad_token_id + 1 if "roberta" in shape.model_type else 0
+        self.length = min(self.tokenizer.model_max_length, shape.max_position_embeddings - reserved)
         self.linear = torch.nn.Linear(config["transformerDimensions"], config["numDims"])
         file = folder / SAFE if (folder / SAFE).is_file() else folder / PICKLED
         weights = load_file(file) if file.name == SAFE else torch.load(file, map_location="cpu", weights_only=True)
@@ -167,9 +238,8 @@ class MultilingualClip:
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
         for start in range(0, len(order), TEXTS_A_BATCH):
             batch = order[start : start + TEXTS_A_BATCH]
-            ids = self.tokenizer([texts[row] for row in batch], padding=True, truncation=True, return_tensors="pt").to(
-                self.device
-            )
+            options = {"padding": True, "truncation": True, "max_length": self.length, "return_tensors": "pt"}
+            ids = self.tokenizer([texts[row] for row in batch], **options).to(self.device)
             with torch.inference_mode():
                 states = self.transformer(**ids).last_hidden_state
                 mask = ids["attention_mask"][:, :, None]

@@ -22,13 +22,16 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from harness.api import Floats, HarnessError, digest_strings
-from harness.bombs import check_zip
+from harness.bombs import check_zip, most_bytes, refusal
 from harness.plugins import digest_file
 
 if TYPE_CHECKING:
     from PIL import Image
+    from pyarrow import Table
 
 KINDS = ("image", "text")
+WORDS = ["kind", "id", "lang"]
+NUMBER = 4  # bytes of a number or of a word's place in a table that is unpacked
 Key = tuple[str, str, str]
 
 
@@ -71,6 +74,7 @@ class Features:
         """The matrix, and each row's number. Raises HarnessError for a table that is not in the form above."""
         try:
             columns = READERS[self.path.suffix](self.path)
+            matrix = in_float32(columns.embedding)
         except HarnessError:
             raise
         except Exception as error:  # of numpy, safetensors, pyarrow and json
@@ -84,7 +88,7 @@ class Features:
         for number, key in enumerate(zip(columns.kind, map(bare, columns.id), columns.lang, strict=True)):
             if rows.setdefault(key, number) != number:
                 raise self._wrong(f"{' '.join(key)[:100]} stands there twice, in rows {rows[key]} and {number}")
-        return np.asarray(columns.embedding, dtype=np.float32), rows
+        return matrix, rows
 
     def image_features(self, ids: Sequence[str]) -> Floats:
         """The rows of images, (n, d). Raises HarnessError naming the first that is missing."""
@@ -120,6 +124,22 @@ class Features:
         return HarnessError(f"{self.path}: {problem}; expected kind, id, lang and embedding for each row (docs/encoders.md)")
 
 
+def in_float32(matrix: Floats) -> Floats:
+    """A matrix in float32. numpy writes bfloat16, which it does not know, as raw values of two bytes; and so are they read.
+
+    Raises ValueError for whole numbers of 16 bits: they are more often half precision that lost its name than embeddings.
+
+    >>> in_float32(np.array([[0x3F80, 0xC000]], dtype=np.uint16).view("V2"))
+    array([[ 1., -2.]], dtype=float32)
+    """
+    if matrix.dtype == np.dtype("V2"):
+        upper: Floats = (np.ascontiguousarray(matrix).view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+        return upper
+    if matrix.dtype in (np.uint16, np.int16):
+        raise ValueError(f"embedding is {matrix.dtype}, which may be the bits of half precision: write it as float32")
+    return np.asarray(matrix, dtype=np.float32)
+
+
 def bare(name: str) -> str:
     """An id as the task has it: files of features often keep the picture's suffix.
 
@@ -134,15 +154,44 @@ def read_parquet(path: Path) -> Columns:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path, columns=["kind", "id", "lang", "embedding"])
+    check_parquet(path)
+    table = pq.read_table(path, columns=[*WORDS, "embedding"], read_dictionary=WORDS)
     vectors = table["embedding"].combine_chunks()
     vectors = vectors if not isinstance(vectors, pa.ChunkedArray) else pa.concat_arrays(vectors.chunks)
     widths = {len(vector) for vector in vectors}
     if len(widths) > 1:
         raise ValueError(f"embeddings of {min(widths)} and of {max(widths)} numbers")
     matrix = vectors.flatten().to_numpy(zero_copy_only=False).reshape(len(vectors), -1)
-    kind, name, lang = (["" if word is None else str(word) for word in table[key].to_pylist()] for key in ("kind", "id", "lang"))
+    check_words(path, table)
+    kind, name, lang = (["" if word is None else str(word) for word in table[key].to_pylist()] for key in WORDS)
     return Columns(kind, name, lang, matrix)
+
+
+def check_parquet(path: Path) -> None:
+    """Raise HarnessError if a Parquet file says that it unpacks to more than `most_bytes` of its size.
+
+    Values that are all alike are written once, however many they are, so they are counted too.
+    """
+    import pyarrow.parquet as pq
+
+    said = pq.ParquetFile(path).metadata
+    chunks = [said.row_group(group).column(column) for group in range(said.num_row_groups) for column in range(said.num_columns)]
+    wanted = [chunk for chunk in chunks if chunk.path_in_schema.partition(".")[0] in (*WORDS, "embedding")]
+    unpacked = sum(max(chunk.total_uncompressed_size, NUMBER * chunk.num_values) for chunk in wanted)
+    if unpacked > most_bytes(path.stat().st_size):
+        raise refusal(path, f"{unpacked:,} bytes in {path.stat().st_size:,}")
+
+
+def check_words(path: Path, table: Table) -> None:
+    """Raise HarnessError if the words of a table, each written once, come to more than `most_bytes` of the file's size."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    # Ids may be numbers, and the language missing throughout.
+    chunks = [chunk for key in WORDS for chunk in table[key].chunks if isinstance(chunk, pa.DictionaryArray)]
+    sizes = [pc.sum(pc.take(pc.binary_length(chunk.dictionary), chunk.indices)).as_py() or 0 for chunk in chunks]
+    if sum(sizes) > most_bytes(path.stat().st_size):
+        raise refusal(path, f"{sum(sizes):,} bytes of words in {path.stat().st_size:,}")
 
 
 def read_npz(path: Path) -> Columns:
@@ -160,7 +209,18 @@ def read_safetensors(path: Path) -> Columns:
     with safe_open(path, framework="numpy") as file:
         lists = file.metadata() or {}
         kind, name, lang = ([str(word) for word in json.loads(lists[key])] for key in ("kind", "id", "lang"))
-        return Columns(kind, name, lang, file.get_tensor("embedding"))
+    return Columns(kind, name, lang, read_tensor(path))
+
+
+def read_tensor(path: Path) -> Floats:
+    """The tensor; torch reads it, since numpy has no bfloat16."""
+    import torch
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        tensor = file.get_tensor("embedding")
+    matrix: Floats = (tensor.to(torch.float32) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return matrix
 
 
 def read_npy(path: Path) -> Columns:

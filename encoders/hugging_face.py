@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from harness.api import Floats, HarnessError, Spans, TokenStates
-from harness.encoders.sources import hub_folder, need_transformers, quiet, reason
+from harness.encoders.hub import check_adapter, check_shards, hub_folder, quiet
+from harness.encoders.sources import need_transformers, reason
+from harness.encoders.text_preparation import FIXED_LENGTH, LOWER, left_undone
 from harness.plugins import fingerprint
+from harness.spans import moved
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,8 +25,6 @@ if TYPE_CHECKING:
 
 IMAGES_A_BATCH, TEXTS_A_BATCH = 32, 64
 FILES = (("config.json", "model*.safetensors"), ("config.json", "pytorch_model*.bin"))
-# Trained on texts filled up to a fixed length, padding attended to; the others mask it.
-FIXED_LENGTH = ("siglip", "siglip2")
 
 
 def hugging_face(argument: str, device: str) -> HuggingFace:
@@ -44,23 +45,32 @@ def named(argument: str) -> tuple[str, Callable[[], Path]]:
 
 
 def model_folder(argument: str, name: str, choices: Sequence[Sequence[str]] = FILES) -> Path:
-    """A folder, or that of a repository of the hub, downloaded if need be. Raises HarnessError if it cannot be had."""
+    """A folder, or that of a repository of the hub, downloaded if need be. Raises HarnessError if it cannot be had whole."""
     folder = Path(argument).expanduser()
     if folder.is_dir():
+        check_shards(folder)
+        check_adapter(folder)
         return folder.resolve()
     if argument.count("/") > 1 or argument.startswith((".", "/", "~")):
         raise HarnessError(f"{name}: {argument} is neither a folder nor the name of a repository")
-    return hub_folder(argument, choices, name, instead=f"{name.partition(':')[0]}:FOLDER")
+    found = hub_folder(argument, choices, name, instead=f"{name.partition(':')[0]}:FOLDER")
+    check_adapter(found)
+    return found
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in memory, ready to encode. length: tokens that a text is cut to."""
+    """A model in memory, ready to encode. length: tokens that a text is cut to. lower: texts are lower-cased first."""
 
     model: Any
     tokenizer: Any
     prepare: Any
     length: int
+    lower: bool
+
+    def spell(self, text: str) -> str:
+        """A text as the tokenizer is given it."""
+        return text.lower() if self.lower else text
 
 
 @dataclass(frozen=True)
@@ -91,7 +101,11 @@ class Checkpoint:
     @cached_property
     def _fingerprint(self) -> str:
         # transformers now and then changes how it prepares its input: its version is part of what decides what comes out.
-        return fingerprint(self.semantics, metadata.version("transformers"), *model_files(self.folder))
+        return fingerprint(self.semantics, metadata.version("transformers"), *self.additions(), *model_files(self.folder))
+
+    def additions(self) -> tuple[str, ...]:
+        """What the code here does to this model that it does not do to others."""
+        return ()
 
     def fingerprint(self) -> str:
         """A digest of weights, configurations, preprocessing, tokenizer and of transformers' version."""
@@ -109,6 +123,10 @@ class HuggingFace(Checkpoint):
     """Both towers of a model. Nothing is loaded, and torch is not imported, until something is encoded."""
 
     semantics = "hugging face encoder 1, float32"
+
+    def additions(self) -> tuple[str, ...]:
+        """What is done to texts beside what the tokenizer does."""
+        return left_undone(self.folder)
 
     @cached_property
     def loaded(self) -> Loaded:
@@ -172,8 +190,9 @@ class HuggingFace(Checkpoint):
         loaded = self.loaded
         if not loaded.tokenizer.is_fast:
             raise HarnessError(f"{self.name}: a {type(loaded.tokenizer).__name__} does not tell where its tokens stand in a text")
-        found = loaded.tokenizer(list(texts), truncation=True, max_length=loaded.length, return_offsets_mapping=True)
-        return [tuple((start, end) for start, end in spans) for spans in found["offset_mapping"]]
+        spelled = [loaded.spell(text) for text in texts]
+        found = loaded.tokenizer(spelled, truncation=True, max_length=loaded.length, return_offsets_mapping=True)
+        return [moved(spans, *pair) for spans, *pair in zip(found["offset_mapping"], spelled, texts, strict=True)]
 
     def _batches(self, texts: Sequence[str]) -> Iterator[Batch]:
         """Run the texts through the text tower, those of like length together."""
@@ -185,7 +204,7 @@ class HuggingFace(Checkpoint):
         for start in range(0, len(order), TEXTS_A_BATCH):
             rows = order[start : start + TEXTS_A_BATCH]
             ids = loaded.tokenizer(
-                [texts[row] for row in rows],
+                [loaded.spell(texts[row]) for row in rows],
                 padding="max_length" if fixed else "longest",
                 truncation=True,
                 max_length=loaded.length,
@@ -204,6 +223,7 @@ def model_files(folder: Path) -> list[Path]:
     # Where both forms of the weights lie side by side, transformers reads the first.
     if not any(file.suffix == ".safetensors" for file in found):
         found |= set(folder.glob("pytorch_model*.bin"))
+    found |= set(folder.glob("adapter_model*"))
     return sorted(found)
 
 
@@ -212,6 +232,11 @@ def loading(name: str, folder: Path) -> Iterator[None]:
     """Raise HarnessError for whatever goes wrong while transformers loads a model from a folder."""
     try:
         yield
+    except ImportError as error:
+        needed = " ".join(str(error).split())[:100]
+        raise HarnessError(
+            f"{name}: transformers needs more to load it: pip install 'flickr30k-harness[hf]' ({needed})"
+        ) from error
     except Exception as error:  # of many libraries: transformers, tokenizers, sentencepiece, safetensors, torch
         weights = next((file for file in model_files(folder) if file.suffix in (".safetensors", ".bin")), folder)
         raise HarnessError(f"{name}: transformers cannot load {folder}: {reason(error, weights)}") from error
@@ -235,7 +260,13 @@ def load(name: str, folder: Path, device: str) -> Loaded:
     if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
         raise HarnessError(f"{name} is a {type(model).__name__}, which has not both towers: expected a model such as CLIPModel")
     check_whole(name, folder, model, report)
-    return Loaded(model.eval().to(device), tokenizer, prepare, text_length(model, tokenizer))
+    if tokenizer.pad_token_id is None:
+        raise HarnessError(
+            f"{name}: the tokenizer in {folder} has no pad_token, which texts are filled up with: name the model's own"
+        )
+    # No model that reads pictures was trained on texts padded on the left, which would move their positions.
+    tokenizer.padding_side = "right"
+    return Loaded(model.eval().to(device), tokenizer, prepare, text_length(model, tokenizer), LOWER in left_undone(folder))
 
 
 def patch_states(model: Any, hidden: Tensor) -> Tensor:
@@ -252,6 +283,8 @@ def patch_states(model: Any, hidden: Tensor) -> Tensor:
 def text_length(model: Any, tokenizer: Any) -> int:
     """How many tokens of a text the model can read."""
     text = model.config.text_config
+    if model.config.model_type in FIXED_LENGTH:
+        return int(text.max_position_embeddings)
     # RoBERTa's positions begin after its padding's.
     reserved = text.pad_token_id + 1 if hasattr(model.text_model, "roberta") else 0
     return int(min(tokenizer.model_max_length, text.max_position_embeddings - reserved))

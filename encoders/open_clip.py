@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -15,7 +15,8 @@ import numpy as np
 
 from harness.ahead import ahead
 from harness.api import Floats, HarnessError, Spans, TokenStates, digest_strings
-from harness.encoders.sources import ModelFiles, behind_tag, check_tag, in_folder, in_hub, quiet, reason
+from harness.encoders.hub import quiet
+from harness.encoders.sources import ModelFiles, behind_tag, check_tag, checkpoint_file, in_float32, in_folder, in_hub, reason
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -39,7 +40,8 @@ def open_clip_tag(argument: str, device: str) -> OpenClip:
     """
     arch, _, pretrained = argument.partition("/")
     pretrained = check_tag(arch, pretrained)
-    source = str(Path(pretrained).resolve()) if Path(pretrained).is_file() else pretrained
+    file = checkpoint_file(pretrained)
+    source = str(file.resolve()) if file.is_file() else pretrained
     return OpenClip(f"open_clip:{arch}/{pretrained}", lambda: behind_tag(arch, source), device)
 
 
@@ -221,7 +223,6 @@ class OpenClip:
 
 def load(name: str, files: ModelFiles, device: str, resize: str = "pillow") -> Loaded:
     """Build the model and give it its weights. Raises HarnessError if they do not fit: there are no random weights here."""
-    import open_clip
     import torch
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
@@ -229,24 +230,30 @@ def load(name: str, files: ModelFiles, device: str, resize: str = "pillow") -> L
     from harness.encoders.text_towers import TextReader
     from harness.encoders.tokenizing import make_tokenizer
 
-    changed = {}
-    if files.tower is not None:
-        changed["text_cfg"] = {**files.text_config, "hf_model_name": str(files.tower), "hf_model_pretrained": False}
     try:
-        model = open_clip.create_model(
-            files.model,
-            pretrained=None if files.model.startswith("local-dir:") else str(files.weights),
-            force_preprocess_cfg=dict(files.preprocessing),
-            require_pretrained=True,
-            device=device,
-            **changed,
-        ).eval()
+        model = build(files, device)
         reader = TextReader(model, make_tokenizer(files), files.config["embed_dim"], device)
+        config = PreprocessCfg(**model.visual.preprocess_cfg)
+        preparation = fast_preparation(vars(config)) if resize == "torch" else image_transform_v2(config, is_train=False)
     except HarnessError:
         raise
     except Exception as error:  # of many libraries: open_clip, timm, transformers, tokenizers, safetensors, torch
         raise HarnessError(f"{name}: open_clip cannot load {files.weights}: {reason(error, files.weights)}") from error
     model.visual.to(memory_format=torch.channels_last)
-    config = PreprocessCfg(**model.visual.preprocess_cfg)
-    preparation = fast_preparation(vars(config)) if resize == "torch" else image_transform_v2(config, is_train=False)
     return Loaded(model, preparation, reader)
+
+
+def build(files: ModelFiles, device: str) -> Any:
+    """open_clip's model with its weights, in float32 whatever they were saved in. Raises whatever open_clip does."""
+    import open_clip
+
+    with in_float32(files.tower) if files.tower is not None else nullcontext() as tower:
+        text = {**files.text_config, "hf_model_name": str(tower), "hf_model_pretrained": False}
+        return open_clip.create_model(
+            files.model,
+            pretrained=None if files.model.startswith("local-dir:") else str(files.weights),
+            force_preprocess_cfg=dict(files.preprocessing),
+            require_pretrained=True,
+            device=device,
+            **({} if tower is None else {"text_cfg": text}),
+        ).eval()

@@ -6,10 +6,11 @@ Nothing here imports torch, but for tags, which open_clip itself has to be asked
 from __future__ import annotations
 
 import importlib.util
-import logging
+import json
 import pickle
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from pydantic_core import from_json
 
 from harness.api import HarnessError, digest_strings
 from harness.config import digest_json
+from harness.encoders.hub import TEXT_FILES, WEIGHT_FILES, check_adapter, hub_folder, not_here, quiet
+from harness.encoders.text_preparation import RIGHT, pads_right, read_json
 from harness.plugins import digest_file
 from harness.registry import nearest
 
@@ -38,11 +41,14 @@ WEIGHTS = (
     "model.pth",
 )
 HUB_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-TEXT_FILES = ("*.json", "*.txt", "*.model")
 TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.*")
 TEXT_MODELS = frozenset({"bert", "roberta", "xlm-roberta", "mt5", "m2m_100"})
 PREPROCESSING = ("size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color")
 CLIP_VOCABULARY = 49_408
+# Behind a checkpoint file: its weights were trained with GELU, though published weights of the architecture were with QuickGELU.
+GELU = "@gelu"
+HALF = ("float16", "bfloat16")
+MOST_HEADER = 100_000_000  # bytes, as safetensors itself allows
 CONVERT = (
     "python -c \"import torch, safetensors.torch as s; w = torch.load('{old}', 'cpu', weights_only=False); "
     "w = w.get('state_dict', w) if isinstance(w, dict) else w.state_dict(); "
@@ -73,9 +79,17 @@ class ModelFiles:
         text: Mapping[str, Any] = self.config["text_cfg"]
         return text
 
+    def corrections(self) -> list[str]:
+        """What is computed otherwise than open_clip does: a text tower in half precision, a tokenizer that pads on the left."""
+        half = self.tower is not None and says_half(read_json(self.tower / "config.json"))
+        place = self.tokenizer if self.tokenizer is not None and self.tokenizer.is_dir() else None
+        left = place is not None and not pads_right({}, read_json(place / "tokenizer_config.json"))
+        return [name for name, holds in (("float32 text tower", half), (RIGHT, left)) if holds]
+
     def digest(self) -> str:
         """A digest of contents, whatever the names of folders."""
         parts = [SEMANTICS, digest_json(self.config), digest_json(self.preprocessing), digest_file(self.weights)]
+        parts += self.corrections()
         for place in (self.tower, self.tokenizer):
             for file in text_files(place):
                 parts += [file.name, digest_file(file)]
@@ -99,6 +113,8 @@ def in_folder(folder: Path) -> ModelFiles:
     if not folder.is_dir():
         raise HarnessError(f"{folder} is no folder; expected one that holds {CONFIG} and the weights")
     config = read_config(folder / CONFIG)
+    check_preprocessing(config, folder / CONFIG)
+    check_adapter(folder)
     text = config["model_cfg"]["text_cfg"]
     return ModelFiles(
         model=f"local-dir:{folder}",
@@ -128,7 +144,7 @@ def behind_tag(arch: str, pretrained: str) -> ModelFiles:
         model=arch,
         config=config,
         preprocessing={key: tag[key] for key in PREPROCESSING if key in tag} if tag else usual_preprocessing(arch),
-        weights=tag_weights(tag, f"open_clip:{arch}/{pretrained}") if tag else Path(pretrained).resolve(),
+        weights=tag_weights(tag, f"open_clip:{arch}/{pretrained}") if tag else checkpoint_file(pretrained).resolve(),
         tower=find_tower(config["text_cfg"], None),
         tokenizer=find_tokenizer(config["text_cfg"], None),
     )
@@ -149,10 +165,39 @@ def check_tag(arch: str, pretrained: str) -> str:
         check_activation(arch, pretrained, bool(tag.get("quick_gelu")))
         canonical: str = next(name for name in tags if open_clip.get_pretrained_cfg(arch, name) is tag)
         return canonical
-    if not Path(pretrained).is_file():
+    if not checkpoint_file(pretrained).is_file():
         known = nearest(pretrained, tags) if tags else f"{arch} has no tags"
         raise HarnessError(f"{pretrained!r} is neither a tag of {arch} nor a checkpoint file: {known}")
+    check_file_activation(arch, pretrained)
     return pretrained
+
+
+def checkpoint_file(pretrained: str) -> Path:
+    """The file of a checkpoint, without what is said of its activation."""
+    return Path(pretrained if Path(pretrained).is_file() else pretrained.removesuffix(GELU))
+
+
+def check_file_activation(arch: str, pretrained: str) -> None:
+    """Raise HarnessError for a checkpoint file that may have been trained with another GELU than its architecture computes.
+
+    The file does not say. OpenAI's weights and their like are published for architectures of both names.
+    """
+    import open_clip
+
+    file, meant = checkpoint_file(pretrained), pretrained.endswith(GELU) and not Path(pretrained).is_file()
+    if open_clip.get_model_config(arch).get("quick_gelu"):
+        if meant:
+            plain = arch.removesuffix("-quickgelu")
+            raise HarnessError(f"{arch} computes QuickGELU: for weights trained with GELU use open_clip:{plain}/{pretrained}")
+        return
+    tags = open_clip.list_pretrained_tags_by_model(arch)
+    quick = [tag for tag in tags if open_clip.get_pretrained_cfg(arch, tag).get("quick_gelu")]
+    twin = f"{arch}-quickgelu"
+    if quick and not meant and twin in open_clip.list_models():
+        raise HarnessError(
+            f"{file} does not say whether it was trained with QuickGELU, as {', '.join(quick)} of {arch} were: "
+            f"use open_clip:{twin}/{file} if it was, open_clip:{arch}/{file}{GELU} if it was trained with GELU"
+        )
 
 
 def check_activation(arch: str, tag: str, quick: bool) -> None:
@@ -185,6 +230,20 @@ def usual_preprocessing(arch: str) -> Mapping[str, Any]:
     return ways[0] if ways else {}
 
 
+def check_preprocessing(config: Mapping[str, Any], path: Path) -> None:
+    """Raise HarnessError where open_clip would prepare a SigLIP model's pictures as OpenAI's CLIP does, for want of a word.
+
+    Their mean and deviation are 0.5, and they are squashed, not cropped.
+    """
+    model, given = config["model_cfg"], config.get("preprocess_cfg") or {}
+    missing = [key for key in ("mean", "std", "interpolation", "resize_mode") if not given.get(key)]
+    if missing and ("init_logit_bias" in model or "siglip" in str(model["vision_cfg"].get("timm_model_name"))):
+        raise HarnessError(
+            f"{path}: preprocess_cfg lacks {', '.join(missing)}, and open_clip would prepare pictures as OpenAI's CLIP does: "
+            "add what this SigLIP model was trained with"
+        )
+
+
 def tag_weights(tag: Mapping[str, Any], name: str) -> Path:
     """The weights of a tag, from the cache or else the network. Raises HarnessError if they cannot be had."""
     import open_clip
@@ -201,42 +260,51 @@ def tag_weights(tag: Mapping[str, Any], name: str) -> Path:
         raise not_here(name, str(tag["url"]), error) from error
 
 
-def hub_folder(
-    repo: str,
-    choices: Sequence[Sequence[str]],
-    name: str,
-    beside: Sequence[str] = TEXT_FILES,
-    instead: str = "local-dir:FOLDER",
-) -> Path:
-    """A folder of the hub's cache that holds the files of one choice (patterns), the first that the repository can serve.
-
-    The network is asked only for what the cache lacks. `beside`: patterns of what else is fetched where it is there.
-    `instead`: what to type for a copy of it.
-    Raises HarnessError if neither has it.
-    """
-    from huggingface_hub import snapshot_download
-
-    problem: Exception = FileNotFoundError(f"{repo} has no {' or '.join(choice[-1] for choice in choices)}")
-    for cached in (True, False):
-        for choice in choices:
-            try:
-                with quiet():
-                    patterns = [*choice, *beside]
-                    folder = Path(snapshot_download(repo, allow_patterns=patterns, local_files_only=cached))
-            except Exception as error:  # many kinds, of the hub, of its HTTP library and of the system
-                problem = problem if cached else error
-                continue
-            if all(any(folder.glob(pattern)) for pattern in choice):
-                return folder
-    raise not_here(name, f"https://huggingface.co/{repo}", problem, instead) from problem
+def says_half(config: Mapping[str, Any]) -> bool:
+    """Whether a model's configuration asks transformers to compute in half precision."""
+    return dtype_of(config) in HALF
 
 
-def not_here(name: str, place: str, problem: Exception, instead: str = "local-dir:FOLDER") -> HarnessError:
-    """What to say of files that are neither on this machine nor to be had."""
-    return HarnessError(
-        f"{name}: its files are not on this machine and could not be downloaded from {place} ({type(problem).__name__}); "
-        f"run once with network, or copy the model to a folder and use {instead}"
-    )
+def loads_in_half(folder: Path) -> bool:
+    """Whether transformers, unless told otherwise, computes a folder's model in half precision: as configured, else as saved."""
+    config = read_json(folder / "config.json")
+    if dtype_of(config):
+        return says_half(config)
+    weights = sorted(file for pattern in ("model*.safetensors", "pytorch_model*.bin") for file in folder.glob(pattern))
+    return any(map(saved_in_half, weights))
+
+
+def dtype_of(config: Mapping[str, Any]) -> str:
+    """The type of numbers that a model's configuration names; nothing if it names none."""
+    return str(config.get("dtype") or config.get("torch_dtype") or "").removeprefix("torch.")
+
+
+def saved_in_half(weights: Path) -> bool:
+    """Whether a file of weights holds any in half precision. Only its table of contents is read; loading tells what is broken."""
+    try:
+        if weights.suffix == ".safetensors":
+            with weights.open("rb") as file:
+                size = int.from_bytes(file.read(8), "little")
+                header = from_json(file.read(min(size, MOST_HEADER)))
+            return any(entry.get("dtype") in ("F16", "BF16") for entry in header.values())
+        with zipfile.ZipFile(weights) as archive:
+            pickles = [archive.read(name) for name in archive.namelist() if name.endswith("/data.pkl")]
+    except (OSError, ValueError, AttributeError, zipfile.BadZipFile):
+        return False
+    return any(kind in content for content in pickles for kind in (b"HalfStorage", b"BFloat16Storage"))
+
+
+@contextmanager
+def in_float32(tower: Path) -> Iterator[Path]:
+    """A folder with the configuration of a text tower that says nothing of half precision; the same where it never did."""
+    config = read_json(tower / "config.json")
+    if not says_half(config):
+        yield tower
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        kept = {key: value for key, value in config.items() if key not in ("dtype", "torch_dtype")}
+        (Path(folder) / "config.json").write_text(json.dumps(kept), encoding="utf-8")
+        yield Path(folder)
 
 
 def reason(error: BaseException, weights: Path) -> str:
@@ -272,7 +340,7 @@ def find_weights(folder: Path) -> Path:
     for name in WEIGHTS:
         if (folder / name).is_file():
             return folder / name
-    found = sorted(path for pattern in ("*.safetensors", "*.bin", "*.pth") for path in folder.glob(pattern))
+    found = sorted(path for pattern in WEIGHT_FILES for path in folder.glob(pattern))
     if not found:
         raise HarnessError(f"{folder} holds no weights; expected {WEIGHTS[0]}")
     if len(found) > 1:
@@ -329,22 +397,3 @@ def need_transformers(name: str) -> None:
     """Raise HarnessError if transformers is not installed."""
     if importlib.util.find_spec("transformers") is None:
         raise HarnessError(f"the text model {name} needs transformers: pip install 'flickr30k-harness[hf]'")
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the libraries' log lines and warnings off the console.
-
-    open_clip logs through the root logger, which would also give it a handler for good if it had none.
-    """
-    root, handler = logging.getLogger(), logging.NullHandler()
-    before = root.manager.disable
-    root.addHandler(handler)
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
-        root.removeHandler(handler)

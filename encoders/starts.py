@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.api import HarnessError, digest_strings
-from harness.encoders.sources import hub_folder, need_transformers, quiet, reason
+from harness.encoders.hub import check_adapter, hub_folder, quiet
+from harness.encoders.hugging_face import check_whole
+from harness.encoders.sources import loads_in_half, need_transformers, reason
 from harness.plugins import digest_file
 
 if TYPE_CHECKING:
@@ -38,11 +40,13 @@ class HuggingFaceStart:
         missing = [file for file in files if not (folder / file).is_file()]
         if missing:
             raise HarnessError(f"{folder} has no {' and no '.join(missing)}: a student starts from {', '.join(files)}")
+        check_adapter(folder)
         return folder
 
     def fingerprint(self) -> str:
-        """Digest of configuration, weights and tokenizer."""
-        return digest_strings([digest_file(self.folder / file) for file in (CONFIG, WEIGHTS, TOKENIZER)])
+        """Digest of configuration, weights and tokenizer, and of what is computed otherwise than transformers would by itself."""
+        files = [digest_file(self.folder / file) for file in (CONFIG, WEIGHTS, TOKENIZER)]
+        return digest_strings([*files, "float32"] if loads_in_half(self.folder) else files)
 
     def tokenizer(self) -> Tokenizer:
         """Its subwords, framing included."""
@@ -66,9 +70,12 @@ class HuggingFaceStart:
 
         try:
             with quiet():
-                model = AutoModel.from_pretrained(self.folder, local_files_only=True, add_pooling_layer=False)
+                model, report = AutoModel.from_pretrained(
+                    self.folder, local_files_only=True, add_pooling_layer=False, dtype=torch.float32, output_loading_info=True
+                )
         except Exception as error:  # of many libraries: transformers, safetensors, torch
             raise HarnessError(f"{self.folder} cannot be loaded: {reason(error, self.folder / WEIGHTS)}") from error
+        check_whole(f"hf:{self.name}", self.folder, model, report)
         config, weights = from_bert(model, model.config, torch.eye(model.config.hidden_size), CONTEXT)
         tokenizer = self.tokenizer()
 

@@ -88,8 +88,11 @@ def make_tokenizer(files: ModelFiles) -> Tokenizer:
         return tokenizer
     if files.tokenizer.is_dir():
         mode = text.get("tokenizer_mode")
-        hugging_face: Tokenizer = HFTokenizer(str(files.tokenizer), context_length=context, tokenizer_mode=mode, **options)
-        return hugging_face
+        hugging_face = HFTokenizer(str(files.tokenizer), context_length=context, tokenizer_mode=mode, **options)
+        # Gemma's pads on the left unless its file says otherwise; no model here was trained on that.
+        hugging_face.tokenizer.padding_side = "right"
+        padded: Tokenizer = hugging_face
+        return padded
     own = FileTokenizer(files.tokenizer, context)
     check_vocabulary(own, files)
     return own

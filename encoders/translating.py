@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.api import HarnessError
+from harness.encoders.hub import quiet
 from harness.encoders.hugging_face import Checkpoint, check_whole, loading, named
-from harness.encoders.sources import quiet
 from harness.registry import TASKS
 
 TEXTS_A_BATCH = 32

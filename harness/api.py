@@ -33,6 +33,10 @@ class MissingError(HarnessError):
     """A folder has nothing of what was asked for. What is asked for by name must be there; `--lang all` passes over the rest."""
 
 
+class PicturesError(HarnessError):
+    """A folder lacks pictures of a split. What is known by id can be measured without them."""
+
+
 def digest_strings(parts: Sequence[str]) -> str:
     """SHA-256 over a list of strings, of which none can run into the next.
 
@@ -167,6 +171,15 @@ class KnownFeatures(Protocol):
 
     def caption_features(self, ids: Sequence[str], lang: str) -> Floats:
         """The embeddings (n, d) of a language's captions. Raises HarnessError naming the first that is missing."""
+        ...
+
+
+@runtime_checkable
+class CaptionReader(Protocol):
+    """A task whose captions can be read from a folder without pictures."""
+
+    def load_captions(self, data: Path, lang: str, split: str, source: str | None = None) -> Retrieval:
+        """As `Task.load`, but the images are known by their ids alone."""
         ...
 
 

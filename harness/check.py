@@ -100,6 +100,8 @@ def check_encoder(spec: str, retrieval: Retrieval, device: str) -> Iterator[Tria
             yield tried(f"{side.name}, again", partial(try_again, side, rows))
             yield tried(f"{side.name}, batches", partial(try_batches, side, rows))
             yield tried(f"{side.name}, odd ones", partial(try_odd, side))
+            if side.name == "texts":
+                yield tried("texts, capitals", partial(try_capitals, side))
     if len(both) == 2:
         yield tried("one space", partial(try_space, both[0], both[1], np.arange(len(texts)), retrieval.lang))
         yield tried("as a teacher", lambda: try_teaching(encoder, texts, retrieval.lang, both[1]))
@@ -235,6 +237,31 @@ def try_odd(side: Side) -> str:
     """What data sets hold now and then must not stop a run."""
     valid(side.encode(side.odd), len(side.odd), f"odd {side.name}")
     return "empty, long and foreign texts pass" if side.name == "texts" else "a single pixel and narrow pictures pass"
+
+
+def try_capitals(side: Side) -> str:
+    """Whether the model tells capitals from small letters, which models that were trained in lower case alone must not."""
+    small = [text.lower() for text in side.inputs]
+    large = [capitals(text) for text in small]
+    if large == small:
+        return "the texts have no letters in two cases"
+    rows = [valid(side.encode(texts), len(texts), side.name) for texts in (large, small)]
+    distance = apart(*rows)
+    if distance > SAME:
+        raise NotedError(
+            f"rows differ by {distance:.1e} of their length between capitals and small letters: right for a model that was "
+            "trained on both, wrong for CLIP and SigLIP, which were trained in lower case"
+        )
+    return "capitals and small letters give the same rows"
+
+
+def capitals(text: str) -> str:
+    """A text in capitals, but for letters whose capital is another letter's too.
+
+    >>> capitals("a straße")
+    'A STRAßE'
+    """
+    return "".join(char.upper() if char.upper().lower() == char else char for char in text)
 
 
 def try_space(images: Floats, texts: Floats, owner: Any, lang: str) -> str:

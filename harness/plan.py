@@ -9,12 +9,14 @@ from functools import partial
 from pathlib import Path
 
 from harness.api import (
+    CaptionReader,
     Encoder,
     Grounding,
     HarnessError,
     KnownFeatures,
     Language,
     MissingError,
+    PicturesError,
     Retrieval,
     Task,
     TextRetrieval,
@@ -111,7 +113,7 @@ def check_translations(config: RunConfig, languages: Sequence[Language]) -> None
 
 def make_plan(config: RunConfig, task: Task, data: Path, encoder: Encoder, language: Language, store: Store) -> Plan:
     """Read one language's data and lay out its cells."""
-    retrieval = measured_by(config.measures, task.load(data, language.code, config.split, config.source))
+    retrieval = measured_by(config.measures, load(task, data, language.code, config.split, config.source, encoder))
     if config.skip_broken:
         if isinstance(retrieval, TextRetrieval):
             raise HarnessError(f"--skip-broken is for pictures, and {task.card.name} opens none")
@@ -145,6 +147,16 @@ def make_plan(config: RunConfig, task: Task, data: Path, encoder: Encoder, langu
         if english := english_of(retrieval, config, task, data):
             cells.append(english_cell(f"English tower, all {unit}", english, task, encoder))
     return Plan(config, task, data, encoder, language, tuple(scored(cells, config, task, data)), remark)
+
+
+def load(task: Task, data: Path, lang: str, split: str, source: str | None, encoder: Encoder) -> Retrieval:
+    """What a task measures an encoder on; of embeddings by id, of which no picture is opened, a folder without pictures too."""
+    try:
+        return task.load(data, lang, split, source)
+    except PicturesError:
+        if not (isinstance(encoder, KnownFeatures) and isinstance(task, CaptionReader)):
+            raise
+        return task.load_captions(data, lang, split, source)
 
 
 def unit_of(retrieval: Retrieval) -> str:

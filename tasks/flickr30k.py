@@ -19,6 +19,7 @@ from harness.api import (
     HeldOut,
     Language,
     MissingError,
+    PicturesError,
     Place,
     Regions,
     Retrieval,
@@ -297,16 +298,18 @@ def _is_sample(path: Path) -> bool:
 
 
 def _check_pictures(data: Path, photos: Sequence[Photo], shelf: Shelf, split: str) -> None:
-    """Raise HarnessError unless every photo of a split has a picture."""
+    """Raise PicturesError unless every photo of a split has a picture."""
     missing = [photo for photo in photos if photo.id not in shelf.blobs]
     if shelf.place is None:
         places = ", ".join(f"{name}/" for name in FOLDERS)
-        raise HarnessError(f"{data} has no pictures: looked for .jpg in {places} and .tar there or in {SHARDS}/ ({CARD.source})")
+        raise PicturesError(f"{data} has no pictures: looked for .jpg in {places} and .tar there or in {SHARDS}/ ({CARD.source})")
     if len(missing) == len(photos):
-        raise HarnessError(f"the split {split} has no pictures here: none of its {len(photos):,} images is in {shelf.place}")
+        raise PicturesError(f"the split {split} has no pictures here: none of its {len(photos):,} images is in {shelf.place}")
     if missing:
         first = shelf.place / missing[0].filename
-        raise HarnessError(f"{first} is missing, and so are {len(missing) - 1:,} more of the {len(photos):,} pictures of {split}")
+        raise PicturesError(
+            f"{first} is missing, and so are {len(missing) - 1:,} more of the {len(photos):,} pictures of {split}"
+        )
 
 
 def _choose(

@@ -20,6 +20,7 @@ from harness.api import (
     HeldOut,
     Language,
     MissingError,
+    PicturesError,
     Retrieval,
     TaskCard,
 )
@@ -79,16 +80,21 @@ class Transfer(EveryLanguage):
     def load(self, data: Path, lang: str, split: str, source: str | None = None) -> Retrieval:
         """Read the images and their captions in one language, from the first source that is there.
 
-        Raises MissingError if there is none, HarnessError if the language, source, split, folder or a picture cannot be had.
+        Raises MissingError if there is none, PicturesError if a picture is missing, HarnessError if the language, source, split
+        or folder cannot be had.
         """
+        return self.load_captions(data, lang, split, source, pictures=True)
+
+    def load_captions(self, data: Path, lang: str, split: str, source: str | None = None, *, pictures: bool = False) -> Retrieval:
+        """As `load`; without pictures none need be there, and none can be looked at."""
         if split not in self.card.splits:
             raise HarnessError(f"unknown split {split!r}: {self.card.name} has {', '.join(self.card.splits)}")
         language = from_source(self.language(lang), source, self.card.name)
-        names, shelf = self._names(data), find_pictures(data, self.folders, together=True)
-        missing = [name for name in names if name not in shelf.blobs]
+        names, shelf = self._names(data), find_pictures(data, self.folders, together=True) if pictures else None
+        missing = [name for name in names if name not in shelf.blobs] if shelf is not None else []
         if missing:
             places = ", ".join(f"{name}/" for name in self.folders)
-            raise HarnessError(
+            raise PicturesError(
                 f"{data} lacks {len(missing):,} of {len(names):,} pictures, {missing[0]}.jpg first: looked in {places} and for "
                 f".tar there or in shards/ ({self.card.source})"
             )

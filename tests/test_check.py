@@ -69,6 +69,7 @@ def test_a_good_encoder_passes(trials: Callable[..., dict[str, Trial]]) -> None:
     assert list(found) == [
         "fingerprint",
         *(f"{side}{trial}" for side in ("images", "texts") for trial in ("", ", again", ", batches", ", odd ones")),
+        "texts, capitals",
         "one space",
         "as a teacher",
         "patches",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -176,6 +178,75 @@ def test_features_that_will_not_do(flickr30k_folder: Path, tmp_path: Path) -> No
         load_encoder(f"features:{tmp_path / 'x.npy'}", "cpu")
     with pytest.raises(HarnessError, match=r"expected a file in \.npy, \.npz"):
         load_encoder("features:x.pt", "cpu")
+
+
+def constant(path: Path, count: int, wide: int, word: str = "1") -> Path:
+    """Rows that are all alike, which Parquet writes once."""
+    columns = {"kind": ["image"] * count, "id": [word] * count, "lang": [""] * count}
+    matrix = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(count * wide, dtype=np.float32)), wide)
+    pq.write_table(pa.table({**columns, "embedding": matrix}), path)
+    return path
+
+
+@pytest.mark.parametrize(("count", "wide", "word"), [(10_000, 1_000, "1"), (500, 2, "x" * 100_000)])
+def test_features_that_unpack_to_far_more_than_their_size_are_not_read(count: int, wide: int, word: str, tmp_path: Path) -> None:
+    path = constant(tmp_path / "bomb.parquet", count, wide, word)
+    assert path.stat().st_size < 200_000
+    before = time.perf_counter()
+    with pytest.raises(HarnessError, match=r"bomb.parquet is not unpacked: it holds [\d,]+ bytes.* no honest ratio"):
+        load_encoder(f"features:{path}", "cpu").image_features(["1"])  # type: ignore[attr-defined]
+    assert time.perf_counter() - before < 1
+
+
+def test_the_numbers_of_a_parquet_file_are_refused_before_any_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = constant(tmp_path / "bomb.parquet", 10_000, 1_000)
+    monkeypatch.setattr(pq, "read_table", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(HarnessError, match="is not unpacked"):
+        load_encoder(f"features:{path}", "cpu").image_features(["1"])  # type: ignore[attr-defined]
+
+
+def test_parquet_s_other_ways_to_write_words_are_read(tmp_path: Path) -> None:
+    matrix = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float16)
+    for name, ids, langs in (
+        ("numbers", pa.array([1, 2, 3]), pa.nulls(3)),
+        ("large", pa.array(["1", "2", "3"], pa.large_string()), pa.array([""] * 3).dictionary_encode()),
+    ):
+        table = pa.table({"kind": ["image"] * 3, "id": ids, "lang": langs, "embedding": list(matrix)})
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+        got = load_encoder(f"features:{tmp_path / name}.parquet", "cpu").image_features(["3", "1"])  # type: ignore[attr-defined]
+        assert np.array_equal(got, matrix[[2, 0]].astype(np.float32))
+
+
+def test_features_in_half_precision_are_read_as_what_they_are(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file as save_tensors
+
+    exact = torch.tensor([[1.0, -2.5], [0.15625, 3e38]])
+    names = {"kind": '["image", "image"]', "id": '["1", "2"]', "lang": '["", ""]'}
+    save_tensors({"embedding": exact.bfloat16()}, tmp_path / "b.safetensors", metadata=names)
+    save_tensors({"embedding": exact[:, :1].half()}, tmp_path / "h.safetensors", metadata=names)
+    bits = exact.bfloat16().view(torch.uint16).numpy()
+    columns = {key: json.loads(words) for key, words in names.items()}
+    np.savez(tmp_path / "b.npz", embedding=bits.view("V2"), **columns)
+    np.savez(tmp_path / "bits.npz", embedding=bits, **columns)
+    for file, expected in (("b.safetensors", exact.bfloat16()), ("b.npz", exact.bfloat16()), ("h.safetensors", exact[:, :1])):
+        got = load_encoder(f"features:{tmp_path / file}", "cpu").image_features(["1", "2"])  # type: ignore[attr-defined]
+        assert got.dtype == np.float32
+        assert np.array_equal(got, expected.float().numpy())
+    with pytest.raises(HarnessError, match="embedding is uint16, which may be the bits of half precision: write it as float32"):
+        load_encoder(f"features:{tmp_path / 'bits.npz'}", "cpu").image_features(["1"])  # type: ignore[attr-defined]
+
+
+def test_features_are_measured_in_a_folder_without_pictures(flickr30k_folder: Path, tmp_path: Path) -> None:
+    path = write_npz(tmp_path / "features", *embedded(flickr30k_folder))
+    shutil.rmtree(flickr30k_folder / "flickr30k-images")
+    config = RunConfig(lang="de", data=str(flickr30k_folder), encoder=f"features:{path}", device="cpu")
+    store = Store(tmp_path / "store")
+    ((plan,), _) = make_plans(config, store)
+    (record,) = run(plan, store, Console())
+    assert (record.scores["t2i_r1"], record.scores["i2t_r1"]) == (100.0, 100.0)
+    with pytest.raises(HarnessError, match="has no pictures: looked for"):
+        make_plans(config.model_copy(update={"encoder": "random"}), store)
 
 
 def test_pickled_features_are_not_run(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 
@@ -528,6 +528,91 @@ def test_checkpoint_file_of_a_built_in_architecture(tmp_path: Path, monkeypatch:
     monkeypatch.chdir("/")
     assert encoder.name == "open_clip:tiny-arch/weights.pt"
     assert error(encoder.encode_texts(TEXTS, "en"), plain(encoder, TEXTS)) < 1e-6
+
+
+def test_checkpoint_file_for_weights_of_either_activation_is_refused_until_it_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pt"
+    file.write_bytes(b"weights")
+    with pytest.raises(HarnessError) as caught:
+        open_clip_tag(f"ViT-B-32/{file}", "cpu")
+    assert f"use open_clip:ViT-B-32-quickgelu/{file} if it was, open_clip:ViT-B-32/{file}@gelu if" in str(caught.value)
+    assert "was trained with QuickGELU, as openai, " in str(caught.value)
+    for meant in (f"ViT-B-32/{file}@gelu", f"ViT-B-32-quickgelu/{file}"):
+        assert open_clip_tag(meant, "cpu").name == f"open_clip:{meant}"
+    assert open_clip_tag(f"ViT-L-16-SigLIP-256/{file}", "cpu").name, "published with one activation alone"
+    with pytest.raises(HarnessError, match=r"computes QuickGELU: for weights trained with GELU use open_clip:ViT-B-32/.*@gelu"):
+        open_clip_tag(f"ViT-B-32-quickgelu/{file}@gelu", "cpu")
+    with pytest.raises(HarnessError, match="is neither a tag of ViT-B-32 nor a checkpoint file"):
+        open_clip_tag(f"ViT-B-32/{tmp_path / 'nowhere.pt'}@gelu", "cpu")
+
+
+def test_checkpoint_file_that_is_said_to_be_of_gelu_is_the_same_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    config = {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": TEXT}
+    (tmp_path / "tiny-arch.json").write_text(json.dumps(config))
+    monkeypatch.setattr("open_clip.factory._MODEL_CONFIG_PATHS", [tmp_path / "tiny-arch.json"])
+    monkeypatch.setattr("open_clip.factory._MODEL_CONFIGS", {"tiny-arch": config})
+    torch.save(open_clip.CLIP(**config).state_dict(), tmp_path / "weights.pt")
+    plain_name, meant = (open_clip_tag(f"tiny-arch/{tmp_path}/weights.pt{end}", "cpu") for end in ("", "@gelu"))
+    assert meant.fingerprint() == plain_name.fingerprint()
+    assert np.array_equal(meant.encode_texts(TEXTS, "en"), plain_name.encode_texts(TEXTS, "en"))
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_models_saved_in_half_precision_are_computed_in_float32(
+    folders: Callable[[str], Path], kind: str, tmp_path: Path
+) -> None:
+    folder = copy_of(folders(kind), tmp_path / "copy")
+    file = folder / "open_clip_model.safetensors"
+    weights = {name: value.to(torch.bfloat16) for name, value in load_file(file).items()}
+    save_file({name: value.float() for name, value in weights.items()}, file)
+    expected = local_dir(str(folder), "cpu").encode_texts(TEXTS, "en")
+    save_file(weights, file)
+    halved = local_dir(str(folder), "cpu")
+    assert {parameter.dtype for parameter in halved.loaded.model.parameters()} == {torch.float32}
+    assert np.array_equal(halved.encode_texts(TEXTS, "en"), expected)
+    if MODELS[kind][1]:
+        before = halved.fingerprint()
+        for key, dtype in (("dtype", "bfloat16"), ("torch_dtype", "float16")):
+            (folder / "config.json").write_text(json.dumps({**MODELS[kind][1], key: dtype}))
+            halved = local_dir(str(folder), "cpu")
+            assert halved.files.corrections() == ["float32 text tower"]
+            assert halved.fingerprint() != before
+            assert np.array_equal(halved.encode_texts(TEXTS, "en"), expected)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_fingerprints_of_models_that_were_right_stay(encoders: Callable[[str], OpenClip], kind: str) -> None:
+    assert encoders(kind).files.corrections() == []
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_texts_padded_on_the_left_keep_their_positions(folders: Callable[[str], Path], kind: str, tmp_path: Path) -> None:
+    folder = copy_of(folders(kind), tmp_path / "copy")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "padding_side": "left"}))
+    encoder, right = local_dir(str(folder), "cpu"), local_dir(str(folders(kind)), "cpu")
+    assert np.array_equal(encoder.encode_texts(TEXTS, "en"), right.encode_texts(TEXTS, "en"))
+    assert encoder.encode_tokens(TEXTS, "en").lengths.tolist() == [5, 2, 10, 3, 16, 7, 10]
+    assert encoder.files.corrections() == ["padding on the right"]
+
+
+def test_siglip_pictures_are_not_prepared_as_clip_s_for_want_of_a_word(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = copy_of(folders("siglip"), tmp_path / "copy")
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    del config["preprocess_cfg"]["mean"], config["preprocess_cfg"]["resize_mode"]
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(HarnessError, match=r"preprocess_cfg lacks mean, resize_mode, and open_clip would prepare pictures as"):
+        local_dir(str(folder), "cpu")
+
+
+def test_a_way_to_resize_that_open_clip_lacks_is_one_line(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = copy_of(folders("custom"), tmp_path / "copy")
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["preprocess_cfg"]["interpolation"] = "cubic"
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(HarnessError, match="open_clip cannot load"):
+        local_dir(str(folder), "cpu").encode_images([Image.new("RGB", (8, 8))])
 
 
 @pytest.fixture(scope="module")

@@ -22,12 +22,13 @@ def check(
     from harness.check import check_encoder
     from harness.console import Console
     from harness.listing import trials_table
-    from harness.plan import data_folder
-    from harness.registry import TASKS
+    from harness.plan import data_folder, load
+    from harness.registry import TASKS, load_encoder
     from harness.store import Store
 
     loaded = TASKS.load(task)()
-    retrieval = loaded.load(data_folder(loaded, task, data, Store.at(store)), loaded.language(lang).code, split)
+    folder = data_folder(loaded, task, data, Store.at(store))
+    retrieval = load(loaded, folder, loaded.language(lang).code, split, None, load_encoder(encoder, device))
     trials = list(check_encoder(encoder, retrieval, device))
     console = Console()
     console.print(trials_table(encoder, trials))
