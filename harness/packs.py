@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.api import Contents, HarnessError
 from harness.config import first_line
+from harness.files import need_plain
 from harness.store import Store, disk_errors, new_folder
 from harness.tars import read_members, unpack
 
@@ -147,6 +148,8 @@ def _bring(data: str, part: _Part, target: Path) -> None:
     address = f"{data.rstrip('/')}/{part.name}"
     digest, size = hashlib.sha256(), 0
     local = "://" not in data
+    if local:
+        need_plain(address)
     with disk_errors(target), target.open("wb") as out:
         for chunk in _chunks(address):
             digest.update(chunk)

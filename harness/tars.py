@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from harness.api import HarnessError
+from harness.files import need_plain
 
 _LONGEST = 255  # bytes that file systems allow a name
 
@@ -41,6 +42,7 @@ def unpack(path: Path, folder: Path) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tarfile.TarFile]:
+    need_plain(path)
     try:
         # "r:" takes no compressed archive, so that nothing unpacks to more than is there.
         with tarfile.open(path, "r:") as tar:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.api import HarnessError, digest_strings
+from harness.files import need_plain
 from harness.store import Store, new_file
 from harness.tasks.textfiles import check_caption, read_lines, read_text
 
@@ -139,6 +140,7 @@ def read_annotation(path: Path) -> Annotation:
     from defusedxml.common import DefusedXmlException
     from defusedxml.ElementTree import ParseError, fromstring
 
+    need_plain(path)
     try:
         data = path.read_bytes()
         root = fromstring(data)

@@ -25,6 +25,7 @@ from harness.api import (
     Retrieval,
     TaskCard,
 )
+from harness.files import need_plain
 from harness.tasks.bitext import load_bitext_folder
 from harness.tasks.candidates import read_regions
 from harness.tasks.captions import Caption, Captions, files_of, read_captions
@@ -288,6 +289,7 @@ def _is_sample(path: Path) -> bool:
     """Whether a folder is the embedded sample. A broken mark is refused, since its numbers would pass for Flickr30k's."""
     if not path.exists():
         return False
+    need_plain(path)
     try:
         content = from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

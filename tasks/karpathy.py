@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from harness.api import HarnessError
 from harness.config import first_line
+from harness.files import need_plain
 
 JSON_NAME = "dataset_flickr30k.json"
 _FORM = '{"images": [{"filename", "split", "sentences": [{"raw"}, ...]}, ...]}'
@@ -61,6 +62,7 @@ def read_photos(path: Path) -> tuple[Photo, ...]:
 
     Raises HarnessError naming the file, what was expected and the first thing that is not so.
     """
+    need_plain(path)
     try:
         stat = path.stat()
     except OSError as error:

@@ -11,18 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.api import HarnessError
-from harness.tasks.karpathy import photo_id
-from harness.tasks.shards import PICTURE_SUFFIXES, Blob, index_shards
+from harness.tasks.shards import Blob, by_id, index_shards
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     from PIL import Image
 
 FOLDERS = ("flickr30k-images", "flickr30k_images", "flickr30k_images/flickr30k_images", "images")
 SHARDS = "shards"
-MAX_PIXELS = 64_000_000
-"""A picture of more pixels is refused before it is decoded. Flickr30k's have at most 500 x 500."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +42,11 @@ class Pictures:
         return self._ids
 
     def open(self, index: int) -> Image.Image:
-        """Decode one picture to RGB. Raises HarnessError naming the file if it is missing, broken or far too large."""
+        """Decode one picture to RGB. Raises HarnessError naming the file if it is missing, damaged or far too large."""
+        from harness.tasks.decoded import decode
+
         blob = self._blobs[index]
-        return _decode(blob.read(), str(blob))
+        return decode(blob.read(), str(blob))
 
     def digest(self) -> str:
         """SHA-256 over ids and file bytes, in order. Nothing is decoded; it is reckoned once."""
@@ -78,53 +75,11 @@ def _digest(ids: tuple[str, ...], blobs: tuple[Blob, ...], _stamps: tuple[tuple[
     return digest.hexdigest()
 
 
-def _decode(data: bytes, name: str) -> Image.Image:
-    from io import BytesIO
-
-    from PIL import Image, UnidentifiedImageError
-
-    from harness.tasks.decoded import Decoded
-
-    if (pixels := _decode_jpeg(data)) is not None:
-        return Decoded(pixels)
-    try:
-        with Image.open(BytesIO(data), formats=("JPEG", "PNG")) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                size = f"{picture.width:,} x {picture.height:,} pixels"
-                raise HarnessError(f"{name} is not decoded: its {size} are more than {MAX_PIXELS:,}")
-            return picture.convert("RGB")
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise HarnessError(f"{name} is not decoded: {error}") from None
-    # Pillow's readers answer broken files with any of these.
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        reason = "neither a JPEG nor a PNG file" if isinstance(error, UnidentifiedImageError) else error
-        raise HarnessError(f"{name} cannot be decoded: {reason}") from None
-
-
-def _decode_jpeg(data: bytes) -> npt.NDArray[np.uint8] | None:
-    """The pixels of a whole JPEG in the usual colours, or None for anything else, of which Pillow says what it is.
-
-    Both are libjpeg-turbo with its slow, exact transform, and give the same pixels to the bit; this way in is the shorter one.
-    """
-    import simplejpeg
-
-    if not data.startswith(b"\xff\xd8"):
-        return None
-    try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if colours in ("YCbCr", "Gray") and height * width <= MAX_PIXELS:
-            pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(data)
-            return pixels
-    except ValueError:
-        pass
-    return None
-
-
 def find_pictures(data: Path, folders: Sequence[str] = FOLDERS, together: bool = False) -> Shelf:
     """Find the pictures of a data folder: the first folder that has any as files, else the first that has any in shards.
 
     together: all folders that have any as files make one shelf.
-    Raises HarnessError naming a folder or shard that cannot be read.
+    Raises HarnessError naming a folder or shard that cannot be read, and two pictures of one id as `by_id`.
     """
     try:
         shelf = Shelf(None, {})
@@ -148,9 +103,5 @@ def _scan(folder: Path) -> dict[str, Blob]:
         return {}
     # os.scandir, since 31,783 Path objects would take longer than all the rest of loading.
     with os.scandir(folder) as entries:
-        files = sorted(entry.path for entry in entries if entry.name.lower().endswith(PICTURE_SUFFIXES))
-    index: dict[str, Blob] = {}
-    for path in files:
-        if name := photo_id(os.path.basename(path)):  # noqa: PTH119 (see above)
-            index.setdefault(name, Blob(path))
-    return index
+        files = sorted((entry.name, entry.path) for entry in entries)
+    return by_id((name, Blob(path)) for name, path in files)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.api import HarnessError
 from harness.bombs import Unpacked
+from harness.files import need_plain
 
 OTHER_ENCODINGS = {
     codecs.BOM_UTF32_LE: "UTF-32",
@@ -33,6 +34,7 @@ def read_text(path: Path) -> str:
 
     Raises HarnessError if it cannot be read or unpacked, is a bomb, or is not UTF-8: then with line and byte.
     """
+    need_plain(path)
     try:
         if path.suffix == ".gz":
             with Unpacked(path) as file:

@@ -127,7 +127,7 @@ class Transfer(EveryLanguage):
     def contents(self, data: Path) -> Contents:
         """Every caption and bitext file, and every picture of the task's images."""
         blobs = find_pictures(data, self.folders, together=True).blobs
-        pictures = {f"{name}{Path(str(blobs[name])).suffix}": blobs[name].read for name in self._names(data) if name in blobs}
+        pictures = {f"{name}{blobs[name].suffix}": blobs[name].read for name in self._names(data) if name in blobs}
         return Contents(texts_of(data, self.card.name), pictures)
 
     def write_sample(self, folder: Path) -> None:  # noqa: ARG002

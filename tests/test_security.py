@@ -33,9 +33,10 @@ from harness.packs import MANIFEST, open_pack, write_pack
 from harness.registry import load_encoder, load_translator
 from harness.store import Store
 from harness.tasks.bitext import load_bitext_file
+from harness.tasks.decoded import MAX_PIXELS
 from harness.tasks.entities import read_annotation
 from harness.tasks.flickr30k import Flickr30k
-from harness.tasks.pictures import MAX_PIXELS, Pictures
+from harness.tasks.pictures import Pictures
 from harness.tasks.shards import Blob, index_shards
 from harness.tasks.textfiles import read_text
 
