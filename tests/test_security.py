@@ -15,8 +15,12 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
+from urllib.request import Request
 
 import numpy as np
 import pytest
@@ -28,8 +32,11 @@ from test_open_clip import write_model as write_open_clip
 from test_translation import small as write_translator
 
 from harness import bombs
-from harness.api import HarnessError
+from harness.addresses import Redirects
+from harness.api import Download, HarnessError
+from harness.fetch import fetch
 from harness.packs import MANIFEST, open_pack, write_pack
+from harness.plan import data_folder
 from harness.registry import load_encoder, load_translator
 from harness.store import Store
 from harness.tasks.bitext import load_bitext_file
@@ -62,6 +69,139 @@ def test_mutated_files_are_read_right_or_refused_in_one_line(tmp_path: Path) -> 
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert re.search(r"1,0\d\d inputs for 5\d readers", done.stdout)
+
+
+# addresses
+
+COMMAND = "pipe:touch pwned ://x"
+ADDRESSES = [
+    COMMAND,
+    "pipe:touch pwned://x",
+    "file:///etc/passwd",
+    "ftp://host/x",
+    "gs://x' ; touch pwned '",
+    "-o://x",
+    "://x",
+    "data://,x",
+]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_no_other_scheme_is_read(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = Store(tmp_path / "store")
+    monkeypatch.setenv("FLICKR30K_ROOT", address)
+    for given in (address, None):
+        with pytest.raises(HarnessError, match=r"is no address that is read: expected one of https://, http://, s3://") as told:
+            data_folder(TASK, "flickr30k", given, store)
+        assert "\n" not in str(told.value)
+    with pytest.raises(HarnessError, match="expected one of https://, http://, or a path"):
+        fetch(Download("x.txt", address, "multi30k", "none stated"), tmp_path)
+    assert not list(tmp_path.rglob("pwned*"))
+
+
+DESIGN = """
+    lang = "de"
+    pairs = ["all"]
+    {line}
+    [[arms]]
+    objective = "kd-mse"
+    [[arms]]
+    objective = "ot-token"
+"""
+PLACES = (
+    ["run", "--lang", "de", "--dry-run", "--data"],
+    ["run", "--lang", "de", "--dry-run", "--bitext"],
+    ["run", "--lang", "de", "--dry-run", "--unpaired", "9", "--text"],
+    ["run", "--lang", "de", "--dry-run", "--translations"],
+    ["run", "--lang", "de", "--dry-run", "--tower"],
+    ["run", "--lang", "de", "--dry-run", "--encoder"],
+    ["distill", "--lang", "de", "--data"],
+    ["distill", "--lang", "de", "--teacher"],
+    ["study", "--dry-run"],
+    ["study", "sample", "--dry-run", "--data"],
+    ["data", "check", "--data"],
+    ["data", "pack", "--out", "packed", "--data"],
+    ["check", "sample", "--data"],
+    ["compare", "ot-token", "kd-mse", "--records"],
+    ["towers", "show"],
+)
+
+
+def told_by_harness(*words: str) -> str:
+    """What a command that fails says on standard error."""
+    from typer.testing import CliRunner
+
+    from harness.cli import app
+
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code, (words, done.output)
+    assert done.exception is None or isinstance(done.exception, SystemExit), (words, done.exception)
+    return done.stderr
+
+
+@pytest.mark.parametrize("words", PLACES, ids=" ".join)
+def test_an_address_runs_nothing_wherever_it_is_given(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HARNESS_STORE", str(tmp_path / "store"))
+    spellings = [COMMAND, f"features:{COMMAND}", f"local-dir:{COMMAND}"] if words[-1] in ("--encoder", "--teacher") else [COMMAND]
+    for spelling in spellings:
+        told = told_by_harness(*words, spelling).splitlines()
+        assert told, spelling
+        assert told[-1].startswith("error: "), told
+    assert not list(tmp_path.rglob("pwned*"))
+
+
+@pytest.mark.parametrize("key", ["data", "bitext", "encoder", "text"])
+def test_a_study_of_somebody_else_runs_nothing(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HARNESS_STORE", str(tmp_path / "store"))
+    (tmp_path / "theirs.toml").write_text(DESIGN.format(line=f'{key} = "{COMMAND}"'), encoding="utf-8")
+    told = told_by_harness("study", "theirs.toml", "--dry-run")
+    assert re.fullmatch(r"error: theirs\.toml: .*\n", told)
+    assert not list(tmp_path.rglob("pwned*"))
+
+
+@pytest.mark.parametrize(
+    "target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "FILE:/etc/passwd", "gopher://x/", "data:,x", "pipe:touch pwned"]
+)
+def test_no_redirect_leads_off_the_web(target: str, tmp_path: Path) -> None:
+    class Redirecting(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(302)
+            self.send_header("Location", target)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Redirecting) as listening:
+        Thread(target=listening.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{listening.server_address[1]}/x"
+        with pytest.raises(HarnessError, match=r"redirects to .*, which is not followed"):
+            open_pack(address, Store(tmp_path / "store"))
+        with pytest.raises(HarnessError, match=r"redirects to .*, which is not followed"):
+            fetch(Download("x.txt", address, "multi30k", "none stated"), tmp_path)
+        listening.shutdown()
+
+
+def test_no_redirect_leaves_https() -> None:
+    headers = Message()
+    headers["Location"] = "http://host/x"
+    with pytest.raises(HarnessError, match="expected https://"):
+        Redirects().http_error_302(Request("https://host/x"), io.BytesIO(), 302, "Found", headers)  # type: ignore[arg-type]
+
+
+def test_no_code_of_ours_gives_text_to_a_shell_or_opens_addresses_elsewhere() -> None:
+    for folder in FOLDERS:
+        for path in (ROOT / folder).rglob("*.py"):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Call):
+                    assert not re.search(
+                        r"\b(gopen|urlopen|urlretrieve|os\.system|popen|ShardWriter|getoutput)$", called(node)
+                    ), path
+                    assert not any(word.arg == "shell" for word in node.keywords), path
 
 
 # pickle
