@@ -34,6 +34,9 @@ from test_translation import small as write_translator
 from harness import bombs
 from harness.addresses import Redirects
 from harness.api import Download, HarnessError
+from harness.config import ExecutorConfig
+from harness.console import Console
+from harness.executors.ray import RAY, connected, on_ray
 from harness.fetch import fetch
 from harness.packs import MANIFEST, open_pack, write_pack
 from harness.plan import data_folder
@@ -546,3 +549,65 @@ def test_code_beside_the_data_is_not_run(flickr30k_folder: Path, tmp_path: Path)
     )
     assert done.returncode == 0, done.stderr
     assert "code beside the data was run" not in done.stdout + done.stderr
+
+
+# Ray
+
+
+class FakeRay:
+    """A Ray that listens at an address."""
+
+    def __init__(self, at: str) -> None:
+        self.at = at
+        self.asked: tuple[str, ...] = ()
+        self.down = False
+
+    def is_initialized(self) -> bool:
+        return False
+
+    def init(self, *words: str, **_: object) -> None:
+        self.asked = words
+
+    def nodes(self) -> list[dict[str, str]]:
+        return [{"NodeManagerAddress": self.at}]
+
+    def shutdown(self) -> None:
+        self.down = True
+
+
+@pytest.mark.parametrize(
+    "address", ["pipe:touch pwned ://x", "os://x:1", "http://host:1", "local", "host", "host:1/x", "-host:1 x", "ray://host"]
+)
+def test_only_the_address_of_a_cluster_is_given_to_ray(address: str) -> None:
+    ray = FakeRay("10.1.2.3")
+    with pytest.raises(HarnessError, match=r"expected auto, HOST:PORT or ray://HOST:PORT$"), connected(ray, asking_ray(address)):
+        pass
+    assert ray.asked == ()
+
+
+def asking_ray(address: str | None = None) -> ExecutorConfig:
+    return ExecutorConfig(executor="ray", address=address)
+
+
+@pytest.mark.parametrize("address", ["auto", "host:6379", "10.0.0.1:6379", "ray://host:10001", "[::1]:6379"])
+def test_a_cluster_that_is_named_may_be_anywhere(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.executors.ray.knock", lambda _: None)
+    ray = FakeRay("10.1.2.3")
+    with connected(ray, asking_ray(address)):
+        assert ray.asked == (address,)
+
+
+def test_a_ray_that_is_started_here_listens_on_loopback_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with connected(FakeRay("127.0.0.1"), asking_ray()):
+        pass
+    open_to_all = FakeRay("192.0.2.2")
+    told = pytest.raises(HarnessError, match=r"listens at 192\.0\.2\.2, where others could send it code")
+    with told, connected(open_to_all, asking_ray()):
+        pytest.fail("it was used")
+    assert open_to_all.down
+    for name in ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", *RAY):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setitem(sys.modules, "ray", open_to_all)
+    with pytest.raises(HarnessError, match="listens at"), on_ray(asking_ray(), Store(tmp_path), Console()):
+        pass
+    assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
