@@ -17,6 +17,7 @@ from pathlib import Path
 import platformdirs
 
 from harness.api import HarnessError
+from harness.markup import visible
 from harness.plugins import digest_file
 
 FULL = 64 * 1024  # bytes left under which a failed write is put down to the disk
@@ -35,7 +36,7 @@ class BusyError(Exception):
 
 def say_damaged(error: DamagedError) -> None:
     """Tell that what was damaged is computed anew."""
-    print(f"note: {error}: it is computed again", file=sys.stderr)
+    print(visible(f"note: {error}: it is computed again"), file=sys.stderr)
 
 
 def seal(folder: Path) -> None:
@@ -172,7 +173,7 @@ class Store:
             except Timeout:
                 if not wait:
                     raise BusyError(path) from None
-                print(f"note: waits for another process, which is making {path}", file=sys.stderr)
+                print(visible(f"note: waits for another process, which is making {path}"), file=sys.stderr)
                 lock.acquire()
         try:
             sweep(path)
