@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import unicodedata
 import zipfile
 from collections.abc import Callable
 from email.message import Message
@@ -25,6 +26,8 @@ from urllib.request import Request
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from test_hugging_face import write_mclip
 from test_hugging_face import write_model as write_hugging_face
@@ -38,16 +41,21 @@ from harness.config import ExecutorConfig
 from harness.console import Console
 from harness.executors.ray import RAY, connected, on_ray
 from harness.fetch import fetch
+from harness.listing import grid
+from harness.markup import json_text, latex_text, markdown_text, spreadsheet_text, visible
 from harness.packs import MANIFEST, open_pack, write_pack
+from harness.pairing import weighs_entities
 from harness.plan import data_folder
+from harness.plugins import load_plugins, without_code
 from harness.registry import load_encoder, load_translator
-from harness.store import Store
+from harness.store import DamagedError, Store, say_damaged
 from harness.tasks.bitext import load_bitext_file
 from harness.tasks.entities import read_annotation
 from harness.tasks.flickr30k import Flickr30k
 from harness.tasks.pictures import MAX_PIXELS, Pictures
 from harness.tasks.shards import Blob, index_shards
 from harness.tasks.textfiles import read_text
+from harness.terminal import Terminal, plain
 
 ROOT = Path(__file__).parents[1]
 TASK = Flickr30k()
@@ -94,9 +102,9 @@ def test_no_other_scheme_is_read(address: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     store = Store(tmp_path / "store")
     monkeypatch.setenv("FLICKR30K_ROOT", address)
-    for given in (address, None):
+    for data in (address, None):
         with pytest.raises(HarnessError, match=r"is no address that is read: expected one of https://, http://, s3://") as told:
-            data_folder(TASK, "flickr30k", given, store)
+            data_folder(TASK, "flickr30k", data, store)
         assert "\n" not in str(told.value)
     with pytest.raises(HarnessError, match="expected one of https://, http://, or a path"):
         fetch(Download("x.txt", address, "multi30k", "none stated"), tmp_path)
@@ -205,6 +213,142 @@ def test_no_code_of_ours_gives_text_to_a_shell_or_opens_addresses_elsewhere() ->
                         r"\b(gopen|urlopen|urlretrieve|os\.system|popen|ShardWriter|getoutput)$", called(node)
                     ), path
                     assert not any(word.arg == "shell" for word in node.keywords), path
+
+
+# code that files name
+
+EVIL = "from pathlib import Path\nPath('pwned').touch()\nclass X: pass\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'encoder = "./evil.py:X"',
+        'encoder = "fast:evil.py:X:y"',
+        'encoder = "text:tower+evil.py:X"',
+        'task = "evil.py:X"',
+        'chunker = "evil.py:X"',
+        '[[arms]]\n objective = "0.5*./evil.py:X + kd-mse"',
+    ],
+)
+def test_a_study_runs_no_code_that_was_not_named_by_its_user(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.py").write_text(EVIL)
+    (tmp_path / "theirs.toml").write_text(DESIGN.format(line=line), encoding="utf-8")
+    told = told_by_harness("study", "theirs.toml", "--dry-run", "--store", "store")
+    assert re.fullmatch(
+        r"error: theirs\.toml names code, (\./)?evil\.py: if you trust it, name it yourself with --plugin .*\n", told
+    )
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_code_that_the_user_named_may_be_named_by_a_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("class X: pass\n")
+    spec = f"{tmp_path / 'mine.py'}:X"
+    with pytest.raises(HarnessError, match="a card names code"):
+        without_code(spec, "a card")
+    load_plugins([tmp_path / "mine.py"])
+    assert without_code(spec, "a card") == spec
+
+
+def test_comparing_records_runs_no_code_that_they_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.py").write_text(EVIL)
+    assert not weighs_entities("./evil.py:X")
+    assert weighs_entities("kd-mse + ot-entity")
+    assert not (tmp_path / "pwned").exists()
+
+
+# what is printed
+
+HOSTILE = "a[/b][link=https://x]b[/link]:dog:\x1b]52;c;eA==\x07\x1b[2J\x9b31m\u202e\u2066\r\x08\udce9\n|$x$"
+TEXTS = st.text(st.characters(codec=None), max_size=60)
+
+
+def obeyed(text: str) -> list[str]:
+    """What of a text a terminal would obey, but for the ends of its lines."""
+    controls = [letter for letter in text if unicodedata.category(letter) in ("Cc", "Cs") and letter != "\n"]
+    return controls + re.findall("[\u202a-\u202e\u2066-\u2069]", text)
+
+
+def printed(*what: object, live: bool = False) -> str:
+    out = io.StringIO()
+    Terminal(file=out, width=200, force_terminal=live, color_system=None).print(*what)
+    return out.getvalue()
+
+
+@given(TEXTS)
+def test_every_text_is_shown_and_none_obeyed(text: str) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    assert not obeyed(visible(text))
+    assert visible(visible(text)) == visible(text)
+    table = Table(text, title=text, caption=text)
+    table.add_row(text, Text(text))
+    table.add_row(plain(text), text)
+    assert not obeyed(printed(text, Text(text), table).replace("\n", ""))
+    cells = [markdown_text(text), latex_text(text), str(spreadsheet_text(text)), json_text(json.dumps(text, ensure_ascii=False))]
+    assert not any(map(obeyed, cells))
+    assert not any("\n" in cell for cell in cells)
+    assert json.loads(cells[-1]) == text
+
+
+def test_marks_of_rich_are_shown() -> None:
+    assert printed(HOSTILE.replace("\n", "")) == (
+        r"a[/b][link=https://x]b[/link]:dog:\x1b]52;c;eA==\x07\x1b[2J\x9b31m\u202e\u2066\r\x08\udce9|$x$" + "\n"
+    )
+    assert "[/b]" in printed(grid(HOSTILE, [HOSTILE], [[HOSTILE]]))
+
+
+def test_a_bar_of_progress_shows_marks() -> None:
+    console = Console()
+    console.err = Terminal(file=io.StringIO(), width=200, force_terminal=True, color_system=None)
+    with console.stage(f"reads {HOSTILE}", 2, HOSTILE) as advance:
+        advance(1, HOSTILE)
+    told = console.err.file.getvalue()  # type: ignore[attr-defined]
+    assert "]52;c" not in told.replace(r"\x1b]52;c", "")
+    assert r"\x1b]52;c" in told
+    assert "[/b]" in told
+
+
+def test_errors_and_notes_are_one_line_that_obeys_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    say_damaged(DamagedError(HOSTILE))
+    told = capsys.readouterr().err
+    assert not obeyed(told)
+    assert told.count("\n") == 1
+    told = told_by_harness("data", "check", "--data", f"{tmp_path}/\x1b]52;c;x\x07\n[/b]")
+    assert rf"{tmp_path}/\x1b]52;c;x\x07\n[/b] does not exist" in told
+    assert told.count("\n") == 1
+
+
+def test_a_store_whose_name_closes_a_mark_keeps_its_table(tmp_path: Path) -> None:
+    store = tmp_path / "[" / "b]"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HARNESS_STORE": str(store)}
+    words = ["run", "--lang", "de", "--encoder", "random", "--objectives", "", "--resamples", "100"]
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"Records: {store}/records" in done.stdout
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", "\r=", "＝", "x;=", " ="])
+def test_no_cell_is_a_formula(start: str) -> None:
+    cell = spreadsheet_text(f"{start}cmd|'/C calc'!A0")
+    assert not re.search(r"(^|;)\s*[=+\-@＝\t\r]", str(cell))
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False) | st.integers())
+def test_numbers_stay_numbers(number: float) -> None:
+    assert spreadsheet_text(number) == number
+    assert spreadsheet_text(f"{number:.3f}") == f"{number:.3f}"
+    assert spreadsheet_text(repr(number)) == repr(number)
+
+
+def test_one_escaper_a_format() -> None:
+    assert markdown_text("a|b](https://x)<b>`www.x.y` $x$ R@1 a@b.c") == (r"a\|b\](https\://x)\<b\>\`www\.x.y\` \$x\$ R@1 a\@b.c")
+    assert latex_text("%\n\\input{x}[−]") == r"\%\textbackslash{}n\textbackslash{}input\{x\}{[}$-${]}"
 
 
 # pickle
