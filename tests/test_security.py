@@ -26,7 +26,7 @@ from urllib.request import Request
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from test_hugging_face import write_mclip
@@ -277,6 +277,7 @@ def printed(*what: object, live: bool = False) -> str:
     return out.getvalue()
 
 
+@settings(deadline=None, max_examples=30)
 @given(TEXTS)
 def test_every_text_is_shown_and_none_obeyed(text: str) -> None:
     from rich.table import Table
