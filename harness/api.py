@@ -527,10 +527,14 @@ class Download:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a task reads of a data folder. texts: paths in the folder. pictures: for each file name, what reads its bytes."""
+    """What a task reads of a data folder. texts: paths in the folder. pictures: for each file name, what reads its bytes.
+
+    files: the pictures' files or shards, so that who gives them away can tell whether they are of the folder.
+    """
 
     texts: tuple[str, ...]
     pictures: Mapping[str, Callable[[], bytes]]
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

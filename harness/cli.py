@@ -14,6 +14,7 @@ import typer
 from harness.api import HarnessError
 from harness.commands import browse, check, compare, data, distill, leaderboard, listing, run, study, towers, transport
 from harness.console import lost_output, steady_streams
+from harness.markup import visible
 from harness.plugins import gist, guest_at_fault, load_plugins
 
 
@@ -46,10 +47,10 @@ def handled(command: Callable[..., None]) -> Callable[..., None]:
     def wrapper(*args: Any, plugin: list[Path] | None = None, **kwargs: Any) -> None:
         try:
             for problem in load_plugins(plugin or []):
-                print(f"note: {problem}", file=sys.stderr)
+                print(visible(f"note: {problem}"), file=sys.stderr)
             command(*args, **kwargs)
         except HarnessError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(visible(f"error: {error}"), file=sys.stderr)
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             print("\ninterrupted; the same command goes on from where it stopped", file=sys.stderr)

@@ -20,6 +20,7 @@ from harness.api import HarnessError, Ints
 from harness.config import digest_json
 from harness.pairing import WEIGHT, Entry, Left, Pair, chosen, find, pair_up, read_records, shown
 from harness.plan import ENGLISH
+from harness.plugins import without_code
 from harness.ranking import Ranks
 from harness.record import RECORD, Record, Schema, Sought, load_facets, load_measures, load_ranks, load_record
 from harness.registry import TASKS, nearest
@@ -481,7 +482,7 @@ class Laid:
 
     def tier(self) -> str:
         """The resource tier of the language."""
-        languages = TASKS.load(self.record.task)().languages()
+        languages = TASKS.load(without_code(self.record.task, self.record.cell))().languages()
         if self.record.lang not in languages:
             raise HarnessError(f"--by tier: the task {self.record.task} knows no language {self.record.lang!r}, so no tier of it")
         tier = languages[self.record.lang].tier

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from harness.api import HarnessError
 from harness.compare import ALL, LANG, Comparison, Line, Score, Section, Setting
 from harness.console import PIPED_WIDTH
+from harness.markup import json_text, latex_text, markdown_text, visible
 from harness.report import TITLES
 
 if TYPE_CHECKING:
@@ -23,10 +24,6 @@ SUFFIXES: dict[str, Format] = {".txt": "text", ".json": "json", ".md": "markdown
 DETAILS = {"only A : only B", "McNemar p", "80 % power", "s.e. images", "s.e. seeds", "gap, A", "gap, B"}
 WIDEST = 1000  # no table is wider, asked for its natural width
 SHOWN = 6  # records left out that are named one by one
-LATEX = {character: f"\\{character}" for character in "&%$#_{}"}
-LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}"}
-LATEX |= {"−": "$-$", "→": r"$\rightarrow$", "·": r"$\cdot$", "—": "---", "[": "{[}", "]": "{]}"}
 
 
 @dataclass(frozen=True)
@@ -51,28 +48,28 @@ def format_of(given: Format | None, out: Path | None) -> Format:
 def rendered(comparison: Comparison, form: Format) -> str:
     """The comparison in one of the formats, ending in a line feed."""
     if form == "json":
-        return comparison.model_dump_json(indent=1) + "\n"
+        return json_text(comparison.model_dump_json(indent=1)) + "\n"
     if form == "text":
-        from rich.console import Console as RichConsole
+        from harness.terminal import Terminal
 
         file = io.StringIO()
-        print_comparison(comparison, RichConsole(file=file, width=PIPED_WIDTH, highlight=False))
+        print_comparison(comparison, Terminal(file=file, width=PIPED_WIDTH))
         return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
     write: Callable[[Block], list[str]] = markdown if form == "markdown" else latex
     parts = [write(block(setting)) for setting in comparison.settings]
     closing = footnotes(comparison)
-    parts.append([f"- {note}" for note in closing] if form == "markdown" else [f"% {note}" for note in closing])
+    parts.append([f"- {markdown_text(note)}" if form == "markdown" else f"% {visible(note)}" for note in closing])
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
 def print_comparison(comparison: Comparison, out: RichConsole) -> None:
     """Print the comparison as text. Where one table would be too wide it becomes two."""
-    from rich.text import Text
+    from harness.terminal import plain
 
     for setting in comparison.settings:
         shown = block(setting)
         for line in shown.before:
-            out.print(Text(line))
+            out.print(plain(line))
         tables = [drawn(shown, range(len(shown.headings)))]
         if out.measure(tables[0], options=out.options.update(width=WIDEST)).maximum > out.width:
             main = [at for at, heading in enumerate(shown.headings) if heading not in DETAILS]
@@ -80,26 +77,27 @@ def print_comparison(comparison: Comparison, out: RichConsole) -> None:
         for table in tables:
             out.print(table)
         for line in shown.after:
-            out.print(Text(line))
+            out.print(plain(line))
         out.print()
     for line in footnotes(comparison):
-        out.print(Text(line))
+        out.print(plain(line))
 
 
 def drawn(shown: Block, columns: Sequence[int]) -> Table:
     """Some columns of a block, drawn. A cell that is too wide goes on in the next line: no digit is cut off."""
     from rich import box
     from rich.table import Table
-    from rich.text import Text
+
+    from harness.terminal import plain
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for at in columns:
         left = at in {0, len(shown.headings) - 1}
-        table.add_column(Text(shown.headings[at]), justify="left" if left else "right", overflow="fold")
+        table.add_column(plain(shown.headings[at]), justify="left" if left else "right", overflow="fold")
     for title, rows in shown.sections:
-        table.add_row(Text(title, style="bold"))
+        table.add_row(plain(title, "bold"))
         for cells in rows:
-            table.add_row(*(Text(cells[at]) for at in columns))
+            table.add_row(*(plain(cells[at]) for at in columns))
         table.add_section()
     return table
 
@@ -108,26 +106,27 @@ def markdown(shown: Block) -> list[str]:
     """A block as a Markdown table under its lines of text."""
 
     def row(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(re.sub(r"([\\|`*_<>\[\]])", r"\\\1", cell) for cell in cells) + " |"
+        return "| " + " | ".join(map(markdown_text, cells)) + " |"
 
     blank = [""] * (len(shown.headings) - 1)
     body = [line for title, rows in shown.sections for line in (row([title, *blank]), *map(row, rows))]
     rule = "| --- |" + " ---: |" * (len(shown.headings) - 2) + " --- |"
-    first, *others = (re.sub(r"([\\`*_<>\[\]])", r"\\\1", line) for line in shown.before)
-    return [f"**{first}**", "", *(f"{line}  " for line in others), "", row(shown.headings), rule, *body, "", *shown.after]
+    first, *others = map(markdown_text, shown.before)
+    lines = [f"**{first}**", "", *(f"{line}  " for line in others), "", row(shown.headings), rule, *body, ""]
+    return [*lines, *map(markdown_text, shown.after)]
 
 
 def latex(shown: Block) -> list[str]:
     """A block as a LaTeX table; it needs the package booktabs."""
 
     def row(cells: Iterable[str]) -> str:
-        return " & ".join(map(latex_escaped, cells)) + r" \\"
+        return " & ".join(map(latex_text, cells)) + r" \\"
 
     width = len(shown.headings)
     body = []
     for title, rows in shown.sections:
-        body += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\emph{{{latex_escaped(title)}}}}} \\", *map(row, rows)]
-    caption = " ".join(map(latex_escaped, (f"{line}." for line in (*shown.before, *shown.after))))
+        body += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\emph{{{latex_text(title)}}}}} \\", *map(row, rows)]
+    caption = " ".join(map(latex_text, (f"{line}." for line in (*shown.before, *shown.after))))
     return [
         r"\begin{table}",
         r"\centering",
@@ -140,15 +139,6 @@ def latex(shown: Block) -> list[str]:
         rf"\caption{{{caption}}}",
         r"\end{table}",
     ]
-
-
-def latex_escaped(text: str) -> str:
-    r"""Text as LaTeX shows it.
-
-    >>> latex_escaped("R@1 in 100 %, kd_mse")
-    'R@1 in 100 \\%, kd\\_mse'
-    """
-    return "".join(LATEX.get(character, character) for character in text)
 
 
 def block(setting: Setting) -> Block:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic_core import PydanticCustomError
 
 from harness.api import HarnessError
+from harness.plugins import without_code
 from harness.registry import STEPLESS, UNTRAINED, nearest, reads_entities, spell_objective
 
 LARGEST_SEED = 2**63 - 1
@@ -472,12 +473,24 @@ def read_study(path: Path, **given: Any) -> StudyConfig:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise HarnessError(f"{path} cannot be read as TOML: {reason}; docs/study.md shows a study") from None
+    for spec in specs_of(told):
+        without_code(spec, path)
     try:
         return StudyConfig(**{"title": path.stem, **told, **{key: value for key, value in given.items() if value is not None}})
     except ValidationError as error:
         detail = error.errors()[0]
         key = ".".join(str(part + 1 if isinstance(part, int) else part) for part in detail["loc"])
         raise HarnessError(f"{path}: {key + ': ' if key else ''}{said(detail)}") from None
+
+
+def specs_of(told: Mapping[str, Any]) -> Iterator[str]:
+    """What names code in a study's file: what is to be loaded by name."""
+    arms = told.get("arms")
+    for table in (told, *(arms if isinstance(arms, list) else ())):
+        if isinstance(table, dict):
+            yield from (
+                value for name in ("task", "encoder", "chunker", "objective") if isinstance(value := table.get(name), str)
+            )
 
 
 def said(detail: Any) -> str:

@@ -97,18 +97,19 @@ class Console:
     """Where a run speaks. On a terminal a stage is a live bar; piped, or where several speak, it is one line when it ends."""
 
     def __init__(self, live: bool = True, quiet: bool = False) -> None:
-        from rich.console import Console as RichConsole
+        from harness.terminal import Terminal
 
         self.live = live
-        self.out = RichConsole(quiet=quiet, highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
-        self.err = RichConsole(quiet=quiet, stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPED_WIDTH)
+        self.out = Terminal(quiet=quiet, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+        self.err = Terminal(quiet=quiet, stderr=True, width=None if sys.stderr.isatty() else PIPED_WIDTH)
 
     @contextmanager
     def stage(self, title: str, total: int, unit: str) -> Iterator[Advance]:
         """Follow `total` units of work. The block calls `advance(k, detail)` as it goes; no call at all says nothing."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TextColumn("{task.fields[detail]}"))
+        detailed = TextColumn("{task.fields[detail]}", markup=False)
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(24), MofNCompleteColumn(), detailed)
         live = self.live and self.err.is_terminal
         bar = Progress(*columns, TimeRemainingColumn(), console=self.err, transient=True, disable=not live)
         done, last, began = 0, "", time.monotonic()
@@ -123,7 +124,7 @@ class Console:
             yield advance
         if done:
             seconds = time.monotonic() - began
-            self.err.print(f"{title}: {done:,} {unit} in {seconds:.1f} s{f', {last}' if last else ''}", markup=False)
+            self.err.print(f"{title}: {done:,} {unit} in {seconds:.1f} s{f', {last}' if last else ''}")
 
     def print(self, *what: object) -> None:
         """A result."""
@@ -131,4 +132,4 @@ class Console:
 
     def say(self, text: str) -> None:
         """A remark beside the results."""
-        self.err.print(text, markup=False)
+        self.err.print(text)

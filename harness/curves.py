@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.api import HarnessError
+from harness.markup import visible
 from harness.record import TowerCard
 from harness.store import new_file
 
@@ -60,6 +61,7 @@ def draw_curves(card: TowerCard, path: Path) -> None:
             axes.set(title=title, xlabel="step", ylim=(0, None))
             axes.grid(alpha=0.3)
             axes.spines[["top", "right"]].set_visible(False)
-        figure.suptitle(f"{card.lang} · {card.config.objective} · {card.bitext.used:,} pairs · seed {card.config.seed}")
+        title = f"{card.lang} · {card.config.objective} · {card.bitext.used:,} pairs · seed {card.config.seed}"
+        figure.suptitle(visible(title), parse_math=False)
         with new_file(path) as temporary:
             figure.savefig(temporary, format="svg", metadata={"Date": None})

@@ -10,16 +10,15 @@ from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
 
 from pydantic_core import from_json
 
+from harness.addresses import open_url
 from harness.api import Download, HarnessError
 from harness.store import disk_errors, new_file
 
 LEDGER = "fetched.json"
 """What was fetched into a folder: url, sha256, bytes, licence and day of each path."""
-TIMEOUT = 30
 _CHUNK = 1 << 16
 
 
@@ -62,11 +61,11 @@ def fetch(download: Download, folder: Path) -> bool:
 def _receive(download: Download, part: Path) -> None:
     """Bring the partial file to its end, going on where it stopped if the server still has the same file."""
     tag = part.with_name(part.name + ".etag")
-    headers = {"User-Agent": "flickr30k-harness"}
+    headers: dict[str, str] = {}
     if part.is_file() and tag.is_file() and part.stat().st_size:
         headers |= {"Range": f"bytes={part.stat().st_size}-", "If-Range": tag.read_text(encoding="utf-8")}
     try:
-        with urlopen(Request(download.url, headers=headers), timeout=TIMEOUT) as answer:
+        with open_url(download.url, headers) as answer:
             goes_on = answer.status == HTTPStatus.PARTIAL_CONTENT
             if etag := answer.headers.get("ETag"):
                 tag.write_text(etag, encoding="utf-8")

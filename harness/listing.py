@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 def grid(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """A plain table. Cells are text, never markup."""
-    from rich.text import Text
+    from harness.terminal import plain
 
-    drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, title_style="bold")
+    drawn = Table(title=plain(title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in headings:
         drawn.add_column(heading)
     for row in rows:
-        drawn.add_row(*(Text(cell) for cell in row))
+        drawn.add_row(*map(plain, row))
     return drawn
 
 
@@ -120,6 +120,8 @@ def registry_table(registry: Registry[Any], headings: Sequence[str], row: Callab
     """Every entry with where it comes from. What is broken stays in the table, with its error below, and harms no other row."""
     from rich.text import Text
 
+    from harness.terminal import plain
+
     rows, problems = [], []
     for name in registry.names():
         try:
@@ -131,7 +133,7 @@ def registry_table(registry: Registry[Any], headings: Sequence[str], row: Callab
         rows.append((path, "BROKEN, see below"))
         problems.append(problem)
     table = grid(f"{registry.kind.capitalize()}s", ("name", *headings, "from"), rows)
-    table.caption, table.caption_justify = Text("\n".join(problems)) if problems else None, "left"
+    table.caption, table.caption_justify = Text("\n").join(map(plain, problems)) if problems else None, "left"
     return table
 
 

@@ -15,6 +15,7 @@ from harness.statistics import ALPHA, Interval, holm
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
 FLOOR, CEILING = "English tower", "on the English"
 
@@ -61,6 +62,8 @@ def overview(reports: Sequence[Report], direction: str) -> Table:
     from rich import box
     from rich.table import Table
 
+    from harness.terminal import plain
+
     scores = [report.scores(direction) for report in reports]
     towers = [name for name in dict.fromkeys(name for row in scores for name in row) if name not in (FLOOR, CEILING)]
     columns = [FLOOR, *towers, *([CEILING] if any(CEILING in row for row in scores) else [])]
@@ -68,31 +71,32 @@ def overview(reports: Sequence[Report], direction: str) -> Table:
     adjusted = adjust(reports, direction)
     headline, sought = reports[0].summary(direction).headline, reports[0].towers[0].record.sought
     title = f"{TITLES[sought][direction]}, {headline} in percent"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=plain(title, "italic"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("language")
     for heading in (
         "queries" if sought == "texts" else "images",
         *columns,
         *(part for label in labels for part in (label, "p (Holm)")),
     ):
-        table.add_column(heading, justify="right")
+        table.add_column(plain(heading), justify="right")
     for number, (report, row) in enumerate(zip(reports, scores, strict=True)):
         record = report.towers[0].record
         count = f"{record.captions if sought == 'texts' else record.images:,}"
         figures = [cell(row[name]) if name in row else "—" for name in columns]
-        table.add_row(report.language, count, *figures, *differences(report.contrasts(direction), labels, adjusted[number]))
+        table.add_row(
+            plain(report.language), count, *figures, *differences(report.contrasts(direction), labels, adjusted[number])
+        )
     return table
 
 
-def differences(contrasts: Sequence[Contrast], labels: Sequence[str], adjusted: Sequence[float]) -> list[str]:
+def differences(contrasts: Sequence[Contrast], labels: Sequence[str], adjusted: Sequence[float]) -> list[Text | str]:
     """Two cells for each label: the difference with its interval, if it has one, and its adjusted p-value."""
     known = {contrast.label: (contrast.difference, p) for contrast, p in zip(contrasts, adjusted, strict=True)}
-    cells = []
+    cells: list[Text | str] = []
     for label in labels:
         if label in known:
             gap, p = known[label]
-            ends = "" if math.isnan(gap.low) else f" [dim]\\[{gap.low:+.1f}, {gap.high:+.1f}][/dim]"
-            cells += [f"{gap.estimate:+.1f}{ends}", f"{p:.3g}"]
+            cells += [cell(gap, "+.1f"), f"{p:.3g}"]
         else:
             cells += ["—", "—"]
     return cells

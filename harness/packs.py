@@ -1,25 +1,26 @@
 """A data folder packed for moving: its pictures in webdataset shards, its texts in one tar, and a manifest that counts both.
 
-A pack is read where it lies, in a folder or at an `https://`, `s3://` or any other address that webdataset opens. It is
-opened once into the store, under its manifest's digest, and its counts are checked each time: a sample that was dropped or
-doubled on the way is an error, never another gallery.
+A pack is read where it lies: in a folder, or at an `https://`, `http://` or `s3://` address. It is opened once into the store,
+under its manifest's digest, and its counts are checked each time: a sample that was dropped or doubled on the way is an error,
+never another gallery.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import re
-import shlex
 import shutil
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from http.client import HTTPException
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from harness.addresses import is_address, open_address
 from harness.api import Contents, HarnessError
 from harness.config import first_line
 from harness.files import need_plain
@@ -27,7 +28,6 @@ from harness.store import Store, disk_errors, new_folder
 from harness.tars import read_members, unpack
 
 MANIFEST, TEXTS, SHARDS = "manifest.json", "texts.tar", "shards"
-SAMPLES_A_SHARD = 1_000
 _CHUNK = 1 << 20
 _MOST_MANIFEST = 64 << 20
 
@@ -60,23 +60,18 @@ def write_pack(contents: Contents, data: Path, task: str, out: Path, per_shard: 
 
     Raises HarnessError if the folder is there already, or if there is no picture to pack.
     """
-    from webdataset import ShardWriter
-
     if out.exists():
         raise HarnessError(f"{out} is there already: name a new folder for the pack")
     if not contents.pictures:
         raise HarnessError(f"{data} has no pictures to pack")
+    for path in (*(data / name for name in contents.texts), *map(Path, contents.files)):
+        _check_inside(path, data)
     with new_folder(out) as folder:
         (folder / SHARDS).mkdir()
-        # One owner and one time for all, or the same pictures would make another pack tomorrow.
-        same: dict[str, Any] = {"mtime": 0, "user": "", "group": ""}
-        with ShardWriter(
-            str(folder / SHARDS / f"{task}-%06d.tar"), maxcount=per_shard, maxsize=1 << 40, verbose=0, **same
-        ) as writer:
-            for name, read in contents.pictures.items():
-                path = Path(name)
-                writer.write({"__key__": path.stem.replace(".", "_"), path.suffix[1:].lower(): read()})
-                advance(1)
+        names = list(contents.pictures)
+        for number, start in enumerate(range(0, len(names), per_shard)):
+            with (folder / SHARDS / f"{task}-{number:06d}.tar").open("wb") as shard:
+                _write_shard(contents, names[start : start + per_shard], shard, advance)
         _write_texts(contents, data, folder / TEXTS)
         shards = tuple(_part(path, SHARDS) for path in sorted((folder / SHARDS).iterdir()))
         manifest = Manifest(task=task, samples=len(contents.pictures), shards=shards, texts=_part(folder / TEXTS))
@@ -85,6 +80,35 @@ def write_pack(contents: Contents, data: Path, task: str, out: Path, per_shard: 
         # A temporary folder is its owner's alone; a pack is made to be served.
         folder.chmod(0o755)
     return manifest
+
+
+def _check_inside(path: Path, data: Path) -> None:
+    """Raise HarnessError unless a path is a plain file of the folder: a pack is made to be given away."""
+    real = path.resolve()
+    if not real.is_relative_to(data.resolve()) and not _is_shard_of(real, data):
+        raise HarnessError(f"{path} is a link to {real}, outside of {data}: put the file itself there to pack it")
+    if real.exists() and not real.is_file():
+        raise HarnessError(f"{path} is no plain file: a pack holds plain files alone")
+
+
+def _is_shard_of(real: Path, data: Path) -> bool:
+    """Whether a file is a shard of the local pack that `open_pack` opened into `data`, which links to it."""
+    manifest = real.parent.parent / MANIFEST
+    return manifest.is_file() and _opened_as(manifest.read_bytes()) == data.name
+
+
+def _write_shard(contents: Contents, names: Sequence[str], shard: IO[bytes], advance: Callable[[int], None]) -> None:
+    """Write pictures as webdataset reads them: `<key>.<suffix>`, no dot in the key.
+
+    Owner, rights and time are the same for all, or the same pictures would make another pack tomorrow.
+    """
+    with tarfile.open(fileobj=shard, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name in names:
+            path, content = Path(name), contents.pictures[name]()
+            info = tarfile.TarInfo(f"{path.stem.replace('.', '_')}.{path.suffix[1:].lower()}")
+            info.size, info.mode = len(content), 0o444
+            tar.addfile(info, io.BytesIO(content))
+            advance(1)
 
 
 def _write_texts(contents: Contents, data: Path, path: Path) -> None:
@@ -106,13 +130,13 @@ def _part(path: Path, folder: str = "") -> _Part:
 
 def is_pack(data: str) -> bool:
     """Whether a name is the address of a pack, or a folder with a manifest."""
-    return "://" in data or (Path(data) / MANIFEST).is_file()
+    return is_address(data) or (Path(data) / MANIFEST).is_file()
 
 
 def open_pack(data: str, store: Store) -> Path:
     """The folder in the store where a pack lies open, as its task reads it. The shards of a local pack stay where they are.
 
-    Raises HarnessError if something cannot be read, or is not what the manifest says.
+    Raises HarnessError if something cannot be read, is at an address that is not read, or is not what the manifest says.
     """
     address, raw = f"{data.rstrip('/')}/{MANIFEST}", b""
     for chunk in _chunks(address):
@@ -123,13 +147,31 @@ def open_pack(data: str, store: Store) -> Path:
         manifest = Manifest.model_validate_json(raw)
     except ValidationError as error:
         raise HarnessError(f"{address} is not a pack's manifest: {first_line(error)}") from None
-    folder = store.pack(hashlib.sha256(raw).hexdigest()[:32])
+    _check_names(data, manifest)
+    folder = store.pack(_opened_as(raw))
     if not folder.is_dir():
         with store.claim(folder):
             if not folder.is_dir():
                 _open_into(folder, data, manifest)
     _check_counts(folder, manifest)
     return folder
+
+
+def _opened_as(manifest: bytes) -> str:
+    """The name in the store of a pack with that manifest."""
+    return hashlib.sha256(manifest).hexdigest()[:32]
+
+
+def _check_names(data: str, manifest: Manifest) -> None:
+    """Raise HarnessError for a name that could lead elsewhere: it becomes a path here, and a part of an address."""
+    names = [part.name for part in manifest.shards]
+    for name in names:
+        if not re.fullmatch(rf"{SHARDS}/[\w-][\w.-]{{0,199}}", name, re.ASCII):
+            raise HarnessError(f"{data}/{MANIFEST} names {name[:100]!r}: expected a path inside the pack, as {SHARDS}/NAME.tar")
+        if names.count(name) > 1:
+            raise HarnessError(f"{data}/{MANIFEST} names {name} more than once")
+    if manifest.texts.name != TEXTS:
+        raise HarnessError(f"{data}/{MANIFEST} names {manifest.texts.name[:100]!r}: expected a path inside the pack, {TEXTS}")
 
 
 def _open_into(folder: Path, data: str, manifest: Manifest) -> None:
@@ -142,15 +184,12 @@ def _open_into(folder: Path, data: str, manifest: Manifest) -> None:
 
 def _bring(data: str, part: _Part, target: Path) -> None:
     """Put one tar where it is wanted: a link to a local one, a copy of a remote one. Raises HarnessError if it is another."""
-    # The name becomes a path here and a part of an address: nothing that a system or a shell could read as more.
-    if not re.fullmatch(rf"({SHARDS}/)?[\w-][\w.-]{{0,199}}", part.name, re.ASCII):
-        raise HarnessError(f"{data}/{MANIFEST} names {part.name[:100]!r}: expected a path inside the pack, as {SHARDS}/NAME.tar")
     address = f"{data.rstrip('/')}/{part.name}"
     digest, size = hashlib.sha256(), 0
-    local = "://" not in data
+    local = not is_address(data)
     if local:
         need_plain(address)
-    with disk_errors(target), target.open("wb") as out:
+    with disk_errors(target), target.open("xb") as out:
         for chunk in _chunks(address):
             digest.update(chunk)
             size += len(chunk)
@@ -171,21 +210,18 @@ def _bring(data: str, part: _Part, target: Path) -> None:
 def _chunks(address: str) -> Iterator[bytes]:
     """A file of a pack, piece by piece. Raises HarnessError if it cannot be read."""
     try:
-        with closing(_opened(address)) as file:
+        with open_address(address) if is_address(address) else _open_file(Path(address)) as file:
             while chunk := file.read(_CHUNK):
                 yield chunk
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         raise HarnessError(f"{address} cannot be read ({error}): is it there, and is there a network?") from None
 
 
-def _opened(address: str) -> IO[bytes]:
-    """A file, through webdataset where it is remote. It opens https, Google's and Hugging Face's stores; s3 has to be a pipe."""
-    if "://" not in address:
-        return Path(address).open("rb")
-    from webdataset import gopen
-
-    remote: IO[bytes] = gopen(f"pipe:aws s3 cp {shlex.quote(address)} -" if address.startswith("s3://") else address, "rb")
-    return remote
+def _open_file(path: Path) -> IO[bytes]:
+    """A plain file. Raises OSError for anything else: a pipe would be waited for, and a device has no end."""
+    if path.exists() and not path.is_file():
+        raise OSError("it is no plain file")
+    return path.open("rb")
 
 
 def _check_counts(folder: Path, manifest: Manifest) -> None:

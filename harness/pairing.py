@@ -10,6 +10,7 @@ from pathlib import Path
 from harness.api import HarnessError
 from harness.config import DistillConfig, spoken
 from harness.plan import ENGLISH
+from harness.plugins import unnamed_code
 from harness.record import CARD, RECORD, Record, load_card, load_record, record_folders
 from harness.registry import OBJECTIVES, STEPLESS, nearest, reads_entities, spell_objective
 from harness.seals import readable
@@ -70,7 +71,7 @@ class Entry:
 
 def weighs_entities(objective: str) -> bool:
     """Whether an objective reads which tokens name something; one of a plug-in that is not here is taken not to."""
-    return spelled(objective) is not None and reads_entities(objective)
+    return spelled(objective) is not None and not unnamed_code(objective) and reads_entities(objective)
 
 
 @dataclass(frozen=True)

@@ -226,3 +226,23 @@ def digest_file(path: Path) -> str:
         return real.name
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def unnamed_code(spec: str) -> str | None:
+    """The Python file that a spec names and that the user did not name with --plugin; None where there is none.
+
+    >>> unnamed_code("fast:./mine.py:Mine"), unnamed_code("ot-token + 0.5*kd-mse")
+    ('./mine.py', None)
+    """
+    files = [file.strip() for file in re.findall(r"[^:+*,]*\.py(?=:|$)", spec)]
+    return next((file for file in files if str(Path(file).expanduser().resolve()) not in sys.modules), None)
+
+
+def without_code(spec: str, source: object) -> str:
+    """A spec out of a file of somebody else, which may not make this program run code.
+
+    Raises HarnessError if it names a Python file that the user did not name with --plugin.
+    """
+    if file := unnamed_code(spec):
+        raise HarnessError(f"{source} names code, {file[:200]}: if you trust it, name it yourself with --plugin {file[:200]}")
+    return spec

@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
 from harness.breakdown import Group
 from harness.compare import DIRECTIONS, Measured, Summary, summarise
 from harness.console import Console
@@ -18,6 +16,7 @@ from harness.statistics import Difference, Interval
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
 STARTS = {
     "teacher": "the teacher's layers",
@@ -46,7 +45,7 @@ def print_report(towers: Sequence[Measured], console: Console, where: str, resam
     for line in headline(towers):
         console.print(line)
     if remark:
-        console.print(escape(f"note: {remark}"))
+        console.print(f"note: {remark}")
     console.print(table(summaries, record.sought))
     for summary in summaries:
         for line in findings(summary, titles[summary.direction]):
@@ -138,18 +137,20 @@ def table(summaries: Sequence[Summary], sought: Sought = "images") -> Table:
     from rich import box
     from rich.table import Table
 
+    from harness.terminal import plain
+
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     drawn.add_column("R@k in percent" if sought != "texts" else "in percent")
     for heading in (*summaries[0].columns, "median", ASKED[sought]):
         drawn.add_column(heading, justify="right", no_wrap=True)
     for summary in summaries:
-        drawn.add_row(f"[bold]{TITLES[sought][summary.direction]}[/bold]")
+        drawn.add_row(plain(TITLES[sought][summary.direction], "bold"))
         drawn.add_row("chance", *("" if value is None else f"{value:.1f}" for value in summary.chance))
         if summary.upper_bound is not None:
             hits = sum(name.startswith("R@") for name in summary.columns)
             drawn.add_row("upper bound", *[f"{summary.upper_bound:.1f}"] * hits)
         for row in summary.rows:
-            drawn.add_row(row.label, *map(cell, row.intervals), median(row.median_rank), f"{row.captions:,}")
+            drawn.add_row(plain(row.label), *map(cell, row.intervals), median(row.median_rank), f"{row.captions:,}")
         drawn.add_section()
     return drawn
 
@@ -163,30 +164,33 @@ def breakdown_table(name: str, groups: Mapping[str, Sequence[Group]], unit: str)
     """R@k by the values of a facet, a section a value; groups of each tower by its label."""
     from rich import box
     from rich.table import Table
-    from rich.text import Text
+
+    from harness.terminal import plain
 
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    drawn.add_column(f"by {name}, R@k in percent")
+    drawn.add_column(plain(f"by {name}, R@k in percent"))
     for heading in ("R@1", "R@5", "R@10", unit):
         drawn.add_column(heading, justify="right", no_wrap=True)
     for value in dict.fromkeys(group.value for of in groups.values() for group in of):
-        drawn.add_row(Text(value, "bold"))
+        drawn.add_row(plain(value, "bold"))
         for label, of in groups.items():
             for group in of:
                 if group.value == value:
-                    drawn.add_row(label, *map(cell, group.intervals), f"{group.captions:,}")
+                    drawn.add_row(plain(label), *map(cell, group.intervals), f"{group.captions:,}")
         drawn.add_section()
     return drawn
 
 
-def cell(interval: Interval) -> str:
-    """A score with its interval, if it has one.
+def cell(score: Interval | Difference, form: str = ".1f") -> Text:
+    """A score or a difference with its interval, if it has one.
 
-    >>> cell(Interval(12.34, 10.0, 14.0)), cell(Interval(100.0, math.nan, math.nan))
-    ('12.3 [dim]\\\\[10.0, 14.0][/dim]', '100.0')
+    >>> str(cell(Interval(12.34, 10.0, 14.0))), str(cell(Interval(100.0, math.nan, math.nan)))
+    ('12.3 [10.0, 14.0]', '100.0')
     """
-    score = f"{interval.estimate:.1f}"
-    return score if math.isnan(interval.low) else f"{score} [dim]\\[{interval.low:.1f}, {interval.high:.1f}][/dim]"
+    from rich.text import Text
+
+    ends = "" if math.isnan(score.low) else f" [{score.low:{form}}, {score.high:{form}}]"
+    return Text(f"{score.estimate:{form}}").append(ends, "dim")
 
 
 def findings(summary: Summary, title: str) -> list[str]:
@@ -205,7 +209,7 @@ def verdict(difference: Difference, headline: str) -> str:
     if math.isnan(difference.low):
         return f"{points}, p = {difference.p_value:.3g}: {found}"
     return (
-        f"{points} \\[{difference.low:+.1f}, {difference.high:+.1f}], p = {difference.p_value:.3g}: {found}; "
+        f"{points} [{difference.low:+.1f}, {difference.high:+.1f}], p = {difference.p_value:.3g}: {found}; "
         f"{difference.minimal_detectable:.1f} points would have been seen with 80 % power"
     )
 
@@ -216,4 +220,4 @@ def percent(share: Interval) -> str:
         return "—"
     if math.isnan(share.low):
         return f"{100 * share.estimate:.0f} % (no interval)"
-    return f"{100 * share.estimate:.0f} % \\[{100 * share.low:.0f}, {100 * share.high:.0f}]"
+    return f"{100 * share.estimate:.0f} % [{100 * share.low:.0f}, {100 * share.high:.0f}]"

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from harness.api import HarnessError
+from harness.markup import visible
 from harness.store import disk_errors, may_read, new_file
 
 T = TypeVar("T")
@@ -51,13 +52,13 @@ EARLIER = TypeAdapter(dict[str, str])
 
 def say_damaged(error: DamagedError) -> None:
     """Report that what was damaged is computed anew."""
-    print(f"note: {error.what}: it is computed again", file=sys.stderr)
+    print(visible(f"note: {error.what}: it is computed again"), file=sys.stderr)
 
 
 def say_left_out(error: HarnessError) -> None:
     """Report that what cannot be read is left out."""
     what = error.what if isinstance(error, DamagedError) else str(error)
-    print(f"note: left out: {what}", file=sys.stderr)
+    print(visible(f"note: left out: {what}"), file=sys.stderr)
 
 
 def readable(folders: Iterable[Path], load: Callable[[Path], T]) -> Iterator[tuple[Path, T]]:

@@ -17,6 +17,7 @@ from pathlib import Path
 import platformdirs
 
 from harness.api import HarnessError
+from harness.markup import visible
 
 FULL = 64 * 1024  # bytes left under which a failed write is put down to the disk
 REFUSED = {errno.EEXIST, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EIO, errno.ESTALE, errno.EFBIG}
@@ -165,7 +166,7 @@ class Store:
             except Timeout:
                 if not wait:
                     raise BusyError(path) from None
-                print(f"note: waits for another process, which is making {path}", file=sys.stderr)
+                print(visible(f"note: waits for another process, which is making {path}"), file=sys.stderr)
                 lock.acquire()
         try:
             sweep(path)

@@ -24,6 +24,7 @@ from harness.leaderboards.boxes import place_payload, places_of, rounded, shares
 from harness.leaderboards.evidence import Found, TestSet
 from harness.leaderboards.page import render
 from harness.plan import data_folder
+from harness.plugins import without_code
 from harness.ranking import MISSED
 from harness.record import QUERIES, Record, load_found, load_ranks, load_record, read_queries
 from harness.registry import TASKS, TOWERS, load_encoder
@@ -72,7 +73,7 @@ def browse(cells: Sequence[str], data: str | None, out: Path, embed: bool, devic
     with new_folder(out) as folder:
         parts = []
         for place, members in enumerate(sets.values()):
-            task = TASKS.load(members[0].record.task)()
+            task = TASKS.load(without_code(members[0].record.task, members[0].folder))()
             source = data_folder(task, members[0].record.task, data, store)
             retrieval = load_queries(members[0].record, task, source)
             sizes = sizes_of(members[0].record, task, source, retrieval)
@@ -149,7 +150,7 @@ def find(found: Found, retrieval: Retrieval, sizes: Ints | None, device: str, st
             f"{record.cell[:12]} was ranked by the scorer {record.scorer}, whose order the browser cannot show: browse the plain "
             "scorer's record"
         )
-    encoder: Encoder = load_encoder(record.encoder, device)
+    encoder: Encoder = load_encoder(without_code(record.encoder, found.folder), device)
     if encoder.fingerprint() != record.encoder_fingerprint:
         raise HarnessError(f"{record.encoder} is not the encoder that {record.cell[:12]} was measured with: its weights differ")
     tower = encoder if record.tower is None else TOWERS.load("distilled")(tower_folder(found, store), device)

@@ -10,7 +10,8 @@ from harness.leaderboards.board import FAMILIES, shown
 from harness.leaderboards.page import render
 from harness.leaderboards.publish import write_readable
 from harness.leaderboards.study_sections import Section, Table, over, sections
-from harness.leaderboards.text import markdown_table, markdown_text
+from harness.leaderboards.text import markdown_table
+from harness.markup import markdown_text
 from harness.study.answer import answer
 from harness.study.findings import Findings, Verdict
 from harness.study.progress import size

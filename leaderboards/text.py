@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Callable, Iterator, Sequence
 
 from harness.leaderboards.board import Board, Ceiling, Cell, Mean, Row, shown
+from harness.markup import latex_text, markdown_text, spreadsheet_text
 from harness.statistics import Interval
 
 HEAD = ("board", "metric", "rank", "rank_last", "encoder", "encoder_fingerprint", "method", "family", "init", "pairs", "options")
 BODY = ("seeds", "language", "name", "script", "tier", "source", "kind", "images", "captions", "images_digest", "texts_digest")
 TAIL = ("bitext_used", "score", "low", "high", "chance", "languages_present", "languages_total", "facet", "value")
 FIELDS = (*HEAD, *BODY, *TAIL)
-LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "→": r"$\to$", "…": r"\ldots{}", "·": r"$\cdot$"}
 METHOD = (
     "Rows that cannot be told apart share a rank: 1 + the number of rows that are better in simultaneous 95 % intervals of all "
     "pairwise differences (bootstrap of the largest |t|; Mogstad, Romano, Shaikh and Wilhelm 2024). [low, high]: 95 % bootstrap "
@@ -187,15 +185,6 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> st
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def markdown_text(text: str) -> str:
-    r"""A text that Markdown shows as it stands.
-
-    >>> print(markdown_text("a|b <i>*x*"))
-    a\|b \<i\>\*x\*
-    """
-    return re.sub(r"([\\`*_{}<>\[\]|#&~!])", r"\\\1", text)
-
-
 def latex(board: Board) -> str:
     """The board as LaTeX tables (booktabs): means over the groups, or the languages where there are few; then by facet."""
     headings, rows = table(board, latex_text)
@@ -235,22 +224,13 @@ def latex_table(caption: str, names: str, headings: Sequence[str], rows: Sequenc
     )
 
 
-def latex_text(text: str) -> str:
-    r"""A text that LaTeX prints as it stands.
-
-    >>> print(latex_text("50 % of a_b"))
-    50 \% of a\_b
-    """
-    return "".join(LATEX.get(letter, letter) for letter in text)
-
-
 def comma_separated(board: Board) -> str:
     """Every number of the board, one a line, at full precision; means stand under the language `mean` or `mean GROUP`."""
     out = io.StringIO()
     writer = csv.DictWriter(out, FIELDS, lineterminator="\n", restval="")
     writer.writeheader()
     for row in board.rows:
-        writer.writerows({name: inert(value) for name, value in line.items()} for line in lines_of(board, row))
+        writer.writerows({name: spreadsheet_text(value) for name, value in line.items()} for line in lines_of(board, row))
     return out.getvalue()
 
 
@@ -296,12 +276,3 @@ def score_fields(of: Cell | Mean) -> dict[str, object]:
     """Score, interval and rank."""
     fields: dict[str, object] = {"score": of.score.estimate, "low": of.score.low, "high": of.score.high}
     return fields | ({"rank": of.standing.first, "rank_last": of.standing.last} if of.standing else {})
-
-
-def inert(value: object) -> object:
-    """A text that a spreadsheet does not take for a formula.
-
-    >>> inert("=1+1"), inert(-1.5)
-    ("'=1+1", -1.5)
-    """
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value

@@ -11,6 +11,7 @@ from harness.leaderboards.board import shown
 from harness.leaderboards.page import render
 from harness.leaderboards.publish import write_readable
 from harness.phrases import chunked
+from harness.plugins import without_code
 from harness.record import TowerCard, find_tower, load_card
 from harness.registry import TASKS, load_encoder, reads_entities
 from harness.spans import within
@@ -79,7 +80,7 @@ def teacher_tokens(card: TowerCard, english: str, chunker: str, device: str) -> 
 
     from harness.distill.tower import Encoded
 
-    teacher = load_encoder(card.teacher, device)
+    teacher = load_encoder(without_code(card.teacher, card.digest), device)
     if teacher.fingerprint() != card.teacher_fingerprint:
         raise HarnessError(f"{card.teacher} is not the teacher of this tower: its weights differ")
     if not isinstance(teacher, TokenEncoder):
@@ -88,7 +89,7 @@ def teacher_tokens(card: TowerCard, english: str, chunker: str, device: str) -> 
     count = len(read.tokens)
     names = teacher.name_tokens(english) if isinstance(teacher, TokenNamer) else [f"token {k + 1}" for k in range(count)]
     entities = None
-    if reads_entities(card.config.objective) and isinstance(teacher, TokenLocator):
+    if reads_entities(without_code(card.config.objective, card.digest)) and isinstance(teacher, TokenLocator):
         (phrases,) = chunked(chunker, [english], TASKS.load("flickr30k")().language("en"))
         (tokens,) = teacher.locate_tokens([english], "en")
         entities = torch.tensor([within(tokens, phrases, english)], dtype=torch.float32)

@@ -198,8 +198,9 @@ class Flickr30k(EveryLanguage):
         """Every caption and bitext file, and every picture that the list of images has."""
         folder, blobs = _open_folder(data), find_pictures(data).blobs
         texts = (*texts_of(data, CARD.name), *([SAMPLE_NAME] if folder.sample else []))
-        pictures = {photo.filename: blobs[photo.id].read for photo in folder.photos if photo.id in blobs}
-        return Contents(texts, pictures)
+        taken = {photo.filename: blobs[photo.id] for photo in folder.photos if photo.id in blobs}
+        files = tuple(dict.fromkeys(blob.path for blob in taken.values()))
+        return Contents(texts, {name: blob.read for name, blob in taken.items()}, files)
 
     def write_sample(self, folder: Path) -> None:
         """Write the embedded sample world into an empty folder, in the layout that `load` reads."""

@@ -127,8 +127,9 @@ class Transfer(EveryLanguage):
     def contents(self, data: Path) -> Contents:
         """Every caption and bitext file, and every picture of the task's images."""
         blobs = find_pictures(data, self.folders, together=True).blobs
-        pictures = {f"{name}{blobs[name].suffix}": blobs[name].read for name in self._names(data) if name in blobs}
-        return Contents(texts_of(data, self.card.name), pictures)
+        taken = {f"{name}{blobs[name].suffix}": blobs[name] for name in self._names(data) if name in blobs}
+        files = tuple(dict.fromkeys(blob.path for blob in taken.values()))
+        return Contents(texts_of(data, self.card.name), {name: blob.read for name, blob in taken.items()}, files)
 
     def write_sample(self, folder: Path) -> None:  # noqa: ARG002
         """There is none: raises HarnessError."""

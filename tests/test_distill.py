@@ -16,6 +16,7 @@ from harness.api import Bitext, Floats, HarnessError, HeldOut
 from harness.config import LARGEST_SEED, Config, DistillConfig, ExecutorConfig, RunConfig, validated
 from harness.distill.bitext import END, START, Guarded, compared, guard, joined, subset, tokenize, train_tokenizer, unpaired
 from harness.distill.checkpoint import TrainingState, load_tower, save_tower
+from harness.distill.distil import loss_curve, recent_loss
 from harness.distill.entities import Marks
 from harness.distill.student import new_student
 from harness.distill.teacher import TeacherStates
@@ -240,7 +241,7 @@ class Training:
         return self.state(tower, checkpoint, interrupt_at).losses
 
     def state(self, tower: TextTower, checkpoint: Path, interrupt_at: int | None = None) -> TrainingState:
-        def report(step: int, _: float) -> None:
+        def report(step: int, _: object) -> None:
             if step == interrupt_at:
                 signal.raise_signal(signal.SIGINT)
 
@@ -376,3 +377,8 @@ def test_a_tower_survives_the_disk(tmp_path: Path) -> None:
     loaded, tokenizer = load_tower(tmp_path)
     assert tokenizer.to_str() == training.tokenizer.to_str()
     torch.testing.assert_close(loaded.encode(training.texts).pooled, tower.encode(training.texts).pooled, atol=0, rtol=0)
+
+
+@given(st.lists(st.floats(0, 1e3), min_size=1, max_size=450))
+def test_the_loss_that_is_said_is_the_loss_of_the_card(losses: list[float]) -> None:
+    assert recent_loss(losses) == loss_curve(losses)[-1]

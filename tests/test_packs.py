@@ -1,4 +1,4 @@
-"""Packs: shards, texts and a manifest, read from a folder and through webdataset; refused when anything is missing or twice."""
+"""Packs: shards, texts and a manifest, read from a folder and from an address; refused when anything is missing or twice."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from harness.store import Store
 from harness.tasks.flickr30k import Flickr30k
 
 TASK = Flickr30k()
-pytest.importorskip("webdataset")
 
 
 @pytest.fixture
@@ -68,6 +67,16 @@ def test_packing_twice_gives_the_same_bytes(pack: Path, flickr30k_folder: Path, 
     assert (again / MANIFEST).read_bytes() == (pack / MANIFEST).read_bytes()
 
 
+def test_shards_are_those_of_webdataset(flickr30k_folder: Path, tmp_path: Path) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    contents = TASK.contents(flickr30k_folder)
+    write_pack(contents, flickr30k_folder, "flickr30k", tmp_path / "100%d: new", 10, lambda _: None)
+    with (tmp_path / "theirs.tar").open("wb") as file, webdataset.TarWriter(file, user="", group="", mtime=0) as writer:
+        for name, read in contents.pictures.items():
+            writer.write({"__key__": Path(name).stem, "jpg": read()})
+    assert (tmp_path / "100%d: new" / "shards" / "flickr30k-000000.tar").read_bytes() == (tmp_path / "theirs.tar").read_bytes()
+
+
 def same_problem(opened: Path, folder: Path) -> None:
     for lang in ("en", "de", "qu"):
         ours, theirs = TASK.load(opened, lang, "test"), TASK.load(folder, lang, "test")
@@ -103,7 +112,81 @@ def test_s3_goes_through_the_aws_command(flickr30k_folder: Path, tmp_path: Path,
     same_problem(open_pack("s3://bucket/pack", Store(tmp_path / "store")), flickr30k_folder)
 
 
+@pytest.mark.usefixtures("pack")
+def test_what_aws_says_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    aws = tmp_path / "bin" / "aws"
+    aws.parent.mkdir()
+    aws.write_text("#!/bin/sh\necho fatal: no such >&2\necho bucket >&2\nexit 1\n")
+    aws.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{aws.parent}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(HarnessError, match=r"status 1: fatal: no such bucket\): is it there") as caught:
+        open_pack("s3://bucket/$(touch pwned)", Store(tmp_path / "store"))
+    assert "\n" not in str(caught.value)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(HarnessError, match=r"cannot be read \(.*'aws'"):
+        open_pack("s3://bucket/pack", Store(tmp_path / "store"))
+
+
 # what is refused
+
+
+def test_a_shard_named_twice_is_refused_and_written_over_nothing(pack: Path, tmp_path: Path) -> None:
+    """Opened a second time for writing, the link to the first would have emptied the pack's own shard."""
+    first = json.loads((pack / MANIFEST).read_text())["shards"][0]
+    rewritten(pack, shards=[first, first], samples=4)
+    before = (pack / first["name"]).read_bytes()
+    with pytest.raises(HarnessError, match=r"names shards/flickr30k-000000\.tar more than once"):
+        open_pack(str(pack), Store(tmp_path / "store"))
+    assert (pack / first["name"]).read_bytes() == before
+
+
+def test_a_pipe_in_a_pack_is_not_waited_for(pack: Path, tmp_path: Path) -> None:
+    (pack / "texts.tar").unlink()
+    os.mkfifo(pack / "texts.tar")
+    with pytest.raises(HarnessError, match=r"texts\.tar cannot be read \(it is no plain file\)"):
+        open_pack(str(pack), Store(tmp_path / "store"))
+
+
+def linked_out(folder: Path, name: str, elsewhere: Path) -> None:
+    shutil.move(folder / name, elsewhere)
+    (folder / name).symlink_to(elsewhere)
+
+
+@pytest.mark.parametrize("name", ["dataset_flickr30k.json", "flickr30k-images/31.jpg", "flickr30k-images", "multi30k"])
+def test_no_link_leads_out_of_what_is_packed(name: str, flickr30k_folder: Path, tmp_path: Path) -> None:
+    linked_out(flickr30k_folder, name, tmp_path / "private")
+    with pytest.raises(
+        HarnessError, match=rf"is a link to {re.escape(str(tmp_path))}/private.*, outside of .*: put the file"
+    ) as told:
+        write_pack(TASK.contents(flickr30k_folder), flickr30k_folder, "flickr30k", tmp_path / "out", 10, lambda _: None)
+    assert "\n" not in str(told.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_links_within_what_is_packed_are_followed(
+    flickr30k_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = write_pack(TASK.contents(flickr30k_folder), flickr30k_folder, "flickr30k", tmp_path / "plain", 10, lambda _: None)
+    linked_out(flickr30k_folder, "flickr30k-images/31.jpg", flickr30k_folder / "31.jpg")
+    (tmp_path / "link").symlink_to(flickr30k_folder)
+    monkeypatch.chdir(tmp_path)
+    data = Path("link")
+    assert write_pack(TASK.contents(data), data, "flickr30k", tmp_path / "linked", 10, lambda _: None) == plain
+
+
+def test_a_pipe_in_a_folder_is_not_packed(flickr30k_folder: Path, tmp_path: Path) -> None:
+    contents = TASK.contents(flickr30k_folder)
+    (flickr30k_folder / "flickr30k-images" / "31.jpg").unlink()
+    os.mkfifo(flickr30k_folder / "flickr30k-images" / "31.jpg")
+    with pytest.raises(HarnessError, match=r"31\.jpg is no plain file"):
+        write_pack(contents, flickr30k_folder, "flickr30k", tmp_path / "out", 10, lambda _: None)
+
+
+def test_a_pack_that_is_open_is_packed_again(pack: Path, flickr30k_folder: Path, tmp_path: Path) -> None:
+    """Its shards are links that lead out of the folder, made here."""
+    opened = open_pack(str(pack), Store(tmp_path / "store"))
+    again = write_pack(TASK.contents(opened), opened, "flickr30k", tmp_path / "again", 10, lambda _: None)
+    assert again == write_pack(TASK.contents(flickr30k_folder), flickr30k_folder, "flickr30k", tmp_path / "b", 10, lambda _: None)
 
 
 def test_what_is_not_at_an_address_is_one_line(address: str, tmp_path: Path) -> None:

@@ -13,14 +13,21 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import unicodedata
 import zipfile
 from collections.abc import Callable
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
+from urllib.request import Request
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from test_hugging_face import write_mclip
 from test_hugging_face import write_model as write_hugging_face
@@ -28,10 +35,20 @@ from test_open_clip import write_model as write_open_clip
 from test_translation import small as write_translator
 
 from harness import bombs
-from harness.api import HarnessError
+from harness.addresses import Redirects
+from harness.api import Download, HarnessError
+from harness.config import ExecutorConfig
+from harness.console import Console
+from harness.executors.ray import RAY, connected, on_ray
+from harness.fetch import fetch
+from harness.listing import grid
+from harness.markup import json_text, latex_text, markdown_text, spreadsheet_text, visible
 from harness.packs import MANIFEST, open_pack, write_pack
+from harness.pairing import weighs_entities
+from harness.plan import data_folder
+from harness.plugins import load_plugins, without_code
 from harness.registry import load_encoder, load_translator
-from harness.store import Store
+from harness.store import DamagedError, Store, say_damaged
 from harness.tasks.bitext import load_bitext_file
 from harness.tasks.decoded import MAX_PIXELS
 from harness.tasks.entities import read_annotation
@@ -39,6 +56,7 @@ from harness.tasks.flickr30k import Flickr30k
 from harness.tasks.pictures import Pictures
 from harness.tasks.shards import Blob, index_shards
 from harness.tasks.textfiles import read_text
+from harness.terminal import Terminal, plain
 
 ROOT = Path(__file__).parents[1]
 TASK = Flickr30k()
@@ -63,6 +81,276 @@ def test_mutated_files_are_read_right_or_refused_in_one_line(tmp_path: Path) -> 
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert re.search(r"1,0\d\d inputs for 5\d readers", done.stdout)
+
+
+# addresses
+
+COMMAND = "pipe:touch pwned ://x"
+ADDRESSES = [
+    COMMAND,
+    "pipe:touch pwned://x",
+    "file:///etc/passwd",
+    "ftp://host/x",
+    "gs://x' ; touch pwned '",
+    "-o://x",
+    "://x",
+    "data://,x",
+]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_no_other_scheme_is_read(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = Store(tmp_path / "store")
+    monkeypatch.setenv("FLICKR30K_ROOT", address)
+    for data in (address, None):
+        with pytest.raises(HarnessError, match=r"is no address that is read: expected one of https://, http://, s3://") as told:
+            data_folder(TASK, "flickr30k", data, store)
+        assert "\n" not in str(told.value)
+    with pytest.raises(HarnessError, match="expected one of https://, http://, or a path"):
+        fetch(Download("x.txt", address, "multi30k", "none stated"), tmp_path)
+    assert not list(tmp_path.rglob("pwned*"))
+
+
+DESIGN = """
+    lang = "de"
+    pairs = ["all"]
+    {line}
+    [[arms]]
+    objective = "kd-mse"
+    [[arms]]
+    objective = "ot-token"
+"""
+PLACES = (
+    ["run", "--lang", "de", "--dry-run", "--data"],
+    ["run", "--lang", "de", "--dry-run", "--bitext"],
+    ["run", "--lang", "de", "--dry-run", "--unpaired", "9", "--text"],
+    ["run", "--lang", "de", "--dry-run", "--translations"],
+    ["run", "--lang", "de", "--dry-run", "--tower"],
+    ["run", "--lang", "de", "--dry-run", "--encoder"],
+    ["distill", "--lang", "de", "--data"],
+    ["distill", "--lang", "de", "--teacher"],
+    ["study", "--dry-run"],
+    ["study", "sample", "--dry-run", "--data"],
+    ["data", "check", "--data"],
+    ["data", "pack", "--out", "packed", "--data"],
+    ["check", "sample", "--data"],
+    ["compare", "ot-token", "kd-mse", "--records"],
+    ["towers", "show"],
+)
+
+
+def told_by_harness(*words: str) -> str:
+    """What a command that fails says on standard error."""
+    from typer.testing import CliRunner
+
+    from harness.cli import app
+
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code, (words, done.output)
+    assert done.exception is None or isinstance(done.exception, SystemExit), (words, done.exception)
+    return done.stderr
+
+
+@pytest.mark.parametrize("words", PLACES, ids=" ".join)
+def test_an_address_runs_nothing_wherever_it_is_given(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HARNESS_STORE", str(tmp_path / "store"))
+    spellings = [COMMAND, f"features:{COMMAND}", f"local-dir:{COMMAND}"] if words[-1] in ("--encoder", "--teacher") else [COMMAND]
+    for spelling in spellings:
+        told = told_by_harness(*words, spelling).splitlines()
+        assert told, spelling
+        assert told[-1].startswith("error: "), told
+    assert not list(tmp_path.rglob("pwned*"))
+
+
+@pytest.mark.parametrize("key", ["data", "bitext", "encoder", "text"])
+def test_a_study_of_somebody_else_runs_nothing(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HARNESS_STORE", str(tmp_path / "store"))
+    (tmp_path / "theirs.toml").write_text(DESIGN.format(line=f'{key} = "{COMMAND}"'), encoding="utf-8")
+    told = told_by_harness("study", "theirs.toml", "--dry-run")
+    assert re.fullmatch(r"error: theirs\.toml: .*\n", told)
+    assert not list(tmp_path.rglob("pwned*"))
+
+
+@pytest.mark.parametrize(
+    "target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "FILE:/etc/passwd", "gopher://x/", "data:,x", "pipe:touch pwned"]
+)
+def test_no_redirect_leads_off_the_web(target: str, tmp_path: Path) -> None:
+    class Redirecting(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(302)
+            self.send_header("Location", target)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Redirecting) as listening:
+        Thread(target=listening.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{listening.server_address[1]}/x"
+        with pytest.raises(HarnessError, match=r"redirects to .*, which is not followed"):
+            open_pack(address, Store(tmp_path / "store"))
+        with pytest.raises(HarnessError, match=r"redirects to .*, which is not followed"):
+            fetch(Download("x.txt", address, "multi30k", "none stated"), tmp_path)
+        listening.shutdown()
+
+
+def test_no_redirect_leaves_https() -> None:
+    headers = Message()
+    headers["Location"] = "http://host/x"
+    with pytest.raises(HarnessError, match="expected https://"):
+        Redirects().http_error_302(Request("https://host/x"), io.BytesIO(), 302, "Found", headers)  # type: ignore[arg-type]
+
+
+def test_no_code_of_ours_gives_text_to_a_shell_or_opens_addresses_elsewhere() -> None:
+    for folder in FOLDERS:
+        for path in (ROOT / folder).rglob("*.py"):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Call):
+                    assert not re.search(
+                        r"\b(gopen|urlopen|urlretrieve|os\.system|popen|ShardWriter|getoutput)$", called(node)
+                    ), path
+                    assert not any(word.arg == "shell" for word in node.keywords), path
+
+
+# code that files name
+
+EVIL = "from pathlib import Path\nPath('pwned').touch()\nclass X: pass\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'encoder = "./evil.py:X"',
+        'encoder = "fast:evil.py:X:y"',
+        'encoder = "text:tower+evil.py:X"',
+        'task = "evil.py:X"',
+        'chunker = "evil.py:X"',
+        '[[arms]]\n objective = "0.5*./evil.py:X + kd-mse"',
+    ],
+)
+def test_a_study_runs_no_code_that_was_not_named_by_its_user(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.py").write_text(EVIL)
+    (tmp_path / "theirs.toml").write_text(DESIGN.format(line=line), encoding="utf-8")
+    told = told_by_harness("study", "theirs.toml", "--dry-run", "--store", "store")
+    assert re.fullmatch(
+        r"error: theirs\.toml names code, (\./)?evil\.py: if you trust it, name it yourself with --plugin .*\n", told
+    )
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_code_that_the_user_named_may_be_named_by_a_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("class X: pass\n")
+    spec = f"{tmp_path / 'mine.py'}:X"
+    with pytest.raises(HarnessError, match="a card names code"):
+        without_code(spec, "a card")
+    load_plugins([tmp_path / "mine.py"])
+    assert without_code(spec, "a card") == spec
+
+
+def test_comparing_records_runs_no_code_that_they_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.py").write_text(EVIL)
+    assert not weighs_entities("./evil.py:X")
+    assert weighs_entities("kd-mse + ot-entity")
+    assert not (tmp_path / "pwned").exists()
+
+
+# what is printed
+
+HOSTILE = "a[/b][link=https://x]b[/link]:dog:\x1b]52;c;eA==\x07\x1b[2J\x9b31m\u202e\u2066\r\x08\udce9\n|$x$"
+TEXTS = st.text(st.characters(codec=None), max_size=60)
+
+
+def obeyed(text: str) -> list[str]:
+    """What of a text a terminal would obey, but for the ends of its lines."""
+    controls = [letter for letter in text if unicodedata.category(letter) in ("Cc", "Cs") and letter != "\n"]
+    return controls + re.findall("[\u202a-\u202e\u2066-\u2069]", text)
+
+
+def printed(*what: object, live: bool = False) -> str:
+    out = io.StringIO()
+    Terminal(file=out, width=200, force_terminal=live, color_system=None).print(*what)
+    return out.getvalue()
+
+
+@settings(deadline=None, max_examples=30)
+@given(TEXTS)
+def test_every_text_is_shown_and_none_obeyed(text: str) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    assert not obeyed(visible(text))
+    assert visible(visible(text)) == visible(text)
+    table = Table(text, title=text, caption=text)
+    table.add_row(text, Text(text))
+    table.add_row(plain(text), text)
+    assert not obeyed(printed(text, Text(text), table).replace("\n", ""))
+    cells = [markdown_text(text), latex_text(text), str(spreadsheet_text(text)), json_text(json.dumps(text, ensure_ascii=False))]
+    assert not any(map(obeyed, cells))
+    assert not any("\n" in cell for cell in cells)
+    assert json.loads(cells[-1]) == text
+
+
+def test_marks_of_rich_are_shown() -> None:
+    assert printed(HOSTILE.replace("\n", "")) == (
+        r"a[/b][link=https://x]b[/link]:dog:\x1b]52;c;eA==\x07\x1b[2J\x9b31m\u202e\u2066\r\x08\udce9|$x$" + "\n"
+    )
+    assert "[/b]" in printed(grid(HOSTILE, [HOSTILE], [[HOSTILE]]))
+
+
+def test_a_bar_of_progress_shows_marks() -> None:
+    console = Console()
+    console.err = Terminal(file=io.StringIO(), width=200, force_terminal=True, color_system=None)
+    with console.stage(f"reads {HOSTILE}", 2, HOSTILE) as advance:
+        advance(1, HOSTILE)
+    told = console.err.file.getvalue()  # type: ignore[attr-defined]
+    assert "]52;c" not in told.replace(r"\x1b]52;c", "")
+    assert r"\x1b]52;c" in told
+    assert "[/b]" in told
+
+
+def test_errors_and_notes_are_one_line_that_obeys_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    say_damaged(DamagedError(HOSTILE))
+    told = capsys.readouterr().err
+    assert not obeyed(told)
+    assert told.count("\n") == 1
+    told = told_by_harness("data", "check", "--data", f"{tmp_path}/\x1b]52;c;x\x07\n[/b]")
+    assert rf"{tmp_path}/\x1b]52;c;x\x07\n[/b] does not exist" in told
+    assert told.count("\n") == 1
+
+
+def test_a_store_whose_name_closes_a_mark_keeps_its_table(tmp_path: Path) -> None:
+    store = tmp_path / "[" / "b]"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HARNESS_STORE": str(store)}
+    words = ["run", "--lang", "de", "--encoder", "random", "--objectives", "", "--resamples", "100"]
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"Records: {store}/records" in done.stdout
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", "\r=", "＝", "x;=", " ="])
+def test_no_cell_is_a_formula(start: str) -> None:
+    cell = spreadsheet_text(f"{start}cmd|'/C calc'!A0")
+    assert not re.search(r"(^|;)\s*[=+\-@＝\t\r]", str(cell))
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False) | st.integers())
+def test_numbers_stay_numbers(number: float) -> None:
+    assert spreadsheet_text(number) == number
+    assert spreadsheet_text(f"{number:.3f}") == f"{number:.3f}"
+    assert spreadsheet_text(repr(number)) == repr(number)
+
+
+def test_one_escaper_a_format() -> None:
+    assert markdown_text("a|b](https://x)<b>`www.x.y` $x$ R@1 a@b.c") == (r"a\|b\](https\://x)\<b\>\`www\.x.y\` \$x\$ R@1 a\@b.c")
+    assert latex_text("%\n\\input{x}[−]") == r"\%\textbackslash{}n\textbackslash{}input\{x\}{[}$-${]}"
 
 
 # pickle
@@ -407,3 +695,65 @@ def test_code_beside_the_data_is_not_run(flickr30k_folder: Path, tmp_path: Path)
     )
     assert done.returncode == 0, done.stderr
     assert "code beside the data was run" not in done.stdout + done.stderr
+
+
+# Ray
+
+
+class FakeRay:
+    """A Ray that listens at an address."""
+
+    def __init__(self, at: str) -> None:
+        self.at = at
+        self.asked: tuple[str, ...] = ()
+        self.down = False
+
+    def is_initialized(self) -> bool:
+        return False
+
+    def init(self, *words: str, **_: object) -> None:
+        self.asked = words
+
+    def nodes(self) -> list[dict[str, str]]:
+        return [{"NodeManagerAddress": self.at}]
+
+    def shutdown(self) -> None:
+        self.down = True
+
+
+@pytest.mark.parametrize(
+    "address", ["pipe:touch pwned ://x", "os://x:1", "http://host:1", "local", "host", "host:1/x", "-host:1 x", "ray://host"]
+)
+def test_only_the_address_of_a_cluster_is_given_to_ray(address: str) -> None:
+    ray = FakeRay("10.1.2.3")
+    with pytest.raises(HarnessError, match=r"expected auto, HOST:PORT or ray://HOST:PORT$"), connected(ray, asking_ray(address)):
+        pass
+    assert ray.asked == ()
+
+
+def asking_ray(address: str | None = None) -> ExecutorConfig:
+    return ExecutorConfig(executor="ray", address=address)
+
+
+@pytest.mark.parametrize("address", ["auto", "host:6379", "10.0.0.1:6379", "ray://host:10001", "[::1]:6379"])
+def test_a_cluster_that_is_named_may_be_anywhere(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.executors.ray.knock", lambda _: None)
+    ray = FakeRay("10.1.2.3")
+    with connected(ray, asking_ray(address)):
+        assert ray.asked == (address,)
+
+
+def test_a_ray_that_is_started_here_listens_on_loopback_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with connected(FakeRay("127.0.0.1"), asking_ray()):
+        pass
+    open_to_all = FakeRay("192.0.2.2")
+    told = pytest.raises(HarnessError, match=r"listens at 192\.0\.2\.2, where others could send it code")
+    with told, connected(open_to_all, asking_ray()):
+        pytest.fail("it was used")
+    assert open_to_all.down
+    for name in ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", *RAY):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setitem(sys.modules, "ray", open_to_all)
+    with pytest.raises(HarnessError, match="listens at"), on_ray(asking_ray(), Store(tmp_path), Console()):
+        pass
+    assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"

@@ -54,11 +54,12 @@ def export(
 ) -> None:
     """Write a tower and its teacher's image tower as one model in open_clip's folder form."""
     from harness.console import Console
+    from harness.plugins import without_code
     from harness.record import find_tower, load_card
     from harness.registry import EXPORTS, load_encoder
     from harness.store import Store
 
     folder = find_tower(tower, Store.at(store))
-    teacher = load_encoder(encoder or load_card(folder).teacher, "cpu")
+    teacher = load_encoder(encoder or without_code(load_card(folder).teacher, folder), "cpu")
     EXPORTS.load("open_clip")(folder, teacher, out, hub)
     Console().say(f"{out}: open_clip.create_model_and_transforms('local-dir:{out}'), or --encoder local-dir:{out}")

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 # Part of every tower's digest. Raise it when the same recipe no longer gives the same weights.
 TRAINER_VERSION = 2
+CURVE_POINTS = 100
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 # Part of the digest of towers whose rate is searched for. Raise it when the same trials no longer choose the same rate.
 SEARCH_VERSION = 2
@@ -320,7 +321,7 @@ def trained(
             config,
             bitext.places,
             store.training(name),
-            lambda _, loss: advance(1, f"loss {loss:.4f}"),
+            lambda _, losses: advance(1, f"loss {recent_loss(losses):.4f}"),
             marks,
             ranks,
         )
@@ -344,7 +345,7 @@ def bitext_card(recipe: Recipe) -> BitextCard:
     )
 
 
-def loss_curve(losses: Sequence[float], points: int = 100) -> tuple[float, ...]:
+def loss_curve(losses: Sequence[float], points: int = CURVE_POINTS) -> tuple[float, ...]:
     """Means of the losses over at most `points` equal stretches of the training; none of no training.
 
     >>> loss_curve([4.0, 2.0, 1.0, 1.0], points=2)
@@ -352,3 +353,13 @@ def loss_curve(losses: Sequence[float], points: int = 100) -> tuple[float, ...]:
     """
     stretches = np.array_split(np.array(losses), min(points, len(losses))) if losses else []
     return tuple(float(f"{part.mean():.6g}") for part in stretches)
+
+
+def recent_loss(losses: Sequence[float]) -> float:
+    """What `loss_curve` ends with, without the rest: what is said while a tower is trained is what its card says in the end.
+
+    >>> recent_loss([4.0, 2.0, 1.0])
+    1.0
+    """
+    stretch = len(losses) // min(CURVE_POINTS, len(losses))
+    return loss_curve(losses[-stretch:], points=1)[0]

@@ -226,7 +226,7 @@ def train(
     config: DistillConfig,
     places: Sequence[int],
     checkpoint: Path,
-    report: Callable[[int, float], None],
+    report: Callable[[int, Sequence[float]], None],
     marks: Marks | None = None,
     ranks: Ranks = ALONE,
 ) -> TrainingState:
@@ -236,7 +236,7 @@ def train(
     (mean reciprocal rank, both directions, in percent, after the evaluator of Reimers and Gurevych, arXiv 2004.09813), and ends
     with the best weights seen. `config.patience` ends it after so many validations without a better one.
 
-    Goes on from `checkpoint` if it is there, and leaves it there when interrupted; `report(step, loss)` follows each step.
+    Goes on from `checkpoint` if it is there, and leaves it there when interrupted; `report(step, losses)` follows each step.
     Raises HarnessError at the first loss or gradient that is not finite, with the last good weights in `checkpoint`.
     """
     training = Training(tower, texts, teacher, config, places, marks, ranks)
@@ -258,7 +258,9 @@ def train(
     return training.state
 
 
-def run_steps(training: Training, checkpoint: Path, report: Callable[[int, float], None], asked: threading.Event) -> None:
+def run_steps(
+    training: Training, checkpoint: Path, report: Callable[[int, Sequence[float]], None], asked: threading.Event
+) -> None:
     """All steps that are left, until the patience is at its end."""
     config, state = training.config, training.state
     steps = config.steps_for(training.pairs)
@@ -274,7 +276,7 @@ def run_steps(training: Training, checkpoint: Path, report: Callable[[int, float
         if config.held_out and (state.step == steps or state.step % max(1, steps // VALIDATIONS) == 0):
             training.validate()
         state.seconds = time.monotonic() - began
-        report(state.step, state.losses[-1])
+        report(state.step, state.losses)
         stops = training.ranks.any(asked.is_set())
         if stops or time.monotonic() - saved > SECONDS_A_CHECKPOINT:
             training.save(checkpoint)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -27,6 +29,9 @@ OBJECTS = 100 * 2**20
 SECONDS_TO_KNOCK, SECONDS_TO_STOP = 10, 60
 # No telemetry; and every line of progress, said once, under the name of its process alone.
 RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"}
+# A Ray that no other machine may join takes 127.0.0.1 for its address, and then its servers listen nowhere else. Asked for that
+# address in so many words, Ray puts the machine's public one in its place and listens everywhere.
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 @contextmanager
@@ -34,6 +39,8 @@ def on_ray(choices: ExecutorConfig, store: Store, console: Console) -> Iterator[
     """A Ray cluster (`--address`), or a Ray of this machine; needs the extra [ray]. All its machines see the store."""
     for name, value in RAY.items():
         os.environ.setdefault(name, value)
+    if not choices.address:
+        os.environ.update(LOOPBACK)  # read when Ray is imported
     try:
         import ray
     except ImportError:
@@ -50,6 +57,8 @@ def connected(ray: Any, choices: ExecutorConfig) -> Iterator[None]:
         yield
         return
     own = {"num_cpus": max(processors(), choices.workers), "include_dashboard": False, "object_store_memory": OBJECTS}
+    if choices.address:
+        check_address(choices.address)
     try:
         if choices.address:
             knock(choices.address)
@@ -60,9 +69,27 @@ def connected(ray: Any, choices: ExecutorConfig) -> Iterator[None]:
         where = f"is at {choices.address}, or it asks for a token (RAY_AUTH_MODE=token)" if choices.address else "can be started"
         raise HarnessError(f"no Ray {where}: {first_line(error)}") from None
     try:
+        if not choices.address:
+            check_loopback(ray)
         yield
     finally:
         ray.shutdown()
+
+
+def check_address(address: str) -> None:
+    """Raise HarnessError unless it is the address of a cluster: of other schemes Ray would import a module of that name."""
+    if not re.fullmatch(r"auto|(ray://)?[\w.-]+:\d{1,5}|(ray://)?\[[0-9a-fA-F:.]+\]:\d{1,5}", address, re.ASCII):
+        raise HarnessError(f"--address {address[:200]}: expected auto, HOST:PORT or ray://HOST:PORT")
+
+
+def check_loopback(ray: Any) -> None:
+    """Raise HarnessError if the Ray that was started here can be reached from elsewhere: it runs whatever it is sent."""
+    for node in ray.nodes():
+        if not ip_address(node["NodeManagerAddress"]).is_loopback:
+            raise HarnessError(
+                f"the Ray started here listens at {node['NodeManagerAddress']}, where others could send it code: set "
+                "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 before Ray is imported, or name a cluster that you trust with --address"
+            )
 
 
 def knock(address: str) -> None:
