@@ -46,7 +46,7 @@ def test_good_records_are_merged_whole_and_once(theirs: Path, tmp_path: Path) ->
     ours = tmp_path / "ours"
     said = submit(theirs, ours)
     assert said.startswith("2 records merged")
-    assert sorted(path.relative_to(theirs) for path in theirs.rglob("*.*")) == sorted(
+    assert sorted([Path("submission.json"), *(path.relative_to(theirs) for path in theirs.rglob("*.*"))]) == sorted(
         path.relative_to(ours / "theirs") for path in (ours / "theirs").rglob("*.*")
     )
     with pytest.raises(HarnessError, match="is there already: rename"):
@@ -137,14 +137,14 @@ GROUNDING_FAULTS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a chance beyond": ("not three hit rates", lambda f: edit_record(f, lambda r: r["chance"].update(t2i_r1=101))),  # type: ignore[attr-defined]
     "a rank of 0": ("its ranks go from 0", lambda f: edit_queries(f, lambda c: c["rank"].__setitem__(1, 0))),
     "ranks of images": (
-        "not all of phrases",
+        "not 60 of phrases (t2i)",
         lambda f: edit_queries(f, lambda c: c["direction"].__setitem__(0, "i2t")),
     ),
     "no pointing": (
         "expected direction, query, image, rank, pointed, found",
         lambda f: edit_queries(f, lambda c: c.pop("pointed")),
     ),
-    "a missing pointing": ("pointed right", lambda f: edit_queries(f, lambda c: c["pointed"].__setitem__(0, None))),
+    "a missing pointing": ("or its pointed", lambda f: edit_queries(f, lambda c: c["pointed"].__setitem__(0, None))),
     "a phrase twice": ("two of its phrases", lambda f: edit_queries(f, lambda c: c["query"].__setitem__(0, c["query"][1]))),
     "fewer phrases": (
         "has 60 ranks, expected 59 of captions and 0 of images",
