@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from harness.api import HarnessError, Ints
 from harness.record import FACET, MEASURE, POINTED, QUERIES, RECORD, Record, reading
+from harness.seals import SEAL, read_seal, sealed_bytes
 
 if TYPE_CHECKING:
     from pyarrow import DataType, Schema, Table
@@ -25,7 +27,8 @@ FLOOR, BYTES_A_ROW, UNPACKED_A_ROW = 64 << 10, 256, 1024
 MOST_ROW_GROUPS, MOST_COLUMNS = 100, 64
 VALUES_A_CAPTION, MOST_VALUES, LONGEST_VALUE = 16, 64, 100
 """How many values of a facet a caption may have, how many different ones a board shows, and how long one may be."""
-LONGEST_ID = 300
+LONGEST_ID, MOST_ROWS, MOST_TEXT = 300, 2_000_000, 256 << 20
+"""How many bytes an id may have, how many rows there may be, and how many bytes of ids."""
 CODECS = {"UNCOMPRESSED", "SNAPPY"}
 """What snappy packs unpacks to 25 times its size at the most; zstd and gzip have no such bound."""
 TEXTS = ("direction", "query", "image")
@@ -96,7 +99,7 @@ def read_columns(folder: Path, record: Record | None, *names: str) -> Table:
     path = plain_file(folder / QUERIES)
     with reading(path), opened(path, record, TEXTS) as file:
         table = file.read(columns=list(names), use_threads=False).select(names)
-        longest(table, LONGEST_ID)
+        check_lengths(table)
         return table
 
 
@@ -110,7 +113,7 @@ def opened(path: Path, record: Record | None, texts: Sequence[str]) -> Iterator[
     import pyarrow.parquet as pq
 
     data, limits = (
-        pa.BufferReader(path.read_bytes()),
+        pa.BufferReader(sealed_bytes(path.parent, path.name, read_seal(path.parent))),
         {"thrift_string_size_limit": 1 << 20, "thrift_container_size_limit": 100_000},
     )
     with pq.ParquetFile(data, **limits) as file:
@@ -121,16 +124,30 @@ def opened(path: Path, record: Record | None, texts: Sequence[str]) -> Iterator[
         yield pq.ParquetFile(data, metadata=file.metadata, read_dictionary=[name for name in texts if name in there])
 
 
-def longest(table: Table, most: int) -> None:
-    """Raise ValueError if a text of a column is longer than so many bytes."""
+def check_bounds(folder: Path) -> None:
+    """Raise HarnessError for a record whose files go beyond the bounds. Only then may a reader that knows none be given it."""
+    for name in (RECORD, QUERIES):
+        plain_file(folder / name)
+    if os.path.lexists(folder / SEAL):
+        plain_file(folder / SEAL)
+    else:
+        read_columns(folder, None, *TEXTS)  # `load_record` reads the queries of what is not sealed
+
+
+def check_lengths(table: Table) -> None:
+    """Raise ValueError if the ids in columns by dictionary are longer than ids are, one by one or together."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    together = 0
     for column in table.itercolumns():
         for chunk in column.chunks if pa.types.is_dictionary(column.type) else []:
-            length = pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0
-            if length > most:
-                raise ValueError(f"it has an id of {length:,} bytes: expected at most {most:,}")
+            lengths = pc.binary_length(chunk.dictionary)
+            if (longest := pc.max(lengths).as_py() or 0) > LONGEST_ID:
+                raise ValueError(f"it has an id of {longest:,} bytes: expected at most {LONGEST_ID}")
+            together += pc.sum(lengths.take(chunk.indices)).as_py() or 0
+    if together > MOST_TEXT:
+        raise ValueError(f"its ids have {together:,} bytes: expected at most {MOST_TEXT:,}")
 
 
 def plain_file(path: Path) -> Path:
@@ -149,6 +166,8 @@ def faults_of_file(path: Path, of: FileMetaData, schema: Schema, record: Record 
     if record and of.num_rows != record.captions + images:
         yield f"it has {of.num_rows:,} ranks, expected {record.captions:,} of captions and {images:,} of images"
     yield from faults_of_columns(schema, record)
+    if of.num_rows > MOST_ROWS:
+        yield f"it has {of.num_rows:,} rows: expected at most {MOST_ROWS:,}"
     if of.num_row_groups > MOST_ROW_GROUPS:
         yield f"it has {of.num_row_groups:,} row groups: expected at most {MOST_ROW_GROUPS}"
     if path.stat().st_size > FLOOR + BYTES_A_ROW * of.num_rows:
