@@ -544,13 +544,11 @@ class Work:
         against = self.rivals.get(tower, [])
         if not against:
             return ""
-        says = [
-            f"{each.found.record.lang} {each.found.record.scores[self.declaration.key]:.1f}, "
-            f"not {each.other.record.scores[self.declaration.key]:.1f}"
-            for each in against[:3]
-        ]
-        more = f" and {len(against) - 3:,} more" if len(against) > 3 else ""
-        return f"not ranked: for the same seeds it says {'; '.join(says)}{more}, as {against[0].tower.method} has"
+        key = self.declaration.key
+        pairs = [(each.found.record, each.other.record) for each in against]
+        says = [f"{mine.lang} {mine.scores[key]:.1f} against {other.scores[key]:.1f}" for mine, other in pairs]
+        more = f" and {len(says) - 3:,} more" if len(says) > 3 else ""
+        return f"not ranked; the same seeds as in {against[0].tower.method}: {', '.join(says[:3])}{more}"
 
     def cells(self) -> list[dict[str, Cell]]:
         """Every row's cells, by language."""

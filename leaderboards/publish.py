@@ -36,8 +36,15 @@ def publish(folders: Sequence[Path], names: Sequence[str], out: Path, resamples:
     ]
     if not boards:
         raise HarnessError(f"none of {len(found):,} records fits a board of {', '.join(each.name for each in declared(names))}")
-    write(boards, out, problems)
+    write(boards, out, [without(problem, folders or [RESULTS]) for problem in problems])
     return [summary(board) for board in boards]
+
+
+def without(text: str, folders: Sequence[Path]) -> str:
+    """A line for the page, which others read: paths begin below the folders of records."""
+    for folder in folders:
+        text = text.replace(f"{folder}/", "")
+    return text
 
 
 def own_results() -> list[Path]:

@@ -3,9 +3,9 @@
     python -m tests.fuzz_submissions 5000             so many inputs; ends with status 1 if one of them failed
     python -m tests.fuzz_submissions 1 --first 417    one input again, with its traceback
 
-An input is decided by its number. A third of them damage a record of our own, which must be said, or change nothing. The others are
-submissions: each is refused in one line, or merged, and then the board says of our own records what it said before. It fails by
-another exception, by a message of several lines, or by more than 10 seconds.
+An input is decided by its number. A third of them damage a record of our own, which must be said, or change nothing. The others
+are submissions: each is refused in one line, or merged, and then the board says of our own records what it said before. An input
+fails by another exception, by a message of several lines, or by more than 10 seconds.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from harness.leaderboards.evidence import find_records
 from harness.leaderboards.page import board_page
 from harness.leaderboards.submission import submit
 from harness.leaderboards.text import comma_separated, latex, markdown
-from tests.fuzz import SECONDS, TooSlow, mutated, slow
+from tests.fuzz import SECONDS, TooSlow, mutated, right, slow
 
 IMAGES, RESAMPLES = 12, 100
 LANGUAGES = {code: Language(code, code.upper(), "Latn", 1, ()) for code in ("de", "qu")}
@@ -55,6 +55,12 @@ BOARDS = [
 VALUES: tuple[Any, ...] = (
     *(None, True, -1, 0, 1, 2, 13, 10**18, 10**400, -0.5, 1e308, "", "x", "de", "qu", "../../x", "a\x1b[2Jb", "\u202e", "a\nb"),
     *("x" * 5_000, "0" * 64, "test", "kd-mse", "ot-token", "2099-01-01", [], [[]], {}, {"a": {"b": {}}}, [1, "x", None]),
+)
+
+
+PACKINGS: tuple[dict[str, Any], ...] = (
+    *({"compression": "zstd"}, {"row_group_size": 1}, {"use_dictionary": False}, {"data_page_size": 1}),
+    *({"compression": "none"}, {"compression": "gzip"}, {"data_page_version": "2.0"}),
 )
 
 
@@ -272,23 +278,23 @@ def judged(own: bool, place: Place, expected: list[str], folder: Path) -> str:
     if own:
         boards, problems = made(place.ours)
         if problems:
-            assert len(problems) == 1 and str(folder) in problems[0] and "\n" not in problems[0], problems
+            right(len(problems) == 1 and str(folder) in problems[0] and "\n" not in problems[0], f"said {problems}")
             return "said"
-        if not all((folder / name).is_file() for name in ("record.json",)):
+        if not (folder / "record.json").exists():
             return "gone"
-        assert said_of_ours(boards) == expected, "a number changed in silence"
+        right(said_of_ours(boards) == expected, "a number changed in silence")
         return "same"
     try:
         merged = submit(place.theirs, place.ours)
     except HarnessError as error:
-        assert "\n" not in str(error) and len(str(error)) < 4_000, f"a message of {len(str(error)):,} characters"
-        assert "theirs" in str(error), f"a message that does not name the file: {error}"
+        right("\n" not in str(error) and len(str(error)) < 4_000, f"a message of {len(str(error)):,} characters")
+        right("theirs" in str(error), f"a message that names no file: {error}")
         outcome = "refused"
     else:
         outcome = "merged" if not merged.startswith("0 ") else "known"
     boards, problems = made(place.ours)
-    assert not problems, problems
-    assert said_of_ours(boards) == expected, "what a board says of ours changed"
+    right(not problems, f"said {problems}")
+    right(said_of_ours(boards) == expected, "what a board says of ours changed")
     return outcome
 
 

@@ -86,7 +86,7 @@ def test_our_recipe_with_invented_cells_and_a_later_date_replaces_nothing(ours: 
     cell = board.rows[place].cells["de"]
     assert (cell.score.estimate, cell.standing) == (100.0, None)
     (conflict,) = board.conflicts
-    assert "not ranked: for the same seeds it says de 100.0, not " in conflict
+    assert "not ranked; the same seeds as in kd-mse: de 100.0 against " in conflict
     for text in (markdown(board), latex(board), comma_separated(board)):
         assert "sent in by theirs, disputed" in text.replace("\\", "")
 
@@ -329,6 +329,7 @@ def test_a_board_with_one_bad_record_says_so_and_shows_the_rest(
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert "1 record was left out" in page
     assert bad.name in page
+    assert str(tmp_path) not in page, "a page that others read names no path of this machine"
     (board,) = make_boards(declaration(), find_records([ours], []), LANGUAGES, resamples=300)
     assert {row.tower.method: row.cells["de"].score for row in board.rows} == expected
 
