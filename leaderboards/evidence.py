@@ -14,7 +14,7 @@ import numpy.typing as npt
 from harness.api import HarnessError, Ints
 from harness.leaderboards.declared import Declaration
 from harness.leaderboards.queries import Queries, check_bounds, directions, plain_file, read_columns, read_whole
-from harness.record import MEASURE, QUERIES, RECORD, Record, load_record, reading
+from harness.record import MEASURE, QUERIES, Record, load_record, reading, record_folders
 
 SUBMISSION = "submission.json"
 """Lies in a folder of records that `leaderboard --add` merged. Such records never decide what a board says of others."""
@@ -103,13 +103,10 @@ def find_records(folders: Iterable[Path], problems: list[str] | None = None) -> 
 
 def read_records(folder: Path, problems: list[str]) -> Iterator[Found]:
     """Every record below a folder that can be read, in order of path; of the others, why not."""
-    for path in sorted(folder.rglob(RECORD)):
-        # A name with a dot in front is an entry that is still being written.
-        if any(part.startswith(".") for part in path.relative_to(folder).parts):
-            continue
+    for place in record_folders(folder):
         try:
-            check_bounds(path.parent)
-            yield Found(path.parent, load_record(path.parent), *sent_in(path.parent))
+            check_bounds(place)
+            yield Found(place, load_record(place), *sent_in(place))
         except HarnessError as error:
             problems.append(str(error))
 

@@ -29,8 +29,10 @@ VALUES_A_CAPTION, MOST_VALUES, LONGEST_VALUE = 16, 64, 100
 """How many values of a facet a caption may have, how many different ones a board shows, and how long one may be."""
 LONGEST_ID, MOST_ROWS, MOST_TEXT = 300, 2_000_000, 256 << 20
 """How many bytes an id may have, how many rows there may be, and how many bytes of ids."""
+ENCODINGS = {"PLAIN", "RLE", "BIT_PACKED", "PLAIN_DICTIONARY", "RLE_DICTIONARY"}
 CODECS = {"UNCOMPRESSED", "SNAPPY"}
-"""What snappy packs unpacks to 25 times its size at the most; zstd and gzip have no such bound."""
+"""What snappy packs unpacks to 25 times its size at the most, and a text by dictionary stands there once: zstd, gzip and prefixes
+have no such bound."""
 TEXTS = ("direction", "query", "image")
 COLUMNS = (*TEXTS, "rank")
 GROUNDED = (POINTED, "found")
@@ -181,6 +183,8 @@ def faults_of_file(path: Path, of: FileMetaData, schema: Schema, record: Record 
         yield f"it unpacks to {unpacked:,} bytes for {of.num_rows:,} ranks, which no honest one does"
     if other := {chunk.compression for chunk in chunks} - CODECS:
         yield f"it is packed by {', '.join(sorted(other))}: expected snappy, or nothing"
+    if other := {encoding for chunk in chunks for encoding in chunk.encodings} - ENCODINGS:
+        yield f"it is encoded by {', '.join(sorted(other))}: expected plain values, or a dictionary"
     for chunk in chunks:
         if chunk.num_values > of.num_rows * (VALUES_A_CAPTION if "." in chunk.path_in_schema else 1):
             yield f"its column {chunk.path_in_schema[:80]} has {chunk.num_values:,} values for {of.num_rows:,} ranks"

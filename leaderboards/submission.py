@@ -13,7 +13,18 @@ from harness.leaderboards.agreement import TestSets, digests, fault_of, same_ran
 from harness.leaderboards.evidence import SUBMISSION, Found, find_records
 from harness.leaderboards.publish import RESULTS
 from harness.leaderboards.queries import COLUMNS, READ, check_bounds, directions, read_columns
-from harness.record import FACET, MEASURE, QUERIES, RECORD, Record, load_facets, load_measures, load_record, reading
+from harness.record import (
+    FACET,
+    MEASURE,
+    QUERIES,
+    RECORD,
+    Record,
+    load_facets,
+    load_measures,
+    load_record,
+    reading,
+    record_folders,
+)
 from harness.seals import seal
 from harness.store import new_folder
 
@@ -37,7 +48,7 @@ def submit(folder: Path, into: Path | None) -> str:
         raise HarnessError(f"{name!r} cannot be the name of a submission: rename it to letters, digits, and - or _ between them")
     if target.exists():
         raise HarnessError(f"{target} is there already: rename {folder}, so that its records get a folder of their own")
-    paths = sorted(path.parent for path in folder.rglob(RECORD))
+    paths = record_folders(folder)
     if not paths:
         raise HarnessError(f"{folder} holds no {RECORD} at any depth: nothing to merge")
     if len(paths) > MOST_RECORDS:

@@ -280,7 +280,7 @@ def judged(own: bool, place: Place, expected: list[str], folder: Path) -> str:
         if problems:
             right(len(problems) == 1 and str(folder) in problems[0] and "\n" not in problems[0], f"said {problems}")
             return "said"
-        if not (folder / "record.json").exists():
+        if not (folder / "record.json").is_file():
             return "gone"
         right(said_of_ours(boards) == expected, "a number changed in silence")
         return "same"

@@ -255,7 +255,7 @@ def values(folder: Path) -> None:
 BOMBS: dict[Callable[[Path], None], str] = {
     zeros: "packed by ZSTD|unpacks to",
     run: "it has an id of 30,000 bytes",
-    prefixes: "no honest",
+    prefixes: "it is encoded by DELTA_BYTE_ARRAY",
     groups: "it has 120 row groups",
     columns: "it has 5,004 columns",
     values: "its column facet:x.* has 6,000 values for 120 ranks",
