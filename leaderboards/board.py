@@ -614,7 +614,7 @@ class Work:
     def breakdown(self, order: Sequence[int]) -> Breakdown | None:
         """Every row's scores by the declared facet; None where no record tells it of the captions of a column."""
         facet = self.declaration.breakdown
-        told = {code: found for code in self.sampled if facet and (found := self.facet_values(code, facet))}
+        told = {code: values for code in self.sampled if facet and (values := self.facet_values(code, facet))}
         if facet is None or not told:
             return None
         every = in_order([tuple(of.captions) for of in told.values()])
