@@ -15,13 +15,15 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from harness.api import Ints, Language
-from harness.breakdown import values
+from harness.api import HarnessError, Ints, Language
+from harness.breakdown import values as in_order
 from harness.config import DistillConfig, Side, side_of
+from harness.leaderboards.agreement import same_ranks
 from harness.leaderboards.declared import Declaration
-from harness.leaderboards.evidence import Found, Gallery, TestSet, families, hits_by_image, hits_by_value, queries_of_images
+from harness.leaderboards.evidence import Found, Gallery, TestSet, families, hits_by_image, hits_of_captions, queries_of_images
+from harness.leaderboards.queries import MOST_VALUES, Facet, read_facet
 from harness.leaderboards.standing import Standing, standings, told_apart
-from harness.record import Record, load_facets
+from harness.record import Record
 from harness.registry import UNTRAINED
 from harness.scorers import PLAIN
 from harness.statistics import Doubles, Interval, cluster_weights
@@ -59,7 +61,8 @@ class Tower:
     """What a row is: an encoder, a text tower and a scorer, seeds pooled.
 
     config: without its seed; None for the encoder's own tower. translations: where the English comes from that it read instead of
-    the captions, if it did.
+    the captions, if it did. sender: the submission that its records came in; nothing for our own. again: how many rows of the
+    same recipe and sender stand before it, with other ranks. disputed: whether a row before it has other ranks for the same seed.
     """
 
     encoder: str
@@ -67,6 +70,9 @@ class Tower:
     config: DistillConfig | None
     scorer: str = PLAIN
     translations: str = ""
+    sender: str = ""
+    again: int = 0
+    disputed: bool = False
 
     @classmethod
     def of(cls, record: Record) -> Tower:
@@ -76,12 +82,20 @@ class Tower:
         return cls(shown(record.encoder), record.encoder_fingerprint, config, shown(record.scorer), source)
 
     @property
+    def mark(self) -> str:
+        """What tells it from our own row of the same recipe."""
+        again = "measured again" + (f" ({self.again})" if self.again > 1 else "") if self.again else ""
+        sent = self.sender and f"sent in by {self.sender}"
+        return ", ".join(filter(None, [sent, again, "disputed" if self.disputed else ""]))
+
+    @property
     def method(self) -> str:
         """The objective, or what stands in its place, and the scorer where that is not the plain one."""
         own = f"{TRANSLATE_TEST} ({self.translations})" if self.translations else "English tower"
         objective = self.config.objective if self.config else own
         made = "untrained" if objective == UNTRAINED else shown(objective)
-        return made if self.scorer == PLAIN else f"{made} + {self.scorer}"
+        scored = made if self.scorer == PLAIN else f"{made} + {self.scorer}"
+        return f"{scored} ({self.mark})" if self.mark else scored
 
     @property
     def family(self) -> Family:
@@ -99,10 +113,13 @@ class Tower:
 
 @dataclass(frozen=True)
 class Cell:
-    """A row on a column: the mean over seeds with its interval over images, and its records by seed."""
+    """A row on a column: the mean over seeds with its interval over images, and its records by seed.
+
+    standing: None for a row that is disputed.
+    """
 
     score: Interval
-    standing: Standing
+    standing: Standing | None
     records: Mapping[int, Found]
 
 
@@ -116,12 +133,16 @@ class Mean:
 
 @dataclass(frozen=True)
 class Row:
-    """A tower, its cells by language, and the means of the groups that it has all of; `overall` likewise."""
+    """A tower, its cells by language, and the means of the groups that it has all of; `overall` likewise.
+
+    conflict: what a row before it says of the same seeds; such a row is shown below that one and not ranked.
+    """
 
     tower: Tower
     cells: Mapping[str, Cell]
     means: Mapping[str, Mean]
     overall: Mean | None
+    conflict: str = ""
 
     @property
     def seeds(self) -> tuple[int, int]:
@@ -185,6 +206,7 @@ class Board:
     ceilings: tuple[Ceiling, ...]
     contrasts: tuple[Contrast, ...]
     breakdown: Breakdown | None
+    conflicts: tuple[str, ...]
     notes: tuple[str, ...]
     resamples: int
 
@@ -217,14 +239,17 @@ def make_boards(
 ) -> list[Board]:
     """The boards of a declaration, those with most records first; none where no record fits it.
 
+    found: as `find_records` gives them, our own first. Records of others never decide what a board says of ours: they stand in
+    rows of their own, and a gallery, a language or captions that only they have make a board of their own.
+
     Intervals resample images, all rows and columns of a board in the same draws, and keep the seeds that there are: they cover
     the choice of images. Raises HarnessError for a record whose ranks cannot be read.
     """
     chosen = [each for each in found if fits(each.record, declaration)]
-    digests = {each.record.images_digest: each.folder for each in reversed(chosen)}
-    galleries = {digest: Gallery.read(folder) for digest, folder in sorted(digests.items())}
+    first = {each.record.images_digest: each for each in reversed(chosen)}
+    galleries = {digest: Gallery.read(each.folder, each.record) for digest, each in sorted(first.items())}
     boards = []
-    for members in families(list(galleries.items())):
+    for members in families(list(galleries.items()), {each.record.images_digest for each in chosen if not each.sender}):
         inside = [each for each in chosen if each.record.images_digest in members]
         for place, part in enumerate(one_test_set_a_language(inside)):
             english = [
@@ -235,8 +260,21 @@ def make_boards(
                 and each.record.scorer == PLAIN
             ]
             work = Work(declaration, part, english, galleries[members[0]], languages, resamples, seed)
-            boards.append((len(part), work.board(members[0], place)))
-    return [board for _, board in sorted(boards, key=lambda item: -item[0])]
+            own = sum(not each.sender for each in part)
+            boards.append((own, len(part), work.board(members[0], place)))
+    return told_apart_by_name([board for _, _, board in sorted(boards, key=lambda item: (-item[0], -item[1]))])
+
+
+def told_apart_by_name(boards: Sequence[Board]) -> list[Board]:
+    """Boards whose names, which their files have, are different: the digest of a gallery of others may begin as ours does."""
+    names: set[str] = set()
+    out = []
+    for board in boards:
+        whole = f"{board.declaration.name}-{board.gallery}"
+        name = board.name if board.name not in names else f"{whole}-{len(names)}"
+        names.add(name)
+        out.append(replace(board, name=name))
+    return out
 
 
 def fits(record: Record, declaration: Declaration) -> bool:
@@ -257,20 +295,29 @@ def is_english_side(record: Record, declaration: Declaration) -> bool:
 def is_of_world(record: Record, declaration: Declaration) -> bool:
     """Whether a record is of the declared task, split and number."""
     same = (record.task, record.split, record.sample) == (declaration.task, declaration.split, declaration.sample)
-    side = (record.sought == "texts") == (declaration.direction == "texts")
-    return same and side and (not declaration.measure or declaration.measure in record.scores)
+    sought = {"texts": ("texts",), "i2t": ("images",), "t2i": ("images", "regions")}[declaration.direction]
+    return same and record.sought in sought and declaration.key in record.scores and declaration.key in record.chance
 
 
 def one_test_set_a_language(found: Iterable[Found]) -> list[list[Found]]:
-    """Part records so that each part has one test set a language; the first has those that most towers were measured on."""
+    """Part records so that each part has one test set a language; the first has those that most towers were measured on.
+
+    Languages and captions that only others have come in parts behind those of our own: no row of ours lacks them.
+    """
     by_language: defaultdict[str, defaultdict[TestSet, list[Found]]] = defaultdict(lambda: defaultdict(list))
     for each in found:
         by_language[each.record.lang][TestSet.of(each.record)].append(each)
+    ours = {
+        lang: [tests for tests, of in sets.items() if any(not each.sender for each in of)] for lang, sets in by_language.items()
+    }
     parts: defaultdict[int, list[Found]] = defaultdict(list)
-    for sets in by_language.values():
-        counts = {tests: len({Tower.of(each.record) for each in records}) for tests, records in sets.items()}
+    for lang, sets in by_language.items():
+        counts = {tests: len({Tower.of(each.record) for each in of}) for tests, of in sets.items()}
         ordered = sorted(sets, key=lambda tests: (-counts[tests], tests.source, tests.kind, tests.texts_digest))
-        for place, tests in enumerate(ordered):
+        own = [tests for tests in ordered if tests in ours[lang]]
+        others = [tests for tests in ordered if tests not in ours[lang]]
+        places = [*enumerate(own), *enumerate(others, start=max(map(len, ours.values())))]
+        for place, tests in places:
             parts[place] += sets[tests]
     return [parts[place] for place in sorted(parts)]
 
@@ -335,6 +382,66 @@ def intervals(estimates: Doubles, resampled: Doubles) -> list[Interval]:
     return [Interval(float(e), float(low), float(high)) for e, low, high in zip(estimates, *ends, strict=True)]
 
 
+@dataclass(frozen=True)
+class Rival:
+    """What stands against a disputed row.
+
+    tower: the row that was there first. found, other: the disputed record, and that row's of the same language and seed.
+    """
+
+    tower: Tower
+    found: Found
+    other: Found
+
+
+class Placed:
+    """Records in the rows that they belong to, our own first.
+
+    No date decides between two records of one recipe and seed: both are kept, the second in a row of its own.
+    """
+
+    def __init__(self, found: Sequence[Found]) -> None:
+        self.notes: list[str] = []
+        ordered = sorted(found, key=lambda each: bool(each.sender))
+        self._names = {each.record.encoder_fingerprint: shown(each.record.encoder) for each in reversed(ordered)}
+        self._rows: dict[tuple[Tower, str], dict[int, Found]] = {}
+        self._first: dict[tuple[Tower, str, int], tuple[Tower, Found]] = {}
+        self._against: defaultdict[Tower, list[Rival]] = defaultdict(list)
+        for each in ordered:
+            self._place(each)
+
+    def named(self) -> dict[tuple[Tower, str], dict[int, Found]]:
+        """Records by seed, by row and language."""
+        return {(self._final(tower), lang): seeds for (tower, lang), seeds in self._rows.items()}
+
+    def rivals(self) -> dict[Tower, list[Rival]]:
+        """By disputed row, what stands against it."""
+        return {
+            self._final(tower): [replace(each, tower=self._final(each.tower)) for each in against]
+            for tower, against in self._against.items()
+        }
+
+    def _final(self, tower: Tower) -> Tower:
+        return replace(tower, disputed=tower in self._against)
+
+    def _place(self, found: Found) -> None:
+        """Put a record into the first row of its recipe and sender that has none of its seed."""
+        record = found.record
+        recipe = replace(Tower.of(record), encoder=self._names[record.encoder_fingerprint])
+        seed = record.tower.config.seed if record.tower else 0
+        tower = replace(recipe, sender=shown(found.sender))
+        while (there := self._rows.setdefault((tower, record.lang), {}).setdefault(seed, found)) is not found:
+            if same_ranks(there, found):
+                self.notes.append(
+                    f"{tower.encoder}, {tower.method}, {record.lang}: seed {seed} was measured twice, with the same ranks"
+                )
+                return
+            tower = replace(tower, again=tower.again + 1)
+        first, other = self._first.setdefault((recipe, record.lang, seed), (tower, found))
+        if first != tower and not same_ranks(found, other):
+            self._against[tower].append(Rival(first, found, other))
+
+
 class Work:
     """One board in the making."""
 
@@ -349,31 +456,16 @@ class Work:
         seed: int,
     ) -> None:
         self.declaration, self.gallery, self.resamples = declaration, gallery, resamples
-        names = {each.record.encoder_fingerprint: shown(each.record.encoder) for each in reversed(found)}
-        self.records: dict[tuple[Tower, str], dict[int, Found]] = {}
-        self.notes: list[str] = []
-        for each in found:
-            self.take(each, names)
+        placed = Placed(found)
+        self.records, self.rivals = placed.named(), placed.rivals()
+        self.notes = placed.notes
+        self.galleries: dict[str, Gallery] = {}
         self.english = english
         self.columns = columns(found, languages, declaration)
         weights = np.concatenate([part.astype(np.float32) for part in cluster_weights(len(gallery.image_ids), resamples, seed)])
         self.draws = Draws(weights, {name: place for place, name in enumerate(gallery.image_ids)})
         self.towers = sorted(dict.fromkeys(tower for tower, _ in self.records), key=tower_order)
         self.sampled = self.sample()
-
-    def take(self, found: Found, names: Mapping[str, str]) -> None:
-        """Put a record into its cell. Where a seed was measured twice, as over another bitext, the later one stays."""
-        record = found.record
-        tower = replace(Tower.of(record), encoder=names[record.encoder_fingerprint])
-        seeds = self.records.setdefault((tower, record.lang), {})
-        number = record.tower.config.seed if record.tower else 0
-        if number in seeds:
-            self.notes.append(
-                f"{tower.encoder}, {tower.method}, {record.lang}: seed {number} was measured twice; the later counts"
-            )
-            if seeds[number].record.provenance.created >= record.provenance.created:
-                return
-        seeds[number] = found
 
     def sample(self) -> dict[str, Sampled]:
         """Every row's score on every column, by language."""
@@ -383,13 +475,20 @@ class Work:
         for column in self.columns:
             rows = [row for row, tower in enumerate(self.towers) if (tower, column.language.code) in self.records]
             cells = [list(self.records[self.towers[row], column.language.code].values()) for row in rows]
-            gallery = Gallery.read(cells[0][0].folder)
+            gallery = self.read_gallery(column.language.code)
             hits = [self.hits(cell, gallery) for cell in cells]
             tables.append(self.draws.table(gallery, hits, queries_of_images(gallery, self.declaration.side)))
             present.append(tuple(rows))
             seeds.append(np.array([len(cell) for cell in cells]))
         scores = zip(self.columns, present, self.draws.means(tables, seeds), strict=True)
         return {column.language.code: Sampled(rows, *score) for column, rows, score in scores}
+
+    def read_gallery(self, code: str) -> Gallery:
+        """The gallery of a column, which all its records share."""
+        if code not in self.galleries:
+            found = next(each for (_, lang), cell in self.records.items() if lang == code for each in cell.values())
+            self.galleries[code] = Gallery.read(found.folder, found.record)
+        return self.galleries[code]
 
     def hits(self, found: Sequence[Found], gallery: Gallery) -> Floats32:
         """Hits of each image, added up over seeds."""
@@ -404,10 +503,20 @@ class Work:
         ranked = {name: self.ranked_means(members) for name, members in sets.items()}
         cells = self.cells()
         rows = [
-            Row(tower, cells[row], {name: ranked[name][row] for name in groups if row in ranked[name]}, ranked[""].get(row))
+            Row(
+                tower,
+                cells[row],
+                {name: ranked[name][row] for name in groups if row in ranked[name]},
+                ranked[""].get(row),
+                self.conflict(tower),
+            )
             for row, tower in enumerate(self.towers)
         ]
-        order = sorted(range(len(rows)), key=lambda row: row_order(rows[row]))
+        above = [self.towers.index(self.undisputed(tower)) for tower in self.towers]
+        order = sorted(range(len(rows)), key=lambda row: (row_order(rows[above[row]]), above[row], above[row] != row, row))
+        breakdown = self.breakdown(order)
+        about = record_notes(self.records.values(), self.gallery, self.columns)
+        conflicts = tuple(f"{row.tower.encoder}, {row.tower.method}: {row.conflict}" for row in rows if row.conflict)
         return Board(
             declaration=self.declaration,
             name=f"{self.declaration.name}-{digest[:8]}" + (f"-{place + 1}" if place else ""),
@@ -418,19 +527,43 @@ class Work:
             rows=tuple(rows[row] for row in order),
             ceilings=tuple(self.ceilings(sets)),
             contrasts=tuple(self.contrasts({row: place for place, row in enumerate(order)})),
-            breakdown=self.breakdown(order),
-            notes=tuple(dict.fromkeys([*self.notes, *record_notes(self.records.values(), self.gallery, self.columns)])),
+            breakdown=breakdown,
+            conflicts=conflicts,
+            notes=tuple(dict.fromkeys([*conflicts, *self.notes, *about])),
             resamples=self.resamples,
         )
+
+    def undisputed(self, tower: Tower) -> Tower:
+        """The row that a disputed one stands below: the first of those that it disagrees with. A row itself, if it is none."""
+        while tower in self.rivals:
+            tower = self.rivals[tower][0].tower
+        return tower
+
+    def conflict(self, tower: Tower) -> str:
+        """What a disputed row and the one that it disagrees with say, of the first languages; nothing for another row."""
+        against = self.rivals.get(tower, [])
+        if not against:
+            return ""
+        key = self.declaration.key
+        pairs = [(each.found.record, each.other.record) for each in against]
+        says = [f"{mine.lang} {mine.scores[key]:.1f} against {other.scores[key]:.1f}" for mine, other in pairs]
+        more = f" and {len(says) - 3:,} more" if len(says) > 3 else ""
+        return f"not ranked; the same seeds as in {against[0].tower.method}: {', '.join(says[:3])}{more}"
 
     def cells(self) -> list[dict[str, Cell]]:
         """Every row's cells, by language."""
         out: list[dict[str, Cell]] = [{} for _ in self.towers]
         for code, sampled in self.sampled.items():
-            ranks = standings(sampled.estimates, sampled.resampled, LEVEL)
-            for row, score, rank in zip(sampled.rows, sampled.intervals(), ranks, strict=True):
-                out[row][code] = Cell(score, rank, dict(sorted(self.records[self.towers[row], code].items())))
+            ranks = self.ranks(sampled.rows, sampled.estimates, sampled.resampled)
+            for row, score in zip(sampled.rows, sampled.intervals(), strict=True):
+                out[row][code] = Cell(score, ranks.get(row), dict(sorted(self.records[self.towers[row], code].items())))
         return out
+
+    def ranks(self, rows: Sequence[int], estimates: Doubles, resampled: Doubles) -> dict[int, Standing]:
+        """The ranks of some rows, but for those that are disputed: they change nothing for the others."""
+        kept = [place for place, row in enumerate(rows) if self.towers[row] not in self.rivals]
+        found = standings(estimates[kept], resampled[:, kept], LEVEL) if kept else []
+        return {rows[place]: standing for place, standing in zip(kept, found, strict=True)}
 
     def ranked_means(self, columns: Sequence[Column]) -> dict[int, Mean]:
         """Macro means over some columns, ranked, of the rows that have all of them."""
@@ -443,10 +576,8 @@ class Work:
         resampled = np.zeros((self.resamples, len(complete)))
         for each, pick in zip(sampled, picked, strict=True):
             resampled += each.resampled[:, pick] / len(sampled)
-        ranks = standings(estimates, resampled, LEVEL)
-        return {
-            row: Mean(*pair) for row, pair in zip(complete, zip(intervals(estimates, resampled), ranks, strict=True), strict=True)
-        }
+        ranks = self.ranks(complete, estimates, resampled)
+        return {row: Mean(score, ranks.get(row)) for row, score in zip(complete, intervals(estimates, resampled), strict=True)}
 
     def ceilings(self, sets: Mapping[str, Sequence[Column]]) -> Iterable[Ceiling]:
         """The English towers of the board's encoders on the English side of its captions."""
@@ -465,14 +596,17 @@ class Work:
 
     def english_table(self, twin: Found) -> Floats32:
         """Hits and queries of one record, by image."""
-        gallery = Gallery.read(twin.folder)
+        gallery = Gallery.read(twin.folder, twin.record)
         return self.draws.table(gallery, [self.hits([twin], gallery)], queries_of_images(gallery, self.declaration.side))
 
     def english_twin(self, column: Column, fingerprint: str) -> Found | None:
         """The record of an encoder's English tower on the English side of a column's captions."""
         wanted = (fingerprint, column.tests.images_digest, column.tests.source + ENGLISH_SIDE, column.captions)
+        own = any(tower.fingerprint == fingerprint and not tower.sender for tower in self.towers)
         for each in self.english:
             record = each.record
+            if own and each.sender:
+                continue
             if (record.encoder_fingerprint, record.images_digest, record.source, record.captions) == wanted:
                 return each
         return None
@@ -483,32 +617,39 @@ class Work:
         told = {code: values for code in self.sampled if facet and (values := self.facet_values(code, facet))}
         if facet is None or not told:
             return None
-        counts = Counter(value for values in told.values() for several in values for value in several)
-        captions = {value: counts[value] for value in values_in_order(told.values())}
+        every = in_order([tuple(of.captions) for of in told.values()])
+        if len(every) > MOST_VALUES:
+            self.notes.append(f"{facet} has {len(every):,} values in all, too many to break scores down by")
+            return None
+        captions = {value: sum(len(of.captions.get(value, ())) for of in told.values()) for value in every}
         found: list[dict[str, Interval]] = [{} for _ in self.towers]
         for value in captions:
             for row, score in self.scores_of(value, told).items():
                 found[row][value] = score
         return Breakdown(facet, captions, tuple(found[row] for row in order))
 
-    def facet_values(self, code: str, facet: str) -> list[tuple[str, ...]] | None:
-        """The values of each caption of a column, told by its latest record: they are of the captions, whatever the tower."""
-        cells = [found for (_, lang), cell in self.records.items() if lang == code for found in cell.values()]
-        return load_facets(max(cells, key=lambda found: found.record.provenance.created).folder).get(facet)
+    def facet_values(self, code: str, facet: str) -> Facet | None:
+        """A facet of a column's captions, told by the first of our own records that has it: it hangs on no tower."""
+        own = [found for (_, lang), cell in self.records.items() if lang == code for found in cell.values() if not found.sender]
+        try:
+            return next((told for each in own if (told := read_facet(each.folder, each.record, facet))), None)
+        except HarnessError as error:
+            self.notes.append(f"no scores by {facet} in {code}: {shown(str(error), 300)}")
+            return None
 
-    def scores_of(self, value: str, told: Mapping[str, list[tuple[str, ...]]]) -> dict[int, Interval]:
+    def scores_of(self, value: str, told: Mapping[str, Facet]) -> dict[int, Interval]:
         """The mean over the columns that have captions of a value, of each row that has all of these columns."""
         tables, present, seeds = [], [], []
         for code, facet in told.items():
-            has = np.array([value in values for values in facet])
-            if has.any():
+            if value in facet.captions:
+                captions = facet.captions[value]
                 present.append(self.sampled[code].rows)
                 cells = [list(self.records[self.towers[row], code].values()) for row in present[-1]]
-                gallery, cutoff = Gallery.read(cells[0][0].folder), self.declaration.cutoff
+                gallery, cutoff = self.read_gallery(code), self.declaration.cutoff
                 assert cutoff is not None, "a breakdown is of images, which have no other measure"
-                parts = [[hits_by_value(each, gallery, cutoff, facet, value) for each in cell] for cell in cells]
+                parts = [[hits_of_captions(each, gallery, cutoff, captions) for each in cell] for cell in cells]
                 hits = [np.asarray(np.sum(part, axis=0), dtype=np.float32) for part in parts]
-                queries = np.bincount(gallery.owner[has], minlength=len(gallery.image_ids)).astype(np.float32)
+                queries = np.bincount(gallery.owner[captions], minlength=len(gallery.image_ids)).astype(np.float32)
                 tables.append(self.draws.table(gallery, hits, queries))
                 seeds.append(np.array([len(cell) for cell in cells]))
         scores = self.draws.means(tables, seeds)
@@ -523,7 +664,8 @@ class Work:
         """Every row of transport against every row of standard distillation that was trained alike."""
         for ours, mine in enumerate(self.towers):
             for theirs, other in enumerate(self.towers):
-                if (mine.family, other.family) == ("OT", "KD") and trained_alike(mine, other):
+                disputed = mine.disputed or other.disputed
+                if not disputed and (mine.family, other.family) == ("OT", "KD") and trained_alike(mine, other):
                     contrast = self.contrast(ours, theirs)
                     if contrast.gains:
                         yield Contrast(places[ours], places[theirs], contrast.gains, contrast.overall)
@@ -564,20 +706,16 @@ class Work:
 def columns(found: Sequence[Found], languages: Mapping[str, Language], declaration: Declaration) -> tuple[Column, ...]:
     """The columns that records fill, by group, then by name; a language that the task no longer knows stands without a group."""
     out = {}
-    for each in found:
+    # The first, our own where there is one, says what a column is.
+    for each in reversed(found):
         record = each.record
         language = languages.get(record.lang) or Language(record.lang, shown(record.lang), "", None, ())
         tier = "" if language.tier is None else f"tier {language.tier}"
         group = {"tier": tier, "script": language.script, "none": ""}[declaration.groups]
-        chance = record.chance[declaration.measure or f"{declaration.side}_r{declaration.cutoff}"]
+        chance = record.chance[declaration.key]
         names = shown(record.source), shown(record.kind)
         out[record.lang] = Column(language, TestSet.of(record), *names, record.images, record.captions, chance, group)
     return tuple(sorted(out.values(), key=lambda column: (column.group, column.language.name, column.language.code)))
-
-
-def values_in_order(facets: Iterable[list[tuple[str, ...]]]) -> list[str]:
-    """The values of a facet of several columns: numbers in their order, then words by the alphabet."""
-    return values([several for facet in facets for several in facet])
 
 
 def plain_mean(sampled: Mapping[str, tuple[Doubles, Doubles]], columns: Sequence[Column]) -> Mean | None:
@@ -595,7 +733,8 @@ def trained_alike(mine: Tower, other: Tower) -> bool:
 
     A start by transport is `teacher`, the teacher's layers, in all but the embeddings of its subwords.
     """
-    if mine.config is None or other.config is None or (mine.fingerprint, mine.scorer) != (other.fingerprint, other.scorer):
+    sides = [(each.fingerprint, each.scorer, each.sender) for each in (mine, other)]
+    if mine.config is None or other.config is None or sides[0] != sides[1]:
         return False
     apart = OF_THE_OBJECTIVE | {"init"}
     start, rival = mine.config.init, other.config.init
@@ -606,7 +745,8 @@ def trained_alike(mine: Tower, other: Tower) -> bool:
 def tower_order(tower: Tower) -> tuple[Any, ...]:
     """Where a row stands before it is ranked: an order that no record's folder decides."""
     made = tower.config.model_dump_json() if tower.config else ""
-    return (tower.encoder, tower.fingerprint, bool(made), made, tower.translations, tower.scorer != PLAIN, tower.scorer)
+    of = (tower.encoder, tower.fingerprint, bool(made), made, tower.translations, tower.scorer != PLAIN, tower.scorer)
+    return (*of, tower.sender, tower.again)
 
 
 def row_order(row: Row) -> tuple[float, ...]:

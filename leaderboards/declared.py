@@ -71,6 +71,11 @@ class Declaration(BaseModel):
         return f"{self.measure or f'R@{self.cutoff}'} {SIDES[self.direction]}"
 
     @property
+    def key(self) -> str:
+        """Under what records keep the number."""
+        return self.measure or f"{self.side}_r{self.cutoff}"
+
+    @property
     def side(self) -> Literal["t2i", "i2t"]:
         """The direction under which records keep the ranks."""
         return "i2t" if self.direction == "i2t" else "t2i"

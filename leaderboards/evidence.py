@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,15 +13,29 @@ import numpy.typing as npt
 
 from harness.api import HarnessError, Ints
 from harness.leaderboards.declared import Declaration
-from harness.record import MEASURE, QUERIES, RECORD, Record, load_record, read_queries, reading
+from harness.leaderboards.queries import Queries, check_bounds, directions, plain_file, read_columns, read_whole
+from harness.record import MEASURE, QUERIES, Record, load_record, reading, record_folders
+
+SUBMISSION = "submission.json"
+"""Lies in a folder of records that `leaderboard --add` merged. Such records never decide what a board says of others."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Found:
-    """A record and the folder it lies in."""
+    """A record and the folder it lies in.
+
+    sender: the folder that it was sent in; nothing for our own. received: when it was merged, by this machine's clock.
+    """
 
     folder: Path
     record: Record
+    sender: str = ""
+    received: str = ""
+
+    @cached_property
+    def queries(self) -> Queries:
+        """What its ranks are, read once. Raises HarnessError naming the file and what is wrong with it."""
+        return read_whole(self.folder, self.record)
 
 
 @dataclass(frozen=True)
@@ -47,12 +62,12 @@ class Gallery:
     owner: Ints
 
     @classmethod
-    def read(cls, folder: Path) -> Gallery:
+    def read(cls, folder: Path, record: Record | None = None) -> Gallery:
         """Read it from a record's folder."""
-        table = read_queries(folder, "direction", "image")
+        table = read_columns(folder, record, "direction", "image")
         with reading(folder / QUERIES):
             images = np.array(table["image"].to_pylist(), dtype=object)
-            of_text = table["direction"].to_numpy(zero_copy_only=False) == "t2i"
+            of_text = directions(table)
             # Where texts are looked for, no image is a query.
             places = {image: place for place, image in enumerate(dict.fromkeys(images if of_text.all() else images[~of_text]))}
             return cls(tuple(places), np.array([places[image] for image in images[of_text]], dtype=np.int64))
@@ -63,62 +78,74 @@ class Gallery:
         return frozenset(self.image_ids)
 
 
-def find_records(folders: Iterable[Path]) -> list[Found]:
-    """Every record anywhere below the folders, each cell once, in order of path.
+def find_records(folders: Iterable[Path], problems: list[str] | None = None) -> list[Found]:
+    """Every record anywhere below the folders, each cell once: our own in order of path, then those of others as they came in.
 
-    Raises HarnessError for a folder that is not there and for a file that is no record.
+    problems: gets a line for each record that is left out because it is damaged, or does not agree with itself or with the others
+    over its captions. Without it, the first such record raises HarnessError, as a folder that is not there always does.
     """
-    found: dict[str, Found] = {}
+    from harness.leaderboards.agreement import agreeing
+
+    said: list[str] = []
+    found: list[Found] = []
     for folder in folders:
         if not folder.is_dir():
             raise HarnessError(f"{folder} is not a folder of records: give one that holds record.json files, at any depth")
-        for path in sorted(folder.rglob(RECORD)):
-            # A name with a dot in front is an entry that is still being written.
-            if not any(part.startswith(".") for part in path.relative_to(folder).parts):
-                record = load_record(path.parent)
-                found.setdefault(record.cell, Found(path.parent, record))
-    return list(found.values())
+        found += read_records(folder, said)
+    # A sort keeps the order of those that are alike.
+    kept = agreeing(sorted(found, key=lambda each: (bool(each.sender), each.received, each.sender)), said)
+    if problems is None and said:
+        raise HarnessError(said[0])
+    if problems is not None:
+        problems += said
+    return kept
+
+
+def read_records(folder: Path, problems: list[str]) -> Iterator[Found]:
+    """Every record below a folder that can be read, in order of path; of the others, why not."""
+    for place in record_folders(folder):
+        try:
+            check_bounds(place)
+            yield Found(place, load_record(place), *sent_in(place))
+        except HarnessError as error:
+            problems.append(str(error))
+
+
+def sent_in(folder: Path) -> tuple[str, str]:
+    """The submission that a folder belongs to, and when that was merged; nothing for one of our own.
+
+    What cannot be read marks a submission all the same.
+    """
+    for place in (folder, *folder.parents):
+        path = place / SUBMISSION
+        if path.is_file():
+            try:
+                return place.name, str(json.loads(plain_file(path).read_bytes())["received"])[:40]
+            except (HarnessError, OSError, ValueError, TypeError, KeyError, RecursionError):
+                return place.name, ""
+    return "", ""
 
 
 def hits_by_image(found: Found, gallery: Gallery, declaration: Declaration) -> npt.NDArray[np.float32]:
     """(images,): how many of each image's queries found what they looked for among the first, or the sum of their measure.
 
-    Raises HarnessError as `read_rank_column` does, and for a record that has not the measure.
+    Raises HarnessError for a record whose queries cannot be read, or that has not the measure.
     """
     images, captions = len(gallery.image_ids), found.record.captions
     if declaration.cutoff is None:
         column = f"{MEASURE}{declaration.measure}"
-        shares = read_queries(found.folder, column)[column].to_numpy() / 100
+        shares = read_columns(found.folder, found.record, column)[column].to_numpy() / 100
         return np.bincount(gallery.owner, weights=shares, minlength=images).astype(np.float32)
-    ranks = read_rank_column(found)
+    ranks = found.queries.ranks
     if declaration.side == "i2t":
         return (ranks[captions:] <= declaration.cutoff).astype(np.float32)
-    counts = np.bincount(gallery.owner[ranks[:captions] <= declaration.cutoff], minlength=images)
-    return counts.astype(np.float32)
+    return hits_of_captions(found, gallery, declaration.cutoff, np.arange(captions))
 
 
-def hits_by_value(
-    found: Found, gallery: Gallery, cutoff: int, facet: Sequence[Sequence[str]], value: str
-) -> npt.NDArray[np.float32]:
-    """(images,): `hits_by_image` from text to image, of the captions that have a value of a facet."""
-    has = np.array([value in values for values in facet])
-    right = (read_rank_column(found)[: found.record.captions] <= cutoff) & has
+def hits_of_captions(found: Found, gallery: Gallery, cutoff: int, captions: Ints) -> npt.NDArray[np.float32]:
+    """(images,): how many of some captions, given by index, found their image among the first."""
+    right = captions[found.queries.ranks[captions] <= cutoff]
     return np.bincount(gallery.owner[right], minlength=len(gallery.image_ids)).astype(np.float32)
-
-
-def read_rank_column(found: Found) -> Ints:
-    """The ranks of a record alone, captions first: a board reads thousands of files and needs no other column.
-
-    Raises HarnessError if the file has another number of ranks than its record says.
-    """
-    record = found.record
-    ranks = read_queries(found.folder, "rank")["rank"].to_numpy()
-    images = record.images if record.sought == "images" else 0
-    if len(ranks) != record.captions + images:
-        path = found.folder / QUERIES
-        raise HarnessError(f"{path} has {len(ranks):,} ranks, but its record says {record.captions:,} + {images:,}")
-    numbers: Ints = ranks.astype(np.int64)
-    return numbers
 
 
 def queries_of_images(gallery: Gallery, direction: str) -> npt.NDArray[np.float32]:
@@ -128,18 +155,22 @@ def queries_of_images(gallery: Gallery, direction: str) -> npt.NDArray[np.float3
     return counts.astype(np.float32)
 
 
-def families(galleries: Sequence[tuple[str, Gallery]]) -> list[list[str]]:
+def families(galleries: Sequence[tuple[str, Gallery]], own: Collection[str] | None = None) -> list[list[str]]:
     """Which galleries belong on one board, given (digest, gallery) of each: the same images, or nearly all of a larger one.
 
     A source that lacks a line leaves its language one image short; that language still belongs beside the others (its own
-    column says so, and nothing is ranked across columns). Another subset of the images does not.
+    column says so, and nothing is ranked across columns). Another subset of the images does not. own: digests of galleries that
+    our own records are over, all by default; none of them belongs to the board of one that only others have.
 
     >>> full, short, other = (Gallery(tuple(ids), np.arange(0)) for ids in ("abcdefghijklmnopqrst", "abcdefghijklmnopqrs", "tu"))
     >>> families([("short", short), ("full", full), ("other", other)])
     [['full', 'short'], ['other']]
+    >>> families([("short", short), ("full", full)], own={"short"})
+    [['short'], ['full']]
     """
     largest: list[tuple[Gallery, list[str]]] = []
-    for digest, gallery in sorted(galleries, key=lambda item: (-len(item[1].image_ids), item[0])):
+    ours = {digest for digest, _ in galleries} if own is None else own
+    for digest, gallery in sorted(galleries, key=lambda item: (item[0] not in ours, -len(item[1].image_ids), item[0])):
         for head, members in largest:
             if gallery.ids < head.ids and len(gallery.ids) >= 0.95 * len(head.ids):
                 members.append(digest)

@@ -23,6 +23,8 @@ from harness.statistics import Interval
 
 TEMPLATES = Path(__file__).with_name("templates")
 COMMAND_LENGTH = 600
+LONGEST, MOST_PROBLEMS = 500, 20
+"""How long a line on a record that was left out may be, and how many of them are shown."""
 
 
 @cache
@@ -57,15 +59,17 @@ def content_hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def board_page(boards: Sequence[Board]) -> str:
-    """The leaderboard's page."""
-    dates = [each.record.provenance.created[:10] for board in boards for each in found(board)]
+def board_page(boards: Sequence[Board], problems: Sequence[str] = ()) -> str:
+    """The leaderboard's page. problems: why records were left out."""
+    dates = [each.record.provenance.created[:10] for board in boards for each in found(board) if not each.sender]
     return render(
         "board.html.j2",
         ("elements.js", "charts.js", "board.js"),
         boards=[view(board) for board in boards],
         newest=shown(max(dates, default=""), 10),
         method=METHOD,
+        problems=[shown(problem, LONGEST) for problem in problems[:MOST_PROBLEMS]],
+        left_out=len(problems),
         data=[payload(board) for board in boards],
     )
 
@@ -111,6 +115,7 @@ def row_view(board: Board, row: Row) -> dict[str, Any]:
         "tower": row.tower,
         "rank": rank_view(row.overall.standing if row.overall else None),
         "about": " · ".join(filter(None, [pairs_of(row) and f"{pairs_of(row)} pairs", shown(options_of(row), 200)])),
+        "conflict": shown(row.conflict, LONGEST),
         "init": start_of(row),
         "pairs": pairs_of(row).replace(",", ""),
         "pairs_value": "" if config is None else config.pairs or 10**9,
@@ -247,10 +252,19 @@ def row_payload(board: Board, row: Row, words: Words) -> dict[str, Any]:
         "options": shown(options_of(row), 200),
         "config": config_of(first),
         "again": again(first),
+        "below": below(board, row),
         "all": flat(row.overall),
         "groups": flats(row.means),
         "cells": [cell_payload(row.cells.get(column.language.code), words) for column in board.columns],
     }
+
+
+def below(board: Board, row: Row) -> int:
+    """The row that a disputed one stands below, which is the last before it that is not; a row itself if it is none."""
+    place = next(number for number, each in enumerate(board.rows) if each is row)
+    while board.rows[place].conflict:
+        place -= 1
+    return place
 
 
 def config_of(record: Record) -> list[list[str]]:
@@ -281,12 +295,13 @@ def again(record: Record) -> list[str]:
 
 
 def cell_payload(cell: Cell | None, words: Words) -> Any:
-    """Score, interval, ranks, pairs used, and each seed's record; 0 where the row has none."""
+    """Score, interval, ranks (none of a disputed row), pairs used, and each seed's record; 0 where the row has none."""
     if cell is None:
         return 0
     used = [each.record.tower.bitext.used for each in cell.records.values() if each.record.tower]
     records = [record_payload(seed, each.record, words) for seed, each in cell.records.items()]
-    return [*rounded(cell.score), cell.standing.first, cell.standing.last, max(used, default=0), records]
+    ranks = [cell.standing.first, cell.standing.last] if cell.standing else [None, None]
+    return [*rounded(cell.score), *ranks, max(used, default=0), records]
 
 
 def record_payload(seed: int, record: Record, words: Words) -> list[Any]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from harness.api import HarnessError, Language
-from harness.leaderboards.board import Board, make_boards
+from harness.leaderboards.board import Board, make_boards, shown
 from harness.leaderboards.declared import Declaration, declared
 from harness.leaderboards.evidence import Found, find_records
-from harness.leaderboards.page import board_page
+from harness.leaderboards.page import LONGEST, board_page
 from harness.leaderboards.text import comma_separated, latex, markdown
 from harness.registry import TASKS
 from harness.store import new_file
@@ -21,17 +22,29 @@ FORMATS = {".csv": comma_separated, ".md": markdown, ".tex": latex}
 def publish(folders: Sequence[Path], names: Sequence[str], out: Path, resamples: int) -> list[str]:
     """Write `index.html` and each board's CSV, Markdown and LaTeX into `out`; a line for each board.
 
+    A record that is damaged or does not agree with the others is left out, and said on standard error and on the page.
+
     folders: where records are, this project's own where none is named. names: of boards, all by default.
     Raises HarnessError if a folder or board is not there, or if no record fits any of the boards.
     """
-    found = find_records(folders or [RESULTS])
+    problems: list[str] = []
+    found = find_records(folders or [RESULTS], problems)
+    for problem in problems:
+        print(f"note: left out: {shown(problem, LONGEST)}", file=sys.stderr)
     boards = [
         board for each in declared(names) for board in make_boards(each, found, languages(each, found), resamples=resamples)
     ]
     if not boards:
         raise HarnessError(f"none of {len(found):,} records fits a board of {', '.join(each.name for each in declared(names))}")
-    write(boards, out)
+    write(boards, out, [without(problem, folders or [RESULTS]) for problem in problems])
     return [summary(board) for board in boards]
+
+
+def without(text: str, folders: Sequence[Path]) -> str:
+    """A line for the page, which others read: paths begin below the folders of records."""
+    for folder in folders:
+        text = text.replace(f"{folder}/", "")
+    return text
 
 
 def own_results() -> list[Path]:
@@ -45,12 +58,12 @@ def languages(declaration: Declaration, found: Sequence[Found]) -> dict[str, Lan
     return dict(TASKS.load(declaration.task)().languages()) if wanted else {}
 
 
-def write(boards: Sequence[Board], out: Path) -> None:
-    """Write the page and the files beside it."""
+def write(boards: Sequence[Board], out: Path, problems: Sequence[str] = ()) -> None:
+    """Write the page and the files beside it. problems: why records were left out."""
     for board in boards:
         for suffix, form in FORMATS.items():
             write_readable(out / f"{board.name}{suffix}", form(board))
-    write_readable(out / "index.html", board_page(boards))
+    write_readable(out / "index.html", board_page(boards, problems))
 
 
 def write_readable(path: Path, text: str) -> None:

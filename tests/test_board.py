@@ -301,14 +301,31 @@ def test_the_order_of_records_and_folders_makes_no_difference(records: Path) -> 
     assert [comma_separated(board) for board in once] == [comma_separated(board) for board in again]
 
 
-def test_a_seed_measured_twice_counts_once_and_is_noted(tmp_path: Path) -> None:
+def test_no_date_decides_between_two_records_of_one_recipe_and_seed(tmp_path: Path) -> None:
     of = retrieval("de", gallery(50))
-    later = {"cell": "f" * 64, "provenance": {**provenance(), "created": "2027-01-01T00:00:00+00:00"}}
-    write_record(tmp_path, of, Arm("kd-mse", 0.1))
-    write_record(tmp_path, of, Arm("kd-mse", 0.9), **later)
+    write_record(tmp_path / "a", of, Arm("kd-mse", 0.1))
+    for number, year in enumerate(("2020", "2027")):
+        other = {"cell": f"{number}" * 64, "provenance": {**provenance(), "created": f"{year}-01-01T00:00:00+00:00"}}
+        write_record(tmp_path / "b", of, Arm("kd-mse", 0.9 - number / 10), **other)
     (board,) = boards(tmp_path)
-    assert board.rows[0].cells["de"].score.estimate > 50
-    assert any("measured twice" in note for note in board.notes)
+    assert [row.tower.method for row in board.rows] == [
+        "kd-mse",
+        "kd-mse (measured again, disputed)",
+        "kd-mse (measured again (2), disputed)",
+    ]
+    assert [row.cells["de"].standing is None for row in board.rows] == [False, True, True]
+    assert board.rows[0].cells["de"].score.estimate < 50 < board.rows[1].cells["de"].score.estimate
+    assert len(board.conflicts) == 2
+    assert "disputed" in markdown(board)
+
+
+def test_the_very_same_ranks_twice_are_one_row_and_a_note(tmp_path: Path) -> None:
+    of, ranks = retrieval("de", gallery(50)), made_ranks(np.arange(50), 50, 0.5, [1])
+    for cell in ("0" * 64, "1" * 64):
+        write_record(tmp_path, of, Arm("kd-mse", 0.5), ranks=ranks, cell=cell)
+    (board,) = boards(tmp_path)
+    assert [(row.tower.method, row.conflict) for row in board.rows] == [("kd-mse", "")]
+    assert any("measured twice, with the same ranks" in note for note in board.notes)
 
 
 def provenance() -> dict[str, object]:
@@ -327,7 +344,7 @@ def test_every_number_is_in_the_csv_file(records: Path) -> None:
 
 
 def test_hostile_names_are_only_text_in_every_format(tmp_path: Path) -> None:
-    name = "=1+1|</table><script>x</script>\u202e\\input{x}%$&_#{}~^\n# head\x00" + "y" * 3_000_000
+    name = "=1+1|</table><script>x</script>\u202e\\input{x}%$&_#{}~^\n# head\x00" + "y" * 100_000
     write_record(tmp_path, retrieval("de", gallery(30), source=name, kind=name), Arm("kd-mse", 0.3, encoder=name))
     (board,) = boards(tmp_path)
     texts = markdown(board), latex(board), comma_separated(board)

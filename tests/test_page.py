@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from made_up import ARMS, Arm, gallery, retrieval, write_board, write_record
 
 from harness.leaderboards.publish import publish
+from harness.leaderboards.submission import submit
+from harness.ranking import Ranks
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -304,7 +307,7 @@ def test_hostile_names_stay_text(chrome: Chrome, tmp_path: Path) -> None:
     of = retrieval("de", gallery(30), source=HOSTILE, kind=HOSTILE)
     for objective in ("kd-mse", "ot-token", HOSTILE):
         write_record(tmp_path / "records", of, Arm(objective, 0.3, encoder=HOSTILE), notes=(HOSTILE,))
-    write_record(tmp_path / "records", of, Arm("kd-cosine", 0.3, encoder="z" * 2_000_000 + HOSTILE))
+    write_record(tmp_path / "records", of, Arm("kd-cosine", 0.3, encoder="z" * 100_000 + HOSTILE))
     publish([tmp_path / "records"], ["flickr30k"], tmp_path / "out", resamples=200)
     page = tmp_path / "out" / "index.html"
     assert page.stat().st_size < 200_000
@@ -314,6 +317,43 @@ def test_hostile_names_stay_text(chrome: Chrome, tmp_path: Path) -> None:
     assert script(chrome, "return document.querySelectorAll('img, iframe, script[src]').length") == 0
     assert script(chrome, "return document.documentElement.scrollWidth") <= 360
     assert any(method.startswith('"><img src=x onerror=alert(1)></script>') for method in seen(chrome, METHODS))
+    assert complaints(chrome) == []
+
+
+@pytest.fixture(scope="module")
+def disputed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A board with a row that disagrees with ours, sent in, and a record that is damaged."""
+    folder = tmp_path_factory.mktemp("disputed")
+    write_board(folder / "records", ["de", "qu", "cy"], ARMS[:5], seeds=1, images=100)
+    ones = Ranks(*[np.ones(100, np.int64)] * 2)
+    for lang in ("de", "qu", "cy"):
+        write_record(folder / "theirs", retrieval(lang, gallery(100)), ARMS[1], ranks=ones, cell=lang.encode().hex() * 16)
+    submit(folder / "theirs", folder / "records")
+    bad = write_record(folder / "records", retrieval("de", gallery(100)), Arm("kd-cosine", 0.9))
+    (bad / "queries.parquet").write_bytes(b"PAR1")
+    publish([folder / "records"], ["flickr30k"], folder / "out", resamples=300)
+    return folder / "out" / "index.html"
+
+
+@pytest.mark.parametrize(("width", "theme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")])
+def test_a_conflict_and_a_bad_record_are_told(chrome: Chrome, disputed: Path, width: int, theme: str) -> None:
+    open_page(chrome, disputed, width, theme)
+    (problem,) = chrome.execute_script("return [...document.querySelectorAll('.problems')].map((e) => e.innerText)")
+    assert problem.startswith("1 record was left out:")
+    assert "queries.parquet is damaged" in problem
+    (conflict,) = seen(chrome, ".conflicts")
+    assert conflict.startswith("1 row disagrees with another of the same recipe and seeds.")
+    methods = seen(chrome, METHODS)
+    place = methods.index("kd-mse (sent in by theirs, disputed)")
+    assert methods[place - 1] == "kd-mse"
+    assert seen(chrome, "tbody:first-of-type td.rank")[place] == "–"
+    choose(chrome, "scope", "l:qu")
+    methods = seen(chrome, METHODS)
+    assert methods[methods.index("kd-mse (sent in by theirs, disputed)") - 1] == "kd-mse"
+    choose(chrome, "scope", "")
+    press(chrome, "tr.disputed .more")
+    assert script(chrome, "return document.documentElement.scrollWidth") <= width
+    assert contrast_of_text(chrome) >= 4.5
     assert complaints(chrome) == []
 
 

@@ -17,6 +17,7 @@ from harness.api import HarnessError
 from harness.grounding import grounding_scores
 from harness.leaderboards.submission import submit
 from harness.ranking import MISSED
+from harness.seals import seal
 
 
 @pytest.fixture
@@ -27,12 +28,29 @@ def theirs(tmp_path: Path) -> Path:
     return folder
 
 
-def edit_record(folder: Path, change: Callable[[dict[str, object]], object]) -> None:
+def edit_record(folder: Path, change: Callable[[dict[str, object]], object], key: str | None = None) -> None:
     path = folder / "record.json"
     record = json.loads(path.read_text(encoding="utf-8"))
     change(record)
     path.write_text(json.dumps(record), encoding="utf-8")
+    reseal(folder) if key is None else seal(folder, key)
+
+
+def twice(folder: Path, name: str) -> None:
+    table = pq.read_table(folder / "queries.parquet")
+    pq.write_table(table.append_column(name, table[name]), folder / "queries.parquet")
     reseal(folder)
+
+
+def rename_image(folder: Path, name: str) -> None:
+    """Another id for the first image, wherever it stands."""
+
+    def change(columns: dict[str, list[object]]) -> None:
+        first = columns["image"][0]
+        for column in ("query", "image"):
+            columns[column] = [name if value == first else value for value in columns[column]]
+
+    edit_queries(folder, change)
 
 
 def edit_queries(folder: Path, change: Callable[[dict[str, list[object]]], object]) -> None:
@@ -46,7 +64,7 @@ def test_good_records_are_merged_whole_and_once(theirs: Path, tmp_path: Path) ->
     ours = tmp_path / "ours"
     said = submit(theirs, ours)
     assert said.startswith("2 records merged")
-    assert sorted(path.relative_to(theirs) for path in theirs.rglob("*.*")) == sorted(
+    assert sorted([Path("submission.json"), *(path.relative_to(theirs) for path in theirs.rglob("*.*"))]) == sorted(
         path.relative_to(ours / "theirs") for path in (ours / "theirs").rglob("*.*")
     )
     with pytest.raises(HarnessError, match="is there already: rename"):
@@ -77,7 +95,30 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object]]] = {
         lambda f: edit_queries(f, lambda c: c["query"].__setitem__(0, c["query"][1])),
     ),
     "a caption's text": ("none but facets beside them", lambda f: edit_queries(f, lambda c: c.update(caption=["x"] * 90))),
-    "no parquet": ("cannot be read", lambda f: (f / "queries.parquet").write_bytes(b"PAR1")),
+    "not what was sealed": ("is not what was written", lambda f: (f / "queries.parquet").write_bytes(b"PAR1")),
+    "no parquet": ("cannot be read", lambda f: ((f / "queries.parquet").write_bytes(b"PAR1"), reseal(f))),
+    "a seal of another cell": ("is of another key", lambda f: edit_record(f, lambda r: r.update(cell="0" * 64), "1" * 64)),
+    "ranks in lists": (
+        "its column rank is of type",
+        lambda f: edit_queries(f, lambda c: c.update(rank=[[r] for r in c["rank"]])),
+    ),
+    "names in lists": (
+        "its column image is of type",
+        lambda f: edit_queries(f, lambda c: c.update(image=[[i] for i in c["image"]])),
+    ),
+    "a column twice": ("each once", lambda f: twice(f, "rank")),
+    "ranks in fractions": ("its column rank is of type double", lambda f: edit_queries(f, lambda c: c.update(rank=[1.0] * 90))),
+    "an id that leads out": ("leads out of its folder", lambda f: rename_image(f, "../../etc/passwd")),
+    "a control mark in an id": ("has control marks", lambda f: rename_image(f, "a\x1b[2Jb")),
+    "an id of pages": ("it has an id of 20,000 bytes", lambda f: rename_image(f, "a" * 20_000)),
+    "a control mark in a name": ("its encoder has a control", lambda f: edit_record(f, lambda r: r.update(encoder="a\x1b[2Jb"))),
+    "a name of pages": ("its source is 5,000 long", lambda f: edit_record(f, lambda r: r.update(source="a" * 5000))),
+    "a number of pages": ("no page can show", lambda f: edit_record(f, lambda r: r["tower"]["bitext"].update(used=10**400))),  # type: ignore[index]
+    "a path for a gallery": (
+        "digests of images and texts",
+        lambda f: edit_record(f, lambda r: r.update(images_digest="../../x")),
+    ),
+    "a path for a language": ("its language is '../x'", lambda f: edit_record(f, lambda r: r.update(lang="../x"))),
     "a link": ("is not a file", lambda f: ((f / "queries.parquet").rename(f / "q"), (f / "queries.parquet").symlink_to(f / "q"))),
 }
 
@@ -137,14 +178,14 @@ GROUNDING_FAULTS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a chance beyond": ("not three hit rates", lambda f: edit_record(f, lambda r: r["chance"].update(t2i_r1=101))),  # type: ignore[attr-defined]
     "a rank of 0": ("its ranks go from 0", lambda f: edit_queries(f, lambda c: c["rank"].__setitem__(1, 0))),
     "ranks of images": (
-        "not all of phrases",
+        "not 60 of phrases (t2i)",
         lambda f: edit_queries(f, lambda c: c["direction"].__setitem__(0, "i2t")),
     ),
     "no pointing": (
         "expected direction, query, image, rank, pointed, found",
         lambda f: edit_queries(f, lambda c: c.pop("pointed")),
     ),
-    "a missing pointing": ("pointed right", lambda f: edit_queries(f, lambda c: c["pointed"].__setitem__(0, None))),
+    "a missing pointing": ("or its pointed", lambda f: edit_queries(f, lambda c: c["pointed"].__setitem__(0, None))),
     "a phrase twice": ("two of its phrases", lambda f: edit_queries(f, lambda c: c["query"].__setitem__(0, c["query"][1]))),
     "fewer phrases": (
         "has 60 ranks, expected 59 of captions and 0 of images",

@@ -88,10 +88,11 @@ class Leaderboard {
   showRanks() {
     const scope = this.filters.scope, column = scope.startsWith("l:") ? this.data.columns[this.places[scope]] : null;
     for (const { line, index, sources, kinds } of this.lines) {
-      const row = this.data.rows[index], ranked = this.ranked(row), cell = line.cells[0];
-      cell.dataset.v = ranked ? ranked[3] : "";
-      cell.replaceChildren(ranked ? String(ranked[3]) : "–", element("small", {}, ranked && ranked[4] > ranked[3] ? `${ranked[3]}–${ranked[4]}` : ""));
-      cell.title = ranked ? `rank ${ranked[3]}; could be ${ranked[3]} to ${ranked[4]}` : "not ranked: languages are missing";
+      const row = this.data.rows[index], [first, last] = this.ranked(row)?.slice(3, 5) ?? [], cell = line.cells[0];
+      // A disputed row has no rank and stands where the row does that it disagrees with.
+      cell.dataset.v = this.ranked(this.data.rows[row.below])?.[3] ?? "";
+      cell.replaceChildren(first ? String(first) : "–", element("small", {}, last > first ? `${first}–${last}` : ""));
+      cell.title = first ? `rank ${first}; could be ${first} to ${last}` : row.below === index ? "not ranked: languages are missing" : "not ranked: disputed";
       line.querySelector('[data-part="source"] bdi').textContent = column ? column[3] : sources;
       line.querySelector('[data-part="kind"] bdi').textContent = column ? column[4] : kinds;
     }
@@ -103,7 +104,7 @@ class Leaderboard {
       const cell = line.cells[place];
       return numeric ? cell.dataset.v : (cell.querySelector("bdi") || cell).textContent.trim().toLowerCase();
     };
-    const best = ({ index }) => -(this.ranked(this.data.rows[index])?.[0] ?? -1);
+    const best = ({ index }) => -(this.ranked(this.data.rows[this.data.rows[index].below])?.[0] ?? -1);
     const sorted = [...this.lines].sort((a, b) => {
       const [x, y] = [value(a), value(b)];
       if ((x === "") !== (y === "")) return x === "" ? 1 : -1;
