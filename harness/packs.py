@@ -187,8 +187,6 @@ def _bring(data: str, part: _Part, target: Path) -> None:
     address = f"{data.rstrip('/')}/{part.name}"
     digest, size = hashlib.sha256(), 0
     local = not is_address(data)
-    if local:
-        need_plain(address)
     with disk_errors(target), target.open("xb") as out:
         for chunk in _chunks(address):
             digest.update(chunk)
@@ -218,9 +216,8 @@ def _chunks(address: str) -> Iterator[bytes]:
 
 
 def _open_file(path: Path) -> IO[bytes]:
-    """A plain file. Raises OSError for anything else: a pipe would be waited for, and a device has no end."""
-    if path.exists() and not path.is_file():
-        raise OSError("it is no plain file")
+    """A plain file. Raises HarnessError as `need_plain` does."""
+    need_plain(path)
     return path.open("rb")
 
 
