@@ -255,10 +255,10 @@ def is_english_side(record: Record, declaration: Declaration) -> bool:
 
 
 def is_of_world(record: Record, declaration: Declaration) -> bool:
-    """Whether a record is of the declared task, split and number."""
+    """Whether a record is of the declared task, split and number. A gallery of one image ranks nothing and has no interval."""
     same = (record.task, record.split, record.sample) == (declaration.task, declaration.split, declaration.sample)
     side = (record.sought == "texts") == (declaration.direction == "texts")
-    return same and side and (not declaration.measure or declaration.measure in record.scores)
+    return same and side and record.images > 1 and (not declaration.measure or declaration.measure in record.scores)
 
 
 def one_test_set_a_language(found: Iterable[Found]) -> list[list[Found]]:
