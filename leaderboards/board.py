@@ -293,10 +293,11 @@ def is_english_side(record: Record, declaration: Declaration) -> bool:
 
 
 def is_of_world(record: Record, declaration: Declaration) -> bool:
-    """Whether a record is of the declared task, split and number."""
+    """Whether a record is of the declared task, split and number. A gallery of one image ranks nothing and has no interval."""
     same = (record.task, record.split, record.sample) == (declaration.task, declaration.split, declaration.sample)
     sought = {"texts": ("texts",), "i2t": ("images",), "t2i": ("images", "regions")}[declaration.direction]
-    return same and record.sought in sought and declaration.key in record.scores and declaration.key in record.chance
+    scored = declaration.key in record.scores and declaration.key in record.chance
+    return same and record.images > 1 and record.sought in sought and scored
 
 
 def one_test_set_a_language(found: Iterable[Found]) -> list[list[Found]]:

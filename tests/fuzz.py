@@ -155,10 +155,9 @@ def caption_readers() -> Iterator[Reader]:
 
     lines = "".join(f"{n}.jpg#0\tEin Hund {n}.\n" for n in IDS).encode()
     yield Reader("captions-tsv", {"captions/de.tsv": lines}, captions("own-captions", "de"))
-    written = "image\tnumber\tcaption\n" + "".join(f'{n}.jpg\t{k}\t"Ein ""Hund"", {n}"\n' for k, n in enumerate(IDS)).encode()
-    yield Reader(
-        "captions-spreadsheet", {"captions/de.tsv": b"image\tnumber\tcaption\n" + written}, captions("own-captions", "de")
-    )
+    written = "".join(f'{n}.jpg\t{k}\t"Ein ""Hund"", {n}"\n' for k, n in enumerate(IDS))
+    headed = {"captions/de.tsv": f"image\tnumber\tcaption\n{written}".encode()}
+    yield Reader("captions-spreadsheet", headed, captions("own-captions", "de"))
     marked = "".join(f"{n}#zhm#0 两:m 只:q 狗:n ，:wd {n}:m\n" for n in IDS).encode()
     yield Reader("captions-marked", {"captions/zh.tsv": marked}, captions("own-captions", "zh"))
     yield Reader("captions-gzip", {"captions/de.tsv.gz": gzip.compress(lines)}, captions("own-captions", "de"))

@@ -72,7 +72,10 @@ class Automaton:
                 return self._position(frozenset(ALPHABET))
             case "BRANCH":
                 parts = [self._sequence(branch) for branch in of[1]]
-                first, last = (sum((part[side] for part in parts), Counter[int]()) for side in (1, 2))
+                first, last = (
+                    sum((part.first for part in parts), Counter[int]()),
+                    sum((part.last for part in parts), Counter[int]()),
+                )
                 return Part(any(part.empty for part in parts), first, last)
             case "SUBPATTERN":
                 return self._sequence(of[-1])
@@ -128,9 +131,9 @@ def matches(kind: Any, of: Any, char: str) -> bool:
     """Whether a node of a parsed pattern matches a character; `.` matches all, whatever the flags."""
     match str(kind):
         case "LITERAL":
-            return ord(char) == of
+            return bool(ord(char) == of)
         case "NOT_LITERAL":
-            return ord(char) != of
+            return bool(ord(char) != of)
         case "ANY":
             return True
         case "RANGE":

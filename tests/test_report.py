@@ -13,10 +13,14 @@ from made_up import Arm, gallery, made_ranks, made_record, retrieval, write_reco
 from harness.compare import DIRECTIONS, Measured, Question, Score, compare, summarise
 from harness.comparison_report import bounded, gap_cell, rendered
 from harness.console import Console
+from harness.leaderboards.board import make_boards
+from harness.leaderboards.declared import BOARDS, read_declaration
+from harness.leaderboards.evidence import find_records
 from harness.overview import Report, print_overview
 from harness.ranking import Ranks
 from harness.report import cell, percent, print_report, verdict
 from harness.statistics import Difference, Interval
+from harness.tasks.languages import known_languages
 
 NAN = math.nan
 ONLY = Ranks(np.ones(1, np.int64), np.ones(1, np.int64))
@@ -76,3 +80,11 @@ def test_a_comparison_over_one_image_has_no_interval_in_any_form(tmp_path: Path)
     for form in ("text", "markdown", "latex", "json"):
         shown = rendered(found, form)
         assert not re.search(r"\bnan\b|\[—", shown, re.IGNORECASE)
+
+
+def test_a_gallery_of_one_image_has_no_board(tmp_path: Path) -> None:
+    declaration, languages = read_declaration(BOARDS / "flickr30k.toml"), known_languages()
+    for images, boards in ((1, 0), (2, 1)):
+        of = retrieval("de", gallery(images, f"of-{images}"))
+        write_record(tmp_path, of, Arm("kd-mse", 1.0), ranks=Ranks(np.ones(images, np.int64), np.ones(images, np.int64)))
+        assert len(make_boards(declaration, find_records([tmp_path]), languages, resamples=20)) == boards
