@@ -50,7 +50,7 @@ def test_the_real_tables_are_those_of_the_records(path: Path) -> None:
     tower = Measured.read("", path.parent)
     for direction in DIRECTIONS:
         measured = row(tower, direction, 10_000)
-        cells = [re.sub(r"\[/?dim\]", "", cell(interval)).replace("\\", "") for interval in measured.intervals]
+        cells = [cell(interval).plain for interval in measured.intervals]
         line = r"\s+".join(re.escape(text) for text in (*cells, f"{measured.median_rank:g}", f"{measured.captions:,}"))
         assert re.search(line, SHOWN), line
 

@@ -262,7 +262,7 @@ def test_comparing_records_runs_no_code_that_they_name(tmp_path: Path, monkeypat
 
 # what is printed
 
-HOSTILE = "a[/b][link=https://x]b[/link]:dog:\x1b]52;c;eA==\x07\x1b[2J\x9b31m\u202e\u2066\r\x08\udce9\n|$x$"
+MARKED = "a[/b][link=https://x]b[/link]:dog:\x1b]52;c;eA==\x07\x1b[2J\x9b31m\u202e\u2066\r\x08\udce9\n|$x$"
 TEXTS = st.text(st.characters(codec=None), max_size=60)
 
 
@@ -297,17 +297,17 @@ def test_every_text_is_shown_and_none_obeyed(text: str) -> None:
 
 
 def test_marks_of_rich_are_shown() -> None:
-    assert printed(HOSTILE.replace("\n", "")) == (
+    assert printed(MARKED.replace("\n", "")) == (
         r"a[/b][link=https://x]b[/link]:dog:\x1b]52;c;eA==\x07\x1b[2J\x9b31m\u202e\u2066\r\x08\udce9|$x$" + "\n"
     )
-    assert "[/b]" in printed(grid(HOSTILE, [HOSTILE], [[HOSTILE]]))
+    assert "[/b]" in printed(grid(MARKED, [MARKED], [[MARKED]]))
 
 
 def test_a_bar_of_progress_shows_marks() -> None:
     console = Console()
     console.err = Terminal(file=io.StringIO(), width=200, force_terminal=True, color_system=None)
-    with console.stage(f"reads {HOSTILE}", 2, HOSTILE) as advance:
-        advance(1, HOSTILE)
+    with console.stage(f"reads {MARKED}", 2, MARKED) as advance:
+        advance(1, MARKED)
     told = console.err.file.getvalue()  # type: ignore[attr-defined]
     assert "]52;c" not in told.replace(r"\x1b]52;c", "")
     assert r"\x1b]52;c" in told
@@ -315,7 +315,7 @@ def test_a_bar_of_progress_shows_marks() -> None:
 
 
 def test_errors_and_notes_are_one_line_that_obeys_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    say_damaged(DamagedError(HOSTILE))
+    say_damaged(DamagedError(MARKED))
     told = capsys.readouterr().err
     assert not obeyed(told)
     assert told.count("\n") == 1
