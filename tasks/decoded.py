@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import BytesIO
 from typing import Any
 
@@ -19,6 +20,8 @@ MAX_SCANS, MAX_SCANNED = 100, 10 * MAX_PIXELS
 """Scans of a JPEG, and pixels over all of them. Encoders write about ten; each costs as much as a picture and a few bytes."""
 
 _JPEG, _PNG, _SCAN = b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"\xff\xda"
+_ODD = "Could not determine subsampling"
+_AFTER_SCAN, _NOISE = re.compile(rb"\xff[\xc4\xd0-\xda\xdd]"), b"\x5a" * 64
 _WAY_OUT = "get or write it again, or leave it out with --skip-broken"
 
 
@@ -75,19 +78,44 @@ def decode(data: bytes, name: str) -> Image.Image:
 def _decode_jpeg(data: bytes, name: str) -> Image.Image:
     """Decode by simplejpeg, which takes every warning of libjpeg-turbo for an error. Pillow hears of none, and fills in grey.
 
-    Both give the same pixels to the bit. Only Pillow knows how Adobe's programs write four colours, so that it converts those.
+    Both give the same pixels to the bit. Only Pillow knows how Adobe's programs write four colours, so that it converts those. Only
+    Pillow reads every sampling.
     """
     import simplejpeg
 
+    odd = False
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-    except KeyError:  # it reads 4:4:1, and has no name for it
+    except (KeyError, ValueError) as error:
+        # It reads 4:4:1 and has no name for it. Other odd samplings it does not read.
+        odd = _ODD in str(error)
+        if isinstance(error, ValueError) and not odd:
+            raise
         with _opened(data, "JPEG") as picture:
             (width, height), colours = picture.size, picture.mode
     _check_size(name, width, height, data.count(_SCAN))
+    if odd:
+        return _decode_odd(data)
     if colours not in ("CMYK", "YCCK"):
         return Decoded(simplejpeg.decode_jpeg(data))
     simplejpeg.decode_jpeg(data, "CMYK")
+    return _by_pillow(data)
+
+
+def _decode_odd(data: bytes) -> Image.Image:
+    """Decode a JPEG by Pillow, and see whether any scan ran out of data, where it would go on with grey.
+
+    The same file with other bits after each scan, and before each restart, gives the same pixels only if none are missing there.
+    """
+    scan = data.index(_SCAN) + len(_SCAN)
+    longer = data[:scan] + _AFTER_SCAN.sub(lambda marker: _NOISE + marker[0], data[scan:])
+    picture = _by_pillow(data)
+    if not np.array_equal(np.asarray(picture), np.asarray(_by_pillow(longer))):
+        raise ValueError("premature end of data segment")
+    return picture
+
+
+def _by_pillow(data: bytes) -> Image.Image:
     with _opened(data, "JPEG") as picture:
         return picture.convert("RGB")
 
