@@ -8,7 +8,6 @@ never another gallery.
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 import shutil
 import tarfile
@@ -98,16 +97,17 @@ def _is_shard_of(real: Path, data: Path) -> bool:
 
 
 def _write_shard(contents: Contents, names: Sequence[str], shard: IO[bytes], advance: Callable[[int], None]) -> None:
-    """Write pictures as webdataset reads them: `<key>.<suffix>`, no dot in the key.
+    """Write pictures as webdataset's samples: a key without a dot, and the picture under its suffix.
 
-    Owner, rights and time are the same for all, or the same pictures would make another pack tomorrow.
+    Owner, rights and time are the same for all, or the same pictures would make another pack tomorrow. The writer is given an
+    open file: what it is given by name, it may take for a command.
     """
-    with tarfile.open(fileobj=shard, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+    from webdataset import TarWriter
+
+    with TarWriter(shard, user="", group="", mtime=0) as writer:
         for name in names:
-            path, content = Path(name), contents.pictures[name]()
-            info = tarfile.TarInfo(f"{path.stem.replace('.', '_')}.{path.suffix[1:].lower()}")
-            info.size, info.mode = len(content), 0o444
-            tar.addfile(info, io.BytesIO(content))
+            path = Path(name)
+            writer.write({"__key__": path.stem.replace(".", "_"), path.suffix[1:].lower(): contents.pictures[name]()})
             advance(1)
 
 

@@ -78,8 +78,8 @@ def decode(data: bytes, name: str) -> Image.Image:
 def _decode_jpeg(data: bytes, name: str) -> Image.Image:
     """Decode by simplejpeg, which takes every warning of libjpeg-turbo for an error. Pillow hears of none, and fills in grey.
 
-    Both give the same pixels to the bit. Only Pillow knows how Adobe's programs write four colours, so that it converts those. Only
-    Pillow reads every sampling.
+    Both give the same pixels to the bit. Only Pillow knows how Adobe's programs write four colours, so that it converts those.
+    Only Pillow reads every sampling.
     """
     import simplejpeg
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import webdataset
 from conftest import MULTI30K, PHOTOS, english_line, write_lines
 from hypothesis import given
 from hypothesis import strategies as st
@@ -178,7 +179,6 @@ def test_shards_are_the_same_pictures(flickr30k_folder: Path, place: str) -> Non
 
 
 def test_what_webdataset_writes_is_read(flickr30k_folder: Path) -> None:
-    webdataset = pytest.importorskip("webdataset")
     (flickr30k_folder / "shards").mkdir()
     with webdataset.TarWriter(str(flickr30k_folder / "shards" / "a.tar")) as writer:
         for file in (flickr30k_folder / "flickr30k-images").iterdir():
