@@ -24,7 +24,7 @@ SIGLIP_LENGTH = 64  # transformers' default, of positions and of SigLIP's tokeni
 def left_undone(folder: Path) -> tuple[str, ...]:
     """What has to be done to texts beside what the tokenizer of a folder in transformers' form does; nothing for most."""
     model, tokenizer = read_json(folder / "config.json"), read_json(folder / "tokenizer_config.json")
-    undone = () if pads_right(model, tokenizer) else (RIGHT,)
+    undone: tuple[str, ...] = () if pads_right(model, tokenizer) else (RIGHT,)
     if model.get("model_type") not in FIXED_LENGTH:
         return undone
     if not lower_cases(folder, model, tokenizer):

@@ -10,8 +10,9 @@ import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import from_json
@@ -73,7 +74,7 @@ def readable(folders: Iterable[Path], load: Callable[[Path], T]) -> Iterator[tup
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[BufferedReader]:
     """A file to be read. Raises DamagedError if there is no such file, HarnessError if it cannot be read."""
     try:
         with may_read(path):

@@ -64,8 +64,8 @@ def _repeats(taken: Sequence[Caption]) -> Iterator[str]:
         yield f"{again:,} of {len(taken):,} captions repeat another of the same image"
     if shared:
         yield (
-            f"{shared:,} of {len(taken):,} captions are captions of several images: these tie, and only one of their images can "
-            "come first"
+            f"{shared:,} of {len(taken):,} captions are shared by several images: they tie, and at most one of these images can "
+            "rank first"
         )
 
 

@@ -381,7 +381,7 @@ def test_repeated_captions_of_a_split_are_counted(flickr30k_folder: Path) -> Non
     write_lines(flickr30k_folder / "captions" / "sw.tsv", lines)
     assert Flickr30k().load_captions(flickr30k_folder, "sw", "test").notes == (
         "1 of 5 captions repeat another of the same image",
-        "3 of 5 captions are captions of several images: these tie, and only one of their images can come first",
+        "3 of 5 captions are shared by several images: they tie, and at most one of these images can rank first",
     )
     assert Flickr30k().load_captions(flickr30k_folder, "sw", "val").notes == ()
     assert Flickr30k().load_captions(flickr30k_folder, "de", "test").notes == ()

@@ -167,7 +167,7 @@ def test_the_closing_table_has_a_row_a_language() -> None:
     headings = [str(column.header) for column in drawn.columns]
     assert headings == ["language", "images", FLOOR, "kd-mse", "ot-token", "ot-token − kd-mse", "p (Holm)"]
     cells = {str(column.header): list(column.cells) for column in drawn.columns}
-    assert cells["language"] == ["German", "Swahili"]
+    assert list(map(str, cells["language"])) == ["German", "Swahili"]
     assert [str(text).split(" ")[0] for text in cells["ot-token"]] == ["50.0", "50.0"]
     assert [str(text).split(" ")[0] for text in cells["ot-token − kd-mse"]] == ["+25.0", "+25.0"]
 

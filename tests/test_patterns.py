@@ -45,7 +45,7 @@ class Automaton:
         self.sets: list[frozenset[str]] = []
         self.follow: defaultdict[int, Counter[int]] = defaultdict(Counter)
         # The module `regex` has classes of Unicode, which are letters here, and sets in sets.
-        self._sequence(PARSER.parse(text.replace(r"\p{L}", r"\w").replace("[[", r"[\[")))
+        self._sequence(PARSER.parse(re.sub(r"\\p\{[LM]\}", r"\\w", text).replace("[[", r"[\[")))
 
     def _sequence(self, nodes: Any) -> Part:
         whole = Part(True, Counter(), Counter())

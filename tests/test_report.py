@@ -53,7 +53,7 @@ def test_a_gallery_of_one_image_has_no_interval_and_says_why(images: int, has: b
 
 
 def test_a_number_without_an_interval_is_a_number_alone() -> None:
-    assert cell(Interval(100.0, NAN, NAN)) == "100.0"
+    assert str(cell(Interval(100.0, NAN, NAN))) == "100.0"
     assert percent(Interval(0.8, NAN, NAN)) == "80 % (no interval)"
     assert percent(Interval(NAN, NAN, NAN)) == "—"
     assert verdict(Difference(0.0, NAN, NAN, 1.0, NAN), "R@1") == "+0.0 points of R@1, p = 1: no difference found"

@@ -48,7 +48,8 @@ from harness.pairing import weighs_entities
 from harness.plan import data_folder
 from harness.plugins import load_plugins, without_code
 from harness.registry import load_encoder, load_translator
-from harness.store import DamagedError, Store, say_damaged
+from harness.seals import DamagedError, say_damaged
+from harness.store import Store
 from harness.tasks.bitext import load_bitext_file
 from harness.tasks.decoded import MAX_PIXELS
 from harness.tasks.entities import read_annotation

@@ -23,6 +23,7 @@ from harness.distill.student import draw_weights
 from harness.distill.tower import TextTower, TowerConfig
 from harness.record import load_card
 from harness.registry import EXPORTS, load_encoder
+from harness.seals import seal
 from harness.store import Store
 
 SMALL = ("--pairs", "300", "--steps", "10", "--batch", "32")
@@ -189,6 +190,7 @@ def test_a_tower_that_cannot_be_measured_honestly_is_refused(store: Path, tmp_pa
         (folder / "card.json").write_text(json.dumps(spoil(card)))
     else:
         (folder / "seen.npy").unlink()
+    seal(folder, json.loads((folder / "card.json").read_text())["digest"])  # as whoever forges a tower would
     refused = harness("run", "--lang", "de", "--tower", str(folder), store=store)
     assert refused.returncode == 1
     assert message in refused.stderr
