@@ -466,7 +466,7 @@ def test_records_of_texts_stand_on_boards_of_their_own_and_can_be_handed_in(coll
         record = folder / "record.json"
         record.write_text(record.read_text().replace('"nDCG@10": ', '"nDCG@10": 1', 1))
         reseal(folder)
-        with pytest.raises(HarnessError, match=r"its scores do not follow from its ranks: nDCG@10 is"):
+        with pytest.raises(HarnessError, match=r"its scores do not reproduce: nDCG@10 is"):
             checked(folder)
 
 

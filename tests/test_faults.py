@@ -190,6 +190,11 @@ def set_rank(folder: Path, rank: int) -> None:
     pq.write_table(table.set_column(place, "rank", pa.array(ranks, pa.int32())), folder / "queries.parquet")
 
 
+def spoil_rank(folder: Path) -> None:
+    """Give the first query a rank by which R@1 is another."""
+    set_rank(folder, 9 if pq.read_table(folder / "queries.parquet")["rank"][0].as_py() == 1 else 1)
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_record_is_refused_and_named_and_the_others_live(
     damage: str, three_records: list[Path], capsys: pytest.CaptureFixture[str]
@@ -223,7 +228,7 @@ def test_a_record_of_an_earlier_version_has_no_seal_and_scores_that_follow(three
     with pytest.raises(DamagedError, match="is of another key"):
         check_stored_record(folder.rename(folder.with_name("x")))
     assert load_record(folder.with_name("x")).cell == folder.name, "outside of a store a folder has any name"
-    set_rank(folder.with_name("x"), 1 if pq.read_table(folder.with_name("x") / "queries.parquet")["rank"][0].as_py() > 1 else 9)
+    spoil_rank(folder.with_name("x"))
     with pytest.raises(DamagedError, match="its scores do not follow from its ranks"):
         load_record(folder.with_name("x"))
 
@@ -249,7 +254,7 @@ def test_damaged_records_are_measured_again_and_said(tmp_path: Path, capsys: pyt
     expected = measured()
     first, second, third, *_ = store.records()
     cut(first)
-    set_rank(second, 6)
+    spoil_rank(second)
     (second / "digests.json").unlink()
     shutil.rmtree(third)
     shutil.copytree(store.records()[-1], third)
