@@ -216,10 +216,11 @@ def test_a_sampling_that_only_pillow_knows_is_read_and_refused_when_a_scan_is_cu
     ends = [
         place
         for place in range(data.index(b"\xff\xda"), len(data))
-        if data[place] == 255 and data[place + 1] in (0xDA, 0xD9, 0xD1)
+        if data[place] == 255 and data[place + 1] in (0xC4, 0xDA, 0xD9, 0xD1)
     ]
     short = data[: ends[1] - 60] + data[ends[1] :]
-    with pytest.raises(HarnessError, match=r"^1\.jpg cannot be decoded: (premature end of data segment|broken data stream)"):
+    by_pillow(short)
+    with pytest.raises(HarnessError, match=r"^1\.jpg cannot be decoded: premature end of data segment"):
         decode(short, "1.jpg")
 
 
