@@ -29,7 +29,7 @@ from harness.api import (
 from harness.config import first_line
 from harness.languages import ENGLISH
 from harness.late_interaction import Bags
-from harness.seals import DamagedError, check_key, clear_damaged, is_whole, place_of, say_damaged, seal
+from harness.seals import DIGEST, KEY, DamagedError, check_key, clear_damaged, is_whole, place_of, say_damaged, seal
 from harness.store import BusyError, Store, may_read, new_file, new_folder
 
 Advance = Callable[[int], None]
@@ -38,7 +38,6 @@ IMAGES_A_CALL = 64
 TEXTS_A_CALL = 1024
 # Multiples of the above, so that a part is computed as it would be in the whole.
 IMAGES_A_PART, TEXTS_A_PART = 1024, 16_384
-KEY, DIGEST = "key", "sha256"
 STATES, LENGTHS = "states.f16", "lengths.npy"
 
 

@@ -12,11 +12,9 @@ from harness.api import Bitext, HarnessError, HeldOut, Language, MissingError
 from harness.bombs import Unpacked
 from harness.tasks.codes import ENGLISH, best, codes_of, file_of, fold, stands_for
 from harness.tasks.columns import find_columns, image_of
-from harness.tasks.textfiles import find, read_lines
+from harness.tasks.textfiles import LONGEST, find, read_lines
 
 FOLDER = "bitext"
-LONGEST = 10_000
-"""Characters of a sentence. Tokenizers take minutes over a longer one, and what is longer is none."""
 NOTHING = HeldOut(frozenset(), frozenset())
 _MARKUP = frozenset({"bpt", "ept", "it", "ph", "ut"})
 _LANG = "{http://www.w3.org/XML/1998/namespace}lang"

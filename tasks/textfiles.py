@@ -20,7 +20,8 @@ OTHER_ENCODINGS = {
 """Encodings by their byte order mark, longer marks first: that of UTF-32 begins like that of UTF-16."""
 
 LONGEST = 10_000
-"""Characters that a caption may have. The longest of the known sets has a few hundred; detailed descriptions, a few thousand."""
+"""Characters that a caption or a sentence may have. The longest of the known sets has a few hundred; detailed descriptions, a few
+thousand. Tokenizers take minutes over a longer one."""
 
 
 def find(path: Path) -> Path | None:

@@ -516,14 +516,20 @@ def test_files_of_the_hubs_cache_are_known_by_their_name(tmp_path: Path) -> None
     assert digest_file(tmp_path / "link") == blob.name
 
 
-def test_checkpoint_file_of_a_built_in_architecture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def tiny_arch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with `weights.pt` of the architecture `tiny-arch`, which open_clip then has built in."""
     torch.manual_seed(0)
     config = {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": TEXT}
     (tmp_path / "tiny-arch.json").write_text(json.dumps(config))
     monkeypatch.setattr("open_clip.factory._MODEL_CONFIG_PATHS", [tmp_path / "tiny-arch.json"])
     monkeypatch.setattr("open_clip.factory._MODEL_CONFIGS", {"tiny-arch": config})
     torch.save(open_clip.CLIP(**config).state_dict(), tmp_path / "weights.pt")
-    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_checkpoint_file_of_a_built_in_architecture(tiny_arch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tiny_arch)
     encoder = open_clip_tag("tiny-arch/weights.pt", "cpu")
     monkeypatch.chdir("/")
     assert encoder.name == "open_clip:tiny-arch/weights.pt"
@@ -546,14 +552,8 @@ def test_checkpoint_file_for_weights_of_either_activation_is_refused_until_it_is
         open_clip_tag(f"ViT-B-32/{tmp_path / 'nowhere.pt'}@gelu", "cpu")
 
 
-def test_checkpoint_file_that_is_said_to_be_of_gelu_is_the_same_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
-    config = {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": TEXT}
-    (tmp_path / "tiny-arch.json").write_text(json.dumps(config))
-    monkeypatch.setattr("open_clip.factory._MODEL_CONFIG_PATHS", [tmp_path / "tiny-arch.json"])
-    monkeypatch.setattr("open_clip.factory._MODEL_CONFIGS", {"tiny-arch": config})
-    torch.save(open_clip.CLIP(**config).state_dict(), tmp_path / "weights.pt")
-    plain_name, meant = (open_clip_tag(f"tiny-arch/{tmp_path}/weights.pt{end}", "cpu") for end in ("", "@gelu"))
+def test_checkpoint_file_that_is_said_to_be_of_gelu_is_the_same_model(tiny_arch: Path) -> None:
+    plain_name, meant = (open_clip_tag(f"tiny-arch/{tiny_arch}/weights.pt{end}", "cpu") for end in ("", "@gelu"))
     assert meant.fingerprint() == plain_name.fingerprint()
     assert np.array_equal(meant.encode_texts(TEXTS, "en"), plain_name.encode_texts(TEXTS, "en"))
 

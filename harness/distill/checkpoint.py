@@ -19,13 +19,12 @@ from harness.config import first_line
 from harness.distill.bitext import load_tokenizer
 from harness.distill.tower import TextTower, TowerConfig
 from harness.record import load_card
-from harness.seals import DamagedError, check_key, check_seal, place_of, read_bytes
+from harness.seals import DIGEST, KEY, DamagedError, check_key, check_seal, place_of, read_bytes
 from harness.store import may_read, new_file
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-KEY, DIGEST = "key", "sha256"
 CURVES = ("losses", "seconds", "validations", "unconverged")
 FILES = WEIGHTS, SHAPE, TOKENIZER = "tower.safetensors", "shape.json", "tokenizer.json"
 
