@@ -232,7 +232,7 @@ def png(side: int) -> bytes:
 @pytest.mark.parametrize(
     ("spoil", "complaint"),
     [
-        (cut_jpeg, "cannot be decoded: (Truncated File Read|[^\n]*JPEG[^\n]*); [^\n]*--skip-broken"),
+        (cut_jpeg, "cannot be decoded: .*[Tt]runcated.*--skip-broken"),
         (lambda _: b"", "cannot be decoded: neither a JPEG nor a PNG file"),
         (lambda _: b"GIF89a but not really", "cannot be decoded"),
         (lambda _: png(60_000), "is not decoded: .*pixels"),
