@@ -18,15 +18,14 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from harness.api import Bitext, Encoder, Floats, Retrieval, TokenEncoder, TokenLocator
-from harness.config import DistillConfig, RunConfig
-from harness.distill.bitext import Unpaired, locate, subset, tokenize, unpaired
-from harness.distill.counts import Doubles, Sparse, association, balance, occurrences
-from harness.distill.spelling import Spelling, spelled
-from harness.distill.student import layers_of, new_student, student_tokenizer
-from harness.distill.tower import DonatedLayers, TextTower
-from harness.distill.transport import solve
-from harness.distill.vocabulary import (
+from harness.core.builtins import load_encoder
+from harness.core.config import DistillConfig, RunConfig
+from harness.core.data import Bitext, Floats, Retrieval
+from harness.core.protocols import Encoder, TokenEncoder, TokenLocator
+from harness.distill.data.bitext import Unpaired, subset
+from harness.distill.data.monolingual import unpaired
+from harness.distill.data.subwords import locate, tokenize
+from harness.distill.initializers.alignment import (
     FARTHEST,
     LOOSELY,
     POWER,
@@ -40,11 +39,15 @@ from harness.distill.vocabulary import (
     sharpen,
     transported,
 )
-from harness.embeddings import embed_images
-from harness.plan import guarded_bitext
-from harness.ranking import hit_rate, rank
-from harness.registry import load_encoder
-from harness.store import Store
+from harness.distill.initializers.cooccurrence import Doubles, Sparse, association, balance, occurrences
+from harness.distill.initializers.orthography import Spelling, spelled
+from harness.distill.model.student import layers_of, new_student, student_tokenizer
+from harness.distill.model.tower import DonatedLayers, TextTower
+from harness.distill.transport.solvers import solve
+from harness.evaluation.planning import guarded_bitext
+from harness.retrieval.ranking import hit_rate, rank
+from harness.storage.embeddings import embed_images
+from harness.storage.store import Store
 from harness.tasks.flickr30k import Flickr30k
 
 SMALLER = (500, 1000)

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.rounds import compare
-from harness.distill.linear import in_float32
-from harness.distill.transport import batch_target
+from harness.distill.transport.batches import batch_target
+from harness.runtime.matmul import in_float32
 
 DIM, EPS, ITERATIONS = 512, 0.15, 5
 

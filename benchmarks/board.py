@@ -16,11 +16,11 @@ from pathlib import Path
 
 from made_up import ARMS, write_board
 
-from harness.api import Language
-from harness.leaderboards.board import make_boards
-from harness.leaderboards.declared import declared
-from harness.leaderboards.evidence import find_records
-from harness.leaderboards.publish import write
+from harness.core.data import Language
+from harness.leaderboards.board.board import make_boards
+from harness.leaderboards.board.config import declared
+from harness.leaderboards.board.folders import find_records
+from harness.leaderboards.board.publish import write
 
 LANGUAGES = [f"{first}{second}" for first in "abcdefghijklmnopqrst" for second in "qrstuvwxyz"]
 SEEDS = 3

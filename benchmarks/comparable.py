@@ -17,14 +17,14 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.alignments import Found, prepared, show
-from harness.api import Bitext
-from harness.config import RunConfig
-from harness.distill.bitext import normalise
-from harness.distill.vocabulary import alignment
-from harness.plan import guarded_bitext
-from harness.registry import load_encoder
+from harness.core.builtins import load_encoder
+from harness.core.config import RunConfig
+from harness.core.data import Bitext
+from harness.distill.data.leakage import normalise
+from harness.distill.initializers.alignment import alignment
+from harness.evaluation.planning import guarded_bitext
 from harness.tasks.flickr30k import Flickr30k
-from harness.tasks.karpathy import JSON_NAME, read_photos
+from harness.tasks.readers.karpathy import JSON_NAME, read_photos
 
 KINDS: Mapping[str, Callable[[Bitext, list[list[str]]], Sequence[str]]] = {
     "translations": lambda pairs, _: pairs.english,

@@ -12,11 +12,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from benchmarks.alignments import SPELLING, Found, Trial, prepared, show, spelled_alike
-from harness.distill.bitext import tokenize
-from harness.distill.contexts import Company
-from harness.distill.counts import Sparse
-from harness.distill.vocabulary import POWER_OF_ROUNDS, alignment, sharpen
-from harness.registry import load_encoder
+from harness.core.builtins import load_encoder
+from harness.distill.data.subwords import tokenize
+from harness.distill.initializers.alignment import POWER_OF_ROUNDS, alignment, sharpen
+from harness.distill.initializers.cooccurrence import Sparse
+from harness.distill.initializers.distributional import Company
 from harness.tasks.flickr30k import Flickr30k
 
 SUBWORDS = 3000

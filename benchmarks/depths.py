@@ -17,14 +17,15 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from benchmarks.alignments import Found, Trial, prepared, show
-from harness.config import DistillConfig
-from harness.distill.bitext import tokenize
+from harness.core.builtins import load_encoder
+from harness.core.config import DistillConfig
+from harness.distill.data.subwords import tokenize
+from harness.distill.model.tower import Encoded, TextTower, Tokens, padded
 from harness.distill.objectives import cosines, divergence, info_nce, kd_mse, ot_batch, ot_token
-from harness.distill.tower import Encoded, TextTower, Tokens, padded
 from harness.distill.trainer import batches, learning_rate
-from harness.distill.transport import batch_target, token_transport
-from harness.ranking import hit_rate, rank
-from harness.registry import load_encoder
+from harness.distill.transport.batches import batch_target
+from harness.distill.transport.tokens import token_transport
+from harness.retrieval.ranking import hit_rate, rank
 from harness.tasks.flickr30k import Flickr30k
 
 Depths = Sequence[Encoded]

@@ -25,20 +25,20 @@ from sentence_transformers.losses import MSELoss
 from sentence_transformers.models import Dense, Pooling, Transformer
 from torch import nn
 
-from harness.api import Floats
-from harness.config import DistillConfig, RunConfig
-from harness.console import Console
-from harness.distill.bitext import tokenize
-from harness.distill.distil import Recipe, trained
-from harness.distill.ranks import ALONE
-from harness.distill.student import new_student, student_tokenizer
-from harness.distill.tower import TextTower, TowerConfig
-from harness.embeddings import embed_images
-from harness.encoders.export import bert_config, bert_weights, with_pad
-from harness.plan import guarded_bitext
-from harness.ranking import rank, scores
-from harness.registry import TASKS, load_encoder
-from harness.store import Store
+from harness.core.builtins import TASKS, load_encoder
+from harness.core.config import DistillConfig, RunConfig
+from harness.core.data import Floats
+from harness.distill.data.subwords import tokenize
+from harness.distill.distributed import ALONE
+from harness.distill.model.student import new_student, student_tokenizer
+from harness.distill.model.tower import TextTower, TowerConfig
+from harness.distill.pipeline import Recipe, trained
+from harness.encoders.open_clip.export import bert_config, bert_weights, with_pad
+from harness.evaluation.planning import guarded_bitext
+from harness.retrieval.ranking import rank, scores
+from harness.runtime.console import Console
+from harness.storage.embeddings import embed_images
+from harness.storage.store import Store
 
 CONTEXT = 77
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.tasks.entities import ANNOTATIONS, SENTENCES, open_corpus
+from harness.tasks.entities.corpus import ANNOTATIONS, SENTENCES, open_corpus
 
 IMAGES, CAPTIONS = 31_783, 5
 WORDS = ["man", "woman", "dog", "shirt", "street", "two", "young", "red", "large", "white", "running", "near", "with", "ball"]

@@ -15,11 +15,11 @@ from torch import nn
 
 from benchmarks import ranking, token_transport
 from benchmarks.rounds import compare
-from harness.config import DistillConfig
-from harness.distill.teacher import TeacherStates
-from harness.distill.tower import TextTower, TowerConfig
+from harness.core.config import DistillConfig
+from harness.distill.model.teacher import TeacherStates
+from harness.distill.model.tower import TextTower, TowerConfig
 from harness.distill.trainer import Training
-from harness.ranking import rank, scores
+from harness.retrieval.ranking import rank, scores
 
 PAIRS, VOCABULARY, DIM = 256, 4000, 512
 SHAPE = TowerConfig(
@@ -68,7 +68,7 @@ def kernels() -> None:
     """The time that a GPU takes for the two kernels of token transport, without Python's."""
     from triton.testing import do_bench
 
-    from harness.distill.gpu_kernels import carry, spread
+    from harness.distill.transport.gpu_kernels import carry, spread
 
     for pairs in (256, 2048):
         x, y, rows, columns = (part.cuda() for part in token_transport.states(pairs))

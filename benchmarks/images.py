@@ -1,4 +1,4 @@
-"""Pictures a second: open_clip as it stands against the ways of `encoders/open_clip.py`.
+"""Pictures a second: open_clip as it stands against the ways of `encoders/open_clip/models.py`.
 
 python benchmarks/images.py PICTURES_FOLDER                      from file to the tower's input, on one core
 python benchmarks/images.py PICTURES_FOLDER local-dir:FOLDER     through an image tower
@@ -17,11 +17,11 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from harness.encoders.open_clip import IMAGES_A_BATCH_ON_CPU, load
-from harness.encoders.preparing import fast_preparation
-from harness.registry import load_encoder
-from harness.tasks.pictures import Pictures
-from harness.tasks.shards import Blob
+from harness.core.builtins import load_encoder
+from harness.encoders.open_clip.models import IMAGES_A_BATCH_ON_CPU, load
+from harness.encoders.open_clip.preprocessing import fast_preparation
+from harness.tasks.readers.pictures import Pictures
+from harness.tasks.readers.shards import Blob
 
 PICTURES, FILES, ROUNDS, QUALITY = 64, 300, 5, 90
 

@@ -10,13 +10,16 @@ import time
 
 import numpy as np
 
-from harness.api import Floats, HarnessError, Ints, PatchEncoder, Retrieval, TokenEncoder, TokenStates
-from harness.embeddings import directions_of
-from harness.late_interaction import Bags, maxsim, rank_patches
-from harness.plan import data_folder
-from harness.ranking import Ranks, hit_rate, rank, rank_scored
-from harness.registry import load_encoder
-from harness.store import Store
+from harness.core.builtins import load_encoder
+from harness.core.data import Floats, Ints, Ranks, Retrieval, TokenStates
+from harness.core.errors import HarnessError
+from harness.core.protocols import PatchEncoder, TokenEncoder
+from harness.evaluation.planning import data_folder
+from harness.retrieval.late_interaction import maxsim, rank_patches
+from harness.retrieval.ranking import hit_rate, rank, rank_scored
+from harness.storage.embeddings import directions_of
+from harness.storage.packed_states import Bags
+from harness.storage.store import Store
 from harness.tasks.flickr30k import Flickr30k
 
 

@@ -1,4 +1,4 @@
-"""Ranking in both directions: `harness.ranking.rank` against faiss, CLIP_benchmark's way and the product alone.
+"""Ranking in both directions: `harness.retrieval.ranking.rank` against faiss, CLIP_benchmark's way and the product alone.
 
     python -m benchmarks.ranking 1000 5000        times and peak memory at n images x 5 n captions x 512 (needs faiss-cpu)
     python -m benchmarks.ranking --large 31783    one round, without CLIP_benchmark's way, whose matrices do not fit
@@ -21,10 +21,10 @@ import numpy as np
 import torch
 
 from benchmarks.rounds import compare
-from harness import ranking
-from harness.api import Floats, Ints
-from harness.distill.linear import in_float32
-from harness.ranking import rank, scores
+from harness.core.data import Floats, Ints
+from harness.retrieval import ranking
+from harness.retrieval.ranking import rank, scores
+from harness.runtime.matmul import in_float32
 
 WIDTH, CAPTIONS, KS, TILE = 512, 5, (1, 5, 10), 2048
 Rates = dict[str, float]

@@ -26,15 +26,16 @@ from PIL import Image
 
 import harness.encoders.sample
 from benchmarks.ranking import CAPTIONS, WIDTH, embeddings, resident
-from harness.api import Images, digest_strings
-from harness.config import DistillConfig, RunConfig
-from harness.console import Console
-from harness.distill.distil import distil
-from harness.embeddings import embed_images, embed_texts
-from harness.plan import make_plans
-from harness.ranking import rank
-from harness.run import run
-from harness.store import Store
+from harness.core.config import DistillConfig, RunConfig
+from harness.core.data import Images
+from harness.core.digests import digest_strings
+from harness.distill.pipeline import distil
+from harness.evaluation.planning import make_plans
+from harness.evaluation.runner import run
+from harness.retrieval.ranking import rank
+from harness.runtime.console import Console
+from harness.storage.embeddings import embed_images, embed_texts
+from harness.storage.store import Store
 
 GROWTH = (1, 10, 100)
 Work = Callable[[], object]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.statistics import Arms, contrasts
+from harness.statistics.inference import Arms, contrasts
 
 TRIALS, IMAGES = 1000, 200
 

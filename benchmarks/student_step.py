@@ -14,9 +14,10 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.rounds import compare
-from harness.distill import linear, tower
-from harness.distill.linear import through_onednn
-from harness.distill.tower import TextTower, TowerConfig
+from harness.distill.model import tower
+from harness.distill.model.tower import TextTower, TowerConfig
+from harness.runtime import matmul as linear
+from harness.runtime.matmul import through_onednn
 
 TEXTS, VOCABULARY = 64, 4000
 SHAPE = TowerConfig(

@@ -7,7 +7,7 @@ import open_clip
 import torch
 
 from benchmarks.rounds import compare
-from harness.encoders.text_towers import TextReader
+from harness.encoders.open_clip.text_towers import TextReader
 
 CAPTIONS, BATCH = 500, 64
 WORDS = ["a", "man", "dog", "woman", "red", "two", "street", "the", "on", "with", "runs", "ball", "young", "blue", "in", "house"]

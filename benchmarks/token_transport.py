@@ -15,8 +15,9 @@ from ot.batch import solve_batch
 from torch import Tensor
 
 from benchmarks.rounds import compare
-from harness.distill import transport
-from harness.distill.transport import Solver, cosine_cost, token_transport
+from harness.distill.transport import tokens as transport
+from harness.distill.transport.problem import Solver, cosine_cost
+from harness.distill.transport.tokens import token_transport
 
 DIM, LONGEST = 512, 40
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.api import Floats, Ints, TokenStates
+from harness.core.data import Floats, Ints, TokenStates
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from harness.distill.tower import Encoded, TextTower
+    from harness.distill.model.tower import Encoded, TextTower
 
 TEXTS_A_BATCH = 64
 
@@ -39,8 +39,8 @@ class DistilledTower:
     @cached_property
     def loaded(self) -> tuple[TextTower, Tokenizer]:
         """The tower on its device, and its tokenizer."""
-        from harness.device import resolve_device
         from harness.distill.checkpoint import load_tower
+        from harness.runtime.device import resolve_device
 
         tower, tokenizer = load_tower(self.folder)
         return tower.to(resolve_device(self.device)), tokenizer
@@ -67,7 +67,7 @@ class DistilledTower:
         """Run the texts through the tower, those of like length together; the places of each batch among them."""
         import torch
 
-        from harness.distill.bitext import tokenize
+        from harness.distill.data.subwords import tokenize
 
         tower, tokenizer = self.loaded
         ids = tokenize(tokenizer, texts, tower.config.max_length)

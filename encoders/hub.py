@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.api import HarnessError
+from harness.core.errors import HarnessError
 from harness.encoders.text_preparation import read_json
 
 TEXT_FILES = ("*.json", "*.txt", "*.model")

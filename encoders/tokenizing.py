@@ -13,11 +13,12 @@ from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleToken
 from tokenizers import Tokenizer as RustTokenizer
 from torch import Tensor
 
-from harness.api import HarnessError, Span, Spans
-from harness.distill.bitext import cut
-from harness.encoders.sources import ModelFiles
-from harness.registry import TASKS
-from harness.spans import moved
+from harness.core.builtins import TASKS
+from harness.core.data import Span, Spans
+from harness.core.errors import HarnessError
+from harness.distill.data.subwords import cut
+from harness.encoders.open_clip.sources import ModelFiles
+from harness.retrieval.text_spans import moved
 
 NOWHERE = (0, 0)
 

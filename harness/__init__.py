@@ -11,9 +11,7 @@ if (_root / "tasks" / "languages.toml").is_file():
     __path__.append(str(_root))
 
 # After the line above: everything in the package is found through it.
-from harness.api import HarnessError  # noqa: E402
-from harness.plugins import fingerprint  # noqa: E402
-from harness.registry import (  # noqa: E402
+from harness.core.builtins import (
     register_chunker,
     register_encoder,
     register_executor,
@@ -21,6 +19,8 @@ from harness.registry import (  # noqa: E402
     register_task,
     register_translator,
 )
+from harness.core.errors import HarnessError  # noqa: E402
+from harness.core.plugins import fingerprint  # noqa: E402
 
 __all__ = [
     "HarnessError",

@@ -1,649 +1,87 @@
-"""The nouns of the harness: what an encoder, a task and a language are, and what they exchange.
+"""The types that plug-ins are written with: protocols to implement, and the data that they exchange with the engine.
 
-Arrays at these borders are numpy, float32 unless said; n counts items, d is the width of the joint image-text space.
+Arrays are numpy, float32 unless said; n counts items, d is the width of the joint image-text space.
 """
 
-from __future__ import annotations
-
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self, TypeAlias, runtime_checkable
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-    from PIL import Image
-
-# In words, so that the command line answers without numpy.
-Floats: TypeAlias = "npt.NDArray[np.float32]"
-Ints: TypeAlias = "npt.NDArray[np.int64]"
-
-Span: TypeAlias = tuple[int, int]
-"""A stretch of a text, from its first character to before its last, counted from 0; empty for what stands nowhere in it."""
-Spans: TypeAlias = tuple[Span, ...]
-
-
-class HarnessError(Exception):
-    """Something the user can put right. The message names the file or value, what was expected, and the way out."""
-
-
-class MissingError(HarnessError):
-    """A folder has nothing of what was asked for. What is asked for by name must be there; `--lang all` passes over the rest."""
-
-
-class PicturesError(HarnessError):
-    """A folder lacks pictures of a split. What is known by id can be measured without them."""
-
-
-def digest_strings(parts: Sequence[str]) -> str:
-    """SHA-256 over a list of strings, of which none can run into the next.
-
-    >>> digest_strings(["ab", "c"]) == digest_strings(["a", "bc"])
-    False
-    """
-    digest = hashlib.sha256()
-    for part in parts:
-        data = part.encode()
-        digest.update(len(data).to_bytes(8, "little"))
-        digest.update(data)
-    return digest.hexdigest()
-
-
-class Images(Protocol):
-    """The pictures of a task, read only when asked for."""
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """One id a picture, in gallery order."""
-        ...
-
-    def open(self, index: int) -> Image.Image:
-        """Decode one picture to RGB. Raises HarnessError naming the file if it cannot be read."""
-        ...
-
-    def digest(self) -> str:
-        """A digest of ids and file contents, in order."""
-        ...
-
-
-class ImageEncoder(Protocol):
-    """A frozen image tower."""
-
-    def encode_images(self, images: Sequence[Image.Image]) -> Floats:
-        """Embed RGB pictures as (n, d), not normalised."""
-        ...
-
-    def fingerprint(self) -> str:
-        """A digest of everything that decides an embedding: weights, architecture, preprocessing, tokenizer, precision.
-
-        Cheap enough to be asked on every run; it does not load the model.
-        """
-        ...
-
-
-class TextEncoder(Protocol):
-    """A text tower. `lang` is the BCP-47 code of the texts, for towers that need to know it."""
-
-    def encode_texts(self, texts: Sequence[str], lang: str) -> Floats:
-        """Embed texts as (n, d), not normalised."""
-        ...
-
-    def fingerprint(self) -> str:
-        """As for ImageEncoder."""
-        ...
-
-
-class Encoder(ImageEncoder, TextEncoder, Protocol):
-    """Both towers of one model, in one joint space."""
-
-    @property
-    def name(self) -> str:
-        """What the user typed to get it, made canonical: `open_clip:ViT-B-32/laion2b_s34b_b79k`."""
-        ...
-
-
-@dataclass(frozen=True)
-class TokenStates:
-    """Token states and sentence embeddings of n texts, or patch states and embeddings of n pictures, packed without padding.
-
-    tokens: (sum(lengths), d), each one's state projected into the joint space; text i owns `lengths[i]` rows, in order.
-    lengths: (n,), at least 1 each. Special tokens count; padding does not, and no class token of a picture.
-    pooled: (n, d), the same embeddings that `encode_texts` or `encode_images` gives.
-    """
-
-    tokens: Floats
-    lengths: Ints
-    pooled: Floats
-
-
-@runtime_checkable
-class TokenEncoder(Protocol):
-    """A text encoder that can also teach by token transport, and be searched token by token."""
-
-    def encode_tokens(self, texts: Sequence[str], lang: str) -> TokenStates:
-        """Token states and sentence embeddings of the texts, in one pass."""
-        ...
-
-
-@runtime_checkable
-class PatchEncoder(Protocol):
-    """An image encoder whose pictures can be searched patch by patch."""
-
-    def encode_patches(self, images: Sequence[Image.Image]) -> TokenStates:
-        """Patch states and embeddings of RGB pictures, in one pass: what the tower's head makes of each patch by itself.
-
-        Raises HarnessError if the architecture has none.
-        """
-        ...
-
-
-@runtime_checkable
-class TokenNamer(Protocol):
-    """A text encoder that can say what its tokens are, for people to read."""
-
-    def name_tokens(self, text: str) -> list[str]:
-        """A name for each token of a text, as many as `encode_tokens` gives states of it."""
-        ...
-
-
-@runtime_checkable
-class TokenLocator(Protocol):
-    """A text encoder that can say where its tokens stand in a text, so that some of them can be given more weight."""
-
-    def locate_tokens(self, texts: Sequence[str], lang: str) -> list[Spans]:
-        """For each text the stretch of each token, as many as `encode_tokens` gives states of it.
-
-        It is empty for tokens that stand for no part of the text (those of the framing). Raises HarnessError if the tokenizer
-        does not tell.
-        """
-        ...
-
-
-@runtime_checkable
-class KnownFeatures(Protocol):
-    """An encoder that has no model, only embeddings by the task's ids: the engine asks for these, and opens no picture."""
-
-    def image_features(self, ids: Sequence[str]) -> Floats:
-        """The embeddings (n, d) of images. Raises HarnessError naming the first that is missing."""
-        ...
-
-    def caption_features(self, ids: Sequence[str], lang: str) -> Floats:
-        """The embeddings (n, d) of a language's captions. Raises HarnessError naming the first that is missing."""
-        ...
-
-
-@runtime_checkable
-class CaptionReader(Protocol):
-    """A task whose captions can be read from a folder without pictures."""
-
-    def load_captions(self, data: Path, lang: str, split: str, source: str | None = None) -> Retrieval:
-        """As `Task.load`, but the images are known by their ids alone."""
-        ...
-
-
-class Translator(Protocol):
-    """Machine translation into English."""
-
-    @property
-    def name(self) -> str:
-        """What the user typed to get it, made canonical."""
-        ...
-
-    def translate(self, texts: Sequence[str], lang: str) -> Sequence[str]:
-        """The texts, of one language (BCP-47), in English: as many, in their order."""
-        ...
-
-    def fingerprint(self) -> str:
-        """As for ImageEncoder: a digest of everything that decides a translation."""
-        ...
-
-
-@dataclass(frozen=True)
-class Language:
-    """A language: BCP-47 code, English name, ISO 15924 script, and how to read it.
-
-    tier: resources from 0 to 5 (Joshi et al. 2020), or None where their list does not plainly name the language.
-    sources: names of the caption sources that have it, the preferred one first.
-    aliases: other codes a user may type (FLORES-200, ISO 639-3).
-    """
-
-    code: str
-    name: str
-    script: str
-    tier: int | None
-    sources: tuple[str, ...]
-    aliases: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class CaptionSource:
-    """Where a task's captions come from, for people. languages: codes of all it has, none for one that takes any."""
-
-    name: str
-    title: str
-    kind: str
-    languages: tuple[str, ...]
-    licence: str
-    url: str
-
-
-@dataclass(frozen=True)
-class TaskCard:
-    """What a task is, for people and for the record. data: name of the data set it reads, where that is not its own name."""
-
-    name: str
-    version: str
-    title: str
-    splits: tuple[str, ...]
-    licence: str
-    source: str
-    data: str = ""
-
-
-@dataclass(frozen=True)
-class Retrieval:
-    """Images and captions of one language and split, and which belongs to which.
-
-    captions: m texts. caption_images: (m,), index of each caption's image in `images.ids`; every image has at least one caption.
-    caption_ids: m ids, unique, free of caption text. english: the English caption each caption was translated from,
-    or None where the source is not a translation.
-    source: name of the caption source. kind: how its captions came to be, as "human translation" or "machine translation".
-    sample: whether this is the embedded sample, whose numbers say nothing about Flickr30k.
-    notes: what a reader must know of how the captions were read (a known gap of the source, empty captions left out).
-    facets: by name, a tuple of values for each caption, by which scores can be broken down. They decide no score.
-    phrases: the phrases of each caption that name something, or None where that is not known; english_phrases: of its twin.
-    """
-
-    task: str
-    lang: str
-    split: str
-    source: str
-    kind: str
-    images: Images
-    captions: tuple[str, ...]
-    caption_ids: tuple[str, ...]
-    caption_images: Ints
-    english: tuple[str, ...] | None = None
-    sample: bool = False
-    notes: tuple[str, ...] = ()
-    facets: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
-    phrases: tuple[tuple[str, ...] | None, ...] = ()
-    english_phrases: tuple[tuple[str, ...] | None, ...] = ()
-
-    def in_english(self) -> Self:
-        """The same images, asked for by the English captions that these were translated from.
-
-        Facets stay those of the translations, so that a group holds the same queries in both.
-        Raises HarnessError if the captions are not translations.
-        """
-        if self.english is None:
-            raise HarnessError(f"the {self.lang} captions of {self.source} are not translations: they have no English twins")
-        source = f"{self.source} (English side)"
-        # Notes are on the translations; languages that share their English share its record.
-        return replace(
-            self,
-            lang="en",
-            source=source,
-            kind="original",
-            captions=self.english,
-            notes=(),
-            phrases=self.english_phrases,
-            english_phrases=(),
-        )
-
-    def take(self, rows: Sequence[int]) -> Self:
-        """The captions of the given rows alone, over the same images."""
-        return replace(
-            self,
-            captions=tuple(self.captions[row] for row in rows),
-            caption_ids=tuple(self.caption_ids[row] for row in rows),
-            caption_images=self.caption_images[list(rows)],
-            english=None if self.english is None else tuple(self.english[row] for row in rows),
-            facets={name: tuple(values[row] for row in rows) for name, values in self.facets.items()},
-            phrases=tuple(self.phrases[row] for row in rows) if self.phrases else (),
-            english_phrases=tuple(self.english_phrases[row] for row in rows) if self.english_phrases else (),
-        )
-
-    def among(self, images: Images) -> Self:
-        """The captions of the given images alone, to be found among these."""
-        import numpy as np
-
-        if images.ids == self.images.ids:
-            return self
-        places = {name: index for index, name in enumerate(images.ids)}
-        owners = [self.images.ids[index] for index in self.caption_images.tolist()]
-        rows = [row for row, name in enumerate(owners) if name in places]
-        taken = np.array([places[owners[row]] for row in rows], dtype=np.int64)
-        return replace(self.take(rows), images=images, caption_images=taken)
-
-    def texts_digest(self) -> str:
-        """A digest of the captions, their ids and their images."""
-        owners = (str(i) for i in self.caption_images.tolist())
-        return digest_strings([*self.captions, *self.caption_ids, *owners])
-
-
-@dataclass(frozen=True)
-class Regions:
-    """Boxes of images that a text may mean, chosen without knowing any text that is asked.
-
-    boxes: (r, 4), left, top, right, bottom in pixels from 0, right and bottom excluded, the boxes of an image together.
-    box_images: (r,), ascending, index of each box's image in `images.ids`; an image may have none.
-    sizes: (n, 2), width and height of the pictures that the boxes were measured on: the pictures here may be reduced ones.
-    source: where the boxes come from.
-    """
-
-    images: Images
-    boxes: Ints
-    box_images: Ints
-    sizes: Ints
-    source: str
-    notes: tuple[str, ...] = ()
-
-    def digest(self) -> str:
-        """A digest of pictures and boxes."""
-        arrays = (self.boxes, self.box_images, self.sizes)
-        return digest_strings([self.images.digest(), *(str(array.tolist()) for array in arrays)])
-
-
-@dataclass(frozen=True)
-class Grounding(Retrieval):
-    """Phrases and where in their image they are: `captions` are phrases here, and an image may have none.
-
-    targets: (g, 4), the true boxes, in the pixels of `Regions`. target_captions: (g,), the phrase of each; every phrase has one.
-    """
-
-    _: KW_ONLY
-    targets: Ints
-    target_captions: Ints
-
-    def texts_digest(self) -> str:
-        """A digest of the phrases, their ids, images and true boxes."""
-        return digest_strings([super().texts_digest(), str(self.targets.tolist()), str(self.target_captions.tolist())])
-
-
-@dataclass(frozen=True)
-class Unseen:
-    """Images of which nothing but the ids is known: what texts belong to in a task that looks at no picture.
-
-    gallery: digest of what is looked for instead of them.
-    """
-
-    ids: tuple[str, ...]
-    gallery: str = ""
-
-    def open(self, index: int) -> Image.Image:
-        """Raises HarnessError: there is no picture."""
-        raise HarnessError(f"no picture of {self.ids[index]} is read here: this task compares texts with texts")
-
-    def digest(self) -> str:
-        """A digest of the ids, in order, and of the gallery."""
-        return digest_strings(["unseen", self.gallery, *self.ids])
-
-
-DOCUMENTS_A_PART = 8192
-
-
-class Documents(Protocol):
-    """English texts that others look for, numbered from 0. They are read part by part: there may be more than memory holds."""
-
-    def __len__(self) -> int:
-        """How many there are."""
-        ...
-
-    def parts(self) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
-        """Ids and texts, DOCUMENTS_A_PART at a time, in order. Raises HarnessError if they can no longer be read."""
-        ...
-
-    def digest(self) -> str:
-        """A digest of ids and texts, in order."""
-        ...
-
-
-@dataclass(frozen=True)
-class Listed:
-    """Documents that are all in memory."""
-
-    ids: tuple[str, ...]
-    texts: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def parts(self) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
-        """Ids and texts, part by part."""
-        for start in range(0, len(self.ids), DOCUMENTS_A_PART):
-            yield self.ids[start : start + DOCUMENTS_A_PART], self.texts[start : start + DOCUMENTS_A_PART]
-
-    def digest(self) -> str:
-        """A digest of ids and texts, in order."""
-        return digest_strings([*self.ids, *self.texts])
-
-
-@dataclass(frozen=True)
-class TextRetrieval(Retrieval):
-    """Captions, or queries, that look for English texts. `images` are what they belong to, and are not looked at.
-
-    relevant: (m), for each query its relevant documents by number, and how relevant each is, 1 or more; never none.
-    barred: (m), for each query the documents that it is not ranked against: itself, and what it was translated from.
-    measures: what is measured beside hit rates: `nDCG@10`, `MRR`, `recall@100` (see `harness.measures`).
-    headline: what towers are compared by: one of them, or `R@1`.
-    """
-
-    _: KW_ONLY
-    documents: Documents
-    relevant: tuple[Mapping[int, int], ...]
-    barred: tuple[tuple[int, ...], ...]
-    measures: tuple[str, ...]
-    headline: str = "R@1"
-
-    def take(self, rows: Sequence[int]) -> Self:
-        """The queries of the given rows alone, over the same documents."""
-        relevant, barred = tuple(self.relevant[row] for row in rows), tuple(self.barred[row] for row in rows)
-        return replace(super().take(rows), relevant=relevant, barred=barred)
-
-    def texts_digest(self) -> str:
-        """A digest of the queries, their ids and images, the documents, and which of them are right or left out."""
-        judged = (str(sorted(of.items())) for of in self.relevant)
-        return digest_strings([super().texts_digest(), self.documents.digest(), *judged, *map(str, self.barred)])
-
-
-@dataclass(frozen=True)
-class Translated:
-    """English translations of a retrieval's captions, in their order, as somebody's file has them, and what is to be known."""
-
-    english: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Bitext:
-    """Sentence pairs for distillation, one row a pair: English, its translation, and the image id, or "" where there is none.
-
-    places: where each pair stands in what its source offers, counted from 1; in order where not given.
-    english_entities, foreign_entities: the stretches of each sentence that name something to be seen, None where nobody knows;
-    nothing at all unless asked for. They are no part of the digest of the pairs.
-    """
-
-    lang: str
-    source: str
-    kind: str
-    english: tuple[str, ...]
-    foreign: tuple[str, ...]
-    image_ids: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-    places: tuple[int, ...] = ()
-    english_entities: tuple[Spans | None, ...] = ()
-    foreign_entities: tuple[Spans | None, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.places:
-            object.__setattr__(self, "places", tuple(range(1, len(self.english) + 1)))
-
-    def __len__(self) -> int:
-        return len(self.english)
-
-    def take(self, rows: Sequence[int]) -> Bitext:
-        """The pairs of the given rows, in the given order."""
-        return replace(
-            self,
-            english=tuple(self.english[i] for i in rows),
-            foreign=tuple(self.foreign[i] for i in rows),
-            image_ids=tuple(self.image_ids[i] for i in rows),
-            places=tuple(self.places[i] for i in rows),
-            english_entities=tuple(self.english_entities[i] for i in rows) if self.english_entities else (),
-            foreign_entities=tuple(self.foreign_entities[i] for i in rows) if self.foreign_entities else (),
-        )
-
-    def digest(self) -> str:
-        """A digest of all pairs in order."""
-        return digest_strings([self.lang, *self.english, *self.foreign, *self.image_ids])
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """What distillation into a language must not see of all evaluation splits: images, and captions in English and the language.
-
-    images: ids of all images that the data set lists, evaluated or not. What a bitext names as images are images only if listed.
-    """
-
-    image_ids: frozenset[str]
-    english: frozenset[str]
-    foreign: frozenset[str] = frozenset()
-    images: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True)
-class Download:
-    """A public file that a data folder can be given. path: where it goes there. sha256: where the publisher's file is known."""
-
-    path: str
-    url: str
-    source: str
-    licence: str
-    sha256: str | None = None
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What a task reads of a data folder. texts: paths in the folder. pictures: for each file name, what reads its bytes.
-
-    files: the pictures' files or shards, so that who gives them away can tell whether they are of the folder.
-    """
-
-    texts: tuple[str, ...]
-    pictures: Mapping[str, Callable[[], bytes]]
-    files: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of `data check`: what was looked for, whether it is there, and what to do if it is not."""
-
-    what: str
-    found: bool
-    detail: str
-
-
-class Task(Protocol):
-    """A benchmark: it labels, the engine measures."""
-
-    @property
-    def card(self) -> TaskCard:
-        """What the task is."""
-        ...
-
-    def languages(self) -> Mapping[str, Language]:
-        """Every language the task knows, by code."""
-        ...
-
-    def language(self, text: str) -> Language:
-        """The language of a code, alias or English name. Raises HarnessError with the nearest ones if there is none."""
-        ...
-
-    def sources(self) -> tuple[CaptionSource, ...]:
-        """Every caption source the task knows, in the order in which they are looked for."""
-        ...
-
-    def load(self, data: Path, lang: str, split: str, source: str | None = None) -> Retrieval:
-        """Read images and captions of one language, or, as a `Grounding`, phrases and their places, or a `TextRetrieval`.
-
-        They are of the first source that has any, or of the one named. Raises MissingError if the folder has none, HarnessError
-        if what it has cannot be read.
-        """
-        ...
-
-    def load_bitext(self, data: Path, lang: str) -> Bitext:
-        """Read the English-`lang` pairs that the folder has for training: the leakage guard comes after.
-
-        Raises MissingError if it has none.
-        """
-        ...
-
-    def held_out(self, data: Path, lang: str) -> HeldOut:
-        """What the leakage guard keeps out of the bitext of a language. Validation counts too: choices are made on it."""
-        ...
-
-    def check(self, data: Path) -> list[Finding]:
-        """Say what the folder has and lacks."""
-        ...
-
-    def downloads(self, languages: Sequence[str] | None, source: str | None = None) -> tuple[Download, ...]:
-        """The public files of some languages (codes; None for all) and of one source or all, that anybody may fetch."""
-        ...
-
-    def contents(self, data: Path) -> Contents:
-        """Every file of the folder that the task can read."""
-        ...
-
-    def write_sample(self, folder: Path) -> None:
-        """Write the embedded sample into an empty folder, in the layout that `load` reads."""
-        ...
-
-    def sample_version(self) -> str:
-        """A name for the bytes that `write_sample` writes."""
-        ...
-
-
-@runtime_checkable
-class RegionTask(Protocol):
-    """A task whose images have regions. It is told neither a language nor a caption, so that no choice can hang on one."""
-
-    def load_regions(self, data: Path, split: str, candidates: str) -> Regions:
-        """Read the regions of all images of a split: `boxes` that people drew, or `proposals` of a detector.
-
-        Raises HarnessError if the folder has none, or if a file of them cannot be read.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class Place:
-    """Words that name something to be seen, and its boxes in the image, perhaps none.
-
-    boxes: left, top, right and bottom as shares of the picture's width and height.
-    """
-
-    words: str
-    types: tuple[str, ...]
-    boxes: tuple[tuple[float, float, float, float], ...]
-
-
-@runtime_checkable
-class TaggedTask(Protocol):
-    """A task whose data says of some sentences what they name."""
-
-    def load_places(self, data: Path, retrieval: Retrieval) -> tuple[tuple[Place, ...], ...]:
-        """What each caption names and where that is, in the words of its English twin if it has no tags itself.
-
-        Raises HarnessError if tags or boxes cannot be read.
-        """
-        ...
-
-    def tag_bitext(self, data: Path, bitext: Bitext) -> Bitext:
-        """The same pairs with `english_entities` and `foreign_entities`, None for sentences that nobody has tagged.
-
-        Raises HarnessError if tags cannot be read.
-        """
-        ...
+from harness.core.data import (
+    Bitext,
+    CaptionSource,
+    Contents,
+    Documents,
+    Download,
+    Finding,
+    Floats,
+    Grounding,
+    HeldOut,
+    Images,
+    Ints,
+    Language,
+    Listed,
+    Place,
+    Regions,
+    Retrieval,
+    Span,
+    Spans,
+    TaskCard,
+    TextRetrieval,
+    TokenStates,
+    Translated,
+    Unseen,
+)
+from harness.core.digests import digest_strings
+from harness.core.errors import HarnessError, MissingError
+from harness.core.protocols import (
+    Encoder,
+    ImageEncoder,
+    KnownFeatures,
+    PatchEncoder,
+    RegionTask,
+    TaggedTask,
+    Task,
+    TextEncoder,
+    TokenEncoder,
+    TokenLocator,
+    TokenNamer,
+    Translator,
+)
+
+__all__ = [
+    "Bitext",
+    "CaptionSource",
+    "Contents",
+    "Documents",
+    "Download",
+    "Encoder",
+    "Finding",
+    "Floats",
+    "Grounding",
+    "HarnessError",
+    "HeldOut",
+    "ImageEncoder",
+    "Images",
+    "Ints",
+    "KnownFeatures",
+    "Language",
+    "Listed",
+    "MissingError",
+    "PatchEncoder",
+    "Place",
+    "RegionTask",
+    "Regions",
+    "Retrieval",
+    "Span",
+    "Spans",
+    "TaggedTask",
+    "Task",
+    "TaskCard",
+    "TextEncoder",
+    "TextRetrieval",
+    "TokenEncoder",
+    "TokenLocator",
+    "TokenNamer",
+    "TokenStates",
+    "Translated",
+    "Translator",
+    "Unseen",
+    "digest_strings",
+]

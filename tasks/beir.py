@@ -23,25 +23,24 @@ from typing import Annotated, NoReturn
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness.api import (
+from harness.core.data import (
     DOCUMENTS_A_PART,
     Bitext,
     CaptionSource,
     Contents,
     Download,
     Finding,
-    HarnessError,
     HeldOut,
     Language,
-    MissingError,
     TaskCard,
     TextRetrieval,
     Unseen,
 )
-from harness.config import first_line
-from harness.tasks.bitext import load_bitext_folder
+from harness.core.error_messages import first_line
+from harness.core.errors import HarnessError, MissingError
 from harness.tasks.languages import EveryLanguage, known_languages
-from harness.tasks.textfiles import find, read_lines
+from harness.tasks.readers.bitext import load_bitext_folder
+from harness.tasks.readers.textfiles import find, read_lines
 
 CARD = TaskCard(
     name="clir",
@@ -60,7 +59,7 @@ DOCUMENT, QUERY = '{"_id": "...", "title": "...", "text": "..."}', '{"_id": "...
 
 @dataclass(frozen=True)
 class Corpus:
-    """`harness.api.Documents` in a file that is read as often as they are needed, and never held whole."""
+    """`harness.core.data.Documents` in a file that is read as often as they are needed, and never held whole."""
 
     path: Path
     count: int
@@ -90,7 +89,7 @@ class Corpus:
 
 
 class Clir(EveryLanguage):
-    """`harness.api.Task` over a folder in BEIR's form, which has the languages of its files of queries."""
+    """`harness.core.protocols.Task` over a folder in BEIR's form, which has the languages of its files of queries."""
 
     def __init__(self) -> None:
         self._taken_for: dict[Path, str] = {}

@@ -12,10 +12,11 @@ from dataclasses import replace
 from difflib import SequenceMatcher
 from pathlib import Path
 
-from harness.api import HarnessError, Listed, Retrieval, TaskCard, TextRetrieval, Unseen
+from harness.core.data import Listed, Retrieval, TaskCard, TextRetrieval, Unseen
+from harness.core.errors import HarnessError
+from harness.tasks.entities.tags import letters
 from harness.tasks.flickr30k import CARD as FLICKR30K
 from harness.tasks.flickr30k import EVALUATED, Flickr30k
-from harness.tasks.tags import letters
 
 CARD = replace(
     FLICKR30K,
@@ -31,7 +32,7 @@ ALIKE = 0.9
 
 
 class Flickr30kClir(Flickr30k):
-    """`harness.api.Task`. Languages, captions, bitext and sample are flickr30k's; the pictures need not be there."""
+    """`harness.core.protocols.Task`. Languages, captions, bitext and sample are flickr30k's; the pictures need not be there."""
 
     @property
     def card(self) -> TaskCard:

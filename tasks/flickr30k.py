@@ -9,28 +9,25 @@ from pathlib import Path
 
 from pydantic_core import from_json
 
-from harness.api import (
+from harness.core.data import (
     Bitext,
     CaptionSource,
     Contents,
     Download,
     Finding,
-    HarnessError,
     HeldOut,
     Language,
-    MissingError,
     PicturesError,
     Place,
     Regions,
     Retrieval,
     TaskCard,
 )
-from harness.files import need_plain
-from harness.tasks.bitext import load_bitext_folder
-from harness.tasks.candidates import read_regions
-from harness.tasks.captions import Caption, Captions, files_of, read_captions
+from harness.core.errors import HarnessError, MissingError
+from harness.storage.plain_files import need_plain
+from harness.tasks.entities.region_proposals import read_regions
+from harness.tasks.entities.tags import facets, load_places, phrases_of, read_tags, tag_bitext
 from harness.tasks.galleries import caption_id, gallery
-from harness.tasks.karpathy import JSON_NAME, Photo, photo_id, read_photos
 from harness.tasks.languages import (
     EveryLanguage,
     Source,
@@ -41,9 +38,11 @@ from harness.tasks.languages import (
     known_sources,
     texts_of,
 )
-from harness.tasks.pictures import FOLDERS, SHARDS, Pictures, Shelf, find_pictures
-from harness.tasks.tags import facets, load_places, phrases_of, read_tags, tag_bitext
-from harness.tasks.textfiles import find, read_lines
+from harness.tasks.readers.bitext import load_bitext_folder
+from harness.tasks.readers.captions import Caption, Captions, files_of, read_captions
+from harness.tasks.readers.karpathy import JSON_NAME, Photo, photo_id, read_photos
+from harness.tasks.readers.pictures import FOLDERS, SHARDS, Pictures, Shelf, find_pictures
+from harness.tasks.readers.textfiles import find, read_lines
 
 EVALUATED = ("val", "test")
 SPLITS = ("train", *EVALUATED)
@@ -84,7 +83,7 @@ class _Choice:
 
 
 class Flickr30k(EveryLanguage):
-    """`harness.api.Task` over a folder in the layouts that people already have; `check` says which."""
+    """`harness.core.protocols.Task` over a folder in the layouts that people already have; `check` says which."""
 
     @property
     def card(self) -> TaskCard:

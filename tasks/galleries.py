@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from harness.api import Retrieval, TaskCard, Unseen
-from harness.tasks.captions import Caption
-from harness.tasks.pictures import Pictures, Shelf
+from harness.core.data import Retrieval, TaskCard, Unseen
+from harness.tasks.readers.captions import Caption
+from harness.tasks.readers.pictures import Pictures, Shelf
 
 
 def gallery(

@@ -14,10 +14,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from harness import api
-from harness.api import CaptionSource, HarnessError, Language, MissingError
-from harness.config import first_line
-from harness.registry import nearest
+from harness.core import data as api
+from harness.core.data import CaptionSource, Language
+from harness.core.error_messages import first_line
+from harness.core.errors import HarnessError, MissingError
+from harness.core.suggestions import nearest
 
 _PLACEHOLDER = re.compile(r"\{\w+\}")
 LANGUAGES = Path(__file__).with_name("languages.toml")
@@ -273,7 +274,7 @@ def from_source(language: Language, source: str | None, task: str) -> Language:
 
 
 class EveryLanguage:
-    """What a `harness.api.Task` says of languages, if it has those of `languages.toml`, or some of them."""
+    """What a `harness.core.protocols.Task` says of languages, if it has those of `languages.toml`, or some of them."""
 
     def languages(self) -> Mapping[str, Language]:
         """Every language of `languages.toml`, by code."""

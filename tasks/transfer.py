@@ -10,24 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from harness.api import (
+from harness.core.data import (
     Bitext,
     CaptionSource,
     Contents,
     Download,
     Finding,
-    HarnessError,
     HeldOut,
     Language,
-    MissingError,
     PicturesError,
     Retrieval,
     TaskCard,
 )
-from harness.tasks.bitext import load_bitext_folder
-from harness.tasks.captions import Captions, files_of, read_captions
+from harness.core.errors import HarnessError, MissingError
 from harness.tasks.galleries import gallery
-from harness.tasks.karpathy import photo_id
 from harness.tasks.languages import (
     EveryLanguage,
     caption_sources,
@@ -37,8 +33,11 @@ from harness.tasks.languages import (
     known_sources,
     texts_of,
 )
-from harness.tasks.pictures import Shelf, find_pictures
-from harness.tasks.textfiles import find, read_lines
+from harness.tasks.readers.bitext import load_bitext_folder
+from harness.tasks.readers.captions import Captions, files_of, read_captions
+from harness.tasks.readers.karpathy import photo_id
+from harness.tasks.readers.pictures import Shelf, find_pictures
+from harness.tasks.readers.textfiles import find, read_lines
 
 XTD = TaskCard(
     name="xtd",
@@ -60,7 +59,7 @@ CROSSMODAL = TaskCard(
 
 @dataclass(frozen=True)
 class Transfer(EveryLanguage):
-    """`harness.api.Task` over a folder of pictures and the captions that `languages.toml` has for the task.
+    """`harness.core.protocols.Task` over a folder of pictures and the captions that `languages.toml` has for the task.
 
     folders: where pictures are looked for, all together. images: the file that lists them; without it the English captions do.
     """

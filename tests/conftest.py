@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-REAL = Path(__file__).parents[2] / "shared" / "flickr8k-real"
+from tests.support.folders import MULTI30K, PHOTOS, english_line, write_lines
 
-PHOTOS = {"11": "train", "12": "train", "21": "val", "31": "test", "32": "test", "33": "test"}
-MULTI30K = {"train": ["11", "12", "31"], "val": ["21"], "test_2016_flickr": ["33", "32"]}
-"""As in a real subset, a test image (31) stands in Multi30k's train, and the order is another one."""
+REAL = Path(__file__).parents[2] / "shared" / "flickr8k-real"
 
 
 def pytest_configure() -> None:
@@ -26,15 +24,6 @@ def pytest_configure() -> None:
         os.environ.setdefault("TRITON_INTERPRET", "1")
     if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
-
-
-def write_lines(path: Path, lines: list[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
-
-
-def english_line(name: str) -> str:
-    return f"Caption 1 of {name}."
 
 
 @pytest.fixture

@@ -37,17 +37,19 @@ import numpy as np
 import torch
 from PIL import Image
 
-import harness.distill.distil
-import harness.distill.teacher
+import harness.distill.model.teacher
+import harness.distill.pipeline
 import harness.distill.trainer
-import harness.distill.transport
-import harness.run
+import harness.distill.transport.tokens
+import harness.evaluation.runner
 from harness import register_encoder
-from harness.api import Floats, HarnessError, TokenStates, digest_strings
-from harness.config import DistillConfig, RunConfig
-from harness.console import Console
-from harness.plan import make_plans
-from harness.store import Store
+from harness.core.config import DistillConfig, RunConfig
+from harness.core.data import Floats, TokenStates
+from harness.core.digests import digest_strings
+from harness.core.errors import HarnessError
+from harness.evaluation.planning import make_plans
+from harness.runtime.console import Console
+from harness.storage.store import Store
 
 CELLS = 12
 OBJECTIVES = ("kd-mse", "kd-cosine", "ot-token", "none")
@@ -56,10 +58,10 @@ SPLITS = {"train": 12, "val": 2, "test": 6}
 KINDS = ("embeddings", "teacher", "towers", "records")
 FAILED = 3  # status of a run that told in one line why it could not go on
 WORK = {
-    "images": (harness.run, "embed_images"),
-    "teacher": (harness.distill.teacher, "compute_states"),
-    "tower": (harness.distill.distil, "make_tower"),
-    "record": (harness.run, "measure"),
+    "images": (harness.evaluation.runner, "embed_images"),
+    "teacher": (harness.distill.model.teacher, "compute_states"),
+    "tower": (harness.distill.pipeline, "make_tower"),
+    "record": (harness.evaluation.runner, "measure"),
 }
 
 
@@ -145,7 +147,7 @@ def run_all(data: Path, store: Path) -> None:
     config = RunConfig(lang="de,fr", data=str(data), encoder="tiny", objectives=OBJECTIVES, distill=DISTILL, device="cpu")
     plans, _ = make_plans(config, Store(store))
     for plan in plans:
-        harness.run.run(plan, Store(store), Console())
+        harness.evaluation.runner.run(plan, Store(store), Console())
 
 
 def forked(work: Callable[[], None], log: Path | None = None) -> int:
@@ -196,7 +198,7 @@ def watched() -> None:
 
     Nor does every fork read what numba compiled: it takes longer than all else in such a run, and nothing in it is of a store.
     """
-    harness.distill.transport.kernels = lambda: None
+    harness.distill.transport.tokens.kernels = lambda: None
     harness.distill.trainer.SECONDS_A_CHECKPOINT = 0
     for name in ("teacher", "tower", "record"):
         place, attribute = WORK[name]

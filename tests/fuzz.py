@@ -39,8 +39,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from harness.api import Floats, HarnessError, Retrieval, TokenStates
-from harness.ranking import Ranks, chance, scores
+from harness.core.data import Floats, Ranks, Retrieval, TokenStates
+from harness.core.errors import HarnessError
+from harness.retrieval.ranking import chance, scores
 
 SECONDS, BYTES = 10, 1 << 30
 IDS = ("11", "12", "21", "31")
@@ -129,10 +130,10 @@ def readers() -> Iterator[Reader]:
 
 def caption_readers() -> Iterator[Reader]:
     """Karpathy's JSON, and captions in each layout."""
-    from harness.tasks.captions import read_captions
     from harness.tasks.flickr30k import Flickr30k
-    from harness.tasks.karpathy import read_photos
     from harness.tasks.languages import catalogue
+    from harness.tasks.readers.captions import read_captions
+    from harness.tasks.readers.karpathy import read_photos
 
     task, sources = Flickr30k(), catalogue().sources
     images = [{"filename": f"{n}.jpg", "split": "test", "sentences": [{"raw": f"A dog {n} .", "tokens": ["a"]}]} for n in IDS]
@@ -182,10 +183,10 @@ def caption_readers() -> Iterator[Reader]:
 
 def bitext_readers() -> Iterator[Reader]:
     """Sentence pairs, texts without translations, and the lists of languages and boards."""
-    from harness.leaderboards.declared import BOARDS, read_declaration
-    from harness.tasks.bitext import load_bitext_file, load_texts
+    from harness.leaderboards.board.config import BOARDS, read_declaration
     from harness.tasks.flickr30k import Flickr30k
     from harness.tasks.languages import LANGUAGES, read_catalogue
+    from harness.tasks.readers.bitext import load_bitext_file, load_texts
 
     german = Flickr30k().language("de")
     yield Reader("languages-toml", {"languages.toml": LANGUAGES.read_bytes()}, lambda f: read_catalogue(f / "languages.toml"))
@@ -219,12 +220,12 @@ def bitext_readers() -> Iterator[Reader]:
 
 def text_readers() -> Iterator[Reader]:
     """A collection in BEIR's form, and translations in each form."""
-    from harness.api import Unseen
-    from harness.console import Console
-    from harness.store import Store
+    from harness.core.data import Unseen
+    from harness.evaluation.translate_test import Spoken
+    from harness.runtime.console import Console
+    from harness.storage.store import Store
     from harness.tasks.beir import Clir
-    from harness.tasks.translations import read_translations
-    from harness.translation import Spoken
+    from harness.tasks.readers.translations import read_translations
 
     def collection(folder: Path) -> None:
         found, said = Clir().load(folder, "de", "test"), Clir().check(folder)
@@ -270,7 +271,7 @@ def text_readers() -> Iterator[Reader]:
 
 
 class Shouting:
-    """`harness.api.Translator`, of a kind."""
+    """`harness.core.protocols.Translator`, of a kind."""
 
     name = "shouting"
 
@@ -285,10 +286,10 @@ class Shouting:
 
 def xml_and_tags() -> Iterator[Reader]:
     """Flickr30k Entities' sentences and boxes, a detector's proposals."""
-    from harness.tasks.candidates import read_regions
-    from harness.tasks.captions import read_captions
-    from harness.tasks.entities import open_corpus, read_annotation, read_sentences, read_unrelated
+    from harness.tasks.entities.corpus import open_corpus, read_annotation, read_sentences, read_unrelated
+    from harness.tasks.entities.region_proposals import read_regions
     from harness.tasks.languages import catalogue
+    from harness.tasks.readers.captions import read_captions
 
     def sentences(folder: Path) -> None:
         for sentence in read_sentences(folder / "Sentences" / "11.txt"):
@@ -328,7 +329,7 @@ def xml_and_tags() -> Iterator[Reader]:
 
 
 class OneImage:
-    """`harness.api.Images` of one picture that is not there."""
+    """`harness.core.data.Images` of one picture that is not there."""
 
     ids = ("11",)
 
@@ -345,11 +346,11 @@ def binary_readers() -> Iterator[Reader]:
     """Pictures, tar shards, packs, precomputed features."""
     from PIL import Image
 
-    from harness.encoders.features import Features
-    from harness.packs import open_pack
-    from harness.store import Store
-    from harness.tasks.pictures import Pictures
-    from harness.tasks.shards import Blob, index_shards
+    from harness.encoders.baselines.features import Features
+    from harness.storage.packs import open_pack
+    from harness.storage.store import Store
+    from harness.tasks.readers.pictures import Pictures
+    from harness.tasks.readers.shards import Blob, index_shards
 
     pixels = np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8)
 
@@ -464,8 +465,8 @@ def record_files(ranks: Ranks, cell: str) -> dict[str, bytes]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from harness.record import Record
-    from harness.seals import seal
+    from harness.records.schema import Record
+    from harness.storage.seals import seal
 
     record = Record.model_validate(made_up(scores(ranks), chance(np.arange(4), 4)) | {"cell": cell})
     columns = {
@@ -488,11 +489,12 @@ def record_readers() -> Iterator[Reader]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from harness.api import Download
-    from harness.fetch import fetch
-    from harness.leaderboards.evidence import Gallery
-    from harness.leaderboards.submission import submit
-    from harness.record import load_card, load_found, load_measures
+    from harness.core.data import Download
+    from harness.leaderboards.board.records import Gallery
+    from harness.leaderboards.board.submission import submit
+    from harness.records.files import load_found, load_measures
+    from harness.records.towers import load_card
+    from harness.storage.downloads import fetch
 
     ranks = Ranks(t2i=np.array([1, 2, 1, 4]), i2t=np.array([1, 1, 3, 2]))
     files = record_files(ranks, "0" * 64)
@@ -523,11 +525,12 @@ def record_readers() -> Iterator[Reader]:
 
 def whole_records(files: dict[str, bytes], ranks: Ranks) -> Iterator[Reader]:
     """A record with and without its seal, of which no number changes in silence, and one beside another in a store."""
-    from harness.compare import Measured
-    from harness.listing import runs_table
-    from harness.record import Record, check_stored_record, load_facets
-    from harness.seals import readable
-    from harness.store import Store
+    from harness.records.files import check_stored_record, load_facets
+    from harness.records.schema import Record
+    from harness.reporting.tables import runs_table
+    from harness.statistics.comparison import Measured
+    from harness.storage.seals import readable
+    from harness.storage.store import Store
 
     record = Record.model_validate_json(files["record.json"])
 
@@ -565,12 +568,12 @@ def model_readers() -> Iterator[Reader]:
     """Towers, trainings and trials, of which no number changes in silence."""
     import torch
 
-    from harness.distill.bitext import train_tokenizer
     from harness.distill.checkpoint import TrainingState, load_tower, load_training, save_tower, save_training
-    from harness.distill.distil import kept_trial
-    from harness.distill.tower import TextTower, TowerConfig
-    from harness.record import load_card
-    from harness.seals import keep_json, seal
+    from harness.distill.data.subwords import train_tokenizer
+    from harness.distill.model.tower import TextTower, TowerConfig
+    from harness.distill.pipeline import kept_trial
+    from harness.records.towers import load_card
+    from harness.storage.seals import keep_json, seal
 
     shape = {"vocab_size": 40, "width": 8, "layers": 1, "heads": 2, "mlp_width": 8, "joint_dim": 6, "max_length": 8}
     tower = TextTower(TowerConfig.model_validate(shape))
@@ -618,10 +621,10 @@ def model_readers() -> Iterator[Reader]:
 
 def kept_readers() -> Iterator[Reader]:
     """Hashes of what a tower has seen, embeddings, and configurations of models."""
-    from harness.embeddings import stored
-    from harness.encoders.sources import in_folder
-    from harness.record import load_seen
-    from harness.store import Store
+    from harness.encoders.open_clip.sources import in_folder
+    from harness.records.towers import load_seen
+    from harness.storage.embeddings import stored
+    from harness.storage.store import Store
 
     seen = io.BytesIO()
     np.save(seen, np.arange(4, dtype=np.uint64))
@@ -645,9 +648,9 @@ def kept_readers() -> Iterator[Reader]:
 
 def state_readers() -> Iterator[Reader]:
     """States of tokens, and of a teacher's."""
-    from harness.distill.teacher import teacher_states
-    from harness.embeddings import stored_states
-    from harness.store import Store
+    from harness.distill.model.teacher import teacher_states
+    from harness.storage.embeddings import stored_states
+    from harness.storage.store import Store
 
     of = TokenStates(np.eye(4, dtype=np.float32), np.array([1, 1, 2]), np.ones((3, 4), dtype=np.float32))
     teacher = Reading(of)

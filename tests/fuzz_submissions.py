@@ -35,16 +35,17 @@ os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from made_up import Arm, gallery, reseal, retrieval, write_record
 
-from harness.api import HarnessError, Language
-from harness.leaderboards.board import Board, make_boards
-from harness.leaderboards.declared import Declaration
-from harness.leaderboards.evidence import find_records
-from harness.leaderboards.page import board_page
-from harness.leaderboards.submission import submit
-from harness.leaderboards.text import comma_separated, latex, markdown
+from harness.core.data import Language
+from harness.core.errors import HarnessError
+from harness.leaderboards.board.board import Board, make_boards
+from harness.leaderboards.board.config import Declaration
+from harness.leaderboards.board.folders import find_records
+from harness.leaderboards.board.page import board_page
+from harness.leaderboards.board.submission import submit
+from harness.leaderboards.board.text import comma_separated, latex, markdown
 from tests.fuzz import SECONDS, TooSlow, mutated, right, slow
+from tests.support.made_up import Arm, gallery, reseal, retrieval, write_record
 
 IMAGES, RESAMPLES = 12, 100
 LANGUAGES = {code: Language(code, code.upper(), "Latn", 1, ()) for code in ("de", "qu")}

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from harness.api import HarnessError
-from harness.tasks.captions import read_captions
-from harness.tasks.entities import parse_sentence, read_annotation, read_sentences
+from harness.core.errors import HarnessError
+from harness.tasks.entities.corpus import parse_sentence, read_annotation, read_sentences
 from harness.tasks.languages import catalogue
+from harness.tasks.readers.captions import read_captions
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("benchmarks", "encoders", "examples", "harness", "leaderboards", "tasks", "tests")

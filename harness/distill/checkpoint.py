@@ -14,13 +14,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from harness.api import HarnessError
-from harness.config import first_line
-from harness.distill.bitext import load_tokenizer
-from harness.distill.tower import TextTower, TowerConfig
-from harness.record import load_card
-from harness.seals import DIGEST, KEY, DamagedError, check_key, check_seal, place_of, read_bytes
-from harness.store import may_read, new_file
+from harness.core.error_messages import first_line
+from harness.core.errors import HarnessError
+from harness.distill.data.subwords import load_tokenizer
+from harness.distill.model.tower import TextTower, TowerConfig
+from harness.records.towers import load_card
+from harness.storage.seals import DIGEST, KEY, DamagedError, check_key, check_seal, place_of, read_bytes
+from harness.storage.store import may_read, new_file
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

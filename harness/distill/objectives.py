@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from harness.config import DistillConfig
-from harness.distill.linear import project
-from harness.distill.tower import Encoded
-from harness.distill.transport import Method, NotConverged, Solver, batch_target, token_transport
+from harness.core.config import DistillConfig
+from harness.distill.model.tower import Encoded
+from harness.distill.transport.batches import batch_target
+from harness.distill.transport.problem import Method, NotConverged, Solver
+from harness.distill.transport.tokens import token_transport
+from harness.runtime.matmul import project
 
 
 def kd_mse(student: Encoded, teacher: Encoded, _: DistillConfig) -> Tensor:

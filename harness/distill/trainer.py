@@ -17,18 +17,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.api import HarnessError
-from harness.config import DistillConfig
+from harness.core.builtins import Objective
+from harness.core.config import DistillConfig
+from harness.core.errors import HarnessError
+from harness.core.objective_terms import load_objective
 from harness.distill.checkpoint import TrainingState, load_training, save_training
-from harness.distill.entities import Marks
-from harness.distill.ranks import ALONE, Ranks
-from harness.distill.recorded import Recorded
-from harness.distill.teacher import TeacherStates
-from harness.distill.tower import Encoded, TextTower, Tokens
-from harness.distill.transport import NotConverged
-from harness.ranking import rank
-from harness.registry import Objective, load_objective
-from harness.seals import DamagedError, say_damaged
+from harness.distill.distributed import ALONE, Ranks
+from harness.distill.entity_marks import Marks
+from harness.distill.model.cuda_graphs import Recorded
+from harness.distill.model.teacher import TeacherStates
+from harness.distill.model.tower import Encoded, TextTower, Tokens
+from harness.distill.transport.problem import NotConverged
+from harness.retrieval.ranking import rank
+from harness.storage.seals import DamagedError, say_damaged
 
 SECONDS_A_CHECKPOINT = 60
 VALIDATIONS = 20

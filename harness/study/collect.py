@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from harness.config import Arm, DistillConfig, StudyConfig, digest_json
-from harness.console import Console
-from harness.pairing import Entry
-from harness.ranking import chance
-from harness.record import Provenance, check_stored_record, command_line
-from harness.registry import STEPLESS
-from harness.seals import readable
-from harness.store import Store
+from harness.core.config import DistillConfig
+from harness.core.digests import digest_json
+from harness.core.objective_terms import STEPLESS
+from harness.records.files import check_stored_record
+from harness.records.provenance import command_line
+from harness.records.schema import Provenance
+from harness.retrieval.ranking import chance
+from harness.runtime.console import Console
+from harness.statistics.matching import Entry
+from harness.storage.seals import readable
+from harness.storage.store import Store
 from harness.study.contrasts import Evidence, ablated, ablation_families, facets, families, points
+from harness.study.design import Arm, StudyConfig
 from harness.study.findings import ArmShown, Family, Findings, LanguageShown, Left, Origin, Repeated, Verdict
 from harness.study.grid import Place, Study, Tongue
 

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.compare import ALL, LANG, TIER, Laid, Line, Measured, Question, Score, section
-from harness.config import Arm, StudyConfig, spoken
-from harness.pairing import Entry, Pair
-from harness.record import load_facets
-from harness.registry import STEPLESS
-from harness.statistics import ALPHA, Arms, against_the_best, contrasts, holm
+from harness.core.config import spoken
+from harness.core.objective_terms import STEPLESS
+from harness.records.files import load_facets
+from harness.statistics.comparison import ALL, LANG, TIER, Laid, Line, Measured, Question, Score, section
+from harness.statistics.inference import ALPHA, Arms, against_the_best, contrasts, holm
+from harness.statistics.matching import Entry, Pair
+from harness.study.design import Arm, StudyConfig
 from harness.study.findings import Ablation, Family, LanguageShown, Point, Rival, Verdict
 from harness.study.grid import Place
 

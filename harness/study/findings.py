@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from harness.compare import Score
-from harness.config import Side
-from harness.record import Schema
+from harness.core.arms import Side
+from harness.records.schema import Schema
+from harness.statistics.comparison import Score
 
 
 class ArmShown(Schema):

@@ -9,17 +9,21 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from harness.api import Grounding, HarnessError, KnownFeatures, Language, MissingError, TextRetrieval
-from harness.config import RunConfig, StudyConfig, validated
-from harness.distill.bitext import Guarded
-from harness.distill.distil import Recipe, Search, attempts
-from harness.languages import ENGLISH
-from harness.phrases import tagged
-from harness.plan import Cell, Plan, guarded_bitext, make_plans, recipe_cell
-from harness.record import check_stored_record, load_card
-from harness.registry import nearest
-from harness.seals import is_whole, readable
-from harness.store import Store
+from harness.core.config import RunConfig, validated
+from harness.core.data import Grounding, Language, TextRetrieval
+from harness.core.errors import HarnessError, MissingError
+from harness.core.languages import ENGLISH
+from harness.core.protocols import KnownFeatures
+from harness.core.suggestions import nearest
+from harness.distill.data.leakage import Guarded
+from harness.distill.pipeline import Recipe, Search, attempts
+from harness.evaluation.planning import Cell, Plan, guarded_bitext, make_plans, recipe_cell
+from harness.records.files import check_stored_record
+from harness.records.towers import load_card
+from harness.retrieval.phrases import tagged
+from harness.storage.seals import is_whole, readable
+from harness.storage.store import Store
+from harness.study.design import StudyConfig
 
 DESIGNS = Path(__file__).with_name("designs")
 VAL = "val"

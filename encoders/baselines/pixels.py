@@ -1,0 +1,117 @@
+"""The baseline without a neural network: thumbnails through PCA, and a linear map to them from the words of a caption."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.core.builtins import TASKS
+from harness.core.data import Floats, Retrieval
+from harness.core.digests import digest_strings
+from harness.core.errors import HarnessError
+from harness.evaluation.planning import sample_folder
+from harness.storage.store import Store
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SEMANTICS = "pixels encoder 1"
+SIDE, WIDTH, IMAGES, RIDGE = 16, 64, 2000, 3.0
+TASK, SAMPLE, VAL = "flickr30k", "sample", "@val"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What was learned: scikit-learn's PCA of thumbnails, its TF-IDF of words, and its ridge regression from these to those."""
+
+    components: Any
+    words: Any
+    regression: Any
+
+
+class Pixels:
+    """`pixels:FOLDER`: PCA of thumbnails and ridge regression from TF-IDF, fitted to the train split of a flickr30k folder.
+
+    `pixels:FOLDER@val` is fitted to the val split, for folders without train pictures: it must be measured on test only. So is
+    `pixels:sample`, which looks for the embedded sample in the store that is used where no other is named. At most 2,000 images
+    are used, evenly spread, with all their English captions. A picture of 16 x 16 pixels is embedded as its first 64 principal
+    components, a caption as the components that a ridge regression expects of its words.
+    """
+
+    def __init__(self, argument: str, device: str) -> None:  # noqa: ARG002
+        if not argument:
+            raise HarnessError("pixels learns from a folder's train split: write pixels:FOLDER, or pixels:sample for the sample")
+        self.name = f"pixels:{argument}"
+        self._argument = argument
+
+    @cached_property
+    def _training(self) -> Retrieval:
+        """Pictures and English captions to learn from. Raises HarnessError if the folder lacks them."""
+        task = TASKS.load(TASK)()
+        place = self._argument.removesuffix(VAL)
+        if place == SAMPLE:
+            return task.load(sample_folder(task, TASK, Store.at(None)), "en", "val")
+        if place != self._argument:
+            return task.load(Path(place).expanduser(), "en", "val")
+        try:
+            return task.load(Path(place).expanduser(), "en", "train")
+        except HarnessError as error:
+            raise HarnessError(f"{error}; {self.name}{VAL} would learn from val, to be measured on test only") from error
+
+    @cached_property
+    def _rows(self) -> list[int]:
+        count = len(self._training.images.ids)
+        rows: list[int] = np.unique(np.linspace(0, count - 1, min(count, IMAGES)).astype(int)).tolist()
+        return rows
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        numbers = map(str, (SIDE, WIDTH, IMAGES, RIDGE, metadata.version("scikit-learn")))
+        return digest_strings([SEMANTICS, *numbers, self._training.images.digest(), self._training.texts_digest()])
+
+    def fingerprint(self) -> str:
+        """A digest of what it learns from, of the numbers above and of scikit-learn's version."""
+        return self._fingerprint
+
+    @cached_property
+    def fitted(self) -> Fitted:
+        """The model, learned at the first picture or text."""
+        from sklearn.decomposition import PCA
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import Ridge
+
+        training = self._training
+        pictures = thumbnails(training.images.open(row) for row in self._rows)
+        components = PCA(min(WIDTH, *pictures.shape), svd_solver="full").fit(pictures)
+        places = {row: place for place, row in enumerate(self._rows)}
+        every = zip(training.captions, training.caption_images.tolist(), strict=True)
+        pairs = [(text, places[row]) for text, row in every if row in places]
+        texts, owners = zip(*pairs, strict=True)
+        words = TfidfVectorizer(sublinear_tf=True, min_df=2)
+        regression = Ridge(RIDGE).fit(words.fit_transform(texts), components.transform(pictures)[list(owners)])
+        return Fitted(components, words, regression)
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Floats:
+        """Embed pictures as their principal components, (n, 64) or fewer."""
+        out: Floats = self.fitted.components.transform(thumbnails(images)).astype(np.float32)
+        return out
+
+    def encode_texts(self, texts: Sequence[str], lang: str) -> Floats:  # noqa: ARG002
+        """Embed texts as the components expected of their words, in the same space; unknown words say nothing."""
+        out: Floats = self.fitted.regression.predict(self.fitted.words.transform(texts)).astype(np.float32)
+        return out
+
+
+def thumbnails(images: Iterable[Image.Image]) -> Floats:
+    """Pictures as rows of 16 x 16 RGB values in [0, 1], (n, 768)."""
+    from PIL.Image import Resampling
+
+    rows = [np.asarray(image.convert("RGB").resize((SIDE, SIDE), Resampling.BOX), dtype=np.float32).ravel() for image in images]
+    out: Floats = np.stack(rows) / np.float32(255)
+    return out

@@ -1,0 +1,85 @@
+"""Text models of the Hugging Face hub, or of a folder in its form, that a student can start from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.core.digests import digest_file, digest_strings
+from harness.core.errors import HarnessError
+from harness.encoders.hub import check_adapter, hub_folder, quiet
+from harness.encoders.hugging_face.models import check_whole
+from harness.encoders.open_clip.sources import loads_in_half, need_transformers, reason
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from harness.distill.model.tower import DonatedLayers
+
+CONTEXT = 77
+CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+WEIGHTS = "model.safetensors"
+
+
+class HuggingFaceStart:
+    """A BERT, RoBERTa or XLM-RoBERTa: `config.json`, `model.safetensors` and `tokenizer.json`, of a folder or of the hub."""
+
+    def __init__(self, argument: str) -> None:
+        self.name = argument
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where its files are. Raises HarnessError if one is missing, or cannot be downloaded."""
+        need_transformers(self.name)
+        files = (CONFIG, WEIGHTS, TOKENIZER)
+        folder = Path(self.name).expanduser()
+        if not folder.is_dir():
+            return hub_folder(self.name, [files], f"hf:{self.name}", beside=(), instead="--init hf:FOLDER")
+        missing = [file for file in files if not (folder / file).is_file()]
+        if missing:
+            raise HarnessError(f"{folder} has no {' and no '.join(missing)}: a student starts from {', '.join(files)}")
+        check_adapter(folder)
+        return folder
+
+    def fingerprint(self) -> str:
+        """Digest of configuration, weights and tokenizer, and of what is computed otherwise than transformers would by itself."""
+        files = [digest_file(self.folder / file) for file in (CONFIG, WEIGHTS, TOKENIZER)]
+        return digest_strings([*files, "float32"] if loads_in_half(self.folder) else files)
+
+    def tokenizer(self) -> Tokenizer:
+        """Its subwords, framing included."""
+        from tokenizers import Tokenizer
+
+        try:
+            tokenizer = Tokenizer.from_file(str(self.folder / TOKENIZER))
+        except Exception as error:  # a bare Exception is what tokenizers raises
+            raise HarnessError(f"{self.folder / TOKENIZER} is no tokenizer: {' '.join(str(error).split())[:200]}") from error
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return tokenizer
+
+    def donate_layers(self) -> DonatedLayers:
+        """Its layers. Raises HarnessError for an architecture without counterpart. The projection is one that changes nothing."""
+        import torch
+        from transformers import AutoModel
+
+        from harness.distill.model.tower import DonatedLayers
+        from harness.encoders.open_clip.text_layers import copied, from_bert
+
+        try:
+            with quiet():
+                model, report = AutoModel.from_pretrained(
+                    self.folder, local_files_only=True, add_pooling_layer=False, dtype=torch.float32, output_loading_info=True
+                )
+        except Exception as error:  # of many libraries: transformers, safetensors, torch
+            raise HarnessError(f"{self.folder} cannot be loaded: {reason(error, self.folder / WEIGHTS)}") from error
+        check_whole(f"hf:{self.name}", self.folder, model, report)
+        config, weights = from_bert(model, model.config, torch.eye(model.config.hidden_size), CONTEXT)
+        tokenizer = self.tokenizer()
+
+        def tokenize(texts: Sequence[str]) -> list[list[int]]:
+            return [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+
+        return DonatedLayers(config, copied(weights), None, None, tokenize)

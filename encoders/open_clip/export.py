@@ -1,0 +1,176 @@
+"""A distilled tower and its teacher's image tower, written as one model in open_clip's folder form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import save_file
+
+from harness.core.errors import HarnessError
+from harness.core.protocols import Encoder
+from harness.distill.checkpoint import load_tower
+from harness.distill.data.subwords import END, START, UNKNOWN
+from harness.encoders.open_clip.models import OpenClip
+from harness.encoders.open_clip.sources import CONFIG
+from harness.storage.store import new_folder
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from harness.distill.model.tower import TextTower, TowerConfig
+
+Weights = dict[str, torch.Tensor]
+
+PAD = "<pad>"
+WEIGHTS = "open_clip_model.safetensors"
+HF_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
+
+
+def write_open_clip(folder: Path, teacher: Encoder, out: Path, hub: str | None) -> None:
+    """Write `out`: configuration, weights and tokenizer, readable by `open_clip` itself as `local-dir:`.
+
+    A tower of BERT's make becomes a Hugging Face text tower with mean pooling; one of CLIP's make that reads a sentence from its
+    last token becomes open_clip's own transformer. hub: the repository that the folder is going to be pushed to, under whose
+    name open_clip will then look for the tokenizer. open_clip cleans a text before it reads it (HTML entities, broken encodings,
+    double spaces), which students do not.
+
+    Raises HarnessError for any other tower, which open_clip has no form for, for a teacher that is no open_clip model, and if
+    `out` is there already.
+    """
+    if out.exists():
+        raise HarnessError(f"{out} is there already: name a folder that is not")
+    if not isinstance(teacher, OpenClip):
+        raise HarnessError(f"{teacher.name} is no open_clip model: its image tower has no place in open_clip's folder form")
+    tower, tokenizer = load_tower(folder)
+    model = teacher.loaded.model
+    image_side = {name: value for name, value in model.state_dict().items() if name.startswith(("visual.", "logit_"))}
+    text_config, text_side, files = text_tower(tower, tokenizer, bool(teacher.files.config.get("quick_gelu")), folder)
+    kept = {name: value for name, value in teacher.files.config.items() if name not in ("text_cfg", "custom_text")}
+    name = hub or str(out)
+    names = {"hf_tokenizer_name": name, **({"hf_model_name": name} if files else {})}
+    config = {
+        "model_cfg": {**kept, "custom_text": True, "text_cfg": {**text_config, **names}},
+        "preprocess_cfg": model.visual.preprocess_cfg,
+    }
+    with new_folder(out) as temporary:
+        weights = image_side | {f"text.{name}": value for name, value in text_side.items()}
+        save_file({name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}, temporary / WEIGHTS)
+        for name, content in {CONFIG: config, **files}.items():
+            (temporary / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        with_pad(tokenizer, tower.config.max_length).save_pretrained(temporary)
+
+
+def text_tower(
+    tower: TextTower, tokenizer: Tokenizer, quick: bool, folder: Path
+) -> tuple[dict[str, Any], Weights, Mapping[str, Any]]:
+    """open_clip's `text_cfg`, its weights, and further JSON files by name, of a tower that it can compute."""
+    config, state = tower.config, tower.state_dict()
+    shared = {"context_length": config.max_length}
+    if config.norm == "post" and not config.causal and config.pooling == "mean" and config.activation in HF_ACTIVATIONS:
+        text = {"hf_model_pretrained": False, "hf_pooler_type": "mean_pooler", "hf_proj_type": "linear"}
+        return shared | text, bert_weights(state, config), {"config.json": bert_config(config)}
+    own = "quick_gelu" if quick else config.activation if config.activation != "quick_gelu" else None
+    if config.norm == "pre" and config.causal and config.pooling == "last" and config.activation == own:
+        text = {
+            "width": config.width,
+            "heads": config.heads,
+            "layers": config.layers,
+            "mlp_ratio": config.mlp_width / config.width,
+        }
+        text |= {"vocab_size": config.vocab_size + 1, "pool_type": "eos", "eos_id": tokenizer.token_to_id(END)}
+        text |= {"norm_kwargs": {"eps": config.norm_eps}}
+        if config.activation == "gelu_tanh":
+            text["act_kwargs"] = {"approximate": "tanh"}
+        return shared | text, clip_weights(state, config), {}
+    raise HarnessError(
+        f"{folder}: open_clip has no {config.norm}-norm{' causal' if config.causal else ''} text tower with {config.pooling} "
+        f"pooling and {config.activation}; of a CLIP teacher's layers it can hold what was distilled with --pooling last, of "
+        "BERT's what was with --pooling mean"
+    )
+
+
+def bert_config(config: TowerConfig) -> dict[str, Any]:
+    """A Hugging Face configuration; the last row of the vocabulary is padding."""
+    return {
+        "model_type": "bert",
+        "architectures": ["BertModel"],
+        "vocab_size": config.vocab_size + 1,
+        "pad_token_id": config.vocab_size,
+        "hidden_size": config.width,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "intermediate_size": config.mlp_width,
+        "max_position_embeddings": config.max_length,
+        "type_vocab_size": 1,
+        "hidden_act": HF_ACTIVATIONS[config.activation],
+        "layer_norm_eps": config.norm_eps,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    }
+
+
+def bert_weights(state: Weights, config: TowerConfig) -> Weights:
+    """The tower's weights under BERT's names."""
+    embeddings = "transformer.embeddings"
+    weights = {
+        f"{embeddings}.word_embeddings.weight": padded(state["token_embedding.weight"]),
+        f"{embeddings}.position_embeddings.weight": state["position_embedding"],
+        f"{embeddings}.token_type_embeddings.weight": torch.zeros(1, config.width),
+        **renamed(state, "embedding_norm", f"{embeddings}.LayerNorm"),
+        "proj.weight": state["projection.weight"],
+    }
+    names = {"attention_out": "attention.output.dense", "attention_norm": "attention.output.LayerNorm"}
+    names |= {"mlp_in": "intermediate.dense", "mlp_out": "output.dense", "mlp_norm": "output.LayerNorm"}
+    for index in range(config.layers):
+        ours, theirs = f"blocks.{index}", f"transformer.encoder.layer.{index}"
+        for kind in ("weight", "bias"):
+            parts = state[f"{ours}.qkv.{kind}"].chunk(3)
+            weights |= {
+                f"{theirs}.attention.self.{name}.{kind}": part
+                for name, part in zip(("query", "key", "value"), parts, strict=True)
+            }
+        for name, other in names.items():
+            weights |= renamed(state, f"{ours}.{name}", f"{theirs}.{other}")
+    return weights
+
+
+def clip_weights(state: Weights, config: TowerConfig) -> Weights:
+    """The tower's weights under the names of open_clip's transformer."""
+    weights = {
+        "token_embedding.weight": padded(state["token_embedding.weight"]),
+        "positional_embedding": state["position_embedding"],
+        "text_projection": state["projection.weight"].T,
+        **renamed(state, "final_norm", "ln_final"),
+    }
+    names = {"attention_norm": "ln_1", "attention_out": "attn.out_proj", "mlp_norm": "ln_2", "mlp_in": "mlp.c_fc"}
+    names |= {"mlp_out": "mlp.c_proj"}
+    for index in range(config.layers):
+        ours, theirs = f"blocks.{index}", f"transformer.resblocks.{index}"
+        weights |= {f"{theirs}.attn.in_proj_{kind}": state[f"{ours}.qkv.{kind}"] for kind in ("weight", "bias")}
+        for name, other in names.items():
+            weights |= renamed(state, f"{ours}.{name}", f"{theirs}.{other}")
+    return weights
+
+
+def padded(embedding: torch.Tensor) -> torch.Tensor:
+    """Token embeddings with a row for padding, which students do without."""
+    return torch.cat([embedding, embedding.new_zeros(1, embedding.shape[1])])
+
+
+def renamed(state: Weights, ours: str, theirs: str) -> Weights:
+    """Weight and bias of a layer under another name."""
+    return {f"{theirs}.{kind}": state[f"{ours}.{kind}"] for kind in ("weight", "bias")}
+
+
+def with_pad(tokenizer: Tokenizer, longest: int) -> Any:
+    """The tokenizer as transformers reads it, with a pad whose id is the last."""
+    from transformers import PreTrainedTokenizerFast
+
+    special = {"unk_token": UNKNOWN, "bos_token": START, "eos_token": END}
+    known = {name: token for name, token in special.items() if tokenizer.token_to_id(token) is not None}
+    make: Any = PreTrainedTokenizerFast
+    return make(tokenizer_object=tokenizer, pad_token=PAD, model_max_length=longest, **known)

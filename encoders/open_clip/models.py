@@ -1,0 +1,270 @@
+"""Models of open_clip as encoders: a tag, a repository of the Hugging Face hub, a folder, or the embedded sample's teacher."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from harness.core.data import Floats, Spans, TokenStates
+from harness.core.digests import digest_strings
+from harness.core.errors import HarnessError
+from harness.encoders.hub import quiet
+from harness.encoders.open_clip.sources import (
+    ModelFiles,
+    behind_tag,
+    check_tag,
+    checkpoint_file,
+    in_float32,
+    in_folder,
+    in_hub,
+    reason,
+)
+from harness.runtime.prefetch import ahead
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+    from harness.distill.model.tower import DonatedLayers
+    from harness.encoders.open_clip.image_patches import ReadPatches
+    from harness.encoders.open_clip.text_towers import TextReader
+
+# A processor's caches hold the activations of few pictures, a GPU wants many (docs/performance.md).
+IMAGES_A_BATCH, IMAGES_A_BATCH_ON_CPU = 64, 8
+SAMPLE = Path(__file__).parents[1] / "sample"
+
+T = TypeVar("T")
+
+
+def open_clip_tag(argument: str, device: str) -> OpenClip:
+    """`open_clip:ARCH/PRETRAINED`: a model of open_clip; PRETRAINED is a tag or a checkpoint file.
+
+    Raises HarnessError for an unknown architecture or tag, with the nearest ones.
+    """
+    arch, _, pretrained = argument.partition("/")
+    pretrained = check_tag(arch, pretrained)
+    file = checkpoint_file(pretrained)
+    source = str(file.resolve()) if file.is_file() else pretrained
+    return OpenClip(f"open_clip:{arch}/{pretrained}", lambda: behind_tag(arch, source), device)
+
+
+def hf_hub(argument: str, device: str) -> OpenClip:
+    """`hf-hub:ORG/REPO`: a repository of the Hugging Face hub in open_clip's form.
+
+    Raises HarnessError for anything that is no repository's name.
+    """
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", argument):
+        raise HarnessError(f"hf-hub:{argument} names no repository; expected hf-hub:ORG/REPO")
+    return OpenClip(f"hf-hub:{argument}", lambda: in_hub(argument), device)
+
+
+def local_dir(argument: str, device: str) -> OpenClip:
+    """`local-dir:FOLDER`: a folder in open_clip's directory form.
+
+    Raises HarnessError if the folder is not one.
+    """
+    if not argument:
+        raise HarnessError("local-dir: names no folder; expected local-dir:FOLDER")
+    files = in_folder(Path(argument).expanduser().resolve())
+    return OpenClip(f"local-dir:{Path(argument)}", lambda: files, device)
+
+
+def sample(argument: str, device: str) -> OpenClip:
+    """`sample`: the teacher of the embedded sample.
+
+    Raises HarnessError if it is given an argument.
+    """
+    if argument:
+        raise HarnessError(f"the encoder sample takes no argument, but was given {argument!r}")
+    files = in_folder(SAMPLE)
+    return OpenClip("sample", lambda: files, device)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in memory, ready to encode."""
+
+    model: Any
+    preprocess: Callable[[Image.Image], Any]
+    reader: TextReader
+
+
+class OpenClip:
+    """Both towers of an open_clip model. Nothing is loaded, and torch is not imported, until something is encoded.
+
+    name: what the user typed to get it, made canonical. resize: `pillow`, as open_clip does, or `torch` (`preparing.py`).
+    precision: of the products, `float32` or `bfloat16`.
+    """
+
+    def __init__(
+        self, name: str, find: Callable[[], ModelFiles], device: str, resize: str = "pillow", precision: str = "float32"
+    ) -> None:
+        self.name = name
+        self._find = find
+        self._device = device
+        self._resize, self._precision = resize, precision
+
+    def varied(self, resize: str = "", precision: str = "") -> OpenClip:
+        """The same model computed in another way, named in front of it."""
+        name = f"{'fast' if resize else precision}:{self.name}"
+        return OpenClip(name, self._find, self._device, resize or self._resize, precision or self._precision)
+
+    @cached_property
+    def device(self) -> str:
+        """Where the model computes. Raises HarnessError if that device is not there."""
+        from harness.runtime.device import resolve_device
+
+        return resolve_device(self._device)
+
+    @cached_property
+    def files(self) -> ModelFiles:
+        """The model's files, downloaded if need be. Raises HarnessError if they cannot be had."""
+        return self._find()
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        ways = [way for way, usual in ((self._resize, "pillow"), (self._precision, "float32")) if way != usual]
+        return digest_strings([self.files.digest(), *ways]) if ways else self.files.digest()
+
+    def fingerprint(self) -> str:
+        """A digest of weights, configuration, preprocessing, tokenizer and precision.
+
+        Raises HarnessError if the weights are not here and cannot be downloaded.
+        """
+        return self._fingerprint
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        """The model in memory. Raises HarnessError if it cannot be loaded."""
+        with quiet():
+            return load(self.name, self.files, self.device, self._resize)
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Floats:
+        """Embed RGB pictures as (n, d), not normalised, prepared as the model's own configuration says."""
+        model = self.loaded.model
+        parts = self._through(images, lambda pixels: model.encode_image(pixels, normalize=False).float().cpu().numpy())
+        return np.concatenate([np.zeros((0, self.files.config["embed_dim"]), dtype=np.float32), *parts])
+
+    @cached_property
+    def patches(self) -> ReadPatches:
+        """How patches are read. Raises HarnessError if the image tower's head cannot be asked about one by itself."""
+        from harness.encoders.open_clip.image_patches import patch_reader
+
+        return patch_reader(self.loaded.model.visual, self.name)
+
+    def encode_patches(self, images: Sequence[Image.Image]) -> TokenStates:
+        """Every patch's state, by the head that makes the embedding, and the embeddings. Raises HarnessError as `patches`."""
+        read = self.patches
+        parts = self._through(images, lambda pixels: [states.float().cpu().numpy() for states in read(pixels)])
+        pooled, states = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return TokenStates(states.reshape(-1, states.shape[2]), np.full(len(states), states.shape[1]), pooled)
+
+    def _through(self, images: Sequence[Image.Image], read: Callable[[Tensor], T]) -> list[T]:
+        """What is read of pictures, a batch at a time."""
+        import torch
+
+        loaded, size = self.loaded, IMAGES_A_BATCH_ON_CPU if self.device == "cpu" else IMAGES_A_BATCH
+        parts: list[T] = []
+        # TF32 would give a GPU's convolutions 10 bits of precision.
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False), self._half():
+            pixels = ahead(loaded.preprocess, images, 2 * size)
+            while batch := list(islice(pixels, size)):
+                parts += self._by_halves(torch.stack(batch), read)
+        return parts
+
+    def _half(self) -> AbstractContextManager[object]:
+        """Products in half precision, if they are to be."""
+        import torch
+
+        return torch.autocast(self.device.partition(":")[0], torch.bfloat16, enabled=self._precision == "bfloat16")
+
+    def _by_halves(self, pixels: Tensor, read: Callable[[Tensor], T]) -> Iterator[T]:
+        """What is read of prepared pictures, by halves where the memory does not hold the activations of all.
+
+        Raises HarnessError if it does not hold those of one.
+        """
+        import torch
+
+        try:
+            found = read(pixels.to(self.device, memory_format=torch.channels_last))
+        except torch.OutOfMemoryError as error:
+            if len(pixels) == 1:
+                raise HarnessError(f"{self.device} has not the memory to encode one picture by {self.name}") from error
+        else:
+            yield found
+            return
+        for half in pixels.chunk(2):
+            yield from self._by_halves(half, read)
+
+    def encode_texts(self, texts: Sequence[str], lang: str) -> Floats:
+        """Embed texts as (n, d), not normalised, pooled as the model does.
+
+        The language matters to NLLB's tokenizer alone. Raises HarnessError if that does not know it.
+        """
+        with self._half():
+            return self.loaded.reader.embed(texts, lang)
+
+    def encode_tokens(self, texts: Sequence[str], lang: str) -> TokenStates:
+        """Every token's state, projected as the sentence embedding is, and the sentence embeddings."""
+        with self._half():
+            return self.loaded.reader.states(texts, lang)
+
+    def name_tokens(self, text: str) -> list[str]:
+        """A name for each token of a text."""
+        return self.loaded.reader.name_tokens(text)
+
+    def locate_tokens(self, texts: Sequence[str], lang: str) -> list[Spans]:
+        """Where each token stands in its text. Raises HarnessError for a tokenizer that does not tell."""
+        return self.loaded.reader.locate_tokens(texts, lang)
+
+    def donate_layers(self) -> DonatedLayers:
+        """Copy the text tower's layers. Raises HarnessError if its architecture has no counterpart in `TowerConfig`."""
+        from harness.encoders.open_clip.text_layers import donate
+
+        return donate(self.loaded.reader, self.files.text_config.get("context_length", 77))
+
+
+def load(name: str, files: ModelFiles, device: str, resize: str = "pillow") -> Loaded:
+    """Build the model and give it its weights. Raises HarnessError if they do not fit: there are no random weights here."""
+    import torch
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    from harness.encoders.open_clip.preprocessing import fast_preparation
+    from harness.encoders.open_clip.text_towers import TextReader
+    from harness.encoders.tokenizing import make_tokenizer
+
+    try:
+        model = build(files, device)
+        reader = TextReader(model, make_tokenizer(files), files.config["embed_dim"], device)
+        config = PreprocessCfg(**model.visual.preprocess_cfg)
+        preparation = fast_preparation(vars(config)) if resize == "torch" else image_transform_v2(config, is_train=False)
+    except HarnessError:
+        raise
+    except Exception as error:  # of many libraries: open_clip, timm, transformers, tokenizers, safetensors, torch
+        raise HarnessError(f"{name}: open_clip cannot load {files.weights}: {reason(error, files.weights)}") from error
+    model.visual.to(memory_format=torch.channels_last)
+    return Loaded(model, preparation, reader)
+
+
+def build(files: ModelFiles, device: str) -> Any:
+    """open_clip's model with its weights, in float32 whatever they were saved in. Raises whatever open_clip does."""
+    import open_clip
+
+    with in_float32(files.tower) if files.tower is not None else nullcontext() as tower:
+        text = {**files.text_config, "hf_model_name": str(tower), "hf_model_pretrained": False}
+        return open_clip.create_model(
+            files.model,
+            pretrained=None if files.model.startswith("local-dir:") else str(files.weights),
+            force_preprocess_cfg=dict(files.preprocessing),
+            require_pretrained=True,
+            device=device,
+            **({} if tower is None else {"text_cfg": text}),
+        ).eval()

@@ -1,0 +1,49 @@
+"""Pictures made ready for an image tower by torch's resizing instead of Pillow's: faster, and within 2/255 of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from harness.core.errors import HarnessError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def fast_preparation(config: Mapping[str, Any]) -> Callable[[Image.Image], Tensor]:
+    """What `open_clip.transform.image_transform_v2` does for evaluation, resized in whole bytes by torch's antialiased kernel.
+
+    config: open_clip's `preprocess_cfg`. The function takes an RGB picture and gives (3, height, width), normalised.
+    Both resizers work in fixed point; a pixel differs from open_clip's by at most 2 of 255 before normalisation.
+    Raises HarnessError for a way of resizing that this does not know.
+    """
+    height, width = config["size"] if not isinstance(config["size"], int) else (config["size"],) * 2
+    way, kernel = config["resize_mode"], config["interpolation"]
+    if kernel not in ("bicubic", "bilinear") or not (way == "squash" or (way == "shortest" and height == width)):
+        raise HarnessError(f"fast: knows no way to resize by {kernel}, {way} to {height} x {width}: leave fast: out")
+    mean, std = (torch.tensor(config[name])[:, None, None] for name in ("mean", "std"))
+
+    def prepare(picture: Image.Image) -> Tensor:
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
+        size = (height, width) if way == "squash" else shortest(pixels.shape[2:], height)
+        resized = interpolate(pixels, size, mode=kernel, antialias=True)[0]
+        top, left = round((size[0] - height) / 2), round((size[1] - width) / 2)
+        return (resized[:, top : top + height, left : left + width].float() / 255 - mean) / std
+
+    return prepare
+
+
+def shortest(size: torch.Size, side: int) -> tuple[int, int]:
+    """Height and width of a picture whose shorter side becomes `side`, as torchvision rounds them.
+
+    >>> shortest(torch.Size((375, 500)), 224), shortest(torch.Size((500, 333)), 224)
+    ((224, 298), (336, 224))
+    """
+    height, width = size
+    return (side, int(side * width / height)) if height <= width else (int(side * height / width), side)

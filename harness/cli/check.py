@@ -1,0 +1,39 @@
+"""`check`: try an encoder."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from harness.cli.options import DataOption, StoreOption, TaskOption
+
+
+def check(
+    encoder: Annotated[str, typer.Argument(help="Encoder: see `list encoders`; or FILE.py:NAME.")],
+    lang: Annotated[str, typer.Option(help="Language of the captions it is tried on.")] = "en",
+    task: TaskOption = "flickr30k",
+    data: DataOption = None,
+    split: Annotated[Literal["test", "val"], typer.Option(help="Images and captions it is tried on.")] = "val",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    store: StoreOption = None,
+) -> None:
+    """Try an encoder as a run will use it, and say what is wrong. Exit status 1 if something is."""
+    from harness.core.builtins import TASKS, load_encoder
+    from harness.evaluation.encoder_checks import check_encoder
+    from harness.evaluation.planning import data_folder, load
+    from harness.reporting.tables import trials_table
+    from harness.runtime.console import Console
+    from harness.storage.store import Store
+
+    loaded = TASKS.load(task)()
+    folder = data_folder(loaded, task, data, Store.at(store))
+    retrieval = load(loaded, folder, loaded.language(lang).code, split, None, load_encoder(encoder, device))
+    trials = list(check_encoder(encoder, retrieval, device))
+    console = Console()
+    console.print(trials_table(encoder, trials))
+    failed = sum(trial.verdict == "failed" for trial in trials)
+    if failed:
+        console.print(f"{failed} of {len(trials)} trials failed: a run would stop, or its numbers would be wrong")
+        raise typer.Exit(1)
+    console.print("nothing stands against a run")

@@ -1,0 +1,73 @@
+"""`compare`: whether a difference is real."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from harness.cli.options import StoreOption, listed
+
+EXAMPLES = """Examples:
+
+python -m harness compare ot-token kd-mse --lang de,qu
+
+python -m harness compare ot-token kd-mse --by lang,tier,entity-type --direction t2i --out comparison.tex
+
+python -m harness compare 7bebdc 2f61aa --metric r10"""
+
+Side = Annotated[
+    str,
+    typer.Argument(
+        help="An objective (kd-mse), `english`, the first 6 or more digits of a cell's or a tower's digest, or a folder: "
+        "of a record, of a tower, or of a run's records.",
+        show_default=False,
+    ),
+]
+
+
+def compare(
+    a: Side,
+    b: Side,
+    by: Annotated[str, typer.Option(help="What to break down by: lang, tier, source, or a facet such as entity-type.")] = "lang",
+    lang: Annotated[str, typer.Option(help="Languages, comma-separated; all by default.")] = "",
+    pairs: Annotated[int | None, typer.Option(help="Only towers distilled from so many sentence pairs.")] = None,
+    direction: Annotated[Literal["t2i", "i2t", "both"], typer.Option(help="Text to image, image to text.")] = "both",
+    metric: Annotated[
+        str, typer.Option(help="Column to compare: r1, r5, r10, ndcg@10, ...; by default what the task's own table compares.")
+    ] = "",
+    resamples: Annotated[int, typer.Option(min=100, max=1_000_000, help="Bootstrap resamples, and sign flips.")] = 10_000,
+    records: Annotated[Path | None, typer.Option(help="Folder of records to look in, instead of the store's.")] = None,
+    format_: Annotated[
+        Literal["text", "json", "markdown", "latex"] | None,
+        typer.Option("--format", help="By default text, or what --out ends in."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write: .txt, .json, .md or .tex.")] = None,
+    store: StoreOption = None,
+) -> None:
+    """Say whether A differs from B, over the same images: per language and pooled."""
+    from harness.reporting.comparison_report import format_of, print_comparison, rendered
+    from harness.runtime.console import Console
+    from harness.statistics.comparison import Question
+    from harness.statistics.comparison import compare as compare_records
+    from harness.storage.store import Store, new_file
+
+    chosen = format_of(format_, out)
+    question = Question(
+        metric=metric,
+        directions=("t2i", "i2t") if direction == "both" else (direction,),
+        by=listed(by),
+        langs=listed(lang),
+        pairs=pairs,
+        resamples=resamples,
+    )
+    comparison = compare_records(a, b, records or Store.at(store).root / "records", question)
+    if out is not None:
+        with new_file(out) as temporary:
+            temporary.write_text(rendered(comparison, chosen), encoding="utf-8")
+        Console().say(f"written: {out}")
+    elif chosen == "text":
+        print_comparison(comparison, Console().out)
+    else:
+        print(rendered(comparison, chosen), end="")

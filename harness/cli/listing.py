@@ -1,0 +1,26 @@
+"""`list`: what there is."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from harness.cli.options import StoreOption, TaskOption
+
+What = Literal[
+    "tasks", "encoders", "objectives", "scorers", "chunkers", "executors", "translators", "languages", "sources", "runs"
+]
+
+
+def list_(
+    what: Annotated[What, typer.Argument(help="What to list.")],
+    task: TaskOption = "flickr30k",
+    store: StoreOption = None,
+) -> None:
+    """List what there is: all that can be chosen by name, and the runs of the store."""
+    from harness.reporting.tables import listing
+    from harness.runtime.console import Console
+    from harness.storage.store import Store
+
+    Console().print(listing(what, task, Store.at(store)))

@@ -1,0 +1,31 @@
+"""`transport`: which English tokens a tower's tokens are carried to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.options import ChunkerOption, StoreOption
+
+EXAMPLES = """Example, with the beginning of a digest that `towers list` shows:
+
+python -m harness transport --tower 9b436afe --english "A dog runs." --foreign "Ein Hund rennt." --out transport.html"""
+
+
+def transport(
+    tower: Annotated[str, typer.Option(help="A distilled tower: its folder, or the beginning of its digest.")],
+    english: Annotated[str, typer.Option(help="An English sentence, for the teacher.")],
+    foreign: Annotated[str, typer.Option(help="Its translation, for the tower.")],
+    out: Annotated[Path, typer.Option(help="Page to write.")],
+    chunker: ChunkerOption = "simple",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    store: StoreOption = None,
+) -> None:
+    """Show the transport plan between the tokens of a sentence pair, and its cost, as heat maps."""
+    from harness.core.builtins import PAGES
+    from harness.runtime.console import Console
+    from harness.storage.store import Store
+
+    Console().print(PAGES.load("transport")(tower, english, foreign, chunker, out, device, Store.at(store)))

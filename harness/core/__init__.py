@@ -1,0 +1,1 @@
+"""Data types, protocols, configuration and registries. Imports nothing else of the project."""

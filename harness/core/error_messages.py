@@ -1,0 +1,29 @@
+"""One-line descriptions of errors."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from harness.core.errors import HarnessError
+
+
+def first_line(error: Exception) -> str:
+    """The gist of an error on one line, whatever it quotes; of a wrong JSON or TOML, the first thing that is wrong and where."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        return f"{where[:200]}{': ' if where else ''}{first['msg'][:200]}"
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+
+
+def gist(error: BaseException, file: Path | str | None = None) -> str:
+    """An error on one line: its kind, its message, and the line of `file` that it comes from."""
+    if isinstance(error, HarnessError):
+        return str(error)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    message = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
+    return f"{type(error).__name__}{f': {message}' if message else ''}{f' (line {line})' if line else ''}"

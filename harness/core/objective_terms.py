@@ -1,0 +1,99 @@
+"""The grammar of objectives: names, and weighted sums of names."""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+from typing import TYPE_CHECKING
+
+from harness.core.builtins import OBJECTIVES, Objective
+from harness.core.errors import HarnessError
+from harness.core.plugins import code_digest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from harness.core.config import DistillConfig
+    from harness.distill.model.tower import Encoded
+
+UNTRAINED, FITTED = "none", "ridge"
+STEPLESS = (UNTRAINED, FITTED)
+"""Objectives without a step of training: the student as it starts, and with its projection fitted in closed form."""
+
+
+def parse_objective(text: str) -> list[tuple[float, str]]:
+    """Weights and names of an objective `NAME`, or of a sum `NAME + 0.5*NAME + ...`; nothing for `none` and `ridge`.
+
+    Raises HarnessError for what is neither, for a weight that is not a positive number, and for an unknown name.
+
+    >>> parse_objective("ot-token + 0.5*kd-mse")
+    [(1.0, 'ot-token'), (0.5, 'kd-mse')]
+    """
+    if text.strip() in STEPLESS:
+        return []
+    terms = []
+    for term in text.split("+"):
+        weight, star, name = term.rpartition("*")
+        name = name.strip()
+        if not name or "*" in weight:
+            raise HarnessError(f"objective {text!r}: each term is NAME or WEIGHT*NAME, as in 'ot-token + 0.5*kd-mse'")
+        OBJECTIVES.origin(name)
+        terms.append((positive(weight.strip(), text) if star else 1.0, name))
+    names = [name for _, name in terms]
+    if len(set(names)) < len(names):
+        raise HarnessError(f"objective {text!r} names one objective twice: give it one weight")
+    return terms
+
+
+def positive(weight: str, text: str) -> float:
+    """A weight of an objective. Raises HarnessError unless it is a finite number above 0."""
+    try:
+        value = float(weight)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise HarnessError(f"objective {text!r}: the weight {weight!r} is not a positive number, as in '0.5*kd-mse'")
+    return value
+
+
+def spell_objective(text: str) -> str:
+    """The one spelling of an objective, so that spaces and zeros make no other tower. Raises HarnessError as `parse_objective`.
+
+    >>> spell_objective("ot-token+0.50*kd-mse")
+    'ot-token + 0.5*kd-mse'
+    """
+    if not parse_objective(text):
+        return text.strip()
+    return " + ".join(name if weight == 1 else f"{weight!r}*{name}".replace("e+", "e") for weight, name in parse_objective(text))
+
+
+def objective_sources(text: str) -> list[str]:
+    """Digests of the code of an objective's plug-in terms: the same name with other code makes another tower."""
+    names = [name for _, name in parse_objective(text)]
+    return [code_digest(OBJECTIVES.load(name)) for name in names if not OBJECTIVES.find(name).builtin]
+
+
+def reads_entities(text: str) -> bool:
+    """Whether an objective, or a term of a sum, needs to know which tokens name something (`Encoded.entities`).
+
+    `ot-entity` does, and a plug-in whose function has the attribute `reads_entities = True`.
+    """
+    entries = [(name, OBJECTIVES.find(name)) for _, name in parse_objective(text)]
+    return any(
+        name == "ot-entity" if entry.builtin else getattr(OBJECTIVES.load(name), "reads_entities", False)
+        for name, entry in entries
+    )
+
+
+def load_objective(text: str) -> Objective:
+    """The loss that an objective, or a sum of them, names. Raises HarnessError as `parse_objective` does."""
+    terms = [(weight, OBJECTIVES.load(name)) for weight, name in parse_objective(text)]
+    if len(terms) == 1 and terms[0][0] == 1:
+        return terms[0][1]
+
+    def weighted(student: Encoded, teacher: Encoded, config: DistillConfig) -> Tensor:
+        losses = [weight * objective(student, teacher, config) for weight, objective in terms]
+        return functools.reduce(operator.add, losses)
+
+    return weighted

@@ -1,0 +1,154 @@
+"""Registries: names to built-in things and plug-ins, imported when they are asked for."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
+
+from harness.core.errors import HarnessError
+from harness.core.plugins import BROKEN, GUESTS, identify, identity, in_one_line, load_attribute, origin_of
+from harness.core.suggestions import nearest
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Entry(Generic[T]):
+    """One thing by name. origin: where it comes from, for people. load: import it and hand it over.
+
+    builtin: its `module:attribute` if it comes with the harness, else "".
+    """
+
+    origin: str
+    load: Callable[[], T]
+    builtin: str = ""
+
+
+class Registry(Generic[T]):
+    """Entries of one kind by name: built-ins, given as `module:attribute`; what installed packages offer in the entry point
+    group `group`; what `register` was given; and, by the name `FILE.py:NAME`, anything of a file.
+    """
+
+    def __init__(self, kind: str, builtins: Mapping[str, str], group: str = "") -> None:
+        self.kind = kind
+        self.group = group
+        self._own = {name: [builtin(target)] for name, target in builtins.items()}
+
+    @functools.cached_property
+    def _entries(self) -> dict[str, list[Entry[T]]]:
+        """All entries. Packages are asked at the first look-up, which takes 20 ms, and imported only when one is used."""
+        from importlib.metadata import entry_points
+
+        entries: dict[str, list[Entry[T]]] = self._own
+        for point in entry_points(group=self.group) if self.group else ():
+            package = f"package {point.dist.name} {point.dist.version}" if point.dist else "a package"
+            GUESTS.add(re.split(r"[.:]", point.value)[0])
+            entries.setdefault(point.name, []).append(Entry(f"{package} ({point.value})", point.load))
+        return entries
+
+    def register(self, name: str, thing: T) -> None:
+        """Add an entry. The same thing from the same place replaces itself, as a notebook's cell does when it is run again.
+
+        Raises HarnessError for a name that could not be typed, and for one that something else has, naming both.
+        """
+        if not re.fullmatch(r"\w[\w.-]*", name) or name.endswith(".py"):
+            raise HarnessError(f"{name!r} cannot name a plug-in {self.kind}: use letters, digits, '-', '_' and '.'")
+        entry = Entry(origin_of(thing), lambda: thing)
+        others = [other for other in self._own.get(name, []) if other.origin != entry.origin]
+        if others:
+            raise self._clash(name, [*others, entry])
+        self._own[name] = [entry]
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        return sorted(self._entries)
+
+    def origin(self, name: str) -> str:
+        """Where an entry comes from.
+
+        Raises HarnessError for an unknown name, with the nearest ones, and for one that two sources have.
+        """
+        return self.find(name).origin
+
+    def find(self, name: str) -> Entry[T]:
+        """The entry of a name. Raises HarnessError as `origin` does."""
+        file, _, attribute = name.rpartition(":")
+        if name.endswith(".py"):
+            raise HarnessError(f"{name} is a file: name the {self.kind} in it, as {name}:NAME")
+        if file.endswith(".py"):
+            return Entry(name, lambda: cast(T, load_attribute(Path(file), attribute)))
+        found = self._entries.get(name)
+        if found is None:
+            broken = "".join(f"; {error}" for error in BROKEN.values())
+            raise HarnessError(f"no {self.kind} is called {name!r}: {nearest(name, self._entries)}{broken}")
+        if len(found) > 1:
+            raise self._clash(name, found)
+        return found[0]
+
+    def load(self, name: str) -> T:
+        """Import an entry. Raises HarnessError as `origin` does, and if a plug-in cannot be imported."""
+        entry = self.find(name)
+        if entry.builtin:
+            return entry.load()
+        with in_one_line(f"the {self.kind} {name} of {entry.origin} cannot be loaded"):
+            return entry.load()
+
+    def identity(self, name: str) -> tuple[str, ...]:
+        """What sets an entry of others apart from every other; nothing for a built-in one, whose own digest says enough.
+
+        Raises HarnessError as `load` does.
+        """
+        if self.find(name).builtin:
+            return ()
+        return identity(self.load(name), name.rpartition(":")[2])
+
+    def _clash(self, name: str, entries: Iterable[Entry[T]]) -> HarnessError:
+        places = " and of ".join(entry.origin for entry in entries)
+        return HarnessError(f"two {self.kind}s are called {name!r}, of {places}: rename one, or take one away")
+
+
+def builtin(target: str) -> Entry[Any]:
+    """The entry of a built-in, `module:attribute`."""
+
+    def load() -> Any:
+        module, _, attribute = target.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+    return Entry(f"built in ({target})", load, target)
+
+
+def parted(spec: str) -> tuple[str, str]:
+    """Name and argument of a spec; the argument is empty if there is none.
+
+    >>> parted("open_clip:ViT-B-32/openai"), parted("./mine.py:Mine:7"), parted("sample")
+    (('open_clip', 'ViT-B-32/openai'), ('./mine.py:Mine', '7'), ('sample', ''))
+    """
+    name, _, argument = spec.partition(":")
+    if name.endswith(".py") and argument:
+        attribute, _, argument = argument.partition(":")
+        name = f"{name}:{attribute}"
+    return name, argument
+
+
+def made(registry: Registry[Callable[[str, str], T]], spec: str, device: str, members: Iterable[str]) -> T:
+    """What the entry that a spec names makes of its argument.
+
+    Raises HarnessError if that lacks a member, and if code of others raises anything. The fingerprint of what is not built in
+    says what made it too.
+    """
+    name, argument = parted(spec)
+    make = registry.load(name)
+    if registry.find(name).builtin:
+        return make(argument, device)
+    with in_one_line(f"the {registry.kind} {spec} cannot be made", getattr(make, "__module__", None)):
+        thing = make(argument, device)
+        lacking = [word for word in members if not hasattr(thing, word)]
+    if lacking:
+        raise HarnessError(f"{spec} is no {registry.kind}: {registry.origin(name)} lacks {', '.join(lacking)} (docs/plugins.md)")
+    identify(thing, (*registry.identity(name), argument), spec)
+    return thing

@@ -1,0 +1,66 @@
+"""Sentence pairs made ready for distillation: nested subsets, unpaired text, and pairs of several languages joined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.core.data import Bitext
+from harness.core.errors import HarnessError
+
+
+def subset(bitext: Bitext, pairs: int | None, seed: int) -> Bitext:
+    """The first `pairs` of a shuffle that depends on the seed alone, so that smaller subsets lie inside larger ones.
+
+    Raises HarnessError if there are fewer pairs than asked for.
+    """
+    if pairs is not None and pairs > len(bitext):
+        raise HarnessError(f"--pairs {pairs:,} asked for, but {bitext.source} has {len(bitext):,} usable pairs in {bitext.lang}")
+    return bitext.take(shuffled(len(bitext), seed)[:pairs])
+
+
+def shuffled(rows: int, seed: int) -> list[int]:
+    """So many rows, in an order that the seed and their number decide."""
+    order: list[int] = np.random.default_rng([seed, 1]).permutation(rows).tolist()
+    return order
+
+
+@dataclass(frozen=True)
+class Unpaired:
+    """Sentences of two languages of which none translates another. marks: what the leakage guard knows their pairs by."""
+
+    english: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
+
+
+NO_TEXT = Unpaired()
+
+
+def joined(parts: Sequence[Bitext], held_out: int) -> Bitext:
+    """The pairs of one language, or of several that share a tower, with `held_out` of them, as many of each, at the end.
+
+    Raises HarnessError if that leaves fewer than two pairs to train on.
+    """
+    whole = Bitext(
+        lang=",".join(part.lang for part in parts),
+        source=" + ".join(dict.fromkeys(part.source for part in parts)),
+        kind=" + ".join(dict.fromkeys(part.kind for part in parts)),
+        english=sum((part.english for part in parts), ()),
+        foreign=sum((part.foreign for part in parts), ()),
+        image_ids=sum((part.image_ids for part in parts), ()),
+        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+        places=sum((part.places for part in parts), ()),
+        english_entities=sum((part.english_entities for part in parts), ()),
+        foreign_entities=sum((part.foreign_entities for part in parts), ()),
+    )
+    if len(whole) - held_out < 2:
+        why = f" ({'; '.join(whole.notes)})" if whole.notes else ""
+        raise HarnessError(f"--held-out {held_out:,} of the {len(whole):,} pairs that are left{why} leaves nothing to train on")
+    shares = np.diff(np.linspace(0, held_out, len(parts) + 1).astype(int))
+    ends = np.cumsum([len(part) for part in parts])
+    last = [row for end, share in zip(ends.tolist(), shares.tolist(), strict=True) for row in range(end - share, end)]
+    rest = sorted(set(range(len(whole))) - set(last))
+    return whole.take(rest + last)

@@ -1,0 +1,141 @@
+"""The leakage guard: no pair of an evaluation image or caption is distilled from."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.core.data import Bitext, HeldOut
+from harness.core.errors import HarnessError
+from harness.distill.data.bitext import Unpaired
+
+
+def normalise(text: str) -> str:
+    """A sentence without what its writing may differ in: compatibility form, lower case, letters, their marks, and digits only.
+
+    >>> normalise("Two dogs ,  running .") == normalise("two dogs, running")
+    True
+    """
+    return str(_between_words().sub(" ", unicodedata.normalize("NFKC", text).lower()).strip())
+
+
+@cache
+def _between_words() -> re.Pattern[str]:
+    """What stands between words. A vowel sign does not: without them, a Hindi boy and a Hindi girl are one."""
+    import regex
+
+    between: re.Pattern[str] = regex.compile(r"[^\w\p{M}]+")
+    return between
+
+
+def compared(text: str) -> str:
+    """A sentence as the guard compares it: normalised, and without spaces, which tokenizers and segmenters set as they like.
+
+    >>> compared("A T-shirt does n't fit .") == compared("a tshirt doesn't fit")
+    True
+    """
+    return normalise(text).replace(" ", "")
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """Bitext that holds nothing of the evaluation images, and how many pairs were dropped for that.
+
+    texts: sentences of English and of its language without translations; None where they are to be taken from the bitext.
+    """
+
+    bitext: Bitext
+    offered: int
+    dropped: int
+    texts: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+
+
+def guard(bitext: Bitext, held_out: HeldOut, refuse: bool = False) -> Guarded:
+    """Drop the pairs of evaluation images: those with the image, its English caption, or its caption in the language.
+
+    The sentences are compared whether or not a pair has an image, so that an id that says nothing hides nothing. A pair counts
+    under the first of the three that fits it; a note says how many each is if a sentence ever decides.
+    Raises HarnessError if `refuse` is set and there is any, or if nothing is left.
+    """
+    english, foreign = _all_compared(held_out.english), _all_compared(held_out.foreign)
+    by_image, by_english, by_foreign = reasons = ("image id", "English sentence", f"{bitext.lang} sentence")
+    keep, dropped = [], Counter[str]()
+    for row, (image, *sentences) in enumerate(zip(bitext.image_ids, bitext.english, bitext.foreign, strict=True)):
+        if image in held_out.image_ids:
+            dropped[by_image] += 1
+        elif compared(sentences[0]) in english:
+            dropped[by_english] += 1
+        elif compared(sentences[1]) in foreign:
+            dropped[by_foreign] += 1
+        else:
+            keep.append(row)
+    what = f"{bitext.source} ({bitext.lang})"
+    counted = ", ".join(f"{dropped[reason]:,} by {reason}" for reason in reasons if dropped[reason])
+    if dropped and refuse:
+        raise HarnessError(
+            f"{dropped.total():,} of {len(bitext):,} pairs of {what} belong to evaluation images ({counted}); "
+            "pass --leakage drop to leave them out"
+        )
+    if not keep:
+        raise HarnessError(f"no pair of {what} is left once those of evaluation images are dropped: {counted}")
+    kept = bitext.take(keep)
+    if dropped.keys() - {by_image}:
+        kept = replace(kept, notes=(*bitext.notes, f"the leakage guard dropped {dropped.total():,} pairs of {what}: {counted}"))
+    return Guarded(kept, len(bitext), dropped.total())
+
+
+def guarded_texts(english: Sequence[str], foreign: Sequence[str], held_out: HeldOut) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Texts without the sentences that are captions of evaluation images, in English and in the other language."""
+    sides = (english, _all_compared(held_out.english)), (foreign, _all_compared(held_out.foreign))
+    left, right = (tuple(text for text in texts if compared(text) not in captions) for texts, captions in sides)
+    return left, right
+
+
+def _all_compared(captions: Iterable[str]) -> set[str]:
+    """Captions as the guard compares sentences. One without a letter is no sentence that a pair could have from it."""
+    return {compared(text) for text in captions} - {""}
+
+
+def seen(bitext: Bitext, text: Unpaired) -> npt.NDArray[np.uint64]:
+    """What a tower that was made of these has seen: sorted hashes of the image ids and of the sentences of both sides.
+
+    Kept beside the tower, so that whoever measures it can tell without the pairs whether it saw what it is measured on.
+    """
+    return hashes([*marks_of(bitext), *text.marks])
+
+
+def leaked(seen: npt.NDArray[np.uint64], held_out: HeldOut) -> int:
+    """How many evaluation images and sentences are among what a tower has seen.
+
+    Towers made before foreign sentences were compared have the normalised English, as `sentence`, of pairs without an image id.
+
+    >>> held_out = HeldOut(frozenset({"7", "8"}), frozenset({"A dog ."}), frozenset({"Ein Hund ."}))
+    >>> leaked(hashes(["image 7", "image 9", "sentence a dog", "foreign einhund"]), held_out)
+    3
+    """
+    former = [f"sentence {normalise(text)}" for text in held_out.english if normalise(text)]
+    return int(np.isin(hashes([*marks(held_out.image_ids, held_out.english, held_out.foreign), *former]), seen).sum())
+
+
+def marks(images: Iterable[str] = (), english: Iterable[str] = (), foreign: Iterable[str] = ()) -> list[str]:
+    """What the leakage guard knows images and sentences by; nothing for no image, or for a sentence without a letter."""
+    kinds = {"image": images, "english": map(compared, english), "foreign": map(compared, foreign)}
+    return [f"{kind} {value}" for kind, values in kinds.items() for value in values if value]
+
+
+def marks_of(bitext: Bitext) -> list[str]:
+    """Those of all pairs: of images, and of both sides' sentences."""
+    return marks(bitext.image_ids, bitext.english, bitext.foreign)
+
+
+def hashes(marks: Iterable[str]) -> npt.NDArray[np.uint64]:
+    """The first 64 bits of each mark's SHA-256, sorted, each once."""
+    return np.unique(np.array([int.from_bytes(hashlib.sha256(m.encode()).digest()[:8], "big") for m in marks], dtype=np.uint64))

@@ -1,0 +1,63 @@
+"""The student's subwords: a byte-pair encoder of its language."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from harness.core.data import Spans
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+T = TypeVar("T")
+START, END, UNKNOWN = "<start>", "<end>", "<unk>"
+
+
+def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:
+    """A byte-pair encoder of at most `vocabulary` subwords, trained on the student's language (Sennrich et al. 2016).
+
+    Texts are lower-cased in compatibility form and framed as `<start> ... <end>`.
+    """
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    # An apostrophe stays inside its word: in Quechua, Guarani and others it is a letter.
+    punctuation = pre_tokenizers.Split(Regex(r"[^\w\s'’ʼ▁]"), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), punctuation])
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, min_frequency=2, special_tokens=[UNKNOWN, START, END], show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{START} $A {END}", special_tokens=[(name, tokenizer.token_to_id(name)) for name in (START, END)]
+    )
+    return tokenizer
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Read a tokenizer that `train_tokenizer` made."""
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(path))
+
+
+def tokenize(tokenizer: Tokenizer, texts: Sequence[str], longest: int) -> list[list[int]]:
+    """Subword ids of each text, at most `longest` of them; a text that is cut keeps its `<end>`."""
+    return [cut(encoding.ids, longest) for encoding in tokenizer.encode_batch(list(texts))]
+
+
+def locate(tokenizer: Tokenizer, texts: Sequence[str], longest: int) -> list[Spans]:
+    """Where in its text each of the subwords stands that `tokenize` gives; the framing stands nowhere."""
+    return [tuple(cut(encoding.offsets, longest)) for encoding in tokenizer.encode_batch(list(texts))]
+
+
+def cut(row: list[T], longest: int) -> list[T]:
+    """A row without what stands before its last and is too much.
+
+    >>> cut([0, 5, 6, 7, 1], 3)
+    [0, 5, 1]
+    """
+    return row if len(row) <= longest else [*row[: longest - 1], row[-1]]

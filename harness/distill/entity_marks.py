@@ -1,0 +1,66 @@
+"""Which tokens of sentence pairs name something to be seen, from the stretches of the sentences that do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from harness.core.data import Bitext, Spans
+from harness.core.errors import HarnessError
+from harness.core.protocols import TokenLocator
+from harness.distill.data.subwords import locate
+from harness.distill.model.teacher import TeacherStates
+from harness.distill.model.tower import Encoded
+from harness.retrieval.text_spans import within
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+# A pair's tokens: 1 for those that name something, 0 for others; a single NaN for a sentence of which nobody knows.
+Row = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The tokens of n pairs, English ones as the teacher reads them and foreign ones as the student does."""
+
+    english: tuple[Row, ...]
+    foreign: tuple[Row, ...]
+
+    def on(self, rows: Sequence[int], student: Encoded, teacher: Encoded) -> tuple[Encoded, Encoded]:
+        """A batch of some pairs, with `Encoded.entities`."""
+        return marked(student, [self.foreign[row] for row in rows]), marked(teacher, [self.english[row] for row in rows])
+
+
+def marked(side: Encoded, rows: Sequence[Row]) -> Encoded:
+    """One side of a batch with its entities."""
+    entities = np.zeros(side.mask.shape, dtype=np.float32)
+    for place, row in enumerate(rows):
+        entities[place, : len(row) if np.isfinite(row).all() else None] = row
+    return replace(side, entities=torch.from_numpy(entities).to(side.states))
+
+
+def mark(bitext: Bitext, teacher: TokenLocator, states: TeacherStates, tokenizer: Tokenizer, longest: int) -> Marks:
+    """Find which tokens of the pairs name something. longest: at how many tokens the student's texts are cut.
+
+    Raises HarnessError if the teacher does not tell where its tokens stand, or tells of others than it has states of.
+    """
+    english = teacher.locate_tokens(bitext.english, "en")
+    if [len(tokens) for tokens in english] != states.lengths.tolist():
+        raise HarnessError("the teacher tells where other tokens stand (locate_tokens) than it gives states of (encode_tokens)")
+    foreign = locate(tokenizer, bitext.foreign, longest)
+    return Marks(
+        tuple(entity_rows(english, bitext.english_entities, bitext.english)),
+        tuple(entity_rows(foreign, bitext.foreign_entities, bitext.foreign)),
+    )
+
+
+def entity_rows(tokens: Sequence[Spans], entities: Sequence[Spans | None], texts: Sequence[str]) -> Iterator[Row]:
+    """The row of each text."""
+    for at, named, text in zip(tokens, entities, texts, strict=True):
+        yield np.array([np.nan] if named is None else within(at, named, text), dtype=np.float32)

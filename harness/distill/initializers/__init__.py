@@ -1,0 +1,1 @@
+"""How a student's embeddings are initialized from the teacher's."""

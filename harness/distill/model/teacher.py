@@ -1,0 +1,103 @@
+"""A teacher's states for a list of sentences: computed once, kept on disk, read a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from harness.core.data import Floats
+from harness.core.digests import digest_strings
+from harness.core.errors import HarnessError
+from harness.core.protocols import TextEncoder, TokenEncoder
+from harness.distill.model.tower import Encoded
+from harness.storage.seals import clear_damaged, is_whole, seal
+from harness.storage.store import Store, new_folder
+
+TEXTS_A_CALL = 1024
+STATES = ("tokens", "lengths", "pooled")
+
+
+@dataclass(frozen=True)
+class TeacherStates:
+    """States of n sentences, memory-mapped or on a GPU.
+
+    tokens: (rows, d) float16, or float32 where float16 cannot hold them (`in_half`), packed; sentence i owns `lengths[i]` rows
+    from `starts[i]` on. pooled: (n, d) float32.
+    """
+
+    tokens: Tensor
+    starts: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
+    pooled: Tensor
+
+    def near(self, device: torch.device) -> TeacherStates:
+        """The same on a GPU, if they take no more than a quarter of its free memory; else as they are."""
+        if device.type != "cuda" or 4 * self.tokens.nbytes > torch.cuda.mem_get_info(device)[0]:
+            return self
+        return replace(self, tokens=self.tokens.to(device), pooled=self.pooled.to(device))
+
+    def batch(self, rows: Sequence[int], device: torch.device) -> Encoded:
+        """The states of some sentences, padded to the longest of them."""
+        starts, lengths = (torch.from_numpy(each[rows]).to(self.tokens.device)[:, None] for each in (self.starts, self.lengths))
+        places = torch.arange(int(self.lengths[rows].max()), device=self.tokens.device)
+        mask = places < lengths
+        # Padding reads some token or other, and is then made zero.
+        states = self.tokens[torch.where(mask, starts + places, 0)].to(device).float()
+        mask = mask.to(device)
+        return Encoded(states.masked_fill_(~mask[:, :, None], 0), mask, self.pooled[list(rows)].to(device))
+
+
+def teacher_states(teacher: TextEncoder, texts: Sequence[str], store: Store, advance: Callable[[int], None]) -> TeacherStates:
+    """States of English sentences under the teacher, from the store where they lie. `advance(k)`: k more sentences done.
+
+    Raises HarnessError if the teacher gives no token states, or states that are not finite.
+    """
+    # Languages that share a tower share most of their English sentences.
+    unique = list(dict.fromkeys(texts))
+    folder = store.teacher(digest_strings(["teacher", teacher.fingerprint(), *unique]))
+    if not is_whole(folder):
+        if not isinstance(teacher, TokenEncoder):
+            raise HarnessError("this text tower gives no token states (encode_tokens), so it cannot be a teacher")
+        with store.claim(folder):
+            if not is_whole(folder):  # another run may have made it meanwhile
+                clear_damaged(folder)
+                with new_folder(folder) as temporary:
+                    compute_states(teacher, unique, temporary, advance)
+                    seal(temporary, folder.name)
+    places = {text: place for place, text in enumerate(unique)}
+    rows = np.array([places[text] for text in texts])
+    # Copied where it is written to, which it is not: torch warns of memory that it could not write to.
+    tokens, lengths, pooled = (np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False) for name in STATES)
+    starts = np.cumsum(lengths) - lengths
+    return TeacherStates(torch.from_numpy(tokens), starts[rows], lengths[rows], torch.from_numpy(pooled[rows]))
+
+
+def compute_states(teacher: TokenEncoder, texts: Sequence[str], folder: Path, advance: Callable[[int], None]) -> None:
+    """Encode all texts and write `tokens.npy`, `lengths.npy` and `pooled.npy`."""
+    parts = []
+    for start in range(0, len(texts), TEXTS_A_CALL):
+        part = teacher.encode_tokens(texts[start : start + TEXTS_A_CALL], "en")
+        if not (np.isfinite(part.tokens).all() and np.isfinite(part.pooled).all()):
+            raise HarnessError("the teacher gave NaN or infinity for an English sentence; nothing can be distilled from it")
+        parts.append((in_half(part.tokens), part.lengths, part.pooled))
+        advance(len(part.lengths))
+    for name, arrays in zip(STATES, zip(*parts, strict=True), strict=True):
+        np.save(folder / f"{name}.npy", np.concatenate(arrays))
+
+
+def in_half(tokens: Floats) -> npt.NDArray[np.floating[Any]]:
+    """Token states (rows, d) as float16, which takes half the room; as they are where that would overflow or lose digits.
+
+    Token transport compares directions, so what counts is an entry's error beside the largest entry of its state. Below its
+    normal range float16 is off by 2**-25, which is 2**-15 of a largest entry of 2**-10.
+    """
+    largest = np.abs(tokens).max(axis=1)
+    fits = (largest <= np.finfo(np.float16).max) & ((largest >= 2.0**-10) | (largest == 0))
+    return tokens.astype(np.float16) if fits.all() else tokens

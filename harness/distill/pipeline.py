@@ -1,0 +1,375 @@
+"""From a recipe to a tower on disk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from harness.core.builtins import starting_model
+from harness.core.config import DistillConfig
+from harness.core.data import Bitext, Retrieval
+from harness.core.digests import digest_json
+from harness.core.errors import HarnessError
+from harness.core.languages import ENGLISH
+from harness.core.objective_terms import FITTED, objective_sources, reads_entities
+from harness.core.protocols import Encoder, TokenLocator
+from harness.distill.data.bitext import Unpaired, joined, subset
+from harness.distill.data.leakage import Guarded, seen
+from harness.distill.data.monolingual import unpaired
+from harness.distill.data.subwords import tokenize
+from harness.records.files import CARD, SEEN
+from harness.records.provenance import provenance
+from harness.records.schema import BitextCard, TowerCard, Trial
+from harness.records.towers import check_stored_tower
+from harness.runtime.device import resolve_device
+from harness.storage.embeddings import embed_images, embed_texts
+from harness.storage.seals import clear_damaged, is_whole, keep_json, kept_json, seal
+from harness.storage.store import BusyError, Store, new_folder, sweep
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from harness.distill.checkpoint import TrainingState
+    from harness.distill.distributed import Ranks
+    from harness.distill.model.tower import TextTower
+    from harness.runtime.console import Console
+
+# Part of every tower's digest. Raise it when the same recipe no longer gives the same weights.
+TRAINER_VERSION = 2
+CURVE_POINTS = 100
+RATES = (1e-4, 3e-4, 1e-3, 3e-3)
+# Part of the digest of towers whose rate is searched for. Raise it when the same trials no longer choose the same rate.
+SEARCH_VERSION = 2
+
+
+@dataclass(frozen=True)
+class Search:
+    """Pictures and captions, of the val split, that score learning rates, and the seed of the towers that try them."""
+
+    retrieval: Retrieval
+    seed: int
+
+    @cached_property
+    def digest(self) -> str:
+        """Of all of it."""
+        return digest_json([self.retrieval.texts_digest(), self.retrieval.images.digest(), self.seed])
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a distilled tower's weights.
+
+    guarded: the bitext of its language, or of each that shares it. tag: finds what the sentences of pairs name; asked only for an
+    objective that reads it. search: where its learning rate is searched for, if it is; None: on a tenth of its pairs.
+    Raises HarnessError if the objective reads what sentences name, or the start how they are spelled, and the teacher cannot tell
+    where its tokens stand.
+    """
+
+    config: DistillConfig
+    teacher: Encoder
+    guarded: tuple[Guarded, ...]
+    tag: Callable[[Bitext], Bitext]
+    search: Search | None = None
+
+    def __post_init__(self) -> None:
+        needs = (
+            (self.reads_entities, f"{self.config.objective} cannot tell which of them name something"),
+            (self.config.spelling > 0, "--spelling cannot tell how they are spelled"),
+        )
+        for asked, lack in needs:
+            if asked and not isinstance(self.teacher, TokenLocator):
+                raise HarnessError(
+                    f"{self.teacher.name} cannot tell where its tokens stand in a text (locate_tokens), so {lack}: teachers in "
+                    "open_clip's or transformers' form can"
+                )
+
+    @property
+    def reads_entities(self) -> bool:
+        """Whether the objective needs to know which tokens name something."""
+        return reads_entities(self.config.objective)
+
+    @property
+    def bitext(self) -> Bitext:
+        """The pairs given to the training: `config.pairs` of each language, those held out at the end."""
+        config = self.config
+        if not self.reads_entities:
+            return chosen_pairs(self.guarded, config.pairs, config.seed, config.held_out)[0]
+        parts = [self.tag(subset(each.bitext, config.pairs, config.seed)) for each in self.guarded]
+        return joined(parts, config.held_out)
+
+    @property
+    def text(self) -> Unpaired:
+        """The sentences given to it without their translations: `config.unpaired` of each side of each language."""
+        return chosen_text(self.guarded, self.config.unpaired, self.config.pairs, self.config.seed)[0]
+
+    @cached_property
+    def digest(self) -> str:
+        """The tower's name in the store."""
+        # Without defaults, so that an option added later leaves the towers made before it where they are.
+        choices = self.config.model_dump(mode="json", exclude_defaults=True)
+        _, pairs = chosen_pairs(self.guarded, self.config.pairs, self.config.seed, self.config.held_out)
+        parts = [TRAINER_VERSION, choices, self.teacher.fingerprint(), pairs]
+        model = starting_model(self.config.init)
+        others = [*([model.fingerprint()] if model else []), *objective_sources(self.config.objective)]
+        entities = [self.bitext.english_entities, self.bitext.foreign_entities] if self.reads_entities else []
+        if self.config.unpaired:
+            others.append(chosen_text(self.guarded, self.config.unpaired, self.config.pairs, self.config.seed)[1])
+        searched = [SEARCH_VERSION, RATES, *([self.search.digest] if self.search else [])] if self.config.tune else []
+        return digest_json([*parts, *others, *entities, *searched])
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps."""
+        return self.config.steps_for(len(self.bitext) - self.config.held_out)
+
+
+@lru_cache(maxsize=4)
+def chosen_pairs(guarded: tuple[Guarded, ...], pairs: int | None, seed: int, held_out: int) -> tuple[Bitext, str]:
+    """The pairs of a training, and their digest. Few are held: a study lays out hundreds of recipes over the same pairs."""
+    bitext = joined([subset(each.bitext, pairs, seed) for each in guarded], held_out)
+    return bitext, bitext.digest()
+
+
+@lru_cache(maxsize=4)
+def chosen_text(guarded: tuple[Guarded, ...], sentences: int, pairs: int | None, seed: int) -> tuple[Unpaired, str]:
+    """The text of a training, and its digest. As few are held as of its pairs."""
+    text = unpaired(guarded, sentences, pairs, seed)
+    return text, digest_json([text.english, text.foreign])
+
+
+def distil(recipe: Recipe, device: str, store: Store, console: Console, wait: bool = True, ranks: Ranks | None = None) -> None:
+    """Train the recipe's tower and keep it in the store, going on from its checkpoint if an earlier run left one.
+
+    Nothing is done if it is there and whole. ranks: this process among those that train it together. Raises HarnessError if the
+    teacher cannot teach, or if the training diverges, and BusyError if another run is training it and `wait` is False.
+    """
+    folder = store.tower(recipe.digest)
+    if ranks is None and is_whole(folder, check_stored_tower):  # asked before torch is imported
+        return
+    from harness.distill.distributed import ALONE
+
+    ranks = ranks or ALONE
+    if ranks.told(ranks.leads and is_whole(folder, check_stored_tower)):
+        return
+    with ranks.claimed(store, folder, wait):
+        if not ranks.told(ranks.leads and is_whole(folder, check_stored_tower)):  # another run may have made it meanwhile
+            if ranks.leads:
+                clear_damaged(folder, check_stored_tower)
+                sweep(store.training(recipe.digest))
+            make_tower(recipe, resolve_device(device), store, console, ranks)
+
+
+def make_tower(recipe: Recipe, device: str, store: Store, console: Console, ranks: Ranks) -> None:
+    """Train and keep the recipe's tower, whatever is there."""
+    from harness.distill.checkpoint import save_tower
+
+    tuning = tuned(recipe, device, store, console, ranks)
+    best = max(tuning, key=lambda trial: trial.score, default=None)
+    config = recipe.config.model_copy(update={"learning_rate": best.learning_rate}) if best else recipe.config
+    student, tokenizer, state = trained(replace(recipe, config=config), recipe.digest, device, store, console, ranks)
+    if not ranks.leads:
+        return
+    card = TowerCard(
+        digest=recipe.digest,
+        lang=recipe.bitext.lang,
+        config=config,
+        teacher=recipe.teacher.name,
+        teacher_fingerprint=recipe.teacher.fingerprint(),
+        bitext=bitext_card(recipe),
+        steps=state.step,
+        losses=loss_curve(state.losses),
+        validations=tuple(state.validations),
+        unconverged=state.unconverged,
+        tuning=tuning,
+        seconds=round(state.seconds, 1),
+        provenance=provenance(device if ranks.count == 1 else f"{device}, {ranks.count} processes"),
+    )
+    with new_folder(store.tower(recipe.digest)) as folder:
+        save_tower(folder, student, tokenizer)
+        np.save(folder / SEEN, seen(recipe.bitext, recipe.text))
+        (folder / CARD).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        seal(folder, recipe.digest)
+    store.training(recipe.digest).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A short training that tries a learning rate. search: what scores it; None: the pairs that it holds out."""
+
+    recipe: Recipe
+    search: Search | None
+
+    @property
+    def digest(self) -> str:
+        """Its score's name in the store."""
+        return digest_json([self.recipe.digest, self.search.digest]) if self.search else self.recipe.digest
+
+
+def attempts(recipe: Recipe) -> list[Attempt]:
+    """Each of RATES for a third of the steps and the whole training's warm-up; none if the recipe's rate is given.
+
+    Scored by pictures, they are towers of the search's own seed, so that towers of other seeds share them. Scored by pairs, they
+    are towers of the same pairs but a tenth.
+    """
+    config, search = recipe.config, recipe.search
+    if not (config.tune and recipe.steps):
+        return []
+    steps = max(1, recipe.steps // 3)
+    # A rate that a whole training bears can break a student that is led up to it in a third of the time.
+    warmup = min(0.9, config.warmup * recipe.steps / steps)
+    choices: dict[str, object] = {"tune": False, "patience": None, "steps": steps, "warmup": warmup}
+    choices |= {"seed": search.seed} if search else {"held_out": max(2, len(recipe.bitext) // 10)}
+    configs = [config.model_copy(update=choices | {"learning_rate": rate}) for rate in RATES]
+    return [Attempt(replace(recipe, config=each, search=None), search) for each in configs]
+
+
+def tuned(recipe: Recipe, device: str, store: Store, console: Console, ranks: Ranks) -> tuple[Trial, ...]:
+    """The scores of a recipe's learning rates. Kept in the store.
+
+    A rate that another process is trying is left for last, so that towers of several seeds share the work of their search.
+    """
+    scores: dict[str, float] = {}
+    left = tries = attempts(recipe)
+    # Ranks of one training go through them in one order.
+    for wait in (True,) if ranks.count > 1 else (False, True):
+        for attempt in left:
+            with suppress(BusyError):
+                scores[attempt.digest] = scored(attempt, device, store, console, ranks, wait)
+        left = [attempt for attempt in left if attempt.digest not in scores]
+    return tuple(Trial(learning_rate=each.recipe.config.learning_rate, score=scores[each.digest]) for each in tries)
+
+
+def scored(attempt: Attempt, device: str, store: Store, console: Console, ranks: Ranks, wait: bool) -> float:
+    """A trial's score, from the store if it is there. Raises BusyError if another process is at it and `wait` is False."""
+    path = store.trial(attempt.digest)
+    with ranks.claimed(store, path, wait):
+        kept = kept_trial(path) if ranks.leads else None
+        score = ranks.told(kept.score if kept else math.nan)
+        return try_rate(attempt, path, device, store, console, ranks) if math.isnan(score) else score
+
+
+def kept_trial(path: Path) -> Trial | None:
+    """The trial in a file; None if there is none, or if it is damaged or of another recipe, which is said."""
+    content = kept_json(path)
+    return Trial.model_validate(content) if content is not None else None
+
+
+def try_rate(attempt: Attempt, path: Path, device: str, store: Store, console: Console, ranks: Ranks) -> float:
+    """Train for a trial, and keep its score."""
+    recipe = attempt.recipe
+    if ranks.leads:
+        sweep(store.training(attempt.digest))
+    student, tokenizer, state = trained(recipe, attempt.digest, device, store, console, ranks)
+    if attempt.search:
+        score = ranks.told(picture_score(student, tokenizer, recipe.teacher, attempt.search.retrieval, store, console))
+    else:
+        score = max(score for _, score in state.validations)
+    if ranks.leads:
+        keep_json(path, Trial(learning_rate=recipe.config.learning_rate, score=score).model_dump())
+        store.training(attempt.digest).unlink(missing_ok=True)
+    return score
+
+
+def picture_score(
+    student: TextTower, tokenizer: Tokenizer, teacher: Encoder, retrieval: Retrieval, store: Store, console: Console
+) -> float:
+    """How well captions and pictures find each other: mean reciprocal rank, both directions, in percent."""
+    from harness.retrieval.ranking import rank
+
+    with console.stage("embeds val images", len(retrieval.images.ids), "images") as advance:
+        images = embed_images(teacher, retrieval.images, store, lambda count: advance(count, ""))
+    texts = tokenize(tokenizer, retrieval.captions, student.config.max_length)
+    ranks = rank(images, student.embed(texts).cpu().numpy(), retrieval.caption_images)
+    return 50 * float((1 / ranks.t2i).mean() + (1 / ranks.i2t).mean())
+
+
+def trained(
+    recipe: Recipe, name: str, device: str, store: Store, console: Console, ranks: Ranks
+) -> tuple[TextTower, Tokenizer, TrainingState]:
+    """The recipe's student, trained from the teacher's states; without a step for the objectives `none` and `ridge`.
+
+    name: of its checkpoint in the store.
+    """
+    from harness.distill.checkpoint import TrainingState
+    from harness.distill.entity_marks import mark
+    from harness.distill.model.ridge import fit_projection
+    from harness.distill.model.student import new_student, student_tokenizer
+    from harness.distill.model.teacher import teacher_states
+    from harness.distill.trainer import train
+
+    config, bitext = recipe.config, recipe.bitext
+    learned = bitext.take(range(len(bitext) - config.held_out))
+    tokenizer = student_tokenizer(config, learned, recipe.text)
+    student = new_student(recipe.teacher, tokenizer, config, learned, recipe.text)
+    if config.objective == FITTED:
+        texts = tokenize(tokenizer, learned.foreign, student.config.max_length)
+        fit_projection(student.to(device).eval(), texts, embed_texts(recipe.teacher, learned.english, ENGLISH, store))
+    if recipe.steps == 0:
+        return student.eval(), tokenizer, TrainingState()
+    student.to(device)
+    texts = tokenize(tokenizer, bitext.foreign, student.config.max_length)
+    with (
+        ranks.leader_first(),
+        console.stage("teacher reads the English side", len(bitext), "sentences") as advance,
+    ):
+        states = teacher_states(recipe.teacher, bitext.english, store, lambda count: advance(count, ""))
+    marks = None
+    if recipe.reads_entities:
+        marks = mark(bitext, cast(TokenLocator, recipe.teacher), states, tokenizer, student.config.max_length)
+    with console.stage(f"distils {bitext.lang} by {config.objective}", recipe.steps, "steps") as advance:
+        state = train(
+            student,
+            texts,
+            states,
+            config,
+            bitext.places,
+            store.training(name),
+            lambda _, losses: advance(1, f"loss {recent_loss(losses):.4f}"),
+            marks,
+            ranks,
+        )
+    if state.unconverged:
+        console.say(f"{state.unconverged:,} transport problems of {state.step * config.batch:,} had not converged")
+    return student, tokenizer, state
+
+
+def bitext_card(recipe: Recipe) -> BitextCard:
+    """What the record says of the pairs."""
+    used = recipe.bitext
+    return BitextCard(
+        lang=used.lang,
+        source=used.source,
+        kind=used.kind,
+        offered=sum(each.offered for each in recipe.guarded),
+        dropped=sum(each.dropped for each in recipe.guarded),
+        used=len(used),
+        digest=used.digest(),
+        notes=used.notes,
+    )
+
+
+def loss_curve(losses: Sequence[float], points: int = CURVE_POINTS) -> tuple[float, ...]:
+    """Means of the losses over at most `points` equal stretches of the training; none of no training.
+
+    >>> loss_curve([4.0, 2.0, 1.0, 1.0], points=2)
+    (3.0, 1.0)
+    """
+    stretches = np.array_split(np.array(losses), min(points, len(losses))) if losses else []
+    return tuple(float(f"{part.mean():.6g}") for part in stretches)
+
+
+def recent_loss(losses: Sequence[float]) -> float:
+    """What `loss_curve` ends with, without the rest: what is said while a tower is trained is what its card says in the end.
+
+    >>> recent_loss([4.0, 2.0, 1.0])
+    1.0
+    """
+    stretch = len(losses) // min(CURVE_POINTS, len(losses))
+    return loss_curve(losses[-stretch:], points=1)[0]

@@ -1,0 +1,1 @@
+"""From a configuration to records: planning, running, and the executors that do the work."""

@@ -1,0 +1,203 @@
+"""The executor `ray`: jobs as tasks of Ray, which places them, counts their cores and GPUs, and tries them again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from harness.core.error_messages import first_line
+from harness.core.errors import HarnessError
+from harness.evaluation.executors.jobs import RETRIES, Execute, J, Job, Outcome, Surroundings, perform
+from harness.runtime.console import Console
+from harness.runtime.prefetch import processors
+from harness.storage.store import BusyError, Store
+
+if TYPE_CHECKING:
+    from harness.core.config import ExecutorConfig
+
+OBJECTS = 100 * 2**20
+"""Bytes of the object store of a Ray of one's own: jobs and outcomes are a few hundred bytes each."""
+SECONDS_TO_KNOCK, SECONDS_TO_STOP = 10, 60
+# No telemetry; and every line of progress, said once, under the name of its process alone.
+RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"}
+# A Ray that no other machine may join takes 127.0.0.1 for its address, and then its servers listen nowhere else. Asked for that
+# address in so many words, Ray puts the machine's public one in its place and listens everywhere.
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+
+@contextmanager
+def on_ray(choices: ExecutorConfig, store: Store, console: Console) -> Iterator[Execute]:  # noqa: ARG001 (what all are told)
+    """A Ray cluster (`--address`), or a Ray of this machine; needs the extra [ray]. All its machines see the store."""
+    for name, value in RAY.items():
+        os.environ.setdefault(name, value)
+    if not choices.address:
+        os.environ.update(LOOPBACK)  # read when Ray is imported
+    try:
+        import ray
+    except ImportError:
+        raise HarnessError("--executor ray needs Ray: pip install 'flickr30k-harness[ray]'") from None
+    with connected(ray, choices), store.claim(flag := store.root / f"ray-{socket.gethostname()}-{os.getpid()}"):
+        share = Share.of_machines(machines(ray), choices)
+        yield Cluster(ray, share, store, flag).execute
+
+
+@contextmanager
+def connected(ray: Any, choices: ExecutorConfig) -> Iterator[None]:
+    """Join the cluster that was named, else start a Ray of this machine; not where this process has joined one already."""
+    if ray.is_initialized():
+        yield
+        return
+    own = {"num_cpus": max(processors(), choices.workers), "include_dashboard": False, "object_store_memory": OBJECTS}
+    if choices.address:
+        check_address(choices.address)
+    try:
+        if choices.address:
+            knock(choices.address)
+            ray.init(choices.address, logging_level=logging.ERROR)
+        else:
+            ray.init("local", logging_level=logging.ERROR, **own)
+    except (RuntimeError, ValueError, OSError) as error:
+        where = f"is at {choices.address}, or it asks for a token (RAY_AUTH_MODE=token)" if choices.address else "can be started"
+        raise HarnessError(f"no Ray {where}: {first_line(error)}") from None
+    try:
+        if not choices.address:
+            check_loopback(ray)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def check_address(address: str) -> None:
+    """Raise HarnessError unless it is the address of a cluster: of other schemes Ray would import a module of that name."""
+    if not re.fullmatch(r"auto|(ray://)?[\w.-]+:\d{1,5}|(ray://)?\[[0-9a-fA-F:.]+\]:\d{1,5}", address, re.ASCII):
+        raise HarnessError(f"--address {address[:200]}: expected auto, HOST:PORT or ray://HOST:PORT")
+
+
+def check_loopback(ray: Any) -> None:
+    """Raise HarnessError if the Ray that was started here can be reached from elsewhere: it runs whatever it is sent."""
+    for node in ray.nodes():
+        if not ip_address(node["NodeManagerAddress"]).is_loopback:
+            raise HarnessError(
+                f"the Ray started here listens at {node['NodeManagerAddress']}, where others could send it code: set "
+                "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 before Ray is imported, or name a cluster that you trust with --address"
+            )
+
+
+def knock(address: str) -> None:
+    """Raise OSError or ValueError if nobody is at HOST:PORT, for whom Ray would wait ten minutes and more."""
+    parts = urlsplit(address if "//" in address else f"//{address}")
+    if parts.port is not None:
+        socket.create_connection((parts.hostname or "", parts.port), timeout=SECONDS_TO_KNOCK).close()
+
+
+def machines(ray: Any) -> list[dict[str, float]]:
+    """The resources of every machine that can work."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a job takes of a machine."""
+
+    cpus: float
+    gpus: float
+
+    @classmethod
+    def of_machines(cls, there: list[dict[str, float]], choices: ExecutorConfig) -> Share:
+        """A machine's cores by `workers`, of the smallest one, and its GPUs likewise, but one at most.
+
+        >>> from harness.core.config import ExecutorConfig
+        >>> Share.of_machines([{"CPU": 8.0}, {"CPU": 16.0, "GPU": 2.0}], ExecutorConfig(workers=3))
+        Share(cpus=2, gpus=0.6666)
+        """
+        cores = min((each["CPU"] for each in there), default=1) / choices.workers
+        gpus = [each["GPU"] for each in there if each.get("GPU", 0) > 0]
+        usual = min(1, int(10_000 * min(gpus) / choices.workers) / 10_000) if gpus else 0
+        return cls(int(cores) if cores >= 1 else cores, usual if choices.gpus_per_cell is None else choices.gpus_per_cell)
+
+    def room(self, there: list[dict[str, float]]) -> int:
+        """How many jobs can be done at a time.
+
+        >>> Share(2, 0.5).room([{"CPU": 8.0, "GPU": 1.0}, {"CPU": 2.0, "GPU": 1.0}, {"CPU": 64.0}])
+        3
+        """
+        enough = 1e-6
+        return sum(
+            int(min(each["CPU"] / self.cpus, each.get("GPU", 0) / self.gpus if self.gpus else each["CPU"] / self.cpus) + enough)
+            for each in there
+        )
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray that is connected. flag: what this process has claimed, by which a machine tells whether it sees the same store."""
+
+    ray: Any
+    share: Share
+    store: Store
+    flag: Path
+
+    def execute(self, jobs: Iterable[J], wait: bool) -> Iterator[tuple[J, Outcome]]:
+        """As `Execute`. Jobs are given to Ray only as there is room for them, so that none is begun later than it was taken."""
+        ray, coming, running = self.ray, iter(jobs), dict[Any, J]()
+        task = ray.remote(num_cpus=self.share.cpus, num_gpus=self.share.gpus, max_retries=RETRIES)(do_here)
+        try:
+            while True:
+                while len(running) < self.room(bool(running)) and (job := next(coming, None)) is not None:
+                    one = task.options(name=job.name)
+                    running[one.remote(job.elsewhere(), wait, Surroundings.here(), self.store, self.flag)] = job
+                if not running:
+                    return
+                (ended, *_), _ = ray.wait(list(running))
+                job = running.pop(ended)
+                yield job, self.outcome(ended)
+        finally:
+            self.cancel(list(running))
+
+    def room(self, works: bool) -> int:
+        """How many jobs the cluster has room for. Raises HarnessError if there is none though nothing works."""
+        room = self.share.room(machines(self.ray))
+        if not room and not works:
+            raise HarnessError(
+                f"no machine of the Ray cluster has the {self.share.cpus:g} cores and {self.share.gpus:g} GPUs of a cell: "
+                "lower --gpus-per-cell, or raise --workers"
+            )
+        return room
+
+    def outcome(self, ended: Any) -> Outcome:
+        """How a task ended."""
+        try:
+            outcome: Outcome = self.ray.get(ended)
+        except self.ray.exceptions.RayError as error:
+            return Outcome("failed", f"Ray gave it up after {RETRIES + 1} times: {first_line(error)}")
+        return outcome
+
+    def cancel(self, running: list[Any]) -> None:
+        """Interrupt what runs, and give trainings the time to keep a checkpoint."""
+        for each in running:
+            self.ray.cancel(each)
+        if running:
+            self.ray.wait(running, num_returns=len(running), timeout=SECONDS_TO_STOP)
+
+
+def do_here(find: Callable[[], Job], wait: bool, around: Surroundings, store: Store, flag: Path) -> Outcome:
+    """Do a job on a machine of the cluster."""
+    try:
+        with store.claim(flag, wait=False):
+            pass
+    except BusyError:
+        return perform(find, wait, around)
+    return Outcome(
+        "failed",
+        f"{socket.gethostname()} does not see the locks of {store.root}: the store has to lie on a file system with locks that "
+        "all machines of the cluster share (docs/scale.md)",
+    )

@@ -1,0 +1,68 @@
+"""Pictures that cannot be decoded: found before anything is measured, left out of a gallery, and told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from harness.core.data import Images, Retrieval
+from harness.core.digests import digest_strings
+from harness.core.errors import HarnessError
+from harness.runtime.prefetch import ahead
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+NAMED = 5
+AHEAD = 64
+
+R = TypeVar("R", bound=Retrieval)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some pictures of a gallery, in its order."""
+
+    images: Images
+    rows: tuple[int, ...]
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Their ids."""
+        return tuple(self.images.ids[row] for row in self.rows)
+
+    def open(self, index: int) -> Image.Image:
+        """Decode one of them."""
+        return self.images.open(self.rows[index])
+
+    def digest(self) -> str:
+        """A digest of the whole gallery and of what is left of it."""
+        return digest_strings(["part", self.images.digest(), *self.ids])
+
+
+def without_broken(retrieval: R) -> R:
+    """The captions of the pictures that can be decoded, to be found among these; a note says what was left out.
+
+    Every picture is decoded for that, by all processors. Raises HarnessError if none can be.
+    """
+    images = retrieval.images
+    problems = {row: why for row, why in enumerate(ahead(lambda row: problem(images, row), range(len(images.ids)), AHEAD)) if why}
+    if not problems:
+        return retrieval
+    rows = tuple(row for row in range(len(images.ids)) if row not in problems)
+    if not rows:
+        raise HarnessError(f"none of the {len(images.ids):,} pictures can be decoded, the first: {problems[0]}")
+    names = [images.ids[row] for row in problems]
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    told = f"{len(names):,} of {len(images.ids):,} images skipped, which cannot be decoded: {', '.join(names[:NAMED])}{more}"
+    left = retrieval.among(Part(images, rows))
+    return replace(left, notes=(*left.notes, told))
+
+
+def problem(images: Images, row: int) -> str:
+    """Why a picture cannot be decoded; nothing if it can."""
+    try:
+        images.open(row)
+    except HarnessError as error:
+        return str(error)
+    return ""

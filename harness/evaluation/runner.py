@@ -1,0 +1,268 @@
+"""From cells to records."""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from harness.core.builtins import TASKS, TOWERS, load_encoder
+from harness.core.config import ExecutorConfig, RunConfig
+from harness.core.data import Grounding, Images, TextRetrieval
+from harness.core.digests import digest_strings
+from harness.core.errors import HarnessError
+from harness.core.languages import select_languages
+from harness.core.plugins import Fingerprint
+from harness.core.protocols import Encoder, TextEncoder
+from harness.evaluation.executors.jobs import Outcome, announced, carry_out
+from harness.evaluation.executors.local import in_turn
+from harness.evaluation.planning import ENGLISH, Cell, Plan, make_plan
+from harness.evaluation.translate_test import TRANSLATE_TEST, in_translation
+from harness.records.files import check_stored_record, save_record
+from harness.records.provenance import provenance
+from harness.records.schema import Record, RegionCard, TranslationCard
+from harness.records.towers import load_card
+from harness.retrieval.regions import Views
+from harness.retrieval.scorers import Embedder
+from harness.storage.seals import clear_damaged, is_whole
+from harness.storage.store import Store
+
+if TYPE_CHECKING:
+    from harness.runtime.console import Console
+
+T = TypeVar("T")
+
+
+class CellsFailedError(HarnessError):
+    """Some cells of a plan could not be measured; the others were. failures: why, by the cell's label.
+
+    reason: why, if it is one of all cells that the user can put right, else "".
+    """
+
+    def __init__(self, failures: Mapping[str, str], cells: int, reason: str = "") -> None:
+        super().__init__(f"{len(failures)} of {cells} cells failed: {'; '.join(map(': '.join, failures.items()))}")
+        self.failures, self.reason = failures, reason
+
+
+@dataclass(frozen=True, eq=False)
+class CellJob:
+    """A cell to be measured. find: makes the same job of the choices that the cell was planned by."""
+
+    cell: Cell
+    plan: Plan
+    store: Store
+    find: Callable[[], CellJob]
+
+    @property
+    def name(self) -> str:
+        """Language and label."""
+        return f"{self.plan.language.name}, {self.cell.label}"
+
+    @property
+    def is_there(self) -> bool:
+        """Whether its record is, whole and of this cell."""
+        return is_whole(self.store.record(self.cell.key), check_stored_record)
+
+    def do(self, console: Console, wait: bool) -> None:
+        """Measure it unless its record is there. Raises BusyError if another run is at it or at its tower and `wait` is False."""
+        load_or_measure(self.cell, self.plan, self.store, console, wait)
+
+    def elsewhere(self) -> Callable[[], CellJob]:
+        """What makes it in another process."""
+        return self.find
+
+
+def run(plan: Plan, store: Store, console: Console) -> list[Record]:
+    """The record of each cell, in order: read back where it lies in the store, measured and kept where it does not.
+
+    Raises CellsFailedError as `run_plans` gives it.
+    """
+    for _, failed in run_plans([plan], store, console, ExecutorConfig()):
+        if failed:
+            raise failed
+    return [check_stored_record(store.record(cell.key)) for cell in plan.cells]
+
+
+def run_plans(
+    plans: Sequence[Plan], store: Store, console: Console, choices: ExecutorConfig
+) -> Iterator[tuple[Plan, CellsFailedError | None]]:
+    """Measure the cells of plans, those that several plans have once, and give each plan, in order, when all of its cells ended.
+
+    A cell that another run is at is left for later. One that fails does not stop the others: it is told with its plan. If nothing
+    is measured, and all cells of the first two plans (or of the only one) failed for one reason that the user can put right, that
+    is raised.
+    """
+    jobs: dict[str, CellJob] = {}
+    for plan in plans:
+        for cell in plan.cells:
+            jobs.setdefault(cell.key, cell_job(cell, plan, store))
+    there = [job for job in jobs.values() if job.is_there]
+    missing = [job for job in jobs.values() if not job.is_there]
+    outcomes: dict[str, Outcome] = {}
+    waiting, reasons = deque(plans), list[str]()
+    measured = carry_out(announced(missing, choices, console, "cell"), choices, store, console) if missing else iter(())
+    for job, outcome in chain(in_turn(console, there, wait=True), measured):
+        outcomes[job.cell.key] = outcome
+        while waiting and all(cell.key in outcomes for cell in waiting[0].cells):
+            plan = waiting.popleft()
+            failed = failure({cell.label: outcomes[cell.key] for cell in plan.cells})
+            reasons.append(failed.reason if failed else "")
+            # One language may lack what the others have; two that fail alike, and nothing else yet, will not be the last.
+            if reasons[0] and len(set(reasons)) == 1 and len(reasons) == min(2, len(plans)):
+                raise HarnessError(reasons[0])
+            yield plan, failed
+
+
+def failure(outcomes: Mapping[str, Outcome]) -> CellsFailedError | None:
+    """What is to be told of cells that failed, by label; None if none did."""
+    failed = {label: outcome for label, outcome in outcomes.items() if outcome.state == "failed"}
+    if not failed:
+        return None
+    alike = len(failed) == len(outcomes) and len(set(failed.values())) == 1
+    first = next(iter(failed.values()))
+    why = {label: outcome.why for label, outcome in failed.items()}
+    return CellsFailedError(why, len(outcomes), first.why if alike and first.expected else "")
+
+
+def cell_job(cell: Cell, plan: Plan, store: Store) -> CellJob:
+    """The job of a plan's cell."""
+    config = plan.config.model_copy(update={"lang": plan.language.code, "data": str(plan.data)})
+    return CellJob(cell, plan, store, partial(find_cell, config, cell.key, store))
+
+
+def find_cell(config: RunConfig, key: str, store: Store) -> CellJob:
+    """The job of the cell of that digest. Raises HarnessError if the choices do not lead to it here."""
+    plan = planned(config, store)
+    cell = one_of({cell.key: cell for cell in plan.cells}, key)
+    return CellJob(cell, plan, store, partial(find_cell, config, key, store))
+
+
+def one_of(found: Mapping[str, T], digest: str) -> T:
+    """What is planned here under a digest of all that decides it. Raises HarnessError if that is nothing."""
+    if digest not in found:
+        raise HarnessError(
+            f"{socket.gethostname()} finds other data, weights or code than the run was planned with (it has no {digest[:12]}): "
+            "they have to be the same for all workers"
+        )
+    return found[digest]
+
+
+@lru_cache(maxsize=1)
+def planned(config: RunConfig, store: Store) -> Plan:
+    """The plan of one language, made once in each process that measures cells of it."""
+    task = TASKS.load(config.task)()
+    ((language, _),) = select_languages(task, config.lang)
+    return make_plan(config, task, Path(config.data or ""), encoder_of(config.encoder, config.device), language, store)
+
+
+@lru_cache(maxsize=1)
+def encoder_of(spec: str, device: str) -> Encoder:
+    """An encoder, whose model is loaded once for all languages."""
+    return load_encoder(spec, device)
+
+
+def load_or_measure(cell: Cell, plan: Plan, store: Store, console: Console, wait: bool = True) -> Record:
+    """One cell's record. Raises BusyError if another run is at it, or at its tower, and `wait` is False."""
+    folder = store.record(cell.key)
+    if not is_whole(folder, check_stored_record):
+        with store.claim(folder, wait):
+            if not is_whole(folder, check_stored_record):  # another run may have measured it meanwhile
+                clear_damaged(folder, check_stored_record)
+                measure(cell, plan, store, console, wait)
+    return owned(check_stored_record(folder), plan.encoder, folder)
+
+
+def owned(record: Record, encoder: Encoder, folder: Path) -> Record:
+    """The record, if it is the encoder's. Raises HarnessError if it is another one's.
+
+    Built-in encoders of one fingerprint are one model by two names (a folder, by two paths). What a plug-in's fingerprint misses
+    its name may tell.
+    """
+    another = isinstance(encoder.fingerprint, Fingerprint) and record.encoder != encoder.name
+    if another or record.encoder_fingerprint != encoder.fingerprint():
+        raise HarnessError(
+            f"{folder} is a record of the encoder {record.encoder}, not of {encoder.name}: delete that folder to measure it again"
+        )
+    return record
+
+
+def measure(cell: Cell, plan: Plan, store: Store, console: Console, wait: bool = True) -> None:
+    """Embed, rank, and keep the record. The text tower is distilled first if it is not there."""
+    from harness.runtime.device import resolve_device
+
+    retrieval, encoder, translations = cell.retrieval, plan.encoder, cell.translations
+    asked, translated = retrieval, None
+    if translations:
+        english = translations.english(retrieval, store, console)
+        asked = in_translation(retrieval, english)
+        translated = TranslationCard(by=translations.by, source=translations.source, digest=digest_strings(english))
+    device = resolve_device(plan.config.device)
+    embed = Embedder(encoder, encoder, store, console, device)
+    for what, pictures in shared_pictures(cell):
+        embed.pictures(pictures, what)
+    found = cell.scorer.find(asked, replace(embed, tower=text_tower(cell, plan, store, console, wait)))
+    folder = cell.folder(store)
+    card = load_card(folder) if folder else None
+    views = cell.scorer.views
+    record = Record(
+        cell=cell.key,
+        task=plan.task.card.name,
+        task_version=plan.task.card.version,
+        lang=retrieval.lang,
+        split=retrieval.split,
+        source=retrieval.source,
+        kind=retrieval.kind,
+        sample=retrieval.sample,
+        images=len(retrieval.images.ids),
+        captions=len(retrieval.captions),
+        documents=len(retrieval.documents) if isinstance(retrieval, TextRetrieval) else None,
+        headline=retrieval.headline if isinstance(retrieval, TextRetrieval) else "R@1",
+        images_digest=retrieval.images.digest(),
+        texts_digest=retrieval.texts_digest(),
+        encoder=encoder.name,
+        encoder_fingerprint=encoder.fingerprint(),
+        text_tower=card.config.objective if card else TRANSLATE_TEST if translated else ENGLISH,
+        tower=card,
+        translations=translated,
+        scorer=cell.scorer.name,
+        regions=region_card(views) if views else None,
+        scores=found.scores,
+        chance=found.chance,
+        notes=retrieval.notes + (translations.notes if translations else ()) + (views.regions.notes if views else ()),
+        provenance=provenance(device),
+    )
+    save_record(store.record(cell.key), record, retrieval, found.ranks, found.columns)
+
+
+def shared_pictures(cell: Cell) -> Iterator[tuple[str, Images]]:
+    """What a cell shares with others and looks up, and what people call it.
+
+    It is embedded before a tower is distilled, so that a picture that cannot be read is told before an hour is spent.
+    """
+    if not isinstance(cell.retrieval, Grounding | TextRetrieval):
+        yield "images", cell.retrieval.images
+    if cell.scorer.views:
+        yield "regions", cell.scorer.views
+
+
+def region_card(views: Views) -> RegionCard:
+    """What the record says of the regions."""
+    regions = views.regions
+    return RegionCard(source=regions.source, view=views.view, count=len(regions.boxes), digest=regions.digest())
+
+
+def text_tower(cell: Cell, plan: Plan, store: Store, console: Console, wait: bool) -> TextEncoder:
+    """The cell's text tower, distilled now if it has to be. Raises BusyError if another run is at that and `wait` is False."""
+    folder = cell.folder(store)
+    if folder is None:
+        return plan.encoder
+    if cell.recipe:
+        from harness.distill.pipeline import distil
+
+        distil(cell.recipe, plan.config.device, store, console, wait)
+    return TOWERS.load("distilled")(folder, plan.config.device)

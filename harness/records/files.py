@@ -1,0 +1,255 @@
+"""A record's files: written, read back and checked against its seal and its ranks."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from harness.core.data import MEASURE, Ints, Ranks, Retrieval
+from harness.core.error_messages import first_line
+from harness.core.errors import HarnessError
+from harness.records.schema import SCHEMA_VERSION, Record, Version
+from harness.retrieval.ranking import scores
+from harness.storage.seals import DamagedError, check_key, read_seal, say_left_out, seal, sealed_bytes
+from harness.storage.store import NEW, may_read, new_folder
+
+if TYPE_CHECKING:
+    from pyarrow import Table
+    from pyarrow.parquet import ParquetFile
+
+Doubles: TypeAlias = "npt.NDArray[np.float64]"
+RECORD, QUERIES, CARD, SEEN = "record.json", "queries.parquet", "card.json", "seen.npy"
+FACET = "facet:"  # begins the name of a column of facets
+POINTED = "pointed"
+
+
+def save_record(
+    folder: Path,
+    record: Record,
+    retrieval: Retrieval,
+    ranks: Ranks,
+    columns: Mapping[str, npt.NDArray[np.generic]] | None = None,
+) -> None:
+    """Write `record.json` and `queries.parquet` (direction, query, image, rank, facets of the captions): both or neither.
+
+    columns: more of each query, (queries,), where images are no queries.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    image_ids = np.array(retrieval.images.ids, dtype=object)
+    owners = image_ids[retrieval.caption_images]
+    image_ids = image_ids[: len(ranks.i2t)]  # none where images do not look for captions
+    table = pa.table(
+        {
+            "direction": ["t2i"] * len(ranks.t2i) + ["i2t"] * len(ranks.i2t),
+            "query": [*retrieval.caption_ids, *image_ids],
+            "image": [*owners, *image_ids],
+            "rank": np.concatenate([ranks.t2i, ranks.i2t]).astype(np.int32),
+        }
+    )
+    for name, values in retrieval.facets.items():
+        column = pa.array([*values, *([()] * len(ranks.i2t))], pa.list_(pa.string()))
+        table = table.append_column(f"facet:{name}", column)
+    for name, rows in (columns or {}).items():
+        table = table.append_column(name, pa.array(list(rows)))
+    with new_folder(folder) as temporary:
+        (temporary / RECORD).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        pq.write_table(table, temporary / QUERIES)
+        seal(temporary, record.cell)
+
+
+AGAIN = "measure it again, or take it anew from where it came from"
+
+
+def load_record(folder: Path) -> Record:
+    """Read a record back, wherever its folder lies.
+
+    Of a sealed one it is certain that it is what was written. One of an earlier version has no seal: its scores must follow from
+    its ranks. Raises DamagedError if that is not so, and HarnessError if it cannot be read or is of a newer version.
+    """
+    path = folder / RECORD
+    found = read_seal(folder)
+    try:
+        data = sealed_bytes(folder, RECORD, found)
+        version = Version.model_validate_json(data).schema_version
+        if version > SCHEMA_VERSION:
+            raise HarnessError(
+                f"{path} was written by a newer version of this project (schema {version}; this one reads {SCHEMA_VERSION}): "
+                "install that version to read it"
+            )
+        record = Record.model_validate_json(data)
+    except ValidationError as error:
+        what = f"{path} is not a record of this version: {first_line(error)}"
+        # What is sealed is as it was written, by a version that has other fields: it is not thrown away.
+        raise (HarnessError(what) if found else DamagedError(what, AGAIN)) from error
+    if found:
+        check_key(folder, found.key, record.cell)
+    else:
+        ranks, _, measures = read_ranks(folder)
+        check_scores(folder, record, ranks, measures)
+    return record
+
+
+def check_scores(folder: Path, record: Record, ranks: Ranks, measures: Mapping[str, Doubles]) -> None:
+    """Raise DamagedError unless a record's scores follow from its ranks and measures."""
+    from harness.retrieval.dense_search import Searched
+    from harness.retrieval.grounding import grounding_scores
+
+    sizes = record.captions, record.images if record.sought == "images" else 0
+    if sizes != (len(ranks.t2i), len(ranks.i2t)):
+        raise DamagedError(
+            f"{folder} has {len(ranks.t2i):,} + {len(ranks.i2t):,} ranks, its record {sizes[0]:,} + {sizes[1]:,}", AGAIN
+        )
+    with reading(folder / QUERIES):
+        if record.sought == "texts":
+            true = Searched(ranks.t2i, measures, {}).scores()
+        elif record.sought == "regions":
+            true = grounding_scores(ranks.t2i, measures["pointing"] > 0)
+        else:
+            true = scores(ranks)
+    for name in sorted({*true, *record.scores}):
+        said, value = record.scores.get(name, math.nan), true.get(name, math.nan)
+        if not math.isclose(said, value, rel_tol=1e-9, abs_tol=1e-9):
+            raise DamagedError(
+                f"{folder}: its scores do not follow from its ranks: {name} is {said}, by its ranks {value}", AGAIN
+            )
+
+
+def record_folders(folder: Path) -> list[Path]:
+    """Every folder below one that holds a record, in order of path, but for those that are being written.
+
+    What may not be looked into is named in a note: `Path.rglob` would pass over it in silence.
+    """
+
+    def refused(error: OSError) -> None:
+        try:
+            with suppress(FileNotFoundError), may_read(Path(error.filename)):
+                raise error
+        except HarnessError as said:
+            say_left_out(said)
+
+    found = []
+    for place, folders, files in os.walk(folder, onerror=refused):
+        folders[:] = [name for name in folders if not name.startswith(NEW)]
+        if RECORD in files:
+            found.append(Path(place))
+    return sorted(found)
+
+
+def check_stored_record(folder: Path) -> Record:
+    """The record in a folder of the store. Raises DamagedError if it is damaged, or of another cell than the folder's name."""
+    record = load_record(folder)
+    check_key(folder, record.cell, folder.name)
+    return record
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what a broken file of queries makes its readers raise into one line that names it."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except MemoryError as error:
+        raise HarnessError(f"{path} cannot be read: {first_line(error)}") from None
+    except (OSError, KeyError, ValueError, TypeError, OverflowError, pa.ArrowException) as error:
+        raise DamagedError(f"{path} cannot be read: {first_line(error)}", AGAIN) from None
+
+
+@contextmanager
+def open_queries(folder: Path) -> Iterator[ParquetFile]:
+    """A record's queries. Raises DamagedError naming the file if it is not what was written, or no such file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    # Files this small are read fastest as a whole and by one thread.
+    data = sealed_bytes(folder, QUERIES, read_seal(folder))
+    with reading(folder / QUERIES), pq.ParquetFile(pa.BufferReader(data)) as file:
+        yield file
+
+
+def read_queries(folder: Path, *names: str) -> Table:
+    """Columns of a record's queries, all if none is named. Raises as `open_queries`, and if it has not got them."""
+    with open_queries(folder) as file:
+        return file.read(columns=list(names) or None, use_threads=False).select(names or file.schema_arrow.names)
+
+
+def load_ranks(folder: Path) -> tuple[Ranks, Ints]:
+    """The ranks of a record's queries, from which its scores follow, and the image (as an index) that each caption belongs to.
+
+    Images are numbered in gallery order; where they are no queries themselves, in the order of those there are.
+    Raises HarnessError naming the file if it holds no such ranks.
+    """
+    record = load_record(folder)
+    ranks, owner, measures = read_ranks(folder)
+    check_scores(folder, record, ranks, measures)
+    return ranks, owner
+
+
+def read_ranks(folder: Path) -> tuple[Ranks, Ints, dict[str, Doubles]]:
+    """Ranks, owners and measures of a record's queries, as `load_ranks` and `load_measures` have them."""
+    with open_queries(folder) as file:
+        kept = [name for name in file.schema_arrow.names if is_measure(name)]
+        table = file.read(columns=["direction", "image", "rank", *kept], use_threads=False)
+        direction = table["direction"].to_numpy(zero_copy_only=False)
+        ranks = table["rank"].combine_chunks().to_numpy(zero_copy_only=False)
+        if not np.issubdtype(ranks.dtype, np.integer) or (ranks < 1).any() or not set(direction) <= {"t2i", "i2t"}:
+            raise ValueError("expected a direction (t2i or i2t) and a rank from 1 in every row")
+        ranks = ranks.astype(np.int64)
+        images = table["image"].to_pylist()
+        text = direction == "t2i"
+        queried = images if text.all() else table.filter(~text)["image"].to_pylist()
+        gallery = {image: index for index, image in enumerate(dict.fromkeys(queried))}
+        owner = np.array([gallery[image] for image, is_text in zip(images, text, strict=True) if is_text], dtype=np.int64)
+        return Ranks(t2i=ranks[text], i2t=ranks[~text]), owner, measures_of(table.select(kept))
+
+
+def load_facets(folder: Path) -> dict[str, list[tuple[str, ...]]]:
+    """What a record says of its captions: for each facet (`entity-type`, ...) the values of each caption.
+
+    Captions are in the order of `load_ranks`; one may have several values or none. Empty where the record has no facets.
+    """
+    table = read_queries(folder)
+    with reading(folder / QUERIES):
+        captions = table.filter(table["direction"].to_numpy(zero_copy_only=False) == "t2i")
+        names = [name for name in captions.column_names if name.startswith(FACET)]
+        return {name.removeprefix(FACET): [tuple(values or ()) for values in captions[name].to_pylist()] for name in names}
+
+
+def load_found(folder: Path) -> Ints:
+    """The box (left, top, right, bottom) that each phrase of a record of grounding found first, (phrases, 4)."""
+    table = read_queries(folder, "found")
+    with reading(folder / QUERIES):
+        return np.array(table["found"].to_pylist(), dtype=np.int64).reshape(-1, 4)
+
+
+def load_measures(folder: Path) -> dict[str, Doubles]:
+    """What a record has of each query beside its rank, in percent, by name, (queries,); empty for a record of images.
+
+    Measures of texts found (`nDCG@10`), or, in grounding, whether a phrase pointed into a true box.
+    """
+    with open_queries(folder) as file:
+        return measures_of(file.read(columns=[name for name in file.schema_arrow.names if is_measure(name)], use_threads=False))
+
+
+def is_measure(column: str) -> bool:
+    """Whether a column of queries is a measure of each."""
+    return column == POINTED or column.startswith(MEASURE)
+
+
+def measures_of(table: Table) -> dict[str, Doubles]:
+    """Columns of measures as `load_measures` has them."""
+    measures = {}
+    for name in table.column_names:
+        values = table[name].to_numpy(zero_copy_only=False).astype(np.float64)
+        measures["pointing" if name == POINTED else name.removeprefix(MEASURE)] = 100 * values if name == POINTED else values
+    return measures

@@ -1,0 +1,67 @@
+"""Which code, versions and command made a number."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import subprocess
+import sys
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+import harness
+from harness.records.schema import Provenance
+
+PACKAGES = ("numba", "numpy", "open_clip_torch", "pillow", "safetensors", "tokenizers", "torch", "torchvision", "transformers")
+
+
+def provenance(device: str) -> Provenance:
+    """Where and by what this process runs."""
+    commit, dirty = checkout_state(Path(harness.__file__).resolve().parent)
+    return Provenance(
+        version=harness.__version__,
+        commit=commit,
+        dirty=dirty,
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        packages=installed_packages(),
+        device=device,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command_line(),
+    )
+
+
+@cache
+def installed_packages() -> dict[str, str]:
+    """Versions of the libraries that a result may hang on."""
+    installed = {}
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            installed[name] = metadata.version(name)
+    return installed
+
+
+def command_line() -> str:
+    """The command that this process was started by."""
+    return shlex.join(["python", "-m", "harness", *sys.argv[1:]])
+
+
+@cache
+def checkout_state(folder: Path) -> tuple[str | None, bool | None]:
+    """Commit and dirtiness of the checkout that tracks this package; (None, None) outside one.
+
+    Asked once a process: what runs is the code that was there when it started.
+    """
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        # A copy in somebody else's repository (site-packages in a tracked folder) must not borrow its commit.
+        git("ls-files", "--error-unmatch", "__init__.py")
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.CalledProcessError):
+        return None, None

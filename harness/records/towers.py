@@ -1,0 +1,71 @@
+"""A tower's card, and what the tower has seen, read from its folder."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from harness.core.error_messages import first_line
+from harness.core.errors import HarnessError
+from harness.records.files import CARD, SEEN
+from harness.records.schema import TowerCard
+from harness.storage.seals import DamagedError, check_key, check_seal, read_seal, sealed_bytes
+from harness.storage.store import Store, may_read
+
+
+def load_card(folder: Path) -> TowerCard:
+    """Read a tower's card. Raises DamagedError if it is not one, or not what was written."""
+    path = folder / CARD
+    found = read_seal(folder)
+    try:
+        card = TowerCard.model_validate_json(sealed_bytes(folder, CARD, found))
+    except ValidationError as error:
+        what = f"{path} is not a tower's card: {first_line(error)}"
+        raise (HarnessError(what) if found else DamagedError(what, "delete its folder to distil it again")) from error
+    if found and found.key is not None:
+        check_key(folder, found.key, card.digest)
+    return card
+
+
+def check_stored_tower(folder: Path) -> None:
+    """Raise DamagedError unless a folder of the store holds the tower of its name, whole as far as its seal says.
+
+    A tower of an earlier version names itself in its card alone.
+    """
+    check_seal(folder)
+    check_key(folder, load_card(folder).digest, folder.name)
+
+
+def load_seen(folder: Path) -> npt.NDArray[np.uint64]:
+    """Hashes of what a tower was distilled from (`harness.distill.data.leakage.seen`). Raises HarnessError without it."""
+    path = folder / SEEN
+    with may_read(path):
+        if not path.is_file():
+            raise HarnessError(f"{folder} has no {SEEN}, which says what it was distilled from: distil it again")
+    data = sealed_bytes(folder, SEEN, read_seal(folder))
+    try:
+        seen: npt.NDArray[np.uint64] = np.load(io.BytesIO(data), allow_pickle=False)
+        if seen.dtype != np.uint64 or seen.ndim != 1:
+            raise ValueError(f"it holds {seen.dtype} {seen.shape}")
+    except Exception as error:  # numpy's reader of headers raises many kinds, those of Python's own tokenizer among them
+        raise HarnessError(f"{path} does not say what the tower has seen: {first_line(error)}; distil it again") from None
+    return seen
+
+
+def find_tower(text: str, store: Store) -> Path:
+    """A tower's folder, given as such or by the beginning of its digest in the store. Raises HarnessError if it is not one."""
+    if (Path(text) / CARD).is_file():
+        return Path(text)
+    found = [folder for folder in store.towers() if folder.name.startswith(text)]
+    if len(found) == 1:
+        check_key(found[0], load_card(found[0]).digest, found[0].name)
+        return found[0]
+    if found:
+        raise HarnessError(f"{len(found)} towers begin with {text!r}: {', '.join(folder.name[:12] for folder in found)}")
+    raise HarnessError(
+        f"{text!r} is neither a folder with a {CARD} nor the beginning of a digest in {store.root}: see `towers list`"
+    )

@@ -1,0 +1,77 @@
+"""Boxes drawn into a picture, with what they are beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.core.data import Grounding, Ints, Regions
+from harness.core.errors import HarnessError
+from harness.retrieval.regions import gallery_places, scaled
+from harness.statistics.comparison import Measured
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# Okabe and Ito's colours, which people with any colour vision tell apart; the first is kept for what is right.
+COLOURS = ("#009E73", "#D55E00", "#0072B2", "#E69F00", "#CC79A7", "#56B4E9")
+WIDTH = 480
+EXAMPLES = 24
+Box = tuple[float, float, float, float]
+
+
+def draw_boxes(image: Image.Image, boxes: Sequence[Box], labels: Sequence[str], title: str = "") -> Image.Image:
+    """A copy of a picture, at least 480 pixels wide, with boxes (left, top, right, bottom, in its pixels) and labels under it.
+
+    Each label stands below the picture beside a patch of its box's colour, so that nothing of the picture is covered; `title`, a
+    phrase say, stands above them. Letters are those of Pillow's own font: what it lacks is shown as boxes.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    scale = max(WIDTH / image.width, 1)
+    shown = image.convert("RGB").resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
+    line = 22
+    rows = [*([title] if title else []), *labels]
+    sheet = Image.new("RGB", (shown.width, shown.height + line * len(rows) + (8 if rows else 0)), "white")
+    sheet.paste(shown)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
+    colours = [COLOURS[place % len(COLOURS)] for place in range(len(boxes))]
+    for box, colour in zip(boxes, colours, strict=True):
+        left, top, right, bottom = (side * scale for side in box)
+        corners = left, top, max(right - 1, left), max(bottom - 1, top)
+        # The last is thinner, so that a box under it is still seen.
+        pen.rectangle(corners, outline=colour, width=3 if box is boxes[-1] else 6)
+    for place, text in enumerate(rows):
+        top = shown.height + 6 + line * place
+        beside = place - len(rows) + len(labels)
+        if beside >= 0:
+            pen.rectangle((8, top + 3, 20, top + 15), fill=colours[beside])
+        pen.text((28 if beside >= 0 else 8, top), text, fill="black", font=font)
+    return sheet
+
+
+def save_examples(folder: Path, tower: Measured, grounding: Grounding, regions: Regions, found: Ints) -> list[Path]:
+    """Write pictures of up to 24 phrases, from all over the gallery: the true boxes and the region that was found first.
+
+    found: (phrases, 4), in the pixels of the regions. A file's name is the phrase's id. Raises HarnessError if the folder or a
+    file cannot be written.
+    """
+    places, sizes = gallery_places(regions, grounding.images)[grounding.caption_images], regions.sizes
+    saved = []
+    for phrase in np.unique(np.linspace(0, len(found) - 1, EXAMPLES).astype(int)).tolist():
+        picture = grounding.images.open(int(grounding.caption_images[phrase]))
+        true = grounding.targets[grounding.target_captions == phrase]
+        boxes = [scaled(picture, box, sizes[places[phrase]]) for box in (*true, found[phrase])]
+        right = "found first, right" if tower.ranks.t2i[phrase] == 1 else "found first, wrong"
+        sheet = draw_boxes(picture, boxes, [*["true"] * len(true), right], f"{tower.label}: {grounding.captions[phrase]}")
+        path = folder / f"{grounding.caption_ids[phrase].replace('#', '-').replace('@', '-')}.png"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            sheet.save(path)
+        except OSError as error:
+            raise HarnessError(f"{path} cannot be written: {error.strerror or error}; name another folder") from None
+        saved.append(path)
+    return saved

@@ -1,0 +1,291 @@
+"""Tables of what there is and of what would be done."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from harness.core.builtins import CHUNKERS, ENCODERS, EXECUTORS, OBJECTIVES, SCORERS, TASKS, TRANSLATORS
+from harness.core.data import Download, Finding, Language, TextRetrieval
+from harness.core.error_messages import gist
+from harness.core.plugins import BROKEN
+from harness.core.registry import Registry
+from harness.evaluation.planning import Cell, Plan
+from harness.records.files import check_stored_record
+from harness.records.schema import TowerCard
+from harness.records.towers import load_card
+from harness.retrieval.scorers import PLAIN
+from harness.runtime.console import grid
+from harness.storage.seals import is_whole, readable
+from harness.storage.store import Store
+
+if TYPE_CHECKING:
+    from harness.evaluation.encoder_checks import Trial
+
+
+def listing(what: str, task: str, store: Store) -> Table:
+    """The table that `list WHAT` prints."""
+    tables: dict[str, Callable[[], Table]] = {
+        "tasks": tasks_table,
+        "encoders": encoders_table,
+        "objectives": objectives_table,
+        "chunkers": chunkers_table,
+        "scorers": scorers_table,
+        "translators": translators_table,
+        "executors": executors_table,
+        "languages": lambda: languages_table(task),
+        "sources": lambda: sources_table(task),
+        "runs": lambda: runs_table(store),
+    }
+    return tables[what]()
+
+
+def tasks_table() -> Table:
+    """Every task, with what its card says."""
+
+    def row(name: str) -> Sequence[str]:
+        card = TASKS.load(name)().card
+        return card.title, ", ".join(card.splits), card.licence
+
+    return registry_table(TASKS, ("what it measures", "splits", "licence"), row)
+
+
+def encoders_table() -> Table:
+    """Every encoder, with the form of its argument."""
+    return registry_table(ENCODERS, ("what it is",), lambda name: first_line(ENCODERS.load(name)))
+
+
+def objectives_table() -> Table:
+    """Every objective of distillation."""
+
+    def row(name: str) -> Sequence[str]:
+        entry = OBJECTIVES.find(name)
+        # To import a built-in one would take torch.
+        return (docstring(entry.builtin),) if entry.builtin else first_line(OBJECTIVES.load(name))
+
+    return registry_table(OBJECTIVES, ("what it is",), row)
+
+
+def chunkers_table() -> Table:
+    """Every phrase chunker, with the form of its argument."""
+    return registry_table(CHUNKERS, ("what it is",), lambda name: first_line(CHUNKERS.load(name)))
+
+
+def scorers_table() -> Table:
+    """Every scorer."""
+    return registry_table(SCORERS, ("what it is",), lambda name: first_line(SCORERS.load(name)))
+
+
+def translators_table() -> Table:
+    """Every translator, with the form of its argument."""
+    return registry_table(TRANSLATORS, ("what it is",), lambda name: first_line(TRANSLATORS.load(name)))
+
+
+def executors_table() -> Table:
+    """Every executor."""
+    return registry_table(EXECUTORS, ("what it is",), lambda name: first_line(EXECUTORS.load(name)))
+
+
+def docstring(target: str) -> str:
+    """The first line of the docstring of `module:function`, read from its source."""
+    module, _, function = target.partition(":")
+    spec = importlib.util.find_spec(module)
+    source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
+    docs = (
+        ast.get_docstring(node) for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == function
+    )
+    return (next(docs, None) or "").partition("\n")[0]
+
+
+def first_line(thing: object) -> Sequence[str]:
+    """What something's docstring says first."""
+    return ((inspect.getdoc(thing) or "").partition("\n")[0],)
+
+
+def registry_table(registry: Registry[Any], headings: Sequence[str], row: Callable[[str], Sequence[str]]) -> Table:
+    """Every entry with where it comes from. What is broken stays in the table, with its error below, and harms no other row."""
+    from rich.text import Text
+
+    from harness.runtime.terminal import plain
+
+    rows, problems = [], []
+    for name in registry.names():
+        try:
+            rows.append((name, *row(name), registry.origin(name)))
+        except Exception as error:  # whatever a plug-in raises
+            rows.append((name, "BROKEN, see below"))
+            problems.append(f"{name}: {gist(error)}")
+    for path, problem in BROKEN.items():
+        rows.append((path, "BROKEN, see below"))
+        problems.append(problem)
+    table = grid(f"{registry.kind.capitalize()}s", ("name", *headings, "from"), rows)
+    table.caption, table.caption_justify = Text("\n").join(map(plain, problems)) if problems else None, "left"
+    return table
+
+
+def languages_table(task: str) -> Table:
+    """Every language of a task."""
+    loaded = TASKS.load(task)()
+    # A user's own files and the sample can be in any language, which says nothing of this one.
+    public = {source.name for source in loaded.sources() if source.url}
+    rows = (
+        (lang.code, lang.name, lang.script, "?" if lang.tier is None else str(lang.tier), ", ".join(public_of(lang, public)))
+        for lang in loaded.languages().values()
+    )
+    return grid(
+        f"Languages of {task} (tier: resources from 0 to 5, Joshi et al. 2020; ? where their list does not name the language)",
+        ("code", "name", "script", "tier", "captions"),
+        rows,
+    )
+
+
+def public_of(language: Language, public: Collection[str]) -> list[str]:
+    """The sources of a language that are published, the preferred one first."""
+    return [name for name in language.sources if name in public]
+
+
+def sources_table(task: str) -> Table:
+    """Every caption source of a task, in the order in which they are looked for."""
+    rows = (
+        (source.name, source.kind, few(source.languages), source.licence, source.url, source.title)
+        for source in TASKS.load(task)().sources()
+    )
+    return grid(
+        f"Caption sources of {task}, in the order in which they are looked for",
+        ("name", "captions", "languages", "licence", "get it from", "what it is"),
+        rows,
+    )
+
+
+def downloads_table(downloads: Sequence[Download], folder: Path) -> Table:
+    """What would be fetched, a row a source: how many files, what of them is there, under which licence, from where."""
+    rows = []
+    for name, licence in dict.fromkeys((item.source, item.licence) for item in downloads):
+        items = [item for item in downloads if item.source == name]
+        there = sum((folder / item.path).is_file() for item in items)
+        rows.append((name, f"{len(items):,}", f"{there:,}", licence, items[0].url))
+    return grid(f"Public files for {folder}", ("source", "files", "there", "licence", "the first of them"), rows)
+
+
+def few(codes: Sequence[str], shown: int = 8) -> str:
+    """Some codes, or how many there are.
+
+    >>> few(["de", "fr"]), few([]), few([str(k) for k in range(201)])
+    ('de, fr', 'any', '201')
+    """
+    return ("any" if not codes else ", ".join(codes)) if len(codes) <= shown else f"{len(codes):,}"
+
+
+def towers_table(folders: Iterable[Path], title: str) -> Table:
+    """Distilled towers."""
+    cards = [card for _, card in readable(folders, load_card)]
+    rows = (
+        (
+            card.digest[:12],
+            card.lang,
+            card.config.objective,
+            card.config.init,
+            f"{card.bitext.used:,}",
+            str(card.config.seed),
+            card.teacher,
+            f"{card.steps:,}",
+            f"{card.losses[-1]:.4f}" if card.losses else "",
+            f"{max(score for _, score in card.validations):.1f}" if card.validations else "",
+        )
+        for card in cards
+    )
+    headings = ("digest", "lang", "objective", "init", "pairs", "seed", "teacher", "steps", "last loss", "validation")
+    return grid(title, headings, rows)
+
+
+def card_table(card: TowerCard, folder: Path) -> Table:
+    """Everything that made a tower, a line each."""
+    bitext, made = card.bitext, card.provenance
+    rows = [
+        ("digest", card.digest),
+        ("language", card.lang),
+        ("teacher", f"{card.teacher} ({card.teacher_fingerprint[:12]})"),
+        ("bitext", f"{bitext.used:,} pairs of {bitext.offered:,}, {bitext.source} ({bitext.kind}), digest {bitext.digest[:12]}"),
+        ("leakage guard", f"dropped {bitext.dropped:,} pairs of evaluation images"),
+        *(("note", note) for note in bitext.notes),
+        *((name.replace("_", " "), "—" if value is None else str(value)) for name, value in card.config),
+        *(("tried", f"learning rate {trial.learning_rate:g}: {trial.score:.2f}") for trial in card.tuning),
+        ("trained", f"{card.steps:,} steps in {card.seconds:,.0f} s on {made.device}"),
+        ("not converged", f"{card.unconverged:,} transport problems"),
+        ("made", f"{made.created} by {made.command}"),
+        ("code", f"{made.version}, commit {made.commit or 'unknown'}{' with uncommitted changes' if made.dirty else ''}"),
+    ]
+    return grid(str(folder), ("", ""), rows)
+
+
+def runs_table(store: Store) -> Table:
+    """Every record of the store. What is damaged is named in a note and left out."""
+    records = [record for _, record in readable(store.records(), check_stored_record)]
+    rows = (
+        (
+            record.cell[:12],
+            record.task + (" (sample)" if record.sample else ""),
+            record.lang,
+            record.split,
+            record.encoder,
+            record.text_tower + ("" if record.scorer == PLAIN else f" ({record.scorer})"),
+            f"{record.tower.bitext.used:,}" if record.tower else "",
+            f"{record.documents or record.images:,} x {record.captions:,}",
+            f"{record.scores['t2i_r1']:.1f}",
+            f"{record.scores['i2t_r1']:.1f}" if "i2t_r1" in record.scores else "",
+        )
+        for record in records
+    )
+    headings = ("cell", "task", "lang", "split", "encoder", "tower", "pairs", "gallery x queries", "t2i R@1", "i2t R@1")
+    return grid(f"Runs in {store.root}", headings, rows)
+
+
+def findings_table(folder: Path, findings: Iterable[Finding]) -> Table:
+    """What `data check` prints."""
+    return grid(str(folder), ("", "what", ""), (("✓" if f.found else "–", f.what, f.detail) for f in findings))
+
+
+def trials_table(encoder: str, trials: Iterable[Trial]) -> Table:
+    """What `check` prints."""
+    marks = {"ok": "✓", "note": "!", "failed": "✗"}
+    return grid(encoder, ("", "what", ""), ((marks[trial.verdict], trial.what, trial.detail) for trial in trials))
+
+
+def plan_table(plans: Sequence[Plan], store: Store) -> Table:
+    """What `--dry-run` prints: each cell once, and whether it is done, needs ranking only, or a tower to be distilled."""
+    cells = {cell.key: cell for plan in plans for cell in plan.cells}
+    rows = []
+    for cell in cells.values():
+        retrieval = cell.retrieval
+        gallery = retrieval.documents if isinstance(retrieval, TextRetrieval) else retrieval.images.ids
+        size = f"{len(gallery):,} x {len(retrieval.captions):,}"
+        rows.append((cell.label, retrieval.lang, retrieval.source, size, cell_state(cell, store)))
+    headings = ("cell", "lang", "captions of", "gallery x queries", "state")
+    return grid(f"Plan over {plans[0].data}: {len(plans):,} languages", headings, rows)
+
+
+def failures_table(failures: Mapping[str, Mapping[str, str]], unit: str = "cell") -> Table:
+    """What closes a run of which some cells failed: for each language and cell, why."""
+    rows = [(language, label, why) for language, of in failures.items() for label, why in of.items()]
+    count = f"{len(rows):,} {unit}{'s' if len(rows) > 1 else ''}"
+    return grid(f"{count} failed; the others are kept, and the same command tries these again", ("language", unit, "why"), rows)
+
+
+def cell_state(cell: Cell, store: Store) -> str:
+    """What is still to be done for a cell."""
+    if is_whole(store.record(cell.key), check_stored_record):
+        return "done"
+    if cell.recipe is None:
+        return "to embed and rank"
+    if store.tower(cell.recipe.digest).is_dir():
+        return "tower is there; to embed and rank"
+    bitext = cell.recipe.bitext
+    steps = cell.recipe.steps
+    begun = ", goes on from a checkpoint" if store.training(cell.recipe.digest).is_file() else ""
+    return f"to distil: {steps:,} steps on {len(bitext):,} pairs{begun}" if steps else f"to make of {len(bitext):,} pairs"

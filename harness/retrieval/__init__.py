@@ -1,0 +1,1 @@
+"""Ranking and scoring: from embeddings to ranks and metrics."""

@@ -1,0 +1,114 @@
+"""Queries that look for texts: the first documents of each, kept while the documents pass by, and how good they are.
+
+Ties count against the encoder, as in `harness.retrieval.ranking`: a document that scores less than TOLERANCE below a relevant one stands
+before it, and of relevant ones so near to each other the less relevant comes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.core.data import Floats, Ints, Ranks, TextRetrieval
+from harness.retrieval.late_interaction import maxsim
+from harness.retrieval.metrics import DEPTH, expected, per_query
+from harness.retrieval.ranking import CUTOFFS, MISSED, TOLERANCE, hit_rate
+from harness.storage.packed_states import Bags
+
+SCORES_AT_ONCE = 16 << 20
+QUERIES_AT_ONCE = 16_384
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What m queries found. ranks: (m,), of the best relevant document, or MISSED. values: by measure, (m,), in percent."""
+
+    ranks: Ints
+    values: Mapping[str, npt.NDArray[np.floating[Any]]]
+    chance: dict[str, float]
+
+    @property
+    def as_ranks(self) -> Ranks:
+        """The ranks in the form of retrieval, whose other direction is not asked for."""
+        return Ranks(t2i=self.ranks, i2t=np.zeros(0, np.int64))
+
+    def scores(self) -> dict[str, float]:
+        """Hit rates and the means of the measures, in percent, and the median rank."""
+        rates = {f"t2i_r{k}": hit_rate(self.ranks, k) for k in CUTOFFS}
+        means = {name: float(values.mean(dtype=np.float64)) for name, values in self.values.items()}
+        return rates | means | {"t2i_median_rank": float(np.median(self.ranks))}
+
+
+def search(retrieval: TextRetrieval, queries: Bags, documents: Callable[[], Iterable[Bags]], device: str = "cpu") -> Searched:
+    """Rank the documents for every query by late interaction, which of single embeddings is the cosine.
+
+    queries: of the retrieval's captions. documents: gives those of its documents, in order, as often as it is asked.
+    """
+    ranks, values = [], []
+    for rows in blocks(len(queries), QUERIES_AT_ONCE):
+        part = retrieval.take(rows.tolist())
+        lists = first_documents(part, queries.take(rows), documents(), device)
+        right = grades_of(lists, part) > 0
+        ranks.append(np.where(right.any(1), 1 + right.argmax(1), MISSED))
+        values.append(per_query(part.measures, part.relevant, lists))
+    measured = {name: np.concatenate([of[name] for of in values]) for name in retrieval.measures}
+    return Searched(np.concatenate(ranks), measured, expected(retrieval, DEPTH))
+
+
+def first_documents(retrieval: TextRetrieval, queries: Bags, documents: Iterable[Bags], device: str) -> Ints:
+    """The first documents of each query, best first, as numbers (m, DEPTH); -1 where there are no more."""
+    scores = np.full((len(queries), DEPTH), -np.inf, np.float32)
+    places = np.full((len(queries), DEPTH), -1, np.int64)
+    seen = 0
+    for part in documents:
+        for rows in blocks(len(queries), max(SCORES_AT_ONCE // len(part), 1)):
+            table = maxsim(queries.take(rows), part, device)
+            weigh(table, rows, seen, retrieval)
+            keep_best(scores, places, rows, table, seen)
+        seen += len(part)
+    order = np.lexsort((places, grades_of(places, retrieval), -scores), axis=1)
+    ordered: Ints = np.take_along_axis(places, order, axis=1)
+    return ordered
+
+
+def grades_of(lists: Ints, retrieval: TextRetrieval) -> Ints:
+    """How relevant each document of each query's list (m, k) is to it, 0 where it is not."""
+    grades = np.zeros(lists.shape, np.int64)
+    for row, of in enumerate(retrieval.relevant):
+        for document, grade in of.items():
+            grades[row, lists[row] == document] = grade
+    return grades
+
+
+def blocks(count: int, size: int) -> Iterator[Ints]:
+    """Cut range(count) into runs of `size`."""
+    return (np.arange(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def weigh(table: Floats, rows: Ints, first: int, retrieval: TextRetrieval) -> None:
+    """Take barred documents out of the scores (r, c) of documents from number `first` on, and let relevant ones lose ties."""
+    count = table.shape[1]
+    for row, query in enumerate(rows.tolist()):
+        for document, grade in retrieval.relevant[query].items():
+            if first <= document < first + count:
+                table[row, document - first] -= np.float32(TOLERANCE) * grade
+        for document in retrieval.barred[query]:
+            if first <= document < first + count:
+                table[row, document - first] = -np.inf
+
+
+def keep_best(scores: Floats, places: Ints, rows: Ints, table: Floats, first: int) -> None:
+    """Merge the scores (r, c) of documents from number `first` on into the best so far, in place."""
+    import torch
+
+    numbers = np.broadcast_to(np.arange(first, first + table.shape[1]), table.shape)
+    both = np.concatenate([scores[rows], table], axis=1)
+    best, order = torch.from_numpy(both).topk(DEPTH, dim=1)
+    named = np.take_along_axis(np.concatenate([places[rows], numbers], axis=1), order.numpy(), axis=1)
+    scores[rows] = best.numpy()
+    # What was barred is no document, however few there are.
+    places[rows] = np.where(np.isneginf(best.numpy()), -1, named)

@@ -1,0 +1,106 @@
+"""Phrase grounding: which region of its image a phrase finds, and how often that is the right one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.core.data import Floats, Grounding, Ints, Ranks, Regions
+from harness.core.errors import HarnessError
+from harness.retrieval.ranking import CUTOFFS, MISSED, TOLERANCE, by_chance, hit_rate
+from harness.retrieval.regions import gallery_places, starts_of
+
+OVERLAP = 0.5
+
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Grounded:
+    """What each of m phrases found among the regions of its image.
+
+    ranks: (m,), of the best region that overlaps a true box by at least half (IoU), or MISSED. pointed: (m,), whether the centre
+    of the region found first lies inside a true box. found: (m, 4), that region's box; empty where there is no candidate.
+    chance: hit rates of a random order, in percent.
+    """
+
+    ranks: Ints
+    pointed: npt.NDArray[np.bool_]
+    found: Ints
+    chance: dict[str, float]
+
+    @property
+    def as_ranks(self) -> Ranks:
+        """The ranks in the form of retrieval, whose other direction grounding does not have."""
+        return Ranks(t2i=self.ranks, i2t=np.zeros(0, np.int64))
+
+    def scores(self) -> dict[str, float]:
+        """See `grounding_scores`."""
+        return grounding_scores(self.ranks, self.pointed)
+
+
+def grounding_scores(ranks: Ints, pointed: npt.NDArray[np.bool_]) -> dict[str, float]:
+    """Recall@1, 5 and 10, the upper bound that the candidates allow, and pointing accuracy, in percent; the median rank."""
+    recalls = {f"t2i_r{k}": hit_rate(ranks, k) for k in CUTOFFS}
+    bound, pointing = hit_rate(ranks, MISSED - 1), float(100 * pointed.mean())
+    return recalls | {"t2i_median_rank": float(np.median(ranks)), "upper_bound": bound, "pointing": pointing}
+
+
+def ground(texts: Floats, views: Floats, grounding: Grounding, regions: Regions) -> Grounded:
+    """Rank the regions of each phrase's image by the cosine of phrase and region.
+
+    texts: (m, d), the phrases' embeddings. views: (r, d), the regions'. Ties count against the encoder, in the rank and in
+    pointing. Where a phrase has several true boxes, any of them will do (the "any box" protocol of MDETR, arXiv 2104.12763).
+    Raises HarnessError if there is no phrase.
+    """
+    if not len(texts):
+        raise HarnessError(f"nothing to ground: no phrase of the {grounding.lang} captions has a box")
+    phrases, candidates = unit(texts), unit(views)
+    starts = starts_of(regions.box_images, len(regions.images.ids))
+    places = gallery_places(regions, grounding.images)[grounding.caption_images]
+    true_starts = starts_of(grounding.target_captions, len(texts))
+    ranks, found = np.full(len(texts), MISSED, np.int64), np.zeros((len(texts), 4), np.int64)
+    pointed, odds = np.zeros(len(texts), bool), np.zeros((len(texts), len(CUTOFFS)))
+    for phrase, place in enumerate(places.tolist()):
+        part = slice(starts[place], starts[place + 1])
+        boxes, true = regions.boxes[part], grounding.targets[true_starts[phrase] : true_starts[phrase + 1]]
+        if not len(boxes):
+            continue
+        scores = candidates[part] @ phrases[phrase]
+        right = (overlaps(boxes, true) >= OVERLAP).any(1)
+        if right.any():
+            ranks[phrase] = 1 + np.count_nonzero(~right & (scores >= scores[right].max() - TOLERANCE))
+        found[phrase] = boxes[scores.argmax()]
+        pointed[phrase] = bool(inside(boxes[scores >= scores.max() - TOLERANCE], true).any(1).all())
+        odds[phrase] = [by_chance(len(boxes), int(right.sum()), k) for k in CUTOFFS]
+    means = 100 * odds.mean(0)
+    return Grounded(ranks, pointed, found, {f"t2i_r{k}": float(mean) for k, mean in zip(CUTOFFS, means, strict=True)})
+
+
+def overlaps(boxes: Ints, others: Ints) -> Doubles:
+    """Intersection over union of boxes (n, 4) and others (m, 4): (n, m).
+
+    >>> overlaps(np.array([[0, 0, 2, 2]]), np.array([[0, 0, 2, 2], [1, 0, 3, 2], [5, 5, 6, 6]])).round(2).tolist()
+    [[1.0, 0.33, 0.0]]
+    """
+    a, b = boxes[:, None].astype(np.float64), others[None].astype(np.float64)
+    common = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None).prod(-1)
+    areas = [(each[..., 2:] - each[..., :2]).prod(-1) for each in (a, b)]
+    shares: Doubles = common / (areas[0] + areas[1] - common)
+    return shares
+
+
+def inside(boxes: Ints, others: Ints) -> npt.NDArray[np.bool_]:
+    """Whether the centre of each of the boxes (n, 4) lies inside each of the others (m, 4): (n, m)."""
+    centres = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
+    return np.asarray(((centres >= others[None, :, :2]) & (centres < others[None, :, 2:])).all(-1))
+
+
+def unit(rows: Floats | Doubles) -> Doubles:
+    """Rows of unit length, in float64; a zero row stays zero."""
+    wide = rows.astype(np.float64)
+    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    wide /= np.where(lengths > 0, lengths, 1)
+    return wide

@@ -1,0 +1,274 @@
+"""Scorers: how what a text looks for is ranked. The plain one is measured always, and one more beside it where a run asks for it.
+
+Adding one takes a class with the members of `Scorer`, a function that makes it for a run, and a line in `harness.core.builtins`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.core.data import MEASURE, Documents, Floats, Grounding, Images, Ranks, Retrieval, TextRetrieval
+from harness.core.errors import HarnessError
+from harness.core.languages import ENGLISH
+from harness.core.protocols import Encoder, RegionTask, Task, TextEncoder
+from harness.retrieval.phrases import phrases_of
+from harness.retrieval.ranking import chance, rank, scores
+from harness.retrieval.regions import Views, regions_by_image
+from harness.storage.embeddings import embed_captions, embed_documents, embed_images, embed_patches, embed_texts, embed_tokens
+
+if TYPE_CHECKING:
+    from harness.core.config import RunConfig
+    from harness.runtime.console import Console
+    from harness.storage.packed_states import Bags
+    from harness.storage.store import Store
+
+PLAIN = "plain"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What texts found. columns: what is kept of each beside its rank."""
+
+    ranks: Ranks
+    scores: dict[str, float]
+    chance: dict[str, float]
+    columns: Mapping[str, npt.NDArray[np.generic]] = field(default_factory=dict)
+
+    @classmethod
+    def images(cls, ranks: Ranks, retrieval: Retrieval) -> Found:
+        """What captions and images found of each other."""
+        return cls(ranks, scores(ranks), chance(retrieval.caption_images, len(retrieval.images.ids)))
+
+    @classmethod
+    def texts(cls, retrieval: TextRetrieval, sides: Sides, device: str) -> Found:
+        """What queries found among documents."""
+        from harness.retrieval.dense_search import search
+
+        searched = search(retrieval, sides.queries, sides.documents, device)
+        columns = {f"{MEASURE}{name}": values for name, values in searched.values.items()}
+        return cls(searched.as_ranks, searched.scores(), searched.chance, columns)
+
+
+@dataclass(frozen=True)
+class Sides:
+    """States of the queries, and of the documents, which are read as often as they are asked for."""
+
+    queries: Bags
+    documents: Callable[[], Iterable[Bags]]
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """What a scorer compares, from the store where it lies. tower: reads the texts that ask; encoder: what they look for."""
+
+    encoder: Encoder
+    tower: TextEncoder
+    store: Store
+    console: Console
+    device: str
+
+    def captions(self, retrieval: Retrieval) -> Floats:
+        """Embeddings (m, d) of the captions."""
+        return embed_captions(self.tower, retrieval, self.store)
+
+    def texts(self, texts: list[str], lang: str) -> Floats:
+        """Embeddings of some texts of their language."""
+        return embed_texts(self.tower, texts, lang, self.store)
+
+    def tokens(self, retrieval: Retrieval) -> Bags:
+        """Token states of the captions."""
+        return embed_tokens(self.tower, retrieval.captions, retrieval.lang, self.store)
+
+    def pictures(self, images: Images, what: str = "images") -> Floats:
+        """Embeddings (n, d) of pictures."""
+        with self.console.stage(f"embeds {what}", len(images.ids), what) as advance:
+            return embed_images(self.encoder, images, self.store, lambda count: advance(count, ""))
+
+    def patches(self, images: Images) -> Bags:
+        """Patch states of pictures."""
+        with self.console.stage("embeds patches", len(images.ids), "images") as advance:
+            return embed_patches(self.encoder, images, self.store, lambda count: advance(count, ""))
+
+    def documents(self, documents: Documents) -> Iterator[Bags]:
+        """Embeddings of documents, a part at a time."""
+        from harness.storage.packed_states import Bags
+
+        with self.console.stage("embeds documents", len(documents), "documents") as advance:
+            for ids, texts in documents.parts():
+                yield Bags.single(embed_documents(self.encoder, ids, texts, self.store, lambda count: advance(count, "")))
+
+    def document_tokens(self, documents: Documents) -> Iterator[Bags]:
+        """Token states of documents, a part at a time."""
+        with self.console.stage("embeds tokens", len(documents), "documents") as advance:
+            for _, texts in documents.parts():
+                yield embed_tokens(self.encoder, texts, ENGLISH, self.store, lambda count: advance(count, ""))
+
+
+class Scorer(Protocol):
+    """A way of ranking, made ready for one retrieval."""
+
+    @property
+    def name(self) -> str:
+        """What records call it."""
+        ...
+
+    @property
+    def views(self) -> Views | None:
+        """The regions of images that it looks at."""
+        ...
+
+    def told(self) -> list[object]:
+        """What decides its ranks beside retrieval, encoder and text tower: with theirs it makes a cell's name."""
+        ...
+
+    def find(self, retrieval: Retrieval, embed: Embedder) -> Found:
+        """Embed and rank. Raises HarnessError if the encoder does not offer what it compares."""
+        ...
+
+
+# What makes a scorer for each retrieval of a run. Raises HarnessError for what it cannot score.
+Maker: TypeAlias = Callable[[Retrieval], Scorer]
+
+
+@dataclass(frozen=True)
+class Plain:
+    """The cosine of two embeddings."""
+
+    name: ClassVar[str] = PLAIN
+    views: ClassVar[None] = None
+
+    def told(self) -> list[object]:
+        """Nothing more."""
+        return []
+
+    def find(self, retrieval: Retrieval, embed: Embedder) -> Found:
+        """Images by caption, and captions by image; or documents by query."""
+        if isinstance(retrieval, TextRetrieval):
+            return Found.texts(retrieval, self.sides(retrieval, embed), embed.device)
+        images = embed.pictures(retrieval.images)
+        ranks = rank(images, embed.captions(retrieval), retrieval.caption_images, device=embed.device)
+        return Found.images(ranks, retrieval)
+
+    def sides(self, retrieval: TextRetrieval, embed: Embedder) -> Sides:
+        """One state each."""
+        from harness.storage.packed_states import Bags
+
+        return Sides(Bags.single(embed.captions(retrieval)), lambda: embed.documents(retrieval.documents))
+
+
+@dataclass(frozen=True)
+class InRegions:
+    """The cosine of phrase and region: how a grounding is ranked."""
+
+    views: Views
+    name: ClassVar[str] = PLAIN
+
+    def told(self) -> list[object]:
+        """The regions."""
+        return [self.views.digest()]
+
+    def find(self, retrieval: Retrieval, embed: Embedder) -> Found:
+        """The regions of each phrase's image."""
+        from harness.retrieval.grounding import ground
+
+        assert isinstance(retrieval, Grounding)
+        regions = embed.pictures(self.views, "regions")
+        grounded = ground(embed.captions(retrieval), regions, retrieval, self.views.regions)
+        columns = {"pointed": grounded.pointed, "found": grounded.found}
+        return Found(grounded.as_ranks, grounded.scores(), grounded.chance, columns)
+
+
+@dataclass(frozen=True)
+class Entities:
+    """Images found by their regions too: see `harness.retrieval.entity_reranking`. phrases: of each caption. first: how many are sorted anew."""
+
+    views: Views
+    phrases: tuple[tuple[str, ...], ...]
+    first: int
+
+    @property
+    def name(self) -> str:
+        """With how much it sorts anew."""
+        return f"entities, {f'first {self.first}' if self.first else 'all'} sorted anew"
+
+    def told(self) -> list[object]:
+        """Regions, phrases, and how much is sorted anew."""
+        return ["entities", self.first, self.views.digest(), self.phrases]
+
+    def find(self, retrieval: Retrieval, embed: Embedder) -> Found:
+        """Images by caption, and captions by image."""
+        from harness.retrieval.entity_reranking import Captions, Gallery, rerank, split_rows
+
+        words = embed.texts([phrase for phrases in self.phrases for phrase in phrases], retrieval.lang)
+        captions = Captions(embed.captions(retrieval), split_rows(words, [len(phrases) for phrases in self.phrases]))
+        regions = embed.pictures(self.views, "regions")
+        gallery = Gallery(embed.pictures(retrieval.images), regions_by_image(regions, self.views.regions, retrieval.images))
+        return Found.images(rerank(captions, gallery, retrieval.caption_images, self.first), retrieval)
+
+
+@dataclass(frozen=True)
+class MaxSim:
+    """Late interaction: see `harness.retrieval.late_interaction`."""
+
+    name: ClassVar[str] = "maxsim"
+    views: ClassVar[None] = None
+
+    def told(self) -> list[object]:
+        """How it scores: raise the number when the same states no longer give the same ranks."""
+        return ["maxsim 1"]
+
+    def find(self, retrieval: Retrieval, embed: Embedder) -> Found:
+        """Images by caption, and captions by image; or documents by query."""
+        from harness.retrieval.late_interaction import rank_patches
+
+        if isinstance(retrieval, TextRetrieval):
+            return Found.texts(retrieval, self.sides(retrieval, embed), embed.device)
+        tokens, patches = embed.tokens(retrieval), embed.patches(retrieval.images)
+        return Found.images(rank_patches(patches, tokens, retrieval.caption_images, embed.device), retrieval)
+
+    def sides(self, retrieval: TextRetrieval, embed: Embedder) -> Sides:
+        """Their tokens."""
+        return Sides(embed.tokens(retrieval), lambda: embed.document_tokens(retrieval.documents))
+
+
+def plain(config: RunConfig, task: Task, data: Path) -> Maker:  # noqa: ARG001 (what every scorer is told)
+    """The cosine of a text's embedding and that of what it looks for: always measured."""
+    return lambda retrieval: Plain()  # noqa: ARG005
+
+
+def in_regions(config: RunConfig, task: Task, data: Path) -> Maker:
+    """How phrases are grounded, which has no other scorer. Raises HarnessError if one is asked for."""
+    if config.scorer != PLAIN:
+        raise HarnessError(f"--scorer {config.scorer} is for retrieval; {task.card.name} ranks regions as they are")
+    views = load_views(config, task, data)
+    return lambda retrieval: InRegions(views)  # noqa: ARG005
+
+
+def entities(config: RunConfig, task: Task, data: Path) -> Maker:
+    """Images found by their regions too, beside the plain cosine (arXiv 2505.02278): docs/entities.md."""
+    views, choices = load_views(config, task, data), config.grounding
+
+    def make(retrieval: Retrieval) -> Scorer:
+        if isinstance(retrieval, TextRetrieval):
+            raise HarnessError(f"--scorer entities looks at regions of images, and {task.card.name} looks for texts")
+        return Entities(views, phrases_of(retrieval, task, config.chunker), choices.rerank)
+
+    return make
+
+
+def maxsim(config: RunConfig, task: Task, data: Path) -> Maker:  # noqa: ARG001
+    """The best patch or token for each token of a text, late interaction (arXiv 2004.12832): docs/late-interaction.md."""
+    return lambda retrieval: MaxSim()  # noqa: ARG005
+
+
+def load_views(config: RunConfig, task: Task, data: Path) -> Views:
+    """The regions of a split's images, as they are shown. Raises HarnessError if the task's images have none."""
+    if not isinstance(task, RegionTask):
+        raise HarnessError(f"--scorer {config.scorer} needs regions of the images, and {task.card.name} has none")
+    return Views(task.load_regions(data, config.split, config.grounding.candidates), config.grounding.view)

@@ -1,0 +1,1 @@
+"""The machine: devices, threads, prefetching, and the terminal."""

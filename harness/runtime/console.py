@@ -1,0 +1,150 @@
+"""Progress and tables in the terminal. Progress goes to standard error, results to standard output."""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import io
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+from rich import box
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+Advance = Callable[[int, str], None]
+PIPED_WIDTH = 200
+# What the tables have beside ASCII, for terminals and files of another encoding than UTF-8.
+IN_ASCII = {
+    "−": "-", "–": "-", "—": "-", "·": "-", "→": "->", "×": "x", "✓": "+", "✗": "x", "…": "...", "“": '"', "”": '"', "’": "'"
+}  # fmt: skip
+PLAINLY = "harness.plainly"
+
+
+def plainly(error: UnicodeError) -> tuple[str, int]:
+    """Write characters that an encoding lacks in ASCII: as is usual, or as Python escapes them (`\\u4e2d`)."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    escaped = (IN_ASCII.get(each) or each.encode("ascii", "backslashreplace").decode("ascii") for each in lacking)
+    return "".join(escaped), error.end
+
+
+codecs.register_error(PLAINLY, plainly)
+
+
+class SteadyFile(io.FileIO):
+    """A standard stream of which no writing fails. lost: why something went nowhere."""
+
+    lost: OSError | None = None
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Write, or drop what cannot be written."""
+        if self.lost is None:
+            try:
+                return super().write(data)
+            except OSError as error:
+                self.lost = error
+        return memoryview(data).nbytes
+
+
+def steady_streams() -> None:
+    """See to it that no remark and no table ends the work: not where nobody reads them, the disk is full, or a character is
+    unknown to an encoding.
+
+    A standard stream that is closed is opened on nothing, or the next file that is opened would take its number. Results then go
+    to standard error.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    sys.stderr = steady(os.fdopen(2, "w", encoding="utf-8", closefd=False) if sys.stderr is None else sys.stderr)
+    if sys.stdout is None:
+        print("note: standard output is closed: results go to standard error", file=sys.stderr)
+        sys.stdout = sys.stderr
+    else:
+        sys.stdout = steady(sys.stdout)
+
+
+def steady(stream: TextIO) -> TextIO:
+    """A text stream to the same place that refuses nothing. On a terminal, which refuses no writing, the stream itself."""
+    if not isinstance(stream, io.TextIOWrapper):  # of a notebook or a test
+        return stream
+    errors = PLAINLY if stream.errors == "strict" else stream.errors
+    if stream.isatty():
+        stream.reconfigure(errors=errors)
+        return stream
+    stream.flush()
+    file = io.BufferedWriter(SteadyFile(stream.fileno(), "wb", closefd=False))
+    return io.TextIOWrapper(file, stream.encoding, errors, line_buffering=stream.line_buffering)
+
+
+def lost_output() -> str:
+    """Why results could not be written to standard output; nothing if they could, or if the reader had enough (`| head`)."""
+    sys.stdout.flush()
+    file = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    if not isinstance(file, SteadyFile) or file.lost is None or file.lost.errno == errno.EPIPE:
+        return ""
+    return f"standard output cannot be written ({file.lost.strerror})"
+
+
+class Console:
+    """Where a run speaks. On a terminal a stage is a live bar; piped, or where several speak, it is one line when it ends."""
+
+    def __init__(self, live: bool = True, quiet: bool = False) -> None:
+        from harness.runtime.terminal import Terminal
+
+        self.live = live
+        self.out = Terminal(quiet=quiet, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+        self.err = Terminal(quiet=quiet, stderr=True, width=None if sys.stderr.isatty() else PIPED_WIDTH)
+
+    @contextmanager
+    def stage(self, title: str, total: int, unit: str) -> Iterator[Advance]:
+        """Follow `total` units of work. The block calls `advance(k, detail)` as it goes; no call at all says nothing."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        detailed = TextColumn("{task.fields[detail]}", markup=False)
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(24), MofNCompleteColumn(), detailed)
+        live = self.live and self.err.is_terminal
+        bar = Progress(*columns, TimeRemainingColumn(), console=self.err, transient=True, disable=not live)
+        done, last, began = 0, "", time.monotonic()
+        task = bar.add_task(title, total=total, detail=unit, visible=False)
+
+        def advance(count: int, detail: str = "") -> None:
+            nonlocal done, last
+            done, last = done + count, detail
+            bar.update(task, advance=count, detail=f"{unit}  {detail}", visible=True)
+
+        with bar:
+            yield advance
+        if done:
+            seconds = time.monotonic() - began
+            self.err.print(f"{title}: {done:,} {unit} in {seconds:.1f} s{f', {last}' if last else ''}")
+
+    def print(self, *what: object) -> None:
+        """A result."""
+        self.out.print(*what)
+
+    def say(self, text: str) -> None:
+        """A remark beside the results."""
+        self.err.print(text)
+
+
+def grid(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A plain table. Cells are text, never markup."""
+    from harness.runtime.terminal import plain
+
+    drawn = Table(title=plain(title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in headings:
+        drawn.add_column(heading)
+    for row in rows:
+        drawn.add_row(*map(plain, row))
+    return drawn

@@ -1,0 +1,1 @@
+"""Uncertainty, tests, and the comparison of towers."""

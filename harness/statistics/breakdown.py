@@ -1,0 +1,62 @@
+"""Scores by group of captions: what kind of caption finds its image, and what kind does not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.core.data import Retrieval
+from harness.core.errors import HarnessError
+from harness.core.suggestions import nearest
+from harness.statistics.comparison import Measured
+from harness.statistics.inference import Interval, bootstrap_means
+
+Facet = Sequence[tuple[str, ...]]
+WHOLE = "all"
+
+
+@dataclass(frozen=True)
+class Group:
+    """The captions that have one value of a facet. intervals: R@1, R@5, R@10 in percent, of text to image."""
+
+    value: str
+    captions: int
+    intervals: tuple[Interval, ...]
+
+
+def facet_of(retrieval: Retrieval, name: str) -> Facet:
+    """A facet of the captions. Raises HarnessError naming the ones there are."""
+    if name not in retrieval.facets:
+        raise HarnessError(f"these {retrieval.lang} captions have no facet {name!r}: {nearest(name, retrieval.facets)}")
+    return retrieval.facets[name]
+
+
+def break_down(tower: Measured, facet: Facet, resamples: int) -> tuple[Group, ...]:
+    """One tower's scores for each value, then for all captions.
+
+    A caption counts under each of its values. Where it has just one, as a length, the groups add up to the whole.
+    """
+    hits, clusters = tower.hits("t2i"), tower.clusters("t2i")
+    groups = []
+    for value in values(facet):
+        rows = np.array([value in of for of in facet])
+        intervals = bootstrap_means(hits[rows], clusters[rows], resamples=resamples)
+        groups.append(Group(value, int(rows.sum()), tuple(intervals)))
+    return (*groups, Group(WHOLE, len(hits), tuple(bootstrap_means(hits, clusters, resamples=resamples))))
+
+
+def values(facet: Facet) -> list[str]:
+    """The values of a facet: numbers in their order, then words by the alphabet.
+
+    >>> values([("8-12",), ("scene", "people"), ("13-20",)])
+    ['8-12', '13-20', 'people', 'scene']
+    """
+
+    def order(value: str) -> tuple[float, str]:
+        number = re.match("[0-9]+", value)
+        return (int(number[0]) if number else np.inf, value)
+
+    return sorted({value for of in facet for value in of}, key=order)

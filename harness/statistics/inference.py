@@ -1,0 +1,490 @@
+"""How sure a number is: cluster bootstrap, paired tests, seeds as a second source of variance, gap recovered, Holm's correction.
+
+The captions of one image are correlated, so the unit that is resampled is the image (the cluster), never the caption. Values are
+first added up per cluster; after that a resample is one row of counts, and all resamples of all statistics are one matrix
+product.
+
+Everything is a pure function of its arguments: one seed gives the same bytes, and the order of the rows does not matter, because
+clusters are taken in ascending order of id and the values of a cluster are added in ascending order of value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import bdtr, ndtri, stdtr, stdtrit
+
+from harness.core.data import Ints
+from harness.core.errors import HarnessError
+
+Doubles = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.uint16]
+
+POWER, ALPHA = 0.8, 0.05
+
+_DRAWS = 1 << 20  # random draws held at once; part of what a seed means, for a generator is read block by block
+_EXACT = 16  # up to so many clusters that differ, all 2^k sign flips are enumerated
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its percentile interval; NaN where none can be given."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference of means.
+
+    p_value: two-sided, from sign flips over clusters. minimal_detectable: the true difference that a two-sided test at 0.05 would
+    find with 80 % power, given the spread seen here, in the unit of the values.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    p_value: float
+    minimal_detectable: float
+
+
+def cluster_weights(clusters: int, resamples: int, seed: int) -> Iterator[Counts]:
+    """How often each cluster is drawn in each bootstrap resample, in blocks of (b, clusters) that make up (resamples, clusters).
+
+    Each row sums to `clusters`. Blocks keep memory bounded: all 10,000 resamples of 31,783 images would take 636 MB.
+
+    >>> [block.sum(axis=1).tolist() for block in cluster_weights(4, 3, seed=0)]
+    [[4, 4, 4]]
+    """
+    draw = np.random.Generator(np.random.PCG64(seed))
+    rows = max(_DRAWS // clusters, 1)
+    for start in range(0, resamples, rows):
+        count = min(rows, resamples - start)
+        # Shifting row r's draws by r * clusters lets one bincount serve the whole block.
+        drawn = draw.integers(clusters, size=(count, clusters)) + clusters * np.arange(count)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=count * clusters).astype(np.uint16).reshape(count, clusters)
+
+
+def bootstrap_means(
+    values: npt.ArrayLike, cluster: npt.ArrayLike, *, resamples: int = 10_000, seed: int = 0, level: float = 0.95
+) -> list[Interval]:
+    """Mean of each column with an interval from resampling clusters; all columns share the resamples.
+
+    values: (q, s), s values of each of q queries. cluster: (q,), the image of each query. The mean is the ratio of the sum of
+    values to the number of queries drawn, so clusters may differ in size. Percentile interval at `level`; NaN where there are
+    fewer than two clusters, since one cluster shows no spread.
+    Raises HarnessError if shapes do not fit or a value is not finite.
+
+    >>> means = bootstrap_means(np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]]), np.array([7, 7, 9]))
+    >>> [round(mean.estimate, 3) for mean in means]
+    [0.667, 0.333]
+    """
+    sums, sizes = _cluster_sums(values, cluster)
+    estimates = sums.sum(axis=0) / sizes.sum()
+    resampled = _resample(np.column_stack([sums, sizes]), resamples, seed)
+    low, high = _percentiles(resampled[:, :-1] / resampled[:, -1:], len(sizes), level)
+    return [Interval(float(e), float(a), float(b)) for e, a, b in zip(estimates, low, high, strict=True)]
+
+
+def bootstrap_mean(
+    values: npt.ArrayLike, cluster: npt.ArrayLike, *, resamples: int = 10_000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """Mean of values (q,) with an interval from resampling clusters; see `bootstrap_means`.
+
+    >>> hits = np.array([1.0, 1.0, 0.0, 1.0, 0.0, 0.0])
+    >>> bootstrap_mean(hits, np.array([0, 0, 1, 1, 2, 2]))
+    Interval(estimate=0.5, low=0.0, high=1.0)
+    """
+    return bootstrap_means(np.asarray(values)[:, None], cluster, resamples=resamples, seed=seed, level=level)[0]
+
+
+def paired_difference(
+    a: npt.ArrayLike, b: npt.ArrayLike, cluster: npt.ArrayLike, *, resamples: int = 10_000, seed: int = 0, level: float = 0.95
+) -> Difference:
+    """Mean of a less mean of b over the same queries: interval, p-value, and what could have been found at all.
+
+    a, b: (q,), one value a query for each of two towers. cluster: (q,), the image of each query.
+    The interval is the cluster bootstrap's. The p-value is of the hypothesis that the two towers are interchangeable: the sign of
+    each cluster's summed difference is flipped at random, and p = (b+1)/(m+1), which is never 0 (Phipson and Smyth 2010); with at
+    most 16 clusters that differ, all sign patterns are counted instead.
+    Raises HarnessError if shapes do not fit or a value is not finite.
+
+    >>> d = paired_difference(np.array([1.0, 1.0, 1.0]), np.array([0.0, 0.0, 1.0]), np.arange(3))
+    >>> round(d.estimate, 4), d.p_value
+    (0.6667, 0.5)
+    """
+    columns = _paired(a, b)
+    sums, sizes = _cluster_sums(columns[:, :1] - columns[:, 1:], cluster)
+    resampled = _resample(np.column_stack([sums, sizes]), resamples, seed)
+    means = resampled[:, 0] / resampled[:, 1]
+    low, high = _percentiles(means, len(sizes), level)
+    error = float(np.std(means, ddof=1)) if len(sizes) > 1 else np.nan
+    return Difference(
+        estimate=float(sums.sum() / sizes.sum()),
+        low=float(low),
+        high=float(high),
+        p_value=_sign_flip(sums[:, 0], resamples, seed),
+        minimal_detectable=float(ndtri(1 - ALPHA / 2) + ndtri(POWER)) * error,
+    )
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Discordant pairs: b queries that only the first tower got right, c that only the second did; two-sided exact p."""
+
+    b: int
+    c: int
+    p_value: float
+
+
+def mcnemar(a: npt.ArrayLike, b: npt.ArrayLike) -> McNemar:
+    """McNemar's test of two towers on the same queries (McNemar 1947), exact: b of b + c is binomial with 1/2.
+
+    a, b: (q,), whether each tower got each query right. The p-value takes queries to be independent, which captions of one image
+    are not. It is 1 where the towers never disagree.
+    Raises HarnessError if shapes do not fit.
+
+    >>> mcnemar([True, True, True, False], [False, False, True, True])
+    McNemar(b=2, c=1, p_value=1.0)
+    """
+    first, second = _paired(a, b).astype(bool).T
+    only_a, only_b = int(np.count_nonzero(first & ~second)), int(np.count_nonzero(second & ~first))
+    tail = float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)) if only_a + only_b else 1.0
+    return McNemar(only_a, only_b, min(2 * tail, 1.0))
+
+
+@dataclass(frozen=True)
+class Arms:
+    """Two arms of one comparison over the same queries: in one language, say.
+
+    a: (s, q) and b: (t, q), one value a query, a row a training seed; (q,) is one seed. cluster: (q,), the image of each query,
+    in a numbering that all arms of one call share. seeds_a, seeds_b: s and t names; equal lists are resampled together, within
+    these arms and with those of other languages, unequal ones apart.
+    """
+
+    a: npt.ArrayLike
+    b: npt.ArrayLike
+    cluster: npt.ArrayLike
+    seeds_a: tuple[str, ...] = ("",)
+    seeds_b: tuple[str, ...] = ("",)
+
+
+@dataclass(frozen=True)
+class Contrasted:
+    """Arm a, arm b, and a less b, in the unit of the values.
+
+    p_value: two-sided, of the difference. p_sign_flip: of these very towers, their seeds held fixed; the same where there is one
+    seed. minimal_detectable: as in `Difference`. image_error: standard error of the difference from the choice of images.
+    seed_error: what the choice of seeds adds to it, NaN where no arm has two.
+    """
+
+    a: Interval
+    b: Interval
+    difference: Interval
+    p_value: float
+    p_sign_flip: float
+    minimal_detectable: float
+    image_error: float
+    seed_error: float
+
+
+def contrasts(
+    arms: Sequence[Arms], rows: Sequence[Mapping[int, float]], *, resamples: int = 10_000, seed: int = 0, level: float = 0.95
+) -> list[Contrasted]:
+    """Weighted means of arms and their differences, all from one set of resamples of the images.
+
+    rows: for each result, the weight of each of its arms by index; {i: 1.0} is arms[i] alone, {0: 0.5, 1: 0.5} the mean of two
+    languages, in which an image that is drawn is drawn in both.
+
+    With one seed a side this is `paired_difference`. With several, their mean is compared, and to each resample of images comes
+    one of seeds: s - 1 of s, drawn with replacement, so that their variance is unbiased (Rao and Wu 1988), shrunk by the part of
+    their spread that finite images alone would give (the interaction in an ANOVA of seeds and images), which the images' variance
+    holds. Few seeds do not know their own spread, so percentiles are moved out by t/z (the expanded percentile interval of
+    Hesterberg 2015) with Satterthwaite's degrees of freedom (1946), and the p-value is the larger of the sign flip's and that
+    t's.
+    Raises HarnessError if shapes do not fit or a value is not finite.
+
+    >>> twice = [Arms([[1.0, 1.0, 1.0]], [[0.0, 0.0, 1.0]], [0, 1, 2]), Arms([[1.0]], [[1.0]], [0])]
+    >>> [round(row.difference.estimate, 4) for row in contrasts(twice, [{0: 1.0}, {0: 0.5, 1: 0.5}])]
+    [0.6667, 0.3333]
+    """
+    gallery = np.unique(np.concatenate([np.asarray(each.cluster) for each in arms]))
+    tables = [_arm_tables(each, gallery) for each in arms]
+    columns = [column for sides in tables for side in sides for column in side.columns()]
+    drawn = _resample(np.column_stack(columns), resamples, seed).reshape(resamples, len(arms), 2, 2)
+    means = np.divide(drawn[..., 0], drawn[..., 1], out=np.full(drawn.shape[:-1], np.nan), where=drawn[..., 1] > 0)
+    results = []
+    for row in rows:
+        sides = [[tables[i][side].scaled(weight, means[:, i, side]) for i, weight in row.items()] for side in (0, 1)]
+        first, second = (_Pool.of(side, seed) for side in sides)
+        both = _Pool.of([*sides[0], *(term.scaled(-1, term.drawn) for term in sides[1])], seed)
+        results.append(_contrasted(first, second, both, level, (resamples, seed)))
+    return results
+
+
+@dataclass(frozen=True)
+class _Term:
+    """One arm in a weighted mean. sums: (c, s), a column a seed; sizes: (c,). drawn: (resamples,), the seeds' mean, resampled."""
+
+    seeds: tuple[str, ...]
+    sums: Doubles
+    sizes: Doubles
+    weight: float
+    drawn: Doubles
+
+    def columns(self) -> tuple[Doubles, Doubles]:
+        """What is resampled: the sums' mean over seeds, and the sizes."""
+        return self.sums.mean(axis=1), self.sizes
+
+    def scaled(self, weight: float, drawn: Doubles) -> _Term:
+        """With another weight, or the opposite sign."""
+        return replace(self, weight=self.weight * weight, drawn=drawn)
+
+    def shares(self) -> Doubles:
+        """(c, s): what each image gives to the weighted mean of each seed."""
+        shares: Doubles = self.weight * self.sums / self.sizes.sum()
+        return shares
+
+    def influence(self) -> Doubles:
+        """(c, s): the same less what is due to the number of its queries; adds up to 0 over images."""
+        mean = self.sums.sum(axis=0) / self.sizes.sum()
+        influence: Doubles = self.weight * (self.sums - mean * self.sizes[:, None]) / self.sizes.sum()
+        return influence
+
+
+def _arm_tables(arms: Arms, gallery: Ints) -> tuple[_Term, _Term]:
+    """Both arms, added up per image of the gallery."""
+
+    def table(values: npt.ArrayLike, seeds: tuple[str, ...]) -> _Term:
+        by_seed = np.atleast_2d(np.asarray(values, np.float64))
+        if len(by_seed) != len(seeds):
+            raise HarnessError(f"{len(by_seed)} rows of values need as many seeds, not {seeds}")
+        sums, sizes = _cluster_sums(by_seed.T, arms.cluster)
+        rows = np.searchsorted(gallery, np.unique(np.asarray(arms.cluster)))
+        everywhere = np.zeros((len(gallery), len(seeds) + 1))
+        everywhere[rows] = np.column_stack([sums, sizes])
+        return _Term(seeds, everywhere[:, :-1], everywhere[:, -1], 1.0, np.empty(0))
+
+    return table(arms.a, arms.seeds_a), table(arms.b, arms.seeds_b)
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """A weighted sum of arms.
+
+    images: (resamples,), with images resampled; seeds: (resamples,), what resampled seeds add to it. shares: (c,), what each
+    image gives to the estimate. clusters: images with a query. seed_variances: of each list of two or more seeds, the variance
+    net of images, gross, and its degrees of freedom.
+    """
+
+    estimate: float
+    images: Doubles
+    seeds: Doubles
+    shares: Doubles
+    clusters: int
+    seed_variances: tuple[tuple[float, float, int], ...]
+
+    @classmethod
+    def of(cls, terms: Sequence[_Term], seed: int) -> _Pool:
+        """Add up terms; those with equal seeds share their draws."""
+        images = np.sum([term.weight * term.drawn for term in terms], axis=0)
+        shares = np.sum([term.shares().mean(axis=1) for term in terms], axis=0)
+        asked = int(np.count_nonzero(np.sum([term.sizes for term in terms], axis=0)))
+        added, variances = np.zeros_like(images), []
+        for seeds in sorted({term.seeds for term in terms if len(term.seeds) > 1}):
+            alike = [term for term in terms if term.seeds == seeds]
+            effects = np.sum([term.shares().sum(axis=0) for term in alike], axis=0)
+            net, gross = _seed_variance(effects, np.sum([term.influence() for term in alike], axis=0))
+            variances.append((net, gross, len(seeds) - 1))
+            if net > 0:
+                added += np.sqrt(net / gross) * _resampled_seeds(effects, seeds, len(images), seed)
+        return cls(float(shares.sum()), images, added, shares, asked, tuple(variances))
+
+    def interval(self, level: float) -> Interval:
+        """The percentile interval, expanded where seeds are few."""
+        low, high = _percentiles(self.images + self.seeds, self.clusters, level)
+        if not self.seed_variances:
+            return Interval(self.estimate, float(low), float(high))
+        out = stdtrit(self.freedom(), (1 + level) / 2) / ndtri((1 + level) / 2)
+        return Interval(self.estimate, *(float(self.estimate + out * (end - self.estimate)) for end in (low, high)))
+
+    def freedom(self) -> float:
+        """Degrees of freedom of the standard error, after Satterthwaite."""
+        images, net = float(np.var(self.images, ddof=1)), sum(variance for variance, _, _ in self.seed_variances)
+        spread = images**2 / max(self.clusters - 1, 1) + sum(gross**2 / free for _, gross, free in self.seed_variances)
+        return (images + net) ** 2 / spread if spread else np.inf
+
+
+def _seed_variance(effects: Doubles, influence: Doubles) -> tuple[float, float]:
+    """Variance of the mean of effects (s,), net of that of the images' own, and gross.
+
+    influence: (c, s), of each image on each effect. Its variation between seeds is interaction: seeds differ by it on any finite
+    set of images, and the images' variance holds it already.
+    """
+    count = len(effects)
+    gross = float(np.var(effects, ddof=1)) / count
+    interaction = float(np.square(influence - influence.mean(axis=1, keepdims=True)).sum()) / (count * (count - 1))
+    return max(gross - interaction, 0.0), gross
+
+
+def _resampled_seeds(effects: Doubles, seeds: tuple[str, ...], resamples: int, seed: int) -> Doubles:
+    """By how much the mean of effects (s,) moves when seeds are resampled, (resamples,): the same draws for the same seeds."""
+    stream = [ord(letter) for letter in "\0".join(seeds)]
+    draw = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(2, *stream))))
+    chosen = draw.integers(len(effects), size=(resamples, len(effects) - 1))
+    moved: Doubles = effects[chosen].mean(axis=1) - effects.mean()
+    return moved
+
+
+def _contrasted(first: _Pool, second: _Pool, both: _Pool, level: float, draws: tuple[int, int]) -> Contrasted:
+    """The figures of one row. both: first less second. draws: number and seed of the sign flips."""
+    images = float(np.std(both.images, ddof=1)) if both.clusters > 1 else np.nan
+    seeds = float(np.sqrt(sum(net for net, _, _ in both.seed_variances))) if both.seed_variances else np.nan
+    error = float(np.hypot(images, np.nan_to_num(seeds)))
+    flips = _sign_flip(both.shares, *draws)
+    free = both.freedom() if both.seed_variances else np.inf
+    ours = 2 * float(stdtr(free, -abs(both.estimate) / error)) if both.seed_variances and error > 0 else 0.0
+    return Contrasted(
+        a=first.interval(level),
+        b=second.interval(level),
+        difference=both.interval(level),
+        p_value=max(flips, ours),
+        p_sign_flip=flips,
+        minimal_detectable=_quantile(free, 1 - ALPHA / 2) * error + _quantile(free, POWER) * error,
+        image_error=images,
+        seed_error=seeds,
+    )
+
+
+def _quantile(free: float, p: float) -> float:
+    """Student's t quantile; the normal's for infinitely many degrees of freedom."""
+    return float(stdtrit(free, p) if np.isfinite(free) else ndtri(p))
+
+
+def gap_recovered(
+    student: npt.ArrayLike,
+    floor: npt.ArrayLike,
+    ceiling: npt.ArrayLike,
+    cluster: npt.ArrayLike,
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """How much of the way from floor to ceiling the student has come: (student - floor) / (ceiling - floor), 1 being all of it.
+
+    student, floor, ceiling: (q,), over the same queries and resampled together. cluster: (q,), the image of each query.
+    The share means nothing without a gap. Where the ceiling is not above the floor, all three numbers are NaN; where that is so
+    in as many resamples as an interval leaves out on one side (2.5 % at 95 %), the interval is unbounded and low and high are
+    NaN. In fewer resamples than that, they count as infinitely far out on the side of their numerator.
+    Raises HarnessError if shapes do not fit or a value is not finite.
+
+    >>> q = np.arange(4)
+    >>> gap_recovered(np.array([1.0, 1, 0, 0]), np.zeros(4), np.ones(4), q).estimate
+    0.5
+    """
+    sums, sizes = _cluster_sums(_paired(student, floor, ceiling), cluster)
+    over, under = sums[:, 0] - sums[:, 1], sums[:, 2] - sums[:, 1]
+    if under.sum() <= 0:
+        return Interval(np.nan, np.nan, np.nan)
+    estimate = float(over.sum() / under.sum())
+    gains, gaps = _resample(np.column_stack([over, under]), resamples, seed).T
+    closed = gaps <= 0
+    if closed.mean() >= (1 - level) / 2:
+        return Interval(estimate, np.nan, np.nan)
+    shares = np.where(closed, np.copysign(np.inf, gains), gains / np.where(closed, 1, gaps))
+    low, high = _percentiles(shares, len(sizes), level)
+    return Interval(estimate, float(low), float(high))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values for having made all these comparisons (Holm 1979): reject where the adjusted value is below alpha.
+
+    Raises HarnessError if one is not between 0 and 1.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    raw = np.asarray(p_values, np.float64)
+    if not ((raw >= 0) & (raw <= 1)).all():
+        raise HarnessError(f"p-values must lie between 0 and 1: {raw.tolist()}")
+    order = np.argsort(raw, kind="stable")
+    adjusted = np.empty_like(raw)
+    adjusted[order] = np.minimum(np.maximum.accumulate(raw[order] * np.arange(len(raw), 0, -1)), 1)
+    return [float(p) for p in adjusted]
+
+
+def against_the_best(differences: Sequence[float], p_values: Sequence[float]) -> float:
+    """Two-sided p-value of one arm against the best of k others, whichever that is.
+
+    differences: of the arm from each of the others. p_values: two-sided, of each. Ahead of the best means ahead of each, so the
+    largest p-value tells (the intersection-union test of Berger 1982), and nobody has to choose the best by what it scored here.
+    Behind the best means behind some: the smallest of those, times k (Bonferroni). Each way is wrong at most alpha / 2 times.
+
+    >>> against_the_best([3.0, 5.0], [0.04, 0.01]), against_the_best([-3.0, 5.0], [0.02, 0.01])
+    (0.04, 0.04)
+    """
+    if min(differences) > 0:
+        return max(p_values)
+    behind = [p for difference, p in zip(differences, p_values, strict=True) if difference < 0]
+    return min(1.0, len(differences) * min(behind, default=1.0))
+
+
+def _paired(*values: npt.ArrayLike) -> Doubles:
+    """Values over the same queries as the columns of one table."""
+    columns = [np.asarray(column, np.float64) for column in values]
+    shapes = [column.shape for column in columns]
+    if len(set(shapes)) > 1 or len(shapes[0]) != 1:
+        raise HarnessError(f"paired values must be one number for each of the same queries, not {shapes}")
+    return np.column_stack(columns)
+
+
+def _cluster_sums(values: npt.ArrayLike, cluster: npt.ArrayLike) -> tuple[Doubles, Ints]:
+    """Add up the columns of (q, s) per cluster: sums (c, s) and sizes (c,), clusters in ascending order of id."""
+    table, ids = np.asarray(values, np.float64), np.asarray(cluster)
+    if not table.size or table.ndim != 2 or ids.shape != table.shape[:1]:
+        raise HarnessError(f"values {table.shape} need one row, and clusters {ids.shape} one id, for each of one or more queries")
+    if not np.isfinite(table).all():
+        raise HarnessError(f"{np.count_nonzero(~np.isfinite(table))} of {table.size} values are NaN or infinite")
+    _, index, sizes = np.unique(ids, return_inverse=True, return_counts=True)
+    starts = np.cumsum(sizes) - sizes
+    ordered = (column[np.lexsort((column, index))] for column in table.T)
+    return np.column_stack([np.add.reduceat(column, starts) for column in ordered]), sizes
+
+
+def _resample(sums: Doubles, resamples: int, seed: int) -> Doubles:
+    """Totals of (c, s) cluster sums in each bootstrap resample, (resamples, s)."""
+    return np.concatenate([weights @ sums for weights in cluster_weights(len(sums), resamples, seed)])
+
+
+def _percentiles(resampled: Doubles, clusters: int, level: float) -> Doubles:
+    """Both ends of the percentile interval along the first axis; NaN for fewer than two clusters."""
+    # Of the resampled values themselves, never between two of them: one may be infinite, see gap_recovered.
+    ends = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0, method="inverted_cdf")
+    return ends if clusters > 1 else np.full_like(ends, np.nan)
+
+
+def _sign_flip(differences: Doubles, flips: int, seed: int) -> float:
+    """Two-sided p-value of a sum of differences (c,) under sign flips."""
+    differences = differences[differences != 0]
+    seen = abs(differences.sum()) - 1e-12 * np.abs(differences).sum()  # equal sums may differ by rounding
+    if len(differences) <= _EXACT:
+        patterns = np.arange(2 ** len(differences))[:, None] >> np.arange(len(differences)) & 1
+        return float(np.mean(_reaches(patterns, differences, seen)))
+    draw = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(1,))))  # apart from the bootstrap's stream
+    rows, hits = max(_DRAWS // len(differences), 1), 0
+    for start in range(0, flips, rows):
+        patterns = draw.integers(2, size=(min(rows, flips - start), len(differences)), dtype=np.uint8)
+        hits += int(np.count_nonzero(_reaches(patterns, differences, seen)))
+    return (hits + 1) / (flips + 1)
+
+
+def _reaches(patterns: npt.NDArray[np.integer], differences: Doubles, seen: float) -> npt.NDArray[np.bool_]:
+    """Whether the absolute sum under each pattern of flips (1 keeps, 0 flips) is at least the one seen."""
+    flipped: npt.NDArray[np.bool_] = np.abs(2 * (patterns @ differences) - differences.sum()) >= seen
+    return flipped

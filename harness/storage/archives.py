@@ -1,0 +1,119 @@
+"""Archives from elsewhere: tar files of plain files, and bounds on what a compressed file may unpack to."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from harness.core.errors import HarnessError
+from harness.storage.plain_files import need_plain
+
+FLOOR, TIMES = 16 << 20, 100
+"""What a file may unpack to: so many bytes, or so many times its own size. Text packs 3 to 10 times; a bomb, 1,000 times."""
+
+
+def most_bytes(packed: int) -> int:
+    """What a file of `packed` bytes may unpack to."""
+    return max(FLOOR, TIMES * packed)
+
+
+def refusal(path: Path, what: str) -> HarnessError:
+    """What to say of a bomb."""
+    return HarnessError(f"{path} is not unpacked: it holds {what}, which is no honest ratio; unpack it yourself if it is meant")
+
+
+class Unpacked(gzip.GzipFile):
+    """A gzip file to read from. Reading raises HarnessError where it gives more than `most_bytes` of its size."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "rb")
+        self._path = path
+        self._most = most_bytes(path.stat().st_size)
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Up to `size` bytes, or all that are left."""
+        left = self._most + 1 - self.tell()
+        data = super().read(left if size is None or size < 0 else min(size, left))
+        if self.tell() > self._most:
+            raise refusal(self._path, f"more than {self._most:,} bytes in {self._path.stat().st_size:,}")
+        return data
+
+
+def check_zip(path: Path) -> None:
+    """Raise HarnessError if a zip archive says that it unpacks to more than `most_bytes` of its size.
+
+    What it says is what `zipfile` will unpack, and no more. Raises zipfile.BadZipFile if it is none.
+    """
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > most_bytes(path.stat().st_size):
+        raise refusal(path, f"{unpacked:,} bytes in {path.stat().st_size:,}")
+
+
+_LONGEST = 255  # bytes that file systems allow a name
+
+
+def read_members(path: Path) -> list[tarfile.TarInfo]:
+    """The files in a tar, headers only; its folders are passed over.
+
+    Raises HarnessError naming the tar and the member if it is not a whole, uncompressed tar, or if a member is a link, a device,
+    a sparse file (whose size may be anything) or has a name that leads outside.
+    """
+    with _opened(path) as tar:
+        return list(_checked(path, tar))
+
+
+def unpack(path: Path, folder: Path) -> None:
+    """Write the files of a tar below a folder that has none of them yet. Raises HarnessError as `read_members` does."""
+    with _opened(path) as tar:
+        taken: set[PurePosixPath] = set()
+        for member in _checked(path, tar):
+            name = PurePosixPath(member.name)
+            if name in taken or any(parent in taken for parent in name.parents) or (folder / name).exists():
+                raise _refusal(path, member.name, "stands there twice")
+            taken.add(name)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            content = tar.extractfile(member)
+            with (folder / name).open("xb") as target:
+                if content is not None:
+                    shutil.copyfileobj(content, target)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tarfile.TarFile]:
+    need_plain(path)
+    try:
+        # "r:" takes no compressed archive, so that nothing unpacks to more than is there.
+        with tarfile.open(path, "r:") as tar:
+            yield tar
+    except (tarfile.TarError, OSError, ValueError, OverflowError, RecursionError) as error:
+        raise HarnessError(f"{path} is not a whole tar file: {error}") from None
+
+
+def _checked(path: Path, tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    end = -1
+    for member in tar:
+        name = PurePosixPath(member.name)
+        # A header may name a size below zero, and so lead back to itself.
+        if member.size < 0 or member.offset <= end:
+            raise _refusal(path, member.name, f"has a header that leads to byte {tar.offset:,}")
+        end = member.offset
+        if name.is_absolute() or ".." in name.parts or "\0" in member.name or not name.parts:
+            raise _refusal(path, member.name, "has a name that leads outside the archive")
+        if any(len(part.encode("utf-8", "surrogateescape")) > _LONGEST for part in name.parts):
+            raise _refusal(path, member.name, "has a name that is too long")
+        if member.issym() or member.islnk():
+            raise _refusal(path, member.name, f"is a link to {member.linkname!r}")
+        if member.issparse() or not (member.isreg() or member.isdir()):
+            raise _refusal(path, member.name, "is no plain file")
+        if member.isreg():
+            yield member
+
+
+def _refusal(path: Path, name: str, problem: str) -> HarnessError:
+    return HarnessError(f"{path}: the member {name[:100]!r} {problem}; expected plain files of relative paths, each once")

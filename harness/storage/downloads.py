@@ -1,0 +1,121 @@
+"""Public files fetched into a data folder: resumed where they broke off, checked, and written down with their licence."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from http import HTTPStatus
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+
+from pydantic_core import from_json
+
+from harness.core.data import Download
+from harness.core.errors import HarnessError
+from harness.storage.addresses import open_url
+from harness.storage.store import disk_errors, new_file
+
+LEDGER = "fetched.json"
+"""What was fetched into a folder: url, sha256, bytes, licence and day of each path."""
+_CHUNK = 1 << 16
+
+
+def fetch_all(downloads: Sequence[Download], folder: Path, advance: Callable[[int], None]) -> int:
+    """Fetch what is not there yet, and tell how many files that were. `advance(k)` is told of k more files looked at.
+
+    Raises HarnessError if there is no network, if the server refuses, or if a file is not what it should be.
+    """
+    fetched = 0
+    for download in downloads:
+        fetched += fetch(download, folder)
+        advance(1)
+    return fetched
+
+
+def fetch(download: Download, folder: Path) -> bool:
+    """Fetch one file; whether it had to be. One that is there is checked against its known checksum, or the one written down.
+
+    It comes into being beside its place, as `<name>.part`, and moves there when it is whole. Raises as `fetch_all` does.
+    """
+    target = folder / download.path
+    known = download.sha256 or _ledger(folder).get(download.path, {}).get("sha256")
+    if target.is_file():
+        if known and _sha256(target) != known:
+            raise HarnessError(f"{target} is not the file that {download.url} gave: delete it to fetch it again")
+        return False
+    part = target.with_name(target.name + ".part")
+    with disk_errors(target):
+        part.parent.mkdir(parents=True, exist_ok=True)
+        _receive(download, part)
+        digest = _sha256(part)
+        if download.sha256 and digest != download.sha256:
+            part.unlink()
+            raise HarnessError(f"{download.url} gave a file of SHA-256 {digest}, expected {download.sha256}: it was deleted")
+        part.replace(target)
+    _write_down(folder, download, digest, target.stat().st_size)
+    return True
+
+
+def _receive(download: Download, part: Path) -> None:
+    """Bring the partial file to its end, going on where it stopped if the server still has the same file."""
+    tag = part.with_name(part.name + ".etag")
+    headers: dict[str, str] = {}
+    if part.is_file() and tag.is_file() and part.stat().st_size:
+        headers |= {"Range": f"bytes={part.stat().st_size}-", "If-Range": tag.read_text(encoding="utf-8")}
+    try:
+        with open_url(download.url, headers) as answer:
+            goes_on = answer.status == HTTPStatus.PARTIAL_CONTENT
+            if etag := answer.headers.get("ETag"):
+                tag.write_text(etag, encoding="utf-8")
+            expected = answer.headers.get("Content-Length")
+            before = part.stat().st_size if goes_on else 0
+            with part.open("ab" if goes_on else "wb") as file:
+                while chunk := answer.read(_CHUNK):
+                    file.write(chunk)
+    except HTTPError as error:
+        if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            part.unlink()
+            _receive(download, part)
+            return
+        raise HarnessError(f"{download.url}: the server answers {error.code} {error.reason}; see `list sources`") from None
+    except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise HarnessError(
+            f"no network, or it broke off: {download.url} ({reason}). Run the same command again to go on, or put the file at "
+            f"{part.with_suffix('')} yourself"
+        ) from None
+    if expected is not None and part.stat().st_size != before + int(expected):
+        raise HarnessError(f"{download.url} broke off after {part.stat().st_size:,} bytes: run the same command again to go on")
+    tag.unlink(missing_ok=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _ledger(folder: Path) -> dict[str, dict[str, str | int]]:
+    path = folder / LEDGER
+    try:
+        content = from_json(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise HarnessError(f"{path} cannot be read as JSON: {error}; delete it to go on without it") from None
+    if not isinstance(content, dict):
+        raise HarnessError(f"{path} is not a table of fetched files: delete it to go on without it")
+    return content
+
+
+def _write_down(folder: Path, download: Download, digest: str, size: int) -> None:
+    entry: dict[str, str | int] = {
+        "url": download.url,
+        "sha256": digest,
+        "bytes": size,
+        "licence": download.licence,
+        "fetched": datetime.now(UTC).date().isoformat(),
+    }
+    ledger = _ledger(folder) | {download.path: entry}
+    with new_file(folder / LEDGER) as temporary:
+        temporary.write_text(json.dumps(ledger, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

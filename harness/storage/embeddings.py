@@ -1,0 +1,273 @@
+"""The store of embeddings, addressed by what they were made of: role, tower, language and contents, never a mere name."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.core.data import Floats, Images, Retrieval, TokenStates
+from harness.core.digests import digest_strings
+from harness.core.error_messages import first_line
+from harness.core.errors import HarnessError
+from harness.core.languages import ENGLISH
+from harness.core.protocols import Encoder, ImageEncoder, KnownFeatures, PatchEncoder, TextEncoder, TokenEncoder
+from harness.runtime.prefetch import ahead
+from harness.storage.packed_states import Bags
+from harness.storage.seals import DIGEST, KEY, DamagedError, check_key, clear_damaged, is_whole, place_of, say_damaged, seal
+from harness.storage.store import BusyError, Store, may_read, new_file, new_folder
+
+Advance = Callable[[int], None]
+Compute = Callable[[int, int], Iterator[Floats]]
+IMAGES_A_CALL = 64
+TEXTS_A_CALL = 1024
+# Multiples of the above, so that a part is computed as it would be in the whole.
+IMAGES_A_PART, TEXTS_A_PART = 1024, 16_384
+STATES, LENGTHS = "states.f16", "lengths.npy"
+
+
+def quietly(count: int) -> None:
+    """An `Advance` that tells nobody."""
+
+
+def embed_images(encoder: ImageEncoder, images: Images, store: Store, advance: Advance) -> Floats:
+    """Embeddings (n, d) of all images, from the store where they lie. `advance(k)` is told of k more images encoded."""
+    if isinstance(encoder, KnownFeatures):
+        return checked(encoder.image_features(images.ids), len(images.ids))
+    key = digest_strings(["images", encoder.fingerprint(), images.digest()])
+
+    def compute(start: int, stop: int) -> Iterator[Floats]:
+        opened = ahead(images.open, range(start, stop), IMAGES_A_CALL)
+        for first in range(start, stop, IMAGES_A_CALL):
+            batch = list(islice(opened, min(IMAGES_A_CALL, stop - first)))
+            yield encoder.encode_images(batch)
+            advance(len(batch))
+
+    return stored(store, key, len(images.ids), compute, IMAGES_A_PART)
+
+
+def embed_captions(tower: TextEncoder, retrieval: Retrieval, store: Store) -> Floats:
+    """Embeddings (m, d) of a retrieval's captions, from the store where they lie."""
+    if isinstance(tower, KnownFeatures):
+        return checked(tower.caption_features(retrieval.caption_ids, retrieval.lang), len(retrieval.captions))
+    return embed_texts(tower, retrieval.captions, retrieval.lang, store)
+
+
+def embed_documents(encoder: Encoder, ids: Sequence[str], texts: Sequence[str], store: Store, advance: Advance) -> Floats:
+    """Embeddings (n, d) of some English documents, from the store where they lie. `advance(k)`: k more of them encoded."""
+    if isinstance(encoder, KnownFeatures):
+        return checked(encoder.caption_features(ids, ENGLISH), len(ids))
+    return embed_texts(encoder, texts, ENGLISH, store, advance)
+
+
+def embed_texts(tower: TextEncoder, texts: Sequence[str], lang: str, store: Store, advance: Advance = quietly) -> Floats:
+    """Embeddings (m, d) of all texts, from the store where they lie. `advance(k)`: k more of them encoded."""
+    key = digest_strings(["texts", tower.fingerprint(), lang, *texts])
+
+    def compute(start: int, stop: int) -> Iterator[Floats]:
+        for first in range(start, stop, TEXTS_A_CALL):
+            part = tower.encode_texts(texts[first : min(first + TEXTS_A_CALL, stop)], lang)
+            yield part
+            advance(len(part))
+
+    return stored(store, key, len(texts), compute, TEXTS_A_PART)
+
+
+def embed_tokens(tower: TextEncoder, texts: Sequence[str], lang: str, store: Store, advance: Advance = quietly) -> Bags:
+    """Token states of all texts, from the store where they lie; `advance` as for `embed_texts`.
+
+    Raises HarnessError if the tower offers none.
+    """
+    if not isinstance(tower, TokenEncoder):
+        raise HarnessError(
+            "this text tower gives no token states (encode_tokens), so --scorer maxsim cannot read with it: "
+            "docs/late-interaction.md"
+        )
+    key = digest_strings(["token states 1", tower.fingerprint(), lang, *texts])
+
+    def compute() -> Iterator[TokenStates]:
+        for start in range(0, len(texts), TEXTS_A_CALL):
+            part = tower.encode_tokens(texts[start : start + TEXTS_A_CALL], lang)
+            yield part
+            advance(len(part.lengths))
+
+    return stored_states(store, key, len(texts), compute)
+
+
+def embed_patches(encoder: ImageEncoder, images: Images, store: Store, advance: Advance) -> Bags:
+    """Patch states of all images, from the store where they lie; `advance` as for `embed_images`.
+
+    Raises HarnessError if the encoder offers none.
+    """
+    if not isinstance(encoder, PatchEncoder):
+        raise HarnessError(
+            "this image encoder gives no patch states (encode_patches), so --scorer maxsim cannot look at its pictures: "
+            "docs/late-interaction.md"
+        )
+    key = digest_strings(["patch states 1", encoder.fingerprint(), images.digest()])
+
+    def compute() -> Iterator[TokenStates]:
+        for start in range(0, len(images.ids), IMAGES_A_CALL):
+            batch = [images.open(i) for i in range(start, min(start + IMAGES_A_CALL, len(images.ids)))]
+            yield encoder.encode_patches(batch)
+            advance(len(batch))
+
+    return stored_states(store, key, len(images.ids), compute)
+
+
+def stored_states(store: Store, key: str, count: int, compute: Callable[[], Iterator[TokenStates]]) -> Bags:
+    """The states kept under `key`, memory-mapped; computed and kept, part by part, if they are not there or damaged.
+
+    They are kept as directions in half precision (docs/late-interaction.md says what that does to ranks): their lengths play no
+    part, and may be more than half precision can hold. Raises HarnessError as `directions_of`, and for another number of items.
+    """
+    folder = store.states(key)
+    if not is_whole(folder):
+        with store.claim(folder):
+            if not is_whole(folder):  # another run may have made it meanwhile
+                clear_damaged(folder)
+                with new_folder(folder) as temporary:
+                    write_states(temporary, count, compute())
+                    seal(temporary, key)
+    sizes = np.load(folder / LENGTHS, allow_pickle=False)
+    return Bags(np.memmap(folder / STATES, np.float16, "r").reshape(int(sizes.sum()), -1), sizes)
+
+
+def write_states(folder: Path, count: int, parts: Iterator[TokenStates]) -> None:
+    """Write the states of `count` items as they come."""
+    lengths: list[int] = []
+    with (folder / STATES).open("wb") as file:
+        for part in parts:
+            file.write(directions_of(part).tobytes())
+            lengths += np.asarray(part.lengths).tolist()
+    if len(lengths) != count:
+        raise HarnessError(f"the encoder gave states of {len(lengths):,} items for {count:,}")
+    np.save(folder / LENGTHS, np.array(lengths, np.int64))
+
+
+def directions_of(states: TokenStates) -> npt.NDArray[np.float16]:
+    """States at unit length, rounded to half precision. Raises HarnessError if they are not finite rows, one or more an item."""
+    lengths = np.asarray(states.lengths)
+    if not len(lengths) or lengths.min() < 1:
+        raise HarnessError("the encoder gave an item without any state; expected one or more each")
+    wide = checked(states.tokens, int(lengths.sum())).astype(np.float64)
+    norms = np.linalg.norm(wide, axis=1, keepdims=True)
+    rounded: npt.NDArray[np.float16] = (wide / np.where(norms > 0, norms, 1)).astype(np.float16)
+    return rounded
+
+
+def stored(store: Store, key: str, count: int, compute: Compute, size: int) -> Floats:
+    """The matrix kept under `key`, computed and kept if it is not there, or if what is there is damaged.
+
+    compute: gives the rows from one number to before another, in pieces. Where there are more than `size` rows, they are computed
+    and kept in parts of so many, which several runs at once divide between them, and of which a run that was killed loses one.
+    Raises HarnessError as `checked` does.
+    """
+    path = store.embeddings(key)
+    if (found := read_or_say(path, count)) is not None:
+        return found
+    if count > size:
+        make_parts(store, key, count, compute, size)
+    with store.claim(path):
+        if (found := read_if_whole(path, count)) is None:
+            pieces: list[Floats] = []
+            for start in range(0, count, size):
+                part = read_if_whole(store.part(key, start), min(size, count - start))
+                pieces += [part] if part is not None else compute(start, min(start + size, count))
+            found = checked(np.concatenate(pieces), count)
+            keep(path, found)
+    shutil.rmtree(store.part(key, 0).parent, ignore_errors=True)
+    return found
+
+
+def make_parts(store: Store, key: str, count: int, compute: Compute, size: int) -> None:
+    """Make every part that is missing: first those that no other run is at, then, when those are done, what is left."""
+    left = list(range(0, count, size))
+    for wait in (False, True):
+        busy = []
+        for start in left:
+            part, stop = store.part(key, start), min(start + size, count)
+            try:
+                with store.claim(part, wait):
+                    whole = store.embeddings(key).is_file()
+                    if not whole and read_or_say(part, stop - start) is None:
+                        keep(part, checked(np.concatenate(list(compute(start, stop))), stop - start))
+            except BusyError:
+                busy.append(start)
+        left = busy
+
+
+def keep(path: Path, embeddings: Floats) -> None:
+    """Write a matrix with its key and digest."""
+    from safetensors.numpy import save_file
+
+    with new_file(path) as temporary:
+        save_file({"embeddings": embeddings}, temporary, {KEY: place_of(path), DIGEST: digest_array(embeddings)})
+
+
+def read_or_say(path: Path, count: int) -> Floats | None:
+    """The matrix in a file; None if there is none, or if it is damaged or of another key, which is said."""
+    try:
+        return kept(path, count)
+    except FileNotFoundError:
+        return None
+    except DamagedError as error:
+        say_damaged(error)
+        return None
+
+
+def read_if_whole(path: Path, count: int) -> Floats | None:
+    """The matrix in a file; None if there is none, or if it is damaged or of another key."""
+    try:
+        return kept(path, count)
+    except (FileNotFoundError, DamagedError):
+        return None
+
+
+def kept(path: Path, count: int) -> Floats:
+    """The matrix in a file that `keep` wrote.
+
+    Raises FileNotFoundError if there is none, HarnessError if it may not be read, DamagedError if it is not whole or of another
+    key.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    with may_read(path):
+        path.open("rb").close()
+    try:
+        with safe_open(path, framework="numpy") as file:
+            embeddings: Floats = file.get_tensor("embeddings")
+            metadata = file.metadata() or {}
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
+        raise DamagedError(f"{path} is damaged ({first_line(error)})") from None
+    if metadata.get(DIGEST) != digest_array(embeddings):
+        raise DamagedError(f"{path} is damaged (it is not what was written)")
+    check_key(path, metadata.get(KEY), place_of(path))
+    if len(embeddings) != count:
+        raise DamagedError(f"{path} is damaged (it has {len(embeddings):,} rows, expected {count:,})")
+    return embeddings
+
+
+def digest_array(array: Floats) -> str:
+    """SHA-256 of a matrix: its form and its numbers."""
+    digest = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def checked(given: Floats, count: int) -> Floats:
+    """What an encoder gave, as float32. Raises HarnessError if it is not `count` finite rows of one width."""
+    embeddings = np.ascontiguousarray(given, dtype=np.float32)
+    if embeddings.ndim != 2 or len(embeddings) != count:
+        raise HarnessError(f"the encoder gave an array of shape {embeddings.shape} for {count} items; expected ({count}, d)")
+    if not np.isfinite(embeddings).all():
+        bad = int((~np.isfinite(embeddings).all(axis=1)).sum())
+        raise HarnessError(f"the encoder gave NaN or infinity for {bad} of {count} items; its numbers would mean nothing")
+    return embeddings

@@ -1,0 +1,231 @@
+"""What shows that an entry of the store is whole and of its own key: SHA-256 of its contents, and the key beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import stat
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import from_json
+
+from harness.core.errors import HarnessError
+from harness.runtime.markup import visible
+from harness.storage.store import disk_errors, may_read, new_file
+
+T = TypeVar("T")
+
+SEAL = "digests.json"
+KEY, DIGEST, CONTENT = "key", "sha256", "content"
+
+
+class DamagedError(HarnessError):
+    """Something is not what was written there, or not of its key. what: that alone; way: what a user can do."""
+
+    def __init__(self, what: str, way: str = "delete it to have it made again") -> None:
+        super().__init__(what, way)
+        self.what = what
+
+    def __str__(self) -> str:
+        """Both, on one line."""
+        return "; ".join(self.args)
+
+
+class Seal(BaseModel):
+    """What `seal` writes beside the files of a folder. key: None where an earlier version wrote it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    key: str | None
+    files: dict[str, str]
+
+
+EARLIER = TypeAdapter(dict[str, str])
+
+
+def say_damaged(error: DamagedError) -> None:
+    """Report that what was damaged is computed anew."""
+    print(visible(f"note: {error.what}: it is computed again"), file=sys.stderr)
+
+
+def say_left_out(error: HarnessError) -> None:
+    """Report that what cannot be read is left out."""
+    what = error.what if isinstance(error, DamagedError) else str(error)
+    print(visible(f"note: left out: {what}"), file=sys.stderr)
+
+
+def readable(folders: Iterable[Path], load: Callable[[Path], T]) -> Iterator[tuple[Path, T]]:
+    """What can be loaded of some folders, with its folder; what cannot is named in a note and left out."""
+    for folder in folders:
+        try:
+            found = load(folder)
+        except HarnessError as error:
+            say_left_out(error)
+        else:
+            yield folder, found
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BufferedReader]:
+    """A file to be read. Raises DamagedError if there is no such file, HarnessError if it cannot be read."""
+    try:
+        with may_read(path):
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise DamagedError(f"{path} is damaged (it is not a file)")
+            with path.open("rb") as file:
+                yield file
+    except OSError as error:
+        raise DamagedError(f"{path} is damaged ({error.strerror})") from None
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's contents. Raises as `opened`."""
+    with opened(path) as file:
+        return file.read()
+
+
+def digest_of_file(path: Path) -> str:
+    """SHA-256 of a file's contents. Raises as `opened`."""
+    with opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_bytes(data: bytes) -> str:
+    """SHA-256 in hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def seal(folder: Path, key: str) -> None:
+    """Write down what a folder is of and the digests of its files."""
+    files = {path.name: digest_of_file(path) for path in sorted(folder.iterdir()) if path.name != SEAL}
+    (folder / SEAL).write_text(json.dumps({"key": key, "files": files}, indent=1) + "\n", encoding="utf-8")
+
+
+def read_seal(folder: Path) -> Seal | None:
+    """A folder's seal; None if it has none. Raises DamagedError if it is not one."""
+    path = folder / SEAL
+    with may_read(path):
+        if not path.exists():
+            return None
+    data = read_bytes(path)
+    try:
+        return Seal.model_validate_json(data)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]["msg"]
+    try:
+        # Before seals had a key they were the digests alone.
+        return Seal(key=None, files=EARLIER.validate_json(data, strict=True))
+    except ValidationError:
+        raise DamagedError(f"{path} is damaged ({problem[:200]})") from None
+
+
+def check_seal(folder: Path) -> Seal | None:
+    """A folder's seal, None if it has none. Raises DamagedError if a file is not what was written."""
+    found = read_seal(folder)
+    for name, digest in found.files.items() if found else ():
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise DamagedError(f"{folder / SEAL} is damaged (it names {name[:80]!r})")
+        if digest_of_file(folder / name) != digest:
+            raise DamagedError(f"{folder / name} is damaged (it is not what was written)")
+    return found
+
+
+def sealed_bytes(folder: Path, name: str, found: Seal | None) -> bytes:
+    """A file of a folder of which `found` is the seal. Raises DamagedError if it is not what was sealed."""
+    data = read_bytes(folder / name)
+    if found and found.files.get(name) != digest_bytes(data):
+        raise DamagedError(f"{folder / name} is damaged (it is not what was written)")
+    return data
+
+
+def check_named(folder: Path) -> None:
+    """Raise DamagedError unless a folder of the store is sealed, whole, and of the key that is its name."""
+    found = check_seal(folder)
+    check_key(folder, found.key if found else None, folder.name)
+
+
+def check_key(path: Path, key: object, expected: str) -> None:
+    """Raise DamagedError if what lies at a path is of another key."""
+    if key is None:
+        raise DamagedError(f"{path} does not say what it is of (an earlier version wrote it)")
+    if key != expected:
+        raise DamagedError(f"{path} is of another key ({str(key)[:80]!r})")
+
+
+Check = Callable[[Path], object]
+
+
+def is_whole(folder: Path, check: Check = check_named) -> bool:
+    """Whether a folder of the store is there and passes its check."""
+    with may_read(folder):
+        if not folder.is_dir():
+            return False
+    try:
+        check(folder)
+    except DamagedError:
+        return False
+    return True
+
+
+def clear_damaged(folder: Path, check: Check = check_named) -> None:
+    """Remove a folder that does not pass its check, and say so. Only for who has claimed it: it may be made anew by then."""
+    with may_read(folder):
+        if not folder.is_dir():
+            return
+    try:
+        check(folder)
+    except DamagedError as error:
+        say_damaged(error)
+        with disk_errors(folder):
+            shutil.rmtree(folder)
+
+
+def place_of(path: Path) -> str:
+    """The key of a file of the store: what it is of, and which one, as `trials/DIGEST.json`."""
+    return f"{path.parent.name}/{path.name}"
+
+
+def keep_json(path: Path, content: object) -> None:
+    """Write a value with its key and digest."""
+    with new_file(path) as temporary:
+        kept = {KEY: place_of(path), DIGEST: digest_value(place_of(path), content), CONTENT: content}
+        temporary.write_text(json.dumps(kept, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def kept_json(path: Path) -> Any | None:
+    """The value in a file that `keep_json` wrote; None if there is none, or if it is damaged or of another key, which is said."""
+    with may_read(path):
+        if not path.exists():
+            return None
+    try:
+        return read_json(path)
+    except DamagedError as error:
+        say_damaged(error)
+        return None
+
+
+def read_json(path: Path) -> Any:
+    """The value in a file that `keep_json` wrote. Raises DamagedError if it is damaged or of another key."""
+    data = read_bytes(path)
+    try:
+        kept = from_json(data)
+        whole = CONTENT not in kept or digest_value(kept.get(KEY), kept[CONTENT]) == kept.get(DIGEST)
+    except (ValueError, TypeError, AttributeError):
+        raise DamagedError(f"{path} is damaged (it is not JSON that was written here)") from None
+    if not whole:
+        raise DamagedError(f"{path} is damaged (it is not what was written)")
+    check_key(path, kept.get(KEY) if CONTENT in kept else None, place_of(path))
+    return kept[CONTENT]
+
+
+def digest_value(key: object, content: object) -> str:
+    """SHA-256 of a JSON value and its key."""
+    return digest_bytes(json.dumps([key, content], sort_keys=True).encode())

@@ -1,0 +1,235 @@
+"""The folder that keeps what was computed. Every entry appears whole or not at all, and is made by one process at a time."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import stat
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from harness.core.errors import HarnessError
+from harness.runtime.markup import visible
+
+FULL = 64 * 1024  # bytes left under which a failed write is put down to the disk
+REFUSED = {errno.EEXIST, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EIO, errno.ESTALE, errno.EFBIG}
+NEW = ".new-"  # begins the name of what is being written
+RIGHTS = "in a store that users share, its owner gives the rights, as by `chmod -R g+rwX STORE`, and works with umask 002"
+
+
+class BusyError(Exception):
+    """Another process is making this."""
+
+
+def sweep(path: Path) -> None:
+    """Remove what a run that was killed left half-written for a path. Only for who holds its lock."""
+    for left in path.parent.glob(f"{NEW}{path.name}-*"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+@contextmanager
+def may_read(path: Path) -> Iterator[None]:
+    """Turn what keeps a file from being read, which is no sign of damage, into one line with the way out."""
+    try:
+        yield
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise
+    except PermissionError:
+        raise HarnessError(f"{path} may not be read by this user: {RIGHTS}") from None
+    except OSError as error:
+        raise HarnessError(f"{path} cannot be read ({error.strerror or error}): look at the disk, and try again") from None
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn the disk's refusals into one line that names the path."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, PermissionError):
+            raise HarnessError(
+                f"{path} may not be written by this user: {RIGHTS}; or pass --store or set HARNESS_STORE"
+            ) from error
+        if isinstance(error, OSError) and error.errno in REFUSED:
+            raise HarnessError(f"{path} cannot be written ({error.strerror}); pass --store or set HARNESS_STORE") from error
+        if disk_is_full(path, error):
+            raise HarnessError(f"the disk is full: {path} could not be written; free some space or pass --store") from error
+        raise
+
+
+def disk_is_full(path: Path, error: Exception) -> bool:
+    """Whether an error came of a full disk. numpy, safetensors and tokenizers tell it in words, or not at all."""
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return True
+    if re.search(r"no space left|not enough free space|os error 28|quota exceeded", str(error), re.IGNORECASE):
+        return True
+    there = next((folder for folder in path.parents if folder.is_dir()), None)
+    return there is not None and shutil.disk_usage(there).free < FULL
+
+
+def beside(path: Path) -> Path:
+    """A new temporary folder beside a path, with the rights that the umask gives: `tempfile` gives its owner alone any."""
+    folder = path.with_name(f"{NEW}{path.name}-{uuid.uuid4().hex[:8]}")
+    folder.mkdir()
+    return folder
+
+
+def give_rights(folder: Path) -> None:
+    """Give the files in a new folder the rights that the umask gave the folder itself: safetensors gives its owner alone any."""
+    shared = stat.S_IMODE(folder.stat().st_mode) & 0o666
+    for path in folder.rglob("*"):
+        of = path.lstat().st_mode
+        if stat.S_ISREG(of) and of | shared != of:
+            path.chmod(stat.S_IMODE(of) | shared)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Fill a temporary folder that becomes `path` when the block ends without an exception.
+
+    If another process has made `path` meanwhile, its version stays: equal names hold equal contents.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = beside(path)
+    try:
+        # Asked before the clean-up, which gives space back.
+        with disk_errors(path):
+            yield temporary
+            give_rights(temporary)
+            if not path.exists():
+                temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Write a temporary file that becomes `path` when the block ends without an exception.
+
+    It lies in a folder of its own: safetensors writes a temporary file beside the one that it is given, under a name that nobody
+    knows, and a run that is killed would leave it for good.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = beside(path)
+    try:
+        with disk_errors(path):
+            yield folder / path.name
+            give_rights(folder)
+            (folder / path.name).replace(path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Store:
+    """Paths inside one store."""
+
+    root: Path
+
+    @classmethod
+    def at(cls, root: Path | None) -> Store:
+        """The store in `root`, else in $HARNESS_STORE, else in the user's data folder."""
+        if root is None and (named := os.environ.get("HARNESS_STORE")):
+            root = Path(named)
+        return cls((root or Path(platformdirs.user_data_dir("flickr30k-harness"))).resolve())
+
+    @contextmanager
+    def claim(self, path: Path, wait: bool = True) -> Iterator[None]:
+        """Be the only one of all processes who makes `path`; whoever comes later should look first whether it is there by then.
+
+        The lock is the operating system's and ends with its owner, however that ends; what an owner that was killed left
+        half-written is removed. Raises BusyError if another process holds it and `wait` is False.
+        """
+        from filelock import FileLock, Timeout
+
+        name = path.relative_to(self.root).as_posix().replace("/", "-")
+        with disk_errors(self.root / "locks"):
+            (self.root / "locks").mkdir(parents=True, exist_ok=True)
+            # The rights that the umask gave the folder: others who share the store open the file as well.
+            rights = stat.S_IMODE((self.root / "locks").stat().st_mode) & 0o666
+            lock = FileLock(self.root / "locks" / f"{name}.lock", mode=rights)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                if not wait:
+                    raise BusyError(path) from None
+                print(visible(f"note: waits for another process, which is making {path}"), file=sys.stderr)
+                lock.acquire()
+        try:
+            sweep(path)
+            yield
+        finally:
+            lock.release()
+
+    def sample(self, task: str, version: str) -> Path:
+        """Folder of a task's embedded sample."""
+        return self.root / "samples" / f"{task}-{version}"
+
+    def pack(self, digest: str) -> Path:
+        """Folder in which a pack of data lies open."""
+        return self.root / "packs" / digest
+
+    def embeddings(self, key: str) -> Path:
+        """File of one matrix of embeddings."""
+        return self.root / "embeddings" / f"{key}.safetensors"
+
+    def part(self, key: str, start: int) -> Path:
+        """File of some rows of a matrix that is not yet whole, from row `start` on."""
+        return self.root / "parts" / key / f"{start}.safetensors"
+
+    def states(self, key: str) -> Path:
+        """Folder of the token or patch states of one list of items."""
+        return self.root / "states" / key
+
+    def translations(self, key: str) -> Path:
+        """File of some captions in English, by a translator."""
+        return self.root / "translations" / f"{key}.json"
+
+    def teacher(self, key: str) -> Path:
+        """Folder of a teacher's states for one list of sentences."""
+        return self.root / "teacher" / key
+
+    def tower(self, digest: str) -> Path:
+        """Folder of one distilled tower."""
+        return self.root / "towers" / digest
+
+    def training(self, digest: str) -> Path:
+        """Checkpoint of a tower whose training has not ended."""
+        return self.root / "training" / f"{digest}.safetensors"
+
+    def trial(self, digest: str) -> Path:
+        """Score of a learning rate that was tried."""
+        return self.root / "trials" / f"{digest}.json"
+
+    def record(self, cell: str) -> Path:
+        """Folder of one cell's record."""
+        return self.root / "records" / cell
+
+    def towers(self) -> list[Path]:
+        """Every finished tower."""
+        return finished(self.root / "towers")
+
+    def records(self) -> list[Path]:
+        """Every finished record."""
+        return finished(self.root / "records")
+
+
+def finished(folder: Path) -> list[Path]:
+    """The sub-folders of a store's folder that are whole, by name."""
+    with may_read(folder):
+        if not folder.is_dir():
+            return []
+        return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))

@@ -1,0 +1,236 @@
+"""The design of a study: arms, languages, sizes and seeds, read from a TOML file and validated."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from harness.core.arms import Side, side_of
+from harness.core.config import LARGEST_SEED, Config, DistillConfig, specs_of, spoken
+from harness.core.errors import HarnessError
+from harness.core.objective_terms import STEPLESS, UNTRAINED, spell_objective
+from harness.core.plugins import without_code
+from harness.core.suggestions import nearest
+
+_GRID = "the study goes through sizes and seeds itself: set pairs and seeds at the top"
+_BUDGET = "all arms share it, or one would be trained better than the others: set it under [distill]"
+_ARM = "each arm has its own: set it in [[arms]], beside its options"
+OF_THE_GRID = dict.fromkeys(("pairs", "seed"), _GRID)
+OF_THE_ARM = dict.fromkeys(("objective", "init"), _ARM)
+BUDGET = (
+    "steps",
+    "batch",
+    "learning_rate",
+    "weight_decay",
+    "warmup",
+    "held_out",
+    "patience",
+    "tune",
+    "precision",
+    "accumulate",
+    "checkpointing",
+)
+OF_THE_BUDGET = dict.fromkeys(BUDGET, _BUDGET)
+
+
+class Arm(Config):
+    """One way of making a text tower, compared with the other ways of a study."""
+
+    name: str = Field("", max_length=60, description="what the report calls it; by default what sets it apart")
+    objective: str = Field(description="as in DistillConfig, sums too")
+    init: str = Field(DistillConfig.model_fields["init"].default, description="as in DistillConfig")
+    options: dict[str, Any] = Field({}, description="other options of DistillConfig, but for those of the budget")
+    side: Side | None = Field(
+        None,
+        description="transport: by default where the objective or the start transports; control, on nobody's side: by default "
+        "where nothing is trained or the start is association or ibm1; standard: all others",
+    )
+
+    @field_validator("objective")
+    @classmethod
+    def _there_is_such_an_objective(cls, objective: str) -> str:
+        try:
+            return spell_objective(objective)
+        except HarnessError as error:
+            raise wrong(str(error)) from None
+
+    @model_validator(mode="after")
+    def _is_fair_and_has_a_name(self) -> Self:
+        check_options(self.options, OF_THE_GRID | OF_THE_ARM | OF_THE_BUDGET)
+        checked = check_values({**self.options, "objective": self.objective, "init": self.init})
+        object.__setattr__(self, "options", {key: checked[key] for key in self.options})
+        object.__setattr__(self, "name", self.name or self._told()[:60])
+        object.__setattr__(self, "side", self.side or side_of(self.objective, self.init))
+        return self
+
+    def _told(self) -> str:
+        trained = "untrained" if self.objective == UNTRAINED else self.objective
+        start = [self.init] if self.init != Arm.model_fields["init"].default else []
+        apart = ", ".join([*start, *(f"{spoken(key)} {value}" for key, value in self.options.items())])
+        return f"{trained} ({apart})" if apart else trained
+
+    def recipe(self, shared: Mapping[str, Any], pairs: int | None, seed: int) -> DistillConfig:
+        """How the arm's tower of one size and seed is made. Where nothing is trained there is no budget."""
+        if self.objective in STEPLESS:
+            shared = {key: value for key, value in shared.items() if key not in BUDGET}
+        own = {"objective": self.objective, "init": self.init, "pairs": pairs, "seed": seed}
+        return DistillConfig(**{**shared, **self.options, **own})
+
+
+class StudyConfig(Config):
+    """Arms x languages x bitext sizes x seeds over one split. What the arms do not name they share."""
+
+    title: str = Field("A study", max_length=120)
+    question: str = Field(
+        "Does distilling a text tower by optimal transport, instead of by standard knowledge distillation, raise zero-shot "
+        "image-text R@1 in languages that have little data?",
+        max_length=600,
+    )
+    task: str = "flickr30k"
+    lang: str = Field(description="as for run, or a list of codes; those with the fewest resources are run first")
+    split: str = "test"
+    source: str | None = None
+    data: str | None = None
+    encoder: str = "sample"
+    bitext: Path | None = None
+    text: Path | None = None
+    clean: bool | None = None
+    leakage: Literal["drop", "refuse"] = "drop"
+    pairs: tuple[int | Literal["all"], ...] = Field(min_length=1, description="sizes of the bitext, nested, run in this order")
+    seeds: tuple[Annotated[int, Field(ge=0, le=LARGEST_SEED)], ...] = Field((0, 1, 2), min_length=1)
+    replicate: tuple[Annotated[int, Field(ge=0, le=LARGEST_SEED)], ...] = Field(
+        (), description="seeds of the same study again, run last, which is to say the same; true: as many new ones"
+    )
+    distill: dict[str, Any] = Field({}, description="options of DistillConfig that all arms share")
+    chunker: str = Field("simple", description="what finds the phrases of English sentences that have no tags, for ot-entity")
+    arms: tuple[Arm, ...] = Field(min_length=2)
+    direction: Literal["t2i", "i2t"] = Field("t2i", description="whose R@1 is compared")
+    by: tuple[str, ...] = Field(("entity-type",), description="facets of captions to break down by, where the records have them")
+    resamples: int | None = Field(
+        None, ge=100, le=1_000_000, description="by default 10,000, or as many as Holm needs over the study's tests"
+    )
+
+    @field_validator("lang", "data", mode="before")
+    @classmethod
+    def _lists_and_paths_are_text(cls, value: object) -> object:
+        if isinstance(value, list) and all(isinstance(word, str) for word in value):
+            return ",".join(value)
+        return str(value) if isinstance(value, Path) else value
+
+    @field_validator("pairs", mode="before")
+    @classmethod
+    def _a_size_is_a_number_or_all(cls, sizes: object) -> object:
+        for size in sizes if isinstance(sizes, list | tuple) else ():
+            if size != "all" and (type(size) is not int or size < 2):
+                raise wrong(f'{size!r} is no size: give whole numbers of 2 or more, and "all" for all that there are')
+        return sizes
+
+    @field_validator("replicate", mode="before")
+    @classmethod
+    def _true_is_as_many_new_ones(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, bool):
+            return value
+        seeds = info.data.get("seeds", (0,))
+        return tuple(range(max(seeds) + 1, max(seeds) + 1 + len(seeds))) if value else ()
+
+    @field_validator("pairs", "seeds", "replicate", "by")
+    @classmethod
+    def _nothing_twice(cls, values: tuple[object, ...]) -> tuple[object, ...]:
+        if twice := [value for value in values if values.count(value) > 1]:
+            raise wrong(f"{twice[0]!r} stands there twice: once is enough")
+        return values
+
+    @field_validator("distill")
+    @classmethod
+    def _what_is_shared_is_known(cls, shared: dict[str, Any]) -> dict[str, Any]:
+        check_options(shared, OF_THE_GRID | OF_THE_ARM)
+        return check_values(shared)
+
+    @model_validator(mode="after")
+    def _the_grid_holds_together(self) -> Self:
+        if known := sorted(set(self.replicate) & set(self.seeds)):
+            raise wrong(f"seed {known[0]} is in seeds and in replicate: give other ones there, or replicate = true")
+        seen: dict[DistillConfig, str] = {}
+        for arm in self.arms:
+            if arm.name in seen.values():
+                raise wrong(f"two arms are called {arm.name!r}: give one another name")
+            check_values({**self.distill, **arm.options, "objective": arm.objective, "init": arm.init})
+            recipe = arm.recipe(self.distill, None, 0)
+            if recipe in seen:
+                raise wrong(f"the arms {seen[recipe]!r} and {arm.name!r} are the same: leave one out")
+            seen[recipe] = arm.name
+        for side in ("transport", "standard"):
+            if all(arm.side != side for arm in self.arms):
+                raise wrong(f"no arm is on the side of {side}: add one, or say so of one with side = {side!r}")
+        return self
+
+    @property
+    def sizes(self) -> tuple[int | None, ...]:
+        """The bitext sizes; None for all there is."""
+        return tuple(None if size == "all" else size for size in self.pairs)
+
+    def on(self, side: Side) -> tuple[Arm, ...]:
+        """The arms of one side."""
+        return tuple(arm for arm in self.arms if arm.side == side)
+
+
+def wrong(message: str) -> PydanticCustomError:
+    """A mistake in a configuration, in the words that the user is to read."""
+    return PydanticCustomError("wrong", "{message}", {"message": message})
+
+
+def check_options(given: Mapping[str, Any], elsewhere: Mapping[str, str]) -> None:
+    """Refuse options that distillation does not know, and those that belong elsewhere, with the reason."""
+    for key in given:
+        if key not in DistillConfig.model_fields:
+            raise wrong(
+                f"no option of distillation is called {key!r}: {nearest(key, DistillConfig.model_fields.keys() - elsewhere)}"
+            )
+        if key in elsewhere:
+            raise wrong(f"{key}: {elsewhere[key]}")
+
+
+def check_values(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, each of its field's type. Refuses those out of their range, naming the first."""
+    try:
+        checked = DistillConfig(**given)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        at = f"{detail['loc'][0]} = {detail['input']!r}: " if detail["loc"] else ""
+        raise wrong(f"{at}{detail['msg']}") from None
+    return {key: getattr(checked, key) for key in given}
+
+
+def read_study(path: Path, **given: Any) -> StudyConfig:
+    """A study's TOML file, with what was given on the command line in place of what it says.
+
+    Raises HarnessError naming the file, the key and what is wrong with it.
+    """
+    try:
+        told = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise HarnessError(f"{path} cannot be read as TOML: {reason}; docs/study.md shows a study") from None
+    for spec in specs_of(told):
+        without_code(spec, path)
+    try:
+        return StudyConfig(**{"title": path.stem, **told, **{key: value for key, value in given.items() if value is not None}})
+    except ValidationError as error:
+        detail = error.errors()[0]
+        key = ".".join(str(part + 1 if isinstance(part, int) else part) for part in detail["loc"])
+        raise HarnessError(f"{path}: {key + ': ' if key else ''}{said(detail)}") from None
+
+
+def said(detail: Any) -> str:
+    """What pydantic found wrong in a study's file, and the way out."""
+    if detail["type"] == "missing":
+        return "is missing"
+    if detail["type"] == "extra_forbidden":
+        kind = Arm if detail["loc"][0] == "arms" else StudyConfig
+        return f"no such key: {nearest(str(detail['loc'][-1]), kind.model_fields)}"
+    return str(detail["msg"]) if detail["type"] == "wrong" else f"{detail['msg']}, not {detail['input']!r}"

@@ -1,0 +1,140 @@
+"""A study's run: cell after cell until all are there, or until its time is over; and what a dry run says of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING
+
+from harness.core.config import ExecutorConfig
+from harness.core.errors import HarnessError
+from harness.evaluation.executors.jobs import carry_out
+from harness.evaluation.runner import CellJob, cell_job, one_of
+from harness.storage.store import Store
+from harness.study.design import StudyConfig
+from harness.study.grid import Cost, Place, Prices, Step, Study, lay_out
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from harness.runtime.console import Console
+
+FAILURES_IN_A_ROW = 3
+
+
+def run_study(
+    study: Study, store: Store, console: Console, seconds: float = math.inf, choices: ExecutorConfig | None = None
+) -> Mapping[Place, str]:
+    """Measure the cells that are missing, in the study's order; those that failed, and why.
+
+    seconds: no cell is begun after so many; the ones at work then are ended. A cell that fails (its training diverges, say) is
+    passed over. Raises HarnessError at the third in a row, which is no matter of one training, and for an English tower at once.
+    """
+    missing, failed, in_a_row = study.missing(store), dict[Place, str](), 0
+    if not missing:
+        return {}
+    places = {step.cell.key: step.place for step in missing}
+    jobs = begun(missing, study, store, console, time.monotonic() + seconds)
+    with closing(carry_out(jobs, choices or ExecutorConfig(), store, console)) as outcomes:
+        for job, outcome in outcomes:
+            place = places.get(job.cell.key)
+            if outcome.state == "done":
+                in_a_row = 0 if place else in_a_row
+                continue
+            if place is None:
+                raise HarnessError(outcome.why)
+            failed[place], in_a_row = outcome.why, in_a_row + 1
+            if in_a_row == FAILURES_IN_A_ROW:
+                raise HarnessError(outcome.why)
+            console.say(f"passed over: {told(place)}: {outcome.why}")
+    return failed
+
+
+def begun(missing: Sequence[Step], study: Study, store: Store, console: Console, ends: float) -> Iterator[CellJob]:
+    """The jobs of the missing cells, each named when it is taken; before the first of a language those of its English towers."""
+    english = set[str]()
+    for number, step in enumerate(missing):
+        if time.monotonic() >= ends:
+            console.say(f"the time is over: {len(missing) - number:,} of {len(study.steps):,} cells are left for another time")
+            return
+        console.say(f"cell {number + 1:,} of {len(missing):,}: {told(step.place)}")
+        for cell in study.tongues[step.place.lang].english:
+            if cell.key not in english:
+                english.add(cell.key)
+                yield cell_job(cell, step.plan, store)
+        yield step_job(step, study, store)
+
+
+def step_job(step: Step, study: Study, store: Store) -> CellJob:
+    """The job of a study's cell."""
+    config = study.config.model_copy(update={"data": str(step.plan.data)}).model_dump_json()
+    return CellJob(step.cell, step.plan, store, partial(find_step, config, step.plan.config.device, store, step.cell.key))
+
+
+def find_step(config: str, device: str, store: Store, key: str) -> CellJob:
+    """The job of the cell of that digest, in another process. Raises HarnessError if the study does not lead to it here."""
+    study = laid_out(config, device, store)
+    return step_job(one_of({step.cell.key: step for step in study.steps}, key), study, store)
+
+
+@lru_cache(maxsize=1)
+def laid_out(config: str, device: str, store: Store) -> Study:
+    """A study, laid out once in each process that measures cells of it."""
+    return lay_out(StudyConfig.model_validate_json(config), device, store)
+
+
+def told(place: Place) -> str:
+    """A place in words."""
+    return f"{place.lang}, {size(place.pairs)}, {place.arm}, seed {place.seed}"
+
+
+def size(pairs: int | None) -> str:
+    """A bitext size in words.
+
+    >>> size(1000), size(None)
+    ('1,000 pairs', 'all pairs')
+    """
+    return "all pairs" if pairs is None else f"{pairs:,} pairs"
+
+
+def progress_table(study: Study, store: Store) -> Table:
+    """What is done of a study, what is missing, and what the rest costs, in the order of running."""
+    from harness.runtime.console import grid
+
+    prices = Prices(store, study.steps[0].plan.encoder.fingerprint())
+    missing = {step.place for step in study.missing(store)}
+    rows = []
+    for key, steps in groups(study).items():
+        cost = prices.cost([step for step in steps if step.place in missing], store)
+        rows.append((*key, f"{len(steps) - cost.cells:,} of {len(steps):,}", f"{cost.steps:,}", duration(cost)))
+    whole = prices.cost([step for step in study.steps if step.place in missing], store)
+    done = f"{len(study.steps) - whole.cells:,} of {len(study.steps):,}"
+    rows.append(("", "", "all", done, f"{whole.steps:,}", duration(whole)))
+    return grid(study.config.title, ("bitext", "language", "seeds", "cells done", "steps to train", "takes"), rows)
+
+
+def groups(study: Study) -> dict[tuple[str, str, str], list[Step]]:
+    """Cells by size, language and block of seeds."""
+    found: dict[tuple[str, str, str], list[Step]] = {}
+    for step in study.steps:
+        place = step.place
+        seeds = study.config.seeds if place.seed in study.config.seeds else study.config.replicate
+        name = study.tongues[place.lang].language.name
+        found.setdefault((size(place.pairs), name, " ".join(map(str, seeds))), []).append(step)
+    return found
+
+
+def duration(cost: Cost) -> str:
+    """Training time in words, where it is known.
+
+    >>> [duration(Cost(1, steps, seconds)) for steps, seconds in ((100, 90.0), (100, 25200.0), (100, math.nan), (0, 0.0))]
+    ['2 min', '7.0 h', 'not known yet', '']
+    """
+    if math.isnan(cost.seconds):
+        return "not known yet"
+    if not cost.steps:
+        return ""
+    return f"{cost.seconds / 3600:.1f} h" if cost.seconds >= 5400 else f"{max(1, round(cost.seconds / 60))} min"

@@ -1,0 +1,1 @@
+"""Leaderboards: from records to a ranked page."""

@@ -1,0 +1,775 @@
+"""Records to boards: what a leaderboard shows, as data, before any of it is rendered.
+
+A board ranks only what was measured over the same captions of the same images, so a declaration gives a board for each gallery
+that it finds records of, and a further one where a language has a second set of captions on it.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.core.arms import Side, side_of
+from harness.core.config import DistillConfig
+from harness.core.data import Ints, Language
+from harness.core.errors import HarnessError
+from harness.core.objective_terms import UNTRAINED
+from harness.evaluation.translate_test import TRANSLATE_TEST
+from harness.leaderboards.board.agreement import same_ranks
+from harness.leaderboards.board.config import Declaration
+from harness.leaderboards.board.queries import MOST_VALUES, Facet, read_facet
+from harness.leaderboards.board.rank_inference import Standing, standings, told_apart
+from harness.leaderboards.board.records import (
+    Found,
+    Gallery,
+    TestSet,
+    families,
+    hits_by_image,
+    hits_of_captions,
+    queries_of_images,
+)
+from harness.records.schema import Record
+from harness.retrieval.scorers import PLAIN
+from harness.statistics.breakdown import values as in_order
+from harness.statistics.inference import Doubles, Interval, cluster_weights
+
+Floats32 = npt.NDArray[np.float32]
+Family = Literal["OT", "KD", "none"]
+FAMILIES: dict[Side, Family] = {"transport": "OT", "standard": "KD", "control": "none"}
+
+LEVEL = 0.95
+LAYERS_ALONE = "teacher"
+ENGLISH_SIDE = " (English side)"  # as `Retrieval.in_english` names its source
+NAME_LENGTH = 160
+# What two arms of a comparison may differ in beside a start by transport: what is trained for, and how.
+OF_THE_OBJECTIVE = {"objective", "seed", "learning_rate", "solver", "eps", "rho", "sentence_weight", "temperature", "diagonal"}
+OF_THE_OBJECTIVE |= {"alpha", "batch_eps", "batch_iterations", "entity_weight"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A language and the captions it is measured on. source, kind: as they may be shown. chance: a random ranking, in percent."""
+
+    language: Language
+    tests: TestSet
+    source: str
+    kind: str
+    images: int
+    captions: int
+    chance: float
+    group: str
+
+
+@dataclass(frozen=True)
+class Tower:
+    """What a row is: an encoder, a text tower and a scorer, seeds pooled.
+
+    config: without its seed; None for the encoder's own tower. translations: where the English comes from that it read instead of
+    the captions, if it did. sender: the submission that its records came in; nothing for our own. again: how many rows of the
+    same recipe and sender stand before it, with other ranks. disputed: whether a row before it has other ranks for the same seed.
+    """
+
+    encoder: str
+    fingerprint: str
+    config: DistillConfig | None
+    scorer: str = PLAIN
+    translations: str = ""
+    sender: str = ""
+    again: int = 0
+    disputed: bool = False
+
+    @classmethod
+    def of(cls, record: Record) -> Tower:
+        """The row of a record."""
+        config = record.tower.asked.model_copy(update={"seed": 0}) if record.tower else None
+        source = shown(record.translations.source) if record.translations else ""
+        return cls(shown(record.encoder), record.encoder_fingerprint, config, shown(record.scorer), source)
+
+    @property
+    def mark(self) -> str:
+        """What tells it from our own row of the same recipe."""
+        again = "measured again" + (f" ({self.again})" if self.again > 1 else "") if self.again else ""
+        sent = self.sender and f"sent in by {self.sender}"
+        return ", ".join(filter(None, [sent, again, "disputed" if self.disputed else ""]))
+
+    @property
+    def method(self) -> str:
+        """The objective, or what stands in its place, and the scorer where that is not the plain one."""
+        own = f"{TRANSLATE_TEST} ({self.translations})" if self.translations else "English tower"
+        objective = self.config.objective if self.config else own
+        made = "untrained" if objective == UNTRAINED else shown(objective)
+        scored = made if self.scorer == PLAIN else f"{made} + {self.scorer}"
+        return f"{scored} ({self.mark})" if self.mark else scored
+
+    @property
+    def family(self) -> Family:
+        """The side that a study would put it on."""
+        return FAMILIES[side_of(self.config.objective, self.config.init)] if self.config else "none"
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """The options that are not at their default, but for those that have a column of their own."""
+        if self.config is None:
+            return {}
+        chosen = self.config.model_dump(exclude_defaults=True, mode="json")
+        return {name: value for name, value in chosen.items() if name not in ("objective", "init", "pairs", "seed")}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A row on a column: the mean over seeds with its interval over images, and its records by seed.
+
+    standing: None for a row that is disputed.
+    """
+
+    score: Interval
+    standing: Standing | None
+    records: Mapping[int, Found]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean over the columns of a group, each counting once. standing: None where nothing is ranked."""
+
+    score: Interval
+    standing: Standing | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A tower, its cells by language, and the means of the groups that it has all of; `overall` likewise.
+
+    conflict: what a row before it says of the same seeds; such a row is shown below that one and not ranked.
+    """
+
+    tower: Tower
+    cells: Mapping[str, Cell]
+    means: Mapping[str, Mean]
+    overall: Mean | None
+    conflict: str = ""
+
+    @property
+    def seeds(self) -> tuple[int, int]:
+        """Fewest and most seeds of any cell."""
+        counts = [len(cell.records) for cell in self.cells.values()]
+        return min(counts), max(counts)
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """An encoder's English tower on the English that the captions were translated from, by language. Shown, never ranked."""
+
+    tower: Tower
+    cells: Mapping[str, Interval]
+    means: Mapping[str, Mean]
+    overall: Mean | None
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A difference over the same images. apart: whether it is told from 0, all languages of the contrast being tested at once."""
+
+    difference: Interval
+    apart: bool
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A row trained by transport less one trained by standard distillation, alike in all else. Rows as indices."""
+
+    ours: int
+    theirs: int
+    gains: Mapping[str, Gain]
+    overall: Interval | None
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """Scores by the values of a facet of the captions, which may overlap.
+
+    captions: by value, how many captions have it in all columns. rows: of each row, by value, the mean over the columns with such
+    captions, each counting once; none where the row lacks one of them.
+    """
+
+    facet: str
+    captions: Mapping[str, int]
+    rows: tuple[Mapping[str, Interval], ...]
+
+
+@dataclass(frozen=True)
+class Board:
+    """A leaderboard. Rows in order of rank, complete ones first; columns by group, then by name."""
+
+    declaration: Declaration
+    name: str
+    gallery: str
+    images: int
+    columns: tuple[Column, ...]
+    groups: tuple[str, ...]
+    rows: tuple[Row, ...]
+    ceilings: tuple[Ceiling, ...]
+    contrasts: tuple[Contrast, ...]
+    breakdown: Breakdown | None
+    conflicts: tuple[str, ...]
+    notes: tuple[str, ...]
+    resamples: int
+
+    @property
+    def averaged(self) -> tuple[str, ...]:
+        """Groups whose means say more than their languages do."""
+        several = len(self.groups) > 1 and len(self.columns) > len(self.groups)
+        return self.groups if several else ()
+
+    @property
+    def title(self) -> str:
+        """Name and gallery, for a heading."""
+        alone = self.declaration.direction == "texts" and all(column.images == column.captions for column in self.columns)
+        return f"{self.declaration.title} · {self.images:,} {'queries' if alone else 'images'}"
+
+
+def shown(text: str, longest: int = NAME_LENGTH) -> str:
+    """A name of somebody else's as it may stand in a table: one line, of bounded length, no control or direction marks.
+
+    >>> shown("a\\u202eb\\n c" + "d" * 999, 8)
+    'a�b cdd…'
+    """
+    line = " ".join(text[: 4 * longest].split())
+    line = "".join("�" if unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Co") else letter for letter in line)
+    return line if len(line) <= longest and len(text) <= 4 * longest else line[: longest - 1] + "…"
+
+
+def make_boards(
+    declaration: Declaration, found: Sequence[Found], languages: Mapping[str, Language], *, resamples: int = 10_000, seed: int = 0
+) -> list[Board]:
+    """The boards of a declaration, those with most records first; none where no record fits it.
+
+    found: as `find_records` gives them, our own first. Records of others never decide what a board says of ours: they stand in
+    rows of their own, and a gallery, a language or captions that only they have make a board of their own.
+
+    Intervals resample images, all rows and columns of a board in the same draws, and keep the seeds that there are: they cover
+    the choice of images. Raises HarnessError for a record whose ranks cannot be read.
+    """
+    chosen = [each for each in found if fits(each.record, declaration)]
+    first = {each.record.images_digest: each for each in reversed(chosen)}
+    galleries = {digest: Gallery.read(each.folder, each.record) for digest, each in sorted(first.items())}
+    boards = []
+    for members in families(list(galleries.items()), {each.record.images_digest for each in chosen if not each.sender}):
+        inside = [each for each in chosen if each.record.images_digest in members]
+        for place, part in enumerate(one_test_set_a_language(inside)):
+            english = [
+                each
+                for each in found
+                if each.record.images_digest in members
+                and is_english_side(each.record, declaration)
+                and each.record.scorer == PLAIN
+            ]
+            work = Work(declaration, part, english, galleries[members[0]], languages, resamples, seed)
+            own = sum(not each.sender for each in part)
+            boards.append((own, len(part), work.board(members[0], place)))
+    return told_apart_by_name([board for _, _, board in sorted(boards, key=lambda item: (-item[0], -item[1]))])
+
+
+def told_apart_by_name(boards: Sequence[Board]) -> list[Board]:
+    """Boards whose names, which their files have, are different: the digest of a gallery of others may begin as ours does."""
+    names: set[str] = set()
+    out = []
+    for board in boards:
+        whole = f"{board.declaration.name}-{board.gallery}"
+        name = board.name if board.name not in names else f"{whole}-{len(names)}"
+        names.add(name)
+        out.append(replace(board, name=name))
+    return out
+
+
+def fits(record: Record, declaration: Declaration) -> bool:
+    """Whether a record is one of the board's cells."""
+    if not is_of_world(record, declaration):
+        return False
+    if declaration.languages is None:
+        return record.lang != "en"
+    return record.lang in declaration.languages and not is_english_side(record, declaration)
+
+
+def is_english_side(record: Record, declaration: Declaration) -> bool:
+    """Whether a record is an English tower on the English captions behind a translation."""
+    english = record.lang == "en" and record.tower is None and record.source.endswith(ENGLISH_SIDE)
+    return english and is_of_world(record, declaration)
+
+
+def is_of_world(record: Record, declaration: Declaration) -> bool:
+    """Whether a record is of the declared task, split and number. A gallery of one image ranks nothing and has no interval."""
+    same = (record.task, record.split, record.sample) == (declaration.task, declaration.split, declaration.sample)
+    sought = {"texts": ("texts",), "i2t": ("images",), "t2i": ("images", "regions")}[declaration.direction]
+    scored = declaration.key in record.scores and declaration.key in record.chance
+    return same and record.images > 1 and record.sought in sought and scored
+
+
+def one_test_set_a_language(found: Iterable[Found]) -> list[list[Found]]:
+    """Part records so that each part has one test set a language; the first has those that most towers were measured on.
+
+    Languages and captions that only others have come in parts behind those of our own: no row of ours lacks them.
+    """
+    by_language: defaultdict[str, defaultdict[TestSet, list[Found]]] = defaultdict(lambda: defaultdict(list))
+    for each in found:
+        by_language[each.record.lang][TestSet.of(each.record)].append(each)
+    ours = {
+        lang: [tests for tests, of in sets.items() if any(not each.sender for each in of)] for lang, sets in by_language.items()
+    }
+    parts: defaultdict[int, list[Found]] = defaultdict(list)
+    for lang, sets in by_language.items():
+        counts = {tests: len({Tower.of(each.record) for each in of}) for tests, of in sets.items()}
+        ordered = sorted(sets, key=lambda tests: (-counts[tests], tests.source, tests.kind, tests.texts_digest))
+        own = [tests for tests in ordered if tests in ours[lang]]
+        others = [tests for tests in ordered if tests not in ours[lang]]
+        places = [*enumerate(own), *enumerate(others, start=max(map(len, ours.values())))]
+        for place, tests in places:
+            parts[place] += sets[tests]
+    return [parts[place] for place in sorted(parts)]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The images of one board, resampled. weights: (r, n), how often each is in each resample."""
+
+    weights: Floats32
+    places: Mapping[str, int]
+
+    def table(self, gallery: Gallery, hits: Sequence[Floats32], queries: Floats32) -> Floats32:
+        """Hits (images,) of k rows and the number of queries (images,) as the k + 1 columns of (n, k + 1)."""
+        table = np.zeros((len(self.places), len(hits) + 1), np.float32)
+        table[[self.places[name] for name in gallery.image_ids]] = np.column_stack([*hits, queries])
+        return table
+
+    def means(self, tables: Sequence[Floats32], seeds: Sequence[Ints]) -> list[tuple[Doubles, Doubles]]:
+        """Means in percent, (k,) and resampled (r, k), of each table, whose hits are added up over as many seeds (k,).
+
+        Hits and queries are whole numbers, which a float32 product adds up exactly; one product for all tables reads the
+        weights once.
+        """
+        ends = np.cumsum([table.shape[1] for table in tables])[:-1]
+        totals = np.split(self.weights @ np.column_stack(tables), ends, axis=1) if tables else []
+        parts = zip(tables, totals, seeds, strict=True)
+        return [(percent(table.sum(axis=0), count), percent(total, count)) for table, total, count in parts]
+
+
+def percent(sums: Floats32, seeds: Ints) -> Doubles:
+    """The sums of hits (..., k) over those of queries, the last of (..., k + 1), in percent; NaN without a query.
+
+    seeds: (k,), summed in the hits.
+    """
+    wide = 100 * sums[..., :-1].astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        wide /= sums[..., -1:].astype(np.float64) * seeds
+    return wide
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Scores of some rows, (k,), and in each resample, (r, k). rows: which."""
+
+    rows: tuple[int, ...]
+    estimates: Doubles
+    resampled: Doubles
+
+    def of(self, row: int) -> tuple[float, Doubles]:
+        """One row's score, and its resamples (r,)."""
+        place = self.rows.index(row)
+        return float(self.estimates[place]), self.resampled[:, place]
+
+    def intervals(self) -> list[Interval]:
+        """Percentile intervals, as `harness.statistics.inference` gives them."""
+        return intervals(self.estimates, self.resampled)
+
+
+def intervals(estimates: Doubles, resampled: Doubles) -> list[Interval]:
+    """Estimates (k,) with percentile intervals of their resamples (r, k)."""
+    ends = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0, method="inverted_cdf")
+    return [Interval(float(e), float(low), float(high)) for e, low, high in zip(estimates, *ends, strict=True)]
+
+
+@dataclass(frozen=True)
+class Rival:
+    """What stands against a disputed row.
+
+    tower: the row that was there first. found, other: the disputed record, and that row's of the same language and seed.
+    """
+
+    tower: Tower
+    found: Found
+    other: Found
+
+
+class Placed:
+    """Records in the rows that they belong to, our own first.
+
+    No date decides between two records of one recipe and seed: both are kept, the second in a row of its own.
+    """
+
+    def __init__(self, found: Sequence[Found]) -> None:
+        self.notes: list[str] = []
+        ordered = sorted(found, key=lambda each: bool(each.sender))
+        self._names = {each.record.encoder_fingerprint: shown(each.record.encoder) for each in reversed(ordered)}
+        self._rows: dict[tuple[Tower, str], dict[int, Found]] = {}
+        self._first: dict[tuple[Tower, str, int], tuple[Tower, Found]] = {}
+        self._against: defaultdict[Tower, list[Rival]] = defaultdict(list)
+        for each in ordered:
+            self._place(each)
+
+    def named(self) -> dict[tuple[Tower, str], dict[int, Found]]:
+        """Records by seed, by row and language."""
+        return {(self._final(tower), lang): seeds for (tower, lang), seeds in self._rows.items()}
+
+    def rivals(self) -> dict[Tower, list[Rival]]:
+        """By disputed row, what stands against it."""
+        return {
+            self._final(tower): [replace(each, tower=self._final(each.tower)) for each in against]
+            for tower, against in self._against.items()
+        }
+
+    def _final(self, tower: Tower) -> Tower:
+        return replace(tower, disputed=tower in self._against)
+
+    def _place(self, found: Found) -> None:
+        """Put a record into the first row of its recipe and sender that has none of its seed."""
+        record = found.record
+        recipe = replace(Tower.of(record), encoder=self._names[record.encoder_fingerprint])
+        seed = record.tower.config.seed if record.tower else 0
+        tower = replace(recipe, sender=shown(found.sender))
+        while (there := self._rows.setdefault((tower, record.lang), {}).setdefault(seed, found)) is not found:
+            if same_ranks(there, found):
+                self.notes.append(
+                    f"{tower.encoder}, {tower.method}, {record.lang}: seed {seed} was measured twice, with the same ranks"
+                )
+                return
+            tower = replace(tower, again=tower.again + 1)
+        first, other = self._first.setdefault((recipe, record.lang, seed), (tower, found))
+        if first != tower and not same_ranks(found, other):
+            self._against[tower].append(Rival(first, found, other))
+
+
+class Work:
+    """One board in the making."""
+
+    def __init__(
+        self,
+        declaration: Declaration,
+        found: Sequence[Found],
+        english: Sequence[Found],
+        gallery: Gallery,
+        languages: Mapping[str, Language],
+        resamples: int,
+        seed: int,
+    ) -> None:
+        self.declaration, self.gallery, self.resamples = declaration, gallery, resamples
+        placed = Placed(found)
+        self.records, self.rivals = placed.named(), placed.rivals()
+        self.notes = placed.notes
+        self.galleries: dict[str, Gallery] = {}
+        self.english = english
+        self.columns = columns(found, languages, declaration)
+        weights = np.concatenate([part.astype(np.float32) for part in cluster_weights(len(gallery.image_ids), resamples, seed)])
+        self.draws = Draws(weights, {name: place for place, name in enumerate(gallery.image_ids)})
+        self.towers = sorted(dict.fromkeys(tower for tower, _ in self.records), key=tower_order)
+        self.sampled = self.sample()
+
+    def sample(self) -> dict[str, Sampled]:
+        """Every row's score on every column, by language."""
+        present: list[tuple[int, ...]] = []
+        seeds: list[Ints] = []
+        tables: list[Floats32] = []
+        for column in self.columns:
+            rows = [row for row, tower in enumerate(self.towers) if (tower, column.language.code) in self.records]
+            cells = [list(self.records[self.towers[row], column.language.code].values()) for row in rows]
+            gallery = self.read_gallery(column.language.code)
+            hits = [self.hits(cell, gallery) for cell in cells]
+            tables.append(self.draws.table(gallery, hits, queries_of_images(gallery, self.declaration.side)))
+            present.append(tuple(rows))
+            seeds.append(np.array([len(cell) for cell in cells]))
+        scores = zip(self.columns, present, self.draws.means(tables, seeds), strict=True)
+        return {column.language.code: Sampled(rows, *score) for column, rows, score in scores}
+
+    def read_gallery(self, code: str) -> Gallery:
+        """The gallery of a column, which all its records share."""
+        if code not in self.galleries:
+            found = next(each for (_, lang), cell in self.records.items() if lang == code for each in cell.values())
+            self.galleries[code] = Gallery.read(found.folder, found.record)
+        return self.galleries[code]
+
+    def hits(self, found: Sequence[Found], gallery: Gallery) -> Floats32:
+        """Hits of each image, added up over seeds."""
+        parts = [hits_by_image(each, gallery, self.declaration) for each in found]
+        added: Floats32 = np.sum(parts, axis=0, dtype=np.float32)
+        return added
+
+    def board(self, digest: str, place: int) -> Board:
+        """Put it all together."""
+        groups = tuple(dict.fromkeys(column.group for column in self.columns if column.group))
+        sets = {"": self.columns, **{group: [column for column in self.columns if column.group == group] for group in groups}}
+        ranked = {name: self.ranked_means(members) for name, members in sets.items()}
+        cells = self.cells()
+        rows = [
+            Row(
+                tower,
+                cells[row],
+                {name: ranked[name][row] for name in groups if row in ranked[name]},
+                ranked[""].get(row),
+                self.conflict(tower),
+            )
+            for row, tower in enumerate(self.towers)
+        ]
+        above = [self.towers.index(self.undisputed(tower)) for tower in self.towers]
+        order = sorted(range(len(rows)), key=lambda row: (row_order(rows[above[row]]), above[row], above[row] != row, row))
+        breakdown = self.breakdown(order)
+        about = record_notes(self.records.values(), self.gallery, self.columns)
+        conflicts = tuple(f"{row.tower.encoder}, {row.tower.method}: {row.conflict}" for row in rows if row.conflict)
+        return Board(
+            declaration=self.declaration,
+            name=f"{self.declaration.name}-{digest[:8]}" + (f"-{place + 1}" if place else ""),
+            gallery=digest,
+            images=len(self.gallery.image_ids),
+            columns=self.columns,
+            groups=groups,
+            rows=tuple(rows[row] for row in order),
+            ceilings=tuple(self.ceilings(sets)),
+            contrasts=tuple(self.contrasts({row: place for place, row in enumerate(order)})),
+            breakdown=breakdown,
+            conflicts=conflicts,
+            notes=tuple(dict.fromkeys([*conflicts, *self.notes, *about])),
+            resamples=self.resamples,
+        )
+
+    def undisputed(self, tower: Tower) -> Tower:
+        """The row that a disputed one stands below: the first of those that it disagrees with. A row itself, if it is none."""
+        while tower in self.rivals:
+            tower = self.rivals[tower][0].tower
+        return tower
+
+    def conflict(self, tower: Tower) -> str:
+        """What a disputed row and the one that it disagrees with say, of the first languages; nothing for another row."""
+        against = self.rivals.get(tower, [])
+        if not against:
+            return ""
+        key = self.declaration.key
+        pairs = [(each.found.record, each.other.record) for each in against]
+        says = [f"{mine.lang} {mine.scores[key]:.1f} against {other.scores[key]:.1f}" for mine, other in pairs]
+        more = f" and {len(says) - 3:,} more" if len(says) > 3 else ""
+        return f"not ranked; the same seeds as in {against[0].tower.method}: {', '.join(says[:3])}{more}"
+
+    def cells(self) -> list[dict[str, Cell]]:
+        """Every row's cells, by language."""
+        out: list[dict[str, Cell]] = [{} for _ in self.towers]
+        for code, sampled in self.sampled.items():
+            ranks = self.ranks(sampled.rows, sampled.estimates, sampled.resampled)
+            for row, score in zip(sampled.rows, sampled.intervals(), strict=True):
+                out[row][code] = Cell(score, ranks.get(row), dict(sorted(self.records[self.towers[row], code].items())))
+        return out
+
+    def ranks(self, rows: Sequence[int], estimates: Doubles, resampled: Doubles) -> dict[int, Standing]:
+        """The ranks of some rows, but for those that are disputed: they change nothing for the others."""
+        kept = [place for place, row in enumerate(rows) if self.towers[row] not in self.rivals]
+        found = standings(estimates[kept], resampled[:, kept], LEVEL) if kept else []
+        return {rows[place]: standing for place, standing in zip(kept, found, strict=True)}
+
+    def ranked_means(self, columns: Sequence[Column]) -> dict[int, Mean]:
+        """Macro means over some columns, ranked, of the rows that have all of them."""
+        sampled = [self.sampled[column.language.code] for column in columns]
+        complete = [row for row in range(len(self.towers)) if all(row in each.rows for each in sampled)]
+        if not complete:
+            return {}
+        picked = [[each.rows.index(row) for row in complete] for each in sampled]
+        estimates = np.mean([each.estimates[pick] for each, pick in zip(sampled, picked, strict=True)], axis=0)
+        resampled = np.zeros((self.resamples, len(complete)))
+        for each, pick in zip(sampled, picked, strict=True):
+            resampled += each.resampled[:, pick] / len(sampled)
+        ranks = self.ranks(complete, estimates, resampled)
+        return {row: Mean(score, ranks.get(row)) for row, score in zip(complete, intervals(estimates, resampled), strict=True)}
+
+    def ceilings(self, sets: Mapping[str, Sequence[Column]]) -> Iterable[Ceiling]:
+        """The English towers of the board's encoders on the English side of its captions."""
+        for fingerprint, name in dict.fromkeys((tower.fingerprint, tower.encoder) for tower in self.towers):
+            found = ((column.language.code, self.english_twin(column, fingerprint)) for column in self.columns)
+            twins = {code: twin for code, twin in found if twin}
+            records = {twin.record.cell: twin for twin in twins.values()}
+            tables = [self.english_table(twin) for twin in records.values()]
+            scores = dict(zip(records, self.draws.means(tables, [np.ones(1, np.int64)] * len(tables)), strict=True))
+            if scores:
+                sampled = {code: scores[twin.record.cell] for code, twin in twins.items()}
+                cells = {code: intervals(*score)[0] for code, score in sampled.items()}
+                means = {group: plain_mean(sampled, members) for group, members in sets.items()}
+                kept = {group: mean for group, mean in means.items() if mean}
+                yield Ceiling(Tower(name, fingerprint, None), cells, kept, kept.pop("", None))
+
+    def english_table(self, twin: Found) -> Floats32:
+        """Hits and queries of one record, by image."""
+        gallery = Gallery.read(twin.folder, twin.record)
+        return self.draws.table(gallery, [self.hits([twin], gallery)], queries_of_images(gallery, self.declaration.side))
+
+    def english_twin(self, column: Column, fingerprint: str) -> Found | None:
+        """The record of an encoder's English tower on the English side of a column's captions."""
+        wanted = (fingerprint, column.tests.images_digest, column.tests.source + ENGLISH_SIDE, column.captions)
+        own = any(tower.fingerprint == fingerprint and not tower.sender for tower in self.towers)
+        for each in self.english:
+            record = each.record
+            if own and each.sender:
+                continue
+            if (record.encoder_fingerprint, record.images_digest, record.source, record.captions) == wanted:
+                return each
+        return None
+
+    def breakdown(self, order: Sequence[int]) -> Breakdown | None:
+        """Every row's scores by the declared facet; None where no record tells it of the captions of a column."""
+        facet = self.declaration.breakdown
+        told = {code: values for code in self.sampled if facet and (values := self.facet_values(code, facet))}
+        if facet is None or not told:
+            return None
+        every = in_order([tuple(of.captions) for of in told.values()])
+        if len(every) > MOST_VALUES:
+            self.notes.append(f"{facet} has {len(every):,} values in all, too many to break scores down by")
+            return None
+        captions = {value: sum(len(of.captions.get(value, ())) for of in told.values()) for value in every}
+        found: list[dict[str, Interval]] = [{} for _ in self.towers]
+        for value in captions:
+            for row, score in self.scores_of(value, told).items():
+                found[row][value] = score
+        return Breakdown(facet, captions, tuple(found[row] for row in order))
+
+    def facet_values(self, code: str, facet: str) -> Facet | None:
+        """A facet of a column's captions, told by the first of our own records that has it: it hangs on no tower."""
+        own = [found for (_, lang), cell in self.records.items() if lang == code for found in cell.values() if not found.sender]
+        try:
+            return next((told for each in own if (told := read_facet(each.folder, each.record, facet))), None)
+        except HarnessError as error:
+            self.notes.append(f"no scores by {facet} in {code}: {shown(str(error), 300)}")
+            return None
+
+    def scores_of(self, value: str, told: Mapping[str, Facet]) -> dict[int, Interval]:
+        """The mean over the columns that have captions of a value, of each row that has all of these columns."""
+        tables, present, seeds = [], [], []
+        for code, facet in told.items():
+            if value in facet.captions:
+                captions = facet.captions[value]
+                present.append(self.sampled[code].rows)
+                cells = [list(self.records[self.towers[row], code].values()) for row in present[-1]]
+                gallery, cutoff = self.read_gallery(code), self.declaration.cutoff
+                assert cutoff is not None, "a breakdown is of images, which have no other measure"
+                parts = [[hits_of_captions(each, gallery, cutoff, captions) for each in cell] for cell in cells]
+                hits = [np.asarray(np.sum(part, axis=0), dtype=np.float32) for part in parts]
+                queries = np.bincount(gallery.owner[captions], minlength=len(gallery.image_ids)).astype(np.float32)
+                tables.append(self.draws.table(gallery, hits, queries))
+                seeds.append(np.array([len(cell) for cell in cells]))
+        scores = self.draws.means(tables, seeds)
+        complete = [row for row in range(len(self.towers)) if all(row in rows for rows in present)]
+        picked = [[rows.index(row) for row in complete] for rows in present]
+        estimates = np.mean([estimate[pick] for (estimate, _), pick in zip(scores, picked, strict=True)], axis=0)
+        resampled = np.mean([draws[:, pick] for (_, draws), pick in zip(scores, picked, strict=True)], axis=0)
+        # A resample without any image whose captions have the value says nothing of it.
+        return dict(zip(complete, intervals(estimates, resampled[np.isfinite(resampled).all(1)]), strict=True))
+
+    def contrasts(self, places: Mapping[int, int]) -> Iterable[Contrast]:
+        """Every row of transport against every row of standard distillation that was trained alike."""
+        for ours, mine in enumerate(self.towers):
+            for theirs, other in enumerate(self.towers):
+                disputed = mine.disputed or other.disputed
+                if not disputed and (mine.family, other.family) == ("OT", "KD") and trained_alike(mine, other):
+                    contrast = self.contrast(ours, theirs)
+                    if contrast.gains:
+                        yield Contrast(places[ours], places[theirs], contrast.gains, contrast.overall)
+
+    def contrast(self, ours: int, theirs: int) -> Contrast:
+        """One row less another, on the columns that both have and learned from the same pairs."""
+        codes = [
+            code
+            for code, sampled in self.sampled.items()
+            if {ours, theirs} <= set(sampled.rows) and self.same_bitext(ours, theirs, code)
+        ]
+        if not codes:
+            return Contrast(ours, theirs, {}, None)
+        sides = [(self.sampled[code].of(ours), self.sampled[code].of(theirs)) for code in codes]
+        estimates = np.array([mine[0] - other[0] for mine, other in sides])
+        resampled = np.column_stack([mine[1] - other[1] for mine, other in sides])
+        apart = told_apart(estimates, resampled, LEVEL)
+        gains = {
+            code: Gain(*pair) for code, pair in zip(codes, zip(intervals(estimates, resampled), apart, strict=True), strict=True)
+        }
+        complete = len(codes) == len(self.columns)
+        overall = intervals(estimates.mean(keepdims=True), resampled.mean(axis=1, keepdims=True))[0] if complete else None
+        return Contrast(ours, theirs, gains, overall)
+
+    def same_bitext(self, ours: int, theirs: int, code: str) -> bool:
+        """Whether two rows' towers of a language were distilled from the very same pairs, seed by seed."""
+        mine, other = (
+            {
+                seed: each.record.tower.bitext.digest
+                for seed, each in self.records[self.towers[row], code].items()
+                if each.record.tower
+            }
+            for row in (ours, theirs)
+        )
+        return mine == other
+
+
+def columns(found: Sequence[Found], languages: Mapping[str, Language], declaration: Declaration) -> tuple[Column, ...]:
+    """The columns that records fill, by group, then by name; a language that the task no longer knows stands without a group."""
+    out = {}
+    # The first, our own where there is one, says what a column is.
+    for each in reversed(found):
+        record = each.record
+        language = languages.get(record.lang) or Language(record.lang, shown(record.lang), "", None, ())
+        tier = "" if language.tier is None else f"tier {language.tier}"
+        group = {"tier": tier, "script": language.script, "none": ""}[declaration.groups]
+        chance = record.chance[declaration.key]
+        names = shown(record.source), shown(record.kind)
+        out[record.lang] = Column(language, TestSet.of(record), *names, record.images, record.captions, chance, group)
+    return tuple(sorted(out.values(), key=lambda column: (column.group, column.language.name, column.language.code)))
+
+
+def plain_mean(sampled: Mapping[str, tuple[Doubles, Doubles]], columns: Sequence[Column]) -> Mean | None:
+    """The macro mean over all of some columns, unranked; None where one is missing."""
+    codes = [column.language.code for column in columns]
+    if not all(code in sampled for code in codes):
+        return None
+    estimates = np.mean([sampled[code][0] for code in codes], axis=0)
+    resampled = np.mean([sampled[code][1] for code in codes], axis=0)
+    return Mean(intervals(estimates, resampled)[0], None)
+
+
+def trained_alike(mine: Tower, other: Tower) -> bool:
+    """Whether two towers share everything but what they were trained for, and the transport that the first may have started from.
+
+    A start by transport is `teacher`, the teacher's layers, in all but the embeddings of its subwords.
+    """
+    sides = [(each.fingerprint, each.scorer, each.sender) for each in (mine, other)]
+    if mine.config is None or other.config is None or sides[0] != sides[1]:
+        return False
+    apart = OF_THE_OBJECTIVE | {"init"}
+    start, rival = mine.config.init, other.config.init
+    started_alike = start == rival or (start.startswith("ot-") and rival == LAYERS_ALONE)
+    return started_alike and mine.config.model_dump(exclude=apart) == other.config.model_dump(exclude=apart)
+
+
+def tower_order(tower: Tower) -> tuple[Any, ...]:
+    """Where a row stands before it is ranked: an order that no record's folder decides."""
+    made = tower.config.model_dump_json() if tower.config else ""
+    of = (tower.encoder, tower.fingerprint, bool(made), made, tower.translations, tower.scorer != PLAIN, tower.scorer)
+    return (*of, tower.sender, tower.again)
+
+
+def row_order(row: Row) -> tuple[float, ...]:
+    """Complete rows by rank and score; then the others by how many columns they have."""
+    if row.overall and row.overall.standing:
+        return (0, row.overall.standing.first, -row.overall.score.estimate)
+    return (1, -len(row.cells), -float(np.mean([cell.score.estimate for cell in row.cells.values()])))
+
+
+def record_notes(cells: Iterable[Mapping[int, Found]], gallery: Gallery, columns: Sequence[Column]) -> list[str]:
+    """What the records' captions and the columns' galleries need said of them."""
+    whole = len(gallery.image_ids)
+    short = [f"{c.language.name} has captions for {c.images:,} of the {whole:,} images" for c in columns if c.images < whole]
+    counted = Counter(note for seeds in cells for each in seeds.values() for note in set(each.record.notes))
+    return short + [shown(note, 400) for note, _ in counted.most_common(40)]

@@ -1,0 +1,1 @@
+"""Pages for single queries: the error browser and the transport viewer."""

@@ -1,0 +1,423 @@
+"""A study's report as sections of text and tables, before any of it is rendered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.statistics.comparison import TITLES, Score
+from harness.study.findings import Family, Findings, Point, Verdict
+from harness.study.narrative import answer, by_arm, counted, listed, p_value, points, signed, threats, untold
+from harness.study.runner import size
+
+Chart = Literal["", "curves", "forest", "facets", "ablations"]
+SIDES = TITLES["images"]
+OUTCOMES = {"win": "A ahead", "tie": "not told apart", "loss": "B ahead"}
+HOW_TO_READ = (
+    "A − B in points of R@1, over the same images, captions, bitext and seeds; [low, high]: 95 % of that difference by itself. A "
+    "is "
+    "the transport arm, B the standard arm that scored highest there. p: of A against the best standard arm, whichever that is: "
+    "to be "
+    "ahead of it is to be ahead of each, so the largest p counts; to be behind it is to be behind one, so the smallest times "
+    "their "
+    "number counts. Each p is from sign flips over images or, where that is larger, from a t over images and seeds. 80 %: the "
+    "true "
+    "difference from B that would have been found four times in five."
+)
+
+
+ON_THE_PLOT = "On the plots a filled mark is told apart from 0 after Holm's correction, a hollow one is not; diamonds are means."
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table. text: how many of its first columns are words; folded: whether a page shows it only when asked."""
+
+    title: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    text: int = 1
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report: paragraphs, a chart on the page, tables, items of a list, and code as it is typed."""
+
+    name: str
+    title: str
+    paragraphs: tuple[str, ...] = ()
+    chart: Chart = ""
+    tables: tuple[Table, ...] = ()
+    items: tuple[str, ...] = ()
+    code: str = ""
+
+
+def sections(found: Findings) -> list[Section]:
+    """The whole report, in its order."""
+    return [
+        Section("question", "The question", (found.question,)),
+        Section("answer", "The answer", (answer(found),), items=tuple(by_arm(found))),
+        design(found),
+        curves(found),
+        forest(found),
+        breakdown(found),
+        ablations(found),
+        *([repetition(found)] if found.replicate else []),
+        Section("untold", "What could not be told", (), "", missing(found), tuple(untold(found))),
+        Section("threats", "Threats to validity", items=tuple(threats(found))),
+        provenance(found),
+    ]
+
+
+def design(found: Findings) -> Section:
+    """What was compared with what, on what."""
+    shared = ", ".join(f"{key} {value}" for key, value in found.shared.items()) or "all at their defaults"
+    again = f"; made again with seeds {', '.join(map(str, found.replicate))}" if found.replicate else ""
+    fairness = (
+        "Arms share teacher, bitext, order of batches, budget and seeds; they differ in what the table names. Options that all "
+        "share: "
+        f"{shared}. Sizes are nested subsets of the bitext, the same for all arms at one seed. "
+        f"Seeds {', '.join(map(str, found.seeds))}{again}."
+    )
+    choice = (
+        "Learning rates are searched alike: four values, each for a third of the steps, as many of them warm-up as in the whole "
+        f"training. {searches(found)} No test image and no test caption takes part in a choice."
+        if found.tuned
+        else "Nothing is searched: no choice is made by what this study measures."
+    )
+    return Section("design", "The design", (fairness, choice), "", (arms_table(found), languages_table(found)))
+
+
+def searches(found: Findings) -> str:
+    """By what learning rates were chosen."""
+    by_images = [each for each in found.languages if each.searched]
+    by_pairs = [each.name for each in found.languages if not each.searched]
+    said = []
+    if by_images:
+        said.append(
+            f"In each language, for each arm and size, towers of seed {found.seeds[0]} are scored by retrieval of the val "
+            "images, and the choice holds for all seeds."
+        )
+    if by_pairs:
+        where = f"In {', '.join(by_pairs)}, without val captions, each" if by_images else "Each"
+        said.append(f"{where} tower has a search of its own, scored by translation retrieval on a tenth of its pairs.")
+    return " ".join(said)
+
+
+def arms_table(found: Findings) -> Table:
+    """The arms."""
+    rows = [
+        (
+            arm.name,
+            arm.side,
+            arm.objective,
+            arm.init,
+            ", ".join(f"{key} {value}" for key, value in arm.options.items()) or "–",
+            ", ".join(f"{rate:g} ({count})" for rate, count in arm.rates) or "–",
+            f"{arm.hours:.2f}",
+        )
+        for arm in found.arms
+    ]
+    return Table(
+        "Arms",
+        ("arm", "side", "objective", "starts from", "own options", "learning rates (towers)", "hours"),
+        tuple(rows),
+        6,
+    )
+
+
+def languages_table(found: Findings) -> Table:
+    """The languages."""
+    rows = [
+        (
+            f"{each.name} ({each.code})",
+            "?" if each.tier is None else str(each.tier),
+            each.script,
+            f"{each.source} ({each.kind})",
+            f"{each.bitext} ({each.bitext_kind})",
+            f"{each.images:,}",
+            f"{each.captions:,}",
+            f"{each.usable:,}",
+            f"{each.dropped:,}",
+            plain(each.floor),
+            plain(each.ceiling),
+        )
+        for each in found.languages
+    ]
+    headings = ("language", "tier", "script", "captions", "bitext", "images", "captions", "pairs", "dropped", "floor", "ceiling")
+    title = (
+        "Languages. Tier: resources from 0 to 5 (Joshi et al. 2020); pairs: left by the leakage guard, which dropped the others; "
+        "floor "
+        f"and ceiling: R@1 {SIDES[found.direction]} of the English tower on these captions, and on those they were translated "
+        "from"
+    )
+    return Table(title, headings, tuple(rows), 5)
+
+
+def curves(found: Findings) -> Section:
+    """Scores against the size of the bitext."""
+    over = "images and seeds" if len(found.seeds) > 1 else "images"
+    about = (
+        f"R@1 {SIDES[found.direction]} in percent, mean over seeds, with 95 % intervals over {over}. Dashed: the English tower "
+        "on the "
+        "English captions; dotted: chance. A mean is given where no language is missing."
+    )
+    groups = list(dict.fromkeys(point.langs for point in sorted(found.points, key=lambda point: -len(point.langs))))
+    tables = [scores_table(langs, found, folded=place > 0) for place, langs in enumerate(groups)]
+    tables += [other_way(groups, found)] if groups else []
+    return Section(
+        "curves", "Score and bitext size", (about,) if found.points else ("No cell is there yet.",), "curves", tuple(tables)
+    )
+
+
+def scores_table(langs: tuple[str, ...], found: Findings, folded: bool) -> Table:
+    """Scores of one language, or of a mean, an arm a row and a size a column."""
+    inside = {(point.arm, point.pairs): point for point in found.points if point.langs == langs}
+    sizes = [pairs for pairs in found.sizes if any(key[1] == pairs for key in inside)]
+    rows = [
+        (arm.name, *(scored(inside.get((arm.name, pairs)), found) for pairs in sizes))
+        for arm in found.arms
+        if any(key[0] == arm.name for key in inside)
+    ]
+    title = languages_of(langs, found) if len(langs) == 1 else f"Mean of {listed(map(found.language, langs))}"
+    return Table(title, ("arm", *map(size, sizes)), tuple(rows), 1, folded)
+
+
+def other_way(groups: Sequence[tuple[str, ...]], found: Findings) -> Table:
+    """Scores in the direction that is not compared."""
+    inside = {(point.langs, point.arm, point.pairs): point.other_way for point in found.points}
+    rows = tuple(
+        (languages_of(langs, found), arm.name, *(plain(inside.get((langs, arm.name, pairs))) for pairs in found.sizes))
+        for langs in groups
+        for arm in found.arms
+        if any(key[:2] == (langs, arm.name) for key in inside)
+    )
+    direction = SIDES["i2t" if found.direction == "t2i" else "t2i"]
+    title = f"R@1 {direction}, means over seeds: not compared here"
+    return Table(title, ("over", "arm", *map(size, found.sizes)), rows, 2, folded=True)
+
+
+def scored(point: Point | None, found: Findings) -> str:
+    """A score, and how many seeds are there where some are missing."""
+    if point is None:
+        return "–"
+    few = f" ({len(point.seeds)} of {counted(len(found.seeds), 'seed')})" if len(point.seeds) < len(found.seeds) else ""
+    return f"{interval(point.score)}{few}"
+
+
+def forest(found: Findings) -> Section:
+    """Transport less standard distillation."""
+    tables = (
+        verdict_table(f"Means over languages: a family of {counted(found.means.planned, 'test')}", found.means, found),
+        verdict_table(
+            f"By language: a family of {counted(found.by_language.planned, 'test')}", found.by_language, found, folded=True
+        ),
+    )
+    title = "Transport less the best standard distillation"
+    return Section("forest", title, (HOW_TO_READ, ON_THE_PLOT), "forest", filled(tables))
+
+
+def breakdown(found: Findings) -> Section:
+    """By tier and by kind of caption."""
+    facets = tuple(
+        verdict_table(
+            f"By {family.name}, against {found.baseline}: a family of {counted(family.planned, 'test')}",
+            family,
+            found,
+            folded=True,
+        )
+        for family in found.facets
+    )
+    tiers = verdict_table(f"By resource tier: a family of {counted(found.by_tier.planned, 'test')}", found.by_tier, found)
+    about = (
+        f"Tiers against the best standard arm, as above. Kinds of caption against {found.baseline} alone; a caption with several "
+        "values counts under each. Given where no language is missing."
+    )
+    return Section("breakdown", "By tier and by kind of caption", (about,), "facets", filled((tiers, *facets)))
+
+
+def ablations(found: Findings) -> Section:
+    """Arms that differ in one thing."""
+    about = (
+        "Pairs of arms that differ in one thing. A − B in points of R@1; p is of that pair, corrected in two families of its own."
+    )
+    what = {(each.a, each.b): each.what for each in found.ablated}
+    tables = (
+        verdict_table(
+            f"Means over languages: a family of {counted(found.ablation_means.planned, 'test')}",
+            found.ablation_means,
+            found,
+            what,
+        ),
+        verdict_table(
+            f"By language: a family of {counted(found.ablations.planned, 'test')}", found.ablations, found, what, folded=True
+        ),
+    )
+    if not found.ablated:
+        about = "No two arms differ in one thing alone but the objective."
+    return Section("ablations", "Ablations", (about,), "ablations", filled(tables))
+
+
+def filled(tables: Iterable[Table]) -> tuple[Table, ...]:
+    """Those tables that have a row."""
+    return tuple(table for table in tables if table.rows)
+
+
+def verdict_table(
+    title: str,
+    family: Family,
+    found: Findings,
+    what: dict[tuple[str, str], str] | None = None,
+    *,
+    folded: bool = False,
+) -> Table:
+    """Tests, a line each, by size and in the order of arms and languages."""
+    arms = {arm.name: place for place, arm in enumerate(found.arms)}
+    langs = {each.code: place for place, each in enumerate(found.languages)}
+
+    def order(of: Verdict) -> tuple[object, ...]:
+        rival = arms[of.rival] if what else 0
+        return found.sizes.index(of.pairs), arms[of.arm], rival, langs[of.langs[0]], of.value
+
+    tests = sorted(family.verdicts, key=order)
+    changed = ("what differs",) if what else ()
+    headings = ("pairs", "over", "A", "B", *changed, "A %", "B %", "A − B", "gain", "p", "p (Holm)", "80 %", "outcome")
+    rows = tuple(
+        (
+            size(each.pairs),
+            over(each, found),
+            each.arm,
+            each.rival,
+            *((what[each.arm, each.rival],) if what else ()),
+            *figures(each),
+        )
+        for each in tests
+    )
+    return Table(title, headings, rows, 4 + len(changed), folded)
+
+
+def figures(of: Verdict) -> tuple[str, ...]:
+    """The numbers of a test."""
+    gain = "–" if of.gain is None else f"{signed(of.gain, 0)} %"
+    return (
+        plain(of.a.estimate),
+        plain(of.b.estimate),
+        difference(of.difference),
+        gain,
+        bare(of.p_value),
+        bare(of.p_holm),
+        plain(of.minimal_detectable),
+        OUTCOMES[of.outcome],
+    )
+
+
+def bare(p: float) -> str:
+    """A p-value without its letter."""
+    return p_value(p).removeprefix("p ").removeprefix("= ")
+
+
+def over(of: Verdict, found: Findings) -> str:
+    """What a test is over."""
+    if of.by in ("lang", "all"):
+        return languages_of(of.langs, found)
+    return f"tier {of.value}: {languages_of(of.langs, found)}" if of.by == "tier" else of.value
+
+
+def languages_of(langs: Sequence[str], found: Findings) -> str:
+    """A language's name, or how many there are."""
+    return found.language(langs[0]) if len(langs) == 1 else f"{len(langs)} languages"
+
+
+def repetition(found: Findings) -> Section:
+    """Every claim beside the same test with other seeds."""
+    rows = tuple(
+        (
+            each.family,
+            size(each.claim.pairs),
+            over(each.claim, found),
+            f"{each.claim.arm} − {each.claim.rival}",
+            difference(each.claim.difference),
+            bare(each.claim.p_holm),
+            difference(each.again.difference) if each.again else "–",
+            bare(each.again.p_holm) if each.again else "–",
+            said(each.same_sign),
+            said(each.same),
+        )
+        for each in found.repeated
+    )
+    headings = ("family", "pairs", "over", "claim", "A − B", "p (Holm)", "again", "p (Holm)", "same sign", "told apart again")
+    about = (
+        f"Every difference that the first seeds told apart, measured again with seeds {listed(map(str, found.replicate))} over "
+        "the "
+        f"same images. The second seeds alone told {counted(found.found_later, 'more difference')} apart."
+    )
+    return Section("again", "Again with other seeds", (about,), "", filled((Table("Claims", headings, rows, 4),)))
+
+
+def said(holds: bool | None) -> str:
+    """Yes, no, or not known yet."""
+    return "–" if holds is None else "yes" if holds else "NO"
+
+
+def missing(found: Findings) -> tuple[Table, ...]:
+    """The cells that are not there."""
+    rows = tuple(
+        (
+            found.language(each.lang),
+            size(each.pairs),
+            " ".join(map(str, each.seeds)),
+            f"{each.cells:,} of {each.planned:,}",
+            each.reason or "not run yet",
+        )
+        for each in found.left
+    )
+    return filled((Table("Cells that are missing", ("language", "pairs", "seeds", "missing", "why"), rows, 3),))
+
+
+def provenance(found: Findings) -> Section:
+    """By what, where and by which command it was measured, and how to see it again."""
+    rows = tuple(
+        (
+            f"{each.records:,}",
+            f"{each.commit[:12] if each.commit else each.version}{' with local changes' if each.dirty else ''}",
+            each.device,
+            each.platform,
+            f"Python {each.python}, " + ", ".join(f"{name} {version}" for name, version in each.packages.items()),
+            f"{each.first[:10]} to {each.last[:10]}",
+        )
+        for each in found.origins
+    )
+    digests = tuple((f"{each.name} captions", each.texts_digest) for each in found.languages)
+    galleries = {each.gallery for each in found.languages}
+    digests += tuple(
+        (f"images {place}" if len(galleries) > 1 else "images", each) for place, each in enumerate(sorted(galleries), 1)
+    )
+    digests += (("encoder", found.encoder_fingerprint), ("study", found.digest))
+    tables = (
+        Table("Records", ("records", "code", "device", "platform", "libraries", "measured"), rows, 6),
+        Table("Digests", ("of", "SHA-256"), digests, 2, folded=True),
+    )
+    about = (
+        f"{found.done:,} of {found.planned:,} cells; task {found.task}, {found.split} split; encoder {found.encoder}; "
+        f"{found.resamples:,} resamples and sign flips. findings.json beside this report has every figure at full precision and "
+        "every "
+        "cell by its digest; in the store each is a record with the rank of every query."
+    )
+    return Section("provenance", "Where the numbers come from", (about,), "", filled(tables), code=found.command)
+
+
+def interval(score: Score) -> str:
+    """A score with its interval."""
+    return f"{plain(score.estimate)} [{plain(score.low)}, {plain(score.high)}]"
+
+
+def difference(score: Score) -> str:
+    """A difference with its interval."""
+    return points(score).replace(" points", "")
+
+
+def plain(value: float | None) -> str:
+    """A score to a tenth."""
+    return "–" if value is None else f"{value:.1f}"

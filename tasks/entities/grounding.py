@@ -1,0 +1,221 @@
+"""The task flickr30k-entities: phrases of Flickr30k's captions, and where in their image they are, zero-shot.
+
+The captions, images and splits are those of flickr30k (Karpathy's); Flickr30k Entities is joined by image id alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from harness.core.data import (
+    Bitext,
+    CaptionSource,
+    Contents,
+    Download,
+    Finding,
+    Grounding,
+    HeldOut,
+    Language,
+    Place,
+    Regions,
+    Retrieval,
+    TaskCard,
+)
+from harness.core.errors import HarnessError, MissingError
+from harness.tasks.entities.corpus import (
+    ANNOTATIONS,
+    SENTENCES,
+    URL,
+    Box,
+    Phrase,
+    Sentence,
+    annotation_of,
+    find_sentences,
+    read_unrelated,
+    sentences_of,
+)
+from harness.tasks.entities.tags import Tags, letters, read_tags, rows_of
+from harness.tasks.flickr30k import CARD as FLICKR30K
+from harness.tasks.flickr30k import Flickr30k
+
+CARD = TaskCard(
+    name="flickr30k-entities",
+    version="1",
+    title="Phrase grounding on Flickr30k Entities: which region of its image a phrase means, Karpathy's splits",
+    splits=FLICKR30K.splits,
+    licence=f"annotations: none stated; {FLICKR30K.licence}",
+    source=URL,
+    data=FLICKR30K.name,
+)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A phrase of one caption, its twin in the English caption if there is one, and its true boxes."""
+
+    caption: int
+    phrase: Phrase
+    twin: str | None
+    boxes: tuple[Box, ...]
+
+
+class Flickr30kEntities:
+    """`harness.core.protocols.Task` and `RegionTask`. Everything but the phrases is flickr30k's."""
+
+    def __init__(self) -> None:
+        self._flickr30k = Flickr30k()
+
+    @property
+    def card(self) -> TaskCard:
+        """What the task is."""
+        return CARD
+
+    def languages(self) -> Mapping[str, Language]:
+        """Every language of flickr30k; a folder can serve those whose captions it has with tags."""
+        return self._flickr30k.languages()
+
+    def language(self, text: str) -> Language:
+        """Find a language by code, alias or English name. Raises HarnessError with the nearest ones."""
+        return self._flickr30k.language(text)
+
+    def sources(self) -> tuple[CaptionSource, ...]:
+        """Those of flickr30k."""
+        return self._flickr30k.sources()
+
+    def load(self, data: Path, lang: str, split: str, source: str | None = None) -> Grounding:
+        """Read the phrases of a language's captions that name something with a box.
+
+        Left out, and counted in the notes: phrases without a box, captions without tags, captions that do not describe their
+        image, and, in a translation, phrases without a twin in its English caption.
+        Raises HarnessError as `Flickr30k.load`, and MissingError if the language has no tagged captions.
+        """
+        retrieval = self._flickr30k.load(data, lang, split, source)
+        if find_sentences(data, retrieval.lang) is None or find_sentences(data, "en") is None:
+            where = f"{SENTENCES}/" if retrieval.lang == "en" else f"{SENTENCES}_{retrieval.lang}/ and {SENTENCES}/"
+            raise MissingError(f"{data} has no tagged captions in {retrieval.lang}: looked for {where} ({URL})")
+        tags = read_tags(data, retrieval.lang, rows_of(retrieval))
+        places = list(_places(data, retrieval, tags))
+        boxed = [place for place in places if place.boxes]
+        twinned = boxed if retrieval.english is None else [place for place in boxed if place.twin is not None]
+        origin, untagged = retrieval.source, sum(sentence is None for sentence in tags.own)
+        lost = {
+            f"of {len(places):,} phrases ({origin}) have no box": len(places) - len(boxed),
+            f"of {len(boxed):,} phrases with a box ({origin}) have no twin in the English caption": len(boxed) - len(twinned),
+            f"of {len(tags.own):,} captions ({origin}) have no tags": untagged,
+        }
+        if not twinned:
+            raise HarnessError(f"{data} ties no phrase of the {retrieval.lang} captions of {split} to a box: is it {URL}?")
+        return _grounding(retrieval, twinned, tuple(f"{count:,} {what}: left out" for what, count in lost.items() if count))
+
+    def load_regions(self, data: Path, split: str, candidates: str) -> Regions:
+        """As `Flickr30k.load_regions`."""
+        return self._flickr30k.load_regions(data, split, candidates)
+
+    def load_bitext(self, data: Path, lang: str) -> Bitext:
+        """As `Flickr30k.load_bitext`: whole sentences, so that a tower serves both tasks."""
+        return self._flickr30k.load_bitext(data, lang)
+
+    def tag_bitext(self, data: Path, bitext: Bitext) -> Bitext:
+        """As `Flickr30k.tag_bitext`."""
+        return self._flickr30k.tag_bitext(data, bitext)
+
+    def load_places(self, data: Path, retrieval: Retrieval) -> tuple[tuple[Place, ...], ...]:
+        """As `Flickr30k.load_places`."""
+        return self._flickr30k.load_places(data, retrieval)
+
+    def held_out(self, data: Path, lang: str) -> HeldOut:
+        """As `Flickr30k.held_out`."""
+        return self._flickr30k.held_out(data, lang)
+
+    def downloads(self, languages: Sequence[str] | None, source: str | None = None) -> tuple[Download, ...]:
+        """As `Flickr30k.downloads`: the annotations themselves have to be asked for."""
+        return self._flickr30k.downloads(languages, source)
+
+    def contents(self, data: Path) -> Contents:
+        """As `Flickr30k.contents`."""
+        return self._flickr30k.contents(data)
+
+    def check(self, data: Path) -> list[Finding]:
+        """What flickr30k finds, then the boxes and the tagged captions of each language."""
+        findings = self._flickr30k.check(data)
+        boxes = sum(1 for _ in (data / ANNOTATIONS).glob("*.xml"))
+        findings.append(Finding("boxes", bool(boxes), f"{boxes:,} images in {ANNOTATIONS}" if boxes else f"get {URL}"))
+        for language in self.languages().values():
+            if folder := find_sentences(data, language.code):
+                count = sum(1 for _ in folder.glob("*.txt"))
+                what = f"tags: {language.name} ({language.code})"
+                findings.append(Finding(what, bool(count), f"{count:,} images in {folder.name}"))
+        return findings
+
+    def write_sample(self, folder: Path) -> None:
+        """As `Flickr30k.write_sample`: the embedded sample has boxes and tags."""
+        self._flickr30k.write_sample(folder)
+
+    def sample_version(self) -> str:
+        """As `Flickr30k.sample_version`."""
+        return self._flickr30k.sample_version()
+
+
+def _places(data: Path, retrieval: Retrieval, tags: Tags) -> Iterator[_Place]:
+    """Every phrase that names something to be seen, with the boxes it has, if any."""
+    unrelated = _unrelated(data)
+    annotations = {image: annotation_of(data, image) for image in retrieval.images.ids}
+    for caption, (own, english) in enumerate(zip(tags.own, tags.english, strict=True)):
+        image = retrieval.images.ids[int(retrieval.caption_images[caption])]
+        describing = english if retrieval.lang != "en" else own
+        if own is None or (describing is not None and (image, letters(describing.text)) in unrelated):
+            continue
+        annotation = annotations[image]
+        for phrase in own.entities:
+            boxes = annotation.boxes_of(phrase.chain) if annotation else ()
+            yield _Place(caption, phrase, _twin(own, phrase, english), boxes)
+
+
+def _unrelated(data: Path) -> frozenset[tuple[str, str]]:
+    """Image id and letters of each English caption that does not describe its image."""
+    folder, found = find_sentences(data, "en"), set()
+    for image, number in read_unrelated(data):
+        sentences = sentences_of(folder, image) if folder else ()
+        if number < len(sentences):
+            found.add((image, letters(sentences[number].text)))
+    return frozenset(found)
+
+
+def _twin(own: Sentence, phrase: Phrase, english: Sentence | None) -> str | None:
+    """The words of the English phrase of the same chain; where a caption names a thing twice, the first is the first's twin."""
+    if english is None:
+        return None
+    if phrase.twin is not None:
+        numbered = english.phrases[phrase.twin - 1 : phrase.twin]
+        return numbered[0].words if numbered and numbered[0].chain == phrase.chain else None
+    ours, theirs = ([each for each in sentence.phrases if each.chain == phrase.chain] for sentence in (own, english))
+    place = ours.index(phrase)
+    return theirs[place].words if place < len(theirs) else None
+
+
+def _grounding(retrieval: Retrieval, places: Sequence[_Place], lost: tuple[str, ...]) -> Grounding:
+    twins = [place.twin for place in places if place.twin is not None]
+    return Grounding(
+        task=CARD.name,
+        lang=retrieval.lang,
+        split=retrieval.split,
+        source=retrieval.source,
+        kind=retrieval.kind,
+        images=retrieval.images,
+        captions=tuple(place.phrase.words for place in places),
+        caption_ids=tuple(f"{retrieval.caption_ids[place.caption]}@{place.phrase.start}" for place in places),
+        caption_images=retrieval.caption_images[[place.caption for place in places]],
+        english=tuple(twins) if retrieval.english is not None else None,
+        sample=retrieval.sample,
+        notes=(*retrieval.notes, *lost),
+        facets={
+            "entity-type": tuple(place.phrase.types for place in places),
+            "source": ((retrieval.source,),) * len(places),
+        },
+        targets=np.array([box for place in places for box in place.boxes], dtype=np.int64).reshape(-1, 4),
+        target_captions=np.repeat(np.arange(len(places)), [len(place.boxes) for place in places]),
+    )

@@ -1,0 +1,176 @@
+"""Captions joined to their tagged sentences, and the facets that come of it: what a caption speaks of, and how much.
+
+A caption finds its tags by image id and by its letters: files differ in blanks, capitals and punctuation, and their numbering is
+not relied on.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.core.data import Bitext, Language, Place, Retrieval, Spans
+from harness.retrieval.text_spans import moved
+from harness.tasks.entities.corpus import Annotation, Phrase, Sentence, annotation_of, find_sentences, sentences_of
+from harness.tasks.languages import UNSPACED
+from harness.tasks.readers.captions import Caption
+
+NONE, UNTAGGED = "none", "untagged"
+
+Facets = Mapping[str, tuple[tuple[str, ...], ...]]
+Tagged = tuple[Sentence | None, ...]
+
+
+@dataclass(frozen=True)
+class Tags:
+    """The tagged sentence of each caption, and of its English twin: None where there is none."""
+
+    own: Tagged
+    english: Tagged
+    lang: str
+    known: bool
+    """Whether the folder has tagged sentences in this language at all."""
+
+    @property
+    def best(self) -> Tagged:
+        """The caption's own tags, or its twin's where the language has none."""
+        return self.own if self.known else self.english
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the facets must know."""
+        if not any(self.best):
+            return ()
+        borrowed = f"no tagged captions in {self.lang}: their entities are those of their English twins"
+        missing = sum(sentence is None for sentence in self.best)
+        lost = f"{missing:,} of {len(self.best):,} captions have no tags: their entities are not known"
+        return (*(() if self.known else (borrowed,)), *((lost,) if missing else ()))
+
+
+def read_tags(data: Path, lang: str, rows: Sequence[Caption]) -> Tags:
+    """Find the tags of captions. Raises HarnessError naming file and line of a tagged sentence that cannot be read."""
+    own, english = find_sentences(data, lang), find_sentences(data, "en")
+    return Tags(
+        _find(own, [(row.image, row.text) for row in rows]),
+        _find(english, [(row.image, row.english) for row in rows]),
+        lang,
+        own is not None,
+    )
+
+
+def _find(folder: Path | None, texts: Sequence[tuple[str, str | None]]) -> Tagged:
+    if folder is None:
+        return (None,) * len(texts)
+    images = {image for image, text in texts if text is not None}
+    known = {image: {letters(sentence.text): sentence for sentence in sentences_of(folder, image)} for image in images}
+    return tuple(None if text is None else known[image].get(letters(text)) for image, text in texts)
+
+
+def letters(text: str) -> str:
+    """A caption's letters and digits, by which it is known whatever its blanks, capitals and punctuation.
+
+    >>> letters("Two dogs , in Paris .") == letters("two dogs, in Paris")
+    True
+    """
+    return "".join(char for char in unicodedata.normalize("NFKC", text).casefold() if char.isalnum())
+
+
+def rows_of(retrieval: Retrieval) -> list[Caption]:
+    """The captions of a retrieval, to find their tags by."""
+    twins: Sequence[str | None] = retrieval.english or [None] * len(retrieval.captions)
+    images = [retrieval.images.ids[place] for place in retrieval.caption_images.tolist()]
+    return [Caption(image, 0, text, twin, False) for image, text, twin in zip(images, retrieval.captions, twins, strict=True)]
+
+
+def facets(tags: Tags, rows: Sequence[Caption], language: Language, source: str) -> Facets:
+    """What each caption speaks of, as values under `entity-type`, `entities`, `length` and `source`.
+
+    entity-type: the types it mentions, several of them perhaps; `none` if it names nothing to be seen. entities: how many
+    things it names. length: its words. A folder without any tags gives no entity facets; a caption that alone has none is
+    `untagged`.
+    """
+    found: dict[str, tuple[tuple[str, ...], ...]] = {}
+    if any(tags.best):
+        found["entity-type"] = tuple(map(_types, tags.best))
+        found["entities"] = tuple((_count(sentence),) for sentence in tags.best)
+    texts = [row.english if language.script in UNSPACED else row.text for row in rows]
+    if None not in texts:
+        found["length"] = tuple((_length(text),) for text in texts if text is not None)
+    return found | {"source": ((source,),) * len(rows)}
+
+
+def _types(sentence: Sentence | None) -> tuple[str, ...]:
+    if sentence is None:
+        return (UNTAGGED,)
+    return tuple(dict.fromkeys(name for phrase in sentence.entities for name in phrase.types)) or (NONE,)
+
+
+def _count(sentence: Sentence | None) -> str:
+    if sentence is None:
+        return UNTAGGED
+    count = len({phrase.chain for phrase in sentence.entities})
+    return str(count) if count < 4 else "4+"
+
+
+def _length(text: str) -> str:
+    """The group of a caption's number of words.
+
+    >>> [_length(text) for text in ("A dog .", "A dog runs over a field of green grass .")]
+    ['1-7', '8-12']
+    """
+    words = sum(any(char.isalnum() for char in word) for word in text.split())
+    return next((name for name, most in (("1-7", 7), ("8-12", 12), ("13-20", 20)) if words <= most), "21+")
+
+
+def phrases_of(sentence: Sentence | None) -> tuple[str, ...] | None:
+    """The phrases that name something to be seen, or None without tags."""
+    return None if sentence is None else tuple(phrase.words for phrase in sentence.entities)
+
+
+def tag_bitext(data: Path, bitext: Bitext) -> Bitext:
+    """The same pairs with the stretches of both sides that name something to be seen, None for a sentence without tags.
+
+    Raises HarnessError as `read_tags`.
+    """
+    sides = zip(bitext.image_ids, bitext.foreign, bitext.english, strict=True)
+    tags = read_tags(data, bitext.lang, [Caption(image, 0, foreign, english, True) for image, foreign, english in sides])
+    return replace(
+        bitext,
+        english_entities=tuple(map(_spans, tags.english, bitext.english)),
+        foreign_entities=tuple(map(_spans, tags.own, bitext.foreign)),
+    )
+
+
+def _spans(sentence: Sentence | None, text: str) -> Spans | None:
+    """Where in a caption the phrases of its tagged sentence stand."""
+    if sentence is None:
+        return None
+    phrases = [(phrase.start, phrase.start + len(phrase.words)) for phrase in sentence.entities]
+    return moved(phrases, sentence.text, text)
+
+
+def load_places(data: Path, retrieval: Retrieval) -> tuple[tuple[Place, ...], ...]:
+    """What each caption, or else its English twin, names, and where in its image that is.
+
+    Raises HarnessError as `read_tags` and `read_annotation`.
+    """
+    rows = rows_of(retrieval)
+    tags = read_tags(data, retrieval.lang, rows)
+    annotations = {row.image: annotation_of(data, row.image) for row in rows}
+    return tuple(
+        tuple(_place(phrase, annotations[row.image]) for phrase in sentence.entities) if sentence else ()
+        for row, sentence in zip(rows, (own or twin for own, twin in zip(tags.own, tags.english, strict=True)), strict=True)
+    )
+
+
+def _place(phrase: Phrase, annotation: Annotation | None) -> Place:
+    if annotation is None:
+        return Place(phrase.words, phrase.types, ())
+    width, height = annotation.width, annotation.height
+    boxes = [
+        (left / width, top / height, right / width, bottom / height)
+        for left, top, right, bottom in annotation.boxes_of(phrase.chain)
+    ]
+    return Place(phrase.words, phrase.types, tuple(boxes))

@@ -1,0 +1,177 @@
+"""Which column of a table of sentence pairs is which: read off its header or told by what stands in it, and never assumed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+from statistics import StatisticsError, correlation
+
+from harness.core.data import HeldOut, Language
+from harness.core.errors import HarnessError
+from harness.tasks.languages import known_languages
+from harness.tasks.readers.codes import ENGLISH, codes_of, fold
+from harness.tasks.readers.karpathy import photo_id
+
+MOST = 16
+"""Columns. A line with more is no line of a table of sentence pairs."""
+LOOKED_AT = 1_000
+"""Lines, spread over the file, by which columns are told."""
+CLEARLY = 1.25
+"""How many times the share of English words in English is that in its translation, at the least."""
+MORE_ALIKE = 0.2
+"""By how much the lengths of translations correlate more with those of the sentences than the lengths of anything else do."""
+FEW = 20
+"""Lines that tell nothing of lengths, and times that a text may come again on average."""
+
+_WORD = re.compile(r"[^\W\d_]+")
+_OF_NAMES = re.compile(r"[\d/_@]")
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_HEADINGS = _words(
+    "image image_id img img_id file filename file_name photo id source target src tgt trg translation sentence text caption "
+    "score attribution licence license"
+)
+_FUNCTION_WORDS = _words(
+    "a an the and or but of in on at to with for from by as is are was were be been has have had not his her their its it they "
+    "this that these those there who which what while into over under through out up down near behind"
+)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where a table has what, counted from 0. width: columns that a line may have. header: whether its first line says so."""
+
+    english: int
+    foreign: int
+    image: int | None
+    width: int
+    header: bool
+    notes: tuple[str, ...]
+
+
+Numbered = tuple[int, list[str]]
+"""A line's number, from 1, and its cells."""
+
+
+def find_columns(path: Path, lines: Sequence[Numbered], language: Language, held_out: HeldOut) -> Columns:
+    """Tell the columns of a table, of which there is at least one line.
+
+    English is the column of two with clearly more words of English: of the evaluation captions, and those that any text has.
+    Image ids are those that the data set lists. Raises HarnessError, showing the first line, if two columns cannot be told.
+    """
+    named = _read_header(path, lines[0], language)
+    body, width = lines if named is None else lines[1:], max(3, len(lines[0][1]))
+    if wide := next((line for line in lines if len(line[1]) > min(width, MOST)), None):
+        raise _not_told(path, wide, language)
+    shown = [
+        [*(cell.strip() for cell in cells), *[""] * (width - len(cells))] for _, cells in body[:: len(body) // LOOKED_AT or 1]
+    ]
+    columns = [[cells[k] for cells in shown] for k in range(width)]
+    pair = _named_pair(named or {}, columns, language) or _told_pair(columns, held_out, (named or {}).get(ENGLISH.code))
+    if pair is None:
+        raise _not_told(path, (body or lines)[0], language)
+    rest = [k for k in range(width) if k not in pair and any(columns[k])]
+    image = next((k for k in rest if any(image_of(cell) in held_out.images for cell in columns[k])), None)
+    notes = []
+    if pair != (0, 1):
+        notes.append(f"{path.name}: column {pair[0] + 1} is taken for English and column {pair[1] + 1} for {language.name}")
+    notes += [f"column {k + 1} of {path.name} is not an image id of this data set; it is ignored" for k in rest if k != image]
+    return Columns(*pair, image, width, named is not None, tuple(notes))
+
+
+def image_of(cell: str) -> str:
+    """The image id in a cell: in an id, a file's name or path, or a caption's id.
+
+    >>> image_of("flickr30k-images/1000.jpg"), image_of("1000.jpg#0"), image_of(" 1000 ")
+    ('1000', '1000', '1000')
+    """
+    return photo_id(re.split(r"[/\\]", cell.strip())[-1])
+
+
+def _read_header(path: Path, line: Numbered, language: Language) -> dict[str, int] | None:
+    """Where the first line says that each language is, by code; None if it is a line like the others.
+
+    It is a header if a cell says English, or if all are what headers say. Raises HarnessError if it has other languages alone.
+    """
+    known = {fold(word): each.code for each in known_languages().values() for word in (each.code, each.name, *each.aliases)}
+    known |= {word: each.code for each in (language, ENGLISH) for word in (*codes_of(each), fold(each.name))}
+    words = [fold(cell.strip().strip("#\"' ")) for cell in line[1]]
+    if ENGLISH.code not in map(known.get, words) and not all(word in known or word in _HEADINGS or not word for word in words):
+        return None
+    found = {known[word]: k for k, word in enumerate(words) if word in known}
+    # `id` is Indonesian, but most often what numbers the lines.
+    others = [code for code in found if code not in (ENGLISH.code, "id")]
+    if others and language.code not in found:
+        raise HarnessError(f"{path}, line {line[0]:,}: names columns of {', '.join(found)} and none of {language.code}")
+    return found
+
+
+def _named_pair(named: dict[str, int], columns: Sequence[Sequence[str]], language: Language) -> tuple[int, int] | None:
+    """The columns that a header names, if there are words in them."""
+    english, foreign = (named.get(code) for code in (ENGLISH.code, language.code))
+    if english is None or foreign is None or not (_has_words(columns[english]) and _has_words(columns[foreign])):
+        return None
+    return english, foreign
+
+
+def _told_pair(columns: Sequence[Sequence[str]], held_out: HeldOut, english: int | None) -> tuple[int, int] | None:
+    """The two columns of text of which one, or the one that is given, is clearly English beside the other.
+
+    Of several such pairs it is the one whose sentences are clearly of more like lengths, as those of translations are.
+    """
+    known = _FUNCTION_WORDS.union(*(map(str.lower, _WORD.findall(text)) for text in held_out.english))
+    shares = {k: _share(cells, known) for k, cells in enumerate(columns) if _is_text(cells, held_out.images)}
+    pairs = [(one, other) for one, other in permutations(shares, 2) if shares[one] > max(0.1, CLEARLY * shares[other])]
+    pairs = [pair for pair in pairs if english in (None, pair[0])]
+    if len(pairs) < 2:
+        return pairs[0] if pairs else None
+    alike = sorted(((_alike(columns[one], columns[other]), (one, other)) for one, other in pairs), reverse=True)
+    return alike[0][1] if alike[0][0] - alike[1][0] > MORE_ALIKE else None
+
+
+def _alike(one: Sequence[str], other: Sequence[str]) -> float:
+    """The correlation of the lengths of two columns' texts; 0 where few lines tell of it."""
+    lengths = [(len(text), len(twin)) for text, twin in zip(one, other, strict=True) if text and twin]
+    try:
+        return correlation(*zip(*lengths, strict=True)) if len(lengths) >= FEW else 0.0
+    except StatisticsError:  # all of one length
+        return 0.0
+
+
+def _share(cells: Sequence[str], known: Collection[str]) -> float:
+    words = [word.lower() for cell in cells for word in _WORD.findall(cell)]
+    return sum(word in known for word in words) / len(words) if words else 0.0
+
+
+def _is_text(cells: Sequence[str], images: Collection[str]) -> bool:
+    """Whether a column has words, and neither image ids nor a few labels that come again and again."""
+    there = [cell for cell in cells if cell]
+    ids = sum(image_of(cell) in images for cell in there)
+    return _has_words(cells) and 2 * ids < len(there) and len(set(there)) > len(there) / FEW
+
+
+def _has_words(cells: Sequence[str]) -> bool:
+    """Whether most cells of a column hold words, and not numbers, names of files, or nothing."""
+    there = [cell for cell in cells if cell]
+    return 2 * sum(bool(_WORD.search(cell)) and not _is_name(cell) for cell in there) > len(there)
+
+
+def _is_name(cell: str) -> bool:
+    """Whether a cell is one word as names of files, addresses and ids are written."""
+    return len(cell.split()) == 1 and cell.isascii() and _OF_NAMES.search(cell) is not None
+
+
+def _not_told(path: Path, line: Numbered, language: Language) -> HarnessError:
+    cells = ", ".join(repr(cell if len(cell) <= 40 else f"{cell[:40]}...") for cell in line[1][:4])
+    return HarnessError(
+        f"{path}, line {line[0]:,}: expected English, tab, translation, and perhaps a tab and an image id, not {cells}"
+        f"{', ...' if len(line[1]) > 4 else ''}; if that is right, say which column is which in a first line: "
+        f"en, tab, {language.code}, and image for ids"
+    )

@@ -1,0 +1,158 @@
+"""Pictures decoded strictly: one that is damaged is refused, since half of its pixels may be others than the photograph's."""
+
+from __future__ import annotations
+
+import re
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFile
+
+from harness.core.errors import HarnessError
+
+MAX_PIXELS = 64_000_000
+"""A picture of more pixels is refused before it is decoded. Flickr30k's have at most 500 x 500."""
+MAX_RATIO = 100
+"""How many times as long as the other a side may be: a tower resizes the shorter side to its own, and the longer one with it."""
+MAX_SCANS, MAX_SCANNED = 100, 10 * MAX_PIXELS
+"""Scans of a JPEG, and pixels over all of them. Encoders write about ten; each costs as much as a picture and a few bytes."""
+
+_JPEG, _PNG, _SCAN = b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"\xff\xda"
+_ODD = "Could not determine subsampling"
+_AFTER_SCAN, _NOISE = re.compile(rb"\xff[\xc4\xd0-\xda\xdd]"), b"\x5a" * 64
+_WAY_OUT = "get or write it again, or leave it out with --skip-broken"
+
+
+class Decoded(Image.Image):
+    """An RGB picture over pixels (height, width, 3). Whoever wants an array gets these; Pillow makes its own when it is asked to.
+
+    Pillow keeps four bytes a pixel. To hand it an array and to take one back costs half as much as to decode a JPEG.
+
+    >>> pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    >>> np.asarray(Decoded(pixels)).base is not None, Decoded(pixels).getpixel((1, 0))
+    (True, (3, 4, 5))
+    """
+
+    def __init__(self, pixels: npt.NDArray[np.uint8]) -> None:
+        super().__init__()
+        self._mode, self._size = "RGB", (pixels.shape[1], pixels.shape[0])
+        self._pixels: npt.NDArray[np.uint8] | None = pixels
+
+    def load(self) -> Any:
+        """What Pillow calls before it looks at a picture."""
+        if self._pixels is not None:
+            self.im, self._pixels = Image.fromarray(self._pixels).im, None
+        return super().load()
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        """How numpy reads it: without a copy, and only to read, as any picture of Pillow's."""
+        if self._pixels is None:
+            return super().__array_interface__
+        return {"shape": self._pixels.shape, "typestr": "|u1", "version": 3, "data": self._pixels.data.toreadonly()}
+
+    def __setstate__(self, state: list[Any]) -> None:
+        self._pixels = None
+        super().__setstate__(state)
+
+
+def decode(data: bytes, name: str) -> Image.Image:
+    """Decode a JPEG or PNG file to RGB, as it is stored: neither its orientation tag nor its transparency is applied.
+
+    Raises HarnessError naming the file if it is damaged, of another kind, or far too large.
+    """
+    decoder = _decode_jpeg if data.startswith(_JPEG) else _decode_png if data.startswith(_PNG) else None
+    if decoder is None:
+        raise HarnessError(f"{name} cannot be decoded: neither a JPEG nor a PNG file")
+    try:
+        return decoder(data, name)
+    # The decoders answer broken files with any of these.
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise HarnessError(
+            f"{name} cannot be decoded: {str(error).removeprefix('tjDecompressHeader3(): ')}; {_WAY_OUT}"
+        ) from None
+
+
+def _decode_jpeg(data: bytes, name: str) -> Image.Image:
+    """Decode by simplejpeg, which takes every warning of libjpeg-turbo for an error. Pillow hears of none, and fills in grey.
+
+    Both give the same pixels to the bit. Only Pillow knows how Adobe's programs write four colours, so that it converts those.
+    Only Pillow reads every sampling.
+    """
+    import simplejpeg
+
+    odd = False
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    except (KeyError, ValueError) as error:
+        # It reads 4:4:1 and has no name for it. Other odd samplings it does not read.
+        odd = _ODD in str(error)
+        if isinstance(error, ValueError) and not odd:
+            raise
+        with _opened(data, "JPEG") as picture:
+            (width, height), colours = picture.size, picture.mode
+    _check_size(name, width, height, data.count(_SCAN))
+    if odd:
+        return _decode_odd(data)
+    if colours not in ("CMYK", "YCCK"):
+        return Decoded(simplejpeg.decode_jpeg(data))
+    simplejpeg.decode_jpeg(data, "CMYK")
+    return _by_pillow(data)
+
+
+def _decode_odd(data: bytes) -> Image.Image:
+    """Decode a JPEG by Pillow, and see whether any scan ran out of data, where it would go on with grey.
+
+    The same file with other bits after each scan, and before each restart, gives the same pixels only if none are missing there.
+    """
+    scan = data.index(_SCAN) + len(_SCAN)
+    longer = data[:scan] + _AFTER_SCAN.sub(lambda marker: _NOISE + marker[0], data[scan:])
+    picture = _by_pillow(data)
+    if not np.array_equal(np.asarray(picture), np.asarray(_by_pillow(longer))):
+        raise ValueError("premature end of data segment")
+    return picture
+
+
+def _by_pillow(data: bytes) -> Image.Image:
+    with _opened(data, "JPEG") as picture:
+        return picture.convert("RGB")
+
+
+def _decode_png(data: bytes, name: str) -> Image.Image:
+    """Decode by Pillow, which compares no checksum while it decodes, so that it is asked for that first."""
+    size = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
+    _check_size(name, *size)
+    with _opened(data, "PNG") as picture:
+        if picture.size != size:
+            raise ValueError("it has two headers")
+        picture.verify()
+    with _opened(data, "PNG") as picture:
+        if picture.mode.startswith("I"):
+            # Pillow's conversion of 16-bit grey cuts all values off at 255. That of 16-bit colours takes the high bytes, as this.
+            return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
+        if picture.mode == "P" and "transparency" in picture.info:
+            return picture.convert("RGBA").convert("RGB")  # the same colours as by one step, which Pillow warns of
+        return picture.convert("RGB")
+
+
+def _opened(data: bytes, form: str) -> Image.Image:
+    # A plug-in or its libraries may have set it for all: what is missing would be grey.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    return Image.open(BytesIO(data), formats=(form,))
+
+
+def _check_size(name: str, width: int, height: int, scans: int = 1) -> None:
+    """Raise HarnessError if a picture would take far more time or memory than an honest one."""
+    size, pixels = f"{width:,} x {height:,} pixels", width * height
+    most_scans = min(MAX_SCANS, MAX_SCANNED // max(pixels, 1))
+    if pixels > MAX_PIXELS:
+        problem = f"{size} are more than {MAX_PIXELS:,}"
+    elif max(width, height) > MAX_RATIO * min(width, height):
+        problem = f"{size} make one side more than {MAX_RATIO} times as long as the other"
+    elif scans > most_scans:
+        problem = f"{scans:,} scans of {size} are more than {most_scans}"
+    else:
+        return
+    raise HarnessError(f"{name} is not decoded: its {problem}")

@@ -1,0 +1,98 @@
+"""Karpathy's JSON form of Flickr30k: which image is in which split, and its English captions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from harness.core.error_messages import first_line
+from harness.core.errors import HarnessError
+from harness.storage.plain_files import need_plain
+
+JSON_NAME = "dataset_flickr30k.json"
+_FORM = '{"images": [{"filename", "split", "sentences": [{"raw"}, ...]}, ...]}'
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """An image of the data set. `captions` stand as they are in the file, empty ones included."""
+
+    id: str
+    filename: str
+    split: str
+    captions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sentence:
+    raw: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    filename: str
+    split: str
+    sentences: list[_Sentence]
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    images: list[_Image]
+
+
+def photo_id(name: str) -> str:
+    """The id in a file name: what stands before the first `_`, `.` or `#`. COCO's names are whole ids, of other pictures.
+
+    >>> photo_id("1000366164_ab12.jpg"), photo_id("1000366164.jpg#0"), photo_id("1000366164")
+    ('1000366164', '1000366164', '1000366164')
+    >>> photo_id("COCO_val2014_000000117071.jpg")
+    'COCO_val2014_000000117071'
+    """
+    for mark in ".#" if name.startswith("COCO_") else "_.#":
+        name = name.partition(mark)[0]
+    return name.strip()
+
+
+def read_photos(path: Path) -> tuple[Photo, ...]:
+    """Read all images of a file in Karpathy's form, in its order.
+
+    Raises HarnessError naming the file, what was expected and the first thing that is not so.
+    """
+    need_plain(path)
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise HarnessError(f"{path} cannot be read: {error.strerror or error}") from None
+    return _read(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=2)
+def _read(path: Path, _changed: int, _size: int) -> tuple[Photo, ...]:
+    """A study reads the same file once a language: it is kept as long as it does not change."""
+    try:
+        # The adapter parses and checks in one pass and never builds the parts that are not asked for, `tokens` above all.
+        images = _adapter().validate_json(path.read_bytes().removeprefix(b"\xef\xbb\xbf")).images
+    except OSError as error:
+        raise HarnessError(f"{path} cannot be read: {error.strerror or error}") from None
+    except ValidationError as error:
+        raise HarnessError(f"{path} is not Karpathy's form {_FORM}: {first_line(error)}") from None
+    photos = tuple(Photo(photo_id(i.filename), i.filename, i.split, tuple(s.raw for s in i.sentences)) for i in images)
+    _check_ids(path, photos)
+    return photos
+
+
+def _check_ids(path: Path, photos: tuple[Photo, ...]) -> None:
+    for name, count in Counter(photo.id for photo in photos).items():
+        if not name:
+            raise HarnessError(f"{path} is not Karpathy's form {_FORM}: an image has a filename without an id")
+        if count > 1:
+            raise HarnessError(f"{path} lists image {name} {count} times: every image belongs to one split")
+
+
+@cache
+def _adapter() -> TypeAdapter[_File]:
+    return TypeAdapter(_File)

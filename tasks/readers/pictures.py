@@ -1,0 +1,107 @@
+"""The pictures of a data folder: found by photo id wherever people keep them, and decoded only when asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.core.errors import HarnessError
+from harness.tasks.readers.shards import Blob, by_id, index_shards
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+FOLDERS = ("flickr30k-images", "flickr30k_images", "flickr30k_images/flickr30k_images", "images")
+SHARDS = "shards"
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Every picture of a data folder, by photo id. `place` is the folder they lie in, or None if there are none."""
+
+    place: Path | None
+    blobs: Mapping[str, Blob]
+
+
+class Pictures:
+    """`harness.core.data.Images` over files or shards. Safe to share between threads and to pickle."""
+
+    def __init__(self, ids: Sequence[str], blobs: Sequence[Blob]) -> None:
+        self._ids = tuple(ids)
+        self._blobs = tuple(blobs)
+        self._digest: str | None = None
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """One id a picture, in gallery order."""
+        return self._ids
+
+    def open(self, index: int) -> Image.Image:
+        """Decode one picture to RGB. Raises HarnessError naming the file if it is missing, damaged or far too large."""
+        from harness.tasks.readers.decoded import decode
+
+        blob = self._blobs[index]
+        return decode(blob.read(), str(blob))
+
+    def digest(self) -> str:
+        """SHA-256 over ids and file bytes, in order. Nothing is decoded; it is reckoned once."""
+        if self._digest is None:
+            self._digest = _digest(self._ids, self._blobs, tuple(map(_stamp, dict.fromkeys(blob.path for blob in self._blobs))))
+        return self._digest
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    """When a file was changed and how long it is; nothing for one that is not there, which reading it will say."""
+    try:
+        stat = os.stat(path)  # noqa: PTH116 (see `_scan`)
+    except OSError:
+        return (0, 0)
+    return (stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=8)
+def _digest(ids: tuple[str, ...], blobs: tuple[Blob, ...], _stamps: tuple[tuple[int, int], ...]) -> str:
+    """A run over many languages asks once a language: the answer is kept as long as no file changes."""
+    digest = hashlib.sha256()
+    for name, blob in zip(ids, blobs, strict=True):
+        for part in (name.encode(), blob.read()):
+            digest.update(len(part).to_bytes(8, "little"))
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def find_pictures(data: Path, folders: Sequence[str] = FOLDERS, together: bool = False) -> Shelf:
+    """Find the pictures of a data folder: the first folder that has any as files, else the first that has any in shards.
+
+    together: all folders that have any as files make one shelf.
+    Raises HarnessError naming a folder or shard that cannot be read, and two pictures of one id as `by_id`.
+    """
+    try:
+        shelf = Shelf(None, {})
+        for name in folders:
+            if blobs := _scan(data / name):
+                shelf = Shelf(shelf.place or data / name, blobs | dict(shelf.blobs))
+                if not together:
+                    return shelf
+        if shelf.place:
+            return shelf
+        for name in (SHARDS, *folders):
+            if blobs := index_shards(data / name):
+                return Shelf(data / name, blobs)
+    except OSError as error:
+        raise HarnessError(f"{error.filename or data} cannot be read: {error.strerror or error}") from None
+    return Shelf(None, {})
+
+
+def _scan(folder: Path) -> dict[str, Blob]:
+    if not folder.is_dir():
+        return {}
+    # os.scandir, since 31,783 Path objects would take longer than all the rest of loading.
+    with os.scandir(folder) as entries:
+        files = sorted((entry.name, entry.path) for entry in entries)
+    return by_id((name, Blob(path)) for name, path in files)

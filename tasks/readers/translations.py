@@ -1,0 +1,80 @@
+"""Machine translations of captions into English, in the files that people have: a table, or xFlickr&CO's own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.core.data import Retrieval, Translated
+from harness.core.errors import HarnessError
+from harness.tasks.readers.caption_tables import read_table
+from harness.tasks.readers.captions import read_xflickr
+from harness.tasks.readers.karpathy import photo_id
+from harness.tasks.readers.textfiles import check_caption, find
+
+XFLICKRCO = "xflickrco"
+
+
+def read_translations(path: Path, retrieval: Retrieval) -> Translated:
+    """The English of every caption of a retrieval, from a file; what the file has of others is passed over.
+
+    `.tsv` holds caption id, tab, English, as `harness.tasks.readers.caption_tables` reads it; an image's id will do where it has one
+    caption. `.jsonl` is xFlickr&CO's form, a line an image (`annotations_machine-translate/<lang>/test_gmt.jsonl`), and
+    translates its captions. Both may be gzip. A translation that is empty stays so, and is counted in the notes: the translator
+    had nothing to say.
+    Raises HarnessError naming the line that is malformed or is there twice, and the captions that are missing.
+    """
+    found = find(path)
+    if found is None:
+        raise HarnessError(f"{path} is not there: --translations takes a .tsv (caption id, tab, English) or xFlickr&CO's .jsonl")
+    kind = found.with_suffix("").suffix if found.suffix == ".gz" else found.suffix
+    if kind not in (".tsv", ".jsonl"):
+        raise HarnessError(f"{path}: --translations takes a .tsv (caption id, tab, English) or xFlickr&CO's .jsonl")
+    if kind == ".jsonl" and retrieval.source != XFLICKRCO:
+        raise HarnessError(
+            f"{path} is in the form of xFlickr&CO, whose captions it translates, and these are of {retrieval.source}: "
+            f"add --source {XFLICKRCO}, or give a .tsv of caption id, tab, English"
+        )
+    english = _by_caption(_xflickr(found) if kind == ".jsonl" else _tsv(found), found, retrieval)
+    missing = [name for name in retrieval.caption_ids if name not in english]
+    if missing:
+        total = len(retrieval.caption_ids)
+        raise HarnessError(f"{path} lacks {len(missing):,} of {total:,} {retrieval.lang} captions, {missing[0]!r} first")
+    texts = tuple(english[name] for name in retrieval.caption_ids)
+    empty = sum(not text.strip() for text in texts)
+    return Translated(texts, (f"{empty:,} of {len(texts):,} translations of {path.name} are empty",) if empty else ())
+
+
+def _by_caption(lines: Iterator[tuple[int, str, str]], path: Path, retrieval: Retrieval) -> dict[str, str]:
+    """The English of captions by their ids."""
+    owners = [retrieval.images.ids[image] for image in retrieval.caption_images.tolist()]
+    counts = Counter(owners)
+    only = {owner: name for owner, name in zip(owners, retrieval.caption_ids, strict=True) if counts[owner] == 1}
+    names, english = frozenset(retrieval.caption_ids), dict[str, str]()
+    for line, written, text in lines:
+        image, mark, number = written.partition("#")
+        bare = photo_id(image)
+        several = next((name for name in (written, bare) if counts[name] > 1), None)
+        if several and written not in names and not mark:
+            raise HarnessError(f"{path}, line {line:,}: {several!r} has {counts[several]} captions: name each, as {several}#0")
+        known = (written, f"{bare}{mark}{number}", only.get(written), only.get(bare) if not mark else None)
+        name = next((name for name in known if name in names), None)
+        if name is None:
+            continue
+        if name in english:
+            raise HarnessError(f"{path}, line {line:,}: the caption {name!r} is translated twice")
+        english[name] = text
+    return english
+
+
+def _tsv(path: Path) -> Iterator[tuple[int, str, str]]:
+    for row in read_table(path, "caption id, tab, English").rows:
+        yield row.line, row.name, row.text
+
+
+def _xflickr(path: Path) -> Iterator[tuple[int, str, str]]:
+    for number, line in enumerate(read_xflickr(path), start=1):
+        if isinstance(line.id, str):
+            check_caption(f"{path}, line {number:,}", line.sentences[0])
+            yield number, line.id, line.sentences[0]

@@ -1,0 +1,340 @@
+"""Towers on their own: distilled, shown, exported, and measured by `run --tower`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from harness.core.builtins import EXPORTS, load_encoder
+from harness.core.data import HeldOut
+from harness.core.errors import HarnessError
+from harness.distill import pipeline as distil
+from harness.distill.checkpoint import save_tower
+from harness.distill.data.leakage import hashes, leaked, marks
+from harness.distill.distributed import ALONE
+from harness.distill.model.student import draw_weights
+from harness.distill.model.tower import TextTower, TowerConfig
+from harness.records.towers import load_card
+from harness.storage.seals import seal
+from harness.storage.store import Store
+from tests.support.command_line import harness
+
+SMALL = ("--pairs", "300", "--steps", "10", "--batch", "32")
+TEXTS = ["ein Mann läuft", "zwei rote Hunde spielen vor dem Haus", "Wasser"]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a validated tower, and with one that open_clip can hold."""
+    folder = tmp_path_factory.mktemp("store")
+    for more in (("--objective", "ot-token", "--held-out", "40"), ("--objective", "kd-mse", "--pooling", "last")):
+        done = harness("distill", "--lang", "de", *SMALL, *more, store=folder)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def fresh(store: Path, tmp_path: Path) -> Path:
+    """A store without towers, that need not draw the sample again."""
+    for shared in ("samples", "embeddings", "teacher"):
+        (store / shared).mkdir(exist_ok=True)
+        (tmp_path / shared).symlink_to(store / shared)
+    return tmp_path
+
+
+def tower(store: Path, objective: str) -> Path:
+    (found,) = [path for path in (store / "towers").iterdir() if load_card(path).config.objective == objective]
+    return found
+
+
+def test_a_tower_is_listed_and_shown_with_all_that_made_it(store: Path, tmp_path: Path) -> None:
+    listed = harness("towers", "list", store=store).stdout
+    folder = tower(store, "ot-token")
+    assert folder.name[:12] in listed
+    picture = tmp_path / "curves.svg"
+    shown = harness("towers", "show", folder.name[:10], "--svg", str(picture), store=store)
+    assert shown.returncode == 0, shown.stderr
+    for piece in (
+        "300 pairs of 4,500",
+        "leakage guard",
+        "training loss",
+        "validation: mean reciprocal rank",
+        "held out",
+        "commit",
+    ):
+        assert piece in shown.stdout, piece
+    titles = " ".join(element.text or "" for element in ET.parse(picture).iter() if element.tag.endswith("text"))
+    assert "training loss" in titles
+    assert "validation" in titles
+    assert len(load_card(folder).validations) == 10
+    assert len(load_card(folder).losses) == 10
+
+
+def test_distilling_again_does_nothing(store: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (store / "towers").rglob("*")}
+    again = harness("distill", "--lang", "de", *SMALL, "--objective", "ot-token", "--held-out", "40", store=store)
+    assert again.returncode == 0
+    assert again.stderr == ""
+    assert {path: path.stat().st_mtime_ns for path in (store / "towers").rglob("*")} == before
+
+
+def test_seeds_and_languages_each_make_a_tower_and_shared_ones_one(fresh: Path) -> None:
+    short = ("--pairs", "100", "--steps", "2", "--batch", "16", "--objective", "kd-mse")
+    assert harness("distill", "--lang", "de,Welsh", "--seeds", "2", *short, store=fresh).returncode == 0
+    cards = [load_card(path) for path in (fresh / "towers").iterdir()]
+    assert sorted((card.lang, card.config.seed) for card in cards) == [("cy", 0), ("cy", 1), ("de", 0), ("de", 1)]
+    shared = harness("distill", "--lang", "de,cy", "--shared", *short, store=fresh)
+    assert shared.returncode == 0, shared.stderr
+    (card,) = [load_card(path) for path in (fresh / "towers").iterdir() if "," in load_card(path).lang]
+    assert (card.lang, card.bitext.used, card.bitext.offered) == ("de,cy", 200, 9000)
+    # One tower, measured on either language.
+    for lang in ("de", "cy"):
+        measured = harness("run", "--lang", lang, "--tower", card.digest[:10], "--resamples", "200", store=fresh)
+        assert measured.returncode == 0, measured.stderr
+        assert f"kd-mse {card.digest[:8]}" in measured.stdout
+
+
+def test_tuning_tries_each_rate_and_takes_the_best(fresh: Path) -> None:
+    words = ("distill", "--lang", "de", "--pairs", "200", "--steps", "12", "--batch", "32", "--tune", "--objective", "kd-mse")
+    assert harness(*words, store=fresh).returncode == 0
+    (folder,) = (fresh / "towers").iterdir()
+    card = load_card(folder)
+    assert [trial.learning_rate for trial in card.tuning] == [1e-4, 3e-4, 1e-3, 3e-3]
+    assert card.config.learning_rate == max(card.tuning, key=lambda trial: trial.score).learning_rate
+    assert card.steps == 12
+    assert len(list((fresh / "trials").iterdir())) == 4
+
+
+def test_a_rate_that_another_process_is_trying_is_left_for_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, tried, held, others_done = Store(tmp_path), list[str](), threading.Event(), threading.Event()
+
+    def attempt(rate: float) -> SimpleNamespace:
+        return SimpleNamespace(digest=str(rate), recipe=SimpleNamespace(config=SimpleNamespace(learning_rate=rate)))
+
+    def try_rate(attempt: SimpleNamespace, *_: object) -> float:
+        tried.append(attempt.digest)
+        if len(tried) == 2:
+            others_done.set()
+        return float(attempt.digest)
+
+    def hold() -> None:
+        with Store(tmp_path).claim(store.trial("0.1")):
+            held.set()
+            others_done.wait(60)
+
+    monkeypatch.setattr(distil, "attempts", lambda _: [attempt(rate) for rate in (0.1, 0.2, 0.3)])
+    monkeypatch.setattr(distil, "try_rate", try_rate)
+    other = threading.Thread(target=hold)
+    other.start()
+    assert held.wait(60)
+    found = distil.tuned(None, "cpu", store, None, ALONE)  # type: ignore[arg-type]
+    other.join()
+    assert tried == ["0.2", "0.3", "0.1"]
+    assert [(trial.learning_rate, trial.score) for trial in found] == [(0.1, 0.1), (0.2, 0.2), (0.3, 0.3)]
+
+
+def test_a_student_that_is_not_trained_has_no_rate_to_tune(fresh: Path) -> None:
+    done = harness("distill", "--lang", "de", "--pairs", "200", "--tune", "--objective", "none", store=fresh)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (fresh / "towers").iterdir()
+    assert load_card(folder).tuning == ()
+
+
+def test_a_tower_is_measured_like_one_that_run_distils(store: Path) -> None:
+    folder = tower(store, "ot-token")
+    distilled = harness(
+        "run", "--lang", "de", *SMALL, "--objectives", "ot-token", "--held-out", "40", "--resamples", "200", store=store
+    )
+    given = harness("run", "--lang", "de", "--tower", folder.name[:10], "--resamples", "200", store=store)
+    assert distilled.returncode == given.returncode == 0, given.stderr
+    records = [json.loads(path.read_text()) for path in store.glob("records/*/record.json")]
+    # The same cell, so the same record.
+    assert sum(record["text_tower"] == "ot-token" for record in records) == 1
+    assert " ".join(given.stdout.replace(folder.name[:8], "").split()) == " ".join(distilled.stdout.split())
+
+
+def test_a_tower_from_elsewhere_is_known_by_what_it_is(store: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    shutil.copytree(tower(store, "ot-token"), folder)
+    before = len(list(store.glob("records/*")))
+    measured = harness("run", "--lang", "de", "--tower", str(folder), "--resamples", "200", store=store)
+    assert measured.returncode == 0, measured.stderr
+    assert len(list(store.glob("records/*"))) > before
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda card: card | {"teacher_fingerprint": "0" * 64, "teacher": "open_clip:A/b"}, "was distilled from open_clip:A/b"),
+        (None, "has no seen.npy"),
+        ("leak", "was distilled from 1 of this folder's evaluation images"),
+    ],
+)
+def test_a_tower_that_cannot_be_measured_honestly_is_refused(store: Path, tmp_path: Path, spoil: object, message: str) -> None:
+    folder = tmp_path / "mine"
+    shutil.copytree(tower(store, "ot-token"), folder)
+    if spoil == "leak":
+        (sample,) = (store / "samples").iterdir()
+        images = json.loads((sample / "dataset_flickr30k.json").read_text())["images"]
+        image = next(entry["filename"].removesuffix(".jpg") for entry in images if entry["split"] == "test")
+        np.save(folder / "seen.npy", hashes(marks([image])))
+    elif callable(spoil):
+        card = json.loads((folder / "card.json").read_text())
+        (folder / "card.json").write_text(json.dumps(spoil(card)))
+    else:
+        (folder / "seen.npy").unlink()
+    seal(folder, json.loads((folder / "card.json").read_text())["digest"])  # as whoever forges a tower would
+    refused = harness("run", "--lang", "de", "--tower", str(folder), store=store)
+    assert refused.returncode == 1
+    assert message in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+def test_what_was_seen_is_told_by_image_and_by_either_sentence() -> None:
+    held_out = HeldOut(frozenset({"7"}), frozenset({"A dog runs .", "..."}), frozenset({"Ein Hund läuft ."}))
+    assert leaked(hashes(marks(["7"], ["Two cats ."], ["EIN HUND läuft"])), held_out) == 2
+    assert leaked(hashes(marks(["9"], ["a dog runs"], ["Zwei Katzen ."])), held_out) == 1
+    assert leaked(hashes(marks(["9", ""], ["Two cats .", ""], ["Zwei Katzen .", "!"])), held_out) == 0
+
+
+def test_a_tower_made_before_foreign_sentences_were_compared_is_still_known() -> None:
+    held_out = HeldOut(frozenset({"7"}), frozenset({"A dog runs ."}), frozenset({"Ein Hund läuft ."}))
+    assert leaked(hashes(["image 7", "sentence a dog runs", "image 9", "sentence two cats"]), held_out) == 2
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (("towers", "show", "zzz"), "neither a folder with a card.json nor the beginning of a digest"),
+    (("distill", "--lang", "en"), "English is what is distilled from"),
+    (("distill", "--lang", "de", "--patience", "2"), "--patience counts validations: keep pairs for them with --held-out"),
+    (("distill", "--lang", "de", "--pairs", "20", "--held-out", "19"), "leaves nothing to train on"),
+    (("distill", "--lang", "de", "--init", "hf:here", "--unpaired", "9"), "--unpaired has no use with --init hf:"),
+    (("distill", "--lang", "de", "--text", "."), "--text holds sentences without translations: say with --unpaired how many"),
+    (("distill", "--lang", "de", "--init", "wrong"), "--init wrong"),
+    (("distill", "--lang", "de", "--init", "hf:/nowhere/at/all"), "hf:/nowhere/at/all"),
+])  # fmt: skip
+def test_errors_are_one_line(words: tuple[str, ...], message: str, store: Path) -> None:
+    done = harness(*words, store=store)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_exported_tower_is_read_by_open_clip_itself(store: Path, tmp_path: Path) -> None:
+    import open_clip
+
+    out = tmp_path / "exported"
+    folder = tower(store, "kd-mse")
+    exported = harness("towers", "export", folder.name[:10], "--out", str(out), store=store)
+    assert exported.returncode == 0, exported.stderr
+    again = harness("towers", "export", folder.name[:10], "--out", str(out), store=store)
+    assert "is there already" in again.stderr
+    moved = out.rename(tmp_path / "moved")
+    model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{moved}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{moved}")
+    with torch.inference_mode():
+        texts = model.eval().encode_text(tokenizer(TEXTS)).numpy()
+    ours = load_encoder(f"local-dir:{moved}", "cpu")
+    distilled = embed(folder)
+    np.testing.assert_allclose(texts, distilled, atol=1e-5)
+    np.testing.assert_allclose(ours.encode_texts(TEXTS, "de"), distilled, atol=1e-5)
+
+
+def embed(folder: Path) -> np.ndarray:
+    from harness.encoders.distilled import DistilledTower
+
+    return DistilledTower(folder, "cpu").encode_texts(TEXTS, "de")
+
+
+def test_a_tower_that_open_clip_has_no_form_for_says_so(store: Path, tmp_path: Path) -> None:
+    refused = harness("towers", "export", tower(store, "ot-token").name[:10], "--out", str(tmp_path / "x"), store=store)
+    assert refused.returncode == 1
+    assert "open_clip has no pre-norm causal text tower with mean pooling" in refused.stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_tower_of_berts_make_becomes_a_hugging_face_one(tmp_path: Path) -> None:
+    import open_clip
+
+    from harness.distill.data.subwords import train_tokenizer
+
+    tokenizer = train_tokenizer(TEXTS * 3, 120)
+    size = tokenizer.get_vocab_size()
+    shape = TowerConfig(
+        vocab_size=size, width=32, layers=2, heads=2, mlp_width=64, joint_dim=128, max_length=20, norm="post", norm_eps=1e-12
+    )
+    student = TextTower(shape)
+    draw_weights(student, torch.Generator().manual_seed(0))
+    (folder := tmp_path / "tower").mkdir()
+    save_tower(folder, student, tokenizer)
+    EXPORTS.load("open_clip")(folder, load_encoder("sample", "cpu"), tmp_path / "out", "me/mine")
+    config = json.loads((tmp_path / "out" / "open_clip_config.json").read_text())
+    assert config["model_cfg"]["text_cfg"]["hf_model_name"] == "me/mine"
+    config["model_cfg"]["text_cfg"] |= {"hf_model_name": str(tmp_path / "out")}
+    (tmp_path / "out" / "open_clip_config.json").write_text(json.dumps(config))
+    model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'out'}")
+    with torch.inference_mode():
+        texts = model.eval().encode_text(open_clip.get_tokenizer(f"local-dir:{tmp_path / 'out'}")(TEXTS)).numpy()
+    np.testing.assert_allclose(texts, embed(folder), atol=1e-5)
+
+
+def test_a_student_starts_from_a_hugging_face_model(fresh: Path, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import processors
+
+    from harness.distill.data.subwords import train_tokenizer
+
+    tokenizer = train_tokenizer([*TEXTS, "ein blaues Auto steht auf der Straße"] * 3, 150)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<start> $A <end>", special_tokens=[("<start>", 1), ("<end>", 2)]
+    )
+    config = transformers.BertConfig(
+        vocab_size=tokenizer.get_vocab_size(), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
+    )
+    model = transformers.BertModel(config, add_pooling_layer=False).eval()
+    model.save_pretrained(tmp_path / "bert")
+    tokenizer.save(str(tmp_path / "bert" / "tokenizer.json"))
+    words = ("distill", "--lang", "de", "--pairs", "60", "--steps", "2", "--batch", "16", "--init", f"hf:{tmp_path / 'bert'}")
+    done = harness(*words, "--objective", "kd-mse", store=fresh)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (fresh / "towers").iterdir()
+    shape = json.loads((folder / "shape.json").read_text())
+    assert (shape["width"], shape["layers"], shape["norm"], shape["joint_dim"]) == (32, 2, "post", 128)
+    # Untrained, its token states are the model's own.
+    from harness.core.builtins import starting_model
+    from harness.core.config import DistillConfig
+    from harness.distill.model.student import take_model
+
+    start = starting_model(f"hf:{tmp_path / 'bert'}")
+    assert start is not None
+    student = take_model(start.donate_layers(), 128, DistillConfig(), torch.Generator().manual_seed(0)).eval()
+    ids = start.tokenizer().encode(TEXTS[1]).ids
+    with torch.inference_mode():
+        hidden = model(input_ids=torch.tensor([ids])).last_hidden_state[0]
+        torch.testing.assert_close(student.encode([ids]).states[0], student.projection(hidden), atol=1e-5, rtol=1e-4)
+
+
+def test_another_model_under_the_same_name_makes_another_tower(tmp_path: Path) -> None:
+    from harness.core.builtins import starting_model
+
+    (folder := tmp_path / "model").mkdir()
+    prints = []
+    for weights in (b"one", b"two"):
+        for name in ("config.json", "model.safetensors", "tokenizer.json"):
+            (folder / name).write_bytes(weights)
+        start = starting_model(f"hf:{folder}")
+        assert start is not None
+        prints.append(start.fingerprint())
+    assert prints[0] != prints[1]
+    (folder / "tokenizer.json").unlink()
+    missing = starting_model(f"hf:{folder}")
+    assert missing is not None
+    with pytest.raises(HarnessError, match=r"has no tokenizer\.json"):
+        missing.fingerprint()

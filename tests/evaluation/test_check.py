@@ -1,0 +1,260 @@
+"""`check` finds each way in which an encoder can be wrong, and says it in words."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from harness.core.builtins import ENCODERS
+from harness.core.data import Floats, Spans, TokenStates
+from harness.core.digests import digest_strings
+from harness.core.errors import HarnessError
+from harness.core.registry import Registry
+from harness.evaluation.encoder_checks import Trial, check_encoder
+from harness.tasks.flickr30k import Flickr30k
+
+
+class Good:
+    """Equal rows for the picture and the captions of one id: the made-up data show it in both."""
+
+    name = "good"
+
+    def fingerprint(self) -> str:
+        return digest_strings(["good", self.name])
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Any:
+        return rows([image.getpixel((0, 0))[0] for image in images])
+
+    def encode_texts(self, texts: Sequence[str], lang: str) -> Any:
+        shade = {"21": 60, "31": 90, "32": 120, "33": 150}
+        return rows([next((value for name, value in shade.items() if name in text), len(text)) for text in texts])
+
+    def encode_tokens(self, texts: Sequence[str], lang: str) -> TokenStates:
+        pooled = self.encode_texts(texts, lang)
+        return TokenStates(np.repeat(pooled, 2, axis=0), np.full(len(texts), 2), pooled)
+
+    def encode_patches(self, images: Sequence[Image.Image]) -> TokenStates:
+        pooled = self.encode_images(images)
+        return TokenStates(np.repeat(pooled, 3, axis=0), np.full(len(images), 3), pooled)
+
+
+def rows(seeds: Sequence[int]) -> Floats:
+    # The pictures are JPEG files, whose shades are a little off.
+    return np.stack([np.random.default_rng(round(seed / 10)).standard_normal(8, dtype=np.float32) for seed in seeds])
+
+
+@pytest.fixture
+def trials(flickr30k_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Trial]]:
+    """Try a good encoder with some members replaced."""
+
+    def check(make: Callable[[], Any] = Good, lang: str = "en", **members: Any) -> dict[str, Trial]:
+        registry: Registry[Any] = Registry("encoder", {})
+        kind = type("Changed", (make,), members) if members else make
+        registry.register("changed", lambda argument, device: kind())
+        monkeypatch.setattr("harness.core.builtins.ENCODERS", registry)
+        retrieval = Flickr30k().load(flickr30k_folder, lang, "test")
+        return {trial.what: trial for trial in check_encoder("changed", retrieval, "cpu")}
+
+    return check
+
+
+def test_a_good_encoder_passes(trials: Callable[..., dict[str, Trial]]) -> None:
+    found = trials()
+    assert [trial for trial in found.values() if trial.verdict == "failed"] == []
+    assert list(found) == [
+        "fingerprint",
+        *(f"{side}{trial}" for side in ("images", "texts") for trial in ("", ", again", ", batches", ", odd ones")),
+        "texts, capitals",
+        "one space",
+        "as a teacher",
+        "patches",
+        "memory",
+    ]
+    assert found["one space"].verdict == "ok"
+    assert "to the bit" in found["texts, batches"].detail
+    assert "2.0 a text, without their places (locate_tokens), so not for ot-entity; lends no" in found["as a teacher"].detail
+    assert found["patches"].verdict == "ok"
+    assert found["patches"].detail == "patch states, 3.0 a picture"
+
+
+turn = itertools.count()
+
+
+def drawn(self: Any, images: Sequence[Any]) -> Floats:
+    return np.random.default_rng(next(turn)).standard_normal((len(images), 8), dtype=np.float32)
+
+
+def normed_by_batch(self: Any, images: Sequence[Any]) -> Floats:
+    given = Good().encode_images(images)
+    return given - given.mean(0) + 0.1
+
+
+def shuffled(self: Any, images: Sequence[Any]) -> Floats:
+    given = Good().encode_images(images)
+    return given[np.argsort(given[:, 0])]
+
+
+def half(self: Any, images: Sequence[Any]) -> Any:
+    return Good().encode_images(images).astype(np.float16)
+
+
+def refuses_empty(self: Any, texts: Sequence[str], lang: str) -> Floats:
+    if "" in texts:
+        raise ValueError("empty text")
+    return Good().encode_texts(texts, lang)
+
+
+def cannot_tell(self: object, texts: Sequence[str], lang: str) -> list[Spans]:
+    raise HarnessError("a T does not tell")
+
+
+@pytest.mark.parametrize(
+    ("members", "what", "verdict", "words"),
+    [
+        ({"fingerprint": lambda self: str(next(turn))}, "fingerprint", "failed", "changes from call to call"),
+        ({"fingerprint": lambda self: None}, "fingerprint", "failed", "it is None; expected a text"),
+        (
+            {"fingerprint": lambda self: "my encoder, version 1"},
+            "fingerprint",
+            "note",
+            "'my encoder, version 1' is a constant, so",
+        ),
+        ({"fingerprint": lambda self: self.name}, "fingerprint", "note", "'good' is the encoder's name, so old embeddings"),
+        ({"fingerprint": lambda self: f"{self.name} 1"}, "fingerprint", "note", "'good 1' has 6 characters, too few"),
+        ({"encode_images": lambda self, x: sys.exit(3)}, "images", "failed", "it raised SystemExit: 3"),
+        ({"encode_images": lambda self, x: torch.ones(len(x), 8)}, "images", "failed", r"torch.Tensor .*return x.float\(\).cpu"),
+        (
+            {"encode_images": lambda self, x: Good().encode_images(x)[0]},
+            "images",
+            "failed",
+            r"shape \(8,\) came back for 3 images",
+        ),
+        ({"encode_images": lambda self, x: np.ones((len(x), 8), int)}, "images", "failed", "int64 came back"),
+        ({"encode_images": lambda self, x: np.full((len(x), 8), np.nan)}, "images", "failed", "3 of 3 rows hold NaN"),
+        ({"encode_images": lambda self, x: np.ones((len(x), 8))}, "images", "failed", "all 3 images have the same embedding"),
+        (
+            {"encode_images": lambda self, x: np.eye(len(x), 8) * (np.arange(8) > 0)},
+            "images",
+            "failed",
+            "1 of 3 embeddings are zero",
+        ),
+        ({"encode_images": drawn}, "images, again", "failed", r"chance is on \(call model.eval\(\)\)"),
+        ({"encode_images": normed_by_batch}, "images, batches", "failed", "alone an input gets another embedding"),
+        ({"encode_images": shuffled}, "images, batches", "failed", "in the order of the inputs"),
+        ({"encode_images": half}, "images", "note", "but float16"),
+        ({"encode_texts": refuses_empty}, "texts, odd ones", "failed", "it raised ValueError: empty text"),
+        (
+            {"encode_texts": lambda self, x, lang: Good().encode_texts(x, lang)[:, :4]},
+            "one space",
+            "failed",
+            "8 dimensions and texts 4",
+        ),
+        ({"encode_texts": lambda self, x, lang: Good().encode_texts(x[::-1], lang)[::-1] * 1}, "texts", "ok", "none zero"),
+        (
+            {"encode_texts": lambda self, x, lang: -Good().encode_texts(x, lang)},
+            "one space",
+            "note",
+            "no clearly higher than others",
+        ),
+        (
+            {"encode_tokens": lambda self, x, lang: TokenStates(np.ones((2, 8)), np.array([1, 1]), np.ones((2, 8)))},
+            "as a teacher",
+            "failed",
+            "expected one of 1 or more for each input",
+        ),
+        (
+            {"encode_tokens": lambda self, x, lang: TokenStates(np.ones((3, 8)), np.ones(3, int), np.ones((3, 8)))},
+            "as a teacher",
+            "failed",
+            "`pooled` of encode_tokens differs from encode_texts",
+        ),
+        (
+            {"locate_tokens": lambda self, x, lang: [((0, 0), (0, 1))] * len(x)},
+            "as a teacher",
+            "note",
+            "with their places; lends",
+        ),
+        (
+            {"locate_tokens": lambda self, x, lang: [((0, 1),)] * len(x)},
+            "as a teacher",
+            "failed",
+            "gave places of other tokens than",
+        ),
+        (
+            {"locate_tokens": lambda self, x, lang: [((0, 1), (2, 99))] * len(x)},
+            "as a teacher",
+            "failed",
+            r"gave a place outside the text '.*': characters count from 0 to",
+        ),
+        ({"locate_tokens": cannot_tell}, "as a teacher", "note", r"without their places \(a T does not tell\)"),
+        (
+            {"encode_patches": lambda self, x: TokenStates(np.ones((3, 5)), np.ones(3, int), np.ones((3, 8)))},
+            "patches",
+            "failed",
+            "states have 5 dimensions and embeddings 8: project them alike",
+        ),
+        (
+            {"encode_patches": lambda self, x: TokenStates(np.full((3, 8), np.nan), np.ones(3, int), np.ones((3, 8)))},
+            "patches",
+            "failed",
+            "3 of 3 rows hold NaN",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said(
+    trials: Callable[..., dict[str, Trial]], members: dict[str, Any], what: str, verdict: str, words: str
+) -> None:
+    import re
+
+    trial = trials(**members)[what]
+    assert trial.verdict == verdict, trial
+    assert re.search(words, trial.detail), trial.detail
+
+
+def test_an_encoder_without_token_states_can_be_measured(trials: Callable[..., dict[str, Trial]]) -> None:
+    class Plain:
+        name, fingerprint = "plain", Good.fingerprint
+        encode_images, encode_texts = Good.encode_images, Good.encode_texts
+
+    found = trials(Plain)
+    for what, words in (("as a teacher", "nothing can be distilled from it"), ("patches", "--scorer maxsim cannot look at")):
+        assert found[what].verdict == "note"
+        assert words in found[what].detail
+
+
+def test_the_built_in_sample_encoder_is_tried_through_the_command(flickr30k_folder: Path, tmp_path: Path) -> None:
+    """On grey squares its towers cannot tell pairs from others: a note, and no failure. A wrong encoder ends with status 1."""
+    from tests.support.plugin_files import harness
+
+    words = ("--data", str(flickr30k_folder), "--split", "test", "--lang", "de")
+    done = harness("check", "sample", *words, store=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "over 3 captions in de" in " ".join(done.stdout.split()) or "no clearly higher" in done.stdout
+    assert "lends its layers" in done.stdout
+    (tmp_path / "bad.py").write_text(
+        "class Bad:\n    name = 'bad'\n    def __init__(self, argument, device): pass\n    def fingerprint(self): return ''\n"
+        "    def encode_images(self, images): return [0]\n    def encode_texts(self, texts, lang): return None\n"
+    )
+    bad = harness("check", "bad.py:Bad", *words, store=tmp_path)
+    assert bad.returncode == 1
+    assert "3 of 3 trials failed" in bad.stdout
+    assert "builtins.list came back; expected a numpy array" in bad.stdout
+
+
+def test_the_registry_is_left_alone() -> None:
+    assert "changed" not in ENCODERS.names()
+
+
+@pytest.mark.real
+def test_the_real_teacher_passes(real_folder: Path) -> None:
+    retrieval = Flickr30k().load(real_folder, "en", "val")
+    found = {trial.what: trial for trial in check_encoder(f"local-dir:{real_folder / 'teacher'}", retrieval, "cpu")}
+    assert {trial.verdict for trial in found.values()} == {"ok"}, found

@@ -1,0 +1,442 @@
+"""Who does the cells decides no number: one process, several, or Ray; with workers that are killed, interrupted or in doubt."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.core.config import ExecutorConfig
+from harness.core.errors import HarnessError
+from harness.core.registry import Registry
+from harness.evaluation.executors.jobs import RETRIES, Execute, Executor, Outcome, Surroundings, carry_out
+from harness.evaluation.executors.local import in_turn
+from harness.evaluation.executors.ray import Share, do_here
+from harness.runtime.console import Console
+from harness.runtime.prefetch import processors
+from harness.storage.store import BusyError, Store
+from tests.faults import CELLS, OBJECTIVES, records, write_data
+from tests.support.command_line import environment, wait_for_file
+from tests.support.errands import AwkwardError, Errand, PanicException, fail, meet, tell_threads, wait_in_vain
+from tests.support.plugin_files import harness, write
+
+LOCAL = pytest.param("local", marks=pytest.mark.slow)
+ON_RAY = pytest.param("ray", marks=[pytest.mark.slow, pytest.mark.skipif(not find_spec("ray"), reason="ray is not installed")])
+
+# An encoder without weights, which writes down what it does, and of which one process is killed where a file says so.
+WATCHED = """
+    import os, signal
+    import numpy as np
+    from pathlib import Path
+    from harness import fingerprint
+    from harness.api import TokenStates, digest_strings
+
+    class Watched:
+        name = "watched"
+
+        def __init__(self, argument, device):
+            self.folder = Path(os.environ["HARNESS_STORE"])
+
+        def fingerprint(self):
+            return fingerprint(Watched)
+
+        def tell(self, what):
+            with open(self.folder / "log", "ab", buffering=0) as file:
+                file.write(f"{what} {os.getpid()}\\n".encode())
+
+        def encode_images(self, images):
+            self.tell(f"images {len(images)}")
+            return np.stack([np.resize(np.asarray(image, dtype=np.float32).mean((0, 1)) / 255, 8) for image in images])
+
+        def encode_tokens(self, texts, lang):
+            self.tell(f"teacher {lang} {digest_strings(texts)[:8]}")
+            states = [np.stack([self.word(word) for word in text.split()]) for text in texts]
+            return TokenStates(np.concatenate(states), np.array([len(of) for of in states]), self.encode_texts(texts, lang))
+
+        def encode_texts(self, texts, lang):
+            if lang == "fr" and (self.folder / "kill").exists():
+                (self.folder / "kill").unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return np.stack([np.stack([self.word(word) for word in text.split()]).mean(0) for text in texts])
+
+        def word(self, word):
+            return np.frombuffer(bytes.fromhex(digest_strings([word]))[:8], dtype=np.uint8).astype(np.float32) / 255
+"""
+OPTIONS = ("--init", "scratch", "--size", "tiny", "--steps", "3", "--batch", "4", "--vocabulary", "100", "--resamples", "100")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data, and the encoder in a file."""
+    folder = tmp_path_factory.mktemp("place")
+    data = write_data(folder / "data")
+    # A second English caption each, so that all of them are others than those that were translated: the twelfth cell.
+    split = json.loads((data / "dataset_flickr30k.json").read_text())
+    for image in split["images"]:
+        image["sentences"] = [*image["sentences"][:1], {"raw": f"another of {image['filename']} ."}]
+    (data / "dataset_flickr30k.json").write_text(json.dumps(split))
+    write(folder / "watched.py", WATCHED)
+    return folder
+
+
+def run(place: Path, store: Path, *words: str, kill: bool = False) -> subprocess.CompletedProcess[str]:
+    """Measure the twelve cells. kill: the first process that reads French is killed."""
+    store.mkdir(exist_ok=True)
+    if kill:
+        (store / "kill").touch()
+    encoder = f"{place / 'watched.py'}:Watched"
+    told = ("--lang", "de,fr", "--data", str(place / "data"), "--encoder", encoder, "--objectives", ",".join(OBJECTIVES))
+    return harness("run", *told, *OPTIONS, *words, store=store)
+
+
+@pytest.fixture(scope="module")
+def serial(place: Path) -> tuple[Path, str]:
+    """The store of a run by one process, and what it printed."""
+    store = place / "serial"
+    done = run(place, store)
+    assert done.returncode == 0, done.stderr
+    assert len(records(store)) == CELLS
+    return store, done.stdout
+
+
+def told(store: Path) -> Counter[str]:
+    """What was done how often, whoever did it."""
+    return Counter(line.rpartition(" ")[0] for line in (store / "log").read_text().splitlines())
+
+
+@pytest.mark.parametrize("executor", [LOCAL, ON_RAY])
+def test_two_workers_make_the_records_of_one_and_do_what_they_share_once(
+    executor: str, place: Path, serial: tuple[Path, str], tmp_path: Path
+) -> None:
+    done = run(place, tmp_path / "store", "--executor", executor, "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    assert records(tmp_path / "store") == records(serial[0])
+    assert done.stdout == serial[1].replace(str(serial[0]), str(tmp_path / "store"))
+    assert f"cell {CELLS} of {CELLS}: " in done.stderr
+    assert told(tmp_path / "store") == told(serial[0])
+    again = run(place, tmp_path / "store", "--executor", executor, "--workers", "2")
+    assert again.stdout == done.stdout
+    assert "cell 1 of" not in again.stderr
+
+
+@pytest.mark.parametrize("executor", [LOCAL, ON_RAY])
+def test_a_worker_that_is_killed_costs_nothing_but_time(
+    executor: str, place: Path, serial: tuple[Path, str], tmp_path: Path
+) -> None:
+    done = run(place, tmp_path / "store", "--executor", executor, "--workers", "2", kill=True)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "store" / "kill").exists()
+    assert records(tmp_path / "store") == records(serial[0])
+    assert told(tmp_path / "store") == told(serial[0])
+
+
+# jobs
+
+
+def carried(jobs: Iterable[Errand], tmp_path: Path, **choices: object) -> Generator[tuple[str, Outcome]]:
+    with closing(carry_out(jobs, ExecutorConfig(**choices), Store(tmp_path), Console())) as told:  # type: ignore[arg-type]
+        yield from ((job.name, outcome) for job, outcome in told)
+
+
+def test_workers_work_at_the_same_time(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    ends = [Errand(mode, partial(meet, tmp_path / "pipe", mode)) for mode in ("rb", "wb")]
+    assert dict(carried(ends, tmp_path, workers=2)) == {"rb": Outcome(), "wb": Outcome()}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_fails_stops_no_other_and_says_why(workers: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    jobs = [
+        Errand("told", partial(fail, HarnessError, "mend it so")),
+        Errand("awkward", partial(fail, AwkwardError, 1, 2)),
+        Errand("exit", partial(fail, SystemExit)),
+        Errand("exit 0", partial(fail, SystemExit, 0)),
+        Errand("panic", partial(fail, PanicException, "called `Option::unwrap()` on a `None` value")),
+        Errand("well", partial(os.getpid)),
+    ]
+    assert dict(carried(jobs, tmp_path, workers=workers)) == {
+        "told": Outcome("failed", "mend it so"),
+        "awkward": Outcome("failed", "AwkwardError: both hands full", expected=False),
+        "exit": Outcome("failed", "SystemExit", expected=False),
+        "exit 0": Outcome("failed", "SystemExit: 0", expected=False),
+        "panic": Outcome("failed", "PanicException: called `Option::unwrap()` on a `None` value", expected=False),
+        "well": Outcome(),
+    }
+    assert capfd.readouterr().err.count("Traceback") == 4
+
+
+def test_ctrl_c_is_the_user_s_and_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        list(carried([Errand("stopped", partial(fail, KeyboardInterrupt))], tmp_path))
+
+
+def test_a_worker_that_ends_itself_fails_its_job_alone(tmp_path: Path) -> None:
+    jobs = [Errand("deadly", partial(os._exit, 0)), Errand("well", os.getpid)]
+    ended = dict(carried(jobs, tmp_path, workers=2))
+    assert ended["well"] == Outcome()
+    assert ended["deadly"].state == "failed"
+    assert ended["deadly"].why.startswith("its process ended with status 0, the last of 4 times;")
+
+
+@pytest.mark.parametrize("done", [0, 1])
+def test_what_an_executor_leaves_undone_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: int) -> None:
+    """It may take a job and say nothing of it, or take none at all."""
+
+    @contextmanager
+    def idle(choices: ExecutorConfig, store: Store, console: Console) -> Iterator[Execute]:  # noqa: ARG001
+        yield lambda jobs, wait: in_turn(console, [job for job, _ in zip(jobs, range(done), strict=False)], wait)
+
+    registry: Registry[Executor] = Registry("executor", {})
+    registry.register("idle", idle)
+    monkeypatch.setattr("harness.core.builtins.EXECUTORS", registry)
+    jobs = [Errand(name, os.getpid) for name in ("one", "two", "three")]
+    left = Outcome("failed", "the executor idle ended without it")
+    assert dict(carried(jobs, tmp_path, executor="idle")) == {"one": Outcome() if done else left, "two": left, "three": left}
+
+
+def test_a_job_that_kills_every_worker_is_given_up(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    jobs = [Errand("deadly", partial(os.system, f"echo >> {log}; kill -9 $PPID")), Errand("well", os.getpid)]
+    ended = dict(carried(jobs, tmp_path, workers=2))
+    assert ended["well"] == Outcome()
+    assert re.fullmatch(r"its process was killed by signal 9, the last of 4 times; .* fewer --workers", ended["deadly"].why)
+    assert log.read_text().count("\n") == RETRIES + 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_job_is_taken_when_there_is_room_for_it(workers: int, tmp_path: Path) -> None:
+    taken, ended = 0, 0
+
+    def coming() -> Iterator[Errand]:
+        nonlocal taken
+        for number in range(6):
+            taken += 1
+            assert taken - ended <= workers + 1, "one is at work with each worker, and one has just ended"
+            yield Errand(str(number), os.getpid)
+
+    for _ in carried(coming(), tmp_path, workers=workers):
+        ended += 1
+    assert (taken, ended) == (6, 6)
+
+
+def test_what_another_process_is_at_is_left_for_last(tmp_path: Path) -> None:
+    order = []
+
+    class Busy(Errand):
+        def do(self, console: Console, wait: bool) -> None:
+            order.append((self.name, wait))
+            if self.name == "busy" and not wait:
+                raise BusyError(self.name)
+
+    jobs = [Busy("busy", os.getpid), Busy("free", os.getpid)]
+    assert [name for name, _ in carried(jobs, tmp_path)] == ["free", "busy"]
+    assert order == [("busy", False), ("free", False), ("busy", True)]
+
+
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN], ids=["in front", "in the background"])
+def test_who_is_left_at_work_is_interrupted(tmp_path: Path, request: pytest.FixtureRequest, handler: object) -> None:
+    """Also of a run that ignores Ctrl-C itself, as one does that a shell starts in the background."""
+    before = signal.signal(signal.SIGINT, handler)  # type: ignore[arg-type]
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+    begun, never = tmp_path / "begun", tmp_path / "never"
+    os.mkfifo(begun)
+    os.mkfifo(never)
+    jobs = [Errand("vain", partial(wait_in_vain, begun, never)), Errand("other", partial(meet, begun, "rb"))]
+    with closing(carried(jobs, tmp_path, workers=2)) as told:
+        assert next(told) == ("other", Outcome())
+    assert never.with_suffix(".interrupted").exists()
+
+
+def test_each_worker_has_its_share_of_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    share = max(1, processors() // 2)
+    list(carried([Errand("one", partial(tell_threads, tmp_path / "one"))], tmp_path, workers=2))
+    assert (tmp_path / "one").read_text() == f"{share} {share} {share}"
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    list(carried([Errand("two", partial(tell_threads, tmp_path / "two"))], tmp_path, workers=2))
+    assert (tmp_path / "two").read_text().split()[0] == "3"
+
+
+def test_options_of_ray_are_for_ray(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match="--address and --gpus-per-cell are for --executor ray"):
+        list(carried([Errand("one", os.getpid)], tmp_path, address="auto"))
+
+
+def test_no_worker_is_started_before_there_is_work_or_after(tmp_path: Path) -> None:
+    assert list(carried([], tmp_path, workers=2)) == []
+    assert multiprocessing.active_children() == []
+    assert len(list(carried([Errand("one", os.getpid)] * 2, tmp_path, workers=9))) == 2
+    assert multiprocessing.active_children() == []
+
+
+# Ray
+
+
+@given(
+    machines=st.lists(st.fixed_dictionaries({"CPU": st.integers(1, 64), "GPU": st.integers(0, 8)}), min_size=1, max_size=4),
+    workers=st.integers(1, 70),
+)
+def test_every_machine_has_room_for_as_many_cells_as_there_are_workers(machines: list[dict[str, float]], workers: int) -> None:
+    with_gpus = [each for each in machines if each["GPU"]] or machines
+    share = Share.of_machines(machines, ExecutorConfig(workers=workers))
+    # Whole cores and GPUs cannot always be divided evenly, but never are there fewer cells than was asked for on the smallest.
+    assert share.room(with_gpus) >= workers
+    for each in with_gpus:
+        assert share.room([each]) * share.cpus <= each["CPU"] + 1e-3
+        assert share.room([each]) * share.gpus <= each["GPU"] + 1e-3
+    assert share.gpus <= 1
+
+
+def test_a_machine_that_does_not_share_the_store_refuses(tmp_path: Path) -> None:
+    around, flag = Surroundings((), tmp_path), tmp_path / "flag"
+    find = Errand("one", os.getpid).elsewhere()
+    alone = do_here(find, True, around, Store(tmp_path), flag)
+    assert alone.state == "failed"
+    assert "does not see the locks" in alone.why
+    with Store(tmp_path).claim(flag):
+        assert do_here(find, True, around, Store(tmp_path), flag) == Outcome()
+
+
+# the command line
+
+ENDLESS = """
+    import os
+    from pathlib import Path
+    from harness.distill.objectives import kd_mse
+
+    def endless(student, teacher, config):
+        started = Path(__file__).with_name("started")
+        if not started.exists():
+            started.with_suffix(".new").write_text(str(os.getpid()))
+            started.with_suffix(".new").rename(started)
+        return kd_mse(student, teacher, config)
+"""
+MINE = """
+    from contextlib import contextmanager
+    from harness import register_executor
+    from harness.executors.local import in_turn
+
+    @contextmanager
+    def backwards(choices, store, console):
+        \"\"\"The last cell first.\"\"\"
+        yield lambda jobs, wait: in_turn(console, reversed(list(jobs)), wait)
+
+    register_executor("backwards", backwards)
+"""
+
+
+@contextmanager
+def training(place: Path, tmp_path: Path, executor: str = "local") -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A run of two workers of which one, whose number is given, trains without end."""
+    objective = f"{write(tmp_path / 'endless.py', ENDLESS)}:endless"
+    encoder = f"{place / 'watched.py'}:Watched"
+    told = ("--lang", "de", "--data", str(place / "data"), "--encoder", encoder, "--objectives", objective, *OPTIONS)
+    words = (*told, "--steps", "1000000", "--executor", executor, "--workers", "2")
+    with subprocess.Popen(
+        [sys.executable, "-m", "harness", "run", *words], env=environment(tmp_path), stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            wait_for_file(tmp_path / "started", process)
+            yield process, int((tmp_path / "started").read_text())
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("executor", [LOCAL, ON_RAY])
+def test_an_interrupted_run_keeps_the_checkpoints_of_its_workers(executor: str, place: Path, tmp_path: Path) -> None:
+    with training(place, tmp_path, executor) as (process, worker):
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert process.returncode == 130, said
+    assert "the same command goes on from where it stopped" in said
+    assert "Traceback" not in said
+    assert list(tmp_path.glob("training/*.safetensors"))
+    assert not Path(f"/proc/{worker}/cmdline").exists() or not Path(f"/proc/{worker}/cmdline").read_bytes()
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_run_that_is_killed(place: Path, tmp_path: Path) -> None:
+    with training(place, tmp_path) as (process, worker):
+        watch = os.pidfd_open(worker)
+        process.kill()
+        assert select.select([watch], [], [], 60)[0], "the worker goes on without the run"
+
+
+@pytest.mark.slow
+def test_an_executor_of_others_is_named_like_ours(place: Path, serial: tuple[Path, str], tmp_path: Path) -> None:
+    plugin = write(tmp_path / "mine.py", MINE)
+    done = run(place, tmp_path / "store", "--executor", "backwards", "--plugin", str(plugin))
+    assert done.returncode == 0, done.stderr
+    assert records(tmp_path / "store") == records(serial[0])
+    assert f"cell {CELLS} of {CELLS}: " in done.stderr
+    listed = harness("list", "executors", "--plugin", str(plugin), store=tmp_path)
+    assert "The last cell first." in listed.stdout
+    unknown = run(place, tmp_path / "other", "--executor", "slurm", "--workers", "2")
+    assert unknown.stderr == "error: no executor is called 'slurm': known are local, ray\n"
+
+
+@pytest.mark.slow
+def test_towers_of_several_seeds_are_those_of_one_process(place: Path, tmp_path: Path) -> None:
+    made = []
+    for workers in ("1", "2"):
+        store = tmp_path / workers
+        store.mkdir()
+        encoder = f"{place / 'watched.py'}:Watched"
+        words = ("--lang", "de,fr", "--data", str(place / "data"), "--teacher", encoder, "--seeds", "2", *OPTIONS[:-2])
+        done = harness("distill", *words, "--workers", workers, store=store)
+        assert done.returncode == 0, done.stderr
+        made.append({path.parent.name: path.read_bytes() for path in store.glob("towers/*/tower.safetensors")})
+    assert len(made[0]) == 4
+    assert made[0] == made[1]
+
+
+@pytest.mark.slow
+def test_a_study_by_two_workers_is_the_study_by_one(place: Path, tmp_path: Path) -> None:
+    made = []
+    for workers in ("1", "2"):
+        store = tmp_path / workers
+        store.mkdir()
+        design = write(store / "mine.toml", DESIGN)
+        encoder = f"{place / 'watched.py'}:Watched"
+        words = ("--data", str(place / "data"), "--encoder", encoder, "--workers", workers)
+        done = harness("study", str(design), *words, store=store)
+        assert done.returncode == 0, done.stderr
+        made.append(records(store))
+    assert len(made[0]) == 7, "four cells, two floors, and the English that both languages share"
+    assert made[0] == made[1]
+
+
+DESIGN = """
+    lang = ["de", "fr"]
+    pairs = ["all"]
+    seeds = [0]
+    resamples = 100
+    [distill]
+    steps = 3
+    batch = 4
+    vocabulary = 100
+    [[arms]]
+    objective = "kd-mse"
+    init = "scratch"
+    options = { size = "tiny" }
+    [[arms]]
+    objective = "ot-token"
+    init = "scratch"
+    options = { size = "tiny" }
+"""

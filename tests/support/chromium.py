@@ -1,0 +1,89 @@
+"""Pages in headless Chromium."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.leaderboards.board.publish import publish
+from tests.support.made_up import ARMS, Arm, gallery, retrieval, write_board, write_record
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
+
+FLAGS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars"),
+)
+
+
+HOSTILE = '"><img src=x onerror=alert(1)></script><script>document.title="owned"</script>\u202e&lt;b&gt; {{7*7}} ${1}\u2028'
+
+
+@pytest.fixture(scope="module")
+def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    driver = shutil.which("chromedriver")
+    if driver is None:
+        pytest.skip("chromedriver is not installed (Debian: apt-get install chromium chromium-driver)")
+    webdriver = pytest.importorskip("selenium.webdriver")
+    options = webdriver.ChromeOptions()
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield made
+    made.quit()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine languages of several tiers by ten rows, one of them incomplete, and a second board in the other direction."""
+    folder = tmp_path_factory.mktemp("board")
+    write_board(folder / "records", ["de", "fr", "cs", "es", "ar", "cy", "qu", "gn", "ay"], ARMS, seeds=2, images=100)
+    write_record(folder / "records", retrieval("de", gallery(100)), Arm("ot-unbalanced", 0.9))
+    publish([folder / "records"], [], folder / "out", resamples=300)
+    return folder / "out" / "index.html"
+
+
+def open_page(chrome: Chrome, page: Path, width: int = 1280, theme: str = "light") -> None:
+    chrome.get("about:blank")
+    chrome.get_log("browser"), chrome.get_log("performance")
+    media = {"features": [{"name": "prefers-color-scheme", "value": theme}]}
+    chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    chrome.get(page.as_uri())
+
+
+def complaints(chrome: Chrome) -> list[str]:
+    """What the console said, and every request that was not for a file or for data in the page."""
+    events = [json.loads(entry["message"])["message"] for entry in chrome.get_log("performance")]
+    asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+    return [entry["message"] for entry in chrome.get_log("browser")] + [
+        url for url in asked if not re.match("file:|data:|about:", url)
+    ]
+
+
+CONTRAST = """
+function numbers(colour) { return colour.match(/[\\d.]+/g).map(Number); }
+function light(colour) {
+  const parts = numbers(colour).slice(0, 3).map((v) => v / 255);
+  const [r, g, b] = parts.map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+}
+function ground(e) {
+  const colour = getComputedStyle(e).backgroundColor;
+  return numbers(colour)[3] === 0 && e.parentElement ? ground(e.parentElement) : colour;
+}
+function contrast(e) {
+  const [x, y] = [light(getComputedStyle(e).color), light(ground(e))].sort((a, b) => b - a);
+  return (x + 0.05) / (y + 0.05);
+}
+"""

@@ -1,0 +1,55 @@
+"""The command line in a subprocess."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+SMALL = ("--pairs", "400", "--steps", "12", "--batch", "64", "--resamples", "200")
+
+
+def harness(*words: str, store: Path, cwd: Path = ROOT, code: str = "") -> subprocess.CompletedProcess[str]:
+    """Run `python -m harness WORDS`; with `code`, run that in Python instead, with WORDS as its arguments."""
+    program = ["-c", code] if code else ["-m", "harness"]
+    return subprocess.run(
+        [sys.executable, *program, *words],
+        cwd=cwd,
+        env=environment(store),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def environment(store: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name != "FLICKR30K_ROOT"}
+    return kept | {"HARNESS_STORE": str(store), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store in which a small run over the sample has been made."""
+    folder = tmp_path_factory.mktemp("store")
+    done = harness("run", "--lang", "de", *SMALL, store=folder)
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout.txt").write_text(done.stdout)
+    (folder / "stderr.txt").write_text(done.stderr)
+    return folder
+
+
+def wait_for_file(path: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until the process has made a file."""
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, f"the run ended before {path.name} was there"
+        assert time.monotonic() < deadline, f"the run did not make {path.name}"
+        time.sleep(0.05)

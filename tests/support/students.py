@@ -1,0 +1,82 @@
+"""A small student in training."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from harness.core.config import DistillConfig
+from harness.core.data import Bitext, Floats
+from harness.distill.checkpoint import TrainingState
+from harness.distill.data.subwords import tokenize, train_tokenizer
+from harness.distill.entity_marks import Marks
+from harness.distill.model.student import new_student
+from harness.distill.model.teacher import TeacherStates
+from harness.distill.model.tower import DonatedLayers, TextTower, TowerConfig
+from harness.distill.trainer import train
+
+SHAPE = TowerConfig(vocab_size=40, width=16, layers=2, heads=2, mlp_width=32, joint_dim=8, max_length=12)
+
+
+WORDS = ["ein", "hund", "läuft", "im", "schnee", "die", "frau", "spielt", "gitarre", "rot"]
+
+
+def pairs(count: int, ids: bool = True) -> Bitext:
+    rng = np.random.default_rng(0)
+    foreign = tuple(" ".join(rng.choice(WORDS, size=rng.integers(2, 7))) for _ in range(count))
+    english = tuple(f"Sentence number {i} ." for i in range(count))
+    return Bitext("de", "test", "human translation", english, foreign, tuple(f"img{i}" if ids else "" for i in range(count)))
+
+
+class Teacher:
+    """A text encoder that lends random layers."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.tower = TextTower(SHAPE)
+
+    def fingerprint(self) -> str:
+        return "teacher"
+
+    def encode_texts(self, texts: Sequence[str], lang: str) -> Floats:
+        raise NotImplementedError
+
+    def donate_layers(self) -> DonatedLayers:
+        weights = {name: value.clone() for name, value in self.tower.state_dict().items()}
+        return DonatedLayers(SHAPE, weights, start=38, end=39, tokenize=lambda texts: [[38, 39] for _ in texts])
+
+
+class Training:
+    """A small training that can be run whole or broken off."""
+
+    def __init__(self, objective: str = "ot-token", **choices: object) -> None:
+        self.bitext = pairs(40)
+        self.config = DistillConfig(**{"objective": objective, "steps": 12, "batch": 8} | choices)  # type: ignore[arg-type]
+        self.tokenizer = train_tokenizer(self.bitext.foreign, 200)
+        self.texts = tokenize(self.tokenizer, self.bitext.foreign, SHAPE.max_length)
+        rng = np.random.default_rng(0)
+        lengths = rng.integers(2, 9, len(self.bitext))
+        self.teacher = TeacherStates(
+            torch.from_numpy(rng.normal(size=(lengths.sum(), 8)).astype(np.float16)),
+            np.cumsum(lengths) - lengths,
+            lengths,
+            torch.from_numpy(rng.normal(size=(len(lengths), 8)).astype(np.float32)),
+        )
+        self.marks: Marks | None = None
+
+    def student(self) -> TextTower:
+        return new_student(Teacher(), self.tokenizer, self.config, self.bitext)
+
+    def run(self, tower: TextTower, checkpoint: Path, interrupt_at: int | None = None) -> list[float]:
+        return self.state(tower, checkpoint, interrupt_at).losses
+
+    def state(self, tower: TextTower, checkpoint: Path, interrupt_at: int | None = None) -> TrainingState:
+        def report(step: int, _: object) -> None:
+            if step == interrupt_at:
+                signal.raise_signal(signal.SIGINT)
+
+        return train(tower, self.texts, self.teacher, self.config, self.bitext.places, checkpoint, report, self.marks)

@@ -1,0 +1,44 @@
+"""Records and tables made by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from harness.core.data import Ranks
+from harness.records.schema import Record
+from harness.retrieval.ranking import chance, scores
+from harness.statistics.comparison import Measured
+
+PROVENANCE: dict[str, Any] = dict.fromkeys(("version", "python", "platform", "device", "created", "command"), "")
+
+
+BITEXT = {"lang": "de", "source": "", "kind": "", "offered": 10, "dropped": 1, "used": 9, "digest": ""}
+
+
+TOWER: dict[str, Any] = dict.fromkeys(("digest", "lang", "teacher", "teacher_fingerprint"), "")
+
+
+TEXTS = ("cell", "task", "task_version", "lang", "split", "source", "kind", "images_digest", "texts_digest", "encoder")
+
+
+def measured(label: str, t2i: list[int], per_image: int = 1, distilled: bool = False) -> Measured:
+    """A tower whose captions have the given ranks; every image's best caption has the best of its captions' ranks."""
+    owner = np.arange(len(t2i)) // per_image
+    images = len(t2i) // per_image
+    ranks = Ranks(np.array(t2i), np.array(t2i).reshape(images, per_image).min(1))
+    fields: dict[str, Any] = dict.fromkeys((*TEXTS, "encoder_fingerprint"), "") | {"provenance": PROVENANCE}
+    fields |= {"text_tower": label if distilled else "english", "tower": TOWER if distilled else None, "sample": True}
+    fields |= {"images": images, "captions": len(t2i), "scores": scores(ranks), "chance": chance(owner, images)}
+    return Measured(label, Record.model_validate(fields), ranks, owner)
+
+
+def table() -> list[Measured]:
+    return [
+        measured("floor", [50] * 8),
+        measured("kd-mse", [1, 1, 2, 3, 4, 20, 20, 20], distilled=True),
+        measured("ot-token", [1, 1, 1, 1, 4, 20, 20, 20], distilled=True),
+        measured("same captions", [1] * 8),
+        measured("all captions", [1] * 8 + [30] * 8, per_image=2),
+    ]
