@@ -37,7 +37,7 @@ from harness.distill.initializers.alignment import (
     posterior,
     realigned,
     sharpen,
-    transported,
+    token_transport_plan,
 )
 from harness.distill.initializers.cooccurrence import Doubles, Sparse, association, balance, occurrences
 from harness.distill.initializers.orthography import Spelling, spelled
@@ -200,7 +200,7 @@ def contextual(trial: Trial, plan: Sparse) -> Sparse:
         for of_pair, row in zip(close, place, strict=False):
             n, m = cosines[row].shape
             of_pair[:n, :m] = cosines[row]
-        return transported(lifts * np.exp(CLOSENESS * close))
+        return token_transport_plan(lifts * np.exp(CLOSENESS * close))
 
     again = realigned(plan, trial.pairs, shared)
     assert next(place, None) is None, "a pair without any association was passed over"
@@ -226,15 +226,18 @@ def variants(trial: Trial) -> Iterator[tuple[str, Sparse]]:
         yield f"`{way}`", alignment(trial.foreign, trial.english, trial.sizes, way)
     kernel = association(*trial.counts)
     start = balanced(trial, kernel)
-    plan = rounds(trial, start, transported, ROUNDS)
+    plan = rounds(trial, start, token_transport_plan, ROUNDS)
     yield "`ibm1` in both directions, agreed", sharpen(rounds(trial, kernel, agreed, ROUNDS), POWER_OF_ROUNDS)
-    yield "`ot-sentences` from a kernel not balanced", sharpen(rounds(trial, kernel, transported, ROUNDS), POWER_OF_ROUNDS)
-    yield "one round", sharpen(rounds(trial, start, transported, 1), POWER_OF_ROUNDS)
-    yield "eight rounds", sharpen(rounds(trial, plan, transported, ROUNDS), POWER_OF_ROUNDS)
+    yield (
+        "`ot-sentences` from a kernel not balanced",
+        sharpen(rounds(trial, kernel, token_transport_plan, ROUNDS), POWER_OF_ROUNDS),
+    )
+    yield "one round", sharpen(rounds(trial, start, token_transport_plan, 1), POWER_OF_ROUNDS)
+    yield "eight rounds", sharpen(rounds(trial, plan, token_transport_plan, ROUNDS), POWER_OF_ROUNDS)
     yield "not sharpened", sharpen(plan, 1.0)
     yield "sharpened by 3", sharpen(plan, POWER)
     for name, solver in MARGINALS.items():
-        firmly = rounds(trial, start, partial(transported, solver=solver), ROUNDS)
+        firmly = rounds(trial, start, partial(token_transport_plan, solver=solver), ROUNDS)
         yield name, sharpen(firmly, POWER_OF_ROUNDS)
     yield f"a share of {LEFT:g} left over (partial)", sharpen(rounds(trial, start, with_rest, ROUNDS), POWER_OF_ROUNDS)
     again = contextual(trial, plan)

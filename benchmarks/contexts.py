@@ -16,13 +16,13 @@ from harness.core.builtins import load_encoder
 from harness.distill.data.subwords import tokenize
 from harness.distill.initializers.alignment import POWER_OF_ROUNDS, alignment, sharpen
 from harness.distill.initializers.cooccurrence import Sparse
-from harness.distill.initializers.distributional import Company
+from harness.distill.initializers.distributional import DistributionalContext
 from harness.tasks.flickr30k import Flickr30k
 
 SUBWORDS = 3000
 
 
-class Nearest(Company):
+class Nearest(DistributionalContext):
     """Tokens that keep like company, each for itself: without transport."""
 
     def carried(self, weights: Sparse) -> Sparse:
@@ -30,7 +30,7 @@ class Nearest(Company):
         return self.placed(self.likeness(weights))
 
 
-class Again(Company):
+class Again(DistributionalContext):
     """Rotation and transport in turns, twice."""
 
     def carried(self, weights: Sparse) -> Sparse:
@@ -38,11 +38,11 @@ class Again(Company):
         return super().carried(sharpen(super().carried(weights), POWER_OF_ROUNDS))
 
 
-def company(trial: Trial, share: float = 1.0) -> Company:
+def company(trial: Trial, share: float = 1.0) -> DistributionalContext:
     """A trial's texts, or a share of those that nobody translated."""
     foreign, english = (side[: round(share * len(side))] for side in (trial.text.foreign, trial.text.english))
     of_foreign = [*trial.foreign, *tokenize(trial.tokenizer, foreign, trial.longest)]
-    return Company(of_foreign, [*trial.english, *trial.lent.tokenize(english)], trial.sizes)
+    return DistributionalContext(of_foreign, [*trial.english, *trial.lent.tokenize(english)], trial.sizes)
 
 
 def variants(trial: Trial) -> Iterator[tuple[str, Sparse]]:

@@ -18,35 +18,35 @@ from harness.evaluation.planning import data_folder
 from harness.retrieval.late_interaction import maxsim, rank_patches
 from harness.retrieval.ranking import hit_rate, rank, rank_scored
 from harness.storage.embeddings import directions_of
-from harness.storage.packed_states import Bags
+from harness.storage.packed_states import PackedStates
 from harness.storage.store import Store
 from harness.tasks.flickr30k import Flickr30k
 
 
-def full(states: TokenStates) -> Bags:
+def full(states: TokenStates) -> PackedStates:
     """States as the encoder gives them, in float32."""
-    return Bags(states.tokens, states.lengths)
+    return PackedStates(states.tokens, states.lengths)
 
 
-def halved(states: TokenStates) -> Bags:
+def halved(states: TokenStates) -> PackedStates:
     """States as they are kept."""
-    return Bags(directions_of(states), states.lengths)
+    return PackedStates(directions_of(states), states.lengths)
 
 
-def inner(states: TokenStates) -> Bags:
+def inner(states: TokenStates) -> PackedStates:
     """Without each text's first and last token."""
     starts, ends = np.cumsum(states.lengths) - states.lengths, np.cumsum(states.lengths)
     kept = np.setdiff1d(np.arange(len(states.tokens)), [*starts, *(ends - 1)])
-    return Bags(states.tokens[kept], states.lengths - 2)
+    return PackedStates(states.tokens[kept], states.lengths - 2)
 
 
-def with_whole(states: TokenStates) -> Bags:
+def with_whole(states: TokenStates) -> PackedStates:
     """With each picture's own embedding as one more patch."""
     rows = np.insert(states.tokens, np.cumsum(states.lengths), states.pooled, axis=0)
-    return Bags(rows, states.lengths + 1)
+    return PackedStates(rows, states.lengths + 1)
 
 
-def by_sum(patches: Bags, tokens: Bags, owner: Ints) -> Ranks:
+def by_sum(patches: PackedStates, tokens: PackedStates, owner: Ints) -> Ranks:
     """Ranks by the sum over tokens, scaled alike for all captions."""
 
     def score(captions: Ints, images: Ints) -> Floats:

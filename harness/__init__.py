@@ -11,7 +11,7 @@ if (_root / "tasks" / "languages.toml").is_file():
     __path__.append(str(_root))
 
 # After the line above: everything in the package is found through it.
-from harness.core.builtins import (
+from harness.core.builtins import (  # noqa: E402
     register_chunker,
     register_encoder,
     register_executor,

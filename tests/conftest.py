@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.support.chromium import chrome  # noqa: F401 (a fixture)
 from tests.support.folders import MULTI30K, PHOTOS, english_line, write_lines
 
 REAL = Path(__file__).parents[2] / "shared" / "flickr8k-real"

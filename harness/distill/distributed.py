@@ -26,7 +26,7 @@ MINUTES = 60
 
 
 @dataclass(frozen=True)
-class Ranks:
+class Processes:
     """This process's place (`rank`) among `count` that run the same program over the same pairs. Alone it is all of them.
 
     Every rank sees the whole batch and computes its whole loss; what is divided is the student's work. So an objective within
@@ -45,7 +45,7 @@ class Ranks:
     def bounds(self, rows: int) -> list[int]:
         """Where each rank's part of so many rows begins, and where the last one ends.
 
-        >>> Ranks(0, 3).bounds(8)
+        >>> Processes(0, 3).bounds(8)
         [0, 3, 6, 8]
         """
         return [sum(rows // self.count + (rank < rows % self.count) for rank in range(upto)) for upto in range(self.count + 1)]
@@ -106,7 +106,7 @@ class Ranks:
         return float(value)
 
 
-ALONE = Ranks()
+ALONE = Processes()
 
 
 @contextmanager
@@ -120,7 +120,7 @@ def together() -> Iterator[None]:
 
 
 @contextmanager
-def ranks_of_torchrun(device: str) -> Iterator[tuple[Ranks, str]]:
+def ranks_of_torchrun(device: str) -> Iterator[tuple[Processes, str]]:
     """This process among those that torchrun started, and its device: of GPUs the one of its number on its machine.
 
     Raises HarnessError if they do not find each other.
@@ -134,7 +134,7 @@ def ranks_of_torchrun(device: str) -> Iterator[tuple[Ranks, str]]:
     except (RuntimeError, ValueError) as error:
         raise HarnessError(f"torchrun's processes do not find each other: {' '.join(str(error).split())[:200]}") from None
     try:
-        ranks = Ranks(distributed.get_rank(), distributed.get_world_size(), device if on_gpus else "cpu")
+        ranks = Processes(distributed.get_rank(), distributed.get_world_size(), device if on_gpus else "cpu")
         yield ranks, device
         # None leaves while the leading one still writes: what happens to one that ends, torchrun does to all.
         with together():

@@ -106,7 +106,7 @@ def ot_token(student: Encoded, teacher: Encoded, config: DistillConfig) -> Tenso
     >>> ot_token(student, teacher, DistillConfig(sentence_weight=0.5))
     tensor(2.)
     """
-    return transported(student, teacher, config, config.solver)
+    return token_transport_loss(student, teacher, config, config.solver)
 
 
 def ot_unbalanced(student: Encoded, teacher: Encoded, config: DistillConfig) -> Tensor:
@@ -120,7 +120,7 @@ def ot_unbalanced(student: Encoded, teacher: Encoded, config: DistillConfig) -> 
     >>> round(float(ot_unbalanced(student, teacher, DistillConfig(sentence_weight=0.0))), 2)
     0.62
     """
-    return transported(student, teacher, config, "unbalanced")
+    return token_transport_loss(student, teacher, config, "unbalanced")
 
 
 def ot_entity(student: Encoded, teacher: Encoded, config: DistillConfig) -> Tensor:
@@ -140,7 +140,7 @@ def ot_entity(student: Encoded, teacher: Encoded, config: DistillConfig) -> Tens
     >>> entity_weights(student, teacher, DistillConfig(entity_weight=3.0, eps=0.01))
     (tensor([[1., 3.]]), tensor([[3., 1.]]))
     """
-    return transported(student, teacher, config, config.solver, entity_weights(student, teacher, config))
+    return token_transport_loss(student, teacher, config, config.solver, entity_weights(student, teacher, config))
 
 
 def entity_weights(student: Encoded, teacher: Encoded, config: DistillConfig) -> tuple[Tensor, Tensor]:
@@ -161,7 +161,7 @@ def entity_weights(student: Encoded, teacher: Encoded, config: DistillConfig) ->
     return student.mask * (1 + extra * ours), teacher.mask * (1 + extra * theirs)
 
 
-def transported(
+def token_transport_loss(
     student: Encoded, teacher: Encoded, config: DistillConfig, method: Method, weights: tuple[Tensor, Tensor] | None = None
 ) -> Tensor:
     """Mean transport cost of the pairs' tokens, and the weighted sentence term relative to the teacher's norm.

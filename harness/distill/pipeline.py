@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from harness.distill.checkpoint import TrainingState
-    from harness.distill.distributed import Ranks
+    from harness.distill.distributed import Processes
     from harness.distill.model.tower import TextTower
     from harness.runtime.console import Console
 
@@ -144,7 +144,9 @@ def chosen_text(guarded: tuple[Guarded, ...], sentences: int, pairs: int | None,
     return text, digest_json([text.english, text.foreign])
 
 
-def distil(recipe: Recipe, device: str, store: Store, console: Console, wait: bool = True, ranks: Ranks | None = None) -> None:
+def distil(
+    recipe: Recipe, device: str, store: Store, console: Console, wait: bool = True, ranks: Processes | None = None
+) -> None:
     """Train the recipe's tower and keep it in the store, going on from its checkpoint if an earlier run left one.
 
     Nothing is done if it is there and whole. ranks: this process among those that train it together. Raises HarnessError if the
@@ -166,7 +168,7 @@ def distil(recipe: Recipe, device: str, store: Store, console: Console, wait: bo
             make_tower(recipe, resolve_device(device), store, console, ranks)
 
 
-def make_tower(recipe: Recipe, device: str, store: Store, console: Console, ranks: Ranks) -> None:
+def make_tower(recipe: Recipe, device: str, store: Store, console: Console, ranks: Processes) -> None:
     """Train and keep the recipe's tower, whatever is there."""
     from harness.distill.checkpoint import save_tower
 
@@ -230,7 +232,7 @@ def attempts(recipe: Recipe) -> list[Attempt]:
     return [Attempt(replace(recipe, config=each, search=None), search) for each in configs]
 
 
-def tuned(recipe: Recipe, device: str, store: Store, console: Console, ranks: Ranks) -> tuple[Trial, ...]:
+def tuned(recipe: Recipe, device: str, store: Store, console: Console, ranks: Processes) -> tuple[Trial, ...]:
     """The scores of a recipe's learning rates. Kept in the store.
 
     A rate that another process is trying is left for last, so that towers of several seeds share the work of their search.
@@ -246,7 +248,7 @@ def tuned(recipe: Recipe, device: str, store: Store, console: Console, ranks: Ra
     return tuple(Trial(learning_rate=each.recipe.config.learning_rate, score=scores[each.digest]) for each in tries)
 
 
-def scored(attempt: Attempt, device: str, store: Store, console: Console, ranks: Ranks, wait: bool) -> float:
+def scored(attempt: Attempt, device: str, store: Store, console: Console, ranks: Processes, wait: bool) -> float:
     """A trial's score, from the store if it is there. Raises BusyError if another process is at it and `wait` is False."""
     path = store.trial(attempt.digest)
     with ranks.claimed(store, path, wait):
@@ -261,7 +263,7 @@ def kept_trial(path: Path) -> Trial | None:
     return Trial.model_validate(content) if content is not None else None
 
 
-def try_rate(attempt: Attempt, path: Path, device: str, store: Store, console: Console, ranks: Ranks) -> float:
+def try_rate(attempt: Attempt, path: Path, device: str, store: Store, console: Console, ranks: Processes) -> float:
     """Train for a trial, and keep its score."""
     recipe = attempt.recipe
     if ranks.leads:
@@ -291,7 +293,7 @@ def picture_score(
 
 
 def trained(
-    recipe: Recipe, name: str, device: str, store: Store, console: Console, ranks: Ranks
+    recipe: Recipe, name: str, device: str, store: Store, console: Console, ranks: Processes
 ) -> tuple[TextTower, Tokenizer, TrainingState]:
     """The recipe's student, trained from the teacher's states; without a step for the objectives `none` and `ridge`.
 

@@ -22,7 +22,7 @@ from harness.core.config import DistillConfig
 from harness.core.errors import HarnessError
 from harness.core.objective_terms import load_objective
 from harness.distill.checkpoint import TrainingState, load_training, save_training
-from harness.distill.distributed import ALONE, Ranks
+from harness.distill.distributed import ALONE, Processes
 from harness.distill.entity_marks import Marks
 from harness.distill.model.cuda_graphs import Recorded
 from harness.distill.model.teacher import TeacherStates
@@ -89,7 +89,7 @@ class Training:
     config: DistillConfig
     places: Sequence[int]
     marks: Marks | None = None
-    ranks: Ranks = ALONE
+    ranks: Processes = ALONE
     recorded: Recorded | None = field(init=False)
     objective: Objective = field(init=False)
     weights: list[nn.Parameter] = field(init=False)
@@ -229,7 +229,7 @@ def train(
     checkpoint: Path,
     report: Callable[[int, Sequence[float]], None],
     marks: Marks | None = None,
-    ranks: Ranks = ALONE,
+    ranks: Processes = ALONE,
 ) -> TrainingState:
     """Train a tower in place. For `texts`, `teacher`, `places`, `marks` and `ranks` see `Training`.
 

@@ -31,7 +31,7 @@ from harness.storage.store import Store, new_folder
 
 # Part of every cell's digest. Raise it when the same inputs no longer give the same scores.
 PROTOCOL_VERSION = 1
-ENGLISH = "english"
+ENGLISH_TOWER = "english"
 UNSTATED = "unstated"
 """The kind of captions and bitext of which nobody says how they came to be: the user's own."""
 
@@ -312,7 +312,7 @@ def sample_folder(task: Task, name: str, store: Store) -> Path:
 
 def english_cell(label: str, retrieval: Retrieval, task: Task, encoder: Encoder) -> Cell:
     """A cell of the encoder's own text tower."""
-    return Cell(label, retrieval, cell_key(task, encoder, retrieval, ENGLISH))
+    return Cell(label, retrieval, cell_key(task, encoder, retrieval, ENGLISH_TOWER))
 
 
 def given_cell(text: str, retrieval: Retrieval, task: Task, data: Path, encoder: Encoder, store: Store) -> Cell:

@@ -21,7 +21,7 @@ from harness.core.plugins import Fingerprint
 from harness.core.protocols import Encoder, TextEncoder
 from harness.evaluation.executors.jobs import Outcome, announced, carry_out
 from harness.evaluation.executors.local import in_turn
-from harness.evaluation.planning import ENGLISH, Cell, Plan, make_plan
+from harness.evaluation.planning import ENGLISH_TOWER, Cell, Plan, make_plan
 from harness.evaluation.translate_test import TRANSLATE_TEST, in_translation
 from harness.records.files import check_stored_record, save_record
 from harness.records.provenance import provenance
@@ -226,7 +226,7 @@ def measure(cell: Cell, plan: Plan, store: Store, console: Console, wait: bool =
         texts_digest=retrieval.texts_digest(),
         encoder=encoder.name,
         encoder_fingerprint=encoder.fingerprint(),
-        text_tower=card.config.objective if card else TRANSLATE_TEST if translated else ENGLISH,
+        text_tower=card.config.objective if card else TRANSLATE_TEST if translated else ENGLISH_TOWER,
         tower=card,
         translations=translated,
         scorer=cell.scorer.name,

@@ -25,11 +25,11 @@ from harness.runtime.console import Console
 from harness.storage.store import Store
 
 if TYPE_CHECKING:
-    from harness.distill.distributed import Ranks
+    from harness.distill.distributed import Processes
 
 
 @contextmanager
-def ranks_here(device: str) -> Iterator[tuple[Ranks | None, str]]:
+def ranks_here(device: str) -> Iterator[tuple[Processes | None, str]]:
     """This process among those that torchrun started, and its device; None and the device that was asked for without torchrun."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield None, device
@@ -70,7 +70,7 @@ class TowerJob:
 
     recipe: Recipe
     order: Order
-    ranks: Ranks | None = None
+    ranks: Processes | None = None
 
     @property
     def folder(self) -> Path:
@@ -113,7 +113,7 @@ def find_tower_job(order: Order, digest: str) -> TowerJob:
 
 
 def distil_all(
-    order: Order, console: Console, choices: ExecutorConfig, ranks: Ranks | None = None
+    order: Order, console: Console, choices: ExecutorConfig, ranks: Processes | None = None
 ) -> tuple[list[Path], Mapping[str, Mapping[str, str]]]:
     """Distil an order's towers: the folders of those that are made, and why others could not be, by language and label.
 

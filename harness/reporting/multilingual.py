@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.evaluation.planning import ENGLISH
+from harness.evaluation.planning import ENGLISH_TOWER
 from harness.reporting.run_report import cell
 from harness.runtime.console import Console
 from harness.statistics.comparison import TITLES, Contrast, Measured, Summary
@@ -37,7 +37,7 @@ class Report:
         place = summary.columns.index(summary.headline)
         rows = list(zip(self.towers, summary.rows, strict=True))
         columns = {FLOOR: rows[0][1].intervals[place]}
-        columns |= {row.label: row.intervals[place] for tower, row in rows if tower.record.text_tower != ENGLISH}
+        columns |= {row.label: row.intervals[place] for tower, row in rows if tower.record.text_tower != ENGLISH_TOWER}
         for tower, row in rows[1:]:
             if tower.record.source.endswith("(English side)"):
                 columns[CEILING] = row.intervals[place]

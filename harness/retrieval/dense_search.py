@@ -1,7 +1,7 @@
 """Queries that look for texts: the first documents of each, kept while the documents pass by, and how good they are.
 
-Ties count against the encoder, as in `harness.retrieval.ranking`: a document that scores less than TOLERANCE below a relevant one stands
-before it, and of relevant ones so near to each other the less relevant comes first.
+Ties count against the encoder, as in `harness.retrieval.ranking`: a document that scores less than TOLERANCE below a relevant one
+stands before it, and of relevant ones so near to each other the less relevant comes first.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from harness.core.data import Floats, Ints, Ranks, TextRetrieval
 from harness.retrieval.late_interaction import maxsim
 from harness.retrieval.metrics import DEPTH, expected, per_query
 from harness.retrieval.ranking import CUTOFFS, MISSED, TOLERANCE, hit_rate
-from harness.storage.packed_states import Bags
+from harness.storage.packed_states import PackedStates
 
 SCORES_AT_ONCE = 16 << 20
 QUERIES_AT_ONCE = 16_384
@@ -43,7 +43,9 @@ class Searched:
         return rates | means | {"t2i_median_rank": float(np.median(self.ranks))}
 
 
-def search(retrieval: TextRetrieval, queries: Bags, documents: Callable[[], Iterable[Bags]], device: str = "cpu") -> Searched:
+def search(
+    retrieval: TextRetrieval, queries: PackedStates, documents: Callable[[], Iterable[PackedStates]], device: str = "cpu"
+) -> Searched:
     """Rank the documents for every query by late interaction, which of single embeddings is the cosine.
 
     queries: of the retrieval's captions. documents: gives those of its documents, in order, as often as it is asked.
@@ -59,7 +61,7 @@ def search(retrieval: TextRetrieval, queries: Bags, documents: Callable[[], Iter
     return Searched(np.concatenate(ranks), measured, expected(retrieval, DEPTH))
 
 
-def first_documents(retrieval: TextRetrieval, queries: Bags, documents: Iterable[Bags], device: str) -> Ints:
+def first_documents(retrieval: TextRetrieval, queries: PackedStates, documents: Iterable[PackedStates], device: str) -> Ints:
     """The first documents of each query, best first, as numbers (m, DEPTH); -1 where there are no more."""
     scores = np.full((len(queries), DEPTH), -np.inf, np.float32)
     places = np.full((len(queries), DEPTH), -1, np.int64)

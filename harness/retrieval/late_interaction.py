@@ -17,7 +17,7 @@ import numpy.typing as npt
 from harness.core.data import Floats, Ints, Ranks
 from harness.core.errors import HarnessError
 from harness.retrieval.ranking import rank_scored
-from harness.storage.packed_states import Bags
+from harness.storage.packed_states import PackedStates
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,14 +26,14 @@ ROWS_AT_ONCE = 4096
 """States of either side in one product: 64 MiB of cosines."""
 
 
-def maxsim(texts: Bags, candidates: Bags, device: str = "cpu") -> Floats:
+def maxsim(texts: PackedStates, candidates: PackedStates, device: str = "cpu") -> Floats:
     """Scores (m, n) of m texts with n candidates, in [-1, 1]: 1/|t| sum_i max_j cos(t_i, c_j).
 
     Cosines are float32, their sums float64. Whatever the number of items, 4,096 states of either side are multiplied at once. A
     state of zeros has the cosine 0 with everything.
 
     >>> text, picture = np.array([[1, 0], [0, 2]], np.float32), np.array([[3, 0], [1, 1]], np.float32)
-    >>> round(float(maxsim(Bags(text, np.array([2])), Bags(picture, np.array([2])))[0, 0]), 4)
+    >>> round(float(maxsim(PackedStates(text, np.array([2])), PackedStates(picture, np.array([2])))[0, 0]), 4)
     0.8536
     """
     scores = np.empty((len(texts), len(candidates)), np.float32)
@@ -47,7 +47,7 @@ def maxsim(texts: Bags, candidates: Bags, device: str = "cpu") -> Floats:
     return scores
 
 
-def largest_cosines(candidates: Bags, tokens: Tensor, device: str) -> Floats:
+def largest_cosines(candidates: PackedStates, tokens: Tensor, device: str) -> Floats:
     """(n, t): the largest cosine of each of t tokens, given as directions (t, d), with a state of each candidate."""
     import torch
 
@@ -93,7 +93,7 @@ def like_lengths(lengths: Ints) -> Iterator[Ints]:
         start = stop
 
 
-def rank_patches(images: Bags, texts: Bags, owner: Ints, device: str = "cpu") -> Ranks:
+def rank_patches(images: PackedStates, texts: PackedStates, owner: Ints, device: str = "cpu") -> Ranks:
     """Ranks, as `ranking.rank`, by late interaction of captions and patches.
 
     images: patch states of n pictures. texts: token states of m captions. owner: (m,), the index of each caption's image.

@@ -25,7 +25,7 @@ from harness.storage.embeddings import embed_captions, embed_documents, embed_im
 if TYPE_CHECKING:
     from harness.core.config import RunConfig
     from harness.runtime.console import Console
-    from harness.storage.packed_states import Bags
+    from harness.storage.packed_states import PackedStates
     from harness.storage.store import Store
 
 PLAIN = "plain"
@@ -59,8 +59,8 @@ class Found:
 class Sides:
     """States of the queries, and of the documents, which are read as often as they are asked for."""
 
-    queries: Bags
-    documents: Callable[[], Iterable[Bags]]
+    queries: PackedStates
+    documents: Callable[[], Iterable[PackedStates]]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Embedder:
         """Embeddings of some texts of their language."""
         return embed_texts(self.tower, texts, lang, self.store)
 
-    def tokens(self, retrieval: Retrieval) -> Bags:
+    def tokens(self, retrieval: Retrieval) -> PackedStates:
         """Token states of the captions."""
         return embed_tokens(self.tower, retrieval.captions, retrieval.lang, self.store)
 
@@ -90,20 +90,20 @@ class Embedder:
         with self.console.stage(f"embeds {what}", len(images.ids), what) as advance:
             return embed_images(self.encoder, images, self.store, lambda count: advance(count, ""))
 
-    def patches(self, images: Images) -> Bags:
+    def patches(self, images: Images) -> PackedStates:
         """Patch states of pictures."""
         with self.console.stage("embeds patches", len(images.ids), "images") as advance:
             return embed_patches(self.encoder, images, self.store, lambda count: advance(count, ""))
 
-    def documents(self, documents: Documents) -> Iterator[Bags]:
+    def documents(self, documents: Documents) -> Iterator[PackedStates]:
         """Embeddings of documents, a part at a time."""
-        from harness.storage.packed_states import Bags
+        from harness.storage.packed_states import PackedStates
 
         with self.console.stage("embeds documents", len(documents), "documents") as advance:
             for ids, texts in documents.parts():
-                yield Bags.single(embed_documents(self.encoder, ids, texts, self.store, lambda count: advance(count, "")))
+                yield PackedStates.single(embed_documents(self.encoder, ids, texts, self.store, lambda count: advance(count, "")))
 
-    def document_tokens(self, documents: Documents) -> Iterator[Bags]:
+    def document_tokens(self, documents: Documents) -> Iterator[PackedStates]:
         """Token states of documents, a part at a time."""
         with self.console.stage("embeds tokens", len(documents), "documents") as advance:
             for _, texts in documents.parts():
@@ -157,9 +157,9 @@ class Plain:
 
     def sides(self, retrieval: TextRetrieval, embed: Embedder) -> Sides:
         """One state each."""
-        from harness.storage.packed_states import Bags
+        from harness.storage.packed_states import PackedStates
 
-        return Sides(Bags.single(embed.captions(retrieval)), lambda: embed.documents(retrieval.documents))
+        return Sides(PackedStates.single(embed.captions(retrieval)), lambda: embed.documents(retrieval.documents))
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,10 @@ class InRegions:
 
 @dataclass(frozen=True)
 class Entities:
-    """Images found by their regions too: see `harness.retrieval.entity_reranking`. phrases: of each caption. first: how many are sorted anew."""
+    """Images found by their regions too: see `harness.retrieval.entity_reranking`.
+
+    phrases: of each caption. first: how many are sorted anew.
+    """
 
     views: Views
     phrases: tuple[tuple[str, ...], ...]

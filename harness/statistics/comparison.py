@@ -22,7 +22,7 @@ from harness.core.digests import digest_json
 from harness.core.errors import HarnessError
 from harness.core.plugins import without_code
 from harness.core.suggestions import nearest
-from harness.evaluation.planning import ENGLISH
+from harness.evaluation.planning import ENGLISH_TOWER
 from harness.records.files import RECORD, load_facets, load_measures, load_ranks, load_record
 from harness.records.schema import Record, Schema, Sought
 from harness.retrieval.scorers import PLAIN
@@ -136,8 +136,8 @@ def summarise(towers: Sequence[Measured], direction: str, resamples: int) -> Sum
     The floor is the first row of the English tower and its ceiling the one over the same images with as many captions.
     """
     plain = [tower for tower in towers if tower.record.scorer == PLAIN]
-    distilled = [tower for tower in plain if tower.record.text_tower != ENGLISH]
-    english = [tower for tower in plain if tower.record.text_tower == ENGLISH]
+    distilled = [tower for tower in plain if tower.record.text_tower != ENGLISH_TOWER]
+    english = [tower for tower in plain if tower.record.text_tower == ENGLISH_TOWER]
     chance, columns = towers[0].record.chance, tuple(towers[0].values(direction))
     pairs = [(tower, distilled[0]) for tower in distilled[1:]]
     # A scorer stands right behind the plain one of the same tower.
@@ -317,8 +317,8 @@ class Question:
 def compare(a: str, b: str, records: Path, question: Question) -> Comparison:
     """Lay A's records beside B's and say what differs and how surely.
 
-    a, b: see `harness.statistics.matching.find`. records: folder in which objectives and digests are looked up, and with the folders given,
-    the English tower's records that a gap needs.
+    a, b: see `harness.statistics.matching.find`. records: folder in which objectives and digests are looked up, and with the
+    folders given, the English tower's records that a gap needs.
     Raises HarnessError if a name means nothing, if nothing pairs, or if lines are asked for that the records cannot give.
     """
     kept = read_records(records)
@@ -360,7 +360,7 @@ def setting_key(pair: Pair) -> str:
 def setting(pairs: Sequence[Pair], pool: Sequence[Entry], question: Question) -> Setting:
     """All figures of one setting."""
     first, other = pairs[0].a[0].record, pairs[0].b[0].record
-    laid = [Laid.of(pair, pool) for pair in pairs]
+    laid = [PairedRuns.of(pair, pool) for pair in pairs]
     metric = column_of(question.metric, laid[0].a[0])
     sizes = {entry.record.tower.bitext.used for pair in pairs for entry in (*pair.a, *pair.b) if entry.record.tower}
     return Setting(
@@ -459,7 +459,7 @@ def pair_differences(pair: Pair) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Laid:
+class PairedRuns:
     """A pair, read: both sides' towers by seed, and the two ends of each side's gap to English where they are known."""
 
     pair: Pair
@@ -468,7 +468,7 @@ class Laid:
     ends: tuple[tuple[Measured, Measured] | None, ...]
 
     @classmethod
-    def of(cls, pair: Pair, pool: Sequence[Entry], read: Callable[[str, Path], Measured] = Measured.read) -> Laid:
+    def of(cls, pair: Pair, pool: Sequence[Entry], read: Callable[[str, Path], Measured] = Measured.read) -> PairedRuns:
         """Read the ranks of a pair. Raises HarnessError if they are not over the same queries after all."""
         sides = [tuple(read(entry.record.text_tower, entry.folder) for entry in side) for side in (pair.a, pair.b)]
         for entry, tower in zip((*pair.a, *pair.b), (*sides[0], *sides[1]), strict=True):
@@ -498,13 +498,14 @@ class Laid:
 def gap_ends(entry: Entry, owner: Ints, pool: Sequence[Entry]) -> tuple[Measured, Measured] | None:
     """The English tower on the captions of a distilled one, and on their English twins; None where one is not known."""
     record = entry.record
-    if record.text_tower == ENGLISH:
+    if record.text_tower == ENGLISH_TOWER:
         return None
     shared = ("sample", "task", "task_version", "split", "images_digest", "encoder_fingerprint", "scorer", "regions")
     english = [
         other
         for other in pool
-        if other.record.text_tower == ENGLISH and all(getattr(other.record, name) == getattr(record, name) for name in shared)
+        if other.record.text_tower == ENGLISH_TOWER
+        and all(getattr(other.record, name) == getattr(record, name) for name in shared)
     ]
     floors = [other for other in english if other.record.texts_digest == record.texts_digest]
     ceilings = [other for other in english if other.record.source == f"{record.source} (English side)"]
@@ -515,10 +516,10 @@ def gap_ends(entry: Entry, owner: Ints, pool: Sequence[Entry]) -> tuple[Measured
 
 
 @dataclass(frozen=True)
-class Cut:
+class Subset:
     """Some queries of a pair. rows: (queries,), which."""
 
-    laid: Laid
+    laid: PairedRuns
     rows: npt.NDArray[np.bool_]
 
 
@@ -534,13 +535,13 @@ class Asked:
         """(queries,), in percent: 100 for a hit, else 0, or the measure's value."""
         return tower.values(self.direction)[self.metric]
 
-    def arms(self, cut: Cut) -> Arms:
+    def arms(self, cut: Subset) -> Arms:
         """Both sides' hits, and the images they share."""
         sides = [np.stack([self.hits(tower)[cut.rows] for tower in side]) for side in (cut.laid.a, cut.laid.b)]
         seeds = [tuple(str(entry.seed()) for entry in side) for side in (cut.laid.pair.a, cut.laid.pair.b)]
         return Arms(sides[0], sides[1], cut.laid.clusters(self.direction)[cut.rows], seeds[0], seeds[1])
 
-    def contrasts(self, groups: Sequence[Sequence[Cut]]) -> list[Contrasted]:
+    def contrasts(self, groups: Sequence[Sequence[Subset]]) -> list[Contrasted]:
         """A against B in each group of cuts, from one set of resamples."""
         arms = [self.arms(cut) for cuts in groups for cut in cuts]
         starts = np.cumsum([0, *map(len, groups)]).tolist()
@@ -548,17 +549,17 @@ class Asked:
         return contrasts(arms, rows, resamples=self.resamples)
 
 
-def section(laid: Sequence[Laid], direction: Direction, metric: str, question: Question) -> Section:
+def section(laid: Sequence[PairedRuns], direction: Direction, metric: str, question: Question) -> Section:
     """All lines of one direction, and how many languages A wins."""
     asked = Asked(direction, metric, question.resamples)
-    whole = [Cut(each, np.ones(len(each.clusters(direction)), bool)) for each in laid]
+    whole = [Subset(each, np.ones(len(each.clusters(direction)), bool)) for each in laid]
     by_lang = lines(LANG, grouped(whole, lambda each: each.record.lang), asked)
     found = [] if len(laid) == 1 and LANG in question.by else lines(ALL, {"": whole}, asked)
     for name in question.by:
         if name == LANG:
             found += by_lang
         elif name == TIER:
-            found += lines(name, grouped(whole, Laid.tier), asked)
+            found += lines(name, grouped(whole, PairedRuns.tier), asked)
         elif name == SOURCE:
             found += lines(name, grouped(whole, lambda each: each.record.source), asked)
         elif direction == "t2i":
@@ -573,17 +574,17 @@ def section(laid: Sequence[Laid], direction: Direction, metric: str, question: Q
     )
 
 
-def grouped(cuts: Iterable[Cut], key: Callable[[Laid], str]) -> dict[str, list[Cut]]:
+def grouped(cuts: Iterable[Subset], key: Callable[[PairedRuns], str]) -> dict[str, list[Subset]]:
     """Pairs by a property, in its order."""
-    groups: dict[str, list[Cut]] = {}
+    groups: dict[str, list[Subset]] = {}
     for cut in cuts:
         groups.setdefault(key(cut.laid), []).append(cut)
     return dict(sorted(groups.items()))
 
 
-def by_facet(laid: Sequence[Laid], name: str) -> dict[str, list[Cut]]:
+def by_facet(laid: Sequence[PairedRuns], name: str) -> dict[str, list[Subset]]:
     """Captions by the values of a facet; one with several values stands under each. Raises HarnessError if a record lacks it."""
-    groups: dict[str, list[Cut]] = {}
+    groups: dict[str, list[Subset]] = {}
     for each in laid:
         folder = each.pair.a[0].folder
         facets = load_facets(folder)
@@ -592,11 +593,11 @@ def by_facet(laid: Sequence[Laid], name: str) -> dict[str, list[Cut]]:
             again = "" if facets else "; a record of an earlier version has no facets: measure it again"
             raise HarnessError(f"--by {name}: {folder} has no such facet of its captions: {there}{again}")
         for value in sorted({value for values in facets[name] for value in values}):
-            groups.setdefault(value, []).append(Cut(each, np.array([value in values for values in facets[name]])))
+            groups.setdefault(value, []).append(Subset(each, np.array([value in values for values in facets[name]])))
     return dict(sorted(groups.items()))
 
 
-def lines(by: str, groups: Mapping[str, Sequence[Cut]], asked: Asked) -> list[Line]:
+def lines(by: str, groups: Mapping[str, Sequence[Subset]], asked: Asked) -> list[Line]:
     """One line a group, with p-values adjusted for their number."""
     # A facet has many values: one at a time keeps memory bounded. All other groups are of one gallery and share their resamples.
     calls = [list(groups.values())] if by in WHOLE else [[cuts] for cuts in groups.values()]
@@ -605,13 +606,13 @@ def lines(by: str, groups: Mapping[str, Sequence[Cut]], asked: Asked) -> list[Li
     return [line(by, value, cuts, each, p, asked) for (value, cuts), each, p in zip(groups.items(), found, adjusted, strict=True)]
 
 
-def macro(cuts: Sequence[Cut]) -> dict[int, float]:
+def macro(cuts: Sequence[Subset]) -> dict[int, float]:
     """Weights under which each language counts alike, and each of its caption sources."""
     langs = [cut.laid.record.lang for cut in cuts]
     return {i: 1 / (len(set(langs)) * langs.count(lang)) for i, lang in enumerate(langs)}
 
 
-def line(by: str, value: str, cuts: Sequence[Cut], found: Contrasted, p_holm: float, asked: Asked) -> Line:
+def line(by: str, value: str, cuts: Sequence[Subset], found: Contrasted, p_holm: float, asked: Asked) -> Line:
     """All figures of one line."""
     only_a, only_b, p_mcnemar = discordant([asked.arms(cut) for cut in cuts]) if asked.metric.startswith("R@") else (None,) * 3
     sign = found.difference.estimate
@@ -647,7 +648,7 @@ def discordant(arms: Sequence[Arms]) -> tuple[int | None, int | None, float | No
     return sum(test.b for test in tests), sum(test.c for test in tests), tests[0].p_value if alone else None
 
 
-def shared_gap(cuts: Sequence[Cut], side: int, asked: Asked) -> Score | None:
+def shared_gap(cuts: Sequence[Subset], side: int, asked: Asked) -> Score | None:
     """Gap to English that a side recovers: of the means over seeds and languages, with an interval over images."""
     columns = []
     for cut, weight in zip(cuts, macro(cuts).values(), strict=True):

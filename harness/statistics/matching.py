@@ -13,7 +13,7 @@ from harness.core.errors import HarnessError
 from harness.core.objective_terms import STEPLESS, reads_entities, spell_objective
 from harness.core.plugins import unnamed_code
 from harness.core.suggestions import nearest
-from harness.evaluation.planning import ENGLISH
+from harness.evaluation.planning import ENGLISH_TOWER
 from harness.evaluation.translate_test import TRANSLATE_TEST
 from harness.records.files import CARD, RECORD, load_record, record_folders
 from harness.records.schema import Record
@@ -124,7 +124,7 @@ def find(text: str, known: Sequence[Entry]) -> list[Entry]:
         return found or refuse(f"no record is of the text tower {spelling!r}: there are {', '.join(have)}; make one with `run`")
     if re.fullmatch(f"[0-9a-f]{{{SHORTEST},64}}", text):
         return by_digest(text, known)
-    names = [*OBJECTIVES.names(), ENGLISH, TRANSLATE_TEST, *STEPLESS]
+    names = [*OBJECTIVES.names(), ENGLISH_TOWER, TRANSLATE_TEST, *STEPLESS]
     raise HarnessError(
         f"{text!r} is neither a folder, nor the first {SHORTEST} or more digits of a digest (see `list runs`, `towers list`), "
         f"nor an objective: {nearest(text, names)}"
@@ -138,7 +138,7 @@ def refuse(message: str) -> list[Entry]:
 
 def spelled(text: str) -> str | None:
     """The spelling under which records keep a text tower, or None if it is none."""
-    if text in (ENGLISH, TRANSLATE_TEST):
+    if text in (ENGLISH_TOWER, TRANSLATE_TEST):
         return text
     try:
         return spell_objective(text)

@@ -18,7 +18,7 @@ from harness.core.errors import HarnessError
 from harness.core.languages import ENGLISH
 from harness.core.protocols import Encoder, ImageEncoder, KnownFeatures, PatchEncoder, TextEncoder, TokenEncoder
 from harness.runtime.prefetch import ahead
-from harness.storage.packed_states import Bags
+from harness.storage.packed_states import PackedStates
 from harness.storage.seals import DIGEST, KEY, DamagedError, check_key, clear_damaged, is_whole, place_of, say_damaged, seal
 from harness.storage.store import BusyError, Store, may_read, new_file, new_folder
 
@@ -78,7 +78,7 @@ def embed_texts(tower: TextEncoder, texts: Sequence[str], lang: str, store: Stor
     return stored(store, key, len(texts), compute, TEXTS_A_PART)
 
 
-def embed_tokens(tower: TextEncoder, texts: Sequence[str], lang: str, store: Store, advance: Advance = quietly) -> Bags:
+def embed_tokens(tower: TextEncoder, texts: Sequence[str], lang: str, store: Store, advance: Advance = quietly) -> PackedStates:
     """Token states of all texts, from the store where they lie; `advance` as for `embed_texts`.
 
     Raises HarnessError if the tower offers none.
@@ -99,7 +99,7 @@ def embed_tokens(tower: TextEncoder, texts: Sequence[str], lang: str, store: Sto
     return stored_states(store, key, len(texts), compute)
 
 
-def embed_patches(encoder: ImageEncoder, images: Images, store: Store, advance: Advance) -> Bags:
+def embed_patches(encoder: ImageEncoder, images: Images, store: Store, advance: Advance) -> PackedStates:
     """Patch states of all images, from the store where they lie; `advance` as for `embed_images`.
 
     Raises HarnessError if the encoder offers none.
@@ -120,7 +120,7 @@ def embed_patches(encoder: ImageEncoder, images: Images, store: Store, advance: 
     return stored_states(store, key, len(images.ids), compute)
 
 
-def stored_states(store: Store, key: str, count: int, compute: Callable[[], Iterator[TokenStates]]) -> Bags:
+def stored_states(store: Store, key: str, count: int, compute: Callable[[], Iterator[TokenStates]]) -> PackedStates:
     """The states kept under `key`, memory-mapped; computed and kept, part by part, if they are not there or damaged.
 
     They are kept as directions in half precision (docs/late-interaction.md says what that does to ranks): their lengths play no
@@ -135,7 +135,7 @@ def stored_states(store: Store, key: str, count: int, compute: Callable[[], Iter
                     write_states(temporary, count, compute())
                     seal(temporary, key)
     sizes = np.load(folder / LENGTHS, allow_pickle=False)
-    return Bags(np.memmap(folder / STATES, np.float16, "r").reshape(int(sizes.sum()), -1), sizes)
+    return PackedStates(np.memmap(folder / STATES, np.float16, "r").reshape(int(sizes.sum()), -1), sizes)
 
 
 def write_states(folder: Path, count: int, parts: Iterator[TokenStates]) -> None:

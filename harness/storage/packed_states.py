@@ -13,7 +13,7 @@ from harness.core.data import Floats, Ints
 
 
 @dataclass(frozen=True)
-class Bags:
+class PackedStates:
     """n items as bags of states, packed: item i owns `lengths[i]` rows, in order.
 
     rows: (sum(lengths), d), float16 or float32, of any length; may be a memory map. lengths: (n,), at least 1 each.
@@ -23,7 +23,7 @@ class Bags:
     lengths: Ints
 
     @classmethod
-    def single(cls, embeddings: Floats) -> Bags:
+    def single(cls, embeddings: Floats) -> PackedStates:
         """Items of one state each, (n, d): their late interaction is the cosine."""
         return cls(embeddings, np.ones(len(embeddings), np.int64))
 
@@ -36,13 +36,13 @@ class Bags:
         starts: Ints = np.cumsum(self.lengths) - self.lengths
         return starts
 
-    def take(self, items: Ints) -> Bags:
+    def take(self, items: Ints) -> PackedStates:
         """Some items, in the given order, read into memory."""
         if not len(items):
-            return Bags(self.rows[:0], self.lengths[:0])
+            return PackedStates(self.rows[:0], self.lengths[:0])
         lengths = self.lengths[items]
         if (np.diff(items) == 1).all():  # one stretch of a file, in one piece
             first, last = items[0], items[-1]
-            return Bags(np.asarray(self.rows[self.starts[first] : self.starts[last] + self.lengths[last]]), lengths)
+            return PackedStates(np.asarray(self.rows[self.starts[first] : self.starts[last] + self.lengths[last]]), lengths)
         ends = self.starts + self.lengths
-        return Bags(np.concatenate([self.rows[self.starts[item] : ends[item]] for item in items.tolist()]), lengths)
+        return PackedStates(np.concatenate([self.rows[self.starts[item] : ends[item]] for item in items.tolist()]), lengths)

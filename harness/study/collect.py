@@ -19,7 +19,7 @@ from harness.storage.store import Store
 from harness.study.contrasts import Evidence, ablated, ablation_families, facets, families, points
 from harness.study.design import Arm, StudyConfig
 from harness.study.findings import ArmShown, Family, Findings, LanguageShown, Left, Origin, Repeated, Verdict
-from harness.study.grid import Place, Study, Tongue
+from harness.study.grid import Place, Study, StudyLanguage
 
 
 def collect(study: Study, store: Store, failed: Mapping[Place, str], console: Console) -> Findings:
@@ -37,7 +37,7 @@ def entry_of(cell: str, store: Store) -> Entry | None:
     return next((Entry(folder, record) for folder, record in readable(folders, check_stored_record)), None)
 
 
-def language_shown(tongue: Tongue, config: StudyConfig, store: Store) -> LanguageShown:
+def language_shown(tongue: StudyLanguage, config: StudyConfig, store: Store) -> LanguageShown:
     """What a report says of a language."""
     captions, (guarded,) = tongue.english[0].retrieval, tongue.guarded
     towers = [entry_of(cell.key, store) for cell in tongue.english]

@@ -17,7 +17,7 @@ import numpy as np
 from harness.core.config import spoken
 from harness.core.objective_terms import STEPLESS
 from harness.records.files import load_facets
-from harness.statistics.comparison import ALL, LANG, TIER, Laid, Line, Measured, Question, Score, section
+from harness.statistics.comparison import ALL, LANG, TIER, Line, Measured, PairedRuns, Question, Score, section
 from harness.statistics.inference import ALPHA, Arms, against_the_best, contrasts, holm
 from harness.statistics.matching import Entry, Pair
 from harness.study.design import Arm, StudyConfig
@@ -153,7 +153,7 @@ def against(evidence: Evidence, a: str, b: str, pairs: int | None, seeds: Sequen
         ready = {lang: both for lang, both in sides.items() if all(len(entries) == len(seeds) for entries in both)}
         if not ready:
             continue
-        laid = [Laid.of(Pair(*both), [], evidence.read) for both in ready.values()]
+        laid = [PairedRuns.of(Pair(*both), [], evidence.read) for both in ready.values()]
         whole = len(ready) == len(langs)
         by = facets or ((LANG, TIER) if whole else (LANG,))
         for line in section(laid, evidence.config.direction, "R@1", evidence.question(*by)).lines:

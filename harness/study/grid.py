@@ -50,7 +50,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Tongue:
+class StudyLanguage:
     """A language of a study: the plan of its English cells, and its bitext without the pairs of evaluation images.
 
     search: its val captions, by which learning rates are searched for; None where nothing is searched or there are none.
@@ -95,7 +95,7 @@ class Study:
     """A study laid out. tongues: its languages by code, those with the fewest resources first. steps: in the order of running."""
 
     config: StudyConfig
-    tongues: Mapping[str, Tongue]
+    tongues: Mapping[str, StudyLanguage]
     steps: tuple[Step, ...]
     impossible: tuple[Impossible, ...]
 
@@ -128,11 +128,11 @@ def lay_out(config: StudyConfig, device: str, store: Store) -> Study:
     if any(plan.language.code == ENGLISH for plan in plans):
         raise HarnessError("English is what is distilled from: name other languages in lang")
     impossible = [Impossible(language.code, 0, "no captions") for language in absent]
-    tongues: dict[str, Tongue] = {}
+    tongues: dict[str, StudyLanguage] = {}
     for plan in sorted(plans, key=lambda plan: (plan.language.tier is None, plan.language.tier)):
         try:
             pairs = guarded_bitext(plan.task, plan.data, [plan.language], config)
-            tongues[plan.language.code] = Tongue(plan, pairs, search_of(config, plan))
+            tongues[plan.language.code] = StudyLanguage(plan, pairs, search_of(config, plan))
         except MissingError as error:
             impossible.append(Impossible(plan.language.code, 0, str(error)))
     if not tongues:
@@ -166,7 +166,7 @@ def run_config(config: StudyConfig, device: str) -> RunConfig:
     return validated(RunConfig, objectives=(), device=device, **{name: getattr(config, name) for name in shared})
 
 
-def too_large(config: StudyConfig, tongues: Iterable[Tongue]) -> list[Impossible]:
+def too_large(config: StudyConfig, tongues: Iterable[StudyLanguage]) -> list[Impossible]:
     """The sizes of which languages have fewer pairs."""
     return [
         Impossible(tongue.language.code, pairs, f"{tongue.language.name} has {tongue.usable:,} usable pairs")
@@ -187,7 +187,7 @@ def places(config: StudyConfig, langs: Iterable[str]) -> Iterator[Place]:
                 yield from (Place(arm.name, lang, pairs, seed) for seed in seeds for arm in config.arms)
 
 
-def step(place: Place, config: StudyConfig, tongue: Tongue) -> Step:
+def step(place: Place, config: StudyConfig, tongue: StudyLanguage) -> Step:
     """The cell of a place."""
     (arm,) = (arm for arm in config.arms if arm.name == place.arm)
     plan = tongue.plan

@@ -13,7 +13,7 @@ import numpy as np
 
 from harness.core.data import Ranks
 from harness.core.errors import HarnessError
-from harness.evaluation.planning import ENGLISH
+from harness.evaluation.planning import ENGLISH_TOWER
 from harness.evaluation.translate_test import TRANSLATE_TEST
 from harness.leaderboards.board.queries import read_columns
 from harness.leaderboards.board.records import Found, Gallery
@@ -209,7 +209,7 @@ def faults_of_card(record: Record) -> Iterator[str]:
 
 def tower_of(record: Record) -> str:
     """What a record's cards say of its text tower."""
-    return record.tower.config.objective if record.tower else TRANSLATE_TEST if record.translations else ENGLISH
+    return record.tower.config.objective if record.tower else TRANSLATE_TEST if record.translations else ENGLISH_TOWER
 
 
 def faults_of_queries(found: Found) -> Iterator[str]:

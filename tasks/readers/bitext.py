@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element, ParseError
 from harness.core.data import Bitext, HeldOut, Language
 from harness.core.errors import HarnessError, MissingError
 from harness.storage.archives import Unpacked
-from harness.tasks.readers.codes import ENGLISH, best, codes_of, file_of, fold, stands_for
+from harness.tasks.readers.codes import ENGLISH_LANGUAGE, best, codes_of, file_of, fold, stands_for
 from harness.tasks.readers.columns import find_columns, image_of
 from harness.tasks.readers.textfiles import LONGEST, find, read_lines
 
@@ -85,7 +85,7 @@ def load_texts(folder: Path, language: Language) -> tuple[list[str], list[str]]:
     Raises HarnessError if either is not there, cannot be read, or has no sentence.
     """
     sides = []
-    for side in (ENGLISH, language):
+    for side in (ENGLISH_LANGUAGE, language):
         path = file_of(folder, side, "{}.txt".format)
         if path is None:
             missing = folder / f"{side.code}.txt"
@@ -143,9 +143,9 @@ def _tsv(path: Path, language: Language, held_out: HeldOut) -> Pairs:
 
 def _moses(path: Path, language: Language) -> Iterator[Pair]:
     stem = path.with_suffix("") if path.suffix == ".gz" else path
-    coded = any(stands_for(stem.suffix[1:], side) for side in (language, ENGLISH))
+    coded = any(stands_for(stem.suffix[1:], side) for side in (language, ENGLISH_LANGUAGE))
     stem = stem.with_suffix("") if coded else stem
-    english, foreign = (file_of(stem.parent, side, lambda code: f"{stem.name}.{code}") for side in (ENGLISH, language))
+    english, foreign = (file_of(stem.parent, side, lambda code: f"{stem.name}.{code}") for side in (ENGLISH_LANGUAGE, language))
     if english is None or foreign is None:
         missing = "en" if english is None else language.code
         raise HarnessError(f"{stem}.{missing} is not there: Moses' form is a pair of files")
@@ -190,7 +190,7 @@ def _unit(unit: Element, language: Language) -> Pair | None:
         segment = next((child for child in variant if _tag(child) == "seg"), None) if _tag(variant) == "tuv" else None
         if segment is not None:
             said.setdefault(fold(variant.get(_LANG) or variant.get("lang") or ""), _text(segment).strip())
-    english, foreign = best(said, ENGLISH), best(said, language)
+    english, foreign = best(said, ENGLISH_LANGUAGE), best(said, language)
     return Pair(english, foreign) if english is not None and foreign is not None else None
 
 

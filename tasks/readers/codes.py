@@ -10,7 +10,7 @@ from harness.core.data import Language
 
 T = TypeVar("T")
 
-ENGLISH = Language("en", "English", "Latn", 5, (), ("eng", "eng_Latn"))
+ENGLISH_LANGUAGE = Language("en", "English", "Latn", 5, (), ("eng", "eng_Latn"))
 _SCRIPTS_BY_REGION = {
     ("zh", "tw"): "Hant",
     ("zh", "hk"): "Hant",

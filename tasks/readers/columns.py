@@ -12,7 +12,7 @@ from statistics import StatisticsError, correlation
 from harness.core.data import HeldOut, Language
 from harness.core.errors import HarnessError
 from harness.tasks.languages import known_languages
-from harness.tasks.readers.codes import ENGLISH, codes_of, fold
+from harness.tasks.readers.codes import ENGLISH_LANGUAGE, codes_of, fold
 from harness.tasks.readers.karpathy import photo_id
 
 MOST = 16
@@ -74,7 +74,7 @@ def find_columns(path: Path, lines: Sequence[Numbered], language: Language, held
         [*(cell.strip() for cell in cells), *[""] * (width - len(cells))] for _, cells in body[:: len(body) // LOOKED_AT or 1]
     ]
     columns = [[cells[k] for cells in shown] for k in range(width)]
-    pair = _named_pair(named or {}, columns, language) or _told_pair(columns, held_out, (named or {}).get(ENGLISH.code))
+    pair = _named_pair(named or {}, columns, language) or _told_pair(columns, held_out, (named or {}).get(ENGLISH_LANGUAGE.code))
     if pair is None:
         raise _not_told(path, (body or lines)[0], language)
     rest = [k for k in range(width) if k not in pair and any(columns[k])]
@@ -101,13 +101,15 @@ def _read_header(path: Path, line: Numbered, language: Language) -> dict[str, in
     It is a header if a cell says English, or if all are what headers say. Raises HarnessError if it has other languages alone.
     """
     known = {fold(word): each.code for each in known_languages().values() for word in (each.code, each.name, *each.aliases)}
-    known |= {word: each.code for each in (language, ENGLISH) for word in (*codes_of(each), fold(each.name))}
+    known |= {word: each.code for each in (language, ENGLISH_LANGUAGE) for word in (*codes_of(each), fold(each.name))}
     words = [fold(cell.strip().strip("#\"' ")) for cell in line[1]]
-    if ENGLISH.code not in map(known.get, words) and not all(word in known or word in _HEADINGS or not word for word in words):
+    if ENGLISH_LANGUAGE.code not in map(known.get, words) and not all(
+        word in known or word in _HEADINGS or not word for word in words
+    ):
         return None
     found = {known[word]: k for k, word in enumerate(words) if word in known}
     # `id` is Indonesian, but most often what numbers the lines.
-    others = [code for code in found if code not in (ENGLISH.code, "id")]
+    others = [code for code in found if code not in (ENGLISH_LANGUAGE.code, "id")]
     if others and language.code not in found:
         raise HarnessError(f"{path}, line {line[0]:,}: names columns of {', '.join(found)} and none of {language.code}")
     return found
@@ -115,7 +117,7 @@ def _read_header(path: Path, line: Numbered, language: Language) -> dict[str, in
 
 def _named_pair(named: dict[str, int], columns: Sequence[Sequence[str]], language: Language) -> tuple[int, int] | None:
     """The columns that a header names, if there are words in them."""
-    english, foreign = (named.get(code) for code in (ENGLISH.code, language.code))
+    english, foreign = (named.get(code) for code in (ENGLISH_LANGUAGE.code, language.code))
     if english is None or foreign is None or not (_has_words(columns[english]) and _has_words(columns[foreign])):
         return None
     return english, foreign

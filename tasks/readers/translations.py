@@ -19,8 +19,8 @@ XFLICKRCO = "xflickrco"
 def read_translations(path: Path, retrieval: Retrieval) -> Translated:
     """The English of every caption of a retrieval, from a file; what the file has of others is passed over.
 
-    `.tsv` holds caption id, tab, English, as `harness.tasks.readers.caption_tables` reads it; an image's id will do where it has one
-    caption. `.jsonl` is xFlickr&CO's form, a line an image (`annotations_machine-translate/<lang>/test_gmt.jsonl`), and
+    `.tsv` holds caption id, tab, English, as `harness.tasks.readers.caption_tables` reads it; an image's id will do where it has
+    one caption. `.jsonl` is xFlickr&CO's form, a line an image (`annotations_machine-translate/<lang>/test_gmt.jsonl`), and
     translates its captions. Both may be gzip. A translation that is empty stays so, and is counted in the notes: the translator
     had nothing to say.
     Raises HarnessError naming the line that is malformed or is there twice, and the captions that are missing.

@@ -20,7 +20,7 @@ from harness.distill.data.monolingual import unpaired
 from harness.distill.initializers import distributional as contexts
 from harness.distill.initializers.alignment import alignment
 from harness.distill.initializers.cooccurrence import Doubles
-from harness.distill.initializers.distributional import LEAST_SEEN, WINDOW, Company, neighbours, vectors
+from harness.distill.initializers.distributional import LEAST_SEEN, WINDOW, DistributionalContext, neighbours, vectors
 from harness.records.towers import load_card
 from harness.tasks.flickr30k import Flickr30k
 from harness.tasks.readers.bitext import load_texts
@@ -104,7 +104,7 @@ def test_neither_another_run_nor_the_order_of_texts_changes_a_bit() -> None:
 
 
 def test_a_few_known_words_and_two_texts_of_which_none_translates_the_other_tell_the_rest() -> None:
-    company = Company(renamed(told(1)), told(2), (WORDS, WORDS))
+    company = DistributionalContext(renamed(told(1)), told(2), (WORDS, WORDS))
     anchors = np.arange(40)
     known = sparse.csr_array(sparse.coo_array((np.ones(40), (RENAMED[anchors], anchors)), shape=(WORDS, WORDS)))
     carried = company.carried(known)
@@ -114,7 +114,7 @@ def test_a_few_known_words_and_two_texts_of_which_none_translates_the_other_tell
 
 def test_rare_tokens_are_left_to_the_pairs() -> None:
     rare = (WORDS,) * (LEAST_SEEN - 1)
-    company = Company([*renamed(told(1)), rare], [*told(2), rare], (WORDS + 1, WORDS + 1))
+    company = DistributionalContext([*renamed(told(1)), rare], [*told(2), rare], (WORDS + 1, WORDS + 1))
     carried = company.carried(sparse.eye_array(WORDS + 1, format="csr"))
     assert not carried[[WORDS]].nnz
     assert not carried[:, [WORDS]].nnz
@@ -123,7 +123,7 @@ def test_rare_tokens_are_left_to_the_pairs() -> None:
 def test_texts_in_which_every_token_is_rare_say_nothing() -> None:
     pairs = told(6, 2)
     foreign = renamed(pairs)
-    company = Company(foreign, pairs, (WORDS, WORDS))
+    company = DistributionalContext(foreign, pairs, (WORDS, WORDS))
     without = alignment(foreign, pairs, (WORDS, WORDS), "ot-sentences")
     assert not company.carried(without).nnz
     found = alignment(foreign, pairs, (WORDS, WORDS), "ot-contexts", company)
@@ -133,7 +133,7 @@ def test_texts_in_which_every_token_is_rare_say_nothing() -> None:
 def test_texts_find_what_few_pairs_leave_open() -> None:
     pairs = told(6, PAIRS)
     foreign = renamed(pairs)
-    company = Company([*foreign, *renamed(told(1))], [*pairs, *told(2)], (WORDS, WORDS))
+    company = DistributionalContext([*foreign, *renamed(told(1))], [*pairs, *told(2)], (WORDS, WORDS))
     without = alignment(foreign, pairs, (WORDS, WORDS), "ot-sentences")
     with_text = alignment(foreign, pairs, (WORDS, WORDS), "ot-contexts", company)
     in_no_pair = ~np.isin(np.arange(WORDS), np.concatenate(pairs))

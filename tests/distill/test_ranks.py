@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.core.config import DistillConfig
-from harness.distill.distributed import ALONE, Ranks
+from harness.distill.distributed import ALONE, Processes
 from harness.distill.model.tower import TextTower
 from harness.records.towers import load_card
 from harness.storage.store import Store
@@ -28,7 +28,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "
 
 @given(rows=st.integers(0, 50), count=st.integers(1, 9))
 def test_every_row_is_one_ranks_and_no_rank_has_two_more_than_another(rows: int, count: int) -> None:
-    parts = [Ranks(rank, count).mine(range(rows)) for rank in range(count)]
+    parts = [Processes(rank, count).mine(range(rows)) for rank in range(count)]
     assert [row for part in parts for row in part] == list(range(rows))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
     assert len(parts[0]) == max(map(len, parts)), "to which the others are padded"

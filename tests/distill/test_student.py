@@ -17,7 +17,7 @@ from harness.core.errors import HarnessError
 from harness.core.objective_terms import parse_objective, spell_objective
 from harness.distill.checkpoint import load_tower, save_tower
 from harness.distill.data.subwords import END, START, train_tokenizer
-from harness.distill.initializers.alignment import ROUNDS, Alignment, alignment, embed, realigned, sharpen, transported
+from harness.distill.initializers.alignment import ROUNDS, Alignment, alignment, embed, realigned, sharpen, token_transport_plan
 from harness.distill.initializers.cooccurrence import association, balance, occurrences
 from harness.distill.model.ridge import PENALTIES, fit_projection, pooled_states
 from harness.distill.model.student import new_student
@@ -203,7 +203,7 @@ def test_realigning_is_unbalanced_transport_in_each_pair() -> None:
         even = np.full(len(x), 1 / len(x)), np.full(len(y), 1 / len(y))
         solved = ot.unbalanced.sinkhorn_unbalanced(*even, cost, 1.0, 4.0, reg_type="kl", numItermax=3000, stopThr=1e-12)
         np.add.at(expected, (np.array(foreign)[x][:, None], np.array(english)[y]), solved * min(len(x), len(y)))
-    found = realigned(plan, pairs, transported).toarray()
+    found = realigned(plan, pairs, token_transport_plan).toarray()
     np.testing.assert_allclose(found, expected, rtol=0.01, atol=0.02)
     assert not found[0].any()
     assert not found[:, 0].any()

@@ -33,23 +33,23 @@ from harness.retrieval import late_interaction
 from harness.retrieval.late_interaction import maxsim, rank_patches
 from harness.retrieval.ranking import TOLERANCE, rank, rank_scored
 from harness.storage.embeddings import embed_patches, embed_tokens
-from harness.storage.packed_states import Bags
+from harness.storage.packed_states import PackedStates
 from harness.storage.store import Store
 from tests.support.command_line import harness
 from tests.support.made_up import NoImages
 
 
-def bags(draw: np.random.Generator, items: int, longest: int, width: int = 6, ties: bool = False) -> Bags:
+def bags(draw: np.random.Generator, items: int, longest: int, width: int = 6, ties: bool = False) -> PackedStates:
     lengths = draw.integers(1, longest + 1, items)
     shape = (int(lengths.sum()), width)
     rows = draw.integers(-1, 2, shape) if ties else draw.standard_normal(shape)
-    return Bags(rows.astype(np.float32), lengths)
+    return PackedStates(rows.astype(np.float32), lengths)
 
 
-def by_the_double_loop(texts: Bags, candidates: Bags) -> Any:
+def by_the_double_loop(texts: PackedStates, candidates: PackedStates) -> Any:
     """1/|t| sum_i max_j cos(t_i, c_j), a pair at a time."""
 
-    def states(of: Bags, item: int) -> Any:
+    def states(of: PackedStates, item: int) -> Any:
         rows = of.rows[of.starts[item] : of.starts[item] + of.lengths[item]].astype(np.float64)
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         return rows / np.where(norms > 0, norms, 1)
@@ -75,7 +75,7 @@ def test_items_of_one_state_are_compared_by_their_cosine() -> None:
     draw = np.random.default_rng(0)
     texts, images = draw.standard_normal((2, 9, 6)).astype(np.float32)
     unit = [functional.normalize(torch.from_numpy(rows), dim=1).numpy() for rows in (texts, images)]
-    np.testing.assert_allclose(maxsim(Bags.single(texts), Bags.single(images)), unit[0] @ unit[1].T, atol=1e-6)
+    np.testing.assert_allclose(maxsim(PackedStates.single(texts), PackedStates.single(images)), unit[0] @ unit[1].T, atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -89,9 +89,9 @@ def test_for_a_text_the_mean_orders_candidates_as_the_sum_does(seed: int) -> Non
 
 def test_a_long_caption_does_not_come_first_for_every_picture() -> None:
     """By the sum, a caption of many vague words would beat the one that fits."""
-    picture = Bags(np.eye(4, dtype=np.float32), np.array([4]))
+    picture = PackedStates(np.eye(4, dtype=np.float32), np.array([4]))
     fits, vague = np.eye(4, dtype=np.float32)[:2], np.tile(np.array([[1, 1, 0, 0]], np.float32), (9, 1))
-    scores = maxsim(Bags(np.concatenate([fits, vague]), np.array([2, 9])), picture)[:, 0]
+    scores = maxsim(PackedStates(np.concatenate([fits, vague]), np.array([2, 9])), picture)[:, 0]
     assert scores[0] > scores[1]
     assert 2 * scores[0] < 9 * scores[1]
 
@@ -121,28 +121,32 @@ def test_single_states_are_ranked_as_the_plain_scorer_ranks_them() -> None:
     owner = np.concatenate([np.arange(20), draw.integers(20, size=40)])
     images = draw.standard_normal((20, 8)).astype(np.float32)
     texts = (images[owner] + draw.standard_normal((60, 8))).astype(np.float32)
-    found, plain = rank_patches(Bags.single(images), Bags.single(texts), owner), rank(images, texts, owner)
+    found, plain = rank_patches(PackedStates.single(images), PackedStates.single(texts), owner), rank(images, texts, owner)
     assert (found.t2i == plain.t2i).all()
     assert (found.i2t == plain.i2t).all()
 
 
 def test_an_encoder_that_says_the_same_of_everything_finds_nothing() -> None:
-    same = Bags(np.ones((30, 4), np.float32), np.full(10, 3))
+    same = PackedStates(np.ones((30, 4), np.float32), np.full(10, 3))
     found = rank_patches(same, same, np.arange(10))
     assert (found.t2i == 10).all()
     assert (found.i2t == 10).all()
 
 
 def test_negative_cosines_are_scores_like_others() -> None:
-    patches = Bags(-np.eye(3, dtype=np.float32), np.ones(3, np.int64))
-    texts = Bags((np.eye(3) + 0.3).astype(np.float32), np.ones(3, np.int64))
+    patches = PackedStates(-np.eye(3, dtype=np.float32), np.ones(3, np.int64))
+    texts = PackedStates((np.eye(3) + 0.3).astype(np.float32), np.ones(3, np.int64))
     # The right picture is the one whose cosine is most negative.
     assert rank_patches(patches, texts, np.arange(3)).t2i.tolist() == [3, 3, 3]
 
 
 def test_states_of_two_widths_are_refused() -> None:
     with pytest.raises(HarnessError, match="patch states have 4 dimensions and token states 3: not one space"):
-        rank_patches(Bags.single(np.ones((1, 4), np.float32)), Bags.single(np.ones((1, 3), np.float32)), np.zeros(1, np.int64))
+        rank_patches(
+            PackedStates.single(np.ones((1, 4), np.float32)),
+            PackedStates.single(np.ones((1, 3), np.float32)),
+            np.zeros(1, np.int64),
+        )
 
 
 # patches

@@ -20,7 +20,7 @@ from harness.retrieval.dense_search import Searched, search
 from harness.retrieval.late_interaction import maxsim
 from harness.retrieval.metrics import EXPECTED, MEASURES, Chances, expected, foreign, spell_measure
 from harness.retrieval.ranking import MISSED, TOLERANCE
-from harness.storage.packed_states import Bags
+from harness.storage.packed_states import PackedStates
 
 MEASURED = ("MRR", "nDCG@10", "MRR@10", "recall@100", "AP", "P@5", "success@3")
 
@@ -48,13 +48,13 @@ def problem(
     )
 
 
-def drawn(seed: int, documents: int = 60, queries: int = 9) -> tuple[TextRetrieval, Bags, Bags]:
+def drawn(seed: int, documents: int = 60, queries: int = 9) -> tuple[TextRetrieval, PackedStates, PackedStates]:
     """Random relevance, bars and states; small whole numbers, so that scores tie."""
     draw = np.random.default_rng(seed)
 
-    def bags(count: int) -> Bags:
+    def bags(count: int) -> PackedStates:
         lengths = draw.integers(1, 4, count)
-        return Bags(draw.integers(-1, 2, (int(lengths.sum()), 3)).astype(np.float32), lengths)
+        return PackedStates(draw.integers(-1, 2, (int(lengths.sum()), 3)).astype(np.float32), lengths)
 
     relevant, barred = [], []
     for _ in range(queries):
@@ -64,8 +64,8 @@ def drawn(seed: int, documents: int = 60, queries: int = 9) -> tuple[TextRetriev
     return problem(queries, documents, relevant, barred), bags(queries), bags(documents)
 
 
-def in_parts(documents: Bags, size: int) -> Any:
-    def parts() -> Iterator[Bags]:
+def in_parts(documents: PackedStates, size: int) -> Any:
+    def parts() -> Iterator[PackedStates]:
         for start in range(0, len(documents), size):
             yield documents.take(np.arange(start, min(start + size, len(documents))))
 
@@ -107,8 +107,8 @@ def test_the_documents_kept_are_the_first_of_a_full_sort(seed: int, size: int, d
 def test_ties_count_against_the_encoder() -> None:
     """All documents say the same: every other one stands before the relevant ones, and the less relevant before the more."""
     retrieval = problem(1, 20, [{4: 1, 7: 3}])
-    same = Bags.single(np.ones((20, 4), np.float32))
-    found = search(retrieval, Bags.single(np.ones((1, 4), np.float32)), in_parts(same, 6))
+    same = PackedStates.single(np.ones((20, 4), np.float32))
+    found = search(retrieval, PackedStates.single(np.ones((1, 4), np.float32)), in_parts(same, 6))
     assert found.ranks.tolist() == [19]
     assert found.values["nDCG@10"].tolist() == [0]
 
@@ -116,17 +116,17 @@ def test_ties_count_against_the_encoder() -> None:
 def test_a_query_never_finds_what_it_is_barred_from() -> None:
     eye = np.eye(3, dtype=np.float32)
     retrieval = problem(3, 3, [{1: 1}, {2: 1}, {0: 1}], [(0,), (1,), (2,)])
-    found = search(retrieval, Bags.single(eye), in_parts(Bags.single(eye), 3))
+    found = search(retrieval, PackedStates.single(eye), in_parts(PackedStates.single(eye), 3))
     # The other two are alike to it, and the wrong one wins the tie.
     assert found.ranks.tolist() == [2, 2, 2]
     open_to_all = problem(3, 3, [{1: 1}, {2: 1}, {0: 1}])
-    assert search(open_to_all, Bags.single(eye), in_parts(Bags.single(eye), 3)).ranks.tolist() == [3, 3, 3]
+    assert search(open_to_all, PackedStates.single(eye), in_parts(PackedStates.single(eye), 3)).ranks.tolist() == [3, 3, 3]
 
 
 def test_a_relevant_text_that_is_in_no_corpus_counts_in_what_could_be_found() -> None:
     eye = np.eye(3, dtype=np.float32)
     retrieval = problem(1, 3, [{0: 1, -2: 1}])
-    found = search(retrieval, Bags.single(eye[:1]), in_parts(Bags.single(eye), 3))
+    found = search(retrieval, PackedStates.single(eye[:1]), in_parts(PackedStates.single(eye), 3))
     assert found.ranks.tolist() == [1]
     assert found.values["recall@100"].tolist() == [50]
     assert found.values["nDCG@10"][0] == pytest.approx(100 / (1 + 1 / log2(3)), rel=1e-5)

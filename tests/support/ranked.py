@@ -1,4 +1,4 @@
-"""What each of torchrun's processes does in tests/distill/test_ranks.py: small trainings, whose losses and weights it writes down."""
+"""What each process of torchrun does in tests/distill/test_ranks.py: small trainings. It writes down their losses and weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from harness.distill.distributed import ALONE, Ranks, ranks_of_torchrun
+from harness.distill.distributed import ALONE, Processes, ranks_of_torchrun
 from harness.distill.trainer import Training as Trainer
 from harness.distill.trainer import train
 from tests.support.students import Training
@@ -19,7 +19,7 @@ CHOICES += [{"objective": "ot-token", "accumulate": 3}, {"objective": "kd-contra
 CHOICES += [{"objective": "ot-token", "sentence_weight": 0.0, "pooling": "attention"}, {"objective": "kd-mse", "held_out": 10}]
 
 
-def trained(ranks: Ranks, folder: Path, **choices: object) -> dict[str, list[float]]:
+def trained(ranks: Processes, folder: Path, **choices: object) -> dict[str, list[float]]:
     """A training of eight steps on batches of seven pairs, which no two processes share evenly, and its first gradient."""
     training = Training(**{"batch": 7, "steps": 8, "learning_rate": 1e-2} | choices)  # type: ignore[arg-type]
     texts, teacher, config, places = training.texts, training.teacher, training.config, training.bitext.places

@@ -20,7 +20,7 @@ from harness.distill.initializers.cooccurrence import (
     occurrences,
     ratio,
 )
-from harness.distill.initializers.distributional import Company
+from harness.distill.initializers.distributional import DistributionalContext
 from harness.distill.initializers.orthography import Spelling
 from harness.distill.model.tower import Tokens
 from harness.distill.transport.problem import Solver
@@ -48,7 +48,7 @@ def alignment(
     english: Tokens,
     sizes: tuple[int, int],
     way: Alignment,
-    company: Company | None = None,
+    company: DistributionalContext | None = None,
     spelling: Spelling | None = None,
 ) -> Sparse:
     """Weights W (f, e) of the teacher's e tokens in the embedding of each of f subwords, from n sentence pairs of token ids.
@@ -83,11 +83,11 @@ def alignment(
     pairs = sorted(zip(map(tuple, foreign), map(tuple, english), strict=True), key=lambda pair: (len(pair[0]), pair))
     if way == "ibm1":
         return by_rounds(kernel, pairs, posterior)
-    weights = by_rounds(balanced(kernel), pairs, transported)
+    weights = by_rounds(balanced(kernel), pairs, token_transport_plan)
     if company is None:
         return weights
     carried = company.carried(weights)
-    weights = by_rounds(balanced(kernel * (carried + UNHEARD * kernel.sign())), pairs, transported)
+    weights = by_rounds(balanced(kernel * (carried + UNHEARD * kernel.sign())), pairs, token_transport_plan)
     unseen = np.diff(weights.indptr) == 0
     return sparse.csr_array(weights + sparse.diags_array(unseen.astype(float)) @ sharpen(carried, POWER_OF_ROUNDS))
 
@@ -121,7 +121,7 @@ def realigned(plan: Sparse, pairs: Pairs, shared: Callable[[Doubles], Doubles]) 
     return sparse.csr_array(sparse.coo_array((masses, (rows, columns)), shape=plan.shape))
 
 
-def transported(lifts: Doubles, solver: Solver = LOOSELY) -> Doubles:
+def token_transport_plan(lifts: Doubles, solver: Solver = LOOSELY) -> Doubles:
     """Plans (B, n, m) of transport at `costs`: by default unbalanced, at eps 1, with marginals as loose as in `balance`.
 
     So tokens compete for each other within their sentence, as in IBM's Model 1, but on both sides. Marginals are even over the

@@ -74,7 +74,7 @@ def telling(texts: Tokens, size: int) -> Doubles:
 
 
 @dataclass(frozen=True)
-class Company:
+class DistributionalContext:
     """Texts of two languages, as token ids of f foreign subwords and e English tokens. No text need translate another."""
 
     foreign: Tokens

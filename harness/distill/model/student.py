@@ -17,7 +17,7 @@ from harness.core.protocols import TextEncoder, TokenLocator
 from harness.distill.data.bitext import NO_TEXT, Unpaired
 from harness.distill.data.subwords import END, START, locate, tokenize, train_tokenizer
 from harness.distill.initializers.alignment import Alignment, alignment, embed
-from harness.distill.initializers.distributional import Company
+from harness.distill.initializers.distributional import DistributionalContext
 from harness.distill.initializers.orthography import spelled
 from harness.distill.model.tower import DonatedLayers, LayerDonor, TextTower, TowerConfig
 
@@ -40,7 +40,8 @@ def new_student(
 
     `init="teacher"` keeps the teacher's layers and draws new token embeddings from a normal distribution of the mean and
     the spread of the teacher's; `ot-contexts`, `ot-sentences`, `ot-vocabulary`, `association` and `ibm1` keep them too and make
-    each embedding of the teacher's English ones (`harness.distill.initializers.alignment`), drawing it only where a subword goes with none.
+    each embedding of the teacher's English ones (`harness.distill.initializers.alignment`), drawing it only where a subword goes
+    with none.
     `scratch` draws everything: in the shape of `config.size`, else in the teacher's, else, where it lends no layers, in that of
     `small`. `hf:NAME-or-FOLDER` keeps that model's layers and subwords, and draws the projection into the teacher's joint space.
 
@@ -145,7 +146,7 @@ def align_vocabulary(
     company, spelling = None, None
     if config.init == "ot-contexts":
         more = tokenize(tokenizer, text.foreign, longest), donated.tokenize(text.english)
-        company = Company([*foreign, *more[0]], [*english, *more[1]], sizes)
+        company = DistributionalContext([*foreign, *more[0]], [*english, *more[1]], sizes)
     if config.spelling:
         spans = locate(tokenizer, bitext.foreign, longest), cast(TokenLocator, teacher).locate_tokens(bitext.english, ENGLISH)
         spelling = spelled(bitext, (foreign, english), spans, config.spelling)
