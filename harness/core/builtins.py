@@ -134,8 +134,8 @@ PAGES: Registry[Callable[..., Any]] = Registry(
         "leaderboard": "harness.leaderboards.board.publish:publish",
         "results": "harness.leaderboards.board.publish:own_results",
         "submission": "harness.leaderboards.board.submission:submit",
-        "browser": "harness.leaderboards.browser.browser:browse",
-        "transport": "harness.leaderboards.browser.transport:show",
+        "browser": "harness.leaderboards.browser.error_browser:browse",
+        "transport": "harness.leaderboards.browser.transport_viewer:show",
         "study": "harness.leaderboards.study.page:publish_study",
     },
 )

@@ -21,10 +21,9 @@ from harness.core.data import Ints, Language
 from harness.core.errors import HarnessError
 from harness.core.objective_terms import UNTRAINED
 from harness.evaluation.translate_test import TRANSLATE_TEST
-from harness.leaderboards.board.agreement import same_ranks
 from harness.leaderboards.board.config import Declaration
-from harness.leaderboards.board.queries import MOST_VALUES, Facet, read_facet
-from harness.leaderboards.board.rank_inference import Standing, standings, told_apart
+from harness.leaderboards.board.query_files import MOST_VALUES, Facet, read_facet
+from harness.leaderboards.board.record_checks import same_ranks
 from harness.leaderboards.board.records import (
     Found,
     Gallery,
@@ -38,6 +37,7 @@ from harness.records.schema import Record
 from harness.retrieval.scorers import PLAIN
 from harness.statistics.breakdown import values as in_order
 from harness.statistics.inference import Doubles, Interval, cluster_weights
+from harness.statistics.rank_inference import Standing, standings, told_apart
 
 Floats32 = npt.NDArray[np.float32]
 Family = Literal["OT", "KD", "none"]

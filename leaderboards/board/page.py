@@ -14,12 +14,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from harness.leaderboards.board.board import Board, Ceiling, Cell, Column, Mean, Row, shown
-from harness.leaderboards.board.rank_inference import Standing
+from harness.leaderboards.board.exports import METHOD, about_breakdown, one_decimal, options_of, pairs_of, seeds_of, start_of
 from harness.leaderboards.board.records import Found
-from harness.leaderboards.board.text import METHOD, about_breakdown, one_decimal, options_of, pairs_of, seeds_of, start_of
 from harness.records.schema import Provenance, Record
 from harness.retrieval.scorers import PLAIN
 from harness.statistics.inference import Interval
+from harness.statistics.rank_inference import Standing
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 COMMAND_LENGTH = 600

@@ -11,10 +11,10 @@ from harness.core.data import Language
 from harness.core.errors import HarnessError
 from harness.leaderboards.board.board import Board, make_boards, shown
 from harness.leaderboards.board.config import Declaration, declared
-from harness.leaderboards.board.folders import find_records
+from harness.leaderboards.board.exports import comma_separated, latex, markdown
+from harness.leaderboards.board.loading import find_records
 from harness.leaderboards.board.page import LONGEST, board_page
 from harness.leaderboards.board.records import Found
-from harness.leaderboards.board.text import comma_separated, latex, markdown
 from harness.storage.store import new_file
 
 RESULTS = Path(__file__).parents[1] / "results"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from harness.core.data import MEASURE
 from harness.core.errors import HarnessError
-from harness.leaderboards.board.agreement import TestSets, digests, fault_of, same_ranks
-from harness.leaderboards.board.folders import SUBMISSION, find_records
+from harness.leaderboards.board.loading import SUBMISSION, find_records
 from harness.leaderboards.board.publish import RESULTS
-from harness.leaderboards.board.queries import COLUMNS, READ, check_bounds, directions, read_columns
+from harness.leaderboards.board.query_files import COLUMNS, READ, check_bounds, directions, read_columns
+from harness.leaderboards.board.record_checks import TestSets, digests, fault_of, same_ranks
 from harness.leaderboards.board.records import Found
 from harness.records.files import FACET, QUERIES, RECORD, load_facets, load_measures, load_record, reading, record_folders
 from harness.records.schema import Record

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.leaderboards.board.board import FAMILIES, shown
+from harness.leaderboards.board.exports import markdown_table
 from harness.leaderboards.board.page import render
 from harness.leaderboards.board.publish import write_readable
-from harness.leaderboards.board.text import markdown_table
 from harness.leaderboards.study.sections import Section, Table, over, sections
 from harness.runtime.markup import markdown_text
 from harness.study.findings import Findings, Verdict

@@ -16,12 +16,12 @@ from harness.core.data import Language, Ranks
 from harness.core.errors import HarnessError
 from harness.leaderboards.board.board import Board, make_boards
 from harness.leaderboards.board.config import Declaration, declared, read_declaration
-from harness.leaderboards.board.folders import find_records
+from harness.leaderboards.board.exports import comma_separated, latex, markdown
+from harness.leaderboards.board.loading import find_records
 from harness.leaderboards.board.page import board_page
-from harness.leaderboards.board.rank_inference import standings, told_apart
-from harness.leaderboards.board.text import comma_separated, latex, markdown
 from harness.records.schema import RegionCard
 from harness.statistics.inference import bootstrap_mean, paired_difference
+from harness.statistics.rank_inference import standings, told_apart
 from tests.support.made_up import ARMS, Arm, gallery, made_ranks, retrieval, write_board, write_record
 
 TIERS = {"de": 5, "fr": 5, "cy": 1, "qu": 1, "gn": 0}

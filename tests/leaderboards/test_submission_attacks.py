@@ -17,10 +17,10 @@ import pytest
 from harness.core.data import Ranks, Retrieval
 from harness.core.errors import HarnessError
 from harness.leaderboards.board.board import Board, make_boards
-from harness.leaderboards.board.folders import find_records
+from harness.leaderboards.board.exports import comma_separated, latex, markdown
+from harness.leaderboards.board.loading import find_records
 from harness.leaderboards.board.publish import publish
 from harness.leaderboards.board.submission import submit
-from harness.leaderboards.board.text import comma_separated, latex, markdown
 from tests.leaderboards.test_board import LANGUAGES, declaration
 from tests.leaderboards.test_submission import edit_queries, edit_record
 from tests.support.made_up import PROVENANCE, Arm, NoImages, gallery, made_ranks, reseal, retrieval, write_record

@@ -12,7 +12,7 @@ import pytest
 from harness.core.data import Ranks
 from harness.leaderboards.board.board import make_boards
 from harness.leaderboards.board.config import BOARDS, read_declaration
-from harness.leaderboards.board.folders import find_records
+from harness.leaderboards.board.loading import find_records
 from harness.reporting.comparison_report import bounded, gap_cell, rendered
 from harness.reporting.multilingual import Report, print_overview
 from harness.reporting.run_report import cell, percent, print_report, verdict

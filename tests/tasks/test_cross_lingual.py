@@ -22,7 +22,7 @@ from harness.evaluation.planning import make_plans
 from harness.evaluation.runner import run
 from harness.leaderboards.board.board import make_boards
 from harness.leaderboards.board.config import declared
-from harness.leaderboards.board.folders import find_records
+from harness.leaderboards.board.loading import find_records
 from harness.leaderboards.board.submission import checked
 from harness.records.files import load_measures, load_ranks, load_record
 from harness.retrieval.ranking import MISSED

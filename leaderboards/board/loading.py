@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from harness.core.errors import HarnessError
-from harness.leaderboards.board.queries import check_bounds, plain_file
+from harness.leaderboards.board.query_files import check_bounds, plain_file
 from harness.leaderboards.board.records import Found
 from harness.records.files import load_record, record_folders
 
@@ -21,7 +21,7 @@ def find_records(folders: Iterable[Path], problems: list[str] | None = None) -> 
     problems: gets a line for each record that is left out because it is damaged, or does not agree with itself or with the others
     over its captions. Without it, the first such record raises HarnessError, as a folder that is not there always does.
     """
-    from harness.leaderboards.board.agreement import agreeing
+    from harness.leaderboards.board.record_checks import agreeing
 
     said: list[str] = []
     found: list[Found] = []
