@@ -19,8 +19,8 @@ from harness.core.errors import HarnessError
 from harness.distill.data.subwords import load_tokenizer
 from harness.distill.model.tower import TextTower, TowerConfig
 from harness.records.towers import load_card
-from harness.storage.seals import DIGEST, KEY, DamagedError, check_key, check_seal, place_of, read_bytes
-from harness.storage.store import may_read, new_file
+from harness.storage.seals import DIGEST, KEY, check_key, check_seal, place_of, read_bytes
+from harness.storage.store import DamagedError, may_read, new_file
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

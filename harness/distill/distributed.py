@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -17,7 +16,6 @@ from torch import Tensor, distributed
 from torch.nn import functional
 
 from harness.core.errors import HarnessError
-from harness.storage.store import Store
 
 T = TypeVar("T")
 
@@ -83,12 +81,6 @@ class Processes:
     def told(self, number: float) -> float:
         """What the leading rank's number is."""
         return self._reduced(number if self.leads else 0.0, distributed.ReduceOp.SUM) if self.count > 1 else number
-
-    @contextmanager
-    def claimed(self, store: Store, path: Path, wait: bool = True) -> Iterator[None]:
-        """The leading rank claims a path of the store for all. Raises as `Store.claim`."""
-        with store.claim(path, wait) if self.leads else nullcontext():
-            yield
 
     @contextmanager
     def leader_first(self) -> Iterator[None]:

@@ -30,8 +30,8 @@ from harness.records.schema import BitextCard, TowerCard, Trial
 from harness.records.towers import check_stored_tower
 from harness.runtime.device import resolve_device
 from harness.storage.embeddings import embed_images, embed_texts
-from harness.storage.seals import clear_damaged, is_whole, keep_json, kept_json, seal
-from harness.storage.store import BusyError, Store, new_folder, sweep
+from harness.storage.seals import clear_damaged, is_whole, keep_json, kept_json, new_sealed_folder, read_json
+from harness.storage.store import BusyError, DamagedError, Store, sweep
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -158,14 +158,18 @@ def distil(
     from harness.distill.distributed import ALONE
 
     ranks = ranks or ALONE
-    if ranks.told(ranks.leads and is_whole(folder, check_stored_tower)):
-        return
-    with ranks.claimed(store, folder, wait):
-        if not ranks.told(ranks.leads and is_whole(folder, check_stored_tower)):  # another run may have made it meanwhile
-            if ranks.leads:
-                clear_damaged(folder, check_stored_tower)
-                sweep(store.training(recipe.digest))
-            make_tower(recipe, resolve_device(device), store, console, ranks)
+
+    def load(path: Path) -> Path | None:
+        return path if ranks.told(ranks.leads and is_whole(path, check_stored_tower)) else None
+
+    def make(path: Path) -> Path:
+        if ranks.leads:
+            clear_damaged(path, check_stored_tower)
+            sweep(store.training(recipe.digest))
+        make_tower(recipe, resolve_device(device), store, console, ranks)
+        return path
+
+    store.get_or_create(folder, load, make, wait, claim=ranks.leads)
 
 
 def make_tower(recipe: Recipe, device: str, store: Store, console: Console, ranks: Processes) -> None:
@@ -193,11 +197,10 @@ def make_tower(recipe: Recipe, device: str, store: Store, console: Console, rank
         seconds=round(state.seconds, 1),
         provenance=provenance(device if ranks.count == 1 else f"{device}, {ranks.count} processes"),
     )
-    with new_folder(store.tower(recipe.digest)) as folder:
+    with new_sealed_folder(store.tower(recipe.digest), recipe.digest) as folder:
         save_tower(folder, student, tokenizer)
         np.save(folder / SEEN, seen(recipe.bitext, recipe.text))
         (folder / CARD).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        seal(folder, recipe.digest)
     store.training(recipe.digest).unlink(missing_ok=True)
 
 
@@ -250,17 +253,26 @@ def tuned(recipe: Recipe, device: str, store: Store, console: Console, ranks: Pr
 
 def scored(attempt: Attempt, device: str, store: Store, console: Console, ranks: Processes, wait: bool) -> float:
     """A trial's score, from the store if it is there. Raises BusyError if another process is at it and `wait` is False."""
-    path = store.trial(attempt.digest)
-    with ranks.claimed(store, path, wait):
-        kept = kept_trial(path) if ranks.leads else None
-        score = ranks.told(kept.score if kept else math.nan)
-        return try_rate(attempt, path, device, store, console, ranks) if math.isnan(score) else score
+
+    def load(path: Path) -> float | None:
+        score = ranks.told(stored_score(path) if ranks.leads else math.nan)
+        return None if math.isnan(score) else score
+
+    def make(path: Path) -> float:
+        if ranks.leads:
+            clear_damaged(path, read_json)
+        return try_rate(attempt, path, device, store, console, ranks)
+
+    return store.get_or_create(store.trial(attempt.digest), load, make, wait, claim=ranks.leads)
 
 
-def kept_trial(path: Path) -> Trial | None:
-    """The trial in a file; None if there is none, or if it is damaged or of another recipe, which is said."""
-    content = kept_json(path)
-    return Trial.model_validate(content) if content is not None else None
+def stored_score(path: Path) -> float:
+    """The score in the file of a trial; NaN if there is none, or if it is damaged or of another recipe."""
+    try:
+        content = kept_json(path)
+    except DamagedError:
+        return math.nan
+    return Trial.model_validate(content).score if content is not None else math.nan
 
 
 def try_rate(attempt: Attempt, path: Path, device: str, store: Store, console: Console, ranks: Processes) -> float:

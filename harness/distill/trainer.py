@@ -29,7 +29,7 @@ from harness.distill.model.teacher import TeacherStates
 from harness.distill.model.tower import Encoded, TextTower, Tokens
 from harness.distill.transport.problem import NotConverged
 from harness.retrieval.ranking import rank
-from harness.storage.seals import DamagedError, say_damaged
+from harness.storage.store import DamagedError, say_damaged
 
 SECONDS_A_CHECKPOINT = 60
 VALIDATIONS = 20

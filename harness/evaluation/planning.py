@@ -27,7 +27,7 @@ from harness.records.towers import find_tower, load_card, load_seen
 from harness.retrieval.phrases import tagged
 from harness.retrieval.scorers import PLAIN, Plain, Scorer, in_regions
 from harness.storage.packs import is_pack, open_pack
-from harness.storage.store import Store, new_folder
+from harness.storage.store import Store, existing_folder, new_folder
 
 # Part of every cell's digest. Raise it when the same inputs no longer give the same scores.
 PROTOCOL_VERSION = 1
@@ -301,13 +301,13 @@ def data_folder(task: Task, name: str, given: str | None, store: Store) -> Path:
 
 def sample_folder(task: Task, name: str, store: Store) -> Path:
     """The folder of a task's embedded sample, made at first use."""
-    folder = store.sample(name, task.sample_version())
-    if not folder.is_dir():
-        with store.claim(folder):
-            if not folder.is_dir():
-                with new_folder(folder) as temporary:
-                    task.write_sample(temporary)
-    return folder
+
+    def make(path: Path) -> Path:
+        with new_folder(path) as temporary:
+            task.write_sample(temporary)
+        return path
+
+    return store.get_or_create(store.sample(name, task.sample_version()), existing_folder, make)
 
 
 def english_cell(label: str, retrieval: Retrieval, task: Task, encoder: Encoder) -> Cell:

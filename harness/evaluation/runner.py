@@ -23,13 +23,13 @@ from harness.evaluation.executors.jobs import Outcome, announced, carry_out
 from harness.evaluation.executors.local import in_turn
 from harness.evaluation.planning import ENGLISH_TOWER, Cell, Plan, make_plan
 from harness.evaluation.translate_test import TRANSLATE_TEST, in_translation
-from harness.records.files import check_stored_record, save_record
+from harness.records.files import check_stored_record, find_stored_record, save_record
 from harness.records.provenance import provenance
 from harness.records.schema import Record, RegionCard, TranslationCard
 from harness.records.towers import load_card
 from harness.retrieval.regions import Views
 from harness.retrieval.scorers import Embedder
-from harness.storage.seals import clear_damaged, is_whole
+from harness.storage.seals import is_whole
 from harness.storage.store import Store
 
 if TYPE_CHECKING:
@@ -169,12 +169,12 @@ def encoder_of(spec: str, device: str) -> Encoder:
 def load_or_measure(cell: Cell, plan: Plan, store: Store, console: Console, wait: bool = True) -> Record:
     """One cell's record. Raises BusyError if another run is at it, or at its tower, and `wait` is False."""
     folder = store.record(cell.key)
-    if not is_whole(folder, check_stored_record):
-        with store.claim(folder, wait):
-            if not is_whole(folder, check_stored_record):  # another run may have measured it meanwhile
-                clear_damaged(folder, check_stored_record)
-                measure(cell, plan, store, console, wait)
-    return owned(check_stored_record(folder), plan.encoder, folder)
+
+    def make(path: Path) -> Record:
+        measure(cell, plan, store, console, wait)
+        return check_stored_record(path)
+
+    return owned(store.get_or_create(folder, find_stored_record, make, wait), plan.encoder, folder)
 
 
 def owned(record: Record, encoder: Encoder, folder: Path) -> Record:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol, TypeAlias
 
@@ -92,20 +93,15 @@ class Spoken:
             for start in range(0, len(captions), TEXTS_A_CALL):
                 part = captions[start : start + TEXTS_A_CALL]
                 path = store.translations(digest_strings([self.translator.fingerprint(), lang, *part]))
-                if (english := kept(path)) is None:
-                    with store.claim(path):
-                        if (english := kept(path)) is None:  # another run may have made it meanwhile
-                            english = translated(self.translator, part, lang)
-                            keep_json(path, english)
-                            advance(len(part), "")
-                texts += english
+                texts += store.get_or_create(path, kept_json, partial(self.translate, part, lang, advance))
         return tuple(texts)
 
-
-def kept(path: Path) -> list[str] | None:
-    """The translations in a file of the store; None if there is none, or if it is damaged or of other captions, which is said."""
-    english: list[str] | None = kept_json(path)
-    return english
+    def translate(self, texts: Sequence[str], lang: str, advance: Callable[[int, str], None], path: Path) -> list[str]:
+        """Translate some texts and write them to a file of the store."""
+        english = translated(self.translator, texts, lang)
+        keep_json(path, english)
+        advance(len(texts), "")
+        return english
 
 
 def translated(translator: Translator, texts: Sequence[str], lang: str) -> list[str]:

@@ -18,8 +18,8 @@ from harness.core.error_messages import first_line
 from harness.core.errors import HarnessError
 from harness.records.schema import SCHEMA_VERSION, Record, Version
 from harness.retrieval.ranking import scores
-from harness.storage.seals import DamagedError, check_key, read_seal, say_left_out, seal, sealed_bytes
-from harness.storage.store import NEW, may_read, new_folder
+from harness.storage.seals import check_key, new_sealed_folder, read_seal, say_left_out, sealed_bytes
+from harness.storage.store import NEW, DamagedError, may_read
 
 if TYPE_CHECKING:
     from pyarrow import Table
@@ -61,10 +61,9 @@ def save_record(
         table = table.append_column(f"facet:{name}", column)
     for name, rows in (columns or {}).items():
         table = table.append_column(name, pa.array(list(rows)))
-    with new_folder(folder) as temporary:
+    with new_sealed_folder(folder, record.cell) as temporary:
         (temporary / RECORD).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
         pq.write_table(table, temporary / QUERIES)
-        seal(temporary, record.cell)
 
 
 AGAIN = "measure it again, or take it anew from where it came from"
@@ -150,6 +149,14 @@ def check_stored_record(folder: Path) -> Record:
     record = load_record(folder)
     check_key(folder, record.cell, folder.name)
     return record
+
+
+def find_stored_record(folder: Path) -> Record | None:
+    """The record in a folder of the store, None if there is no such folder. Raises DamagedError as `check_stored_record`."""
+    with may_read(folder):
+        if not folder.is_dir():
+            return None
+    return check_stored_record(folder)
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from harness.core.error_messages import first_line
 from harness.core.errors import HarnessError
 from harness.records.files import CARD, SEEN
 from harness.records.schema import TowerCard
-from harness.storage.seals import DamagedError, check_key, check_seal, read_seal, sealed_bytes
-from harness.storage.store import Store, may_read
+from harness.storage.seals import check_key, check_seal, read_seal, sealed_bytes
+from harness.storage.store import DamagedError, Store, may_read
 
 
 def load_card(folder: Path) -> TowerCard:

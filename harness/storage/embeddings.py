@@ -19,8 +19,8 @@ from harness.core.languages import ENGLISH
 from harness.core.protocols import Encoder, ImageEncoder, KnownFeatures, PatchEncoder, TextEncoder, TokenEncoder
 from harness.runtime.prefetch import ahead
 from harness.storage.packed_states import PackedStates
-from harness.storage.seals import DIGEST, KEY, DamagedError, check_key, clear_damaged, is_whole, place_of, say_damaged, seal
-from harness.storage.store import BusyError, Store, may_read, new_file, new_folder
+from harness.storage.seals import DIGEST, KEY, check_key, get_or_create_folder, place_of
+from harness.storage.store import BusyError, DamagedError, Store, may_read, new_file
 
 Advance = Callable[[int], None]
 Compute = Callable[[int, int], Iterator[Floats]]
@@ -126,14 +126,7 @@ def stored_states(store: Store, key: str, count: int, compute: Callable[[], Iter
     They are kept as directions in half precision (docs/late-interaction.md says what that does to ranks): their lengths play no
     part, and may be more than half precision can hold. Raises HarnessError as `directions_of`, and for another number of items.
     """
-    folder = store.states(key)
-    if not is_whole(folder):
-        with store.claim(folder):
-            if not is_whole(folder):  # another run may have made it meanwhile
-                clear_damaged(folder)
-                with new_folder(folder) as temporary:
-                    write_states(temporary, count, compute())
-                    seal(temporary, key)
+    folder = get_or_create_folder(store, store.states(key), lambda temporary: write_states(temporary, count, compute()))
     sizes = np.load(folder / LENGTHS, allow_pickle=False)
     return PackedStates(np.memmap(folder / STATES, np.float16, "r").reshape(int(sizes.sum()), -1), sizes)
 
@@ -169,19 +162,23 @@ def stored(store: Store, key: str, count: int, compute: Compute, size: int) -> F
     Raises HarnessError as `checked` does.
     """
     path = store.embeddings(key)
-    if (found := read_or_say(path, count)) is not None:
-        return found
+
+    def make(path: Path) -> Floats:
+        pieces: list[Floats] = []
+        for start in range(0, count, size):
+            part = read_if_whole(store.part(key, start), min(size, count - start))
+            pieces += [part] if part is not None else compute(start, min(start + size, count))
+        matrix = checked(np.concatenate(pieces), count)
+        keep(path, matrix)
+        return matrix
+
     if count > size:
+        if (found := read_if_whole(path, count)) is not None:
+            return found
         make_parts(store, key, count, compute, size)
-    with store.claim(path):
-        if (found := read_if_whole(path, count)) is None:
-            pieces: list[Floats] = []
-            for start in range(0, count, size):
-                part = read_if_whole(store.part(key, start), min(size, count - start))
-                pieces += [part] if part is not None else compute(start, min(start + size, count))
-            found = checked(np.concatenate(pieces), count)
-            keep(path, found)
-    shutil.rmtree(store.part(key, 0).parent, ignore_errors=True)
+    found = store.get_or_create(path, lambda path: kept(path, count), make)
+    if count > size:
+        shutil.rmtree(store.part(key, 0).parent, ignore_errors=True)
     return found
 
 
@@ -191,15 +188,24 @@ def make_parts(store: Store, key: str, count: int, compute: Compute, size: int) 
     for wait in (False, True):
         busy = []
         for start in left:
-            part, stop = store.part(key, start), min(start + size, count)
             try:
-                with store.claim(part, wait):
-                    whole = store.embeddings(key).is_file()
-                    if not whole and read_or_say(part, stop - start) is None:
-                        keep(part, checked(np.concatenate(list(compute(start, stop))), stop - start))
+                make_part(store, key, start, min(start + size, count), compute, wait)
             except BusyError:
                 busy.append(start)
         left = busy
+
+
+def make_part(store: Store, key: str, start: int, stop: int, compute: Compute, wait: bool) -> None:
+    """Make one part unless it, or the matrix itself, is there. Raises BusyError if another run is at it and `wait` is False."""
+
+    def load(path: Path) -> Path | None:
+        return path if store.embeddings(key).is_file() or kept(path, stop - start) is not None else None
+
+    def make(path: Path) -> Path:
+        keep(path, checked(np.concatenate(list(compute(start, stop))), stop - start))
+        return path
+
+    store.get_or_create(store.part(key, start), load, make, wait)
 
 
 def keep(path: Path, embeddings: Floats) -> None:
@@ -210,40 +216,30 @@ def keep(path: Path, embeddings: Floats) -> None:
         save_file({"embeddings": embeddings}, temporary, {KEY: place_of(path), DIGEST: digest_array(embeddings)})
 
 
-def read_or_say(path: Path, count: int) -> Floats | None:
-    """The matrix in a file; None if there is none, or if it is damaged or of another key, which is said."""
-    try:
-        return kept(path, count)
-    except FileNotFoundError:
-        return None
-    except DamagedError as error:
-        say_damaged(error)
-        return None
-
-
 def read_if_whole(path: Path, count: int) -> Floats | None:
     """The matrix in a file; None if there is none, or if it is damaged or of another key."""
     try:
         return kept(path, count)
-    except (FileNotFoundError, DamagedError):
+    except DamagedError:
         return None
 
 
-def kept(path: Path, count: int) -> Floats:
-    """The matrix in a file that `keep` wrote.
+def kept(path: Path, count: int) -> Floats | None:
+    """The matrix in a file that `keep` wrote; None if there is none.
 
-    Raises FileNotFoundError if there is none, HarnessError if it may not be read, DamagedError if it is not whole or of another
-    key.
+    Raises HarnessError if it may not be read, DamagedError if it is not whole or of another key.
     """
     from safetensors import SafetensorError, safe_open
 
-    with may_read(path):
-        path.open("rb").close()
     try:
+        with may_read(path):
+            path.open("rb").close()
         with safe_open(path, framework="numpy") as file:
             embeddings: Floats = file.get_tensor("embeddings")
             metadata = file.metadata() or {}
     except FileNotFoundError:
+        return None
+    except HarnessError:
         raise
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
         raise DamagedError(f"{path} is damaged ({first_line(error)})") from None

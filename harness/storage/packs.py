@@ -13,6 +13,7 @@ import shutil
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO
@@ -25,7 +26,7 @@ from harness.core.errors import HarnessError
 from harness.storage.addresses import is_address, open_address
 from harness.storage.archives import read_members, unpack
 from harness.storage.plain_files import need_plain
-from harness.storage.store import Store, disk_errors, new_folder
+from harness.storage.store import Store, disk_errors, existing_folder, new_folder
 
 MANIFEST, TEXTS, SHARDS = "manifest.json", "texts.tar", "shards"
 _CHUNK = 1 << 20
@@ -149,11 +150,7 @@ def open_pack(data: str, store: Store) -> Path:
     except ValidationError as error:
         raise HarnessError(f"{address} is not a pack's manifest: {first_line(error)}") from None
     _check_names(data, manifest)
-    folder = store.pack(_opened_as(raw))
-    if not folder.is_dir():
-        with store.claim(folder):
-            if not folder.is_dir():
-                _open_into(folder, data, manifest)
+    folder = store.get_or_create(store.pack(_opened_as(raw)), existing_folder, partial(_open_into, data=data, manifest=manifest))
     _check_counts(folder, manifest)
     return folder
 
@@ -175,12 +172,13 @@ def _check_names(data: str, manifest: Manifest) -> None:
         raise HarnessError(f"{data}/{MANIFEST} names {manifest.texts.name[:100]!r}: expected a path inside the pack, {TEXTS}")
 
 
-def _open_into(folder: Path, data: str, manifest: Manifest) -> None:
+def _open_into(folder: Path, data: str, manifest: Manifest) -> Path:
     with new_folder(folder) as temporary:
         (temporary / SHARDS).mkdir()
         for part in (*manifest.shards, manifest.texts):
             _bring(data, part, temporary / part.name)
         unpack(temporary / TEXTS, temporary)
+    return folder
 
 
 def _bring(data: str, part: _Part, target: Path) -> None:

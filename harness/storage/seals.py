@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -19,24 +18,12 @@ from pydantic_core import from_json
 
 from harness.core.errors import HarnessError
 from harness.runtime.markup import visible
-from harness.storage.store import disk_errors, may_read, new_file
+from harness.storage.store import DamagedError, Store, may_read, new_file, new_folder, remove_damaged
 
 T = TypeVar("T")
 
 SEAL = "digests.json"
 KEY, DIGEST, CONTENT = "key", "sha256", "content"
-
-
-class DamagedError(HarnessError):
-    """Something is not what was written there, or not of its key. what: that alone; way: what a user can do."""
-
-    def __init__(self, what: str, way: str = "delete it to have it made again") -> None:
-        super().__init__(what, way)
-        self.what = what
-
-    def __str__(self) -> str:
-        """Both, on one line."""
-        return "; ".join(self.args)
 
 
 class Seal(BaseModel):
@@ -49,11 +36,6 @@ class Seal(BaseModel):
 
 
 EARLIER = TypeAdapter(dict[str, str])
-
-
-def say_damaged(error: DamagedError) -> None:
-    """Report that what was damaged is computed anew."""
-    print(visible(f"note: {error.what}: it is computed again"), file=sys.stderr)
 
 
 def say_left_out(error: HarnessError) -> None:
@@ -163,29 +145,51 @@ def check_key(path: Path, key: object, expected: str) -> None:
 Check = Callable[[Path], object]
 
 
-def is_whole(folder: Path, check: Check = check_named) -> bool:
-    """Whether a folder of the store is there and passes its check."""
-    with may_read(folder):
-        if not folder.is_dir():
-            return False
+def checked_entry(path: Path, check: Check = check_named) -> Path | None:
+    """Return a path of the store that passes its check, None if nothing is there. Raises DamagedError if it does not pass."""
+    with may_read(path):
+        if not path.exists():
+            return None
+    check(path)
+    return path
+
+
+def is_whole(path: Path, check: Check = check_named) -> bool:
+    """Return whether an entry of the store is there and passes its check."""
     try:
-        check(folder)
+        return checked_entry(path, check) is not None
     except DamagedError:
         return False
-    return True
 
 
-def clear_damaged(folder: Path, check: Check = check_named) -> None:
-    """Remove a folder that does not pass its check, and say so. Only for who has claimed it: it may be made anew by then."""
-    with may_read(folder):
-        if not folder.is_dir():
-            return
+def clear_damaged(path: Path, check: Check = check_named) -> None:
+    """Report an entry that does not pass its check, and remove it if it is a folder. Only the process with the claim calls it."""
     try:
-        check(folder)
+        checked_entry(path, check)
     except DamagedError as error:
-        say_damaged(error)
-        with disk_errors(folder):
-            shutil.rmtree(folder)
+        remove_damaged(path, error)
+
+
+@contextmanager
+def new_sealed_folder(path: Path, key: str) -> Iterator[Path]:
+    """Fill a temporary folder that becomes `path`, sealed, when the block ends without an exception: see `new_folder`."""
+    with new_folder(path) as temporary:
+        yield temporary
+        seal(temporary, key)
+
+
+def get_or_create_folder(store: Store, folder: Path, fill: Callable[[Path], None]) -> Path:
+    """Return a sealed folder of the store, filled by one process at a time if it is absent or damaged.
+
+    fill: writes the files into a temporary folder, which is then sealed with the folder's name as its key.
+    """
+
+    def make(path: Path) -> Path:
+        with new_sealed_folder(path, path.name) as temporary:
+            fill(temporary)
+        return path
+
+    return store.get_or_create(folder, checked_entry, make)
 
 
 def place_of(path: Path) -> str:
@@ -201,15 +205,11 @@ def keep_json(path: Path, content: object) -> None:
 
 
 def kept_json(path: Path) -> Any | None:
-    """The value in a file that `keep_json` wrote; None if there is none, or if it is damaged or of another key, which is said."""
+    """The value in a file that `keep_json` wrote; None if there is none. Raises DamagedError as `read_json`."""
     with may_read(path):
         if not path.exists():
             return None
-    try:
-        return read_json(path)
-    except DamagedError as error:
-        say_damaged(error)
-        return None
+    return read_json(path)
 
 
 def read_json(path: Path) -> Any:

@@ -9,15 +9,18 @@ import shutil
 import stat
 import sys
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import platformdirs
 
 from harness.core.errors import HarnessError
 from harness.runtime.markup import visible
+
+T = TypeVar("T")
 
 FULL = 64 * 1024  # bytes left under which a failed write is put down to the disk
 REFUSED = {errno.EEXIST, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EIO, errno.ESTALE, errno.EFBIG}
@@ -27,6 +30,31 @@ RIGHTS = "in a store that users share, its owner gives the rights, as by `chmod 
 
 class BusyError(Exception):
     """Another process is making this."""
+
+
+class DamagedError(HarnessError):
+    """An entry is not what was written there, or not of its key. what: the damage; way: what the user can do."""
+
+    def __init__(self, what: str, way: str = "delete it to have it made again") -> None:
+        super().__init__(what, way)
+        self.what = what
+
+    def __str__(self) -> str:
+        """Damage and way out, on one line."""
+        return "; ".join(self.args)
+
+
+def say_damaged(error: DamagedError) -> None:
+    """Print that a damaged entry is computed again."""
+    print(visible(f"note: {error.what}: it is computed again"), file=sys.stderr)
+
+
+def remove_damaged(path: Path, error: DamagedError) -> None:
+    """Remove a damaged folder and say so. A damaged file stays, since its successor replaces it in one step."""
+    say_damaged(error)
+    if path.is_dir():
+        with disk_errors(path):
+            shutil.rmtree(path)
 
 
 def sweep(path: Path) -> None:
@@ -174,6 +202,30 @@ class Store:
         finally:
             lock.release()
 
+    def get_or_create(
+        self, path: Path, load: Callable[[Path], T | None], make: Callable[[Path], T], wait: bool = True, claim: bool = True
+    ) -> T:
+        """Return the entry at `path`, made by one process at a time if it is absent or damaged.
+
+        load: reads the entry. It returns None where there is none and raises DamagedError where it is damaged. It is called
+        again under the claim, because another process may have made the entry by then.
+        make: writes the entry and returns it. A damaged folder is removed before.
+        wait: whether to wait for another process that is making the entry; if not, BusyError is raised.
+        claim: False for a process whose leading process has claimed the path (`torchrun`).
+        """
+        try:
+            found = load(path)
+        except DamagedError:
+            found = None
+        if found is not None:
+            return found
+        with self.claim(path, wait) if claim else nullcontext():
+            try:
+                found = load(path)
+            except DamagedError as error:
+                remove_damaged(path, error)
+            return make(path) if found is None else found
+
     def sample(self, task: str, version: str) -> Path:
         """Folder of a task's embedded sample."""
         return self.root / "samples" / f"{task}-{version}"
@@ -225,6 +277,11 @@ class Store:
     def records(self) -> list[Path]:
         """Every finished record."""
         return finished(self.root / "records")
+
+
+def existing_folder(path: Path) -> Path | None:
+    """Return the folder at `path`, None if there is none. It loads entries that no seal describes."""
+    return path if path.is_dir() else None
 
 
 def finished(folder: Path) -> list[Path]:

@@ -33,8 +33,8 @@ from harness.runtime.console import Console
 from harness.statistics.comparison import Measured
 from harness.statistics.matching import read_records
 from harness.storage.embeddings import digest_array, stored, stored_states
-from harness.storage.seals import DamagedError, clear_damaged, is_whole, keep_json, kept_json, seal
-from harness.storage.store import BusyError, Store, new_file, new_folder
+from harness.storage.seals import clear_damaged, is_whole, keep_json, kept_json, seal
+from harness.storage.store import BusyError, DamagedError, Store, new_file, new_folder
 from tests.cli.test_security import ROOT
 from tests.faults import Tiny, write_data
 from tests.support.fragile_plugins import FRAGILE
@@ -136,16 +136,26 @@ def test_a_kept_value_is_whole_and_of_its_key_or_is_made_again(
     store = Store(tmp_path)
     keep_json(store.trial("a"), content)
     assert kept_json(store.trial("a")) == content
+    assert kept_json(store.trial("none")) is None
     shutil.copyfile(store.trial("a"), store.trial("b"))
-    assert kept_json(store.trial("b")) is None
-    assert "b.json is of another key ('trials/a.json'): it is computed again" in capsys.readouterr().err
+    with pytest.raises(DamagedError, match=r"b\.json is of another key \('trials/a\.json'\)"):
+        kept_json(store.trial("b"))
     store.trial("c").write_text(json.dumps(content))
-    assert kept_json(store.trial("c")) is None
-    assert "c.json does not say what it is of (an earlier version wrote it)" in capsys.readouterr().err
+    with pytest.raises(DamagedError, match=r"c\.json does not say what it is of \(an earlier version wrote it\)"):
+        kept_json(store.trial("c"))
     whole = store.trial("a").read_bytes()
     for place in range(len(whole) - 1):
         store.trial("a").write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        assert kept_json(store.trial("a")) is None
+        with pytest.raises(DamagedError):
+            kept_json(store.trial("a"))
+
+    def make(path: Path) -> object:
+        keep_json(path, content)
+        return content
+
+    assert store.get_or_create(store.trial("a"), kept_json, make) == content
+    assert "a.json is damaged" in capsys.readouterr().err
+    assert kept_json(store.trial("a")) == content
 
 
 def test_a_checkpoint_of_another_training_is_not_gone_on_from(tmp_path: Path) -> None:
@@ -324,7 +334,7 @@ def test_a_lock_has_one_owner_and_ends_with_it(tmp_path: Path) -> None:
     code = f"""
 import os
 from pathlib import Path
-from harness.store import Store, new_folder
+from harness.storage.store import Store, new_folder
 store = Store(Path({str(tmp_path)!r}))
 with store.claim(store.record("x")), new_folder(store.record("x")) as folder:
     (folder / "half").touch()

@@ -45,8 +45,7 @@ from harness.storage import archives as bombs
 from harness.storage.addresses import Redirects
 from harness.storage.downloads import fetch
 from harness.storage.packs import MANIFEST, open_pack, write_pack
-from harness.storage.seals import DamagedError, say_damaged
-from harness.storage.store import Store
+from harness.storage.store import DamagedError, Store, say_damaged
 from harness.tasks.entities.corpus import read_annotation
 from harness.tasks.flickr30k import Flickr30k
 from harness.tasks.readers.bitext import load_bitext_file

@@ -7,6 +7,8 @@ import os
 import shutil
 import stat
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -21,9 +23,76 @@ from harness.records.files import load_record
 from harness.records.towers import load_card
 from harness.statistics.matching import read_records
 from harness.storage.embeddings import embed_texts, stored
-from harness.storage.seals import clear_damaged, is_whole, keep_json, kept_json, seal
-from harness.storage.store import Store, disk_is_full, new_file, new_folder, sweep
+from harness.storage.seals import clear_damaged, get_or_create_folder, is_whole, keep_json, kept_json, seal
+from harness.storage.store import BusyError, Store, disk_is_full, new_file, new_folder, sweep
 from tests.support.made_up import Arm, write_board
+
+
+def made_at_once(make: Callable[[], object], count: int = 2) -> list[object]:
+    """What `count` threads get that begin to make one thing together."""
+    barrier, found = threading.Barrier(count), list[object]()
+
+    def work() -> None:
+        barrier.wait(30)
+        found.append(make())
+
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return found
+
+
+def test_an_entry_is_made_once_by_two_makers(tmp_path: Path) -> None:
+    store, made = Store(tmp_path), list[str]()
+
+    def load(path: Path) -> str | None:
+        return path.read_text() if path.exists() else None
+
+    def make(path: Path) -> str:
+        made.append("once")
+        time.sleep(0.2)
+        with new_file(path) as temporary:
+            temporary.write_text("entry")
+        return "entry"
+
+    assert made_at_once(lambda: Store(tmp_path).get_or_create(store.trial("x"), load, make)) == ["entry", "entry"]
+    assert made == ["once"]
+
+
+def test_a_sealed_folder_is_filled_once_by_two_makers(tmp_path: Path) -> None:
+    store, filled = Store(tmp_path), list[Path]()
+
+    def fill(folder: Path) -> None:
+        filled.append(folder)
+        time.sleep(0.2)
+        (folder / "numbers").write_text("1")
+
+    place = store.states("key")
+    assert made_at_once(lambda: get_or_create_folder(Store(tmp_path), place, fill)) == [place, place]
+    assert len(filled) == 1
+    assert filled[0] != place, "it is filled beside its place"
+    assert is_whole(place)
+
+
+def test_a_damaged_entry_is_made_again_and_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store(tmp_path)
+    place = get_or_create_folder(store, store.states("key"), lambda folder: (folder / "numbers").write_text("1") and None)
+    (place / "numbers").write_text("2")
+    assert get_or_create_folder(store, place, lambda folder: (folder / "numbers").write_text("3") and None) == place
+    assert (place / "numbers").read_text() == "3"
+    assert capsys.readouterr().err.count("numbers is damaged") == 1
+
+
+def test_who_does_not_wait_is_told_that_an_entry_is_being_made(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    path = store.trial("x")
+    with store.claim(path), pytest.raises(BusyError):
+        Store(tmp_path).get_or_create(path, lambda _: None, str, wait=False)
+    with store.claim(path):
+        assert Store(tmp_path).get_or_create(path, lambda _: "there", str, wait=False) == "there", "what is there needs no claim"
+        assert Store(tmp_path).get_or_create(path, lambda _: None, str, claim=False) == str(path), "the leading process has it"
 
 
 def leftovers(folder: Path) -> list[Path]:

@@ -11,7 +11,8 @@ import pytest
 
 from harness.records.files import load_ranks, load_record
 from harness.statistics.comparison import Question, compare
-from harness.storage.seals import DamagedError, Seal, digest_of_file, read_seal
+from harness.storage.seals import Seal, digest_of_file, read_seal
+from harness.storage.store import DamagedError
 from harness.study.findings import Findings
 
 ROOT = Path(__file__).parents[2]

@@ -17,8 +17,8 @@ from harness.core.digests import digest_strings
 from harness.core.errors import HarnessError
 from harness.core.protocols import TextEncoder, TokenEncoder
 from harness.distill.model.tower import Encoded
-from harness.storage.seals import clear_damaged, is_whole, seal
-from harness.storage.store import Store, new_folder
+from harness.storage.seals import get_or_create_folder
+from harness.storage.store import Store
 
 TEXTS_A_CALL = 1024
 STATES = ("tokens", "lengths", "pooled")
@@ -61,16 +61,8 @@ def teacher_states(teacher: TextEncoder, texts: Sequence[str], store: Store, adv
     """
     # Languages that share a tower share most of their English sentences.
     unique = list(dict.fromkeys(texts))
-    folder = store.teacher(digest_strings(["teacher", teacher.fingerprint(), *unique]))
-    if not is_whole(folder):
-        if not isinstance(teacher, TokenEncoder):
-            raise HarnessError("this text tower gives no token states (encode_tokens), so it cannot be a teacher")
-        with store.claim(folder):
-            if not is_whole(folder):  # another run may have made it meanwhile
-                clear_damaged(folder)
-                with new_folder(folder) as temporary:
-                    compute_states(teacher, unique, temporary, advance)
-                    seal(temporary, folder.name)
+    place = store.teacher(digest_strings(["teacher", teacher.fingerprint(), *unique]))
+    folder = get_or_create_folder(store, place, lambda temporary: compute_states(teacher, unique, temporary, advance))
     places = {text: place for place, text in enumerate(unique)}
     rows = np.array([places[text] for text in texts])
     # Copied where it is written to, which it is not: torch warns of memory that it could not write to.
@@ -79,8 +71,10 @@ def teacher_states(teacher: TextEncoder, texts: Sequence[str], store: Store, adv
     return TeacherStates(torch.from_numpy(tokens), starts[rows], lengths[rows], torch.from_numpy(pooled[rows]))
 
 
-def compute_states(teacher: TokenEncoder, texts: Sequence[str], folder: Path, advance: Callable[[int], None]) -> None:
+def compute_states(teacher: TextEncoder, texts: Sequence[str], folder: Path, advance: Callable[[int], None]) -> None:
     """Encode all texts and write `tokens.npy`, `lengths.npy` and `pooled.npy`."""
+    if not isinstance(teacher, TokenEncoder):
+        raise HarnessError("this text tower gives no token states (encode_tokens), so it cannot be a teacher")
     parts = []
     for start in range(0, len(texts), TEXTS_A_CALL):
         part = teacher.encode_tokens(texts[start : start + TEXTS_A_CALL], "en")
