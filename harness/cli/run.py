@@ -129,7 +129,7 @@ def run(
     if absent:
         console.print(f"languages passed over, since {plans[0].data} has no captions in them: {len(absent):,}")
     facets = {plan.language.code: [facet_of(cell.retrieval, by) for cell in plan.cells] for plan in plans if by}
-    if examples and not isinstance(plans[0].cells[0].retrieval, Grounding):
+    if examples and plans[0].cells[0].retrieval.sought != "regions":
         raise HarnessError(f"--examples draws what phrases found, and {task} has none: pass --task flickr30k-entities")
     if dry_run:
         from harness.reporting.tables import plan_table
@@ -138,7 +138,7 @@ def run(
         return
     from harness.evaluation.runner import CellsFailedError, run_plans
     from harness.reporting.multilingual import Report, print_overview
-    from harness.reporting.run_report import breakdown_table, print_report, unit
+    from harness.reporting.run_report import breakdown_table, print_report
     from harness.statistics.comparison import Measured
 
     reports: list[Report] = []
@@ -157,7 +157,7 @@ def run(
             known = {cell.label: facet for cell, facet in zip(plan.cells, facets[plan.language.code], strict=True)}
             broken = [(tower, known[tower.label]) for tower in towers]
             groups = {tower.label: break_down(tower, facet, resamples) for tower, facet in broken}
-            console.print(breakdown_table(by, groups, unit(towers[0].record)))
+            console.print(breakdown_table(by, groups, towers[0].record.unit))
         if examples:
             draw_examples(plan, kept, examples, console)
     if len(reports) > 1:

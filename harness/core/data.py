@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 from harness.core.digests import digest_strings
 from harness.core.errors import HarnessError
@@ -24,6 +24,27 @@ Ints: TypeAlias = "npt.NDArray[np.int64]"
 Span: TypeAlias = tuple[int, int]
 """A stretch of a text, from its first character to before its last, counted from 0; empty for what stands nowhere in it."""
 Spans: TypeAlias = tuple[Span, ...]
+
+
+Sought = Literal["images", "regions", "texts"]
+"""What queries look for."""
+QUERY_UNITS: dict[Sought, str] = {"images": "captions", "regions": "phrases", "texts": "queries"}
+"""What queries are called, in the plural, by what they look for."""
+_ENGLISH_SIDE = " (English side)"  # ends the name of the source of English captions behind translations
+
+
+def english_side(source: str) -> str:
+    """Return the name of the source of the English captions that the captions of a source were translated from.
+
+    >>> english_side("multi30k")
+    'multi30k (English side)'
+    """
+    return source + _ENGLISH_SIDE
+
+
+def is_english_side(source: str) -> bool:
+    """Return whether a source is the English captions behind translations, as `english_side` names it."""
+    return source.endswith(_ENGLISH_SIDE)
 
 
 class PicturesError(HarnessError):
@@ -142,6 +163,42 @@ class Retrieval:
     phrases: tuple[tuple[str, ...] | None, ...] = ()
     english_phrases: tuple[tuple[str, ...] | None, ...] = ()
 
+    sought: ClassVar[Sought] = "images"
+
+    @property
+    def unit(self) -> str:
+        """What its queries are called, in the plural."""
+        return QUERY_UNITS[self.sought]
+
+    @property
+    def headline(self) -> str:
+        """The measure that towers are compared by."""
+        return "R@1"
+
+    @property
+    def opens_pictures(self) -> bool:
+        """Whether its images are read, whole or in regions."""
+        return self.sought != "texts"
+
+    @property
+    def is_english_side(self) -> bool:
+        """Whether its captions are the English ones behind translations: see `in_english`."""
+        return is_english_side(self.source)
+
+    @property
+    def document_count(self) -> int | None:
+        """How many texts its queries are ranked against, None where they look for images."""
+        return None
+
+    @property
+    def gallery_size(self) -> int:
+        """How many images its queries are ranked against, or how many texts."""
+        return len(self.images.ids) if self.document_count is None else self.document_count
+
+    def cache_key_parts(self) -> list[str]:
+        """Return what decides its scores besides images and texts: the chosen measures, where there is a choice."""
+        return []
+
     def in_english(self) -> Self:
         """The same images, asked for by the English captions that these were translated from.
 
@@ -150,12 +207,11 @@ class Retrieval:
         """
         if self.english is None:
             raise HarnessError(f"the {self.lang} captions of {self.source} are not translations: they have no English twins")
-        source = f"{self.source} (English side)"
         # Notes are on the translations; languages that share their English share its record.
         return replace(
             self,
             lang="en",
-            source=source,
+            source=english_side(self.source),
             kind="original",
             captions=self.english,
             notes=(),
@@ -227,6 +283,8 @@ class Grounding(Retrieval):
     _: KW_ONLY
     targets: Ints
     target_captions: Ints
+
+    sought: ClassVar[Sought] = "regions"
 
     def texts_digest(self) -> str:
         """A digest of the phrases, their ids, images and true boxes."""
@@ -307,6 +365,17 @@ class TextRetrieval(Retrieval):
     barred: tuple[tuple[int, ...], ...]
     measures: tuple[str, ...]
     headline: str = "R@1"
+
+    sought: ClassVar[Sought] = "texts"
+
+    @property
+    def document_count(self) -> int:
+        """How many texts its queries are ranked against."""
+        return len(self.documents)
+
+    def cache_key_parts(self) -> list[str]:
+        """Return the chosen measures, and last the one that towers are compared by."""
+        return [*self.measures, self.headline]
 
     def take(self, rows: Sequence[int]) -> Self:
         """The queries of the given rows alone, over the same documents."""

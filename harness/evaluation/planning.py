@@ -11,7 +11,7 @@ from typing import Protocol
 
 from harness.core.builtins import BITEXT_READERS, SCORERS, TASKS, TEXT_READERS, TOWERS, load_encoder
 from harness.core.config import RunConfig
-from harness.core.data import CaptionReader, Grounding, Language, PicturesError, Retrieval, TextRetrieval
+from harness.core.data import CaptionReader, Language, PicturesError, Retrieval, TextRetrieval
 from harness.core.digests import digest_json
 from harness.core.errors import HarnessError, MissingError
 from harness.core.languages import select_languages
@@ -109,9 +109,9 @@ def make_plan(config: RunConfig, task: Task, data: Path, encoder: Encoder, langu
     """Read one language's data and lay out its cells."""
     retrieval = measured_by(config.measures, load(task, data, language.code, config.split, config.source, encoder))
     if config.skip_broken:
-        if isinstance(retrieval, TextRetrieval):
+        if not retrieval.opens_pictures:
             raise HarnessError(f"--skip-broken is for pictures, and {task.card.name} opens none")
-        if isinstance(retrieval, Grounding) or config.scorer != PLAIN:
+        if retrieval.sought == "regions" or config.scorer != PLAIN:
             raise HarnessError("--skip-broken is for retrieval by whole images: regions are of all images of a split")
         retrieval = without_broken(retrieval)
     if config.encoder == "sample" and not retrieval.sample:
@@ -128,7 +128,7 @@ def make_plan(config: RunConfig, task: Task, data: Path, encoder: Encoder, langu
             )
         cells = [replace(cells[0], label=f"features on {language.name}")]
     elif language.code != "en":
-        unit = unit_of(retrieval)
+        unit = retrieval.unit
         cells += [given_cell(text, retrieval, task, data, encoder, store) for text in config.towers]
         try:
             cells += distilled_cells(config, task, data, encoder, retrieval)
@@ -153,11 +153,6 @@ def load(task: Task, data: Path, lang: str, split: str, source: str | None, enco
         return task.load_captions(data, lang, split, source)
 
 
-def unit_of(retrieval: Retrieval) -> str:
-    """What asks, in the plural."""
-    return "phrases" if isinstance(retrieval, Grounding) else "queries" if isinstance(retrieval, TextRetrieval) else "captions"
-
-
 def measured_by(names: Sequence[str], retrieval: Retrieval) -> Retrieval:
     """The same, measured by other measures, the first of which is what towers are compared by; as it is where none is named.
 
@@ -180,7 +175,7 @@ def english_of(retrieval: Retrieval, config: RunConfig, task: Task, data: Path) 
     except MissingError:
         return None
     # A region is sought in its own image, so the other images of a grounding make nothing harder.
-    english = english if isinstance(english, Grounding) else english.among(retrieval.images)
+    english = english if english.sought == "regions" else english.among(retrieval.images)
     same = retrieval.english is not None and retrieval.in_english().texts_digest() == english.texts_digest()
     return None if same else english
 
@@ -267,7 +262,7 @@ def scored(cells: Sequence[Cell], config: RunConfig, task: Task, data: Path) -> 
 
     Raises HarnessError if the scorer is unknown, cannot score what the task asks for, or takes a built-in one's name.
     """
-    grounding = isinstance(cells[0].retrieval, Grounding)
+    grounding = cells[0].retrieval.sought == "regions"
     make = (in_regions if grounding else SCORERS.load(config.scorer))(config, task, data)
     others = SCORERS.identity(config.scorer)
     for cell in cells:
@@ -348,4 +343,4 @@ def cell_key(task: Task, encoder: Encoder, retrieval: Retrieval, tower: str) -> 
     """A digest of all that decides a cell's scores."""
     parts = [PROTOCOL_VERSION, task.card.name, task.card.version, encoder.fingerprint(), tower, retrieval.lang, retrieval.source]
     parts += [retrieval.split, retrieval.images.digest(), retrieval.texts_digest()]
-    return digest_json([*parts, *retrieval.measures, retrieval.headline] if isinstance(retrieval, TextRetrieval) else parts)
+    return digest_json([*parts, *retrieval.cache_key_parts()])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from harness.core.builtins import TASKS, TOWERS, load_encoder
 from harness.core.config import ExecutorConfig, RunConfig
-from harness.core.data import Grounding, Images, TextRetrieval
+from harness.core.data import Images
 from harness.core.digests import digest_strings
 from harness.core.errors import HarnessError
 from harness.core.languages import select_languages
@@ -220,8 +220,8 @@ def measure(cell: Cell, plan: Plan, store: Store, console: Console, wait: bool =
         sample=retrieval.sample,
         images=len(retrieval.images.ids),
         captions=len(retrieval.captions),
-        documents=len(retrieval.documents) if isinstance(retrieval, TextRetrieval) else None,
-        headline=retrieval.headline if isinstance(retrieval, TextRetrieval) else "R@1",
+        documents=retrieval.document_count,
+        headline=retrieval.headline,
         images_digest=retrieval.images.digest(),
         texts_digest=retrieval.texts_digest(),
         encoder=encoder.name,
@@ -244,7 +244,7 @@ def shared_pictures(cell: Cell) -> Iterator[tuple[str, Images]]:
 
     It is embedded before a tower is distilled, so that a picture that cannot be read is told before an hour is spent.
     """
-    if not isinstance(cell.retrieval, Grounding | TextRetrieval):
+    if cell.retrieval.sought == "images":
         yield "images", cell.retrieval.images
     if cell.scorer.views:
         yield "regions", cell.scorer.views

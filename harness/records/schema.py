@@ -7,9 +7,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.core.config import DistillConfig
+from harness.core.data import QUERY_UNITS, Sought, is_english_side
 
 SCHEMA_VERSION = 1
-Sought = Literal["images", "regions", "texts"]
 
 
 class Schema(BaseModel):
@@ -137,3 +137,13 @@ class Record(Schema):
     def sought(self) -> Sought:
         """What its queries look for."""
         return "texts" if self.documents is not None else "regions" if "pointing" in self.scores else "images"
+
+    @property
+    def unit(self) -> str:
+        """What its queries are called, in the plural."""
+        return QUERY_UNITS[self.sought]
+
+    @property
+    def is_english_side(self) -> bool:
+        """Whether its captions are the English ones behind translations: see `Retrieval.in_english`."""
+        return is_english_side(self.source)

@@ -39,7 +39,7 @@ class Report:
         columns = {FLOOR: rows[0][1].intervals[place]}
         columns |= {row.label: row.intervals[place] for tower, row in rows if tower.record.text_tower != ENGLISH_TOWER}
         for tower, row in rows[1:]:
-            if tower.record.source.endswith("(English side)"):
+            if tower.record.is_english_side:
                 columns[CEILING] = row.intervals[place]
         return columns
 

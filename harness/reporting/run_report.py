@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from harness.records.schema import BitextCard, Record, Sought, TowerCard
+from harness.core.data import QUERY_UNITS, Sought
+from harness.records.schema import BitextCard, Record, TowerCard
 from harness.retrieval.ranking import MISSED
 from harness.retrieval.scorers import PLAIN
 from harness.runtime.console import Console
@@ -27,7 +28,6 @@ STARTS = {
     "ibm1": "the teacher's layers and a vocabulary aligned by IBM's Model 1",
     "scratch": "random weights",
 }
-ASKED: dict[Sought, str] = {"images": "captions", "regions": "phrases", "texts": "queries"}
 VIEWS = {"crop": "cut out", "context": "cut out with as much around them", "blackout": "with the rest blacked out"}
 
 
@@ -73,13 +73,8 @@ def headline(towers: Sequence[Measured]) -> list[str]:
 def gallery(record: Record) -> str:
     """How many looked for how many."""
     if record.documents is None:
-        return f"{record.images:,} images, {record.captions:,} {unit(record)}"
+        return f"{record.images:,} images, {record.captions:,} {record.unit}"
     return f"{record.captions:,} queries, {record.documents:,} English texts"
-
-
-def unit(record: Record) -> str:
-    """What was asked."""
-    return ASKED[record.sought]
 
 
 def about_intervals(summaries: Sequence[Summary], unit: str, resamples: int) -> str:
@@ -135,7 +130,7 @@ def table(summaries: Sequence[Summary], sought: Sought = "images") -> Table:
 
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     drawn.add_column("R@k in percent" if sought != "texts" else "in percent")
-    for heading in (*summaries[0].columns, "median", ASKED[sought]):
+    for heading in (*summaries[0].columns, "median", QUERY_UNITS[sought]):
         drawn.add_column(heading, justify="right", no_wrap=True)
     for summary in summaries:
         drawn.add_row(plain(TITLES[sought][summary.direction], "bold"))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from harness.core.builtins import CHUNKERS, ENCODERS, EXECUTORS, OBJECTIVES, SCORERS, TASKS, TRANSLATORS
-from harness.core.data import Download, Finding, Language, TextRetrieval
+from harness.core.data import Download, Finding, Language
 from harness.core.error_messages import gist
 from harness.core.plugins import BROKEN
 from harness.core.registry import Registry
@@ -263,8 +263,7 @@ def plan_table(plans: Sequence[Plan], store: Store) -> Table:
     rows = []
     for cell in cells.values():
         retrieval = cell.retrieval
-        gallery = retrieval.documents if isinstance(retrieval, TextRetrieval) else retrieval.images.ids
-        size = f"{len(gallery):,} x {len(retrieval.captions):,}"
+        size = f"{retrieval.gallery_size:,} x {len(retrieval.captions):,}"
         rows.append((cell.label, retrieval.lang, retrieval.source, size, cell_state(cell, store)))
     headings = ("cell", "lang", "captions of", "gallery x queries", "state")
     return grid(f"Plan over {plans[0].data}: {len(plans):,} languages", headings, rows)

@@ -258,7 +258,7 @@ def entities(config: RunConfig, task: Task, data: Path) -> Maker:
     views, choices = load_views(config, task, data), config.grounding
 
     def make(retrieval: Retrieval) -> Scorer:
-        if isinstance(retrieval, TextRetrieval):
+        if not retrieval.opens_pictures:
             raise HarnessError(f"--scorer entities looks at regions of images, and {task.card.name} looks for texts")
         return Entities(views, phrases_of(retrieval, task, config.chunker), choices.rerank)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 
 from harness.core.config import RunConfig, validated
-from harness.core.data import Grounding, Language, TextRetrieval
+from harness.core.data import Language
 from harness.core.errors import HarnessError, MissingError
 from harness.core.languages import ENGLISH
 from harness.core.protocols import KnownFeatures
@@ -27,7 +27,6 @@ from harness.study.design import StudyConfig
 
 DESIGNS = Path(__file__).with_name("designs")
 VAL = "val"
-ENGLISH_SIDE = "(English side)"  # ends the name of a source's English captions: `Retrieval.in_english`
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class StudyLanguage:
     def english(self) -> tuple[Cell, ...]:
         """What is measured without distillation: the English tower on the captions, and on their English twins."""
         floor, *others = self.plan.cells
-        return (floor, *(cell for cell in others if cell.retrieval.source.endswith(ENGLISH_SIDE)))
+        return (floor, *(cell for cell in others if cell.retrieval.is_english_side))
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ def lay_out(config: StudyConfig, device: str, store: Store) -> Study:
     """
     plans, absent = make_plans(run_config(config, device), store)
     first = plans[0].cells[0].retrieval
-    if isinstance(first, Grounding | TextRetrieval):
+    if first.sought != "images":
         raise HarnessError(f"a study compares retrieval of images, and {config.task} looks for other things: name another task")
     if isinstance(plans[0].encoder, KnownFeatures):
         raise HarnessError(f"{config.encoder} is embeddings without a model, which cannot teach: name another encoder")

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from harness.core.arms import Side, side_of
 from harness.core.config import DistillConfig
-from harness.core.data import Ints, Language
+from harness.core.data import Ints, Language, english_side
 from harness.core.errors import HarnessError
 from harness.core.objective_terms import UNTRAINED
 from harness.evaluation.translate_test import TRANSLATE_TEST
@@ -45,7 +45,6 @@ FAMILIES: dict[Side, Family] = {"transport": "OT", "standard": "KD", "control": 
 
 LEVEL = 0.95
 LAYERS_ALONE = "teacher"
-ENGLISH_SIDE = " (English side)"  # as `Retrieval.in_english` names its source
 NAME_LENGTH = 160
 # What two arms of a comparison may differ in beside a start by transport: what is trained for, and how.
 OF_THE_OBJECTIVE = {"objective", "seed", "learning_rate", "solver", "eps", "rho", "sentence_weight", "temperature", "diagonal"}
@@ -266,7 +265,7 @@ def make_boards(
                 each
                 for each in found
                 if each.record.images_digest in members
-                and is_english_side(each.record, declaration)
+                and is_english_ceiling(each.record, declaration)
                 and each.record.scorer == PLAIN
             ]
             work = Work(declaration, part, english, galleries[members[0]], languages, resamples, seed)
@@ -293,12 +292,12 @@ def fits(record: Record, declaration: Declaration) -> bool:
         return False
     if declaration.languages is None:
         return record.lang != "en"
-    return record.lang in declaration.languages and not is_english_side(record, declaration)
+    return record.lang in declaration.languages and not is_english_ceiling(record, declaration)
 
 
-def is_english_side(record: Record, declaration: Declaration) -> bool:
+def is_english_ceiling(record: Record, declaration: Declaration) -> bool:
     """Whether a record is an English tower on the English captions behind a translation."""
-    english = record.lang == "en" and record.tower is None and record.source.endswith(ENGLISH_SIDE)
+    english = record.lang == "en" and record.tower is None and record.is_english_side
     return english and is_of_world(record, declaration)
 
 
@@ -612,7 +611,7 @@ class Work:
 
     def english_twin(self, column: Column, fingerprint: str) -> Found | None:
         """The record of an encoder's English tower on the English side of a column's captions."""
-        wanted = (fingerprint, column.tests.images_digest, column.tests.source + ENGLISH_SIDE, column.captions)
+        wanted = (fingerprint, column.tests.images_digest, english_side(column.tests.source), column.captions)
         own = any(tower.fingerprint == fingerprint and not tower.sender for tower in self.towers)
         for each in self.english:
             record = each.record

@@ -215,7 +215,7 @@ def tower_of(record: Record) -> str:
 def faults_of_queries(found: Found) -> Iterator[str]:
     """What is wrong with the ids of queries and images."""
     record, asking = found.record, images_asking(found.record)
-    unit = {"images": "captions", "regions": "phrases", "texts": "queries"}[record.sought]
+    unit = record.unit
     table = read_columns(found.folder, record, "query", "image")
     queries, images = (np.array(table[name].to_pylist(), dtype=object) for name in ("query", "image"))
     if found.queries.captions != record.captions:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.core.data import Floats, Grounding, Ints, Place, Retrieval, TextRetrieval
+from harness.core.data import Floats, Grounding, Ints, Place, Retrieval
 from harness.core.errors import HarnessError
 from harness.core.protocols import RegionTask, TaggedTask, Task
 from harness.leaderboards.board.board import shown
@@ -21,7 +21,7 @@ def sizes_of(record: Record, task: Task, folder: Path, retrieval: Retrieval) -> 
 
     Raises HarnessError if the folder has other regions than those that were ranked.
     """
-    if not (isinstance(retrieval, Grounding) and isinstance(task, RegionTask) and record.regions):
+    if not (retrieval.sought == "regions" and isinstance(task, RegionTask) and record.regions):
         return None
     regions = task.load_regions(folder, record.split, record.regions.source)
     if regions.digest() != record.regions.digest:
@@ -39,7 +39,7 @@ def places_of(task: Task, folder: Path, retrieval: Retrieval, sizes: Ints | None
             (Place(words, types[number], tuple(map(tuple, boxes[starts[number] : starts[number + 1]]))),)
             for number, words in enumerate(retrieval.captions)
         ]
-    if isinstance(task, TaggedTask) and not isinstance(retrieval, TextRetrieval):
+    if isinstance(task, TaggedTask) and retrieval.opens_pictures:
         return task.load_places(folder, retrieval)
     return [()] * len(retrieval.captions)
 

@@ -82,7 +82,7 @@ def browse(cells: Sequence[str], data: str | None, out: Path, embed: bool, devic
             sizes = sizes_of(members[0].record, task, source, retrieval)
             finds = {labels[each.record.cell]: find(each, retrieval, sizes, device, store, console) for each in members}
             places, thumbnails = places_of(task, source, retrieval, sizes), list[str]()
-            if not isinstance(retrieval, TextRetrieval):
+            if retrieval.opens_pictures:
                 side = LARGER_SIDE if any(places) else SIDE
                 thumbnails = make_thumbnails(retrieval.images, None if embed else folder / "thumbnails", place, side, console)
             parts.append(part_payload(members, retrieval, finds, places, thumbnails, sorted(set(labels.values()))))
@@ -129,7 +129,7 @@ def load_queries(record: Record, task: Task, folder: Path) -> Retrieval:
     if record.translations:
         raise HarnessError(f"{record.cell[:12]} read translations of its captions, which the browser does not have")
     retrieval = task.load(folder, record.lang, record.split, None if record.sample else record.source)
-    if record.source.endswith("(English side)"):
+    if record.is_english_side:
         raise HarnessError(
             f"{record.cell[:12]} is of the English side of another language's captions: browse that language's records"
         )
@@ -148,7 +148,7 @@ def find(found: Found, retrieval: Retrieval, sizes: Ints | None, device: str, st
     no_pictures = np.zeros((len(ranks), 0), np.int64), np.zeros((len(ranks), 0), np.float32)
     if sizes is not None:
         return Finds(ranks, *no_pictures, boxes=shares(load_found(found.folder), sizes[retrieval.caption_images]))
-    if record.scorer != PLAIN and not isinstance(retrieval, TextRetrieval):
+    if record.scorer != PLAIN and retrieval.opens_pictures:
         raise HarnessError(
             f"{record.cell[:12]} was ranked by the scorer {record.scorer}, whose order the browser cannot show: browse the plain "
             "scorer's record"
@@ -237,7 +237,7 @@ def part_payload(
         "name": language.name,
         "source": shown(f"{retrieval.source} ({retrieval.kind})"),
         "sample": retrieval.sample,
-        "texts": isinstance(retrieval, TextRetrieval),
+        "texts": retrieval.sought == "texts",
         "images": [shown(name) for name in retrieval.images.ids],
         "thumbnails": list(thumbnails),
         "queries": [
