@@ -13,9 +13,9 @@ from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleToken
 from tokenizers import Tokenizer as RustTokenizer
 from torch import Tensor
 
-from harness.core.builtins import TASKS
 from harness.core.data import Span, Spans
 from harness.core.errors import HarnessError
+from harness.core.languages import all_languages, resolve_language
 from harness.distill.data.subwords import cut
 from harness.encoders.open_clip.sources import ModelFiles
 from harness.retrieval.text_spans import moved
@@ -119,8 +119,8 @@ def mark_language(tokenizer: Tokenizer, lang: str) -> None:
     """
     if not (isinstance(tokenizer, HFTokenizer) and hasattr(tokenizer.tokenizer, "set_src_lang_special_tokens")):
         return
-    # The task's table of languages also knows them by the codes of FLORES-200, which NLLB uses.
-    aliases = TASKS.load("flickr30k")().language(lang).aliases
+    # The table of languages also has them by the codes of FLORES-200, which NLLB uses.
+    aliases = resolve_language(lang, all_languages()).aliases
     known = tokenizer.tokenizer.get_vocab()
     codes = [alias for alias in aliases if re.fullmatch("[a-z]{3}_[A-Z][a-z]{3}", alias) and alias in known]
     if not codes:

@@ -7,7 +7,7 @@ lie inside this package; in a checkout they lie beside it, at the root of the re
 from pathlib import Path
 
 _root = Path(__file__).resolve().parent.parent
-if (_root / "tasks" / "languages.toml").is_file():
+if (_root / "tasks" / "sources.toml").is_file():
     __path__.append(str(_root))
 
 # After the line above: everything in the package is found through it.

@@ -38,9 +38,9 @@ from harness.core.data import (
 )
 from harness.core.error_messages import first_line
 from harness.core.errors import HarnessError, MissingError
+from harness.readers.bitext import load_bitext_folder
+from harness.readers.textfiles import find, read_lines
 from harness.tasks.languages import EveryLanguage, known_languages
-from harness.tasks.readers.bitext import load_bitext_folder
-from harness.tasks.readers.textfiles import find, read_lines
 
 CARD = TaskCard(
     name="clir",

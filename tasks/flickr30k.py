@@ -24,6 +24,9 @@ from harness.core.data import (
     TaskCard,
 )
 from harness.core.errors import HarnessError, MissingError
+from harness.readers.bitext import load_bitext_folder
+from harness.readers.image_ids import photo_id
+from harness.readers.textfiles import find, read_lines
 from harness.storage.plain_files import need_plain
 from harness.tasks.entities.region_proposals import read_regions
 from harness.tasks.entities.tags import facets, load_places, phrases_of, read_tags, tag_bitext
@@ -38,11 +41,9 @@ from harness.tasks.languages import (
     known_sources,
     texts_of,
 )
-from harness.tasks.readers.bitext import load_bitext_folder
 from harness.tasks.readers.captions import Caption, Captions, files_of, read_captions
-from harness.tasks.readers.karpathy import JSON_NAME, Photo, photo_id, read_photos
+from harness.tasks.readers.karpathy import JSON_NAME, Photo, read_photos
 from harness.tasks.readers.pictures import FOLDERS, SHARDS, Pictures, Shelf, find_pictures
-from harness.tasks.readers.textfiles import find, read_lines
 
 EVALUATED = ("val", "test")
 SPLITS = ("train", *EVALUATED)
@@ -91,7 +92,7 @@ class Flickr30k(EveryLanguage):
         return CARD
 
     def sources(self) -> tuple[CaptionSource, ...]:
-        """Every source of `languages.toml` but those of the sample."""
+        """Every source of `sources.toml` but those of the sample."""
         return caption_sources(CARD.name)
 
     def load(self, data: Path, lang: str, split: str, source: str | None = None) -> Retrieval:

@@ -1,8 +1,7 @@
-"""The languages and caption sources of flickr30k, as written in `languages.toml`."""
+"""The caption sources of the built-in tasks, read from `sources.toml`, and the languages that they have."""
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
 import tomllib
@@ -18,10 +17,11 @@ from harness.core import data as api
 from harness.core.data import CaptionSource, Language
 from harness.core.error_messages import first_line
 from harness.core.errors import HarnessError, MissingError
+from harness.core.languages import LanguageRow, language_rows, resolve_language, with_key
 from harness.core.suggestions import nearest
 
 _PLACEHOLDER = re.compile(r"\{\w+\}")
-LANGUAGES = Path(__file__).with_name("languages.toml")
+SOURCES = Path(__file__).with_name("sources.toml")
 UNSPACED = frozenset({"Hani", "Hans", "Hant", "Jpan", "Khmr", "Laoo", "Mymr", "Thai", "Tibt"})
 """Scripts that put no blanks between words."""
 
@@ -65,7 +65,7 @@ class Download(_Table):
 
 
 class Source(_Table):
-    """Where captions come from, and how they are read: a table of `languages.toml`, whose head says what each field means."""
+    """A caption source and how it is read: a table of `sources.toml`. The head of that file describes the fields."""
 
     name: Text
     task: Text = "flickr30k"
@@ -105,48 +105,22 @@ class Source(_Table):
         return {*given, *self.without, *self.codes, *self.kinds, *self.numbered, *gapped, *fetched}
 
 
-class _Row(_Table):
-    """A language, as it is written in the file."""
-
-    code: Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]+)*$")]
-    name: Text
-    script: Annotated[str, Field(pattern=r"^[A-Z][a-z]{3}$")]
-    tier: Annotated[int, Field(ge=0, le=5)] | None = None
-    flores: Annotated[str, Field(pattern=r"^[a-z]{3}_[A-Z][a-z]{3}$")] | None = None
-    aliases: Texts = ()
-
-    def words(self) -> tuple[str, ...]:
-        """What else a user may type: FLORES-200's code, its ISO 639-3 part where that means no other row, and the aliases."""
-        bare = [self.flores.partition("_")[0]] if self.flores and "-" not in self.code else []
-        return (*([self.flores] if self.flores else []), *bare, *self.aliases)
-
-
 class Catalogue(_Table):
-    """All of `languages.toml`, its cross references checked."""
+    """All of `sources.toml` with the languages that it refers to."""
 
     sources: dict[str, Source]
-    languages: dict[str, _Row]
+    languages: Mapping[str, LanguageRow]
 
     @field_validator("sources", mode="before")
     @classmethod
     def _name_sources(cls, tables: Any) -> Any:
-        return _with_key(tables, "name")
-
-    @field_validator("languages", mode="before")
-    @classmethod
-    def _code_languages(cls, tables: Any) -> Any:
-        return _with_key(tables, "code")
+        return with_key(tables, "name")
 
     @model_validator(mode="after")
     def _check_references(self) -> Self:
         for name, source in self.sources.items():
             if strange := sorted(source.named() - self.languages.keys()):
                 raise ValueError(f"sources.{name}: there is no language {strange[0]!r}")
-        owners: dict[str, str] = {}
-        for code, row in self.languages.items():
-            for word in {_fold(text) for text in (code, row.name, *row.words())}:
-                if owners.setdefault(word, code) != code:
-                    raise ValueError(f"languages.{code}: {word!r} already means {owners[word]}")
         return self
 
     def serves(self, source: Source, lang: str) -> bool:
@@ -163,29 +137,18 @@ class Catalogue(_Table):
         return source.codes.get(lang) or (source.coding == "flores" and row.flores) or lang
 
 
-def _with_key(tables: Any, field: str) -> Any:
-    """Tables of TOML are named by their keys; the models want to know their own name."""
-    if not isinstance(tables, dict):
-        return tables
-    return {key: {field: key, **table} if isinstance(table, dict) else table for key, table in tables.items()}
-
-
-def _fold(text: str) -> str:
-    return text.strip().casefold().replace("-", "_")
-
-
 def read_catalogue(path: Path) -> Catalogue:
-    """Read a file in the form of `languages.toml`. Raises HarnessError naming the file and the first wrong entry."""
+    """Read a file in the form of `sources.toml`. Raises HarnessError naming the file and the first invalid entry."""
     try:
-        return Catalogue.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return Catalogue.model_validate({**tomllib.loads(path.read_text(encoding="utf-8")), "languages": language_rows()})
     except (OSError, ValueError, RecursionError) as error:
         raise HarnessError(f"{path}: {first_line(error)}") from None
 
 
 @cache
 def catalogue() -> Catalogue:
-    """The built-in `languages.toml`."""
-    return read_catalogue(LANGUAGES)
+    """Return the built-in `sources.toml` with its languages."""
+    return read_catalogue(SOURCES)
 
 
 @cache
@@ -194,7 +157,7 @@ def known_languages(task: str = "flickr30k") -> Mapping[str, Language]:
     languages = {}
     for code, row in catalogue().languages.items():
         if served := tuple(name for name, source in known_sources(task).items() if catalogue().serves(source, code)):
-            languages[code] = Language(code, row.name, row.script, row.tier, served, row.words())
+            languages[code] = row.language(served)
     return languages
 
 
@@ -283,16 +246,3 @@ class EveryLanguage:
     def language(self, text: str) -> Language:
         """Find a language by code, alias or English name. Raises HarnessError with the nearest ones."""
         return resolve_language(text, self.languages())
-
-
-def resolve_language(text: str, languages: Mapping[str, Language]) -> Language:
-    """Find a language by its code, an alias or its English name, in any case.
-
-    Raises HarnessError with the nearest ones if there is none.
-    """
-    words = {_fold(word): lang for lang in languages.values() for word in (lang.code, lang.name, *lang.aliases)}
-    if found := words.get(_fold(text)):
-        return found
-    near = {words[word].code: words[word] for word in difflib.get_close_matches(_fold(text), words, n=3, cutoff=0.6)}
-    hint = "did you mean " + " or ".join(f"{lang.name} ({lang.code})" for lang in near.values()) + "? " if near else ""
-    raise HarnessError(f"unknown language {text!r}: {hint}`list languages` shows all {len(languages):,}")

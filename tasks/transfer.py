@@ -23,6 +23,9 @@ from harness.core.data import (
     TaskCard,
 )
 from harness.core.errors import HarnessError, MissingError
+from harness.readers.bitext import load_bitext_folder
+from harness.readers.image_ids import photo_id
+from harness.readers.textfiles import find, read_lines
 from harness.tasks.galleries import gallery
 from harness.tasks.languages import (
     EveryLanguage,
@@ -33,11 +36,8 @@ from harness.tasks.languages import (
     known_sources,
     texts_of,
 )
-from harness.tasks.readers.bitext import load_bitext_folder
 from harness.tasks.readers.captions import Captions, files_of, read_captions
-from harness.tasks.readers.karpathy import photo_id
 from harness.tasks.readers.pictures import Shelf, find_pictures
-from harness.tasks.readers.textfiles import find, read_lines
 
 XTD = TaskCard(
     name="xtd",
@@ -59,7 +59,7 @@ CROSSMODAL = TaskCard(
 
 @dataclass(frozen=True)
 class Transfer(EveryLanguage):
-    """`harness.core.protocols.Task` over a folder of pictures and the captions that `languages.toml` has for the task.
+    """`harness.core.protocols.Task` over a folder of pictures and the captions that `sources.toml` has for the task.
 
     folders: where pictures are looked for, all together. images: the file that lists them; without it the English captions do.
     """
@@ -73,7 +73,7 @@ class Transfer(EveryLanguage):
         return known_languages(self.card.name)
 
     def sources(self) -> tuple[CaptionSource, ...]:
-        """Every source of the task in `languages.toml`."""
+        """Every source of the task in `sources.toml`."""
         return caption_sources(self.card.name)
 
     def load(self, data: Path, lang: str, split: str, source: str | None = None) -> Retrieval:

@@ -183,13 +183,17 @@ def caption_readers() -> Iterator[Reader]:
 
 def bitext_readers() -> Iterator[Reader]:
     """Sentence pairs, texts without translations, and the lists of languages and boards."""
+    from harness.core.languages import LANGUAGES, read_language_table
     from harness.leaderboards.board.config import BOARDS, read_declaration
+    from harness.readers.bitext import load_bitext_file, load_texts
     from harness.tasks.flickr30k import Flickr30k
-    from harness.tasks.languages import LANGUAGES, read_catalogue
-    from harness.tasks.readers.bitext import load_bitext_file, load_texts
+    from harness.tasks.languages import SOURCES, read_catalogue
 
     german = Flickr30k().language("de")
-    yield Reader("languages-toml", {"languages.toml": LANGUAGES.read_bytes()}, lambda f: read_catalogue(f / "languages.toml"))
+    yield Reader(
+        "languages-toml", {"languages.toml": LANGUAGES.read_bytes()}, lambda f: read_language_table(f / "languages.toml")
+    )
+    yield Reader("sources-toml", {"sources.toml": SOURCES.read_bytes()}, lambda f: read_catalogue(f / "sources.toml"))
     board = next(BOARDS.glob("*.toml")).read_bytes()
     yield Reader("board-toml", {"board.toml": board}, lambda folder: read_declaration(folder / "board.toml"))
 
@@ -222,10 +226,10 @@ def text_readers() -> Iterator[Reader]:
     """A collection in BEIR's form, and translations in each form."""
     from harness.core.data import Unseen
     from harness.evaluation.translate_test import Spoken
+    from harness.readers.translations import read_translations
     from harness.runtime.console import Console
     from harness.storage.store import Store
     from harness.tasks.beir import Clir
-    from harness.tasks.readers.translations import read_translations
 
     def collection(folder: Path) -> None:
         found, said = Clir().load(folder, "de", "test"), Clir().check(folder)

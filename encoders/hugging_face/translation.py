@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.core.builtins import TASKS
 from harness.core.errors import HarnessError
+from harness.core.languages import all_languages, resolve_language
 from harness.encoders.hub import quiet
 from harness.encoders.hugging_face.models import Checkpoint, check_whole, loading, named
 
@@ -71,8 +71,8 @@ def mark_languages(name: str, tokenizer: Any, lang: str) -> dict[str, int]:
     if not hasattr(tokenizer, "src_lang"):
         return {}
     known = tokenizer.get_vocab()
-    # The task's table of languages also knows them by the codes of FLORES-200, which NLLB uses.
-    codes = (lang, *TASKS.load("flickr30k")().language(lang).aliases)
+    # The table of languages also has them by the codes of FLORES-200, which NLLB uses.
+    codes = (lang, *resolve_language(lang, all_languages()).aliases)
     marks = [code for code in codes if marked(code, known)]
     english = [mark for code in ENGLISH if (mark := marked(code, known))]
     if not marks or not english:

@@ -27,9 +27,9 @@ def browse(
     store: StoreOption = None,
 ) -> None:
     """Make a page of every query: its caption, the right picture, what each tower found first, and filters on who was right."""
-    from harness.core.builtins import PAGES
+    from harness.leaderboards.browser.error_browser import browse as write_browser
     from harness.runtime.console import Console
     from harness.storage.store import Store
 
     console = Console()
-    console.print(PAGES.load("browser")(cells, data, out, embed_images, device, Store.at(store), console))
+    console.print(write_browser(cells, data, out, embed_images, device, Store.at(store), console))

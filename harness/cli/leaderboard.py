@@ -32,8 +32,9 @@ def leaderboard(
     resamples: Annotated[int, typer.Option(min=100, max=1_000_000, help="Bootstrap resamples.")] = 10_000,
 ) -> None:
     """Rank records on boards, so that rows which cannot be told apart share a rank; or merge records of others."""
-    from harness.core.builtins import PAGES
     from harness.core.errors import HarnessError
+    from harness.leaderboards.board.publish import own_results, publish
+    from harness.leaderboards.board.submission import submit
     from harness.runtime.console import Console
     from harness.storage.store import Store
 
@@ -43,12 +44,12 @@ def leaderboard(
     if add is not None:
         if len(folders) > 1:
             raise HarnessError("--add merges into one folder: give --records once")
-        console.print(PAGES.load("submission")(add, folders[0] if folders else None))
+        console.print(submit(add, folders[0] if folders else None))
     if out is None:
         return
     if mine or store:
         own = Store.at(store).root / "records"
-        folders = [*(folders or PAGES.load("results")()), own]
-    for line in PAGES.load("leaderboard")(folders, board or [], out, resamples):
+        folders = [*(folders or own_results()), own]
+    for line in publish(folders, board or [], out, resamples):
         console.print(line)
     console.print(f"Open {(out / 'index.html').resolve()}")

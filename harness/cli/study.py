@@ -58,12 +58,12 @@ def study(
     if dry_run:
         console.print(progress_table(laid_out, kept))
         return
-    from harness.core.builtins import PAGES
+    from harness.leaderboards.study.page import publish_study
     from harness.study.collect import collect
 
     failed = {} if report_only else run_study(laid_out, kept, console, math.inf if hours is None else 3600 * hours, choices)
     findings = collect(laid_out, kept, failed, console)
-    for line in PAGES.load("study")(findings, out or kept.root / "studies" / path.stem):
+    for line in publish_study(findings, out or kept.root / "studies" / path.stem):
         console.print(line)
     if failed:
         raise typer.Exit(1)

@@ -53,13 +53,14 @@ def export(
     store: StoreOption = None,
 ) -> None:
     """Write a tower and its teacher's image tower as one model in open_clip's folder form."""
-    from harness.core.builtins import EXPORTS, load_encoder
+    from harness.core.builtins import load_encoder
     from harness.core.plugins import without_code
+    from harness.encoders.open_clip.export import write_open_clip
     from harness.records.towers import find_tower, load_card
     from harness.runtime.console import Console
     from harness.storage.store import Store
 
     folder = find_tower(tower, Store.at(store))
     teacher = load_encoder(encoder or without_code(load_card(folder).teacher, folder), "cpu")
-    EXPORTS.load("open_clip")(folder, teacher, out, hub)
+    write_open_clip(folder, teacher, out, hub)
     Console().say(f"{out}: open_clip.create_model_and_transforms('local-dir:{out}'), or --encoder local-dir:{out}")

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from harness.core.data import Bitext, HeldOut, Language, Retrieval, Spans, Translated
-from harness.core.protocols import Encoder, Task, TextEncoder, Translator
+from harness.core.data import Language, Spans
+from harness.core.protocols import Encoder, Task, Translator
 from harness.core.registry import Registry, made
 
 if TYPE_CHECKING:
@@ -73,18 +73,6 @@ def load_translator(spec: str, device: str) -> Translator:
     return made(TRANSLATORS, spec, device, ("name", "translate", "fingerprint"))
 
 
-TRANSLATION_READERS: Registry[Callable[[Path, Retrieval], Translated]] = Registry(
-    "translation reader", {"file": "harness.tasks.readers.translations:read_translations"}
-)
-TOWERS: Registry[Callable[[Path, str], TextEncoder]] = Registry(
-    "text tower", {"distilled": "harness.encoders.distilled:DistilledTower"}
-)
-BITEXT_READERS: Registry[Callable[[Path, Language, HeldOut], Bitext]] = Registry(
-    "bitext reader", {"file": "harness.tasks.readers.bitext:load_bitext_file"}
-)
-TEXT_READERS: Registry[Callable[[Path, Language], tuple[Sequence[str], Sequence[str]]]] = Registry(
-    "text reader", {"folder": "harness.tasks.readers.bitext:load_texts"}
-)
 SCORERS: Registry[Callable[[RunConfig, Task, Path], Maker]] = Registry(
     "scorer",
     {
@@ -125,24 +113,10 @@ def starting_model(init: str) -> StartingModel | None:
     return STARTS.load(name)(argument) if colon else None
 
 
-EXPORTS: Registry[Callable[[Path, Encoder, Path, str | None], None]] = Registry(
-    "export", {"open_clip": "harness.encoders.open_clip.export:write_open_clip"}
-)
-PAGES: Registry[Callable[..., Any]] = Registry(
-    "page",
-    {
-        "leaderboard": "harness.leaderboards.board.publish:publish",
-        "results": "harness.leaderboards.board.publish:own_results",
-        "submission": "harness.leaderboards.board.submission:submit",
-        "browser": "harness.leaderboards.browser.error_browser:browse",
-        "transport": "harness.leaderboards.browser.transport_viewer:show",
-        "study": "harness.leaderboards.study.page:publish_study",
-    },
-)
 EXECUTORS: Registry[Executor] = Registry(
     "executor",
     {"local": "harness.evaluation.executors.local:local", "ray": "harness.evaluation.executors.ray:on_ray"},
-    group="harness.evaluation.executors",
+    group="harness.executors",
 )
 
 

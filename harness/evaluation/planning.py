@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from harness.core.builtins import BITEXT_READERS, SCORERS, TASKS, TEXT_READERS, TOWERS, load_encoder
+from harness.core.builtins import SCORERS, TASKS, load_encoder
 from harness.core.config import RunConfig
 from harness.core.data import CaptionReader, Language, PicturesError, Retrieval, TextRetrieval
 from harness.core.digests import digest_json
@@ -19,9 +19,11 @@ from harness.core.objective_terms import UNTRAINED, spell_objective
 from harness.core.protocols import Encoder, KnownFeatures, Task
 from harness.distill.data.cleaning import clean
 from harness.distill.data.leakage import Guarded, guard, guarded_texts, leaked
+from harness.distill.distilled_tower import DistilledTower
 from harness.distill.pipeline import Recipe
 from harness.evaluation.image_screening import without_broken
 from harness.evaluation.translate_test import TRANSLATE_TEST, Translations, by_translator, read_file
+from harness.readers.bitext import load_bitext_file, load_texts
 from harness.records.schema import TowerCard
 from harness.records.towers import find_tower, load_card, load_seen
 from harness.retrieval.phrases import tagged
@@ -247,12 +249,12 @@ def guarded_bitext(task: Task, data: Path, languages: Sequence[Language], config
     ready = []
     for language in languages:
         given, held_out = config.bitext, task.held_out(data, language.code)
-        bitext = BITEXT_READERS.load("file")(given, language, held_out) if given else task.load_bitext(data, language.code)
+        bitext = load_bitext_file(given, language, held_out) if given else task.load_bitext(data, language.code)
         guarded = guard(bitext, held_out, refuse=config.leakage == "refuse")
         if config.clean or (config.clean is None and bitext.kind == UNSTATED):
             guarded = replace(guarded, bitext=clean(guarded.bitext, language.script))
         if config.text:
-            guarded = replace(guarded, texts=guarded_texts(*TEXT_READERS.load("folder")(config.text, language), held_out))
+            guarded = replace(guarded, texts=guarded_texts(*load_texts(config.text, language), held_out))
         ready.append(guarded)
     return tuple(ready)
 
@@ -320,7 +322,7 @@ def given_cell(text: str, retrieval: Retrieval, task: Task, data: Path, encoder:
     check_tower(folder, card, task, data, encoder, retrieval.lang)
     # A tower from elsewhere is known by what it is: its card could say anything.
     ours = folder.resolve().parent == store.tower(card.digest).parent
-    name = card.digest if ours else TOWERS.load("distilled")(folder, "cpu").fingerprint()
+    name = card.digest if ours else DistilledTower(folder, "cpu").fingerprint()
     return Cell(f"{card.config.objective} {card.digest[:8]}", retrieval, cell_key(task, encoder, retrieval, name), tower=folder)
 
 

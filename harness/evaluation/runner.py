@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from harness.core.builtins import TASKS, TOWERS, load_encoder
+from harness.core.builtins import TASKS, load_encoder
 from harness.core.config import ExecutorConfig, RunConfig
 from harness.core.data import Images
 from harness.core.digests import digest_strings
@@ -19,6 +19,7 @@ from harness.core.errors import HarnessError
 from harness.core.languages import select_languages
 from harness.core.plugins import Fingerprint
 from harness.core.protocols import Encoder, TextEncoder
+from harness.distill.distilled_tower import DistilledTower
 from harness.evaluation.executors.jobs import Outcome, announced, carry_out
 from harness.evaluation.executors.local import in_turn
 from harness.evaluation.planning import ENGLISH_TOWER, Cell, Plan, make_plan
@@ -265,4 +266,4 @@ def text_tower(cell: Cell, plan: Plan, store: Store, console: Console, wait: boo
         from harness.distill.pipeline import distil
 
         distil(cell.recipe, plan.config.device, store, console, wait)
-    return TOWERS.load("distilled")(folder, plan.config.device)
+    return DistilledTower(folder, plan.config.device)

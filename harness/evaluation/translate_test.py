@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol, TypeAlias
 
-from harness.core.builtins import TRANSLATION_READERS, load_translator
+from harness.core.builtins import load_translator
 from harness.core.data import Retrieval
 from harness.core.digests import digest_strings
 from harness.core.errors import HarnessError
 from harness.core.languages import ENGLISH
 from harness.core.protocols import Translator
+from harness.readers.translations import read_translations
 from harness.runtime.console import Console
 from harness.storage.seals import keep_json, kept_json
 from harness.storage.store import Store
@@ -126,7 +127,7 @@ def read_file(pattern: str, retrieval: Retrieval) -> Written:
     Raises HarnessError as the reader does.
     """
     path = Path(pattern.replace("{lang}", retrieval.lang)).expanduser()
-    found = TRANSLATION_READERS.load("file")(path, retrieval)
+    found = read_translations(path, retrieval)
     return Written(Path(pattern).name, found.english, found.notes)
 
 

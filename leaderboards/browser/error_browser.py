@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.core.builtins import TASKS, TOWERS, load_encoder
+from harness.core.builtins import TASKS, load_encoder
 from harness.core.config import DistillConfig
 from harness.core.data import Floats, Images, Ints, Place, Retrieval, TextRetrieval
 from harness.core.errors import HarnessError
 from harness.core.plugins import without_code
 from harness.core.protocols import Encoder, Task
+from harness.distill.distilled_tower import DistilledTower
 from harness.evaluation.planning import data_folder
 from harness.leaderboards.board.board import Tower, shown
 from harness.leaderboards.board.page import render
@@ -156,7 +157,7 @@ def find(found: Found, retrieval: Retrieval, sizes: Ints | None, device: str, st
     encoder: Encoder = load_encoder(without_code(record.encoder, found.folder), device)
     if encoder.fingerprint() != record.encoder_fingerprint:
         raise HarnessError(f"{record.encoder} is not the encoder that {record.cell[:12]} was measured with: its weights differ")
-    tower = encoder if record.tower is None else TOWERS.load("distilled")(tower_folder(found, store), device)
+    tower = encoder if record.tower is None else DistilledTower(tower_folder(found, store), device)
     if isinstance(retrieval, TextRetrieval):
         embed = Embedder(encoder, tower, store, console, resolve_device(device))
         return Finds(ranks, *no_pictures, texts=first_texts(record.scorer, retrieval, embed))

@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.core.builtins import TASKS, load_encoder
+from harness.core.builtins import load_encoder
 from harness.core.errors import HarnessError
+from harness.core.languages import all_languages
 from harness.core.objective_terms import reads_entities
 from harness.core.plugins import without_code
 from harness.core.protocols import TokenEncoder, TokenLocator, TokenNamer
@@ -94,7 +95,7 @@ def teacher_tokens(card: TowerCard, english: str, chunker: str, device: str) -> 
     names = teacher.name_tokens(english) if isinstance(teacher, TokenNamer) else [f"token {k + 1}" for k in range(count)]
     entities = None
     if reads_entities(without_code(card.config.objective, card.digest)) and isinstance(teacher, TokenLocator):
-        (phrases,) = chunked(chunker, [english], TASKS.load("flickr30k")().language("en"))
+        (phrases,) = chunked(chunker, [english], all_languages()["en"])
         (tokens,) = teacher.locate_tokens([english], "en")
         entities = torch.tensor([within(tokens, phrases, english)], dtype=torch.float32)
     states, pooled = (torch.from_numpy(rows) for rows in (read.tokens, read.pooled))

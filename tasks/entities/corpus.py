@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from harness.core.digests import digest_strings
 from harness.core.errors import HarnessError
+from harness.readers.textfiles import check_caption, read_lines, read_text
 from harness.storage.plain_files import need_plain
 from harness.storage.store import Store, new_file
-from harness.tasks.readers.textfiles import check_caption, read_lines, read_text
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,15 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel
 from pydantic_core import from_json
 
 from harness.core.error_messages import first_line
 from harness.core.errors import HarnessError
+from harness.readers.caption_tables import read_table
+from harness.readers.image_ids import photo_id
+from harness.readers.textfiles import check_caption, find, is_blank, read_lines
+from harness.readers.xflickr import read_xflickr
 from harness.tasks.languages import UNSPACED, Source, catalogue
-from harness.tasks.readers.caption_tables import read_table
-from harness.tasks.readers.karpathy import photo_id, read_photos
-from harness.tasks.readers.textfiles import check_caption, find, is_blank, read_lines
+from harness.tasks.readers.karpathy import read_photos
 
 TRAIN = "train"
 
@@ -134,7 +136,7 @@ def read_karpathy(path: Path) -> Captions | None:
 
 
 def read_tsv(data: Path, source: Source, lang: str) -> Captions | None:
-    """Read image id or file name, tab, caption; `harness.tasks.readers.caption_tables` says what else is understood.
+    """Read image id or file name, tab, caption; `harness.readers.caption_tables` says what else is understood.
 
     Raises HarnessError naming the line that has no id, and as `read_table` does.
     """
@@ -150,25 +152,6 @@ def read_tsv(data: Path, source: Source, lang: str) -> Captions | None:
         rows.note(note)
     rows.add(path, [photo_id(row.name) for row in table.rows], [row.text for row in table.rows], None)
     return rows.captions()
-
-
-class XFlickrLine(BaseModel):
-    """A line of xFlickr&CO. The ids of its Flickr30k half are strings, those of its COCO half numbers."""
-
-    model_config = ConfigDict(strict=True)
-
-    sentences: list[str] = Field(min_length=1)
-    id: str | int
-
-
-def read_xflickr(path: Path) -> Iterator[XFlickrLine]:
-    """Every line of one of xFlickr&CO's files. Raises HarnessError naming the line that is not in its form."""
-    for number, line in enumerate(read_lines(path), start=1):
-        try:
-            yield XFlickrLine.model_validate_json(line)
-        except ValidationError as error:
-            form = '{"sentences": [...], "id": ...}'
-            raise HarnessError(f"{path}, line {number:,}: expected {form}: {first_line(error)}") from None
 
 
 def read_jsonl(data: Path, source: Source, lang: str) -> Captions | None:

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from harness.core.error_messages import first_line
 from harness.core.errors import HarnessError
+from harness.readers.image_ids import photo_id
 from harness.storage.plain_files import need_plain
 
 JSON_NAME = "dataset_flickr30k.json"
@@ -42,19 +43,6 @@ class _Image:
 @dataclass(frozen=True, slots=True)
 class _File:
     images: list[_Image]
-
-
-def photo_id(name: str) -> str:
-    """The id in a file name: what stands before the first `_`, `.` or `#`. COCO's names are whole ids, of other pictures.
-
-    >>> photo_id("1000366164_ab12.jpg"), photo_id("1000366164.jpg#0"), photo_id("1000366164")
-    ('1000366164', '1000366164', '1000366164')
-    >>> photo_id("COCO_val2014_000000117071.jpg")
-    'COCO_val2014_000000117071'
-    """
-    for mark in ".#" if name.startswith("COCO_") else "_.#":
-        name = name.partition(mark)[0]
-    return name.strip()
 
 
 def read_photos(path: Path) -> tuple[Photo, ...]:

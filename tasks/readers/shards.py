@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.core.errors import HarnessError
+from harness.readers.image_ids import photo_id
 from harness.storage.archives import read_members
 from harness.storage.plain_files import need_plain
-from harness.tasks.readers.karpathy import photo_id
 
 PICTURE_SUFFIXES = ("jpg", "jpeg", "png")
 MAX_BYTES = 1 << 29

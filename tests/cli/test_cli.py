@@ -16,6 +16,17 @@ from harness.runtime.console import PLAINLY, SteadyFile
 from tests.support.command_line import ROOT, SMALL, environment, harness, wait_for_file
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store in which a small run over the sample has been made."""
+    folder = tmp_path_factory.mktemp("store")
+    done = harness("run", "--lang", "de", *SMALL, store=folder)
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout.txt").write_text(done.stdout)
+    (folder / "stderr.txt").write_text(done.stderr)
+    return folder
+
+
 def scores_of(store: Path) -> dict[str, dict[str, float]]:
     records = [json.loads(path.read_text()) for path in store.glob("records/*/record.json")]
     return {f"{record['text_tower']} {record['lang']} {record['captions']}": record["scores"] for record in records}

@@ -37,6 +37,8 @@ from harness.core.errors import HarnessError
 from harness.core.plugins import load_plugins, without_code
 from harness.evaluation.executors.ray import RAY, connected, on_ray
 from harness.evaluation.planning import data_folder
+from harness.readers.bitext import load_bitext_file
+from harness.readers.textfiles import read_text
 from harness.runtime.console import Console, grid
 from harness.runtime.markup import json_text, latex_text, markdown_text, spreadsheet_text, visible
 from harness.runtime.terminal import Terminal, plain
@@ -48,11 +50,9 @@ from harness.storage.packs import MANIFEST, open_pack, write_pack
 from harness.storage.store import DamagedError, Store, say_damaged
 from harness.tasks.entities.corpus import read_annotation
 from harness.tasks.flickr30k import Flickr30k
-from harness.tasks.readers.bitext import load_bitext_file
 from harness.tasks.readers.decoded import MAX_PIXELS
 from harness.tasks.readers.pictures import Pictures
 from harness.tasks.readers.shards import Blob, index_shards
-from harness.tasks.readers.textfiles import read_text
 from tests.support.open_clip_models import write_model as write_open_clip
 from tests.support.transformers_models import write_mclip
 from tests.support.transformers_models import write_model as write_hugging_face

@@ -21,9 +21,9 @@ from harness.distill.initializers import distributional as contexts
 from harness.distill.initializers.alignment import alignment
 from harness.distill.initializers.cooccurrence import Doubles
 from harness.distill.initializers.distributional import LEAST_SEEN, WINDOW, DistributionalContext, neighbours, vectors
+from harness.readers.bitext import load_texts
 from harness.records.towers import load_card
 from harness.tasks.flickr30k import Flickr30k
-from harness.tasks.readers.bitext import load_texts
 from tests.support.command_line import harness
 
 WORDS, PAIRS = 120, 30

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.core.builtins import EXPORTS, load_encoder
+from harness.core.builtins import load_encoder
 from harness.core.data import HeldOut
 from harness.core.errors import HarnessError
 from harness.distill import pipeline as distil
@@ -22,6 +22,7 @@ from harness.distill.data.leakage import hashes, leaked, marks
 from harness.distill.distributed import ALONE
 from harness.distill.model.student import draw_weights
 from harness.distill.model.tower import TextTower, TowerConfig
+from harness.encoders.open_clip.export import write_open_clip
 from harness.records.towers import load_card
 from harness.storage.seals import seal
 from harness.storage.store import Store
@@ -248,7 +249,7 @@ def test_an_exported_tower_is_read_by_open_clip_itself(store: Path, tmp_path: Pa
 
 
 def embed(folder: Path) -> np.ndarray:
-    from harness.encoders.distilled import DistilledTower
+    from harness.distill.distilled_tower import DistilledTower
 
     return DistilledTower(folder, "cpu").encode_texts(TEXTS, "de")
 
@@ -274,7 +275,7 @@ def test_a_tower_of_berts_make_becomes_a_hugging_face_one(tmp_path: Path) -> Non
     draw_weights(student, torch.Generator().manual_seed(0))
     (folder := tmp_path / "tower").mkdir()
     save_tower(folder, student, tokenizer)
-    EXPORTS.load("open_clip")(folder, load_encoder("sample", "cpu"), tmp_path / "out", "me/mine")
+    write_open_clip(folder, load_encoder("sample", "cpu"), tmp_path / "out", "me/mine")
     config = json.loads((tmp_path / "out" / "open_clip_config.json").read_text())
     assert config["model_cfg"]["text_cfg"]["hf_model_name"] == "me/mine"
     config["model_cfg"]["text_cfg"] |= {"hf_model_name": str(tmp_path / "out")}

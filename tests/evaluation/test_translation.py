@@ -23,11 +23,11 @@ from harness.evaluation.translate_test import Spoken, in_translation
 from harness.leaderboards.board.board import Tower
 from harness.leaderboards.board.page import again
 from harness.leaderboards.board.submission import checked
+from harness.readers.translations import read_translations
 from harness.runtime.console import Console
 from harness.statistics.comparison import Measured, Question, compare, summarise
 from harness.storage.store import Store
 from harness.tasks.flickr30k import Flickr30k
-from harness.tasks.readers.translations import read_translations
 from tests.support.command_line import ROOT
 from tests.support.folders import write_lines
 from tests.support.plugin_files import harness

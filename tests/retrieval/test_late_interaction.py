@@ -26,8 +26,8 @@ from harness.core.errors import HarnessError
 from harness.core.protocols import PatchEncoder, TokenEncoder
 from harness.distill.checkpoint import save_tower
 from harness.distill.data.subwords import tokenize, train_tokenizer
+from harness.distill.distilled_tower import DistilledTower
 from harness.distill.model.tower import TextTower, TowerConfig
-from harness.encoders.distilled import DistilledTower
 from harness.encoders.open_clip.image_patches import patch_reader
 from harness.retrieval import late_interaction
 from harness.retrieval.late_interaction import maxsim, rank_patches

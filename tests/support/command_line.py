@@ -8,11 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
-
-
 SMALL = ("--pairs", "400", "--steps", "12", "--batch", "64", "--resamples", "200")
 
 
@@ -33,17 +29,6 @@ def harness(*words: str, store: Path, cwd: Path = ROOT, code: str = "") -> subpr
 def environment(store: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name != "FLICKR30K_ROOT"}
     return kept | {"HARNESS_STORE": str(store), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store in which a small run over the sample has been made."""
-    folder = tmp_path_factory.mktemp("store")
-    done = harness("run", "--lang", "de", *SMALL, store=folder)
-    assert done.returncode == 0, done.stderr
-    (folder / "stdout.txt").write_text(done.stdout)
-    (folder / "stderr.txt").write_text(done.stderr)
-    return folder
 
 
 def wait_for_file(path: Path, process: subprocess.Popen[str]) -> None:

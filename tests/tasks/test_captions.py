@@ -1,4 +1,4 @@
-"""Reading captions: languages.toml, every layout, joining by image id, known gaps, and broken files."""
+"""Reading captions: languages.toml, sources.toml, every layout, joining by image id, known gaps, and broken files."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.core.errors import HarnessError
+from harness.core.languages import LANGUAGES, read_language_table, resolve_language
+from harness.readers.image_ids import photo_id
+from harness.readers.textfiles import read_lines
 from harness.tasks.flickr30k import Flickr30k
-from harness.tasks.languages import LANGUAGES, Gap, Source, catalogue, known_languages, read_catalogue, resolve_language
+from harness.tasks.languages import SOURCES, Gap, Source, catalogue, known_languages, read_catalogue
 from harness.tasks.readers.captions import Captions, read_captions
-from harness.tasks.readers.karpathy import photo_id, read_photos
-from harness.tasks.readers.textfiles import read_lines
+from harness.tasks.readers.karpathy import read_photos
 from tests.support.folders import MULTI30K, english_line, write_lines
 
 TASK1 = Path("multi30k/data/task1")
@@ -36,7 +38,7 @@ def texts(captions: Captions) -> dict[str, str]:
     return {row.image: row.text for row in captions.rows}
 
 
-# languages.toml
+# languages.toml and sources.toml
 
 
 def test_languages_have_their_tiers_and_sources() -> None:
@@ -68,10 +70,22 @@ def test_an_unknown_language_names_the_nearest() -> None:
         ("tier = 4", "tier = 6", r"languages\.\w+\.tier: Input should be less than or equal to 5"),
         ('script = "Arab"', 'script = "arabic"', r"languages\.[\w-]+\.script: String should match"),
         ('flores = "deu_Latn"', 'flores = "deu"', r"languages\.de\.flores: String should match"),
+        ('aliases = ["ger"', 'aliases = ["eng"', r"languages\.en: 'eng' already means de|languages\.de: 'eng' already means en"),
+    ],
+)
+def test_an_invalid_languages_file_is_named_with_its_entry(tmp_path: Path, old: str, new: str, complaint: str) -> None:
+    path = tmp_path / LANGUAGES.name
+    path.write_text(LANGUAGES.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(HarnessError, match=re.escape(str(path)) + ".*" + complaint):
+        read_language_table(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
         ('kind = "original"', 'kind = "orginal"', r"sources\.karpathy\.kind: Input should be 'original'"),
         ('layout = "tagged"', 'layout = "taged"', r"sources\.flickr30kent-jp\.layout: Input should be 'karpathy'"),
         ('languages = ["en"]', 'languages = ["eng"]', r"sources\.karpathy: there is no language 'eng'"),
-        ('aliases = ["ger"', 'aliases = ["eng"', r"languages\.en: 'eng' already means de|languages\.de: 'eng' already means en"),
         ("sample = true", "simple = true", r"sources\.sample-captions\.simple: Extra inputs"),
         ("missing = [904]", "missing = [1904]", r"sources\.multiscript30k\.gaps\.0: .*below `lines`"),
         ('languages = ["qu", "gn", "ay"]', 'languages = ["quz"]', r"sources\.multiscript30k: there is no language 'quz'"),
@@ -79,9 +93,9 @@ def test_an_unknown_language_names_the_nearest() -> None:
         ("[sources.karpathy]", "[sources.karpathy", "Expected ']'"),
     ],
 )
-def test_a_wrong_languages_file_is_named_with_its_entry(tmp_path: Path, old: str, new: str, complaint: str) -> None:
-    path = tmp_path / "languages.toml"
-    path.write_text(LANGUAGES.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
+def test_an_invalid_sources_file_is_named_with_its_entry(tmp_path: Path, old: str, new: str, complaint: str) -> None:
+    path = tmp_path / SOURCES.name
+    path.write_text(SOURCES.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
     with pytest.raises(HarnessError, match=re.escape(str(path)) + ".*" + complaint):
         read_catalogue(path)
 

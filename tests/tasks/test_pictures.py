@@ -23,6 +23,7 @@ from PIL import Image, ImageFile
 
 from harness.core.errors import HarnessError
 from harness.evaluation.image_screening import without_broken
+from harness.readers.textfiles import read_text
 from harness.storage.packs import open_pack, write_pack
 from harness.storage.plain_files import need_plain
 from harness.storage.store import Store
@@ -33,7 +34,6 @@ from harness.tasks.readers.decoded import MAX_RATIO, MAX_SCANS, decode
 from harness.tasks.readers.karpathy import read_photos
 from harness.tasks.readers.pictures import Pictures, find_pictures
 from harness.tasks.readers.shards import MAX_BYTES, Blob, index_shards
-from harness.tasks.readers.textfiles import read_text
 from harness.tasks.transfer import crossmodal3600
 
 Pixels = npt.NDArray[np.uint8]

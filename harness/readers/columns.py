@@ -11,9 +11,9 @@ from statistics import StatisticsError, correlation
 
 from harness.core.data import HeldOut, Language
 from harness.core.errors import HarnessError
-from harness.tasks.languages import known_languages
-from harness.tasks.readers.codes import ENGLISH_LANGUAGE, codes_of, fold
-from harness.tasks.readers.karpathy import photo_id
+from harness.core.languages import all_languages
+from harness.readers.codes import ENGLISH_LANGUAGE, codes_of, fold
+from harness.readers.image_ids import photo_id
 
 MOST = 16
 """Columns. A line with more is no line of a table of sentence pairs."""
@@ -100,7 +100,7 @@ def _read_header(path: Path, line: Numbered, language: Language) -> dict[str, in
 
     It is a header if a cell says English, or if all are what headers say. Raises HarnessError if it has other languages alone.
     """
-    known = {fold(word): each.code for each in known_languages().values() for word in (each.code, each.name, *each.aliases)}
+    known = {fold(word): each.code for each in all_languages().values() for word in (each.code, each.name, *each.aliases)}
     known |= {word: each.code for each in (language, ENGLISH_LANGUAGE) for word in (*codes_of(each), fold(each.name))}
     words = [fold(cell.strip().strip("#\"' ")) for cell in line[1]]
     if ENGLISH_LANGUAGE.code not in map(known.get, words) and not all(

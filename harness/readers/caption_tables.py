@@ -14,8 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from harness.core.errors import HarnessError
-from harness.tasks.readers.karpathy import photo_id
-from harness.tasks.readers.textfiles import check_caption, is_blank, read_lines
+from harness.readers.image_ids import photo_id
+from harness.readers.textfiles import check_caption, is_blank, read_lines
 
 _HEADINGS = {
     "id": {"id", "image", "img", "file", "filename", "photo", "key", "imageid", "imagename", "imgid", "captionid", "imagekey"},

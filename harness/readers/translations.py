@@ -8,10 +8,10 @@ from pathlib import Path
 
 from harness.core.data import Retrieval, Translated
 from harness.core.errors import HarnessError
-from harness.tasks.readers.caption_tables import read_table
-from harness.tasks.readers.captions import read_xflickr
-from harness.tasks.readers.karpathy import photo_id
-from harness.tasks.readers.textfiles import check_caption, find
+from harness.readers.caption_tables import read_table
+from harness.readers.image_ids import photo_id
+from harness.readers.textfiles import check_caption, find
+from harness.readers.xflickr import read_xflickr
 
 XFLICKRCO = "xflickrco"
 
@@ -19,7 +19,7 @@ XFLICKRCO = "xflickrco"
 def read_translations(path: Path, retrieval: Retrieval) -> Translated:
     """The English of every caption of a retrieval, from a file; what the file has of others is passed over.
 
-    `.tsv` holds caption id, tab, English, as `harness.tasks.readers.caption_tables` reads it; an image's id will do where it has
+    `.tsv` holds caption id, tab, English, as `harness.readers.caption_tables` reads it; an image's id will do where it has
     one caption. `.jsonl` is xFlickr&CO's form, a line an image (`annotations_machine-translate/<lang>/test_gmt.jsonl`), and
     translates its captions. Both may be gzip. A translation that is empty stays so, and is counted in the notes: the translator
     had nothing to say.

@@ -17,8 +17,8 @@ from harness.core.errors import HarnessError, MissingError
 from harness.distill.data.cleaning import LONGEST, clean, loops, mostly_in
 from harness.distill.data.leakage import Guarded
 from harness.evaluation.planning import guarded_bitext
+from harness.readers.bitext import _tmx, load_bitext_file, load_bitext_folder, load_texts
 from harness.tasks.flickr30k import Flickr30k
-from harness.tasks.readers.bitext import _tmx, load_bitext_file, load_bitext_folder, load_texts
 from tests.support.folders import write_lines
 
 TASK = Flickr30k()

@@ -38,8 +38,8 @@ def codes_of(language: Language) -> list[str]:
 def stands_for(code: str, language: Language) -> bool:
     """Whether a code means a language: its own, or its own with a region or script that is not another one's.
 
-    >>> from harness.tasks.languages import known_languages
-    >>> [lang for lang in ("zh", "zh-Hant") if stands_for("zh-TW", known_languages()[lang])]
+    >>> from harness.core.languages import all_languages
+    >>> [lang for lang in ("zh", "zh-Hant") if stands_for("zh-TW", all_languages()[lang])]
     ['zh-Hant']
     """
     codes, code = codes_of(language), fold(code)

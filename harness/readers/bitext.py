@@ -10,10 +10,10 @@ from xml.etree.ElementTree import Element, ParseError
 
 from harness.core.data import Bitext, HeldOut, Language
 from harness.core.errors import HarnessError, MissingError
+from harness.readers.codes import ENGLISH_LANGUAGE, best, codes_of, file_of, fold, stands_for
+from harness.readers.columns import find_columns, image_of
+from harness.readers.textfiles import LONGEST, find, read_lines
 from harness.storage.archives import Unpacked
-from harness.tasks.readers.codes import ENGLISH_LANGUAGE, best, codes_of, file_of, fold, stands_for
-from harness.tasks.readers.columns import find_columns, image_of
-from harness.tasks.readers.textfiles import LONGEST, find, read_lines
 
 FOLDER = "bitext"
 NOTHING = HeldOut(frozenset(), frozenset())

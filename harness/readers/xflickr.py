@@ -1,0 +1,31 @@
+"""The JSON lines in which xFlickr&CO keeps captions and their machine translations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.core.error_messages import first_line
+from harness.core.errors import HarnessError
+from harness.readers.textfiles import read_lines
+
+
+class XFlickrLine(BaseModel):
+    """A line of xFlickr&CO. The ids of its Flickr30k half are strings, those of its COCO half numbers."""
+
+    model_config = ConfigDict(strict=True)
+
+    sentences: list[str] = Field(min_length=1)
+    id: str | int
+
+
+def read_xflickr(path: Path) -> Iterator[XFlickrLine]:
+    """Every line of one of xFlickr&CO's files. Raises HarnessError naming the line that is not in its form."""
+    for number, line in enumerate(read_lines(path), start=1):
+        try:
+            yield XFlickrLine.model_validate_json(line)
+        except ValidationError as error:
+            form = '{"sentences": [...], "id": ...}'
+            raise HarnessError(f"{path}, line {number:,}: expected {form}: {first_line(error)}") from None
