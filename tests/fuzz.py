@@ -625,7 +625,7 @@ def model_readers() -> Iterator[Reader]:
 
 def kept_readers() -> Iterator[Reader]:
     """Hashes of what a tower has seen, embeddings, and configurations of models."""
-    from harness.encoders.open_clip.sources import in_folder
+    from harness.encoders.open_clip.model_files import in_folder
     from harness.records.towers import load_seen
     from harness.storage.embeddings import stored
     from harness.storage.store import Store

@@ -11,7 +11,7 @@ from harness.core.digests import digest_file, digest_strings
 from harness.core.errors import HarnessError
 from harness.encoders.hub import check_adapter, hub_folder, quiet
 from harness.encoders.hugging_face.models import check_whole
-from harness.encoders.open_clip.sources import loads_in_half, need_transformers, reason
+from harness.encoders.open_clip.model_files import loads_in_half, need_transformers, reason
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -66,7 +66,7 @@ class HuggingFaceStart:
         from transformers import AutoModel
 
         from harness.distill.model.tower import DonatedLayers
-        from harness.encoders.open_clip.text_layers import copied, from_bert
+        from harness.encoders.open_clip.donated_layers import copied, from_bert
 
         try:
             with quiet():

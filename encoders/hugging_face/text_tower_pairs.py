@@ -19,7 +19,7 @@ from harness.core.plugins import fingerprint
 from harness.core.protocols import Encoder
 from harness.encoders.hub import hub_folder, quiet
 from harness.encoders.hugging_face.models import check_whole, model_folder
-from harness.encoders.open_clip.sources import loads_in_half, need_transformers, reason
+from harness.encoders.open_clip.model_files import loads_in_half, need_transformers, reason
 from harness.encoders.text_preparation import RIGHT, pads_right, read_json
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from harness.core.errors import HarnessError
 from harness.core.protocols import Encoder
 from harness.distill.checkpoint import load_tower
 from harness.distill.data.subwords import END, START, UNKNOWN
+from harness.encoders.open_clip.model_files import CONFIG
 from harness.encoders.open_clip.models import OpenClip
-from harness.encoders.open_clip.sources import CONFIG
 from harness.storage.store import new_folder
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from harness.core.data import Floats, Spans, TokenStates
 from harness.core.digests import digest_strings
 from harness.core.errors import HarnessError
 from harness.encoders.hub import quiet
-from harness.encoders.open_clip.sources import (
+from harness.encoders.open_clip.model_files import (
     ModelFiles,
     behind_tag,
     check_tag,
@@ -100,7 +100,7 @@ class Loaded:
 class OpenClip:
     """Both towers of an open_clip model. Nothing is loaded, and torch is not imported, until something is encoded.
 
-    name: what the user typed to get it, made canonical. resize: `pillow`, as open_clip does, or `torch` (`preparing.py`).
+    name: what the user typed to get it, made canonical. resize: `pillow`, as open_clip does, or `torch` (`preprocessing.py`).
     precision: of the products, `float32` or `bfloat16`.
     """
 
@@ -227,7 +227,7 @@ class OpenClip:
 
     def donate_layers(self) -> DonatedLayers:
         """Copy the text tower's layers. Raises HarnessError if its architecture has no counterpart in `TowerConfig`."""
-        from harness.encoders.open_clip.text_layers import donate
+        from harness.encoders.open_clip.donated_layers import donate
 
         return donate(self.loaded.reader, self.files.text_config.get("context_length", 77))
 
@@ -239,7 +239,7 @@ def load(name: str, files: ModelFiles, device: str, resize: str = "pillow") -> L
 
     from harness.encoders.open_clip.preprocessing import fast_preparation
     from harness.encoders.open_clip.text_towers import TextReader
-    from harness.encoders.tokenizing import make_tokenizer
+    from harness.encoders.open_clip.tokenization import make_tokenizer
 
     try:
         model = build(files, device)

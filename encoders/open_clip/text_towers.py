@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from harness.core.data import Floats, Spans, TokenStates
 from harness.encoders.open_clip.clip_layers import quick_blocks
-from harness.encoders.tokenizing import Tokenizer, framing, mark_language, token_names, token_spans
+from harness.encoders.open_clip.tokenization import Tokenizer, framing, mark_language, token_names, token_spans
 
 # Measured on a CPU: 512 to 1,024 tokens stay in its cache, and 4,096 run slower. A GPU wants to be filled.
 TOKENS_A_BATCH = {"cpu": 1024, "cuda": 32_768}

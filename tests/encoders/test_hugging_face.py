@@ -24,7 +24,7 @@ from harness.core.plugins import fingerprint
 from harness.core.protocols import PatchEncoder, TokenEncoder, TokenLocator
 from harness.encoders.hugging_face.initial_models import HuggingFaceStart
 from harness.encoders.hugging_face.models import HuggingFace, hugging_face, model_files
-from harness.encoders.open_clip.sources import loads_in_half
+from harness.encoders.open_clip.model_files import loads_in_half
 from harness.encoders.text_preparation import left_undone
 from tests.support.transformers_models import (
     KINDS,

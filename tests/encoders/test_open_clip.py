@@ -23,10 +23,10 @@ from harness.core.data import TokenStates
 from harness.core.errors import HarnessError
 from harness.core.protocols import TokenEncoder, TokenLocator
 from harness.distill.model.tower import LayerDonor, TextTower
+from harness.encoders.open_clip.model_files import digest_file
 from harness.encoders.open_clip.models import OpenClip, hf_hub, local_dir, open_clip_tag, sample
-from harness.encoders.open_clip.sources import digest_file
 from harness.encoders.open_clip.text_towers import ClipText, TextReader
-from harness.encoders.tokenizing import framing, token_names, token_spans
+from harness.encoders.open_clip.tokenization import framing, token_names, token_spans
 from tests.support.open_clip_models import BERT, MODELS, TEXT, TEXTS, VISION, WORDS, error, write_model
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "flickr8k-real"

@@ -17,7 +17,7 @@ from harness.core.data import Span, Spans
 from harness.core.errors import HarnessError
 from harness.core.languages import all_languages, resolve_language
 from harness.distill.data.subwords import cut
-from harness.encoders.open_clip.sources import ModelFiles
+from harness.encoders.open_clip.model_files import ModelFiles
 from harness.retrieval.text_spans import moved
 
 NOWHERE = (0, 0)

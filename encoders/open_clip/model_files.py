@@ -24,7 +24,7 @@ from harness.core.suggestions import nearest
 from harness.encoders.hub import TEXT_FILES, WEIGHT_FILES, check_adapter, hub_folder, not_here, quiet
 from harness.encoders.text_preparation import RIGHT, pads_right, read_json
 
-# Raised when the same files come to give other embeddings: by a change here, in tokenizing.py or in text_towers.py.
+# Raised when the same files come to give other embeddings: by a change here, in tokenization.py or in text_towers.py.
 SEMANTICS = "open_clip encoder 2, float32, channels last"
 
 CONFIG = "open_clip_config.json"
