@@ -137,6 +137,12 @@ def check_adapter(folder: Path) -> None:
         )
 
 
+def need_transformers(name: str) -> None:
+    """Raise HarnessError if transformers is not installed."""
+    if importlib.util.find_spec("transformers") is None:
+        raise HarnessError(f"the text model {name} needs transformers: pip install 'flickr30k-harness[hf]'")
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep the libraries' log lines and warnings off the console.

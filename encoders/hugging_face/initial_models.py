@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from harness.core.digests import digest_file, digest_strings
 from harness.core.errors import HarnessError
-from harness.encoders.hub import check_adapter, hub_folder, quiet
+from harness.encoders.hub import check_adapter, hub_folder, need_transformers, quiet
 from harness.encoders.hugging_face.models import check_whole
-from harness.encoders.open_clip.model_files import loads_in_half, need_transformers, reason
+from harness.encoders.weights import loads_in_half, reason
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -66,7 +66,8 @@ class HuggingFaceStart:
         from transformers import AutoModel
 
         from harness.distill.model.tower import DonatedLayers
-        from harness.encoders.open_clip.donated_layers import copied, from_bert
+        from harness.encoders.open_clip.bert_layers import from_bert
+        from harness.encoders.open_clip.donated_layers import copied
 
         try:
             with quiet():

@@ -15,9 +15,9 @@ import numpy as np
 from harness.core.data import Floats, Spans, TokenStates
 from harness.core.errors import HarnessError
 from harness.core.plugins import fingerprint
-from harness.encoders.hub import check_adapter, check_shards, hub_folder, quiet
-from harness.encoders.open_clip.model_files import need_transformers, reason
+from harness.encoders.hub import check_adapter, check_shards, hub_folder, need_transformers, quiet
 from harness.encoders.text_preparation import FIXED_LENGTH, LOWER, left_undone
+from harness.encoders.weights import reason
 from harness.retrieval.text_spans import moved
 
 if TYPE_CHECKING:

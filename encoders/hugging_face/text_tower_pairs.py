@@ -17,10 +17,10 @@ from harness.core.digests import digest_strings
 from harness.core.errors import HarnessError
 from harness.core.plugins import fingerprint
 from harness.core.protocols import Encoder
-from harness.encoders.hub import hub_folder, quiet
+from harness.encoders.hub import hub_folder, need_transformers, quiet
 from harness.encoders.hugging_face.models import check_whole, model_folder
-from harness.encoders.open_clip.model_files import loads_in_half, need_transformers, reason
 from harness.encoders.text_preparation import RIGHT, pads_right, read_json
+from harness.encoders.weights import loads_in_half, reason
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from harness.distill.model.tower import DonatedLayers, TowerConfig
-from harness.encoders.open_clip.clip_layers import Activation, Weights, from_clip, layer, linear_projection, no_counterpart
+from harness.distill.model.tower import DonatedLayers
+from harness.encoders.open_clip.bert_layers import bert_projection, from_bert
+from harness.encoders.open_clip.clip_layers import Weights, from_clip, no_counterpart
 from harness.encoders.open_clip.text_towers import ClassTokenText, ClipText, HuggingFaceText, TextReader
-
-HF_ACTIVATIONS: dict[str, Activation] = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
-# Whether positions are counted from the pad id on, rather than from 0.
-BERT_LIKE = {"bert": False, "roberta": True, "xlm-roberta": True}
 
 
 def donate(reader: TextReader, context_length: int) -> DonatedLayers:
@@ -44,68 +39,3 @@ def donate(reader: TextReader, context_length: int) -> DonatedLayers:
 def copied(weights: Weights) -> Weights:
     """Copies that share nothing with the model, in float32 on the CPU."""
     return {name: weight.detach().to("cpu", torch.float32, copy=True).contiguous() for name, weight in weights.items()}
-
-
-def from_bert(model: Any, settings: Any, projection: Tensor, context_length: int) -> tuple[TowerConfig, Weights]:
-    """The layers of a BERT or RoBERTa with the given projection (d, width)."""
-    if settings.model_type not in BERT_LIKE:
-        raise no_counterpart(f"the architecture {settings.model_type}")
-    if getattr(settings, "position_embedding_type", "absolute") != "absolute":
-        raise no_counterpart(f"{settings.position_embedding_type} positions")
-    if settings.hidden_act not in HF_ACTIVATIONS:
-        raise no_counterpart(f"the activation {settings.hidden_act}")
-    positions = bert_positions(model.embeddings, settings, context_length)
-    config = TowerConfig(
-        vocab_size=settings.vocab_size,
-        width=settings.hidden_size,
-        layers=settings.num_hidden_layers,
-        heads=settings.num_attention_heads,
-        mlp_width=settings.intermediate_size,
-        joint_dim=projection.shape[0],
-        max_length=len(positions),
-        norm="post",
-        causal=False,
-        activation=HF_ACTIVATIONS[settings.hidden_act],
-        norm_eps=settings.layer_norm_eps,
-    )
-    weights = {
-        "token_embedding.weight": model.embeddings.word_embeddings.weight,
-        "position_embedding": positions,
-        "projection.weight": projection,
-        **layer("embedding_norm", model.embeddings.LayerNorm),
-    }
-    for index, block in enumerate(model.encoder.layer):
-        weights |= bert_block(f"blocks.{index}", block)
-    return config, weights
-
-
-def bert_positions(embeddings: Any, settings: Any, context_length: int) -> Tensor:
-    """Position embeddings, with that of token type 0 in them, which every token has."""
-    first = settings.pad_token_id + 1 if BERT_LIKE[settings.model_type] else 0
-    rows = embeddings.position_embeddings.weight[first:][:context_length]
-    positions: Tensor = rows + embeddings.token_type_embeddings.weight[0]
-    return positions
-
-
-def bert_projection(projection: nn.Module, width: int) -> Tensor:
-    """The projection into the joint space as (d, width)."""
-    if isinstance(projection, nn.Identity):
-        return torch.eye(width)
-    if isinstance(projection, nn.Linear):
-        return linear_projection(projection)
-    raise no_counterpart("a projection that is not linear")
-
-
-def bert_block(prefix: str, block: Any) -> Weights:
-    """One block's weights; queries, keys and values become one matrix."""
-    attention = block.attention.self
-    inputs = [attention.query, attention.key, attention.value]
-    return {
-        f"{prefix}.qkv.weight": torch.cat([part.weight for part in inputs]),
-        f"{prefix}.qkv.bias": torch.cat([part.bias for part in inputs]),
-        **layer(f"{prefix}.attention_out", block.attention.output.dense),
-        **layer(f"{prefix}.attention_norm", block.attention.output.LayerNorm),
-        **layer(f"{prefix}.mlp_in", block.intermediate.dense),
-        **layer(f"{prefix}.mlp_out", block.output.dense),
-        **layer(f"{prefix}.mlp_norm", block.output.LayerNorm),
-    }

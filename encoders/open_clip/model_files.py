@@ -5,13 +5,7 @@ Nothing here imports torch, but for tags, which open_clip itself has to be asked
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import pickle
-import tempfile
-import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +14,9 @@ from pydantic_core import from_json
 
 from harness.core.digests import digest_file, digest_json, digest_strings
 from harness.core.errors import HarnessError
-from harness.core.suggestions import nearest
-from harness.encoders.hub import TEXT_FILES, WEIGHT_FILES, check_adapter, hub_folder, not_here, quiet
+from harness.encoders.hub import TEXT_FILES, WEIGHT_FILES, check_adapter, hub_folder, need_transformers
 from harness.encoders.text_preparation import RIGHT, pads_right, read_json
+from harness.encoders.weights import says_half
 
 # Raised when the same files come to give other embeddings: by a change here, in tokenization.py or in text_towers.py.
 SEMANTICS = "open_clip encoder 2, float32, channels last"
@@ -42,17 +36,7 @@ WEIGHTS = (
 HUB_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.*")
 TEXT_MODELS = frozenset({"bert", "roberta", "xlm-roberta", "mt5", "m2m_100"})
-PREPROCESSING = ("size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color")
 CLIP_VOCABULARY = 49_408
-# Behind a checkpoint file: its weights were trained with GELU, though published weights of the architecture were with QuickGELU.
-GELU = "@gelu"
-HALF = ("float16", "bfloat16")
-MOST_HEADER = 100_000_000  # bytes, as safetensors itself allows
-CONVERT = (
-    "python -c \"import torch, safetensors.torch as s; w = torch.load('{old}', 'cpu', weights_only=False); "
-    "w = w.get('state_dict', w) if isinstance(w, dict) else w.state_dict(); "
-    "s.save_file({{k: v.contiguous().clone() for k, v in w.items()}}, '{new}', {{'format': 'pt'}})\""
-)
 
 
 @dataclass(frozen=True)
@@ -130,105 +114,6 @@ def in_hub(repo: str) -> ModelFiles:
     return in_folder(hub_folder(repo, [(CONFIG, weights) for weights in HUB_WEIGHTS], f"hf-hub:{repo}"))
 
 
-def behind_tag(arch: str, pretrained: str) -> ModelFiles:
-    """The model of a built-in architecture with a tag's weights, downloaded if need be, or with those of a checkpoint file.
-
-    Raises HarnessError if weights or tokenizer are not here and cannot be downloaded.
-    """
-    import open_clip
-
-    tag = open_clip.get_pretrained_cfg(arch, pretrained)
-    config = open_clip.get_model_config(arch)
-    return ModelFiles(
-        model=arch,
-        config=config,
-        preprocessing={key: tag[key] for key in PREPROCESSING if key in tag} if tag else usual_preprocessing(arch),
-        weights=tag_weights(tag, f"open_clip:{arch}/{pretrained}") if tag else checkpoint_file(pretrained).resolve(),
-        tower=find_tower(config["text_cfg"], None),
-        tokenizer=find_tokenizer(config["text_cfg"], None),
-    )
-
-
-def check_tag(arch: str, pretrained: str) -> str:
-    """The canonical form of `pretrained`. Raises HarnessError, with the names that would do, if open_clip cannot serve it."""
-    import open_clip
-
-    if arch not in open_clip.list_models():
-        raise HarnessError(f"open_clip has no architecture {arch!r}: {nearest(arch, open_clip.list_models())}")
-    tags = open_clip.list_pretrained_tags_by_model(arch)
-    if not pretrained:
-        known = f"tags of {arch} are {', '.join(sorted(tags))}" if tags else f"{arch} has no tag, so name a checkpoint file"
-        raise HarnessError(f"open_clip:{arch} names no weights; write open_clip:{arch}/PRETRAINED: {known}")
-    tag = open_clip.get_pretrained_cfg(arch, pretrained)
-    if tag:
-        check_activation(arch, pretrained, bool(tag.get("quick_gelu")))
-        canonical: str = next(name for name in tags if open_clip.get_pretrained_cfg(arch, name) is tag)
-        return canonical
-    if not checkpoint_file(pretrained).is_file():
-        known = nearest(pretrained, tags) if tags else f"{arch} has no tags"
-        raise HarnessError(f"{pretrained!r} is neither a tag of {arch} nor a checkpoint file: {known}")
-    check_file_activation(arch, pretrained)
-    return pretrained
-
-
-def checkpoint_file(pretrained: str) -> Path:
-    """The file of a checkpoint, without what is said of its activation."""
-    return Path(pretrained if Path(pretrained).is_file() else pretrained.removesuffix(GELU))
-
-
-def check_file_activation(arch: str, pretrained: str) -> None:
-    """Raise HarnessError for a checkpoint file that may have been trained with another GELU than its architecture computes.
-
-    The file does not say. OpenAI's weights and their like are published for architectures of both names.
-    """
-    import open_clip
-
-    file, meant = checkpoint_file(pretrained), pretrained.endswith(GELU) and not Path(pretrained).is_file()
-    if open_clip.get_model_config(arch).get("quick_gelu"):
-        if meant:
-            plain = arch.removesuffix("-quickgelu")
-            raise HarnessError(f"{arch} computes QuickGELU: for weights trained with GELU use open_clip:{plain}/{pretrained}")
-        return
-    tags = open_clip.list_pretrained_tags_by_model(arch)
-    quick = [tag for tag in tags if open_clip.get_pretrained_cfg(arch, tag).get("quick_gelu")]
-    twin = f"{arch}-quickgelu"
-    if quick and not meant and twin in open_clip.list_models():
-        raise HarnessError(
-            f"{file} does not say whether it was trained with QuickGELU, as {', '.join(quick)} of {arch} were: "
-            f"use open_clip:{twin}/{file} if it was, open_clip:{arch}/{file}{GELU} if it was trained with GELU"
-        )
-
-
-def check_activation(arch: str, tag: str, quick: bool) -> None:
-    """Raise HarnessError if a tag was trained with another GELU than its architecture has: open_clip would only warn."""
-    import open_clip
-
-    if bool(open_clip.get_model_config(arch).get("quick_gelu")) == quick:
-        return
-    twin = f"{arch}-quickgelu" if quick else arch.removesuffix("-quickgelu")
-    # Where there is no twin, the tag is the architecture's only one and lacks the mark by an oversight of open_clip's.
-    if twin != arch and twin in open_clip.list_models():
-        kind = "QuickGELU" if quick else "GELU"
-        raise HarnessError(f"{tag} of {arch} was trained with {kind}, which {arch} does not compute; use open_clip:{twin}/{tag}")
-
-
-def usual_preprocessing(arch: str) -> Mapping[str, Any]:
-    """The preprocessing that all tags of an architecture share. Raises HarnessError if they differ.
-
-    A bare checkpoint file does not say how its images were prepared, and open_clip would take OpenAI's way for any of them.
-    """
-    import open_clip
-
-    configs = [open_clip.get_pretrained_cfg(arch, tag) for tag in open_clip.list_pretrained_tags_by_model(arch)]
-    ways = [{key: config[key] for key in PREPROCESSING if key in config} for config in configs]
-    if any(way != ways[0] for way in ways):
-        raise HarnessError(
-            f"models of {arch} differ in how images are prepared, and a checkpoint file does not say it: "
-            f"put it into a folder with a {CONFIG} and use local-dir:"
-        )
-    return ways[0] if ways else {}
-
-
 def check_preprocessing(config: Mapping[str, Any], path: Path) -> None:
     """Raise HarnessError where open_clip would prepare a SigLIP model's pictures as OpenAI's CLIP does, for want of a word.
 
@@ -241,85 +126,6 @@ def check_preprocessing(config: Mapping[str, Any], path: Path) -> None:
             f"{path}: preprocess_cfg lacks {', '.join(missing)}, and open_clip would prepare pictures as OpenAI's CLIP does: "
             "add what this SigLIP model was trained with"
         )
-
-
-def tag_weights(tag: Mapping[str, Any], name: str) -> Path:
-    """The weights of a tag, from the cache or else the network. Raises HarnessError if they cannot be had."""
-    import open_clip
-
-    repo, _, file = str(tag["hf_hub"]).rpartition("/")
-    if repo:
-        choices = (f"{Path(file).stem}.safetensors", file) if file else HUB_WEIGHTS
-        folder = hub_folder(repo, [(choice,) for choice in choices], name, beside=())
-        return next(folder / choice for choice in choices if (folder / choice).is_file())
-    try:
-        with quiet():
-            return Path(open_clip.download_pretrained(tag))
-    except Exception as error:
-        raise not_here(name, str(tag["url"]), error) from error
-
-
-def says_half(config: Mapping[str, Any]) -> bool:
-    """Whether a model's configuration asks transformers to compute in half precision."""
-    return dtype_of(config) in HALF
-
-
-def loads_in_half(folder: Path) -> bool:
-    """Whether transformers, unless told otherwise, computes a folder's model in half precision: as configured, else as saved."""
-    config = read_json(folder / "config.json")
-    if dtype_of(config):
-        return says_half(config)
-    weights = sorted(file for pattern in ("model*.safetensors", "pytorch_model*.bin") for file in folder.glob(pattern))
-    return any(map(saved_in_half, weights))
-
-
-def dtype_of(config: Mapping[str, Any]) -> str:
-    """The type of numbers that a model's configuration names; nothing if it names none."""
-    return str(config.get("dtype") or config.get("torch_dtype") or "").removeprefix("torch.")
-
-
-def saved_in_half(weights: Path) -> bool:
-    """Whether a file of weights holds any in half precision. Only its table of contents is read; loading tells what is broken."""
-    try:
-        if weights.suffix == ".safetensors":
-            with weights.open("rb") as file:
-                size = int.from_bytes(file.read(8), "little")
-                header = from_json(file.read(min(size, MOST_HEADER)))
-            return any(entry.get("dtype") in ("F16", "BF16") for entry in header.values())
-        with zipfile.ZipFile(weights) as archive:
-            pickles = [archive.read(name) for name in archive.namelist() if name.endswith("/data.pkl")]
-    except (OSError, ValueError, AttributeError, zipfile.BadZipFile):
-        return False
-    return any(kind in content for content in pickles for kind in (b"HalfStorage", b"BFloat16Storage"))
-
-
-@contextmanager
-def in_float32(tower: Path) -> Iterator[Path]:
-    """A folder with the configuration of a text tower that says nothing of half precision; the same where it never did."""
-    config = read_json(tower / "config.json")
-    if not says_half(config):
-        yield tower
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        kept = {key: value for key, value in config.items() if key not in ("dtype", "torch_dtype")}
-        (Path(folder) / "config.json").write_text(json.dumps(kept), encoding="utf-8")
-        yield Path(folder)
-
-
-def reason(error: BaseException, weights: Path) -> str:
-    """Why weights cannot be loaded, on one line; of a pickle that would run code, how to convert it.
-
-    torch's own message tells its readers to run that code.
-    """
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, pickle.UnpicklingError):
-            return (
-                "it holds more than tensors, and reading it would run code that it brings. Where you trust it, convert it "
-                f"once and use the result: {CONVERT.format(old=weights, new=weights.with_name('model.safetensors'))}"
-            )
-        seen = seen.__cause__ or seen.__context__
-    return " ".join(str(error).split())[:300]
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -390,9 +196,3 @@ def refuse_path(name: str, folder: Path | None, file: str) -> None:
     """Raise HarnessError for a path where a hub repository is expected: it would hold from one working folder only."""
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise HarnessError(f"{CONFIG} names its text model by the path {name}: put that model's {file} into {folder} itself")
-
-
-def need_transformers(name: str) -> None:
-    """Raise HarnessError if transformers is not installed."""
-    if importlib.util.find_spec("transformers") is None:
-        raise HarnessError(f"the text model {name} needs transformers: pip install 'flickr30k-harness[hf]'")

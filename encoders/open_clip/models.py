@@ -17,16 +17,9 @@ from harness.core.data import Floats, Spans, TokenStates
 from harness.core.digests import digest_strings
 from harness.core.errors import HarnessError
 from harness.encoders.hub import quiet
-from harness.encoders.open_clip.model_files import (
-    ModelFiles,
-    behind_tag,
-    check_tag,
-    checkpoint_file,
-    in_float32,
-    in_folder,
-    in_hub,
-    reason,
-)
+from harness.encoders.open_clip.model_files import ModelFiles, in_folder, in_hub
+from harness.encoders.open_clip.pretrained import behind_tag, check_tag, checkpoint_file
+from harness.encoders.weights import in_float32, reason
 from harness.runtime.prefetch import ahead
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from harness.core.plugins import fingerprint
 from harness.core.protocols import PatchEncoder, TokenEncoder, TokenLocator
 from harness.encoders.hugging_face.initial_models import HuggingFaceStart
 from harness.encoders.hugging_face.models import HuggingFace, hugging_face, model_files
-from harness.encoders.open_clip.model_files import loads_in_half
 from harness.encoders.text_preparation import left_undone
+from harness.encoders.weights import loads_in_half
 from tests.support.transformers_models import (
     KINDS,
     PICTURES,

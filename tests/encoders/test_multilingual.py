@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from harness.core.errors import HarnessError
-from harness.encoders.open_clip.model_files import check_tag
 from harness.encoders.open_clip.models import OpenClip, local_dir, open_clip_tag
+from harness.encoders.open_clip.pretrained import check_tag
 from tests.support.nllb_tokenizers import NLLB, write_nllb_tokenizer
 from tests.support.open_clip_models import PREPROCESSING, ROBERTA, TEXTS, VISION, WORDS, error, write_tokenizer
 

@@ -1,0 +1,131 @@
+"""Architectures built into open_clip, with the weights of one of its tags or of a checkpoint file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import HarnessError
+from harness.core.suggestions import nearest
+from harness.encoders.hub import hub_folder, not_here, quiet
+from harness.encoders.open_clip.model_files import CONFIG, HUB_WEIGHTS, ModelFiles, find_tokenizer, find_tower
+
+# Behind a checkpoint file: its weights were trained with GELU, though published weights of the architecture were with QuickGELU.
+GELU = "@gelu"
+PREPROCESSING = ("size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color")
+
+
+def behind_tag(arch: str, pretrained: str) -> ModelFiles:
+    """The model of a built-in architecture with a tag's weights, downloaded if need be, or with those of a checkpoint file.
+
+    Raises HarnessError if weights or tokenizer are not here and cannot be downloaded.
+    """
+    import open_clip
+
+    tag = open_clip.get_pretrained_cfg(arch, pretrained)
+    config = open_clip.get_model_config(arch)
+    return ModelFiles(
+        model=arch,
+        config=config,
+        preprocessing={key: tag[key] for key in PREPROCESSING if key in tag} if tag else usual_preprocessing(arch),
+        weights=tag_weights(tag, f"open_clip:{arch}/{pretrained}") if tag else checkpoint_file(pretrained).resolve(),
+        tower=find_tower(config["text_cfg"], None),
+        tokenizer=find_tokenizer(config["text_cfg"], None),
+    )
+
+
+def check_tag(arch: str, pretrained: str) -> str:
+    """The canonical form of `pretrained`. Raises HarnessError, with the names that would do, if open_clip cannot serve it."""
+    import open_clip
+
+    if arch not in open_clip.list_models():
+        raise HarnessError(f"open_clip has no architecture {arch!r}: {nearest(arch, open_clip.list_models())}")
+    tags = open_clip.list_pretrained_tags_by_model(arch)
+    if not pretrained:
+        known = f"tags of {arch} are {', '.join(sorted(tags))}" if tags else f"{arch} has no tag, so name a checkpoint file"
+        raise HarnessError(f"open_clip:{arch} names no weights; write open_clip:{arch}/PRETRAINED: {known}")
+    tag = open_clip.get_pretrained_cfg(arch, pretrained)
+    if tag:
+        check_activation(arch, pretrained, bool(tag.get("quick_gelu")))
+        canonical: str = next(name for name in tags if open_clip.get_pretrained_cfg(arch, name) is tag)
+        return canonical
+    if not checkpoint_file(pretrained).is_file():
+        known = nearest(pretrained, tags) if tags else f"{arch} has no tags"
+        raise HarnessError(f"{pretrained!r} is neither a tag of {arch} nor a checkpoint file: {known}")
+    check_file_activation(arch, pretrained)
+    return pretrained
+
+
+def checkpoint_file(pretrained: str) -> Path:
+    """The file of a checkpoint, without what is said of its activation."""
+    return Path(pretrained if Path(pretrained).is_file() else pretrained.removesuffix(GELU))
+
+
+def check_file_activation(arch: str, pretrained: str) -> None:
+    """Raise HarnessError for a checkpoint file that may have been trained with another GELU than its architecture computes.
+
+    The file does not say. OpenAI's weights and their like are published for architectures of both names.
+    """
+    import open_clip
+
+    file, meant = checkpoint_file(pretrained), pretrained.endswith(GELU) and not Path(pretrained).is_file()
+    if open_clip.get_model_config(arch).get("quick_gelu"):
+        if meant:
+            plain = arch.removesuffix("-quickgelu")
+            raise HarnessError(f"{arch} computes QuickGELU: for weights trained with GELU use open_clip:{plain}/{pretrained}")
+        return
+    tags = open_clip.list_pretrained_tags_by_model(arch)
+    quick = [tag for tag in tags if open_clip.get_pretrained_cfg(arch, tag).get("quick_gelu")]
+    twin = f"{arch}-quickgelu"
+    if quick and not meant and twin in open_clip.list_models():
+        raise HarnessError(
+            f"{file} does not say whether it was trained with QuickGELU, as {', '.join(quick)} of {arch} were: "
+            f"use open_clip:{twin}/{file} if it was, open_clip:{arch}/{file}{GELU} if it was trained with GELU"
+        )
+
+
+def check_activation(arch: str, tag: str, quick: bool) -> None:
+    """Raise HarnessError if a tag was trained with another GELU than its architecture has: open_clip would only warn."""
+    import open_clip
+
+    if bool(open_clip.get_model_config(arch).get("quick_gelu")) == quick:
+        return
+    twin = f"{arch}-quickgelu" if quick else arch.removesuffix("-quickgelu")
+    # Where there is no twin, the tag is the architecture's only one and lacks the mark by an oversight of open_clip's.
+    if twin != arch and twin in open_clip.list_models():
+        kind = "QuickGELU" if quick else "GELU"
+        raise HarnessError(f"{tag} of {arch} was trained with {kind}, which {arch} does not compute; use open_clip:{twin}/{tag}")
+
+
+def usual_preprocessing(arch: str) -> Mapping[str, Any]:
+    """The preprocessing that all tags of an architecture share. Raises HarnessError if they differ.
+
+    A bare checkpoint file does not say how its images were prepared, and open_clip would take OpenAI's way for any of them.
+    """
+    import open_clip
+
+    configs = [open_clip.get_pretrained_cfg(arch, tag) for tag in open_clip.list_pretrained_tags_by_model(arch)]
+    ways = [{key: config[key] for key in PREPROCESSING if key in config} for config in configs]
+    if any(way != ways[0] for way in ways):
+        raise HarnessError(
+            f"models of {arch} differ in how images are prepared, and a checkpoint file does not say it: "
+            f"put it into a folder with a {CONFIG} and use local-dir:"
+        )
+    return ways[0] if ways else {}
+
+
+def tag_weights(tag: Mapping[str, Any], name: str) -> Path:
+    """The weights of a tag, from the cache or else the network. Raises HarnessError if they cannot be had."""
+    import open_clip
+
+    repo, _, file = str(tag["hf_hub"]).rpartition("/")
+    if repo:
+        choices = (f"{Path(file).stem}.safetensors", file) if file else HUB_WEIGHTS
+        folder = hub_folder(repo, [(choice,) for choice in choices], name, beside=())
+        return next(folder / choice for choice in choices if (folder / choice).is_file())
+    try:
+        with quiet():
+            return Path(open_clip.download_pretrained(tag))
+    except Exception as error:
+        raise not_here(name, str(tag["url"]), error) from error

@@ -1,0 +1,87 @@
+"""Files of weights: the precision that they ask for, and why they cannot be loaded."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import from_json
+
+from harness.encoders.text_preparation import read_json
+
+HALF = ("float16", "bfloat16")
+MOST_HEADER = 100_000_000  # bytes, as safetensors itself allows
+CONVERT = (
+    "python -c \"import torch, safetensors.torch as s; w = torch.load('{old}', 'cpu', weights_only=False); "
+    "w = w.get('state_dict', w) if isinstance(w, dict) else w.state_dict(); "
+    "s.save_file({{k: v.contiguous().clone() for k, v in w.items()}}, '{new}', {{'format': 'pt'}})\""
+)
+
+
+def says_half(config: Mapping[str, Any]) -> bool:
+    """Whether a model's configuration asks transformers to compute in half precision."""
+    return dtype_of(config) in HALF
+
+
+def loads_in_half(folder: Path) -> bool:
+    """Whether transformers, unless told otherwise, computes a folder's model in half precision: as configured, else as saved."""
+    config = read_json(folder / "config.json")
+    if dtype_of(config):
+        return says_half(config)
+    weights = sorted(file for pattern in ("model*.safetensors", "pytorch_model*.bin") for file in folder.glob(pattern))
+    return any(map(saved_in_half, weights))
+
+
+def dtype_of(config: Mapping[str, Any]) -> str:
+    """The type of numbers that a model's configuration names; nothing if it names none."""
+    return str(config.get("dtype") or config.get("torch_dtype") or "").removeprefix("torch.")
+
+
+def saved_in_half(weights: Path) -> bool:
+    """Whether a file of weights holds any in half precision. Only its table of contents is read; loading tells what is broken."""
+    try:
+        if weights.suffix == ".safetensors":
+            with weights.open("rb") as file:
+                size = int.from_bytes(file.read(8), "little")
+                header = from_json(file.read(min(size, MOST_HEADER)))
+            return any(entry.get("dtype") in ("F16", "BF16") for entry in header.values())
+        with zipfile.ZipFile(weights) as archive:
+            pickles = [archive.read(name) for name in archive.namelist() if name.endswith("/data.pkl")]
+    except (OSError, ValueError, AttributeError, zipfile.BadZipFile):
+        return False
+    return any(kind in content for content in pickles for kind in (b"HalfStorage", b"BFloat16Storage"))
+
+
+@contextmanager
+def in_float32(tower: Path) -> Iterator[Path]:
+    """A folder with the configuration of a text tower that says nothing of half precision; the same where it never did."""
+    config = read_json(tower / "config.json")
+    if not says_half(config):
+        yield tower
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        kept = {key: value for key, value in config.items() if key not in ("dtype", "torch_dtype")}
+        (Path(folder) / "config.json").write_text(json.dumps(kept), encoding="utf-8")
+        yield Path(folder)
+
+
+def reason(error: BaseException, weights: Path) -> str:
+    """Why weights cannot be loaded, on one line; of a pickle that would run code, how to convert it.
+
+    torch's own message tells its readers to run that code.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, pickle.UnpicklingError):
+            return (
+                "it holds more than tensors, and reading it would run code that it brings. Where you trust it, convert it "
+                f"once and use the result: {CONVERT.format(old=weights, new=weights.with_name('model.safetensors'))}"
+            )
+        seen = seen.__cause__ or seen.__context__
+    return " ".join(str(error).split())[:300]
