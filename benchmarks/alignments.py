@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 
 from harness.core.builtins import load_encoder
 from harness.core.config import DistillConfig, RunConfig
-from harness.core.data import Bitext, Floats, Retrieval
+from harness.core.data import Bitext, Doubles, Floats, Retrieval
 from harness.core.protocols import Encoder, TokenEncoder, TokenLocator
 from harness.distill.data.bitext import Unpaired, subset
 from harness.distill.data.monolingual import unpaired
@@ -39,7 +39,7 @@ from harness.distill.initializers.alignment import (
     sharpen,
     token_transport_plan,
 )
-from harness.distill.initializers.cooccurrence import Doubles, Sparse, association, balance, occurrences
+from harness.distill.initializers.cooccurrence import Sparse, association, balance, occurrences
 from harness.distill.initializers.orthography import Spelling, spelled
 from harness.distill.model.student import layers_of, new_student, student_tokenizer
 from harness.distill.model.tower import DonatedLayers, TextTower

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # In words, so that the command line answers without numpy.
 Floats: TypeAlias = "npt.NDArray[np.float32]"
+Doubles: TypeAlias = "npt.NDArray[np.float64]"
 Ints: TypeAlias = "npt.NDArray[np.int64]"
 Span: TypeAlias = tuple[int, int]
 """A stretch of a text, from its first character to before its last, counted from 0; empty for what stands nowhere in it."""

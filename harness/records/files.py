@@ -7,13 +7,13 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from harness.core.data import MEASURE, Ints, Ranks, Retrieval
+from harness.core.data import MEASURE, Doubles, Ints, Ranks, Retrieval
 from harness.core.error_messages import first_line
 from harness.core.errors import HarnessError
 from harness.records.schema import SCHEMA_VERSION, Record, Version
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from pyarrow import Table
     from pyarrow.parquet import ParquetFile
 
-Doubles: TypeAlias = "npt.NDArray[np.float64]"
 RECORD, QUERIES, CARD, SEEN = "record.json", "queries.parquet", "card.json", "seen.npy"
 FACET = "facet:"  # begins the name of a column of facets
 POINTED = "pointed"

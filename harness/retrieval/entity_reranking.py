@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from harness.core.data import Floats, Ints, Ranks
+from harness.core.data import Doubles, Floats, Ints, Ranks
 from harness.core.errors import HarnessError
-from harness.retrieval.grounding import unit
 from harness.retrieval.ranking import TOLERANCE, rank
+from harness.runtime.vectors import unit_rows
 
-Doubles = npt.NDArray[np.float64]
 _AUDITED = 32
 
 
@@ -53,15 +52,15 @@ ScoreImages = Callable[[int, Ints], Doubles]
 
 def entity_scorer(captions: Captions, gallery: Gallery) -> ScoreImages:
     """The scorer of the paper. An image without regions, and a caption without phrases, are scored by v alone."""
-    texts = unit(captions.texts)
+    texts = unit_rows(captions.texts)
     counts = np.array([len(of) for of in gallery.regions])
     starts = np.concatenate([[0], np.cumsum(counts)])
     raw = np.concatenate([gallery.images[:0], *gallery.regions]).astype(np.float64)
-    directions = unit(raw)
+    directions = unit_rows(raw)
 
     def score(caption: int, images: Ints) -> Doubles:
         composed = gallery.images[images].astype(np.float64)
-        phrases = unit(captions.phrases[caption])
+        phrases = unit_rows(captions.phrases[caption])
         with_regions = np.flatnonzero(counts[images])
         if len(phrases) and len(with_regions):
             there = images[with_regions]
@@ -73,7 +72,7 @@ def entity_scorer(captions: Captions, gallery: Gallery) -> ScoreImages:
             reached = cosines >= np.repeat(strengths, counts[there], axis=1) - TOLERANCE
             found = np.minimum.reduceat(np.where(reached, np.arange(len(rows)), len(rows)), firsts, axis=1)
             composed[with_regions] += np.einsum("kp,kpd->pd", strengths, raw[rows[found]])
-        scores: Doubles = unit(composed) @ texts[caption]
+        scores: Doubles = unit_rows(composed) @ texts[caption]
         return scores
 
     return score
@@ -88,7 +87,7 @@ def rerank(captions: Captions, gallery: Gallery, owner: Ints, first: int) -> Ran
     plain = rank(gallery.images, captions.texts, owner)
     check_blind(lambda those: entity_scorer(captions, those), gallery, len(captions.texts))
     score = entity_scorer(captions, gallery)
-    cosines = unit(captions.texts) @ unit(gallery.images).T
+    cosines = unit_rows(captions.texts) @ unit_rows(gallery.images).T
     own = owner[:, None] == np.arange(len(gallery.images))
     by_text, by_image = leading(cosines, own, first or cosines.shape[1]), leading(cosines.T, own.T, first or len(cosines)).T
     composed = np.full(cosines.shape, -np.inf)

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from harness.core.data import Floats, Grounding, Ints, Ranks, Regions
+from harness.core.data import Doubles, Floats, Grounding, Ints, Ranks, Regions
 from harness.core.errors import HarnessError
 from harness.retrieval.ranking import CUTOFFS, MISSED, TOLERANCE, by_chance, hit_rate
 from harness.retrieval.regions import gallery_places, starts_of
+from harness.runtime.vectors import unit_rows
 
 OVERLAP = 0.5
-
-Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def ground(texts: Floats, views: Floats, grounding: Grounding, regions: Regions)
     """
     if not len(texts):
         raise HarnessError(f"nothing to ground: no phrase of the {grounding.lang} captions has a box")
-    phrases, candidates = unit(texts), unit(views)
+    phrases, candidates = unit_rows(texts), unit_rows(views)
     starts = starts_of(regions.box_images, len(regions.images.ids))
     places = gallery_places(regions, grounding.images)[grounding.caption_images]
     true_starts = starts_of(grounding.target_captions, len(texts))
@@ -96,11 +95,3 @@ def inside(boxes: Ints, others: Ints) -> npt.NDArray[np.bool_]:
     """Whether the centre of each of the boxes (n, 4) lies inside each of the others (m, 4): (n, m)."""
     centres = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
     return np.asarray(((centres >= others[None, :, :2]) & (centres < others[None, :, 2:])).all(-1))
-
-
-def unit(rows: Floats | Doubles) -> Doubles:
-    """Rows of unit length, in float64; a zero row stays zero."""
-    wide = rows.astype(np.float64)
-    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
-    wide /= np.where(lengths > 0, lengths, 1)
-    return wide

@@ -17,10 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import bdtr, ndtri, stdtr, stdtrit
 
-from harness.core.data import Ints
+from harness.core.data import Doubles, Ints
 from harness.core.errors import HarnessError
 
-Doubles = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.uint16]
 
 POWER, ALPHA = 0.8, 0.05

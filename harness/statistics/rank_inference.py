@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.statistics.inference import Doubles
+from harness.core.data import Doubles
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from harness.core.errors import HarnessError
 from harness.core.languages import ENGLISH
 from harness.core.protocols import Encoder, ImageEncoder, KnownFeatures, PatchEncoder, TextEncoder, TokenEncoder
 from harness.runtime.prefetch import ahead
+from harness.runtime.vectors import unit_rows
 from harness.storage.packed_states import PackedStates
 from harness.storage.seals import DIGEST, KEY, check_key, get_or_create_folder, place_of
 from harness.storage.store import BusyError, DamagedError, Store, may_read, new_file
@@ -148,10 +149,7 @@ def directions_of(states: TokenStates) -> npt.NDArray[np.float16]:
     lengths = np.asarray(states.lengths)
     if not len(lengths) or lengths.min() < 1:
         raise HarnessError("the encoder gave an item without any state; expected one or more each")
-    wide = checked(states.tokens, int(lengths.sum())).astype(np.float64)
-    norms = np.linalg.norm(wide, axis=1, keepdims=True)
-    rounded: npt.NDArray[np.float16] = (wide / np.where(norms > 0, norms, 1)).astype(np.float16)
-    return rounded
+    return unit_rows(checked(states.tokens, int(lengths.sum()))).astype(np.float16)
 
 
 def stored(store: Store, key: str, count: int, compute: Compute, size: int) -> Floats:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from harness.core.arms import Side, side_of
 from harness.core.config import DistillConfig
-from harness.core.data import Ints, Language, english_side
+from harness.core.data import Doubles, Ints, Language, english_side
 from harness.core.errors import HarnessError
 from harness.core.objective_terms import UNTRAINED
 from harness.evaluation.translate_test import TRANSLATE_TEST
@@ -36,7 +36,7 @@ from harness.leaderboards.board.records import (
 from harness.records.schema import Record
 from harness.retrieval.scorers import PLAIN
 from harness.statistics.breakdown import values as in_order
-from harness.statistics.inference import Doubles, Interval, cluster_weights
+from harness.statistics.inference import Interval, cluster_weights
 from harness.statistics.rank_inference import Standing, standings, told_apart
 
 Floats32 = npt.NDArray[np.float32]

@@ -33,6 +33,7 @@ from harness.retrieval.dense_search import first_documents
 from harness.retrieval.ranking import MISSED
 from harness.retrieval.scorers import PLAIN, Embedder, MaxSim, Plain
 from harness.runtime.device import resolve_device
+from harness.runtime.vectors import unit_rows
 from harness.storage.embeddings import embed_captions, embed_images
 from harness.storage.store import Store, new_folder
 
@@ -164,7 +165,7 @@ def find(found: Found, retrieval: Retrieval, sizes: Ints | None, device: str, st
     with console.stage("embeds images", len(retrieval.images.ids), "images") as advance:
         images = embed_images(encoder, retrieval.images, store, lambda count: advance(count, ""))
     texts = embed_captions(tower, retrieval, store)
-    scores = unit(texts) @ unit(images).T
+    scores = unit_rows(texts).astype(np.float32) @ unit_rows(images).astype(np.float32).T
     first = np.argsort(-scores, axis=1, kind="stable")[:, :FIRST]
     return Finds(ranks, first, np.take_along_axis(scores, first, axis=1))
 
@@ -189,13 +190,6 @@ def tower_folder(found: Found, store: Store) -> Path:
     if not folder.is_dir():
         raise HarnessError(f"the tower of {found.record.cell[:12]} is not in {store.root}: measure it here again")
     return folder
-
-
-def unit(rows: Floats) -> Floats:
-    """Rows of length 1; a zero row stays zero."""
-    norms = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
-    scaled: Floats = (rows / np.where(norms > 0, norms, 1)).astype(np.float32)
-    return scaled
 
 
 def make_thumbnails(images: Images, folder: Path | None, part: int, side: int, console: Console) -> list[str]:

@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from harness.core.data import Bitext, HeldOut
+from harness.core.data import Bitext, Doubles, HeldOut
 from harness.core.errors import HarnessError
 from harness.distill.data.bitext import NO_TEXT, subset
 from harness.distill.data.leakage import Guarded, guarded_texts, marks, marks_of, seen
 from harness.distill.data.monolingual import unpaired
 from harness.distill.initializers import distributional as contexts
 from harness.distill.initializers.alignment import alignment
-from harness.distill.initializers.cooccurrence import Doubles
 from harness.distill.initializers.distributional import LEAST_SEEN, WINDOW, DistributionalContext, neighbours, vectors
 from harness.readers.bitext import load_texts
 from harness.records.towers import load_card

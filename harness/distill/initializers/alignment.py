@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from harness.core.data import Doubles, Ints
 from harness.distill.initializers.cooccurrence import (
     FIRMNESS,
-    Doubles,
-    Ints,
     Sparse,
     association,
     balance,

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
+from harness.core.data import Doubles
 from harness.distill.model.tower import Tokens
 
-Doubles: TypeAlias = npt.NDArray[np.float64]
-Ints: TypeAlias = npt.NDArray[np.int64]
 # A `scipy.sparse.csr_array` of float64: scipy has no types.
 Sparse: TypeAlias = Any
 

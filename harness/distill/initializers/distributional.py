@@ -8,7 +8,8 @@ from functools import cached_property
 import numpy as np
 from scipy import sparse
 
-from harness.distill.initializers.cooccurrence import Doubles, Ints, Sparse, balance, divided, occurrences, ratio
+from harness.core.data import Doubles, Ints
+from harness.distill.initializers.cooccurrence import Sparse, balance, divided, occurrences, ratio
 from harness.distill.model.tower import Tokens
 
 DIMENSIONS, WINDOW = 100, 4

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from harness.core.data import Floats
+from harness.core.data import Doubles, Floats
 from harness.distill.model.tower import TextTower, Tokens
-
-Doubles = npt.NDArray[np.float64]
 
 # Times the mean of ||h||^2, which is what a penalty has to be compared with. Far wider than any that was ever chosen.
 PENALTIES = np.logspace(-8, 3, 23)
