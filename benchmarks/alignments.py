@@ -44,7 +44,7 @@ from harness.distill.initializers.orthography import Spelling, spelled
 from harness.distill.model.student import layers_of, new_student, student_tokenizer
 from harness.distill.model.tower import DonatedLayers, TextTower
 from harness.distill.transport.solvers import solve
-from harness.evaluation.planning import guarded_bitext
+from harness.evaluation.guarded_bitext import load_guarded_bitext
 from harness.retrieval.ranking import hit_rate, rank
 from harness.storage.embeddings import embed_images
 from harness.storage.store import Store
@@ -141,7 +141,7 @@ def prepared(
 ) -> Trial:
     """A language made ready, with so many sentences of either side that nobody translated. change: is made to all pairs."""
     folder = Path(data)
-    (guarded,) = guarded_bitext(task, folder, [task.language(lang)], RunConfig(lang=lang))
+    (guarded,) = load_guarded_bitext(task, folder, [task.language(lang)], RunConfig(lang=lang))
     bitext = subset(change(guarded.bitext), pairs, seed)
     text = unpaired([guarded], sentences, pairs, seed)
     config = DistillConfig(vocabulary=vocabulary, seed=seed)

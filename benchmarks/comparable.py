@@ -22,7 +22,7 @@ from harness.core.config import RunConfig
 from harness.core.data import Bitext
 from harness.distill.data.leakage import normalise
 from harness.distill.initializers.alignment import alignment
-from harness.evaluation.planning import guarded_bitext
+from harness.evaluation.guarded_bitext import load_guarded_bitext
 from harness.tasks.flickr30k import Flickr30k
 from harness.tasks.readers.karpathy import JSON_NAME, read_photos
 
@@ -67,7 +67,7 @@ def main(spec: str, data: str, langs: Sequence[str], pairs: int, seeds: int, fol
                     weights = alignment(trial.foreign, trial.english, trial.sizes, way)
                     found[f"{kind}, `{way}`"][lang].append(trial.scores(weights))
         if folder:
-            (guarded,) = guarded_bitext(task, Path(data), [task.language(lang)], RunConfig(lang=lang))
+            (guarded,) = load_guarded_bitext(task, Path(data), [task.language(lang)], RunConfig(lang=lang))
             for kind in KINDS:
                 write(Path(folder) / f"{kind.replace(' ', '-')}.{lang}.tsv", changed(guarded.bitext, captions, kind))
     print(f"{pairs:,} pairs, {seeds} seeds: R@1 / R@10, text to image, val\n")

@@ -34,7 +34,7 @@ from harness.distill.model.student import new_student, student_tokenizer
 from harness.distill.model.tower import TextTower, TowerConfig
 from harness.distill.pipeline import Recipe, trained
 from harness.encoders.open_clip.export import bert_config, bert_weights, with_pad
-from harness.evaluation.planning import guarded_bitext
+from harness.evaluation.guarded_bitext import load_guarded_bitext
 from harness.retrieval.ranking import rank, scores
 from harness.runtime.console import Console
 from harness.storage.embeddings import embed_images
@@ -91,7 +91,7 @@ def main() -> None:
     lang, pairs, steps, device, precision = (*sys.argv[3:], *("de", "1000", "200", "cpu", "float32")[len(sys.argv) - 3 :])
     teacher, data = load_encoder(sys.argv[1], device), Path(sys.argv[2])
     task = TASKS.load("flickr30k")()
-    guarded = guarded_bitext(task, data, [task.language(lang)], RunConfig(lang=lang))
+    guarded = load_guarded_bitext(task, data, [task.language(lang)], RunConfig(lang=lang))
     config = DistillConfig.model_validate({"pairs": int(pairs), "steps": int(steps), "precision": precision})
     recipe = Recipe(config, teacher, guarded, tag=lambda bitext: bitext)
     retrieval = task.load(data, lang, "val")

@@ -14,7 +14,7 @@ from harness.core.builtins import load_encoder
 from harness.core.data import Floats, Ints, Ranks, Retrieval, TokenStates
 from harness.core.errors import HarnessError
 from harness.core.protocols import PatchEncoder, TokenEncoder
-from harness.evaluation.planning import data_folder
+from harness.evaluation.data_folders import data_folder
 from harness.retrieval.late_interaction import maxsim, rank_patches
 from harness.retrieval.ranking import hit_rate, rank, rank_scored
 from harness.storage.embeddings import directions_of

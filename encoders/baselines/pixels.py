@@ -15,7 +15,7 @@ from harness.core.builtins import TASKS
 from harness.core.data import Floats, Retrieval
 from harness.core.digests import digest_strings
 from harness.core.errors import HarnessError
-from harness.evaluation.planning import sample_folder
+from harness.evaluation.data_folders import sample_folder
 from harness.storage.store import Store
 
 if TYPE_CHECKING:

@@ -20,15 +20,16 @@ def check(
 ) -> None:
     """Try an encoder as a run will use it, and say what is wrong. Exit status 1 if something is."""
     from harness.core.builtins import TASKS, load_encoder
+    from harness.evaluation.data_folders import data_folder
     from harness.evaluation.encoder_checks import check_encoder
-    from harness.evaluation.planning import data_folder, load
+    from harness.evaluation.retrievals import load_retrieval
     from harness.reporting.tables import trials_table
     from harness.runtime.console import Console
     from harness.storage.store import Store
 
     loaded = TASKS.load(task)()
     folder = data_folder(loaded, task, data, Store.at(store))
-    retrieval = load(loaded, folder, loaded.language(lang).code, split, None, load_encoder(encoder, device))
+    retrieval = load_retrieval(loaded, folder, loaded.language(lang).code, split, None, load_encoder(encoder, device))
     trials = list(check_encoder(encoder, retrieval, device))
     console = Console()
     console.print(trials_table(encoder, trials))

@@ -13,7 +13,7 @@ from harness.cli.options import DataOption, StoreOption, TaskOption
 def check(data: DataOption = None, task: TaskOption = "flickr30k", store: StoreOption = None) -> None:
     """Say what a data folder has, what it lacks, and where to get that."""
     from harness.core.builtins import TASKS
-    from harness.evaluation.planning import data_folder
+    from harness.evaluation.data_folders import data_folder
     from harness.reporting.tables import findings_table
     from harness.runtime.console import Console
     from harness.storage.store import Store
@@ -62,7 +62,7 @@ def pack(
 ) -> None:
     """Pack a data folder into webdataset shards, texts and a manifest, which `run --data` reads from a folder or an address."""
     from harness.core.builtins import TASKS
-    from harness.evaluation.planning import data_folder
+    from harness.evaluation.data_folders import data_folder
     from harness.runtime.console import Console
     from harness.storage.packs import write_pack
     from harness.storage.store import Store

@@ -50,7 +50,7 @@ def distill(
     from harness.core.builtins import TASKS
     from harness.core.config import RunConfig, validated
     from harness.core.errors import HarnessError
-    from harness.evaluation.planning import data_folder
+    from harness.evaluation.data_folders import data_folder
     from harness.evaluation.tower_jobs import Order, distil_all, ranks_here
     from harness.reporting.tables import failures_table, towers_table
     from harness.runtime.console import Console

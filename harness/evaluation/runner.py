@@ -20,13 +20,14 @@ from harness.core.languages import select_languages
 from harness.core.plugins import Fingerprint
 from harness.core.protocols import Encoder, TextEncoder
 from harness.distill.distilled_tower import DistilledTower
+from harness.evaluation.cells import Cell
 from harness.evaluation.executors.jobs import Outcome, announced, carry_out
 from harness.evaluation.executors.local import in_turn
-from harness.evaluation.planning import ENGLISH_TOWER, Cell, Plan, make_plan
-from harness.evaluation.translate_test import TRANSLATE_TEST, in_translation
+from harness.evaluation.planning import Plan, make_plan
+from harness.evaluation.translate_test import in_translation
 from harness.records.files import check_stored_record, find_stored_record, save_record
 from harness.records.provenance import provenance
-from harness.records.schema import Record, RegionCard, TranslationCard
+from harness.records.schema import ENGLISH_TOWER, TRANSLATE_TEST, Record, RegionCard, TranslationCard
 from harness.records.towers import load_card
 from harness.retrieval.regions import Views
 from harness.retrieval.scorers import Embedder

@@ -18,7 +18,7 @@ from harness.core.languages import ENGLISH, select_languages
 from harness.distill.pipeline import Recipe, distil
 from harness.evaluation.executors.jobs import announced, carry_out
 from harness.evaluation.executors.local import in_turn
-from harness.evaluation.planning import guarded_bitext
+from harness.evaluation.guarded_bitext import load_guarded_bitext
 from harness.evaluation.runner import failure, one_of
 from harness.retrieval.phrases import tagged
 from harness.runtime.console import Console
@@ -56,7 +56,7 @@ class Order:
         if any(language.code == ENGLISH for language in languages):
             raise HarnessError("English is what is distilled from: name other languages with --lang")
         folder, encoder = Path(config.data or ""), load_encoder(config.encoder, config.device)
-        guarded = guarded_bitext(task, folder, languages, config)
+        guarded = load_guarded_bitext(task, folder, languages, config)
         distill = config.distill.for_objective(config.distill.objective)
         choices = [distill.model_copy(update={"seed": distill.seed + more}) for more in range(self.seeds)]
         groups = [guarded] if self.shared else [(each,) for each in guarded]

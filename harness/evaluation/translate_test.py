@@ -15,12 +15,12 @@ from harness.core.errors import HarnessError
 from harness.core.languages import ENGLISH
 from harness.core.protocols import Translator
 from harness.readers.translations import read_translations
+from harness.records.schema import TRANSLATE_TEST
 from harness.runtime.console import Console
 from harness.storage.seals import keep_json, kept_json
 from harness.storage.store import Store
 
 By: TypeAlias = Literal["file", "translator"]
-TRANSLATE_TEST = "translate-test"
 TEXTS_A_CALL = 256
 
 

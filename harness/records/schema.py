@@ -10,6 +10,8 @@ from harness.core.config import DistillConfig
 from harness.core.data import QUERY_UNITS, Sought, is_english_side
 
 SCHEMA_VERSION = 1
+ENGLISH_TOWER, TRANSLATE_TEST = "english", "translate-test"
+"""Values of `Record.text_tower`: the encoder's own text tower on the captions, and on their translations."""
 
 
 class Schema(BaseModel):

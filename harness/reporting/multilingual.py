@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.evaluation.planning import ENGLISH_TOWER
+from harness.records.schema import ENGLISH_TOWER
 from harness.reporting.run_report import cell
 from harness.runtime.console import Console
 from harness.statistics.comparison import TITLES, Contrast, Measured, Summary

@@ -16,7 +16,8 @@ from harness.core.data import Download, Finding, Language
 from harness.core.error_messages import gist
 from harness.core.plugins import BROKEN
 from harness.core.registry import Registry
-from harness.evaluation.planning import Cell, Plan
+from harness.evaluation.cells import Cell
+from harness.evaluation.planning import Plan
 from harness.records.files import check_stored_record
 from harness.records.schema import TowerCard
 from harness.records.towers import load_card

@@ -22,9 +22,8 @@ from harness.core.digests import digest_json
 from harness.core.errors import HarnessError
 from harness.core.plugins import without_code
 from harness.core.suggestions import nearest
-from harness.evaluation.planning import ENGLISH_TOWER
 from harness.records.files import RECORD, load_facets, load_measures, load_ranks, load_record
-from harness.records.schema import Record, Schema
+from harness.records.schema import ENGLISH_TOWER, Record, Schema
 from harness.retrieval.scorers import PLAIN
 from harness.statistics.inference import (
     ALPHA,

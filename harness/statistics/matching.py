@@ -13,10 +13,8 @@ from harness.core.errors import HarnessError
 from harness.core.objective_terms import STEPLESS, reads_entities, spell_objective
 from harness.core.plugins import unnamed_code
 from harness.core.suggestions import nearest
-from harness.evaluation.planning import ENGLISH_TOWER
-from harness.evaluation.translate_test import TRANSLATE_TEST
 from harness.records.files import CARD, RECORD, load_record, record_folders
-from harness.records.schema import Record
+from harness.records.schema import ENGLISH_TOWER, TRANSLATE_TEST, Record
 from harness.records.towers import load_card
 from harness.storage.seals import readable
 

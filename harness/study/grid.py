@@ -17,7 +17,9 @@ from harness.core.protocols import KnownFeatures
 from harness.core.suggestions import nearest
 from harness.distill.data.leakage import Guarded
 from harness.distill.pipeline import Recipe, Search, attempts
-from harness.evaluation.planning import Cell, Plan, guarded_bitext, make_plans, recipe_cell
+from harness.evaluation.cells import Cell, distilled_cell
+from harness.evaluation.guarded_bitext import load_guarded_bitext
+from harness.evaluation.planning import Plan, make_plans
 from harness.records.files import check_stored_record
 from harness.records.towers import load_card
 from harness.retrieval.phrases import tagged
@@ -130,7 +132,7 @@ def lay_out(config: StudyConfig, device: str, store: Store) -> Study:
     tongues: dict[str, StudyLanguage] = {}
     for plan in sorted(plans, key=lambda plan: (plan.language.tier is None, plan.language.tier)):
         try:
-            pairs = guarded_bitext(plan.task, plan.data, [plan.language], config)
+            pairs = load_guarded_bitext(plan.task, plan.data, [plan.language], config)
             tongues[plan.language.code] = StudyLanguage(plan, pairs, search_of(config, plan))
         except MissingError as error:
             impossible.append(Impossible(plan.language.code, 0, str(error)))
@@ -192,7 +194,7 @@ def step(place: Place, config: StudyConfig, tongue: StudyLanguage) -> Step:
     plan = tongue.plan
     tag = partial(tagged, task=plan.task, data=plan.data, chunker=config.chunker)
     recipe = Recipe(arm.recipe(config.distill, place.pairs, place.seed), plan.encoder, tongue.guarded, tag, tongue.search)
-    return Step(place, recipe_cell(place.arm, recipe, tongue.english[0].retrieval, plan.task), plan)
+    return Step(place, distilled_cell(place.arm, recipe, tongue.english[0].retrieval, plan.task), plan)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from harness.core.config import DistillConfig
 from harness.core.data import Doubles, Ints, Language, english_side
 from harness.core.errors import HarnessError
 from harness.core.objective_terms import UNTRAINED
-from harness.evaluation.translate_test import TRANSLATE_TEST
 from harness.leaderboards.board.config import Declaration
 from harness.leaderboards.board.query_files import MOST_VALUES, Facet, read_facet
 from harness.leaderboards.board.record_checks import same_ranks
@@ -33,7 +32,7 @@ from harness.leaderboards.board.records import (
     hits_of_captions,
     queries_of_images,
 )
-from harness.records.schema import Record
+from harness.records.schema import TRANSLATE_TEST, Record
 from harness.retrieval.scorers import PLAIN
 from harness.statistics.breakdown import values as in_order
 from harness.statistics.inference import Interval, cluster_weights

@@ -13,12 +13,10 @@ import numpy as np
 
 from harness.core.data import Ranks
 from harness.core.errors import HarnessError
-from harness.evaluation.planning import ENGLISH_TOWER
-from harness.evaluation.translate_test import TRANSLATE_TEST
 from harness.leaderboards.board.query_files import read_columns
 from harness.leaderboards.board.records import Found, Gallery
 from harness.records.files import QUERIES, load_measures, reading
-from harness.records.schema import Record
+from harness.records.schema import ENGLISH_TOWER, TRANSLATE_TEST, Record
 from harness.retrieval.dense_search import Searched
 from harness.retrieval.grounding import grounding_scores
 from harness.retrieval.metrics import DEPTH

@@ -22,7 +22,7 @@ from harness.core.errors import HarnessError
 from harness.core.plugins import without_code
 from harness.core.protocols import Encoder, Task
 from harness.distill.distilled_tower import DistilledTower
-from harness.evaluation.planning import data_folder
+from harness.evaluation.data_folders import data_folder
 from harness.leaderboards.board.board import Tower, shown
 from harness.leaderboards.board.page import render
 from harness.leaderboards.board.records import Found, TestSet

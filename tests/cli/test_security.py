@@ -35,8 +35,8 @@ from harness.core.config import ExecutorConfig
 from harness.core.data import Download
 from harness.core.errors import HarnessError
 from harness.core.plugins import load_plugins, without_code
+from harness.evaluation.data_folders import data_folder
 from harness.evaluation.executors.ray import RAY, connected, on_ray
-from harness.evaluation.planning import data_folder
 from harness.readers.bitext import load_bitext_file
 from harness.readers.textfiles import read_text
 from harness.runtime.console import Console, grid

@@ -381,7 +381,7 @@ def test_scorers_of_one_file_share_no_record(flickr30k_folder: Path, tmp_path: P
     (plain,), one, two = keys("plain"), keys(f"{code}:one"), keys(f"{code}:two")
     assert one[0] == two[0] == plain
     assert len({plain, one[1], two[1]}) == 3
-    with pytest.raises(HarnessError, match="calls itself plain, which is built in: give it another name"):
+    with pytest.raises(HarnessError, match="the name plain of a built-in scorer: give it another name"):
         keys(f"{code}:usurper")
 
 

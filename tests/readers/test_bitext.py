@@ -16,7 +16,7 @@ from harness.core.data import Bitext, HeldOut, Language
 from harness.core.errors import HarnessError, MissingError
 from harness.distill.data.cleaning import LONGEST, clean, loops, mostly_in
 from harness.distill.data.leakage import Guarded
-from harness.evaluation.planning import guarded_bitext
+from harness.evaluation.guarded_bitext import load_guarded_bitext
 from harness.readers.bitext import _tmx, load_bitext_file, load_bitext_folder, load_texts
 from harness.tasks.flickr30k import Flickr30k
 from tests.support.folders import write_lines
@@ -40,7 +40,7 @@ def pairs(bitext: Bitext) -> list[tuple[str, str]]:
 
 
 def ready(config: RunConfig, folder: Path, language: Language) -> Guarded:
-    (guarded,) = guarded_bitext(TASK, folder, [language], config)
+    (guarded,) = load_guarded_bitext(TASK, folder, [language], config)
     return guarded
 
 

@@ -17,7 +17,7 @@ import pytest
 import webdataset
 
 from harness.core.errors import HarnessError
-from harness.evaluation.planning import data_folder
+from harness.evaluation.data_folders import data_folder
 from harness.storage.packs import MANIFEST, Manifest, is_pack, open_pack, write_pack
 from harness.storage.store import Store
 from harness.tasks.flickr30k import Flickr30k

@@ -418,9 +418,7 @@ def test_no_picture_is_broken_where_none_is_opened(flickr30k_folder: Path, tmp_p
 
 
 def test_measures_of_texts_are_not_for_images(flickr30k_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        HarnessError, match="--measures is for tasks whose queries look for texts: flickr30k has measures of its own"
-    ):
+    with pytest.raises(HarnessError, match="--measures is for text-to-text retrieval, and flickr30k has its own"):
         measured(tmp_path, lang="de", data=str(flickr30k_folder), encoder="random", objectives=(), measures=("nDCG@10",))
 
 

@@ -1,0 +1,126 @@
+"""Cells: the single measurements of a run. Each has a digest of everything that decides its scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from harness.core.config import RunConfig
+from harness.core.data import Retrieval
+from harness.core.digests import digest_json
+from harness.core.errors import HarnessError
+from harness.core.objective_terms import UNTRAINED, spell_objective
+from harness.core.protocols import Encoder, Task
+from harness.distill.data.leakage import leaked
+from harness.distill.distilled_tower import DistilledTower
+from harness.distill.pipeline import Recipe
+from harness.evaluation.guarded_bitext import load_guarded_bitext
+from harness.evaluation.translate_test import Translations, by_translator, read_file
+from harness.records.schema import ENGLISH_TOWER, TRANSLATE_TEST, TowerCard
+from harness.records.towers import find_tower, load_card, load_seen
+from harness.retrieval.phrases import tagged
+from harness.retrieval.scorers import Plain, Scorer
+from harness.storage.store import Store
+
+# Part of every cell's digest. Raise it when the same inputs no longer give the same scores.
+PROTOCOL_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement: a text tower on the captions of one language and split.
+
+    key: digest of everything that decides the scores. recipe: how to distil the text tower. tower: the folder of an existing
+    tower. Without either, the text tower is the encoder's own English one. translations: what that one reads instead of the
+    captions.
+    """
+
+    label: str
+    retrieval: Retrieval
+    key: str
+    recipe: Recipe | None = None
+    tower: Path | None = None
+    translations: Translations | None = None
+    scorer: Scorer = field(default_factory=Plain)
+
+    def folder(self, store: Store) -> Path | None:
+        """Return the folder of the distilled tower, which may not exist yet; None for the encoder's own tower."""
+        return store.tower(self.recipe.digest) if self.recipe else self.tower
+
+
+def cell_key(task: Task, encoder: Encoder, retrieval: Retrieval, tower: str) -> str:
+    """Return the digest of everything that decides a cell's scores. tower: fingerprint or digest of the text tower."""
+    parts = [PROTOCOL_VERSION, task.card.name, task.card.version, encoder.fingerprint(), tower, retrieval.lang, retrieval.source]
+    parts += [retrieval.split, retrieval.images.digest(), retrieval.texts_digest()]
+    return digest_json([*parts, *retrieval.cache_key_parts()])
+
+
+def english_cell(label: str, retrieval: Retrieval, task: Task, encoder: Encoder) -> Cell:
+    """Return the cell of the encoder's own text tower."""
+    return Cell(label, retrieval, cell_key(task, encoder, retrieval, ENGLISH_TOWER))
+
+
+def distilled_cell(label: str, recipe: Recipe, retrieval: Retrieval, task: Task) -> Cell:
+    """Return the cell of the tower that a recipe makes."""
+    return Cell(label, retrieval, cell_key(task, recipe.teacher, retrieval, recipe.digest), recipe)
+
+
+def distilled_cells(config: RunConfig, task: Task, data: Path, encoder: Encoder, retrieval: Retrieval) -> list[Cell]:
+    """Return a cell for each objective. Raises MissingError if there is no bitext."""
+    if not config.objectives:
+        return []
+    guarded = load_guarded_bitext(task, data, [task.language(retrieval.lang)], config)
+    tag = partial(tagged, task=task, data=data, chunker=config.chunker)
+    cells = []
+    for objective in dict.fromkeys(map(spell_objective, config.objectives)):
+        label = f"{config.distill.init}, untrained" if objective == UNTRAINED else objective
+        recipe = Recipe(config.distill.for_objective(objective), encoder, guarded, tag)
+        cells.append(distilled_cell(label, recipe, retrieval, task))
+    return cells
+
+
+def translated_cells(config: RunConfig, retrieval: Retrieval, task: Task, encoder: Encoder) -> list[Cell]:
+    """Return a cell for the file of translations and one for the translator, where they are given.
+
+    Raises HarnessError if the file cannot be read, or if there is no such translator.
+    """
+    sources: list[Translations] = []
+    if config.translations:
+        sources.append(read_file(config.translations, retrieval))
+    if config.translator:
+        sources.append(by_translator(config.translator, config.device))
+    cells = []
+    for translations in sources:
+        key = cell_key(task, encoder, retrieval, digest_json(translations.told()))
+        cells.append(Cell(f"{TRANSLATE_TEST} ({translations.source})", retrieval, key, translations=translations))
+    return cells
+
+
+def existing_tower_cell(text: str, retrieval: Retrieval, task: Task, data: Path, encoder: Encoder, store: Store) -> Cell:
+    """Return the cell of an existing tower. text: its folder, or the beginning of its digest in the store.
+
+    Raises HarnessError if it was distilled from another teacher, or has seen the evaluation data.
+    """
+    folder = find_tower(text, store)
+    card = load_card(folder)
+    check_existing_tower(folder, card, task, data, encoder, retrieval.lang)
+    # The card of a tower from elsewhere could say anything, so its fingerprint names it.
+    ours = folder.resolve().parent == store.tower(card.digest).parent
+    name = card.digest if ours else DistilledTower(folder, "cpu").fingerprint()
+    return Cell(f"{card.config.objective} {card.digest[:8]}", retrieval, cell_key(task, encoder, retrieval, name), tower=folder)
+
+
+def check_existing_tower(folder: Path, card: TowerCard, task: Task, data: Path, encoder: Encoder, lang: str) -> None:
+    """Raise HarnessError unless a tower fits the encoder and has not seen the evaluation data of a language."""
+    if card.teacher_fingerprint != encoder.fingerprint():
+        raise HarnessError(
+            f"{folder} was distilled from {card.teacher}, so its embeddings cannot be compared with images of {encoder.name}: "
+            "pass that teacher as --encoder"
+        )
+    overlap = leaked(load_seen(folder), task.held_out(data, lang))
+    if overlap:
+        raise HarnessError(
+            f"{folder} was distilled from {overlap:,} of this folder's evaluation images or sentences, so its scores would be "
+            "meaningless: distil it again with this --data, whose leakage guard drops them"
+        )
