@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.statistics.inference import Arms, contrasts
+from harness.statistics.inference import PairedArms, contrasts
 
 TRIALS, IMAGES = 1000, 200
 
@@ -18,7 +18,9 @@ def main() -> None:
             shift = random.normal(0, spread, (TRIALS, seeds, 1))
             values = image + shift + random.normal(0, 1, (TRIALS, seeds, IMAGES))
             names = [tuple(f"{trial}-{seed}" for seed in range(seeds)) for trial in range(TRIALS)]
-            arms = [Arms(of, np.zeros_like(of), np.arange(IMAGES), name, name) for of, name in zip(values, names, strict=True)]
+            arms = [
+                PairedArms(of, np.zeros_like(of), np.arange(IMAGES), name, name) for of, name in zip(values, names, strict=True)
+            ]
             found = contrasts(arms, [{i: 1.0} for i in range(TRIALS)], resamples=1000)
             covers = np.mean([of.difference.low <= 0 <= of.difference.high for of in found])
             rejects, flips = (

@@ -532,14 +532,14 @@ def whole_records(files: dict[str, bytes], ranks: Ranks) -> Iterator[Reader]:
     from harness.records.files import check_stored_record, load_facets
     from harness.records.schema import Record
     from harness.reporting.tables import runs_table
-    from harness.statistics.comparison import Measured
+    from harness.statistics.comparison import Measurement
     from harness.storage.seals import readable
     from harness.storage.store import Store
 
     record = Record.model_validate_json(files["record.json"])
 
     def compared(folder: Path) -> None:
-        found = Measured.read("x", folder)
+        found = Measurement.read("x", folder)
         same = np.array_equal(found.ranks.t2i, ranks.t2i) and np.array_equal(found.ranks.i2t, ranks.i2t)
         right(same and found.record == record and found.owner.tolist() == [0, 1, 2, 3], "every number")
         right(load_facets(folder) == {"length": [("1-7",)] * 4}, "every facet")
@@ -547,7 +547,7 @@ def whole_records(files: dict[str, bytes], ranks: Ranks) -> Iterator[Reader]:
     yield Reader("record", files, compared)
 
     def earlier(folder: Path) -> None:
-        found = Measured.read("x", folder)
+        found = Measurement.read("x", folder)
         said = [scores(found.ranks)[name] - record.scores[name] for name in found.record.scores]
         said += [found.record.scores[name] - record.scores[name] for name in record.scores]
         right(np.abs(said).max() < 1e-6, "every score")

@@ -47,14 +47,13 @@ def compare(
     store: StoreOption = None,
 ) -> None:
     """Say whether A differs from B, over the same images: per language and pooled."""
-    from harness.reporting.comparison_report import format_of, print_comparison, rendered
+    from harness.reporting.comparison_report import print_comparison, render_comparison, report_format
     from harness.runtime.console import Console
-    from harness.statistics.comparison import Question
-    from harness.statistics.comparison import compare as compare_records
+    from harness.statistics.comparison import ComparisonOptions, compare_records
     from harness.storage.store import Store, new_file
 
-    chosen = format_of(format_, out)
-    question = Question(
+    chosen = report_format(format_, out)
+    question = ComparisonOptions(
         metric=metric,
         directions=("t2i", "i2t") if direction == "both" else (direction,),
         by=listed(by),
@@ -65,9 +64,9 @@ def compare(
     comparison = compare_records(a, b, records or Store.at(store).root / "records", question)
     if out is not None:
         with new_file(out) as temporary:
-            temporary.write_text(rendered(comparison, chosen), encoding="utf-8")
+            temporary.write_text(render_comparison(comparison, chosen), encoding="utf-8")
         Console().say(f"written: {out}")
     elif chosen == "text":
         print_comparison(comparison, Console().out)
     else:
-        print(rendered(comparison, chosen), end="")
+        print(render_comparison(comparison, chosen), end="")

@@ -137,11 +137,11 @@ def run(
         console.print(plan_table(plans, kept))
         return
     from harness.evaluation.runner import CellsFailedError, run_plans
-    from harness.reporting.multilingual import Report, print_overview
+    from harness.reporting.multilingual import LanguageReport, print_multilingual
     from harness.reporting.run_report import breakdown_table, print_report
-    from harness.statistics.comparison import Measured
+    from harness.statistics.comparison import Measurement
 
-    reports: list[Report] = []
+    reports: list[LanguageReport] = []
     failures: dict[str, CellsFailedError] = {}
     for plan, failed in run_plans(plans, kept, console, choices):
         cells = plan.cells
@@ -150,9 +150,9 @@ def run(
             cells = tuple(cell for cell in cells if cell.label not in failed.failures)
             if plan.cells[0] not in cells:  # the floor, without which a table says nothing
                 continue
-        towers = [Measured.read(cell.label, kept.record(cell.key)) for cell in cells]
+        towers = [Measurement.read(cell.label, kept.record(cell.key)) for cell in cells]
         summaries = print_report(towers, console, str(kept.root / "records"), resamples, plan.remark)
-        reports.append(Report(plan.language.name, towers, summaries))
+        reports.append(LanguageReport(plan.language.name, towers, summaries))
         if by:
             known = {cell.label: facet for cell, facet in zip(plan.cells, facets[plan.language.code], strict=True)}
             broken = [(tower, known[tower.label]) for tower in towers]
@@ -161,7 +161,7 @@ def run(
         if examples:
             draw_examples(plan, kept, examples, console)
     if len(reports) > 1:
-        print_overview(reports, console)
+        print_multilingual(reports, console)
     if failures:
         from harness.reporting.tables import failures_table
 
@@ -173,11 +173,11 @@ def draw_examples(plan: Plan, store: Store, folder: Path, console: Console) -> N
     """Pictures of what the first distilled tower found, or, where there is none, the English one."""
     from harness.records.files import load_found
     from harness.reporting.box_drawing import save_examples
-    from harness.statistics.comparison import Measured
+    from harness.statistics.comparison import Measurement
 
     cell = next((cell for cell in plan.cells if cell.folder(store)), plan.cells[0])
     record = store.record(cell.key)
     if isinstance(cell.retrieval, Grounding) and cell.scorer.views:
-        tower = Measured.read(cell.label, record)
+        tower = Measurement.read(cell.label, record)
         saved = save_examples(folder, tower, cell.retrieval, cell.scorer.views.regions, load_found(record))
         console.print(f"Pictures: {len(saved)} in {folder}")

@@ -44,13 +44,13 @@ def study(
     from harness.runtime.console import Console
     from harness.storage.store import Store
     from harness.study.design import read_study
-    from harness.study.grid import design_file, lay_out
+    from harness.study.grid import find_design, plan_study
     from harness.study.runner import progress_table, run_study
 
-    path, console, kept = design_file(design), Console(), Store.at(store)
+    path, console, kept = find_design(design), Console(), Store.at(store)
     config = read_study(path, data=data, encoder=encoder)
     try:
-        laid_out = lay_out(config, device, kept)
+        laid_out = plan_study(config, device, kept)
     except HarnessError as error:
         raise HarnessError(f"{path}: {error}") from None
     for each in laid_out.impossible:
@@ -59,10 +59,10 @@ def study(
         console.print(progress_table(laid_out, kept))
         return
     from harness.leaderboards.study.page import publish_study
-    from harness.study.collect import collect
+    from harness.study.collect import collect_findings
 
     failed = {} if report_only else run_study(laid_out, kept, console, math.inf if hours is None else 3600 * hours, choices)
-    findings = collect(laid_out, kept, failed, console)
+    findings = collect_findings(laid_out, kept, failed, console)
     for line in publish_study(findings, out or kept.root / "studies" / path.stem):
         console.print(line)
     if failed:

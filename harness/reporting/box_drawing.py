@@ -11,19 +11,19 @@ import numpy as np
 from harness.core.data import Grounding, Ints, Regions
 from harness.core.errors import HarnessError
 from harness.retrieval.regions import gallery_places, scaled
-from harness.statistics.comparison import Measured
+from harness.statistics.comparison import Measurement
 
 if TYPE_CHECKING:
     from PIL import Image
 
 # Okabe and Ito's colours, which people with any colour vision tell apart; the first is kept for what is right.
-COLOURS = ("#009E73", "#D55E00", "#0072B2", "#E69F00", "#CC79A7", "#56B4E9")
-WIDTH = 480
-EXAMPLES = 24
-Box = tuple[float, float, float, float]
+_BOX_COLOURS = ("#009E73", "#D55E00", "#0072B2", "#E69F00", "#CC79A7", "#56B4E9")
+_MIN_WIDTH = 480
+_MAX_EXAMPLES = 24
+PixelBox = tuple[float, float, float, float]
 
 
-def draw_boxes(image: Image.Image, boxes: Sequence[Box], labels: Sequence[str], title: str = "") -> Image.Image:
+def draw_boxes(image: Image.Image, boxes: Sequence[PixelBox], labels: Sequence[str], title: str = "") -> Image.Image:
     """A copy of a picture, at least 480 pixels wide, with boxes (left, top, right, bottom, in its pixels) and labels under it.
 
     Each label stands below the picture beside a patch of its box's colour, so that nothing of the picture is covered; `title`, a
@@ -31,14 +31,14 @@ def draw_boxes(image: Image.Image, boxes: Sequence[Box], labels: Sequence[str], 
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    scale = max(WIDTH / image.width, 1)
+    scale = max(_MIN_WIDTH / image.width, 1)
     shown = image.convert("RGB").resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
     line = 22
     rows = [*([title] if title else []), *labels]
     sheet = Image.new("RGB", (shown.width, shown.height + line * len(rows) + (8 if rows else 0)), "white")
     sheet.paste(shown)
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
-    colours = [COLOURS[place % len(COLOURS)] for place in range(len(boxes))]
+    colours = [_BOX_COLOURS[place % len(_BOX_COLOURS)] for place in range(len(boxes))]
     for box, colour in zip(boxes, colours, strict=True):
         left, top, right, bottom = (side * scale for side in box)
         corners = left, top, max(right - 1, left), max(bottom - 1, top)
@@ -53,7 +53,7 @@ def draw_boxes(image: Image.Image, boxes: Sequence[Box], labels: Sequence[str], 
     return sheet
 
 
-def save_examples(folder: Path, tower: Measured, grounding: Grounding, regions: Regions, found: Ints) -> list[Path]:
+def save_examples(folder: Path, tower: Measurement, grounding: Grounding, regions: Regions, found: Ints) -> list[Path]:
     """Write pictures of up to 24 phrases, from all over the gallery: the true boxes and the region that was found first.
 
     found: (phrases, 4), in the pixels of the regions. A file's name is the phrase's id. Raises HarnessError if the folder or a
@@ -61,7 +61,7 @@ def save_examples(folder: Path, tower: Measured, grounding: Grounding, regions: 
     """
     places, sizes = gallery_places(regions, grounding.images)[grounding.caption_images], regions.sizes
     saved = []
-    for phrase in np.unique(np.linspace(0, len(found) - 1, EXAMPLES).astype(int)).tolist():
+    for phrase in np.unique(np.linspace(0, len(found) - 1, _MAX_EXAMPLES).astype(int)).tolist():
         picture = grounding.images.open(int(grounding.caption_images[phrase]))
         true = grounding.targets[grounding.target_captions == phrase]
         boxes = [scaled(picture, box, sizes[places[phrase]]) for box in (*true, found[phrase])]

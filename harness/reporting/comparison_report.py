@@ -12,21 +12,30 @@ from typing import TYPE_CHECKING, Literal
 from harness.core.errors import HarnessError
 from harness.runtime.console import PIPED_WIDTH
 from harness.runtime.markup import json_text, latex_text, markdown_text, visible
-from harness.statistics.comparison import ALL, LANG, TITLES, Comparison, Line, Score, Section, Setting
+from harness.statistics.comparison import (
+    BY_LANGUAGE,
+    BY_NOTHING,
+    DIRECTION_TITLES,
+    Comparison,
+    ComparisonLine,
+    ComparisonSection,
+    ComparisonSetting,
+    Estimate,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.table import Table
 
-Format = Literal["text", "json", "markdown", "latex"]
-SUFFIXES: dict[str, Format] = {".txt": "text", ".json": "json", ".md": "markdown", ".tex": "latex"}
-DETAILS = {"only A : only B", "McNemar p", "80 % power", "s.e. images", "s.e. seeds", "gap, A", "gap, B"}
-WIDEST = 1000  # no table is wider, asked for its natural width
-SHOWN = 6  # records left out that are named one by one
+ReportFormat = Literal["text", "json", "markdown", "latex"]
+_SUFFIXES: dict[str, ReportFormat] = {".txt": "text", ".json": "json", ".md": "markdown", ".tex": "latex"}
+_DETAIL_COLUMNS = {"only A : only B", "McNemar p", "80 % power", "s.e. images", "s.e. seeds", "gap, A", "gap, B"}
+_WIDEST = 1000  # no table is wider, asked for its natural width
+_MAX_UNPAIRED = 6  # records left out that are named one by one
 
 
 @dataclass(frozen=True)
-class Block:
+class ComparisonTable:
     """One setting as cells. sections: a title and its rows; before, after: lines of text around the table."""
 
     before: tuple[str, ...]
@@ -35,16 +44,16 @@ class Block:
     after: tuple[str, ...]
 
 
-def format_of(given: Format | None, out: Path | None) -> Format:
+def report_format(given: ReportFormat | None, out: Path | None) -> ReportFormat:
     """The format asked for, else the one that the file's name ends in, else text. Raises HarnessError for an unknown ending."""
     if given or out is None:
         return given or "text"
-    if out.suffix not in SUFFIXES:
-        raise HarnessError(f"--out {out}: ends in none of {', '.join(SUFFIXES)}; rename it or give --format")
-    return SUFFIXES[out.suffix]
+    if out.suffix not in _SUFFIXES:
+        raise HarnessError(f"--out {out}: ends in none of {', '.join(_SUFFIXES)}; rename it or give --format")
+    return _SUFFIXES[out.suffix]
 
 
-def rendered(comparison: Comparison, form: Format) -> str:
+def render_comparison(comparison: Comparison, form: ReportFormat) -> str:
     """The comparison in one of the formats, ending in a line feed."""
     if form == "json":
         return json_text(comparison.model_dump_json(indent=1)) + "\n"
@@ -54,8 +63,8 @@ def rendered(comparison: Comparison, form: Format) -> str:
         file = io.StringIO()
         print_comparison(comparison, Terminal(file=file, width=PIPED_WIDTH))
         return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
-    write: Callable[[Block], list[str]] = markdown if form == "markdown" else latex
-    parts = [write(block(setting)) for setting in comparison.settings]
+    write: Callable[[ComparisonTable], list[str]] = comparison_markdown if form == "markdown" else comparison_latex
+    parts = [write(setting_table(setting)) for setting in comparison.settings]
     closing = footnotes(comparison)
     parts.append([f"- {markdown_text(note)}" if form == "markdown" else f"% {visible(note)}" for note in closing])
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
@@ -66,13 +75,16 @@ def print_comparison(comparison: Comparison, out: RichConsole) -> None:
     from harness.runtime.terminal import plain
 
     for setting in comparison.settings:
-        shown = block(setting)
+        shown = setting_table(setting)
         for line in shown.before:
             out.print(plain(line))
-        tables = [drawn(shown, range(len(shown.headings)))]
-        if out.measure(tables[0], options=out.options.update(width=WIDEST)).maximum > out.width:
-            main = [at for at, heading in enumerate(shown.headings) if heading not in DETAILS]
-            tables = [drawn(shown, main), drawn(shown, [0, *(at for at in range(len(shown.headings)) if at not in main)])]
+        tables = [terminal_table(shown, range(len(shown.headings)))]
+        if out.measure(tables[0], options=out.options.update(width=_WIDEST)).maximum > out.width:
+            main = [at for at, heading in enumerate(shown.headings) if heading not in _DETAIL_COLUMNS]
+            tables = [
+                terminal_table(shown, main),
+                terminal_table(shown, [0, *(at for at in range(len(shown.headings)) if at not in main)]),
+            ]
         for table in tables:
             out.print(table)
         for line in shown.after:
@@ -82,7 +94,7 @@ def print_comparison(comparison: Comparison, out: RichConsole) -> None:
         out.print(plain(line))
 
 
-def drawn(shown: Block, columns: Sequence[int]) -> Table:
+def terminal_table(shown: ComparisonTable, columns: Sequence[int]) -> Table:
     """Some columns of a block, drawn. A cell that is too wide goes on in the next line: no digit is cut off."""
     from rich import box
     from rich.table import Table
@@ -101,7 +113,7 @@ def drawn(shown: Block, columns: Sequence[int]) -> Table:
     return table
 
 
-def markdown(shown: Block) -> list[str]:
+def comparison_markdown(shown: ComparisonTable) -> list[str]:
     """A block as a Markdown table under its lines of text."""
 
     def row(cells: Iterable[str]) -> str:
@@ -115,7 +127,7 @@ def markdown(shown: Block) -> list[str]:
     return [*lines, *map(markdown_text, shown.after)]
 
 
-def latex(shown: Block) -> list[str]:
+def comparison_latex(shown: ComparisonTable) -> list[str]:
     """A block as a LaTeX table; it needs the package booktabs."""
 
     def row(cells: Iterable[str]) -> str:
@@ -140,91 +152,92 @@ def latex(shown: Block) -> list[str]:
     ]
 
 
-def block(setting: Setting) -> Block:
+def setting_table(setting: ComparisonSetting) -> ComparisonTable:
     """One setting as cells. Columns that would be empty are left out."""
     lines = [line for section in setting.sections for line in section.lines]
     columns = columns_of(setting, lines)
     sections = tuple(
-        (TITLES[setting.sought][each.direction], tuple(row(line, columns) for line in each.lines)) for each in setting.sections
+        (DIRECTION_TITLES[setting.sought][each.direction], tuple(line_cells(line, columns) for line in each.lines))
+        for each in setting.sections
     )
     headings = tuple(heading for heading, _ in columns)
-    return Block(headline(setting), headings, sections, tuple(map(tally(setting), setting.sections)))
+    return ComparisonTable(setting_heading(setting), headings, sections, tuple(map(tally_text(setting), setting.sections)))
 
 
-Column = tuple[str, "Callable[[Line], str]"]
+TableColumn = tuple[str, "Callable[[ComparisonLine], str]"]
 
 
-def row(line: Line, columns: Sequence[Column]) -> tuple[str, ...]:
+def line_cells(line: ComparisonLine, columns: Sequence[TableColumn]) -> tuple[str, ...]:
     """The cells of a line."""
     return tuple(cell(line) for _, cell in columns)
 
 
-def sides(setting: Setting) -> tuple[str, str]:
+def side_names(setting: ComparisonSetting) -> tuple[str, str]:
     """What A and B are called."""
     return (setting.a, setting.b) if setting.a != setting.b else (f"A: {setting.a}", f"B: {setting.b}")
 
 
-def columns_of(setting: Setting, lines: Sequence[Line]) -> list[Column]:
+def columns_of(setting: ComparisonSetting, lines: Sequence[ComparisonLine]) -> list[TableColumn]:
     """Headings, and what stands under them."""
-    a, b = sides(setting)
-    columns: list[Column] = [
-        (f"{setting.metric} in percent", label),
+    a, b = side_names(setting)
+    columns: list[TableColumn] = [
+        (f"{setting.metric} in percent", line_label),
         ("queries", lambda line: f"{line.queries:,}"),
-        (a, lambda line: number(line.a.estimate, ".1f")),
-        (b, lambda line: number(line.b.estimate, ".1f")),
-        ("difference", lambda line: bounded(line.difference, "+.1f")),
-        ("p", lambda line: number(line.p_value, ".3g")),
-        ("p (Holm)", lambda line: number(line.p_holm, ".3g") if line.by != ALL else ""),
+        (a, lambda line: number_text(line.a.estimate, ".1f")),
+        (b, lambda line: number_text(line.b.estimate, ".1f")),
+        ("difference", lambda line: estimate_text(line.difference, "+.1f")),
+        ("p", lambda line: number_text(line.p_value, ".3g")),
+        ("p (Holm)", lambda line: number_text(line.p_holm, ".3g") if line.by != BY_NOTHING else ""),
         ("only A : only B", lambda line: "—" if line.only_a is None else f"{line.only_a:,} : {line.only_b:,}"),
-        ("McNemar p", lambda line: number(line.p_mcnemar, ".3g")),
-        ("80 % power", lambda line: number(line.minimal_detectable, ".1f")),
-        ("s.e. images", lambda line: number(line.image_error, ".2f")),
-        ("s.e. seeds", lambda line: number(line.seed_error, ".2f")),
-        ("gap, A", lambda line: gap_cell(line.gap_a)),
-        ("gap, B", lambda line: gap_cell(line.gap_b)),
-        ("", lambda line: outcome(line, (a, b))),
+        ("McNemar p", lambda line: number_text(line.p_mcnemar, ".3g")),
+        ("80 % power", lambda line: number_text(line.minimal_detectable, ".1f")),
+        ("s.e. images", lambda line: number_text(line.image_error, ".2f")),
+        ("s.e. seeds", lambda line: number_text(line.seed_error, ".2f")),
+        ("gap, A", lambda line: gap_percent_text(line.gap_a)),
+        ("gap, B", lambda line: gap_percent_text(line.gap_b)),
+        ("", lambda line: outcome_text(line, (a, b))),
     ]
     seeds = any(line.seed_error is not None for line in lines)
-    parts = any(line.by not in {ALL, LANG} for line in lines)
+    parts = any(line.by not in {BY_NOTHING, BY_LANGUAGE} for line in lines)
     hidden = (set() if seeds else {"s.e. images", "s.e. seeds"}) | (set() if parts else {"queries"})
     return [column for column in columns if column[0] not in hidden and any(column[1](line) not in {"", "—"} for line in lines)]
 
 
-def label(line: Line) -> str:
+def line_label(line: ComparisonLine) -> str:
     """What a line is over."""
-    if line.by == ALL:
+    if line.by == BY_NOTHING:
         return f"all {len(line.langs)} languages" if len(line.langs) > 1 else f"all ({line.langs[0]})"
-    return line.value if line.by == LANG else f"{line.by} {line.value}"
+    return line.value if line.by == BY_LANGUAGE else f"{line.by} {line.value}"
 
 
-def number(value: float | None, form: str) -> str:
+def number_text(value: float | None, form: str) -> str:
     """A number, or a dash where there is none."""
     return "—" if value is None else re.sub(r"^-0$", "0", format(value, form))
 
 
-def bounded(score: Score, form: str) -> str:
+def estimate_text(score: Estimate, form: str) -> str:
     """An estimate with its interval, if it has one."""
     if score.low is None and score.high is None:
-        return number(score.estimate, form)
-    return f"{number(score.estimate, form)} [{number(score.low, form)}, {number(score.high, form)}]"
+        return number_text(score.estimate, form)
+    return f"{number_text(score.estimate, form)} [{number_text(score.low, form)}, {number_text(score.high, form)}]"
 
 
-def gap_cell(score: Score | None) -> str:
+def gap_percent_text(score: Estimate | None) -> str:
     """A share in percent with its interval, or a dash."""
     if score is None or score.estimate is None:
         return "—"
     if score.low is None and score.high is None:
-        return f"{number(100 * score.estimate, '.0f')} %"
-    ends = (number(None if end is None else 100 * end, ".0f") for end in (score.low, score.high))
-    return f"{number(100 * score.estimate, '.0f')} % [{', '.join(ends)}]"
+        return f"{number_text(100 * score.estimate, '.0f')} %"
+    ends = (number_text(None if end is None else 100 * end, ".0f") for end in (score.low, score.high))
+    return f"{number_text(100 * score.estimate, '.0f')} % [{', '.join(ends)}]"
 
 
-def outcome(line: Line, names: tuple[str, str]) -> str:
+def outcome_text(line: ComparisonLine, names: tuple[str, str]) -> str:
     """Which side is ahead, if they can be told apart."""
     return {"win": f"{names[0]} ahead", "loss": f"{names[1]} ahead", "tie": "not told apart"}[line.outcome]
 
 
-def headline(setting: Setting) -> tuple[str, ...]:
+def setting_heading(setting: ComparisonSetting) -> tuple[str, ...]:
     """What is compared, on what, and what else differs."""
     named_apart = setting.a != setting.b
     texts = setting.sought == "texts"
@@ -234,7 +247,7 @@ def headline(setting: Setting) -> tuple[str, ...]:
     size = "" if texts else f" · {setting.images:,} images"
     over = [
         f"{each.lang}: {each.captions:,} {'queries' if texts else 'captions'}, {each.source} ({each.kind})"
-        + seeds(each.seeds_a, each.seeds_b)
+        + seeds_text(each.seeds_a, each.seeds_b)
         for each in setting.paired
     ]
     sizes = f" · {' or '.join(f'{size:,}' for size in setting.pairs)} sentence pairs" if setting.pairs else ""
@@ -251,20 +264,20 @@ def headline(setting: Setting) -> tuple[str, ...]:
     )
 
 
-def seeds(a: Sequence[int | None], b: Sequence[int | None]) -> str:
+def seeds_text(a: Sequence[int | None], b: Sequence[int | None]) -> str:
     """The seeds of both sides, once if they are the same."""
     words = [" ".join(str(seed) for seed in side if seed is not None) for side in (a, b)]
     named = [word for word in dict.fromkeys(words) if word]
     return f", seed {' against '.join(named)}" if named else ""
 
 
-def tally(setting: Setting) -> Callable[[Section], str]:
+def tally_text(setting: ComparisonSetting) -> Callable[[ComparisonSection], str]:
     """How many languages A wins, in words."""
-    a, b = sides(setting)
+    a, b = side_names(setting)
 
-    def say(section: Section) -> str:
+    def say(section: ComparisonSection) -> str:
         count = f"{a} ahead in {section.wins}, {b} in {section.losses}, not told apart in {section.ties}"
-        return f"{TITLES[setting.sought][section.direction]}: languages with {count}"
+        return f"{DIRECTION_TITLES[setting.sought][section.direction]}: languages with {count}"
 
     return say
 
@@ -279,5 +292,5 @@ def footnotes(comparison: Comparison) -> list[str]:
         "Told apart: p (Holm) below 0.05. 80 % power: the true difference that would be found four times in five.",
     ]
     left = [f"left out of {each.side}: {each.text_tower} {each.cell[:12]}, {each.reason}" for each in comparison.unpaired]
-    more = len(left) - SHOWN
-    return notes + left[:SHOWN] + ([f"left out: {more} records more (--format json names them all)"] if more > 0 else [])
+    more = len(left) - _MAX_UNPAIRED
+    return notes + left[:_MAX_UNPAIRED] + ([f"left out: {more} records more (--format json names them all)"] if more > 0 else [])

@@ -11,15 +11,15 @@ from harness.records.schema import BitextCard, Record, TowerCard
 from harness.retrieval.ranking import MISSED
 from harness.retrieval.scorers import PLAIN
 from harness.runtime.console import Console
-from harness.statistics.breakdown import Group
-from harness.statistics.comparison import DIRECTIONS, TITLES, Measured, Summary, summarise
+from harness.statistics.breakdown import FacetGroup
+from harness.statistics.comparison import DIRECTION_TITLES, DIRECTIONS, Measurement, Summary, summarise
 from harness.statistics.inference import Difference, Interval
 
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-STARTS = {
+_INITIALIZER_TEXTS = {
     "teacher": "the teacher's layers",
     "ot-vocabulary": "the teacher's layers and a vocabulary aligned by transport",
     "ot-contexts": "the teacher's layers and a vocabulary aligned by transport within each sentence pair and by contexts",
@@ -28,63 +28,63 @@ STARTS = {
     "ibm1": "the teacher's layers and a vocabulary aligned by IBM's Model 1",
     "scratch": "random weights",
 }
-VIEWS = {"crop": "cut out", "context": "cut out with as much around them", "blackout": "with the rest blacked out"}
+_VIEW_TEXTS = {"crop": "cut out", "context": "cut out with as much around them", "blackout": "with the rest blacked out"}
 
 
-def print_report(towers: Sequence[Measured], console: Console, where: str, resamples: int, remark: str = "") -> list[Summary]:
+def print_report(towers: Sequence[Measurement], console: Console, where: str, resamples: int, remark: str = "") -> list[Summary]:
     """Print what was measured, on what, and how far it can be trusted; give the figures back, one summary a direction."""
     record = towers[0].record
     summaries = [summarise(towers, direction, resamples) for direction in DIRECTIONS if f"{direction}_r1" in record.scores]
-    titles = TITLES[record.sought]
-    for line in headline(towers):
+    titles = DIRECTION_TITLES[record.sought]
+    for line in run_heading(towers):
         console.print(line)
     if remark:
         console.print(f"note: {remark}")
-    console.print(table(summaries, record.sought))
+    console.print(run_table(summaries, record.sought))
     for summary in summaries:
-        for line in findings(summary, titles[summary.direction]):
+        for line in contrast_lines(summary, titles[summary.direction]):
             console.print(line)
-    console.print(f"{about_intervals(summaries, clusters(towers), resamples)} Ties count against the encoder.")
+    console.print(f"{interval_note(summaries, resampled_unit(towers), resamples)} Ties count against the encoder.")
     console.print(f"Records: {where}")
     return summaries
 
 
-def headline(towers: Sequence[Measured]) -> list[str]:
+def run_heading(towers: Sequence[Measurement]) -> list[str]:
     """What data and what models this is."""
     first = towers[0].record
     origin = "the embedded sample: drawn scenes, NOT Flickr30k" if first.sample else "the folder given"
     lines = [
         f"{first.task} · {first.lang} · {first.split} split of {origin}",
-        f"{gallery(first)}: {first.source} ({first.kind})",
+        f"{gallery_text(first)}: {first.source} ({first.kind})",
         f"{'image encoder' if first.documents is None else 'encoder of the English texts'} and teacher: {first.encoder}",
     ]
     regions = next((tower.record.regions for tower in towers if tower.record.regions), None)
     if regions:
-        lines.append(f"regions: {regions.count:,} {regions.source} in all images of the split, {VIEWS[regions.view]}")
+        lines.append(f"regions: {regions.count:,} {regions.source} in all images of the split, {_VIEW_TEXTS[regions.view]}")
     scorer = towers[-1].record.scorer
     if scorer != PLAIN:
         lines.append(f"scorer: {scorer}")
     cards = [tower.record.tower for tower in towers if tower.record.tower]
     if cards:
         lines += [bitext_line(cards[0].bitext), student_line(max(cards, key=lambda card: card.steps))]
-    return lines + [f"note: {note}" for note in notes(towers)]
+    return lines + [f"note: {note}" for note in unique_notes(towers)]
 
 
-def gallery(record: Record) -> str:
+def gallery_text(record: Record) -> str:
     """How many looked for how many."""
     if record.documents is None:
         return f"{record.images:,} images, {record.captions:,} {record.unit}"
     return f"{record.captions:,} queries, {record.documents:,} English texts"
 
 
-def about_intervals(summaries: Sequence[Summary], unit: str, resamples: int) -> str:
+def interval_note(summaries: Sequence[Summary], unit: str, resamples: int) -> str:
     """How the intervals of a table were made, or why it has none."""
     if all(math.isnan(each.low) for summary in summaries for row in summary.rows for each in row.intervals):
         return f"No intervals: they come from resampling {unit}, and there are fewer than two."
     return f"Intervals: 95 %, {resamples:,} bootstrap resamples of {unit}."
 
 
-def clusters(towers: Sequence[Measured]) -> str:
+def resampled_unit(towers: Sequence[Measurement]) -> str:
     """What is resampled: images, unless each query of texts stands for itself."""
     alone = all(tower.record.sought == "texts" and tower.record.images == tower.record.captions for tower in towers)
     return "queries" if alone else "images"
@@ -93,14 +93,14 @@ def clusters(towers: Sequence[Measured]) -> str:
 def student_line(card: TowerCard) -> str:
     """How the students were made, all alike but for the objective."""
     if card.steps == 0:
-        return f"students: not trained, {start(card)}, seed {card.config.seed}"
+        return f"students: not trained, {initializer_text(card)}, seed {card.config.seed}"
     pairs = min(card.config.batch, card.bitext.used)
-    return f"students: {card.steps:,} steps of {pairs:,} pairs from {start(card)}, seed {card.config.seed}"
+    return f"students: {card.steps:,} steps of {pairs:,} pairs from {initializer_text(card)}, seed {card.config.seed}"
 
 
-def start(card: TowerCard) -> str:
+def initializer_text(card: TowerCard) -> str:
     """What a student started from, in words."""
-    return STARTS.get(card.config.init, card.config.init)
+    return _INITIALIZER_TEXTS.get(card.config.init, card.config.init)
 
 
 def bitext_line(bitext: BitextCard) -> str:
@@ -111,7 +111,7 @@ def bitext_line(bitext: BitextCard) -> str:
     )
 
 
-def notes(towers: Sequence[Measured]) -> list[str]:
+def unique_notes(towers: Sequence[Measurement]) -> list[str]:
     """Every note of the records, once."""
     return list(dict.fromkeys(note for tower in towers for note in record_notes(tower.record)))
 
@@ -121,7 +121,7 @@ def record_notes(record: Record) -> tuple[str, ...]:
     return record.notes + (record.tower.bitext.notes if record.tower else ())
 
 
-def table(summaries: Sequence[Summary], sought: Sought = "images") -> Table:
+def run_table(summaries: Sequence[Summary], sought: Sought = "images") -> Table:
     """One table, a section a direction."""
     from rich import box
     from rich.table import Table
@@ -133,23 +133,25 @@ def table(summaries: Sequence[Summary], sought: Sought = "images") -> Table:
     for heading in (*summaries[0].columns, "median", QUERY_UNITS[sought]):
         drawn.add_column(heading, justify="right", no_wrap=True)
     for summary in summaries:
-        drawn.add_row(plain(TITLES[sought][summary.direction], "bold"))
+        drawn.add_row(plain(DIRECTION_TITLES[sought][summary.direction], "bold"))
         drawn.add_row("chance", *("" if value is None else f"{value:.1f}" for value in summary.chance))
         if summary.upper_bound is not None:
             hits = sum(name.startswith("R@") for name in summary.columns)
             drawn.add_row("upper bound", *[f"{summary.upper_bound:.1f}"] * hits)
         for row in summary.rows:
-            drawn.add_row(plain(row.label), *map(cell, row.intervals), median(row.median_rank), f"{row.captions:,}")
+            drawn.add_row(
+                plain(row.label), *map(interval_text, row.intervals), median_rank_text(row.median_rank), f"{row.captions:,}"
+            )
         drawn.add_section()
     return drawn
 
 
-def median(rank: float) -> str:
+def median_rank_text(rank: float) -> str:
     """A median rank; a dash where half of the phrases have no candidate at their place."""
     return "—" if rank >= MISSED else f"{rank:g}"
 
 
-def breakdown_table(name: str, groups: Mapping[str, Sequence[Group]], unit: str) -> Table:
+def breakdown_table(name: str, groups: Mapping[str, Sequence[FacetGroup]], unit: str) -> Table:
     """R@k by the values of a facet, a section a value; groups of each tower by its label."""
     from rich import box
     from rich.table import Table
@@ -165,15 +167,15 @@ def breakdown_table(name: str, groups: Mapping[str, Sequence[Group]], unit: str)
         for label, of in groups.items():
             for group in of:
                 if group.value == value:
-                    drawn.add_row(plain(label), *map(cell, group.intervals), f"{group.captions:,}")
+                    drawn.add_row(plain(label), *map(interval_text, group.intervals), f"{group.captions:,}")
         drawn.add_section()
     return drawn
 
 
-def cell(score: Interval | Difference, form: str = ".1f") -> Text:
+def interval_text(score: Interval | Difference, form: str = ".1f") -> Text:
     """A score or a difference with its interval, if it has one.
 
-    >>> str(cell(Interval(12.34, 10.0, 14.0))), str(cell(Interval(100.0, math.nan, math.nan)))
+    >>> str(interval_text(Interval(12.34, 10.0, 14.0))), str(interval_text(Interval(100.0, math.nan, math.nan)))
     ('12.3 [10.0, 14.0]', '100.0')
     """
     from rich.text import Text
@@ -182,16 +184,16 @@ def cell(score: Interval | Difference, form: str = ".1f") -> Text:
     return Text(f"{score.estimate:{form}}").append(ends, "dim")
 
 
-def findings(summary: Summary, title: str) -> list[str]:
+def contrast_lines(summary: Summary, title: str) -> list[str]:
     """One line a comparison."""
     lines = []
     for contrast in summary.contrasts:
-        lines.append(f"{title}: {contrast.label} = {verdict(contrast.difference, summary.headline)}")
-    shares = ", ".join(f"{gap.label} {percent(gap.share)}" for gap in summary.gaps)
+        lines.append(f"{title}: {contrast.label} = {difference_text(contrast.difference, summary.headline)}")
+    shares = ", ".join(f"{gap.label} {share_text(gap.share)}" for gap in summary.gaps)
     return lines + ([f"{title}: gap to English recovered: {shares}"] if shares else [])
 
 
-def verdict(difference: Difference, headline: str) -> str:
+def difference_text(difference: Difference, headline: str) -> str:
     """A difference in points of the headline, and what may be read from it."""
     found = "told apart" if difference.p_value < 0.05 else "no difference found"
     points = f"{difference.estimate:+.1f} points of {headline}"
@@ -203,7 +205,7 @@ def verdict(difference: Difference, headline: str) -> str:
     )
 
 
-def percent(share: Interval) -> str:
+def share_text(share: Interval) -> str:
     """A share with its interval, in percent; a dash where it is not defined."""
     if math.isnan(share.estimate):
         return "—"

@@ -59,7 +59,7 @@ def tasks_table() -> Table:
 
 def encoders_table() -> Table:
     """Every encoder, with the form of its argument."""
-    return registry_table(ENCODERS, ("what it is",), lambda name: first_line(ENCODERS.load(name)))
+    return registry_table(ENCODERS, ("what it is",), lambda name: summary_line(ENCODERS.load(name)))
 
 
 def objectives_table() -> Table:
@@ -68,32 +68,32 @@ def objectives_table() -> Table:
     def row(name: str) -> Sequence[str]:
         entry = OBJECTIVES.find(name)
         # To import a built-in one would take torch.
-        return (docstring(entry.builtin),) if entry.builtin else first_line(OBJECTIVES.load(name))
+        return (docstring_summary(entry.builtin),) if entry.builtin else summary_line(OBJECTIVES.load(name))
 
     return registry_table(OBJECTIVES, ("what it is",), row)
 
 
 def chunkers_table() -> Table:
     """Every phrase chunker, with the form of its argument."""
-    return registry_table(CHUNKERS, ("what it is",), lambda name: first_line(CHUNKERS.load(name)))
+    return registry_table(CHUNKERS, ("what it is",), lambda name: summary_line(CHUNKERS.load(name)))
 
 
 def scorers_table() -> Table:
     """Every scorer."""
-    return registry_table(SCORERS, ("what it is",), lambda name: first_line(SCORERS.load(name)))
+    return registry_table(SCORERS, ("what it is",), lambda name: summary_line(SCORERS.load(name)))
 
 
 def translators_table() -> Table:
     """Every translator, with the form of its argument."""
-    return registry_table(TRANSLATORS, ("what it is",), lambda name: first_line(TRANSLATORS.load(name)))
+    return registry_table(TRANSLATORS, ("what it is",), lambda name: summary_line(TRANSLATORS.load(name)))
 
 
 def executors_table() -> Table:
     """Every executor."""
-    return registry_table(EXECUTORS, ("what it is",), lambda name: first_line(EXECUTORS.load(name)))
+    return registry_table(EXECUTORS, ("what it is",), lambda name: summary_line(EXECUTORS.load(name)))
 
 
-def docstring(target: str) -> str:
+def docstring_summary(target: str) -> str:
     """The first line of the docstring of `module:function`, read from its source."""
     module, _, function = target.partition(":")
     spec = importlib.util.find_spec(module)
@@ -104,7 +104,7 @@ def docstring(target: str) -> str:
     return (next(docs, None) or "").partition("\n")[0]
 
 
-def first_line(thing: object) -> Sequence[str]:
+def summary_line(thing: object) -> Sequence[str]:
     """What something's docstring says first."""
     return ((inspect.getdoc(thing) or "").partition("\n")[0],)
 
@@ -136,7 +136,13 @@ def languages_table(task: str) -> Table:
     # A user's own files and the sample can be in any language, which says nothing of this one.
     public = {source.name for source in loaded.sources() if source.url}
     rows = (
-        (lang.code, lang.name, lang.script, "?" if lang.tier is None else str(lang.tier), ", ".join(public_of(lang, public)))
+        (
+            lang.code,
+            lang.name,
+            lang.script,
+            "?" if lang.tier is None else str(lang.tier),
+            ", ".join(published_sources(lang, public)),
+        )
         for lang in loaded.languages().values()
     )
     return grid(
@@ -146,7 +152,7 @@ def languages_table(task: str) -> Table:
     )
 
 
-def public_of(language: Language, public: Collection[str]) -> list[str]:
+def published_sources(language: Language, public: Collection[str]) -> list[str]:
     """The sources of a language that are published, the preferred one first."""
     return [name for name in language.sources if name in public]
 
@@ -154,7 +160,7 @@ def public_of(language: Language, public: Collection[str]) -> list[str]:
 def sources_table(task: str) -> Table:
     """Every caption source of a task, in the order in which they are looked for."""
     rows = (
-        (source.name, source.kind, few(source.languages), source.licence, source.url, source.title)
+        (source.name, source.kind, codes_text(source.languages), source.licence, source.url, source.title)
         for source in TASKS.load(task)().sources()
     )
     return grid(
@@ -174,10 +180,10 @@ def downloads_table(downloads: Sequence[Download], folder: Path) -> Table:
     return grid(f"Public files for {folder}", ("source", "files", "there", "licence", "the first of them"), rows)
 
 
-def few(codes: Sequence[str], shown: int = 8) -> str:
+def codes_text(codes: Sequence[str], shown: int = 8) -> str:
     """Some codes, or how many there are.
 
-    >>> few(["de", "fr"]), few([]), few([str(k) for k in range(201)])
+    >>> codes_text(["de", "fr"]), codes_text([]), codes_text([str(k) for k in range(201)])
     ('de, fr', 'any', '201')
     """
     return ("any" if not codes else ", ".join(codes)) if len(codes) <= shown else f"{len(codes):,}"

@@ -15,17 +15,17 @@ from harness.storage.store import new_file
 if TYPE_CHECKING:
     from harness.runtime.console import Console
 
-LOSS, VALIDATION = "training loss", "validation: mean reciprocal rank among held-out pairs, %"
+_LOSS, _VALIDATION = "training loss", "validation: mean reciprocal rank among held-out pairs, %"
 
 
-def series(card: TowerCard) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
+def curve_series(card: TowerCard) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
     """Steps and values of each curve that a training left, by its name."""
     stretch = card.steps / max(1, len(card.losses))
     curves: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
     if card.losses:
-        curves[LOSS] = [stretch * (place + 0.5) for place in range(len(card.losses))], card.losses
+        curves[_LOSS] = [stretch * (place + 0.5) for place in range(len(card.losses))], card.losses
     if card.validations:
-        curves[VALIDATION] = [step for step, _ in card.validations], [score for _, score in card.validations]
+        curves[_VALIDATION] = [step for step, _ in card.validations], [score for _, score in card.validations]
     return curves
 
 
@@ -34,7 +34,7 @@ def print_curves(card: TowerCard, console: Console) -> None:
     import plotext
     from rich.text import Text
 
-    for title, (steps, values) in series(card).items():
+    for title, (steps, values) in curve_series(card).items():
         plotext.clear_figure()
         plotext.theme("clear")
         plotext.plot_size(min(100, console.out.width), 14)
@@ -49,7 +49,7 @@ def draw_curves(card: TowerCard, path: Path) -> None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    curves = series(card)
+    curves = curve_series(card)
     if not curves:
         raise HarnessError(f"tower {card.digest[:12]} was not trained: it has no curve to draw into {path}")
     # Without a date and with fixed ids, the same card gives the same bytes.
@@ -57,7 +57,7 @@ def draw_curves(card: TowerCard, path: Path) -> None:
         figure = Figure(figsize=(7, 2.6 * len(curves)), layout="constrained")
         for place, (title, (steps, values)) in enumerate(curves.items(), 1):
             axes = figure.add_subplot(len(curves), 1, place)
-            axes.plot(steps, values, color="#2563a8", marker="." if title == VALIDATION else "")
+            axes.plot(steps, values, color="#2563a8", marker="." if title == _VALIDATION else "")
             axes.set(title=title, xlabel="step", ylim=(0, None))
             axes.grid(alpha=0.3)
             axes.spines[["top", "right"]].set_visible(False)

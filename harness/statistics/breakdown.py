@@ -11,15 +11,15 @@ import numpy as np
 from harness.core.data import Retrieval
 from harness.core.errors import HarnessError
 from harness.core.suggestions import nearest
-from harness.statistics.comparison import Measured
+from harness.statistics.comparison import Measurement
 from harness.statistics.inference import Interval, bootstrap_means
 
-Facet = Sequence[tuple[str, ...]]
-WHOLE = "all"
+CaptionFacet = Sequence[tuple[str, ...]]
+ALL_CAPTIONS = "all"
 
 
 @dataclass(frozen=True)
-class Group:
+class FacetGroup:
     """The captions that have one value of a facet. intervals: R@1, R@5, R@10 in percent, of text to image."""
 
     value: str
@@ -27,31 +27,31 @@ class Group:
     intervals: tuple[Interval, ...]
 
 
-def facet_of(retrieval: Retrieval, name: str) -> Facet:
+def facet_of(retrieval: Retrieval, name: str) -> CaptionFacet:
     """A facet of the captions. Raises HarnessError naming the ones there are."""
     if name not in retrieval.facets:
         raise HarnessError(f"these {retrieval.lang} captions have no facet {name!r}: {nearest(name, retrieval.facets)}")
     return retrieval.facets[name]
 
 
-def break_down(tower: Measured, facet: Facet, resamples: int) -> tuple[Group, ...]:
+def break_down(tower: Measurement, facet: CaptionFacet, resamples: int) -> tuple[FacetGroup, ...]:
     """One tower's scores for each value, then for all captions.
 
     A caption counts under each of its values. Where it has just one, as a length, the groups add up to the whole.
     """
     hits, clusters = tower.hits("t2i"), tower.clusters("t2i")
     groups = []
-    for value in values(facet):
+    for value in facet_values(facet):
         rows = np.array([value in of for of in facet])
         intervals = bootstrap_means(hits[rows], clusters[rows], resamples=resamples)
-        groups.append(Group(value, int(rows.sum()), tuple(intervals)))
-    return (*groups, Group(WHOLE, len(hits), tuple(bootstrap_means(hits, clusters, resamples=resamples))))
+        groups.append(FacetGroup(value, int(rows.sum()), tuple(intervals)))
+    return (*groups, FacetGroup(ALL_CAPTIONS, len(hits), tuple(bootstrap_means(hits, clusters, resamples=resamples))))
 
 
-def values(facet: Facet) -> list[str]:
+def facet_values(facet: CaptionFacet) -> list[str]:
     """The values of a facet: numbers in their order, then words by the alphabet.
 
-    >>> values([("8-12",), ("scene", "people"), ("13-20",)])
+    >>> facet_values([("8-12",), ("scene", "people"), ("13-20",)])
     ['8-12', '13-20', 'people', 'scene']
     """
 

@@ -1,6 +1,6 @@
 """From records to the figures of a table: scores with intervals, differences between towers, the gap to English.
 
-`summarise` is what a run says of its own towers; `compare` lays any two sides beside each other, over languages and seeds.
+`summarise` describes the towers of one run. `compare_records` compares any two sides over languages and seeds.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from harness.records.schema import ENGLISH_TOWER, Record, Schema
 from harness.retrieval.scorers import PLAIN
 from harness.statistics.inference import (
     ALPHA,
-    Arms,
-    Contrasted,
+    ArmContrast,
     Difference,
     Interval,
+    PairedArms,
     bootstrap_means,
     contrasts,
     gap_recovered,
@@ -38,16 +38,26 @@ from harness.statistics.inference import (
     mcnemar,
     paired_difference,
 )
-from harness.statistics.matching import WEIGHT, Entry, Left, Pair, chosen, find, pair_up, read_records, shown
+from harness.statistics.matching import (
+    ENTITY_WEIGHT,
+    RecordPair,
+    StoredRecord,
+    UnmatchedRecord,
+    load_records,
+    pair_records,
+    resolve_records,
+    select_records,
+    short_value,
+)
 from harness.storage.seals import readable
 
-KS = (1, 5, 10)
+HIT_CUTOFFS = (1, 5, 10)
 DIRECTIONS = ("t2i", "i2t")
 Hits = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """A record with its ranks. owner: (captions,), the image of each caption, as an index into the gallery.
 
     measures: by name, what there is of each text beside its rank, (captions,), in percent; nothing where images are looked for.
@@ -60,7 +70,7 @@ class Measured:
     measures: Mapping[str, Hits] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, label: str, folder: Path) -> Measured:
+    def read(cls, label: str, folder: Path) -> Measurement:
         """Read a record's folder."""
         ranks, owner = load_ranks(folder)
         return cls(label, load_record(folder), ranks, owner, load_measures(folder))
@@ -68,12 +78,14 @@ class Measured:
     def hits(self, direction: str) -> Hits:
         """(queries, 3): 100 where the right one is among the first 1, 5, 10, else 0."""
         ranks = self.ranks.t2i if direction == "t2i" else self.ranks.i2t
-        return np.where(ranks[:, None] <= np.array(KS), 100.0, 0.0)
+        return np.where(ranks[:, None] <= np.array(HIT_CUTOFFS), 100.0, 0.0)
 
     def values(self, direction: str) -> dict[str, Hits]:
         """By name, (queries,) in percent: the hit rates, then the measures."""
         hits = self.hits(direction)
-        return {f"R@{k}": hits[:, place] for place, k in enumerate(KS)} | (dict(self.measures) if direction == "t2i" else {})
+        return {f"R@{k}": hits[:, place] for place, k in enumerate(HIT_CUTOFFS)} | (
+            dict(self.measures) if direction == "t2i" else {}
+        )
 
     def headline(self, direction: str) -> Hits:
         """(queries,): what towers are compared by."""
@@ -85,7 +97,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Row:
+class TowerRow:
     """One tower in one direction: each column of the table in percent with its interval, and the median rank."""
 
     label: str
@@ -96,7 +108,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Contrast:
+class TowerContrast:
     """The headline of one tower minus that of another, over the same queries."""
 
     label: str
@@ -104,7 +116,7 @@ class Contrast:
 
 
 @dataclass(frozen=True)
-class Gap:
+class TowerGap:
     """(tower - floor) / (English on the same captions - floor), by the headline: 0 is no distillation, 1 is English."""
 
     label: str
@@ -124,12 +136,12 @@ class Summary:
     headline: str
     chance: tuple[float | None, ...]
     upper_bound: float | None
-    rows: tuple[Row, ...]
-    contrasts: tuple[Contrast, ...]
-    gaps: tuple[Gap, ...]
+    rows: tuple[TowerRow, ...]
+    contrasts: tuple[TowerContrast, ...]
+    gaps: tuple[TowerGap, ...]
 
 
-def summarise(towers: Sequence[Measured], direction: str, resamples: int) -> Summary:
+def summarise(towers: Sequence[Measurement], direction: str, resamples: int) -> Summary:
     """Figures of one direction. The first distilled tower is what the others are compared with.
 
     The floor is the first row of the English tower and its ceiling the one over the same images with as many captions.
@@ -141,49 +153,54 @@ def summarise(towers: Sequence[Measured], direction: str, resamples: int) -> Sum
     pairs = [(tower, distilled[0]) for tower in distilled[1:]]
     # A scorer stands right behind the plain one of the same tower.
     pairs += [(tower, before) for before, tower in pairwise(towers) if tower.record.scorer != PLAIN]
-    contrasts = tuple(contrast(tower, base, direction, resamples) for tower, base in pairs)
+    contrasts = tuple(tower_contrast(tower, base, direction, resamples) for tower, base in pairs)
     floor = english[0]
     ceilings = [tower for tower in english[1:] if np.array_equal(tower.owner, floor.owner)]
-    gaps = tuple(gap(tower, floor, ceilings[0], direction, resamples) for tower in distilled) if ceilings else ()
+    gaps = tuple(tower_gap(tower, floor, ceilings[0], direction, resamples) for tower in distilled) if ceilings else ()
     return Summary(
         direction=direction,
         columns=columns,
         headline=towers[0].record.headline,
         chance=tuple(chance.get(f"{direction}_r{name[2:]}" if name.startswith("R@") else name) for name in columns),
         upper_bound=towers[0].record.scores.get("upper_bound"),
-        rows=tuple(row(tower, direction, resamples) for tower in towers),
+        rows=tuple(tower_row(tower, direction, resamples) for tower in towers),
         contrasts=contrasts,
         gaps=gaps,
     )
 
 
-def row(tower: Measured, direction: str, resamples: int) -> Row:
+def tower_row(tower: Measurement, direction: str, resamples: int) -> TowerRow:
     """One tower's figures."""
     values = np.column_stack(list(tower.values(direction).values()))
     intervals = bootstrap_means(values, tower.clusters(direction), resamples=resamples)
     record = tower.record
-    return Row(tower.label, tuple(intervals), record.scores[f"{direction}_median_rank"], record.images, record.captions)
+    return TowerRow(tower.label, tuple(intervals), record.scores[f"{direction}_median_rank"], record.images, record.captions)
 
 
-def contrast(tower: Measured, base: Measured, direction: str, resamples: int) -> Contrast:
+def tower_contrast(tower: Measurement, base: Measurement, direction: str, resamples: int) -> TowerContrast:
     """One tower against another."""
     ours, theirs = tower.headline(direction), base.headline(direction)
     difference = paired_difference(ours, theirs, tower.clusters(direction), resamples=resamples)
-    return Contrast(f"{tower.label} − {base.label}", difference)
+    return TowerContrast(f"{tower.label} − {base.label}", difference)
 
 
-def gap(tower: Measured, floor: Measured, ceiling: Measured, direction: str, resamples: int) -> Gap:
+def tower_gap(tower: Measurement, floor: Measurement, ceiling: Measurement, direction: str, resamples: int) -> TowerGap:
     """One tower between no distillation and English."""
     student, low, high = (each.headline(direction) for each in (tower, floor, ceiling))
-    return Gap(tower.label, gap_recovered(student, low, high, tower.clusters(direction), resamples=resamples))
+    return TowerGap(tower.label, gap_recovered(student, low, high, tower.clusters(direction), resamples=resamples))
 
 
 Direction = Literal["t2i", "i2t"]
-LANG, TIER, SOURCE, ALL = "lang", "tier", "source", "all"
-WHOLE = (LANG, TIER, SOURCE, ALL)  # what is not a facet: chosen by these, a language's queries stay together
+BY_LANGUAGE, BY_TIER, BY_SOURCE, BY_NOTHING = "lang", "tier", "source", "all"
+LANGUAGE_GROUPINGS = (
+    BY_LANGUAGE,
+    BY_TIER,
+    BY_SOURCE,
+    BY_NOTHING,
+)  # what is not a facet: chosen by these, a language's queries stay together
 
 
-class Score(Schema):
+class Estimate(Schema):
     """An estimate with its 95 % interval; null where none can be given."""
 
     estimate: float | None
@@ -191,21 +208,23 @@ class Score(Schema):
     high: float | None
 
     @classmethod
-    def of(cls, interval: Interval) -> Score:
+    def of(cls, interval: Interval) -> Estimate:
         """Take over an interval."""
-        return cls(estimate=known(interval.estimate), low=known(interval.low), high=known(interval.high))
+        return cls(
+            estimate=finite_or_none(interval.estimate), low=finite_or_none(interval.low), high=finite_or_none(interval.high)
+        )
 
 
-class Line(Schema):
+class ComparisonLine(Schema):
     """A against B over some of the queries. Scores are hit rates in percent, differences in points; p-values are two-sided."""
 
     by: str = Field(description="what the queries are chosen by: all, lang, tier, source, or a facet of the captions")
     value: str = Field(description="which of them these are")
     langs: tuple[str, ...] = Field(description="languages, each of the same weight")
     queries: int = Field(description="queries of one seed, over all languages")
-    a: Score
-    b: Score
-    difference: Score = Field(description="A less B: bootstrap of images, and of seeds where there are several")
+    a: Estimate
+    b: Estimate
+    difference: Estimate = Field(description="A less B: bootstrap of images, and of seeds where there are several")
     p_value: float = Field(
         description="of the difference; with several seeds the larger of p_sign_flip and a t over seeds and images"
     )
@@ -218,21 +237,21 @@ class Line(Schema):
     minimal_detectable: float | None = Field(description="true difference that would be found with 80 % power")
     image_error: float | None = Field(description="standard error of the difference from the choice of images")
     seed_error: float | None = Field(description="what the choice of seeds adds to it; null with one seed")
-    gap_a: Score | None = Field(description="share of the gap to English that A recovers; null without floor and ceiling")
-    gap_b: Score | None
+    gap_a: Estimate | None = Field(description="share of the gap to English that A recovers; null without floor and ceiling")
+    gap_b: Estimate | None
 
 
-class Section(Schema):
+class ComparisonSection(Schema):
     """One direction. wins, ties, losses: languages, of A."""
 
     direction: Direction
     wins: int
     ties: int
     losses: int
-    lines: tuple[Line, ...]
+    lines: tuple[ComparisonLine, ...]
 
 
-class Paired(Schema):
+class PairedRecords(Schema):
     """The records that were laid side by side in one language."""
 
     lang: str
@@ -245,7 +264,7 @@ class Paired(Schema):
     seeds_b: tuple[int | None, ...]
 
 
-class Setting(Schema):
+class ComparisonSetting(Schema):
     """What may be averaged: one gallery, one encoder and one recipe a side, in all languages that have them."""
 
     metric: str = Field(description="what is compared: `R@1`, or a measure of the records")
@@ -261,11 +280,11 @@ class Setting(Schema):
     b: str
     pairs: tuple[int, ...] = Field(description="sentence pairs that the towers were distilled from")
     differences: tuple[str, ...] = Field(description="what else than the objective differs between A and B")
-    paired: tuple[Paired, ...]
-    sections: tuple[Section, ...]
+    paired: tuple[PairedRecords, ...]
+    sections: tuple[ComparisonSection, ...]
 
 
-class Unpaired(Schema):
+class UnpairedRecord(Schema):
     """A record that could not be compared, and why."""
 
     side: str
@@ -283,17 +302,17 @@ class Comparison(Schema):
     b: str
     metric: str = Field(description="as it was asked for; empty: what each task compares towers by")
     resamples: int
-    settings: tuple[Setting, ...]
-    unpaired: tuple[Unpaired, ...]
+    settings: tuple[ComparisonSetting, ...]
+    unpaired: tuple[UnpairedRecord, ...]
 
 
-def known(value: float) -> float | None:
+def finite_or_none(value: float) -> float | None:
     """A number, or None for NaN and infinity, which JSON has no word for."""
     return float(value) if math.isfinite(value) else None
 
 
 @dataclass(frozen=True)
-class Question:
+class ComparisonOptions:
     """What is asked of two sides. by: what lines are chosen by; langs: which languages, () for all; pairs: size of the bitext.
 
     metric: a column of the tables, as `r1`, `R@10` or `ndcg@10`; empty for what each task compares towers by.
@@ -301,30 +320,30 @@ class Question:
 
     metric: str = ""
     directions: tuple[Direction, ...] = ("t2i", "i2t")
-    by: tuple[str, ...] = (LANG,)
+    by: tuple[str, ...] = (BY_LANGUAGE,)
     langs: tuple[str, ...] = ()
     pairs: int | None = None
     resamples: int = 10_000
 
     def __post_init__(self) -> None:
         """Raises HarnessError if facets are asked for where there are none."""
-        facets = [name for name in self.by if name not in WHOLE]
+        facets = [name for name in self.by if name not in LANGUAGE_GROUPINGS]
         if facets and "t2i" not in self.directions:
             raise HarnessError(f"--by {facets[0]}: facets are of captions; ask with --direction t2i")
 
 
-def compare(a: str, b: str, records: Path, question: Question) -> Comparison:
+def compare_records(a: str, b: str, records: Path, question: ComparisonOptions) -> Comparison:
     """Lay A's records beside B's and say what differs and how surely.
 
-    a, b: see `harness.statistics.matching.find`. records: folder in which objectives and digests are looked up, and with the
-    folders given, the English tower's records that a gap needs.
+    a, b: see `harness.statistics.matching.resolve_records`. records: folder in which objectives and digests are looked up,
+    and with the folders given, the English tower's records that a gap needs.
     Raises HarnessError if a name means nothing, if nothing pairs, or if lines are asked for that the records cannot give.
     """
-    kept = read_records(records)
-    sides = [chosen(find(text, kept), question.langs, question.pairs, text) for text in (a, b)]
-    pairing = pair_up(*sides)
-    pool = with_siblings(kept, [entry for side in sides for entry in side])
-    groups: dict[str, list[Pair]] = {}
+    kept = load_records(records)
+    sides = [select_records(resolve_records(text, kept), question.langs, question.pairs, text) for text in (a, b)]
+    pairing = pair_records(*sides)
+    pool = with_sibling_records(kept, [entry for side in sides for entry in side])
+    groups: dict[str, list[RecordPair]] = {}
     for pair in pairing.pairs:
         groups.setdefault(setting_key(pair), []).append(pair)
     return Comparison(
@@ -332,21 +351,21 @@ def compare(a: str, b: str, records: Path, question: Question) -> Comparison:
         b=b,
         metric=question.metric,
         resamples=question.resamples,
-        settings=tuple(setting(pairs, pool, question) for pairs in groups.values()),
-        unpaired=tuple(unpaired(left) for left in pairing.left),
+        settings=tuple(comparison_setting(pairs, pool, question) for pairs in groups.values()),
+        unpaired=tuple(unpaired_record(left) for left in pairing.left),
     )
 
 
-def with_siblings(kept: Sequence[Entry], given: Sequence[Entry]) -> list[Entry]:
+def with_sibling_records(kept: Sequence[StoredRecord], given: Sequence[StoredRecord]) -> list[StoredRecord]:
     """The records looked up in, and those that lie beside a record that was given by its folder."""
     cells = {entry.record.cell: entry for entry in kept}
     beside = {entry.folder.parent for entry in given if entry.record.cell not in cells}
     folders = [path.parent for folder in sorted(beside) for path in sorted(folder.glob(f"*/{RECORD}"))]
-    siblings = [Entry(folder, record) for folder, record in readable(folders, load_record)]
+    siblings = [StoredRecord(folder, record) for folder, record in readable(folders, load_record)]
     return list(({entry.record.cell: entry for entry in siblings} | cells).values())
 
 
-def setting_key(pair: Pair) -> str:
+def setting_key(pair: RecordPair) -> str:
     """What must be equal for two languages to be averaged."""
     first = pair.a[0].record
     sides = [side[0].record for side in (pair.a, pair.b)]
@@ -356,13 +375,15 @@ def setting_key(pair: Pair) -> str:
     return digest_json([*shared, *towers, recipes])
 
 
-def setting(pairs: Sequence[Pair], pool: Sequence[Entry], question: Question) -> Setting:
+def comparison_setting(
+    pairs: Sequence[RecordPair], pool: Sequence[StoredRecord], question: ComparisonOptions
+) -> ComparisonSetting:
     """All figures of one setting."""
     first, other = pairs[0].a[0].record, pairs[0].b[0].record
     laid = [PairedRuns.of(pair, pool) for pair in pairs]
-    metric = column_of(question.metric, laid[0].a[0])
+    metric = resolve_metric(question.metric, laid[0].a[0])
     sizes = {entry.record.tower.bitext.used for pair in pairs for entry in (*pair.a, *pair.b) if entry.record.tower}
-    return Setting(
+    return ComparisonSetting(
         metric=metric,
         sought=first.sought,
         task=first.task,
@@ -372,17 +393,19 @@ def setting(pairs: Sequence[Pair], pool: Sequence[Entry], question: Question) ->
         images=first.images,
         images_digest=first.images_digest,
         encoders=tuple(dict.fromkeys((first.encoder, other.encoder))),
-        a=scored(first),
-        b=scored(other),
+        a=tower_title(first),
+        b=tower_title(other),
         pairs=tuple(sorted(sizes)),
-        differences=differences(pairs),
-        paired=tuple(paired(pair) for pair in pairs),
+        differences=setting_differences(pairs),
+        paired=tuple(paired_records(pair) for pair in pairs),
         # Only images look for texts in turn.
-        sections=tuple(section(laid, side, metric, question) for side in question.directions if f"{side}_r1" in first.scores),
+        sections=tuple(
+            comparison_section(laid, side, metric, question) for side in question.directions if f"{side}_r1" in first.scores
+        ),
     )
 
 
-def column_of(metric: str, tower: Measured) -> str:
+def resolve_metric(metric: str, tower: Measurement) -> str:
     """The column that a word means, as `r1`, `R@1` or `ndcg@10`; the record's headline if it is empty.
 
     Raises HarnessError with the columns there are.
@@ -395,21 +418,21 @@ def column_of(metric: str, tower: Measured) -> str:
     return folded[asked] if asked else tower.record.headline
 
 
-def scored(record: Record) -> str:
+def tower_title(record: Record) -> str:
     """A text tower, and the scorer that it was measured with where that is not the plain one."""
     return record.text_tower if record.scorer == PLAIN else f"{record.text_tower} + {record.scorer.partition(',')[0]}"
 
 
-def unpaired(left: Left) -> Unpaired:
+def unpaired_record(left: UnmatchedRecord) -> UnpairedRecord:
     """A record left out, by its names."""
     record = left.entry.record
-    return Unpaired(side=left.side, cell=record.cell, lang=record.lang, text_tower=record.text_tower, reason=left.reason)
+    return UnpairedRecord(side=left.side, cell=record.cell, lang=record.lang, text_tower=record.text_tower, reason=left.reason)
 
 
-def paired(pair: Pair) -> Paired:
+def paired_records(pair: RecordPair) -> PairedRecords:
     """The records of a pair, by their names."""
     record = pair.a[0].record
-    return Paired(
+    return PairedRecords(
         lang=record.lang,
         source=record.source,
         kind=record.kind,
@@ -421,7 +444,7 @@ def paired(pair: Pair) -> Paired:
     )
 
 
-def differences(pairs: Sequence[Pair]) -> tuple[str, ...]:
+def setting_differences(pairs: Sequence[RecordPair]) -> tuple[str, ...]:
     """What else than the objective differs between A and B, each difference once."""
     said: dict[str, list[str]] = {}
     for pair in pairs:
@@ -431,7 +454,7 @@ def differences(pairs: Sequence[Pair]) -> tuple[str, ...]:
     return tuple(what if len(langs) == everywhere else f"{what} (in {', '.join(langs)})" for what, langs in said.items())
 
 
-def pair_differences(pair: Pair) -> list[str]:
+def pair_differences(pair: RecordPair) -> list[str]:
     """What else than the objective differs between the two sides of a pair."""
     a, b = pair.a[0], pair.b[0]
     said = (
@@ -448,32 +471,36 @@ def pair_differences(pair: Pair) -> list[str]:
         return said
     ours, theirs = a.training(), b.training()
     # A weight that only one side's objective has says no more than the objective.
-    both = [trait for trait in ours if trait != WEIGHT or None not in (ours[trait], theirs[trait])]
-    said += [f"{trait} {shown(ours[trait])} and {shown(theirs[trait])}" for trait in both if ours[trait] != theirs[trait]]
+    both = [trait for trait in ours if trait != ENTITY_WEIGHT or None not in (ours[trait], theirs[trait])]
+    said += [
+        f"{trait} {short_value(ours[trait])} and {short_value(theirs[trait])}" for trait in both if ours[trait] != theirs[trait]
+    ]
     seeds = [[entry.seed() for entry in side] for side in (pair.a, pair.b)]
     if seeds[0] != seeds[1]:
         return [*said, f"seed {' '.join(map(str, seeds[0]))} and {' '.join(map(str, seeds[1]))}"]
     bitexts = [[entry.record.tower.bitext.digest for entry in side if entry.record.tower] for side in (pair.a, pair.b)]
-    return said if bitexts[0] == bitexts[1] else [*said, f"bitext {shown(bitexts[0][0])} and {shown(bitexts[1][0])}"]
+    return said if bitexts[0] == bitexts[1] else [*said, f"bitext {short_value(bitexts[0][0])} and {short_value(bitexts[1][0])}"]
 
 
 @dataclass(frozen=True)
 class PairedRuns:
     """A pair, read: both sides' towers by seed, and the two ends of each side's gap to English where they are known."""
 
-    pair: Pair
-    a: tuple[Measured, ...]
-    b: tuple[Measured, ...]
-    ends: tuple[tuple[Measured, Measured] | None, ...]
+    pair: RecordPair
+    a: tuple[Measurement, ...]
+    b: tuple[Measurement, ...]
+    ends: tuple[tuple[Measurement, Measurement] | None, ...]
 
     @classmethod
-    def of(cls, pair: Pair, pool: Sequence[Entry], read: Callable[[str, Path], Measured] = Measured.read) -> PairedRuns:
+    def of(
+        cls, pair: RecordPair, pool: Sequence[StoredRecord], read: Callable[[str, Path], Measurement] = Measurement.read
+    ) -> PairedRuns:
         """Read the ranks of a pair. Raises HarnessError if they are not over the same queries after all."""
         sides = [tuple(read(entry.record.text_tower, entry.folder) for entry in side) for side in (pair.a, pair.b)]
         for entry, tower in zip((*pair.a, *pair.b), (*sides[0], *sides[1]), strict=True):
             if not np.array_equal(tower.owner, sides[0][0].owner) or len(tower.ranks.i2t) != len(sides[0][0].ranks.i2t):
                 raise HarnessError(f"{entry.folder} lists other queries than {pair.a[0].folder}, though its digests are the same")
-        ends = tuple(gap_ends(side[0], sides[0][0].owner, pool) for side in (pair.a, pair.b))
+        ends = tuple(gap_references(side[0], sides[0][0].owner, pool) for side in (pair.a, pair.b))
         return cls(pair, sides[0], sides[1], ends)
 
     @property
@@ -494,7 +521,7 @@ class PairedRuns:
         return self.a[0].clusters(direction)
 
 
-def gap_ends(entry: Entry, owner: Ints, pool: Sequence[Entry]) -> tuple[Measured, Measured] | None:
+def gap_references(entry: StoredRecord, owner: Ints, pool: Sequence[StoredRecord]) -> tuple[Measurement, Measurement] | None:
     """The English tower on the captions of a distilled one, and on their English twins; None where one is not known."""
     record = entry.record
     if record.text_tower == ENGLISH_TOWER:
@@ -510,7 +537,7 @@ def gap_ends(entry: Entry, owner: Ints, pool: Sequence[Entry]) -> tuple[Measured
     ceilings = [other for other in english if other.record.source == f"{record.source} (English side)"]
     if not floors or not ceilings:
         return None
-    ends = (Measured.read("floor", floors[0].folder), Measured.read("ceiling", ceilings[0].folder))
+    ends = (Measurement.read("floor", floors[0].folder), Measurement.read("ceiling", ceilings[0].folder))
     return ends if all(np.array_equal(end.owner, owner) for end in ends) else None
 
 
@@ -523,48 +550,52 @@ class Subset:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ComparedColumn:
     """One direction and column."""
 
     direction: Direction
     metric: str
     resamples: int
 
-    def hits(self, tower: Measured) -> Hits:
+    def hits(self, tower: Measurement) -> Hits:
         """(queries,), in percent: 100 for a hit, else 0, or the measure's value."""
         return tower.values(self.direction)[self.metric]
 
-    def arms(self, cut: Subset) -> Arms:
+    def arms(self, cut: Subset) -> PairedArms:
         """Both sides' hits, and the images they share."""
         sides = [np.stack([self.hits(tower)[cut.rows] for tower in side]) for side in (cut.laid.a, cut.laid.b)]
         seeds = [tuple(str(entry.seed()) for entry in side) for side in (cut.laid.pair.a, cut.laid.pair.b)]
-        return Arms(sides[0], sides[1], cut.laid.clusters(self.direction)[cut.rows], seeds[0], seeds[1])
+        return PairedArms(sides[0], sides[1], cut.laid.clusters(self.direction)[cut.rows], seeds[0], seeds[1])
 
-    def contrasts(self, groups: Sequence[Sequence[Subset]]) -> list[Contrasted]:
+    def contrasts(self, groups: Sequence[Sequence[Subset]]) -> list[ArmContrast]:
         """A against B in each group of cuts, from one set of resamples."""
         arms = [self.arms(cut) for cuts in groups for cut in cuts]
         starts = np.cumsum([0, *map(len, groups)]).tolist()
-        rows = [{start + i: weight for i, weight in macro(cuts).items()} for start, cuts in zip(starts, groups, strict=False)]
+        rows = [
+            {start + i: weight for i, weight in macro_weights(cuts).items()} for start, cuts in zip(starts, groups, strict=False)
+        ]
         return contrasts(arms, rows, resamples=self.resamples)
 
 
-def section(laid: Sequence[PairedRuns], direction: Direction, metric: str, question: Question) -> Section:
+def comparison_section(
+    laid: Sequence[PairedRuns], direction: Direction, metric: str, question: ComparisonOptions
+) -> ComparisonSection:
     """All lines of one direction, and how many languages A wins."""
-    asked = Asked(direction, metric, question.resamples)
+    asked = ComparedColumn(direction, metric, question.resamples)
     whole = [Subset(each, np.ones(len(each.clusters(direction)), bool)) for each in laid]
-    by_lang = lines(LANG, grouped(whole, lambda each: each.record.lang), asked)
-    found = [] if len(laid) == 1 and LANG in question.by else lines(ALL, {"": whole}, asked)
+    by_lang = group_lines(BY_LANGUAGE, group_subsets(whole, lambda each: each.record.lang), asked)
+    found = [] if len(laid) == 1 and BY_LANGUAGE in question.by else group_lines(BY_NOTHING, {"": whole}, asked)
     for name in question.by:
-        if name == LANG:
+        if name == BY_LANGUAGE:
             found += by_lang
-        elif name == TIER:
-            found += lines(name, grouped(whole, PairedRuns.tier), asked)
-        elif name == SOURCE:
-            found += lines(name, grouped(whole, lambda each: each.record.source), asked)
+        elif name == BY_TIER:
+            found += group_lines(name, group_subsets(whole, PairedRuns.tier), asked)
+        elif name == BY_SOURCE:
+            found += group_lines(name, group_subsets(whole, lambda each: each.record.source), asked)
         elif direction == "t2i":
-            found += lines(name, by_facet(laid, name), asked)
+            found += group_lines(name, facet_subsets(laid, name), asked)
     outcomes = [line.outcome for line in by_lang]
-    return Section(
+    return ComparisonSection(
         direction=direction,
         wins=outcomes.count("win"),
         ties=outcomes.count("tie"),
@@ -573,7 +604,7 @@ def section(laid: Sequence[PairedRuns], direction: Direction, metric: str, quest
     )
 
 
-def grouped(cuts: Iterable[Subset], key: Callable[[PairedRuns], str]) -> dict[str, list[Subset]]:
+def group_subsets(cuts: Iterable[Subset], key: Callable[[PairedRuns], str]) -> dict[str, list[Subset]]:
     """Pairs by a property, in its order."""
     groups: dict[str, list[Subset]] = {}
     for cut in cuts:
@@ -581,14 +612,14 @@ def grouped(cuts: Iterable[Subset], key: Callable[[PairedRuns], str]) -> dict[st
     return dict(sorted(groups.items()))
 
 
-def by_facet(laid: Sequence[PairedRuns], name: str) -> dict[str, list[Subset]]:
+def facet_subsets(laid: Sequence[PairedRuns], name: str) -> dict[str, list[Subset]]:
     """Captions by the values of a facet; one with several values stands under each. Raises HarnessError if a record lacks it."""
     groups: dict[str, list[Subset]] = {}
     for each in laid:
         folder = each.pair.a[0].folder
         facets = load_facets(folder)
         if name not in facets:
-            there = nearest(name, [LANG, TIER, SOURCE, *facets])
+            there = nearest(name, [BY_LANGUAGE, BY_TIER, BY_SOURCE, *facets])
             again = "" if facets else "; a record of an earlier version has no facets: measure it again"
             raise HarnessError(f"--by {name}: {folder} has no such facet of its captions: {there}{again}")
         for value in sorted({value for values in facets[name] for value in values}):
@@ -596,33 +627,40 @@ def by_facet(laid: Sequence[PairedRuns], name: str) -> dict[str, list[Subset]]:
     return dict(sorted(groups.items()))
 
 
-def lines(by: str, groups: Mapping[str, Sequence[Subset]], asked: Asked) -> list[Line]:
+def group_lines(by: str, groups: Mapping[str, Sequence[Subset]], asked: ComparedColumn) -> list[ComparisonLine]:
     """One line a group, with p-values adjusted for their number."""
     # A facet has many values: one at a time keeps memory bounded. All other groups are of one gallery and share their resamples.
-    calls = [list(groups.values())] if by in WHOLE else [[cuts] for cuts in groups.values()]
+    calls = [list(groups.values())] if by in LANGUAGE_GROUPINGS else [[cuts] for cuts in groups.values()]
     found = [each for call in calls for each in asked.contrasts(call)]
     adjusted = holm([each.p_value for each in found])
-    return [line(by, value, cuts, each, p, asked) for (value, cuts), each, p in zip(groups.items(), found, adjusted, strict=True)]
+    return [
+        comparison_line(by, value, cuts, each, p, asked)
+        for (value, cuts), each, p in zip(groups.items(), found, adjusted, strict=True)
+    ]
 
 
-def macro(cuts: Sequence[Subset]) -> dict[int, float]:
+def macro_weights(cuts: Sequence[Subset]) -> dict[int, float]:
     """Weights under which each language counts alike, and each of its caption sources."""
     langs = [cut.laid.record.lang for cut in cuts]
     return {i: 1 / (len(set(langs)) * langs.count(lang)) for i, lang in enumerate(langs)}
 
 
-def line(by: str, value: str, cuts: Sequence[Subset], found: Contrasted, p_holm: float, asked: Asked) -> Line:
+def comparison_line(
+    by: str, value: str, cuts: Sequence[Subset], found: ArmContrast, p_holm: float, asked: ComparedColumn
+) -> ComparisonLine:
     """All figures of one line."""
-    only_a, only_b, p_mcnemar = discordant([asked.arms(cut) for cut in cuts]) if asked.metric.startswith("R@") else (None,) * 3
+    only_a, only_b, p_mcnemar = (
+        mcnemar_counts([asked.arms(cut) for cut in cuts]) if asked.metric.startswith("R@") else (None,) * 3
+    )
     sign = found.difference.estimate
-    return Line(
+    return ComparisonLine(
         by=by,
         value=value,
         langs=tuple(dict.fromkeys(cut.laid.record.lang for cut in cuts)),
         queries=sum(int(np.count_nonzero(cut.rows)) for cut in cuts),
-        a=Score.of(found.a),
-        b=Score.of(found.b),
-        difference=Score.of(found.difference),
+        a=Estimate.of(found.a),
+        b=Estimate.of(found.b),
+        difference=Estimate.of(found.difference),
         p_value=found.p_value,
         p_holm=p_holm,
         p_sign_flip=found.p_sign_flip,
@@ -630,15 +668,15 @@ def line(by: str, value: str, cuts: Sequence[Subset], found: Contrasted, p_holm:
         only_a=only_a,
         only_b=only_b,
         p_mcnemar=p_mcnemar,
-        minimal_detectable=known(found.minimal_detectable),
-        image_error=known(found.image_error),
-        seed_error=known(found.seed_error),
-        gap_a=shared_gap(cuts, 0, asked),
-        gap_b=shared_gap(cuts, 1, asked),
+        minimal_detectable=finite_or_none(found.minimal_detectable),
+        image_error=finite_or_none(found.image_error),
+        seed_error=finite_or_none(found.seed_error),
+        gap_a=gap_estimate(cuts, 0, asked),
+        gap_b=gap_estimate(cuts, 1, asked),
     )
 
 
-def discordant(arms: Sequence[Arms]) -> tuple[int | None, int | None, float | None]:
+def mcnemar_counts(arms: Sequence[PairedArms]) -> tuple[int | None, int | None, float | None]:
     """McNemar's b and c, added up over languages and seeds, and its p where queries are independent."""
     if any(each.seeds_a != each.seeds_b and (len(each.seeds_a) > 1 or len(each.seeds_b) > 1) for each in arms):
         return None, None, None
@@ -647,10 +685,10 @@ def discordant(arms: Sequence[Arms]) -> tuple[int | None, int | None, float | No
     return sum(test.b for test in tests), sum(test.c for test in tests), tests[0].p_value if alone else None
 
 
-def shared_gap(cuts: Sequence[Subset], side: int, asked: Asked) -> Score | None:
+def gap_estimate(cuts: Sequence[Subset], side: int, asked: ComparedColumn) -> Estimate | None:
     """Gap to English that a side recovers: of the means over seeds and languages, with an interval over images."""
     columns = []
-    for cut, weight in zip(cuts, macro(cuts).values(), strict=True):
+    for cut, weight in zip(cuts, macro_weights(cuts).values(), strict=True):
         ends = cut.laid.ends[side]
         if ends is None:
             return None
@@ -659,11 +697,11 @@ def shared_gap(cuts: Sequence[Subset], side: int, asked: Asked) -> Score | None:
         values = np.column_stack([student, *map(asked.hits, ends)])[cut.rows] * weight / np.count_nonzero(cut.rows)
         columns.append(np.column_stack([values, cut.laid.clusters(asked.direction)[cut.rows]]))
     student, floor, ceiling, cluster = np.concatenate(columns).T
-    return Score.of(gap_recovered(student, floor, ceiling, cluster, resamples=asked.resamples))
+    return Estimate.of(gap_recovered(student, floor, ceiling, cluster, resamples=asked.resamples))
 
 
 # By what is looked for, and by direction.
-TITLES: dict[Sought, dict[str, str]] = {
+DIRECTION_TITLES: dict[Sought, dict[str, str]] = {
     "images": {"t2i": "text → image", "i2t": "image → text"},
     "regions": {"t2i": "phrase → region"},
     "texts": {"t2i": "query → English text"},

@@ -158,7 +158,7 @@ def mcnemar(a: npt.ArrayLike, b: npt.ArrayLike) -> McNemar:
 
 
 @dataclass(frozen=True)
-class Arms:
+class PairedArms:
     """Two arms of one comparison over the same queries: in one language, say.
 
     a: (s, q) and b: (t, q), one value a query, a row a training seed; (q,) is one seed. cluster: (q,), the image of each query,
@@ -174,7 +174,7 @@ class Arms:
 
 
 @dataclass(frozen=True)
-class Contrasted:
+class ArmContrast:
     """Arm a, arm b, and a less b, in the unit of the values.
 
     p_value: two-sided, of the difference. p_sign_flip: of these very towers, their seeds held fixed; the same where there is one
@@ -193,8 +193,13 @@ class Contrasted:
 
 
 def contrasts(
-    arms: Sequence[Arms], rows: Sequence[Mapping[int, float]], *, resamples: int = 10_000, seed: int = 0, level: float = 0.95
-) -> list[Contrasted]:
+    arms: Sequence[PairedArms],
+    rows: Sequence[Mapping[int, float]],
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> list[ArmContrast]:
     """Weighted means of arms and their differences, all from one set of resamples of the images.
 
     rows: for each result, the weight of each of its arms by index; {i: 1.0} is arms[i] alone, {0: 0.5, 1: 0.5} the mean of two
@@ -208,7 +213,7 @@ def contrasts(
     t's.
     Raises HarnessError if shapes do not fit or a value is not finite.
 
-    >>> twice = [Arms([[1.0, 1.0, 1.0]], [[0.0, 0.0, 1.0]], [0, 1, 2]), Arms([[1.0]], [[1.0]], [0])]
+    >>> twice = [PairedArms([[1.0, 1.0, 1.0]], [[0.0, 0.0, 1.0]], [0, 1, 2]), PairedArms([[1.0]], [[1.0]], [0])]
     >>> [round(row.difference.estimate, 4) for row in contrasts(twice, [{0: 1.0}, {0: 0.5, 1: 0.5}])]
     [0.6667, 0.3333]
     """
@@ -256,7 +261,7 @@ class _Term:
         return influence
 
 
-def _arm_tables(arms: Arms, gallery: Ints) -> tuple[_Term, _Term]:
+def _arm_tables(arms: PairedArms, gallery: Ints) -> tuple[_Term, _Term]:
     """Both arms, added up per image of the gallery."""
 
     def table(values: npt.ArrayLike, seeds: tuple[str, ...]) -> _Term:
@@ -340,7 +345,7 @@ def _resampled_seeds(effects: Doubles, seeds: tuple[str, ...], resamples: int, s
     return moved
 
 
-def _contrasted(first: _Pool, second: _Pool, both: _Pool, level: float, draws: tuple[int, int]) -> Contrasted:
+def _contrasted(first: _Pool, second: _Pool, both: _Pool, level: float, draws: tuple[int, int]) -> ArmContrast:
     """The figures of one row. both: first less second. draws: number and seed of the sign flips."""
     images = float(np.std(both.images, ddof=1)) if both.clusters > 1 else np.nan
     seeds = float(np.sqrt(sum(net for net, _, _ in both.seed_variances))) if both.seed_variances else np.nan
@@ -348,7 +353,7 @@ def _contrasted(first: _Pool, second: _Pool, both: _Pool, level: float, draws: t
     flips = _sign_flip(both.shares, *draws)
     free = both.freedom() if both.seed_variances else np.inf
     ours = 2 * float(stdtr(free, -abs(both.estimate) / error)) if both.seed_variances and error > 0 else 0.0
-    return Contrasted(
+    return ArmContrast(
         a=first.interval(level),
         b=second.interval(level),
         difference=both.interval(level),

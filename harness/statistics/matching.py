@@ -19,9 +19,9 @@ from harness.records.towers import load_card
 from harness.storage.seals import readable
 
 # Records are over the same queries where all of these are equal.
-WORLD = "worlds"
-QUERIES = {
-    "sample": WORLD,
+_WORLDS = "worlds"
+_QUERY_FIELDS = {
+    "sample": _WORLDS,
     "task": "task",
     "task_version": "task version",
     "lang": "language",
@@ -30,13 +30,13 @@ QUERIES = {
     "images_digest": "images",
     "texts_digest": "captions",
 }
-ENCODER, TOWER, TRANSLATED = "image encoder", "text tower", "translations"
-SCORER, PAIRS, WEIGHT = "scorer", "pairs", "entity weight"
-SHORTEST = 6  # digits of a digest that may stand for the whole
+_ENCODER, _TOWER, _TRANSLATIONS = "image encoder", "text tower", "translations"
+_SCORER, _PAIRS, ENTITY_WEIGHT = "scorer", "pairs", "entity weight"
+_SHORTEST_DIGEST = 6  # digits of a digest that may stand for the whole
 
 
 @dataclass(frozen=True)
-class Entry:
+class StoredRecord:
     """A record and its folder."""
 
     folder: Path
@@ -44,14 +44,14 @@ class Entry:
 
     def queries(self) -> dict[str, object]:
         """What must be equal for two records to be over the same queries, in words."""
-        return {words: getattr(self.record, field) for field, words in QUERIES.items()}
+        return {words: getattr(self.record, field) for field, words in _QUERY_FIELDS.items()}
 
     def recipe(self) -> dict[str, object]:
         """How the encoder and its text tower came to be, but for the seed; None where an English tower has no such thing."""
         record = self.record
         shown = (record.scorer, record.regions.view, record.regions.digest) if record.regions else (record.scorer,)
         translated = record.translations and record.translations.digest
-        made = {ENCODER: record.encoder_fingerprint, TOWER: record.text_tower, TRANSLATED: translated, SCORER: shown}
+        made = {_ENCODER: record.encoder_fingerprint, _TOWER: record.text_tower, _TRANSLATIONS: translated, _SCORER: shown}
         return made | self.training()
 
     def training(self) -> dict[str, object]:
@@ -59,12 +59,12 @@ class Entry:
         card = self.record.tower
         fields = [field for field in DistillConfig.model_fields if field not in {"objective", "seed", "pairs", "steps"}]
         if card is None:
-            return dict.fromkeys((PAIRS, "steps", "teacher", *map(spoken, fields)))
+            return dict.fromkeys((_PAIRS, "steps", "teacher", *map(spoken, fields)))
         # After how many steps the patience was at its end is no choice, and may differ between seeds of one recipe.
         steps = card.steps if card.config.patience is None else card.config.steps_for(card.bitext.used - card.config.held_out)
-        made = {PAIRS: card.bitext.used, "steps": steps, "teacher": card.teacher_fingerprint}
+        made = {_PAIRS: card.bitext.used, "steps": steps, "teacher": card.teacher_fingerprint}
         made |= {spoken(field): getattr(card.asked, field) for field in fields}
-        return made if weighs_entities(card.config.objective) else made | {WEIGHT: None}
+        return made if weighs_entities(card.config.objective) else made | {ENTITY_WEIGHT: None}
 
     def seed(self) -> int | None:
         """The seed of training; None for the English tower, which has none."""
@@ -73,23 +73,23 @@ class Entry:
 
 def weighs_entities(objective: str) -> bool:
     """Whether an objective reads which tokens name something; one of a plug-in that is not here is taken not to."""
-    return spelled(objective) is not None and not unnamed_code(objective) and reads_entities(objective)
+    return tower_spelling(objective) is not None and not unnamed_code(objective) and reads_entities(objective)
 
 
 @dataclass(frozen=True)
-class Pair:
+class RecordPair:
     """Records over the same queries, trained alike within a side but for their seeds; a and b are in order of seed."""
 
-    a: tuple[Entry, ...]
-    b: tuple[Entry, ...]
+    a: tuple[StoredRecord, ...]
+    b: tuple[StoredRecord, ...]
 
 
 @dataclass(frozen=True)
-class Left:
+class UnmatchedRecord:
     """A record that was left out, on which side, and why."""
 
     side: str
-    entry: Entry
+    entry: StoredRecord
     reason: str
 
 
@@ -97,44 +97,46 @@ class Left:
 class Pairing:
     """What was paired and what was not."""
 
-    pairs: tuple[Pair, ...]
-    left: tuple[Left, ...]
+    pairs: tuple[RecordPair, ...]
+    left: tuple[UnmatchedRecord, ...]
 
 
-def read_records(folder: Path) -> list[Entry]:
+def load_records(folder: Path) -> list[StoredRecord]:
     """Every record under a folder, each cell once. What is damaged is named in a note and left out."""
-    entries = [Entry(of, record) for of, record in readable(record_folders(folder), load_record)]
+    entries = [StoredRecord(of, record) for of, record in readable(record_folders(folder), load_record)]
     return list({entry.record.cell: entry for entry in reversed(entries)}.values())[::-1]
 
 
-def find(text: str, known: Sequence[Entry]) -> list[Entry]:
+def resolve_records(text: str, known: Sequence[StoredRecord]) -> list[StoredRecord]:
     """The records that a name stands for: a folder, an objective's spelling, or the start of a cell's or a tower's digest.
 
     known: where objectives and digests are looked up. Raises HarnessError if nothing has the name, or several have.
     """
     folder = Path(text)
     if folder.is_dir():
-        return in_folder(folder, known)
-    spelling = spelled(text)
+        return records_in_folder(folder, known)
+    spelling = tower_spelling(text)
     if spelling is not None:
         found = [entry for entry in known if entry.record.text_tower == spelling]
         have = sorted({entry.record.text_tower for entry in known}) or ["none at all"]
-        return found or refuse(f"no record is of the text tower {spelling!r}: there are {', '.join(have)}; make one with `run`")
-    if re.fullmatch(f"[0-9a-f]{{{SHORTEST},64}}", text):
-        return by_digest(text, known)
+        return found or raise_no_records(
+            f"no record is of the text tower {spelling!r}: there are {', '.join(have)}; make one with `run`"
+        )
+    if re.fullmatch(f"[0-9a-f]{{{_SHORTEST_DIGEST},64}}", text):
+        return records_by_digest(text, known)
     names = [*OBJECTIVES.names(), ENGLISH_TOWER, TRANSLATE_TEST, *STEPLESS]
     raise HarnessError(
-        f"{text!r} is neither a folder, nor the first {SHORTEST} or more digits of a digest (see `list runs`, `towers list`), "
-        f"nor an objective: {nearest(text, names)}"
+        f"{text!r} is neither a folder, nor the first {_SHORTEST_DIGEST} or more digits of a digest "
+        f"(see `list runs`, `towers list`), nor an objective: {nearest(text, names)}"
     )
 
 
-def refuse(message: str) -> list[Entry]:
+def raise_no_records(message: str) -> list[StoredRecord]:
     """Say what is wrong, where a list of records was wanted."""
     raise HarnessError(message)
 
 
-def spelled(text: str) -> str | None:
+def tower_spelling(text: str) -> str | None:
     """The spelling under which records keep a text tower, or None if it is none."""
     if text in (ENGLISH_TOWER, TRANSLATE_TEST):
         return text
@@ -144,33 +146,35 @@ def spelled(text: str) -> str | None:
         return None
 
 
-def in_folder(folder: Path, known: Sequence[Entry]) -> list[Entry]:
+def records_in_folder(folder: Path, known: Sequence[StoredRecord]) -> list[StoredRecord]:
     """A record's folder, a tower's, or one that holds records."""
     if (folder / RECORD).is_file():
-        return [Entry(folder, load_record(folder))]
+        return [StoredRecord(folder, load_record(folder))]
     if (folder / CARD).is_file():
-        return of_tower({load_card(folder).digest}, known, f"the tower in {folder}")
-    return read_records(folder) or refuse(f"{folder} holds no {RECORD}, neither itself nor in a folder below")
+        return records_of_towers({load_card(folder).digest}, known, f"the tower in {folder}")
+    return load_records(folder) or raise_no_records(f"{folder} holds no {RECORD}, neither itself nor in a folder below")
 
 
-def by_digest(start: str, known: Sequence[Entry]) -> list[Entry]:
+def records_by_digest(start: str, known: Sequence[StoredRecord]) -> list[StoredRecord]:
     """The cell, or the records of the tower, whose digest starts so."""
     cells = [entry for entry in known if entry.record.cell.startswith(start)]
     towers = {entry.record.tower.digest for entry in known if entry.record.tower and entry.record.tower.digest.startswith(start)}
     if len(cells) + len(towers) > 1:
         several = sorted([f"cell {entry.record.cell[:16]}" for entry in cells] + [f"tower {digest[:16]}" for digest in towers])
         raise HarnessError(f"digest {start} is that of {', '.join(several)}: give more digits")
-    return cells or of_tower(towers, known, f"a cell or tower whose digest starts with {start} (see `list runs`, `towers list`)")
+    return cells or records_of_towers(
+        towers, known, f"a cell or tower whose digest starts with {start} (see `list runs`, `towers list`)"
+    )
 
 
-def of_tower(digests: Iterable[str], known: Sequence[Entry], what: str) -> list[Entry]:
+def records_of_towers(digests: Iterable[str], known: Sequence[StoredRecord], what: str) -> list[StoredRecord]:
     """All records of some towers."""
     wanted = set(digests)
     found = [entry for entry in known if entry.record.tower and entry.record.tower.digest in wanted]
-    return found or refuse(f"there is no record of {what}")
+    return found or raise_no_records(f"there is no record of {what}")
 
 
-def chosen(entries: Sequence[Entry], langs: Sequence[str], pairs: int | None, name: str) -> list[Entry]:
+def select_records(entries: Sequence[StoredRecord], langs: Sequence[str], pairs: int | None, name: str) -> list[StoredRecord]:
     """The records in these languages, all where none is named, and of towers distilled from so many pairs.
 
     Raises HarnessError if none is left.
@@ -186,7 +190,7 @@ def chosen(entries: Sequence[Entry], langs: Sequence[str], pairs: int | None, na
     return kept
 
 
-def pair_up(a: Sequence[Entry], b: Sequence[Entry]) -> Pairing:
+def pair_records(a: Sequence[StoredRecord], b: Sequence[StoredRecord]) -> Pairing:
     """Lay records side by side where they are over the same queries, and say which could not be.
 
     Where a side has several recipes (sizes of the bitext, encoders ...), those that both sides have are paired; where each
@@ -196,34 +200,38 @@ def pair_up(a: Sequence[Entry], b: Sequence[Entry]) -> Pairing:
     pairs = []
     for queries in sorted({tuple(entry.queries().values()) for entry in a}, key=str):
         sides = [[entry for entry in side if tuple(entry.queries().values()) == queries] for side in (a, b)]
-        pairs += [seeds_paired(ours, theirs) for ours, theirs in split(sides[0], sides[1], list(a[0].recipe()))]
-    same = [pair for pair in pairs if cells(pair.a) == cells(pair.b)]
+        pairs += [pair_seeds(ours, theirs) for ours, theirs in split_by_recipe(sides[0], sides[1], list(a[0].recipe()))]
+    same = [pair for pair in pairs if cell_keys(pair.a) == cell_keys(pair.b)]
     pairs = [pair for pair in pairs if pair not in same]
     left = []
     for side, ours, theirs in (("A", a, b), ("B", b, a)):
-        used = {cell for pair in pairs for cell in cells(pair.a if side == "A" else pair.b)}
-        twins = {cell for pair in same for cell in cells(pair.a)}
+        used = {cell for pair in pairs for cell in cell_keys(pair.a if side == "A" else pair.b)}
+        twins = {cell for pair in same for cell in cell_keys(pair.a)}
         for entry in ours:
             if entry.record.cell not in used:
                 twin = entry.record.cell in twins
-                left.append(Left(side, entry, "the same record is A and B" if twin else apart(entry, ours, theirs)))
+                left.append(
+                    UnmatchedRecord(side, entry, "the same record is A and B" if twin else unmatched_reason(entry, ours, theirs))
+                )
     if not pairs:
-        raise HarnessError(f"nothing of A can be paired with anything of B: {summed_up(left)}")
+        raise HarnessError(f"nothing of A can be paired with anything of B: {summarise_reasons(left)}")
     return Pairing(tuple(pairs), tuple(left))
 
 
-def cells(side: Iterable[Entry]) -> tuple[str, ...]:
+def cell_keys(side: Iterable[StoredRecord]) -> tuple[str, ...]:
     """The cells of some records."""
     return tuple(entry.record.cell for entry in side)
 
 
-def summed_up(left: Sequence[Left]) -> str:
+def summarise_reasons(left: Sequence[UnmatchedRecord]) -> str:
     """Why records were left out, each reason once, the first of A first."""
     reasons = list(dict.fromkeys(each.reason for each in left if each.side == "A")) or ["A has no record"]
     return "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} reasons more" if len(reasons) > 3 else "")
 
 
-def split(a: list[Entry], b: list[Entry], traits: Sequence[str]) -> list[tuple[list[Entry], list[Entry]]]:
+def split_by_recipe(
+    a: list[StoredRecord], b: list[StoredRecord], traits: Sequence[str]
+) -> list[tuple[list[StoredRecord], list[StoredRecord]]]:
     """Part both sides by the traits of which one has several, until each part has one recipe a side."""
     if not a or not b:
         return []
@@ -234,36 +242,36 @@ def split(a: list[Entry], b: list[Entry], traits: Sequence[str]) -> list[tuple[l
         alone = {None} in (ours, theirs)  # an English tower has no such trait: it meets each value of the other side
         values = (ours | theirs) - {None} if alone else ours & theirs
         parts = (
-            [having(side, trait, {value, None} if alone else {value}) for side in (a, b)]
-            for value in sorted(values, key=in_order)
+            [with_trait(side, trait, {value, None} if alone else {value}) for side in (a, b)]
+            for value in sorted(values, key=trait_sort_key)
         )
-        return [pair for one, other in parts for pair in split(one, other, traits[at + 1 :])]
+        return [pair for one, other in parts for pair in split_by_recipe(one, other, traits[at + 1 :])]
     return [(a, b)]
 
 
-def having(entries: Sequence[Entry], trait: str, values: set[object]) -> list[Entry]:
+def with_trait(entries: Sequence[StoredRecord], trait: str, values: set[object]) -> list[StoredRecord]:
     """The records with one of these values of a trait."""
     return [entry for entry in entries if entry.recipe()[trait] in values]
 
 
-def in_order(value: object) -> tuple[bool, float, str]:
+def trait_sort_key(value: object) -> tuple[bool, float, str]:
     """Sorts numbers by size, before words."""
     if isinstance(value, int | float):
         return False, float(value), ""
     return True, 0.0, str(value)
 
 
-def seeds_paired(a: Sequence[Entry], b: Sequence[Entry]) -> Pair:
+def pair_seeds(a: Sequence[StoredRecord], b: Sequence[StoredRecord]) -> RecordPair:
     """Both sides by seed: the seeds in common, or all of them where none is."""
-    ours, theirs = by_seed(a), by_seed(b)
+    ours, theirs = records_by_seed(a), records_by_seed(b)
     common = ours.keys() & theirs.keys()
     sides = ([side[seed] for seed in sorted(common or side, key=str)] for side in (ours, theirs))
-    return Pair(*map(tuple, sides))
+    return RecordPair(*map(tuple, sides))
 
 
-def by_seed(entries: Sequence[Entry]) -> dict[int | None, Entry]:
+def records_by_seed(entries: Sequence[StoredRecord]) -> dict[int | None, StoredRecord]:
     """Records of one recipe by seed. Raises HarnessError if two share one."""
-    seeds: dict[int | None, Entry] = {}
+    seeds: dict[int | None, StoredRecord] = {}
     for entry in entries:
         other = seeds.setdefault(entry.seed(), entry)
         if other is not entry:
@@ -274,13 +282,13 @@ def by_seed(entries: Sequence[Entry]) -> dict[int | None, Entry]:
     return seeds
 
 
-def apart(entry: Entry, mine: Sequence[Entry], others: Sequence[Entry]) -> str:
+def unmatched_reason(entry: StoredRecord, mine: Sequence[StoredRecord], others: Sequence[StoredRecord]) -> str:
     """What keeps a record of one side from the nearest of the other."""
     lang, ours = entry.record.lang, entry.queries()
     if all(other.record.lang != lang for other in others):
         return f"the other side has nothing in {lang}"
     differing = min(([words for words, value in other.queries().items() if value != ours[words]] for other in others), key=len)
-    if WORLD in differing:
+    if _WORLDS in differing:
         return f"{lang}: the embedded sample is never compared with real photographs"
     if differing:
         return f"{lang}: different {' and '.join(differing)}"
@@ -289,14 +297,14 @@ def apart(entry: Entry, mine: Sequence[Entry], others: Sequence[Entry]) -> str:
         values = {recipe[trait] for recipe in there}
         several = len(values) > 1 or len({recipe[trait] for recipe in here}) > 1
         if several and value not in values:
-            return f"{lang}: {trait} {shown(value)} has no counterpart, only {', '.join(sorted(map(shown, values)))}"
+            return f"{lang}: {trait} {short_value(value)} has no counterpart, only {', '.join(sorted(map(short_value, values)))}"
     return f"{lang}: seed {entry.seed()} is on one side only"
 
 
-def shown(value: object) -> str:
+def short_value(value: object) -> str:
     """A trait's value, digests cut short.
 
-    >>> shown("0ccdcc581b5f547757b89ba686978d33a3237eb3e178990bb3befef6c9ec1728"), shown(None), shown(1000)
+    >>> short_value("0ccdcc581b5f547757b89ba686978d33a3237eb3e178990bb3befef6c9ec1728"), short_value(None), short_value(1000)
     ('0ccdcc581b5f', 'none', '1000')
     """
     if value is None:

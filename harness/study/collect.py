@@ -13,37 +13,53 @@ from harness.records.provenance import command_line
 from harness.records.schema import Provenance
 from harness.retrieval.ranking import chance
 from harness.runtime.console import Console
-from harness.statistics.matching import Entry
+from harness.statistics.matching import StoredRecord
 from harness.storage.seals import readable
 from harness.storage.store import Store
-from harness.study.contrasts import Evidence, ablated, ablation_families, facets, families, points
+from harness.study.contrasts import (
+    StudyRecords,
+    ablation_families,
+    arm_scores,
+    facet_families,
+    find_ablations,
+    transport_families,
+)
 from harness.study.design import Arm, StudyConfig
-from harness.study.findings import ArmShown, Family, Findings, LanguageShown, Left, Origin, Repeated, Verdict
-from harness.study.grid import Place, Study, StudyLanguage
+from harness.study.findings import (
+    ArmSummary,
+    ContrastFamily,
+    Findings,
+    LanguageSummary,
+    MissingCells,
+    Origin,
+    PlannedContrast,
+    Replication,
+)
+from harness.study.grid import GridPosition, Study, StudyLanguage
 
 
-def collect(study: Study, store: Store, failed: Mapping[Place, str], console: Console) -> Findings:
+def collect_findings(study: Study, store: Store, failed: Mapping[GridPosition, str], console: Console) -> Findings:
     """What the records say that are there. failed: cells that this run could not make, and why."""
-    languages = {code: language_shown(tongue, study.config, store) for code, tongue in study.tongues.items()}
+    languages = {code: language_summary(tongue, study.config, store) for code, tongue in study.tongues.items()}
     grid = frozenset(step.place for step in study.steps)
-    done = {step.place: entry for step in study.steps if (entry := entry_of(step.cell.key, store))}
+    done = {step.place: entry for step in study.steps if (entry := find_stored_record(step.cell.key, store))}
     impossible = tuple((each.lang, each.pairs, each.reason) for each in study.impossible)
-    return findings_of(Evidence(study.config, languages, grid, done), failed, impossible, console)
+    return make_findings(StudyRecords(study.config, languages, grid, done), failed, impossible, console)
 
 
-def entry_of(cell: str, store: Store) -> Entry | None:
+def find_stored_record(cell: str, store: Store) -> StoredRecord | None:
     """A cell's record, if it is there. What is damaged is named in a note and left out."""
     folders = [folder for folder in [store.record(cell)] if folder.is_dir()]
-    return next((Entry(folder, record) for folder, record in readable(folders, check_stored_record)), None)
+    return next((StoredRecord(folder, record) for folder, record in readable(folders, check_stored_record)), None)
 
 
-def language_shown(tongue: StudyLanguage, config: StudyConfig, store: Store) -> LanguageShown:
+def language_summary(tongue: StudyLanguage, config: StudyConfig, store: Store) -> LanguageSummary:
     """What a report says of a language."""
     captions, (guarded,) = tongue.english[0].retrieval, tongue.guarded
-    towers = [entry_of(cell.key, store) for cell in tongue.english]
+    towers = [find_stored_record(cell.key, store) for cell in tongue.english]
     scores = [entry.record.scores[f"{config.direction}_r1"] if entry else None for entry in towers]
     images = len(captions.images.ids)
-    return LanguageShown(
+    return LanguageSummary(
         code=tongue.language.code,
         name=tongue.language.name,
         script=tongue.language.script,
@@ -67,24 +83,30 @@ def language_shown(tongue: StudyLanguage, config: StudyConfig, store: Store) -> 
     )
 
 
-def findings_of(
-    evidence: Evidence, failed: Mapping[Place, str], impossible: Sequence[tuple[str, int | None, str]], console: Console
+def make_findings(
+    evidence: StudyRecords,
+    failed: Mapping[GridPosition, str],
+    impossible: Sequence[tuple[str, int | None, str]],
+    console: Console,
 ) -> Findings:
     """All that a report shows."""
     config, records = evidence.config, [entry.record for entry in evidence.done.values()]
-    pairs_of_arms = ablated(config)
+    pairs_of_arms = find_ablations(config)
     with console.stage("compares", 4 if config.replicate else 3, "parts") as advance:
-        scores, parts = points(evidence), facets(evidence)
+        scores, parts = arm_scores(evidence), facet_families(evidence)
         advance(1, "")
-        first = families(evidence, config.seeds)
+        first = transport_families(evidence, config.seeds)
         advance(1, "")
         changes = ablation_families(evidence, pairs_of_arms, config.seeds)
         advance(1, "")
-        again: tuple[Family, ...] = ()
+        again: tuple[ContrastFamily, ...] = ()
         if config.replicate:
-            again = (*families(evidence, config.replicate), *ablation_families(evidence, pairs_of_arms, config.replicate))
+            again = (
+                *transport_families(evidence, config.replicate),
+                *ablation_families(evidence, pairs_of_arms, config.replicate),
+            )
             advance(1, "")
-    repeated, later = repetition((*first, *changes), again)
+    repeated, later = match_replications((*first, *changes), again)
     return Findings(
         title=config.title,
         question=config.question,
@@ -104,7 +126,7 @@ def findings_of(
         tuned=bool(config.distill.get("tune")),
         resamples=evidence.resamples,
         baseline=config.on("standard")[0].name,
-        arms=tuple(arm_shown(arm, evidence) for arm in config.arms),
+        arms=tuple(arm_summary(arm, evidence) for arm in config.arms),
         languages=tuple(evidence.languages.values()),
         planned=len(evidence.grid),
         done=len(evidence.done),
@@ -118,10 +140,10 @@ def findings_of(
         ablation_means=changes[1],
         repeated=tuple(repeated),
         found_later=later,
-        left=tuple(left(evidence, failed)),
+        left=tuple(missing_cells(evidence, failed)),
         impossible=tuple(impossible),
         unconverged=sum(record.tower.unconverged for record in records if record.tower),
-        origins=tuple(origins([record.provenance for record in records])),
+        origins=tuple(record_origins([record.provenance for record in records])),
     )
 
 
@@ -131,11 +153,11 @@ def shared_options(config: StudyConfig) -> dict[str, object]:
     return {key: value for key, value in chosen.items() if key in config.distill}
 
 
-def arm_shown(arm: Arm, evidence: Evidence) -> ArmShown:
+def arm_summary(arm: Arm, evidence: StudyRecords) -> ArmSummary:
     """What a report says of an arm."""
     towers = [entry.record.tower for place, entry in evidence.done.items() if place.arm == arm.name and entry.record.tower]
     rates = Counter(tower.config.learning_rate for tower in towers if arm.objective not in STEPLESS)
-    return ArmShown(
+    return ArmSummary(
         name=arm.name,
         side=arm.side or "control",
         objective=arm.objective,
@@ -146,39 +168,39 @@ def arm_shown(arm: Arm, evidence: Evidence) -> ArmShown:
     )
 
 
-def repetition(first: Sequence[Family], again: Sequence[Family]) -> tuple[list[Repeated], int]:
+def match_replications(first: Sequence[ContrastFamily], again: Sequence[ContrastFamily]) -> tuple[list[Replication], int]:
     """Each claim of the first study beside the same test of the second, and how many claims the second alone makes."""
     found, later = [], 0
     for one, other in zip(first, again, strict=False):
-        twins = {(each.arm, each.pairs, each.value, each.langs, rival(one, each)): each for each in other.verdicts}
+        twins = {(each.arm, each.pairs, each.value, each.langs, rival_key(one, each)): each for each in other.verdicts}
         for each in one.verdicts:
-            twin = twins.get((each.arm, each.pairs, each.value, each.langs, rival(one, each)))
+            twin = twins.get((each.arm, each.pairs, each.value, each.langs, rival_key(one, each)))
             if each.outcome != "tie":
-                found.append(Repeated(family=one.name, claim=each, again=twin))
+                found.append(Replication(family=one.name, claim=each, again=twin))
             elif twin and twin.outcome != "tie":
                 later += 1
     return found, later
 
 
-def rival(of: Family, test: Verdict) -> str:
+def rival_key(of: ContrastFamily, test: PlannedContrast) -> str:
     """What tells tests of a family apart: of an ablation the other arm, else not the rival, which is the best of several."""
     return test.rival if of.name.startswith("ablation") else ""
 
 
-def left(evidence: Evidence, failed: Mapping[Place, str]) -> list[Left]:
+def missing_cells(evidence: StudyRecords, failed: Mapping[GridPosition, str]) -> list[MissingCells]:
     """What is not there, by size, language and block of seeds, in the order of running."""
     found = []
     for seeds in (evidence.config.seeds, evidence.config.replicate):
         for pairs in evidence.config.sizes:
             for lang in evidence.possible(pairs):
-                planned = [Place(arm.name, lang, pairs, seed) for seed in seeds for arm in evidence.config.arms]
+                planned = [GridPosition(arm.name, lang, pairs, seed) for seed in seeds for arm in evidence.config.arms]
                 missing = [place for place in planned if place not in evidence.done]
                 reasons = dict.fromkeys(
                     f"{place.arm}, seed {place.seed}: {failed[place]}" for place in missing if place in failed
                 )
                 if missing:
                     found.append(
-                        Left(
+                        MissingCells(
                             lang=lang,
                             pairs=pairs,
                             seeds=seeds,
@@ -190,7 +212,7 @@ def left(evidence: Evidence, failed: Mapping[Place, str]) -> list[Left]:
     return found
 
 
-def origins(made: Sequence[Provenance]) -> list[Origin]:
+def record_origins(made: Sequence[Provenance]) -> list[Origin]:
     """By which code and on which machines records were measured, the most frequent first."""
     groups: dict[str, list[Provenance]] = {}
     for each in made:

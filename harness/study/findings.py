@@ -8,10 +8,10 @@ from pydantic import Field
 
 from harness.core.arms import Side
 from harness.records.schema import Schema
-from harness.statistics.comparison import Score
+from harness.statistics.comparison import Estimate
 
 
-class ArmShown(Schema):
+class ArmSummary(Schema):
     """An arm as it was asked for."""
 
     name: str
@@ -23,7 +23,7 @@ class ArmShown(Schema):
     hours: float = Field(description="of training, over its towers; the search for a rate is not counted")
 
 
-class LanguageShown(Schema):
+class LanguageSummary(Schema):
     """A language, its captions and its bitext."""
 
     code: str
@@ -48,7 +48,7 @@ class LanguageShown(Schema):
     chance: float
 
 
-class Point(Schema):
+class ArmScore(Schema):
     """R@1 of an arm at one size, in percent: mean over its seeds, with an interval over images and seeds."""
 
     arm: str
@@ -56,20 +56,20 @@ class Point(Schema):
     pairs: int | None = Field(description="as asked for; null for all")
     used: float = Field(description="pairs distilled from, mean over languages")
     seeds: tuple[int, ...]
-    score: Score
+    score: Estimate
     other_way: float = Field(description="R@1 in the other direction")
     cells: tuple[str, ...]
 
 
-class Rival(Schema):
+class RivalContrast(Schema):
     """An arm that another was compared with."""
 
     arm: str
-    difference: Score
+    difference: Estimate
     p_value: float
 
 
-class Verdict(Schema):
+class PlannedContrast(Schema):
     """An arm against another, or against the best of several: A less B, in points of R@1, over the same images and seeds."""
 
     arm: str = Field(description="A")
@@ -79,14 +79,14 @@ class Verdict(Schema):
     value: str = Field(description="which of them these are")
     langs: tuple[str, ...]
     seeds: tuple[int, ...]
-    a: Score
-    b: Score
-    difference: Score = Field(description="from that rival, with the interval of that pair alone")
+    a: Estimate
+    b: Estimate
+    difference: Estimate = Field(description="from that rival, with the interval of that pair alone")
     p_value: float = Field(description="two-sided, of A against the best of its rivals, whichever that is")
     p_holm: float = Field(description="adjusted for all tests that the family plans, made or not")
     outcome: Literal["win", "tie", "loss"] = Field(description="of A: told apart if p_holm < 0.05, else a tie")
     minimal_detectable: float | None = Field(description="true difference from that rival that would be found with 80 % power")
-    rivals: tuple[Rival, ...] = Field(description="each of those that A was compared with")
+    rivals: tuple[RivalContrast, ...] = Field(description="each of those that A was compared with")
 
     @property
     def gain(self) -> float | None:
@@ -96,12 +96,12 @@ class Verdict(Schema):
         )
 
 
-class Family(Schema):
+class ContrastFamily(Schema):
     """Tests that are held to 5 % together, by Holm. planned: how many the study makes when it is whole."""
 
     name: str
     planned: int
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[PlannedContrast, ...]
 
 
 class Ablation(Schema):
@@ -112,12 +112,12 @@ class Ablation(Schema):
     what: str
 
 
-class Repeated(Schema):
+class Replication(Schema):
     """A claim, and the same test made with the second seeds; null where that is not there yet."""
 
     family: str
-    claim: Verdict
-    again: Verdict | None
+    claim: PlannedContrast
+    again: PlannedContrast | None
 
     @property
     def same_sign(self) -> bool | None:
@@ -132,7 +132,7 @@ class Repeated(Schema):
         return None if self.again is None else self.again.outcome == self.claim.outcome
 
 
-class Left(Schema):
+class MissingCells(Schema):
     """Cells of one language, size and block of seeds that are not there. reason: why, where it is known."""
 
     lang: str
@@ -180,26 +180,26 @@ class Findings(Schema):
     tuned: bool
     resamples: int
     baseline: str = Field(description="the first standard arm, which facets are broken down against")
-    arms: tuple[ArmShown, ...]
-    languages: tuple[LanguageShown, ...]
+    arms: tuple[ArmSummary, ...]
+    languages: tuple[LanguageSummary, ...]
     planned: int = Field(description="cells of the whole study")
     done: int
-    points: tuple[Point, ...]
-    by_language: Family
-    means: Family
-    by_tier: Family
-    facets: tuple[Family, ...]
+    points: tuple[ArmScore, ...]
+    by_language: ContrastFamily
+    means: ContrastFamily
+    by_tier: ContrastFamily
+    facets: tuple[ContrastFamily, ...]
     ablated: tuple[Ablation, ...]
-    ablations: Family
-    ablation_means: Family
-    repeated: tuple[Repeated, ...]
+    ablations: ContrastFamily
+    ablation_means: ContrastFamily
+    repeated: tuple[Replication, ...]
     found_later: int = Field(description="tests that only the second seeds told apart")
-    left: tuple[Left, ...]
+    left: tuple[MissingCells, ...]
     impossible: tuple[tuple[str, int | None, str], ...] = Field(description="language, size (0: every size) and reason")
     unconverged: int = Field(description="transport problems in training that had not converged")
     origins: tuple[Origin, ...]
 
-    def arm(self, name: str) -> ArmShown:
+    def arm(self, name: str) -> ArmSummary:
         """The arm of a name."""
         return next(arm for arm in self.arms if arm.name == name)
 

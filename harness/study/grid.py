@@ -28,11 +28,11 @@ from harness.storage.store import Store
 from harness.study.design import StudyConfig
 
 DESIGNS = Path(__file__).with_name("designs")
-VAL = "val"
+_VAL = "val"
 
 
 @dataclass(frozen=True)
-class Place:
+class GridPosition:
     """Where a cell stands in the grid. arm: its name. pairs: None for all."""
 
     arm: str
@@ -42,10 +42,10 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Step:
+class StudyCell:
     """A cell to be measured, its place, and the plan of its language."""
 
-    place: Place
+    place: GridPosition
     cell: Cell
     plan: Plan
 
@@ -79,7 +79,7 @@ class StudyLanguage:
 
 
 @dataclass(frozen=True)
-class Impossible:
+class UnavailableData:
     """A language, or one size of its bitext, that the data do not allow, and why. pairs: None for all, 0 for every size."""
 
     lang: str
@@ -97,15 +97,15 @@ class Study:
 
     config: StudyConfig
     tongues: Mapping[str, StudyLanguage]
-    steps: tuple[Step, ...]
-    impossible: tuple[Impossible, ...]
+    steps: tuple[StudyCell, ...]
+    impossible: tuple[UnavailableData, ...]
 
-    def missing(self, store: Store) -> list[Step]:
+    def missing(self, store: Store) -> list[StudyCell]:
         """What is not measured yet."""
         return [step for step in self.steps if not is_whole(store.record(step.cell.key), check_stored_record)]
 
 
-def design_file(text: str) -> Path:
+def find_design(text: str) -> Path:
     """The TOML file of a study: one that comes along, by its name, or the user's own. Raises HarnessError if it is neither."""
     known = {path.stem: path for path in sorted(DESIGNS.glob("*.toml"))}
     if text in known:
@@ -115,7 +115,7 @@ def design_file(text: str) -> Path:
     return Path(text)
 
 
-def lay_out(config: StudyConfig, device: str, store: Store) -> Study:
+def plan_study(config: StudyConfig, device: str, store: Store) -> Study:
     """Every cell of a study. Loads no model and trains nothing.
 
     Raises HarnessError as `make_plans` does, and if the task, the encoder or every language is none that can be distilled.
@@ -128,27 +128,29 @@ def lay_out(config: StudyConfig, device: str, store: Store) -> Study:
         raise HarnessError(f"{config.encoder} is embeddings without a model, which cannot teach: name another encoder")
     if any(plan.language.code == ENGLISH for plan in plans):
         raise HarnessError("English is what is distilled from: name other languages in lang")
-    impossible = [Impossible(language.code, 0, "no captions") for language in absent]
+    impossible = [UnavailableData(language.code, 0, "no captions") for language in absent]
     tongues: dict[str, StudyLanguage] = {}
     for plan in sorted(plans, key=lambda plan: (plan.language.tier is None, plan.language.tier)):
         try:
             pairs = load_guarded_bitext(plan.task, plan.data, [plan.language], config)
-            tongues[plan.language.code] = StudyLanguage(plan, pairs, search_of(config, plan))
+            tongues[plan.language.code] = StudyLanguage(plan, pairs, learning_rate_search(config, plan))
         except MissingError as error:
-            impossible.append(Impossible(plan.language.code, 0, str(error)))
+            impossible.append(UnavailableData(plan.language.code, 0, str(error)))
     if not tongues:
         raise HarnessError(f"nothing can be distilled into any language of the study: {impossible[-1].reason}")
-    impossible += too_large(config, tongues.values())
+    impossible += unavailable_sizes(config, tongues.values())
     without = {(each.lang, each.pairs) for each in impossible}
     steps = tuple(
-        step(place, config, tongues[place.lang]) for place in places(config, tongues) if (place.lang, place.pairs) not in without
+        study_cell(place, config, tongues[place.lang])
+        for place in grid_positions(config, tongues)
+        if (place.lang, place.pairs) not in without
     )
     if not steps:
         raise HarnessError(f"no language has as many sentence pairs as the study asks for: {impossible[-1].reason}")
     return Study(config, tongues, steps, tuple(impossible))
 
 
-def search_of(config: StudyConfig, plan: Plan) -> Search | None:
+def learning_rate_search(config: StudyConfig, plan: Plan) -> Search | None:
     """Where a language's learning rates are searched for, if they are and it has val captions: by towers of the first seed.
 
     Without val captions, or if they cannot be read, it is searched by its pairs, and the report says so of each such language.
@@ -156,7 +158,7 @@ def search_of(config: StudyConfig, plan: Plan) -> Search | None:
     if not config.distill.get("tune"):
         return None
     try:
-        return Search(plan.task.load(plan.data, plan.language.code, VAL, config.source), config.seeds[0])
+        return Search(plan.task.load(plan.data, plan.language.code, _VAL, config.source), config.seeds[0])
     except HarnessError:
         return None
 
@@ -167,17 +169,17 @@ def run_config(config: StudyConfig, device: str) -> RunConfig:
     return validated(RunConfig, objectives=(), device=device, **{name: getattr(config, name) for name in shared})
 
 
-def too_large(config: StudyConfig, tongues: Iterable[StudyLanguage]) -> list[Impossible]:
+def unavailable_sizes(config: StudyConfig, tongues: Iterable[StudyLanguage]) -> list[UnavailableData]:
     """The sizes of which languages have fewer pairs."""
     return [
-        Impossible(tongue.language.code, pairs, f"{tongue.language.name} has {tongue.usable:,} usable pairs")
+        UnavailableData(tongue.language.code, pairs, f"{tongue.language.name} has {tongue.usable:,} usable pairs")
         for tongue in tongues
         for pairs in config.sizes
         if pairs is not None and pairs > tongue.usable
     ]
 
 
-def places(config: StudyConfig, langs: Iterable[str]) -> Iterator[Place]:
+def grid_positions(config: StudyConfig, langs: Iterable[str]) -> Iterator[GridPosition]:
     """The grid, what decides first: the first size, the first language, all seeds and arms of these, and so on.
 
     A study that is broken off then says something of some languages rather than nothing of each. Its repetition comes last.
@@ -185,20 +187,20 @@ def places(config: StudyConfig, langs: Iterable[str]) -> Iterator[Place]:
     for seeds in (config.seeds, config.replicate):
         for pairs in config.sizes:
             for lang in langs:
-                yield from (Place(arm.name, lang, pairs, seed) for seed in seeds for arm in config.arms)
+                yield from (GridPosition(arm.name, lang, pairs, seed) for seed in seeds for arm in config.arms)
 
 
-def step(place: Place, config: StudyConfig, tongue: StudyLanguage) -> Step:
+def study_cell(place: GridPosition, config: StudyConfig, tongue: StudyLanguage) -> StudyCell:
     """The cell of a place."""
     (arm,) = (arm for arm in config.arms if arm.name == place.arm)
     plan = tongue.plan
     tag = partial(tagged, task=plan.task, data=plan.data, chunker=config.chunker)
     recipe = Recipe(arm.recipe(config.distill, place.pairs, place.seed), plan.encoder, tongue.guarded, tag, tongue.search)
-    return Step(place, distilled_cell(place.arm, recipe, tongue.english[0].retrieval, plan.task), plan)
+    return StudyCell(place, distilled_cell(place.arm, recipe, tongue.english[0].retrieval, plan.task), plan)
 
 
 @dataclass(frozen=True)
-class Cost:
+class TrainingCost:
     """Trainings of some cells: optimiser steps, with those of the search for a rate, and seconds, NaN if unknown."""
 
     cells: int
@@ -206,7 +208,7 @@ class Cost:
     seconds: float
 
 
-class Prices:
+class StepTimes:
     """Seconds that an optimiser step takes, as measured when the towers of a store were trained from one teacher."""
 
     def __init__(self, store: Store, teacher: str) -> None:
@@ -221,11 +223,11 @@ class Prices:
         found = self.measured.get(objective) or [each for prices in self.measured.values() for each in prices]
         return median(found) if found else math.nan
 
-    def cost(self, steps: Sequence[Step], store: Store) -> Cost:
+    def cost(self, steps: Sequence[StudyCell], store: Store) -> TrainingCost:
         """What it takes to make the towers of some cells that are not there yet, and to search for their learning rates."""
         recipes = {each.cell.recipe.digest: each.cell.recipe for each in steps if each.cell.recipe}
         wanted = [recipe for recipe in recipes.values() if not store.tower(recipe.digest).is_dir()]
         tried = {each.digest: each.recipe for recipe in wanted for each in attempts(recipe)}
         towers = [*wanted, *(recipe for digest, recipe in tried.items() if not store.trial(digest).is_file())]
         seconds = sum(tower.steps * self.of(tower.config.objective) for tower in towers if tower.steps)
-        return Cost(len(steps), sum(tower.steps for tower in towers), seconds)
+        return TrainingCost(len(steps), sum(tower.steps for tower in towers), seconds)

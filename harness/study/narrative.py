@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import median
 
-from harness.statistics.comparison import TITLES, Score
-from harness.study.findings import ArmShown, Findings, Verdict
-from harness.study.runner import size
+from harness.statistics.comparison import DIRECTION_TITLES, Estimate
+from harness.study.findings import ArmSummary, Findings, PlannedContrast
+from harness.study.runner import size_text
 
-SIDES = TITLES["images"]
-LISTED = 3  # claims named one by one in the answer
-FAMILIES = {
+_DIRECTIONS = DIRECTION_TITLES["images"]
+_MAX_NAMED = 3  # claims named one by one in the answer
+_FAMILY_NAMES = {
     "languages": "comparison by language and size",
     "means": "comparison of means",
     "ablations": "ablation by language and size",
 }
 
 
-def answer(found: Findings) -> str:
+def answer_paragraph(found: Findings) -> str:
     """The answer in one paragraph: what was told apart, by how much, how surely, and what it is worth."""
     if not found.by_language.verdicts:
-        return " ".join([nothing_yet(found), *caveats(found)])
-    parts = [headline(found), *of_means(found), family_sentence(found), power(found.by_language.verdicts)]
+        return " ".join([no_contrasts_sentence(found), *caveats(found)])
+    parts = [outcome_sentence(found), *means_sentences(found), family_sentence(found), power_sentence(found.by_language.verdicts)]
     return " ".join([*parts, *caveats(found)])
 
 
-def nothing_yet(found: Findings) -> str:
+def no_contrasts_sentence(found: Findings) -> str:
     """What is said where no test could be made."""
     return (
         "Nothing can be said yet: of no language and size are a transport arm and all standard arms there with all their seeds "
@@ -34,50 +34,57 @@ def nothing_yet(found: Findings) -> str:
     )
 
 
-def headline(found: Findings) -> str:
+def outcome_sentence(found: Findings) -> str:
     """How often transport was ahead, and where most."""
     tests = found.by_language.verdicts
     wins, losses = ([each for each in tests if each.outcome == outcome] for outcome in ("win", "loss"))
     made = (
-        f"{counted(len(tests), 'comparison')} of an arm, a language and a size ({SIDES[found.direction]} R@1 on {images(found)})"
+        f"{count_text(len(tests), 'comparison')} of an arm, a language and a size "
+        f"({_DIRECTIONS[found.direction]} R@1 on {images_phrase(found)})"
     )
     if not wins and not losses:
         return f"No difference between transport and standard distillation was found in any of {made}."
     rest = f"It was behind in {len(losses):,}; in {len(tests) - len(wins) - len(losses):,} no difference was found."
     if not wins:
         return f"No transport arm was ahead of the best standard arm in any of {made}. {rest}"
-    ahead = sorted(wins, key=lambda each: -(each.difference.estimate or 0))[:LISTED]
-    most = f"{'most ' if len(wins) > len(ahead) else ''}in {'; '.join(claim(each, found) for each in ahead)}"
+    ahead = sorted(wins, key=lambda each: -(each.difference.estimate or 0))[:_MAX_NAMED]
+    most = f"{'most ' if len(wins) > len(ahead) else ''}in {'; '.join(contrast_phrase(each, found) for each in ahead)}"
     return f"A transport arm was ahead of the best standard arm in {len(wins):,} of {made}, {most}. {rest}"
 
 
-def of_means(found: Findings) -> list[str]:
+def means_sentences(found: Findings) -> list[str]:
     """What means over languages tell apart, which no language by itself need do."""
     told = [each for each in found.means.verdicts if each.outcome != "tie"]
     if not told:
         return []
-    first = sorted(told, key=lambda each: -abs(each.difference.estimate or 0))[:LISTED]
+    first = sorted(told, key=lambda each: -abs(each.difference.estimate or 0))[:_MAX_NAMED]
     most = "most " if len(told) > len(first) else ""
-    made = counted(len(found.means.verdicts), "mean")
-    return [f"Of {made} over languages {len(told):,} told a difference, {most}{'; '.join(claim(each, found) for each in first)}."]
+    made = count_text(len(found.means.verdicts), "mean")
+    return [
+        f"Of {made} over languages {len(told):,} told a difference, "
+        f"{most}{'; '.join(contrast_phrase(each, found) for each in first)}."
+    ]
 
 
-def images(found: Findings) -> str:
+def images_phrase(found: Findings) -> str:
     """What the numbers are measured on."""
     counts = sorted({each.images for each in found.languages})
     world = "drawn scenes of the embedded sample" if found.sample else "photographs"
     return f"{' or '.join(f'{count:,}' for count in counts)} {world}, {found.split} split"
 
 
-def claim(of: Verdict, found: Findings) -> str:
+def contrast_phrase(of: PlannedContrast, found: Findings) -> str:
     """One difference with all that belongs to it."""
-    gain = f" ({signed(of.gain, 0)} %)" if of.gain is not None else ""
-    return f"{place(of, found)}: {of.arm} {points(of.difference)} over {of.rival}{gain}, {p_value(of.p_holm)} after Holm"
+    gain = f" ({signed_number(of.gain, 0)} %)" if of.gain is not None else ""
+    return (
+        f"{contrast_scope(of, found)}: {of.arm} {points_text(of.difference)} over {of.rival}{gain}, "
+        f"{p_value_text(of.p_holm)} after Holm"
+    )
 
 
-def by_arm(found: Findings) -> list[str]:
+def arm_sentences(found: Findings) -> list[str]:
     """What each transport arm has over the best standard one, and over the arm that is the same without transport."""
-    lines = [of_arm(arm, found) for arm in found.arms if arm.side == "transport"] if found.by_language.verdicts else []
+    lines = [arm_sentence(arm, found) for arm in found.arms if arm.side == "transport"] if found.by_language.verdicts else []
     for each in found.ablated:
         if found.arm(each.a).side == "transport" and found.arm(each.b).side == "control":
             means = [one for one in found.ablation_means.verdicts if (one.arm, one.rival) == (each.a, each.b)]
@@ -86,7 +93,7 @@ def by_arm(found: Findings) -> list[str]:
     return lines
 
 
-def of_arm(arm: ArmShown, found: Findings) -> str:
+def arm_sentence(arm: ArmSummary, found: Findings) -> str:
     """How often an arm was ahead of the best standard one, and by how much on average."""
     tests = [each for each in found.by_language.verdicts if each.arm == arm.name]
     wins, losses = (sum(each.outcome == outcome for each in tests) for outcome in ("win", "loss"))
@@ -96,21 +103,21 @@ def of_arm(arm: ArmShown, found: Findings) -> str:
     return f"{arm.name} less the best standard arm: {counts}{over}."
 
 
-def several(means: Sequence[Verdict]) -> str:
+def several(means: Sequence[PlannedContrast]) -> str:
     """Mean differences, size by size."""
     parts: list[str] = []
     langs: tuple[str, ...] = ()
     for each in means:
-        over = f"{counted(len(each.langs), 'language')}, " if each.langs != langs else ""
+        over = f"{count_text(len(each.langs), 'language')}, " if each.langs != langs else ""
         langs = each.langs
         told = "told apart" if each.outcome != "tie" else "not told apart"
-        parts.append(f"{over}{size(each.pairs)}: {points(each.difference)}, {told}")
+        parts.append(f"{over}{size_text(each.pairs)}: {points_text(each.difference)}, {told}")
     return "; ".join(parts)
 
 
 def family_sentence(found: Findings) -> str:
     """Which tests are corrected together."""
-    family, seeds = counted(found.by_language.planned, "planned test"), counted(len(found.seeds), "seed")
+    family, seeds = count_text(found.by_language.planned, "planned test"), count_text(len(found.seeds), "seed")
     about = " and seeds" if len(found.seeds) > 1 else ": they are about these very towers, not about the methods"
     return (
         f"The comparisons are one family of {family}, held to an error of 5 % by Holm's correction; "
@@ -119,20 +126,20 @@ def family_sentence(found: Findings) -> str:
     )
 
 
-def power(tests: Sequence[Verdict]) -> str:
+def power_sentence(tests: Sequence[PlannedContrast]) -> str:
     """What could have been seen."""
-    seen = detectable(tests)
+    seen = detectable_differences(tests)
     if not seen:
         return "What could have been seen is not known."
-    return f"Before that correction, a true difference of {spread(seen)} would have been found four times in five."
+    return f"Before that correction, a true difference of {points_range(seen)} would have been found four times in five."
 
 
-def detectable(tests: Sequence[Verdict]) -> list[float]:
+def detectable_differences(tests: Sequence[PlannedContrast]) -> list[float]:
     """The differences that tests would have found with 80 % power, in their order."""
     return sorted(each.minimal_detectable for each in tests if each.minimal_detectable is not None)
 
 
-def spread(seen: Sequence[float]) -> str:
+def points_range(seen: Sequence[float]) -> str:
     """Points in words."""
     if len(seen) == 1:
         return f"{seen[0]:.1f} points"
@@ -144,46 +151,46 @@ def caveats(found: Findings) -> list[str]:
     said = []
     if found.done < found.planned:
         unmade = found.by_language.planned - len(found.by_language.verdicts)
-        without = f", and {unmade:,} of {counted(found.by_language.planned, 'comparison')} not made" if unmade else ""
+        without = f", and {unmade:,} of {count_text(found.by_language.planned, 'comparison')} not made" if unmade else ""
         said.append(f"The study is not finished: {found.planned - found.done:,} of {found.planned:,} cells are missing{without}.")
     if found.replicate and found.by_language.verdicts:
-        said.append(repetition(found))
+        said.append(replication_sentence(found))
     if found.sample:
         said.append("The sample is a drawn world with small grammars: nothing of this says anything about photographs.")
     return said
 
 
-def repetition(found: Findings) -> str:
+def replication_sentence(found: Findings) -> str:
     """Whether the second seeds say the same."""
     again = [each for each in found.repeated if each.again]
-    seeds = f"seed{'s' if len(found.replicate) > 1 else ''} {listed(map(str, found.replicate))}"
+    seeds = f"seed{'s' if len(found.replicate) > 1 else ''} {join_words(map(str, found.replicate))}"
     if not again:
-        return f"Made again with {seeds}: none of {counted(len(found.repeated), 'claim')} of this report can be checked yet."
+        return f"Made again with {seeds}: none of {count_text(len(found.repeated), 'claim')} of this report can be checked yet."
     sign, same = sum(bool(each.same_sign) for each in again), sum(bool(each.same) for each in again)
     waiting = f"; {len(found.repeated) - len(again):,} cannot be checked yet" if len(again) < len(found.repeated) else ""
-    later = f" Those seeds alone told {counted(found.found_later, 'more difference')} apart." if found.found_later else ""
+    later = f" Those seeds alone told {count_text(found.found_later, 'more difference')} apart." if found.found_later else ""
     held = f"{sign:,} have the same sign and {same:,} are told apart again"
-    return f"Made again with {seeds}: of {counted(len(again), 'claim')} of this report {held}{waiting}.{later}"
+    return f"Made again with {seeds}: of {count_text(len(again), 'claim')} of this report {held}{waiting}.{later}"
 
 
-def untold(found: Findings) -> list[str]:
+def inconclusive_lines(found: Findings) -> list[str]:
     """What the study could not tell, a line each."""
     lines = [
-        f"{found.language(lang)}{'' if pairs == 0 else ', ' + size(pairs)}: cannot be measured: {reason}"
+        f"{found.language(lang)}{'' if pairs == 0 else ', ' + size_text(pairs)}: cannot be measured: {reason}"
         for lang, pairs, reason in found.impossible
     ]
     for family in (found.by_language, found.means, found.ablations):
         unmade = family.planned - len(family.verdicts)
         if unmade:
-            lines.append(f"{unmade:,} of {counted(family.planned, FAMILIES[family.name])} not made: cells are missing.")
+            lines.append(f"{unmade:,} of {count_text(family.planned, _FAMILY_NAMES[family.name])} not made: cells are missing.")
     if not found.means.planned:
         lines.append("No mean over languages: there is one language, or each is measured on other images.")
     for pairs in found.sizes:
         ties = [each for each in found.by_language.verdicts if each.pairs == pairs and each.outcome == "tie"]
-        if seen := detectable(ties):
+        if seen := detectable_differences(ties):
             lines.append(
-                f"{size(pairs)}: {counted(len(ties), 'comparison')} found no difference. A true one of {spread(seen)} would have "
-                "been "
+                f"{size_text(pairs)}: {count_text(len(ties), 'comparison')} found no difference. "
+                f"A true one of {points_range(seen)} would have been "
                 "found there four times in five, before Holm's correction; a smaller one may well be there."
             )
     if not found.facets:
@@ -191,11 +198,11 @@ def untold(found: Findings) -> list[str]:
     return lines
 
 
-def threats(found: Findings) -> list[str]:
+def validity_threats(found: Findings) -> list[str]:
     """What may make the answer wrong, a line each."""
     machine = "machine translation"
-    captions = listed(each.name for each in found.languages if each.kind == machine)
-    bitext = listed(each.name for each in found.languages if each.bitext_kind == machine)
+    captions = join_words(each.name for each in found.languages if each.kind == machine)
+    bitext = join_words(each.name for each in found.languages if each.bitext_kind == machine)
     galleries = {each.gallery for each in found.languages}
     few = "nothing is known of how far another seed would lead" if len(found.seeds) == 1 else "intervals are widened for so few"
     said: list[tuple[object, str]] = [
@@ -205,8 +212,8 @@ def threats(found: Findings) -> list[str]:
         (bitext, f"Bitext by machine translation: {bitext}. That a language has little data is played by size, not by quality."),
         (len(galleries) == 1, "All languages are measured on the same images: what these images favour, all languages favour."),
         (len(galleries) > 1, "Languages are measured on different images: their scores do not compare with each other."),
-        (True, tuning(found)),
-        (len(found.seeds) < 5, f"{counted(len(found.seeds), 'seed')}: {few}."),
+        (True, tuning_sentence(found)),
+        (len(found.seeds) < 5, f"{count_text(len(found.seeds), 'seed')}: {few}."),
         (found.split == "val", "Measured on the val split, on which choices are made."),
         (True, "Holm corrects for the arms of this study, not for those that were tried before it."),
         (found.unconverged, f"{found.unconverged:,} transport problems in training had not converged."),
@@ -217,7 +224,7 @@ def threats(found: Findings) -> list[str]:
     return [line for holds, line in said if holds] + [f"{name}: {note.rstrip('.')}." for name, note in dict.fromkeys(notes)]
 
 
-def tuning(found: Findings) -> str:
+def tuning_sentence(found: Findings) -> str:
     """How options were chosen."""
     if found.tuned:
         luck = {
@@ -230,56 +237,56 @@ def tuning(found: Findings) -> str:
     return "All arms have one learning rate, and nothing was searched: an arm that would want another is at a disadvantage."
 
 
-def place(of: Verdict, found: Findings) -> str:
+def contrast_scope(of: PlannedContrast, found: Findings) -> str:
     """What a test is over, and its size."""
     if of.by == "lang":
-        return f"{found.language(of.langs[0])} with {size(of.pairs)}"
-    return f"mean of {counted(len(of.langs), 'language')} with {size(of.pairs)}"
+        return f"{found.language(of.langs[0])} with {size_text(of.pairs)}"
+    return f"mean of {count_text(len(of.langs), 'language')} with {size_text(of.pairs)}"
 
 
-def points(score: Score) -> str:
+def points_text(score: Estimate) -> str:
     """A difference with its interval.
 
-    >>> points(Score(estimate=-1.25, low=-3.0, high=None))
+    >>> points_text(Estimate(estimate=-1.25, low=-3.0, high=None))
     '−1.2 points [−3.0, –]'
     """
-    value, low, high = ("–" if end is None else signed(end) for end in (score.estimate, score.low, score.high))
+    value, low, high = ("–" if end is None else signed_number(end) for end in (score.estimate, score.low, score.high))
     return f"{value} points [{low}, {high}]"
 
 
-def signed(value: float, digits: int = 1) -> str:
+def signed_number(value: float, digits: int = 1) -> str:
     """A number with its sign; 0 has none.
 
-    >>> signed(1.25), signed(-0.04), signed(-3.0, 0)
+    >>> signed_number(1.25), signed_number(-0.04), signed_number(-3.0, 0)
     ('+1.2', '0.0', '−3')
     """
     text = f"{value:+.{digits}f}".replace("-", "−")
     return text if float(f"{value:.{digits}f}") else text[1:]
 
 
-def p_value(p: float) -> str:
+def p_value_text(p: float) -> str:
     """A p-value.
 
-    >>> p_value(0.0312), p_value(0.00001), p_value(1.0)
+    >>> p_value_text(0.0312), p_value_text(0.00001), p_value_text(1.0)
     ('p = 0.0312', 'p < 0.001', 'p = 1')
     """
     return "p < 0.001" if p < 0.001 else f"p = {p:.3g}"
 
 
-def counted(count: int, what: str) -> str:
+def count_text(count: int, what: str) -> str:
     """A number of things.
 
-    >>> counted(1, "language"), counted(2_000, "seed"), counted(2, "comparison of means")
+    >>> count_text(1, "language"), count_text(2_000, "seed"), count_text(2, "comparison of means")
     ('1 language', '2,000 seeds', '2 comparisons of means')
     """
     first, space, rest = what.partition(" of ") if " of " in what else what.partition(" by ")
     return f"{count:,} {first}{'' if count == 1 else 's'}{space}{rest}"
 
 
-def listed(words: Iterable[str]) -> str:
+def join_words(words: Iterable[str]) -> str:
     """Words in a row; nothing of none.
 
-    >>> listed(["a", "b", "c"]), listed([])
+    >>> join_words(["a", "b", "c"]), join_words([])
     ('a, b and c', '')
     """
     *first, last = list(words) or [""]

@@ -15,29 +15,29 @@ from harness.evaluation.executors.jobs import carry_out
 from harness.evaluation.runner import CellJob, cell_job, one_of
 from harness.storage.store import Store
 from harness.study.design import StudyConfig
-from harness.study.grid import Cost, Place, Prices, Step, Study, lay_out
+from harness.study.grid import GridPosition, StepTimes, Study, StudyCell, TrainingCost, plan_study
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from harness.runtime.console import Console
 
-FAILURES_IN_A_ROW = 3
+_FAILURES_IN_A_ROW = 3
 
 
 def run_study(
     study: Study, store: Store, console: Console, seconds: float = math.inf, choices: ExecutorConfig | None = None
-) -> Mapping[Place, str]:
+) -> Mapping[GridPosition, str]:
     """Measure the cells that are missing, in the study's order; those that failed, and why.
 
     seconds: no cell is begun after so many; the ones at work then are ended. A cell that fails (its training diverges, say) is
     passed over. Raises HarnessError at the third in a row, which is no matter of one training, and for an English tower at once.
     """
-    missing, failed, in_a_row = study.missing(store), dict[Place, str](), 0
+    missing, failed, in_a_row = study.missing(store), dict[GridPosition, str](), 0
     if not missing:
         return {}
     places = {step.cell.key: step.place for step in missing}
-    jobs = begun(missing, study, store, console, time.monotonic() + seconds)
+    jobs = missing_cell_jobs(missing, study, store, console, time.monotonic() + seconds)
     with closing(carry_out(jobs, choices or ExecutorConfig(), store, console)) as outcomes:
         for job, outcome in outcomes:
             place = places.get(job.cell.key)
@@ -47,54 +47,56 @@ def run_study(
             if place is None:
                 raise HarnessError(outcome.why)
             failed[place], in_a_row = outcome.why, in_a_row + 1
-            if in_a_row == FAILURES_IN_A_ROW:
+            if in_a_row == _FAILURES_IN_A_ROW:
                 raise HarnessError(outcome.why)
-            console.say(f"passed over: {told(place)}: {outcome.why}")
+            console.say(f"passed over: {position_text(place)}: {outcome.why}")
     return failed
 
 
-def begun(missing: Sequence[Step], study: Study, store: Store, console: Console, ends: float) -> Iterator[CellJob]:
+def missing_cell_jobs(
+    missing: Sequence[StudyCell], study: Study, store: Store, console: Console, ends: float
+) -> Iterator[CellJob]:
     """The jobs of the missing cells, each named when it is taken; before the first of a language those of its English towers."""
     english = set[str]()
     for number, step in enumerate(missing):
         if time.monotonic() >= ends:
             console.say(f"the time is over: {len(missing) - number:,} of {len(study.steps):,} cells are left for another time")
             return
-        console.say(f"cell {number + 1:,} of {len(missing):,}: {told(step.place)}")
+        console.say(f"cell {number + 1:,} of {len(missing):,}: {position_text(step.place)}")
         for cell in study.tongues[step.place.lang].english:
             if cell.key not in english:
                 english.add(cell.key)
                 yield cell_job(cell, step.plan, store)
-        yield step_job(step, study, store)
+        yield study_cell_job(step, study, store)
 
 
-def step_job(step: Step, study: Study, store: Store) -> CellJob:
+def study_cell_job(step: StudyCell, study: Study, store: Store) -> CellJob:
     """The job of a study's cell."""
     config = study.config.model_copy(update={"data": str(step.plan.data)}).model_dump_json()
-    return CellJob(step.cell, step.plan, store, partial(find_step, config, step.plan.config.device, store, step.cell.key))
+    return CellJob(step.cell, step.plan, store, partial(find_study_cell, config, step.plan.config.device, store, step.cell.key))
 
 
-def find_step(config: str, device: str, store: Store, key: str) -> CellJob:
+def find_study_cell(config: str, device: str, store: Store, key: str) -> CellJob:
     """The job of the cell of that digest, in another process. Raises HarnessError if the study does not lead to it here."""
-    study = laid_out(config, device, store)
-    return step_job(one_of({step.cell.key: step for step in study.steps}, key), study, store)
+    study = cached_plan(config, device, store)
+    return study_cell_job(one_of({step.cell.key: step for step in study.steps}, key), study, store)
 
 
 @lru_cache(maxsize=1)
-def laid_out(config: str, device: str, store: Store) -> Study:
+def cached_plan(config: str, device: str, store: Store) -> Study:
     """A study, laid out once in each process that measures cells of it."""
-    return lay_out(StudyConfig.model_validate_json(config), device, store)
+    return plan_study(StudyConfig.model_validate_json(config), device, store)
 
 
-def told(place: Place) -> str:
+def position_text(place: GridPosition) -> str:
     """A place in words."""
-    return f"{place.lang}, {size(place.pairs)}, {place.arm}, seed {place.seed}"
+    return f"{place.lang}, {size_text(place.pairs)}, {place.arm}, seed {place.seed}"
 
 
-def size(pairs: int | None) -> str:
+def size_text(pairs: int | None) -> str:
     """A bitext size in words.
 
-    >>> size(1000), size(None)
+    >>> size_text(1000), size_text(None)
     ('1,000 pairs', 'all pairs')
     """
     return "all pairs" if pairs is None else f"{pairs:,} pairs"
@@ -104,33 +106,34 @@ def progress_table(study: Study, store: Store) -> Table:
     """What is done of a study, what is missing, and what the rest costs, in the order of running."""
     from harness.runtime.console import grid
 
-    prices = Prices(store, study.steps[0].plan.encoder.fingerprint())
+    prices = StepTimes(store, study.steps[0].plan.encoder.fingerprint())
     missing = {step.place for step in study.missing(store)}
     rows = []
-    for key, steps in groups(study).items():
+    for key, steps in group_cells(study).items():
         cost = prices.cost([step for step in steps if step.place in missing], store)
-        rows.append((*key, f"{len(steps) - cost.cells:,} of {len(steps):,}", f"{cost.steps:,}", duration(cost)))
+        rows.append((*key, f"{len(steps) - cost.cells:,} of {len(steps):,}", f"{cost.steps:,}", duration_text(cost)))
     whole = prices.cost([step for step in study.steps if step.place in missing], store)
     done = f"{len(study.steps) - whole.cells:,} of {len(study.steps):,}"
-    rows.append(("", "", "all", done, f"{whole.steps:,}", duration(whole)))
+    rows.append(("", "", "all", done, f"{whole.steps:,}", duration_text(whole)))
     return grid(study.config.title, ("bitext", "language", "seeds", "cells done", "steps to train", "takes"), rows)
 
 
-def groups(study: Study) -> dict[tuple[str, str, str], list[Step]]:
+def group_cells(study: Study) -> dict[tuple[str, str, str], list[StudyCell]]:
     """Cells by size, language and block of seeds."""
-    found: dict[tuple[str, str, str], list[Step]] = {}
+    found: dict[tuple[str, str, str], list[StudyCell]] = {}
     for step in study.steps:
         place = step.place
         seeds = study.config.seeds if place.seed in study.config.seeds else study.config.replicate
         name = study.tongues[place.lang].language.name
-        found.setdefault((size(place.pairs), name, " ".join(map(str, seeds))), []).append(step)
+        found.setdefault((size_text(place.pairs), name, " ".join(map(str, seeds))), []).append(step)
     return found
 
 
-def duration(cost: Cost) -> str:
+def duration_text(cost: TrainingCost) -> str:
     """Training time in words, where it is known.
 
-    >>> [duration(Cost(1, steps, seconds)) for steps, seconds in ((100, 90.0), (100, 25200.0), (100, math.nan), (0, 0.0))]
+    >>> times = ((100, 90.0), (100, 25200.0), (100, math.nan), (0, 0.0))
+    >>> [duration_text(TrainingCost(1, steps, seconds)) for steps, seconds in times]
     ['2 min', '7.0 h', 'not known yet', '']
     """
     if math.isnan(cost.seconds):

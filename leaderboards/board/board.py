@@ -34,7 +34,7 @@ from harness.leaderboards.board.records import (
 )
 from harness.records.schema import TRANSLATE_TEST, Record
 from harness.retrieval.scorers import PLAIN
-from harness.statistics.breakdown import values as in_order
+from harness.statistics.breakdown import facet_values as in_order
 from harness.statistics.inference import Interval, cluster_weights
 from harness.statistics.rank_inference import Standing, standings, told_apart
 

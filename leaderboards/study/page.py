@@ -12,9 +12,9 @@ from harness.leaderboards.board.page import render
 from harness.leaderboards.board.publish import write_readable
 from harness.leaderboards.study.sections import Section, Table, over, sections
 from harness.runtime.markup import markdown_text
-from harness.study.findings import Findings, Verdict
-from harness.study.narrative import answer
-from harness.study.runner import size
+from harness.study.findings import Findings, PlannedContrast
+from harness.study.narrative import answer_paragraph
+from harness.study.runner import size_text
 
 TEXT_LENGTH = 4000
 BEST = "the best standard arm"
@@ -26,7 +26,7 @@ def publish_study(found: Findings, out: Path) -> list[str]:
     write_readable(out / "findings.json", found.model_dump_json(indent=1) + "\n")
     write_readable(out / "report.md", markdown(found, parts))
     write_readable(out / "index.html", page(found, parts))
-    return [answer(found), f"Open {(out / 'index.html').resolve()}"]
+    return [answer_paragraph(found), f"Open {(out / 'index.html').resolve()}"]
 
 
 def cleaned(section: Section) -> Section:
@@ -91,7 +91,7 @@ def payload(found: Findings) -> dict[str, Any]:
     }
 
 
-def plot(name: str, found: Findings, tests: Sequence[Verdict], arm: str, rival: str = "") -> dict[str, Any]:
+def plot(name: str, found: Findings, tests: Sequence[PlannedContrast], arm: str, rival: str = "") -> dict[str, Any]:
     """A forest plot of an arm's tests, grouped by size, means last. rival: of ablations, the other arm."""
     own = [each for each in tests if each.arm == arm and rival in ("", each.rival)]
     return {
@@ -103,11 +103,11 @@ def plot(name: str, found: Findings, tests: Sequence[Verdict], arm: str, rival: 
     }
 
 
-def lines_of(tests: Sequence[Verdict], pairs: int | None, found: Findings) -> Iterator[list[Any]]:
+def lines_of(tests: Sequence[PlannedContrast], pairs: int | None, found: Findings) -> Iterator[list[Any]]:
     """A heading, and the lines under it: what over, against which arm, and the difference; none where nothing was tested."""
     order = {each.code: place for place, each in enumerate(found.languages)}
     if tests:
-        yield [size(pairs)]
+        yield [size_text(pairs)]
     for each in sorted(tests, key=lambda each: (each.by == "all", order[each.langs[0]], each.value)):
         difference, told = each.difference, each.outcome != "tie"
         mark = int(told) if each.by != "all" else 2 if told else 3

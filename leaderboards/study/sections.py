@@ -6,13 +6,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.statistics.comparison import TITLES, Score
-from harness.study.findings import Family, Findings, Point, Verdict
-from harness.study.narrative import answer, by_arm, counted, listed, p_value, points, signed, threats, untold
-from harness.study.runner import size
+from harness.statistics.comparison import DIRECTION_TITLES, Estimate
+from harness.study.findings import ArmScore, ContrastFamily, Findings, PlannedContrast
+from harness.study.narrative import (
+    answer_paragraph,
+    arm_sentences,
+    count_text,
+    inconclusive_lines,
+    join_words,
+    p_value_text,
+    points_text,
+    signed_number,
+    validity_threats,
+)
+from harness.study.runner import size_text
 
 Chart = Literal["", "curves", "forest", "facets", "ablations"]
-SIDES = TITLES["images"]
+SIDES = DIRECTION_TITLES["images"]
 OUTCOMES = {"win": "A ahead", "tie": "not told apart", "loss": "B ahead"}
 HOW_TO_READ = (
     "A − B in points of R@1, over the same images, captions, bitext and seeds; [low, high]: 95 % of that difference by itself. A "
@@ -58,15 +68,15 @@ def sections(found: Findings) -> list[Section]:
     """The whole report, in its order."""
     return [
         Section("question", "The question", (found.question,)),
-        Section("answer", "The answer", (answer(found),), items=tuple(by_arm(found))),
+        Section("answer", "The answer", (answer_paragraph(found),), items=tuple(arm_sentences(found))),
         design(found),
         curves(found),
         forest(found),
         breakdown(found),
         ablations(found),
         *([repetition(found)] if found.replicate else []),
-        Section("untold", "What could not be told", (), "", missing(found), tuple(untold(found))),
-        Section("threats", "Threats to validity", items=tuple(threats(found))),
+        Section("untold", "What could not be told", (), "", missing(found), tuple(inconclusive_lines(found))),
+        Section("threats", "Threats to validity", items=tuple(validity_threats(found))),
         provenance(found),
     ]
 
@@ -181,8 +191,8 @@ def scores_table(langs: tuple[str, ...], found: Findings, folded: bool) -> Table
         for arm in found.arms
         if any(key[0] == arm.name for key in inside)
     ]
-    title = languages_of(langs, found) if len(langs) == 1 else f"Mean of {listed(map(found.language, langs))}"
-    return Table(title, ("arm", *map(size, sizes)), tuple(rows), 1, folded)
+    title = languages_of(langs, found) if len(langs) == 1 else f"Mean of {join_words(map(found.language, langs))}"
+    return Table(title, ("arm", *map(size_text, sizes)), tuple(rows), 1, folded)
 
 
 def other_way(groups: Sequence[tuple[str, ...]], found: Findings) -> Table:
@@ -196,23 +206,23 @@ def other_way(groups: Sequence[tuple[str, ...]], found: Findings) -> Table:
     )
     direction = SIDES["i2t" if found.direction == "t2i" else "t2i"]
     title = f"R@1 {direction}, means over seeds: not compared here"
-    return Table(title, ("over", "arm", *map(size, found.sizes)), rows, 2, folded=True)
+    return Table(title, ("over", "arm", *map(size_text, found.sizes)), rows, 2, folded=True)
 
 
-def scored(point: Point | None, found: Findings) -> str:
+def scored(point: ArmScore | None, found: Findings) -> str:
     """A score, and how many seeds are there where some are missing."""
     if point is None:
         return "–"
-    few = f" ({len(point.seeds)} of {counted(len(found.seeds), 'seed')})" if len(point.seeds) < len(found.seeds) else ""
+    few = f" ({len(point.seeds)} of {count_text(len(found.seeds), 'seed')})" if len(point.seeds) < len(found.seeds) else ""
     return f"{interval(point.score)}{few}"
 
 
 def forest(found: Findings) -> Section:
     """Transport less standard distillation."""
     tables = (
-        verdict_table(f"Means over languages: a family of {counted(found.means.planned, 'test')}", found.means, found),
+        verdict_table(f"Means over languages: a family of {count_text(found.means.planned, 'test')}", found.means, found),
         verdict_table(
-            f"By language: a family of {counted(found.by_language.planned, 'test')}", found.by_language, found, folded=True
+            f"By language: a family of {count_text(found.by_language.planned, 'test')}", found.by_language, found, folded=True
         ),
     )
     title = "Transport less the best standard distillation"
@@ -223,14 +233,14 @@ def breakdown(found: Findings) -> Section:
     """By tier and by kind of caption."""
     facets = tuple(
         verdict_table(
-            f"By {family.name}, against {found.baseline}: a family of {counted(family.planned, 'test')}",
+            f"By {family.name}, against {found.baseline}: a family of {count_text(family.planned, 'test')}",
             family,
             found,
             folded=True,
         )
         for family in found.facets
     )
-    tiers = verdict_table(f"By resource tier: a family of {counted(found.by_tier.planned, 'test')}", found.by_tier, found)
+    tiers = verdict_table(f"By resource tier: a family of {count_text(found.by_tier.planned, 'test')}", found.by_tier, found)
     about = (
         f"Tiers against the best standard arm, as above. Kinds of caption against {found.baseline} alone; a caption with several "
         "values counts under each. Given where no language is missing."
@@ -246,13 +256,13 @@ def ablations(found: Findings) -> Section:
     what = {(each.a, each.b): each.what for each in found.ablated}
     tables = (
         verdict_table(
-            f"Means over languages: a family of {counted(found.ablation_means.planned, 'test')}",
+            f"Means over languages: a family of {count_text(found.ablation_means.planned, 'test')}",
             found.ablation_means,
             found,
             what,
         ),
         verdict_table(
-            f"By language: a family of {counted(found.ablations.planned, 'test')}", found.ablations, found, what, folded=True
+            f"By language: a family of {count_text(found.ablations.planned, 'test')}", found.ablations, found, what, folded=True
         ),
     )
     if not found.ablated:
@@ -267,7 +277,7 @@ def filled(tables: Iterable[Table]) -> tuple[Table, ...]:
 
 def verdict_table(
     title: str,
-    family: Family,
+    family: ContrastFamily,
     found: Findings,
     what: dict[tuple[str, str], str] | None = None,
     *,
@@ -277,7 +287,7 @@ def verdict_table(
     arms = {arm.name: place for place, arm in enumerate(found.arms)}
     langs = {each.code: place for place, each in enumerate(found.languages)}
 
-    def order(of: Verdict) -> tuple[object, ...]:
+    def order(of: PlannedContrast) -> tuple[object, ...]:
         rival = arms[of.rival] if what else 0
         return found.sizes.index(of.pairs), arms[of.arm], rival, langs[of.langs[0]], of.value
 
@@ -286,7 +296,7 @@ def verdict_table(
     headings = ("pairs", "over", "A", "B", *changed, "A %", "B %", "A − B", "gain", "p", "p (Holm)", "80 %", "outcome")
     rows = tuple(
         (
-            size(each.pairs),
+            size_text(each.pairs),
             over(each, found),
             each.arm,
             each.rival,
@@ -298,9 +308,9 @@ def verdict_table(
     return Table(title, headings, rows, 4 + len(changed), folded)
 
 
-def figures(of: Verdict) -> tuple[str, ...]:
+def figures(of: PlannedContrast) -> tuple[str, ...]:
     """The numbers of a test."""
-    gain = "–" if of.gain is None else f"{signed(of.gain, 0)} %"
+    gain = "–" if of.gain is None else f"{signed_number(of.gain, 0)} %"
     return (
         plain(of.a.estimate),
         plain(of.b.estimate),
@@ -315,10 +325,10 @@ def figures(of: Verdict) -> tuple[str, ...]:
 
 def bare(p: float) -> str:
     """A p-value without its letter."""
-    return p_value(p).removeprefix("p ").removeprefix("= ")
+    return p_value_text(p).removeprefix("p ").removeprefix("= ")
 
 
-def over(of: Verdict, found: Findings) -> str:
+def over(of: PlannedContrast, found: Findings) -> str:
     """What a test is over."""
     if of.by in ("lang", "all"):
         return languages_of(of.langs, found)
@@ -335,7 +345,7 @@ def repetition(found: Findings) -> Section:
     rows = tuple(
         (
             each.family,
-            size(each.claim.pairs),
+            size_text(each.claim.pairs),
             over(each.claim, found),
             f"{each.claim.arm} − {each.claim.rival}",
             difference(each.claim.difference),
@@ -349,9 +359,8 @@ def repetition(found: Findings) -> Section:
     )
     headings = ("family", "pairs", "over", "claim", "A − B", "p (Holm)", "again", "p (Holm)", "same sign", "told apart again")
     about = (
-        f"Every difference that the first seeds told apart, measured again with seeds {listed(map(str, found.replicate))} over "
-        "the "
-        f"same images. The second seeds alone told {counted(found.found_later, 'more difference')} apart."
+        f"Every difference that the first seeds told apart, measured again with seeds {join_words(map(str, found.replicate))} "
+        f"over the same images. The second seeds alone told {count_text(found.found_later, 'more difference')} apart."
     )
     return Section("again", "Again with other seeds", (about,), "", filled((Table("Claims", headings, rows, 4),)))
 
@@ -366,7 +375,7 @@ def missing(found: Findings) -> tuple[Table, ...]:
     rows = tuple(
         (
             found.language(each.lang),
-            size(each.pairs),
+            size_text(each.pairs),
             " ".join(map(str, each.seeds)),
             f"{each.cells:,} of {each.planned:,}",
             each.reason or "not run yet",
@@ -408,14 +417,14 @@ def provenance(found: Findings) -> Section:
     return Section("provenance", "Where the numbers come from", (about,), "", filled(tables), code=found.command)
 
 
-def interval(score: Score) -> str:
+def interval(score: Estimate) -> str:
     """A score with its interval."""
     return f"{plain(score.estimate)} [{plain(score.low)}, {plain(score.high)}]"
 
 
-def difference(score: Score) -> str:
+def difference(score: Estimate) -> str:
     """A difference with its interval."""
-    return points(score).replace(" points", "")
+    return points_text(score).replace(" points", "")
 
 
 def plain(value: float | None) -> str:

@@ -30,8 +30,8 @@ from harness.evaluation.runner import run
 from harness.records.files import check_stored_record, load_ranks, load_record
 from harness.reporting.tables import runs_table
 from harness.runtime.console import Console
-from harness.statistics.comparison import Measured
-from harness.statistics.matching import read_records
+from harness.statistics.comparison import Measurement
+from harness.statistics.matching import load_records
 from harness.storage.embeddings import digest_array, stored, stored_states
 from harness.storage.seals import clear_damaged, is_whole, keep_json, kept_json, seal
 from harness.storage.store import BusyError, DamagedError, Store, new_file, new_folder
@@ -219,7 +219,7 @@ def test_a_damaged_record_is_refused_and_named_and_the_others_live(
     rows = runs_table(store).row_count
     named = str(first) in capsys.readouterr().err
     assert (rows, named) in ((2, True), (3, False)), "a list reads no ranks"
-    assert len(read_records(store.root)) >= 2
+    assert len(load_records(store.root)) >= 2
 
 
 def test_scores_follow_from_ranks_or_the_record_is_refused(three_records: list[Path]) -> None:
@@ -230,7 +230,7 @@ def test_scores_follow_from_ranks_or_the_record_is_refused(three_records: list[P
     (folder / "record.json").write_text(json.dumps(record))
     reseal(folder)
     with pytest.raises(DamagedError, match="its scores do not follow from its ranks: t2i_r5 is"):
-        Measured.read("x", folder)
+        Measurement.read("x", folder)
 
 
 def test_a_record_of_an_earlier_version_has_no_seal_and_scores_that_follow(three_records: list[Path]) -> None:

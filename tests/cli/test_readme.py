@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness.records.files import load_record
-from harness.reporting.run_report import cell
-from harness.statistics.comparison import DIRECTIONS, Measured, row
+from harness.reporting.run_report import interval_text
+from harness.statistics.comparison import DIRECTIONS, Measurement, tower_row
 from tests.support.command_line import ROOT, harness
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -47,10 +47,10 @@ def test_commands_on_a_user_s_folder_are_understood(command: str, flickr30k_fold
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: f"{path.parts[-3]}/{path.parts[-2][:8]}")
 def test_the_real_tables_are_those_of_the_records(path: Path) -> None:
-    tower = Measured.read("", path.parent)
+    tower = Measurement.read("", path.parent)
     for direction in DIRECTIONS:
-        measured = row(tower, direction, 10_000)
-        cells = [cell(interval).plain for interval in measured.intervals]
+        measured = tower_row(tower, direction, 10_000)
+        cells = [interval_text(interval).plain for interval in measured.intervals]
         line = r"\s+".join(re.escape(text) for text in (*cells, f"{measured.median_rank:g}", f"{measured.captions:,}"))
         assert re.search(line, SHOWN), line
 

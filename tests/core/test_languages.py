@@ -11,7 +11,14 @@ from harness.core.config import RunConfig
 from harness.core.errors import HarnessError
 from harness.core.languages import select_languages
 from harness.evaluation.planning import make_plans
-from harness.reporting.multilingual import CEILING, FLOOR, Report, adjust, found, overview
+from harness.reporting.multilingual import (
+    CEILING_COLUMN,
+    FLOOR_COLUMN,
+    LanguageReport,
+    holm_by_language,
+    multilingual_table,
+    significance_lines,
+)
 from harness.statistics.comparison import DIRECTIONS, summarise
 from harness.statistics.inference import holm
 from harness.storage.store import Store
@@ -150,22 +157,24 @@ def test_one_source_can_be_named(flickr30k_folder: Path, tmp_path: Path) -> None
 # the closing table
 
 
-def report(language: str) -> Report:
+def report(language: str) -> LanguageReport:
     towers = table()
-    return Report(language, towers, [summarise(towers, direction, 100) for direction in DIRECTIONS])
+    return LanguageReport(language, towers, [summarise(towers, direction, 100) for direction in DIRECTIONS])
 
 
 def test_p_values_are_corrected_over_all_languages() -> None:
     reports = [report(name) for name in ("German", "Swahili", "Welsh")]
     raw = [report.contrasts("t2i")[0].difference.p_value for report in reports]
-    assert [p for (p,) in adjust(reports, "t2i")] == holm(raw)
-    assert found(reports, "t2i") == ["text → image: 0 of 3 comparisons told apart, Holm-corrected over all of them at 0.05"]
+    assert [p for (p,) in holm_by_language(reports, "t2i")] == holm(raw)
+    assert significance_lines(reports, "t2i") == [
+        "text → image: 0 of 3 comparisons told apart, Holm-corrected over all of them at 0.05"
+    ]
 
 
 def test_the_closing_table_has_a_row_a_language() -> None:
-    drawn = overview([report("German"), report("Swahili")], "t2i")
+    drawn = multilingual_table([report("German"), report("Swahili")], "t2i")
     headings = [str(column.header) for column in drawn.columns]
-    assert headings == ["language", "images", FLOOR, "kd-mse", "ot-token", "ot-token − kd-mse", "p (Holm)"]
+    assert headings == ["language", "images", FLOOR_COLUMN, "kd-mse", "ot-token", "ot-token − kd-mse", "p (Holm)"]
     cells = {str(column.header): list(column.cells) for column in drawn.columns}
     assert list(map(str, cells["language"])) == ["German", "Swahili"]
     assert [str(text).split(" ")[0] for text in cells["ot-token"]] == ["50.0", "50.0"]
@@ -173,10 +182,10 @@ def test_the_closing_table_has_a_row_a_language() -> None:
 
 
 def test_a_language_without_towers_has_dashes() -> None:
-    bare = Report("Amharic", table()[:1], [summarise(table()[:1], direction, 100) for direction in DIRECTIONS])
-    drawn = overview([report("German"), bare], "i2t")
+    bare = LanguageReport("Amharic", table()[:1], [summarise(table()[:1], direction, 100) for direction in DIRECTIONS])
+    drawn = multilingual_table([report("German"), bare], "i2t")
     assert [list(column.cells)[1] for column in drawn.columns][3:] == ["—", "—", "—", "—"]
-    assert CEILING not in [column.header for column in drawn.columns]
+    assert CEILING_COLUMN not in [column.header for column in drawn.columns]
 
 
 @pytest.mark.slow

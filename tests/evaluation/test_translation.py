@@ -25,7 +25,7 @@ from harness.leaderboards.board.page import again
 from harness.leaderboards.board.submission import checked
 from harness.readers.translations import read_translations
 from harness.runtime.console import Console
-from harness.statistics.comparison import Measured, Question, compare, summarise
+from harness.statistics.comparison import ComparisonOptions, Measurement, compare_records, summarise
 from harness.storage.store import Store
 from harness.tasks.flickr30k import Flickr30k
 from tests.support.command_line import ROOT
@@ -233,15 +233,15 @@ def test_a_folder_without_a_translation_model_is_named(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def measured(flickr30k_folder: Path, tmp_path: Path) -> Callable[..., tuple[list[Measured], Store]]:
+def measured(flickr30k_folder: Path, tmp_path: Path) -> Callable[..., tuple[list[Measurement], Store]]:
     """Every German cell of a run with translations, measured in this process."""
 
-    def measure(**choices: Any) -> tuple[list[Measured], Store]:
+    def measure(**choices: Any) -> tuple[list[Measurement], Store]:
         store = Store(tmp_path / "store")
         config = RunConfig(lang="de", data=str(flickr30k_folder), encoder="random", objectives=(), device="cpu", **choices)
         (plan,), _ = make_plans(config, store)
         run(plan, store, Console())
-        return [Measured.read(cell.label, store.record(cell.key)) for cell in plan.cells], store
+        return [Measurement.read(cell.label, store.record(cell.key)) for cell in plan.cells], store
 
     return measure
 
@@ -273,7 +273,7 @@ def test_translate_test_is_the_english_tower_on_the_translations(measured: Any, 
     assert checked(store.record(record.cell)) == record
     assert Tower.of(record).method == "translate-test (de.tsv)"
     assert Tower.of(towers[0].record).method == "English tower"
-    (setting,) = compare("translate-test", "english", store.root / "records", Question(resamples=200)).settings
+    (setting,) = compare_records("translate-test", "english", store.root / "records", ComparisonOptions(resamples=200)).settings
     assert setting.differences == (
         "A is the English tower on translations by de.tsv",
         "B is the encoder's own English tower, not distilled",

@@ -13,11 +13,11 @@ from harness.core.data import Ranks
 from harness.leaderboards.board.board import make_boards
 from harness.leaderboards.board.config import BOARDS, read_declaration
 from harness.leaderboards.board.loading import find_records
-from harness.reporting.comparison_report import bounded, gap_cell, rendered
-from harness.reporting.multilingual import Report, print_overview
-from harness.reporting.run_report import cell, percent, print_report, verdict
+from harness.reporting.comparison_report import estimate_text, gap_percent_text, render_comparison
+from harness.reporting.multilingual import LanguageReport, print_multilingual
+from harness.reporting.run_report import difference_text, interval_text, print_report, share_text
 from harness.runtime.console import Console
-from harness.statistics.comparison import DIRECTIONS, Measured, Question, Score, compare, summarise
+from harness.statistics.comparison import DIRECTIONS, ComparisonOptions, Estimate, Measurement, compare_records, summarise
 from harness.statistics.inference import Difference, Interval
 from harness.tasks.languages import known_languages
 from tests.support.made_up import Arm, gallery, made_ranks, made_record, retrieval, write_record
@@ -27,13 +27,13 @@ ONLY = Ranks(np.ones(1, np.int64), np.ones(1, np.int64))
 """The ranks of a gallery of one image with one caption."""
 
 
-def towers(images: int) -> list[Measured]:
+def towers(images: int) -> list[Measurement]:
     """The English tower and two distilled ones, and English on the same captions."""
     of, english = retrieval("de", gallery(images)), retrieval("en", gallery(images), source="made-up (English side)")
     out = []
     for side, arm in ((of, Arm(None, 0.2)), (of, Arm("kd-mse", 0.4)), (of, Arm("ot-token", 0.6)), (english, Arm(None, 0.9))):
         ranks = made_ranks(side.caption_images, images, arm.skill, [1, len(out)]) if images > 1 else ONLY
-        out.append(Measured(f"{arm.objective} {side.lang}", made_record(side, arm, 0, ranks), ranks, side.caption_images))
+        out.append(Measurement(f"{arm.objective} {side.lang}", made_record(side, arm, 0, ranks), ranks, side.caption_images))
     return out
 
 
@@ -41,7 +41,7 @@ def towers(images: int) -> list[Measured]:
 def test_a_gallery_of_one_image_has_no_interval_and_says_why(images: int, has: bool, capsys: pytest.CaptureFixture[str]) -> None:
     measured, console = towers(images), Console()
     summaries = print_report(measured, console, "records", 100)
-    print_overview([Report("German", measured, summaries)], console)
+    print_multilingual([LanguageReport("German", measured, summaries)], console)
     shown = capsys.readouterr().out
     assert "nan" not in shown
     assert bool(re.search(r"\d \[[-+]?\d", shown)) == has
@@ -53,20 +53,20 @@ def test_a_gallery_of_one_image_has_no_interval_and_says_why(images: int, has: b
 
 
 def test_a_number_without_an_interval_is_a_number_alone() -> None:
-    assert str(cell(Interval(100.0, NAN, NAN))) == "100.0"
-    assert percent(Interval(0.8, NAN, NAN)) == "80 % (no interval)"
-    assert percent(Interval(NAN, NAN, NAN)) == "—"
-    assert verdict(Difference(0.0, NAN, NAN, 1.0, NAN), "R@1") == "+0.0 points of R@1, p = 1: no difference found"
-    assert bounded(Score.of(Interval(100.0, NAN, NAN)), ".1f") == "100.0"
-    assert gap_cell(Score.of(Interval(0.8, NAN, NAN))) == "80 %"
-    assert bounded(Score(estimate=1.0, low=None, high=2.0), ".1f") == "1.0 [—, 2.0]"
+    assert str(interval_text(Interval(100.0, NAN, NAN))) == "100.0"
+    assert share_text(Interval(0.8, NAN, NAN)) == "80 % (no interval)"
+    assert share_text(Interval(NAN, NAN, NAN)) == "—"
+    assert difference_text(Difference(0.0, NAN, NAN, 1.0, NAN), "R@1") == "+0.0 points of R@1, p = 1: no difference found"
+    assert estimate_text(Estimate.of(Interval(100.0, NAN, NAN)), ".1f") == "100.0"
+    assert gap_percent_text(Estimate.of(Interval(0.8, NAN, NAN))) == "80 %"
+    assert estimate_text(Estimate(estimate=1.0, low=None, high=2.0), ".1f") == "1.0 [—, 2.0]"
 
 
 def test_json_has_null_where_there_is_no_interval() -> None:
     for direction in DIRECTIONS:
         summary = summarise(towers(1), direction, 50)
         for row in summary.rows:
-            assert [Score.of(each).model_dump_json() for each in row.intervals] == [
+            assert [Estimate.of(each).model_dump_json() for each in row.intervals] == [
                 '{"estimate":100.0,"low":null,"high":null}'
             ] * 3
 
@@ -74,11 +74,11 @@ def test_json_has_null_where_there_is_no_interval() -> None:
 def test_a_comparison_over_one_image_has_no_interval_in_any_form(tmp_path: Path) -> None:
     for arm in (Arm("kd-mse", 1.0), Arm("ot-token", 1.0)):
         write_record(tmp_path, retrieval("de", gallery(1)), arm, ranks=ONLY)
-    found = compare("ot-token", "kd-mse", tmp_path, Question(resamples=50))
+    found = compare_records("ot-token", "kd-mse", tmp_path, ComparisonOptions(resamples=50))
     (line, *_) = found.settings[0].sections[0].lines
     assert (line.a.estimate, line.a.low, line.a.high, line.difference.low) == (100.0, None, None, None)
     for form in ("text", "markdown", "latex", "json"):
-        shown = rendered(found, form)
+        shown = render_comparison(found, form)
         assert not re.search(r"\bnan\b|\[—", shown, re.IGNORECASE)
 
 

@@ -1,4 +1,4 @@
-"""`compare` over records made by hand: what is paired, what is refused, and figures that are known beforehand."""
+"""`compare_records` over records made by hand: what is paired, what is refused, and figures that are known beforehand."""
 
 from __future__ import annotations
 
@@ -21,11 +21,18 @@ from harness.core.digests import digest_strings
 from harness.core.errors import HarnessError
 from harness.records.files import load_facets
 from harness.records.schema import Record
-from harness.reporting.comparison_report import print_comparison, rendered
+from harness.reporting.comparison_report import print_comparison, render_comparison
 from harness.retrieval.ranking import chance, scores
-from harness.statistics.comparison import Comparison, Line, Measured, Question, compare, contrast
+from harness.statistics.comparison import (
+    Comparison,
+    ComparisonLine,
+    ComparisonOptions,
+    Measurement,
+    compare_records,
+    tower_contrast,
+)
 from harness.statistics.inference import holm
-from harness.statistics.matching import find, pair_up, read_records
+from harness.statistics.matching import load_records, pair_records, resolve_records
 from tests.support.command_line import ROOT, harness
 from tests.support.tables import BITEXT, PROVENANCE, TOWER
 
@@ -88,12 +95,12 @@ def records(tmp_path: Path) -> Path:
     return folder
 
 
-def lines_of(comparison: Comparison, section: int = 0, setting: int = 0) -> dict[str, Line]:
+def lines_of(comparison: Comparison, section: int = 0, setting: int = 0) -> dict[str, ComparisonLine]:
     return {f"{line.by} {line.value}".strip(): line for line in comparison.settings[setting].sections[section].lines}
 
 
 def asked(records: Path, a: str = "ot-token", b: str = "kd-mse", **question: Any) -> Comparison:
-    return compare(a, b, records, Question(**{"resamples": 1000, **question}))
+    return compare_records(a, b, records, ComparisonOptions(**{"resamples": 1000, **question}))
 
 
 def test_scores_differences_counts_and_gaps_by_hand(records: Path) -> None:
@@ -127,9 +134,9 @@ def test_figures_are_those_that_run_printed(direction: Any) -> None:
     line = lines_of(comparison)["lang qu"]
     assert (f"{line.a.estimate:.1f}", f"{line.b.estimate:.1f}") == (ot, kd)
     pair = comparison.settings[0].paired[0]
-    folders = {entry.record.cell: entry.folder for entry in read_records(RESULTS)}
-    ours, theirs = (Measured.read("", folders[cells[0]]) for cells in (pair.cells_a, pair.cells_b))
-    run = contrast(ours, theirs, direction, 10_000).difference
+    folders = {entry.record.cell: entry.folder for entry in load_records(RESULTS)}
+    ours, theirs = (Measurement.read("", folders[cells[0]]) for cells in (pair.cells_a, pair.cells_b))
+    run = tower_contrast(ours, theirs, direction, 10_000).difference
     assert line.p_value == run.p_value
     score = line.difference
     assert (score.estimate, score.low, score.high) == pytest.approx((run.estimate, run.low, run.high), abs=1e-9)
@@ -174,14 +181,14 @@ def test_seeds_in_common_are_paired_and_both_variances_are_shown(records: Path) 
     assert line.seed_error is not None
     assert line.p_value >= line.p_sign_flip
     assert line.p_mcnemar is None
-    assert "s.e. seeds" in rendered(comparison, "text")
+    assert "s.e. seeds" in render_comparison(comparison, "text")
 
 
 def test_each_weight_of_entities_is_compared_with_the_tower_that_has_none(records: Path) -> None:
     for weight, right in ((2.0, 11), (5.0, 15)):
         config = {"objective": "ot-entity", "entity_weight": weight}
         write_record(records / f"de-{weight}", hit_first(right), text_tower="ot-entity", tower={"config": config})
-    comparison = compare("ot-entity", "kd-mse", records, Question())
+    comparison = compare_records("ot-entity", "kd-mse", records, ComparisonOptions())
     assert [setting.differences for setting in comparison.settings] == [(), ()]
     lines = [setting.sections[0].lines[0] for setting in comparison.settings]
     assert sorted(line.difference.estimate for line in lines) == pytest.approx([2.5, 12.5])
@@ -208,7 +215,7 @@ def test_towers_that_were_not_trained_alike_are_compared_and_it_is_said(records:
     comparison = asked(records, "ot-batch")
     said = comparison.settings[0].differences
     assert said == ("pairs 900 and 1000", "learning rate 0.01 and 0.001", "bitext others and pairs")
-    assert "what else differs: pairs 900 and 1000; learning rate" in rendered(comparison, "text")
+    assert "what else differs: pairs 900 and 1000; learning rate" in render_comparison(comparison, "text")
 
 
 @pytest.mark.parametrize(
@@ -264,36 +271,38 @@ def test_folders_digests_and_objectives_name_records(tmp_path: Path) -> None:
     folder = tmp_path / "records"
     first = write_record(folder / "a", hit_first(9), text_tower="kd-mse", tower={}, cell="abcdef01" + "0" * 56)
     write_record(folder / "b", hit_first(9), text_tower="ot-token", tower={}, cell="abcdef02" + "0" * 56)
-    known = read_records(folder)
-    assert [entry.record.text_tower for entry in find("abcdef01", known)] == ["kd-mse"]
-    assert find(str(first), []) == find("kd-mse", known)
-    assert find(str(folder), []) == known
+    known = load_records(folder)
+    assert [entry.record.text_tower for entry in resolve_records("abcdef01", known)] == ["kd-mse"]
+    assert resolve_records(str(first), []) == resolve_records("kd-mse", known)
+    assert resolve_records(str(folder), []) == known
     digest = known[0].record.tower.digest  # type: ignore[union-attr]
-    assert find(digest[:20], known) == [known[0]]
+    assert resolve_records(digest[:20], known) == [known[0]]
     with pytest.raises(HarnessError, match=r"is that of cell abcdef010000.*, cell abcdef020000.*: give more digits"):
-        find("abcdef", known)
+        resolve_records("abcdef", known)
     with pytest.raises(HarnessError, match="no record of a cell or tower whose digest starts with 123456"):
-        find("123456", known)
+        resolve_records("123456", known)
     with pytest.raises(HarnessError, match="did you mean kd-mse"):
-        find("kd-msee", known)
+        resolve_records("kd-msee", known)
     with pytest.raises(HarnessError, match="no record is of the text tower 'ot-batch': there are kd-mse, ot-token"):
-        find("ot-batch", known)
+        resolve_records("ot-batch", known)
     (tmp_path / "empty").mkdir()
     with pytest.raises(HarnessError, match=r"holds no record\.json"):
-        find(str(tmp_path / "empty"), known)
+        resolve_records(str(tmp_path / "empty"), known)
 
 
 def test_the_gap_of_records_given_by_folder_needs_no_store(records: Path, tmp_path: Path) -> None:
-    comparison = compare(str(records / "de-ot"), str(records / "de-kd"), tmp_path / "nothing", Question(resamples=200))
+    comparison = compare_records(
+        str(records / "de-ot"), str(records / "de-kd"), tmp_path / "nothing", ComparisonOptions(resamples=200)
+    )
     gap = lines_of(comparison)["lang de"].gap_b
     assert gap is not None
     assert gap.estimate == pytest.approx((10 - 2) / (26 - 2))
 
 
 def test_order_of_records_does_not_matter(records: Path) -> None:
-    entries = read_records(records)
+    entries = load_records(records)
     sides = [[entry for entry in entries if entry.record.text_tower == name] for name in ("ot-token", "kd-mse")]
-    assert pair_up(*sides) == pair_up(*(side[::-1] for side in sides))
+    assert pair_records(*sides) == pair_records(*(side[::-1] for side in sides))
 
 
 def facet_records(folder: Path) -> Path:
@@ -326,8 +335,8 @@ def test_facets_that_are_not_there_are_named(records: Path) -> None:
 
 
 def test_json_is_full_precision_and_the_same_bytes_each_time(records: Path) -> None:
-    text = rendered(asked(records), "json")
-    assert text == rendered(asked(records), "json")
+    text = render_comparison(asked(records), "json")
+    assert text == render_comparison(asked(records), "json")
     assert Comparison.model_validate_json(text) == asked(records)
 
 
@@ -336,10 +345,10 @@ def test_markdown_and_latex_hold_the_cells_and_escape_hostile_names(records: Pat
         tower = "kd-mse" if name.endswith("kd") else "ot-token"
         write_record(records / name, hit_first(7), lang="eu", source="a|b_<i>&%#{$", text_tower=tower, tower={})
     comparison = asked(records, by=("lang", "source"))
-    tables = [line for line in rendered(comparison, "markdown").splitlines() if line.startswith("|")]
+    tables = [line for line in render_comparison(comparison, "markdown").splitlines() if line.startswith("|")]
     assert len({re.sub(r"\\\|", "", line).count("|") for line in tables}) == 1
     assert r"a\|b\_\<i\>\&%\#\{\$" in "".join(tables)
-    latex = rendered(comparison, "latex")
+    latex = render_comparison(comparison, "latex")
     assert r"a\textbar{}b\_\textless{}i\textgreater{}\&\%\#\{\$" in latex
     assert latex.count(r"\toprule") == latex.count(r"\bottomrule") == 1
     assert "+30.0 {[}" in latex
@@ -369,4 +378,4 @@ def test_no_digit_is_cut_off_on_a_narrow_terminal(records: Path) -> None:
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 80
     assert "12 : 0" in text
-    assert rendered(asked(records), "text").count("only A : only B") == 1
+    assert render_comparison(asked(records), "text").count("only A : only B") == 1

@@ -17,7 +17,7 @@ from statsmodels.stats.multitest import multipletests
 
 from harness.core.errors import HarnessError
 from harness.statistics.inference import (
-    Arms,
+    PairedArms,
     bootstrap_mean,
     bootstrap_means,
     cluster_weights,
@@ -261,7 +261,7 @@ def paired_hits(random: np.random.Generator, clusters: int, each: int, rates: tu
 
 def test_one_seed_is_the_paired_difference() -> None:
     a, b, cluster = paired_hits(np.random.default_rng(1), 80, 5, (0.5, 0.4))
-    (of,), plain = contrasts([Arms(a, b, cluster)], [{0: 1.0}]), paired_difference(a, b, cluster)
+    (of,), plain = contrasts([PairedArms(a, b, cluster)], [{0: 1.0}]), paired_difference(a, b, cluster)
     assert (of.p_value, of.p_sign_flip) == (plain.p_value, plain.p_value)
     ours = (of.difference.estimate, of.difference.low, of.difference.high, of.minimal_detectable)
     assert ours == pytest.approx((plain.estimate, plain.low, plain.high, plain.minimal_detectable), abs=1e-12)
@@ -272,7 +272,7 @@ def test_one_seed_is_the_paired_difference() -> None:
 def test_difference_covers_a_known_effect() -> None:
     """500 data sets of 150 images x 5 captions, hits with ICC 0.3, true difference 5 points."""
     random = np.random.default_rng(30)
-    sets = [Arms(*paired_hits(random, 150, 5, (0.45, 0.40))) for _ in range(500)]
+    sets = [PairedArms(*paired_hits(random, 150, 5, (0.45, 0.40))) for _ in range(500)]
     found = contrasts(sets, [{i: 1.0} for i in range(500)], resamples=1000)
     assert 0.93 <= np.mean([of.difference.low <= 0.05 <= of.difference.high for of in found]) <= 0.97
     assert np.mean([of.difference.estimate for of in found]) == pytest.approx(0.05, abs=0.003)
@@ -284,7 +284,7 @@ def test_no_effect_gives_uniform_p() -> None:
     shared, own = random.normal(size=(500, 1, 150, 1)), random.normal(size=(500, 2, 150, 1))
     values = np.sqrt(0.15) * (shared + own) + np.sqrt(0.7) * random.normal(size=(500, 2, 150, 5))
     cluster = np.repeat(np.arange(150), 5)
-    sets = [Arms(a, b, cluster) for a, b in values.reshape(500, 2, 750)]
+    sets = [PairedArms(a, b, cluster) for a, b in values.reshape(500, 2, 750)]
     ps = [of.p_value for of in contrasts(sets, [{i: 1.0} for i in range(500)], resamples=1000)]
     assert scipy.stats.kstest(ps, "uniform").pvalue > 0.01
 
@@ -293,7 +293,7 @@ def test_no_effect_on_hits_is_never_found_too_often_and_holm_keeps_the_familywis
     """75 families of 8 languages; a family errs if any of its languages is told apart."""
     random = np.random.default_rng(31)
     families = 75
-    sets = [Arms(*paired_hits(random, 150, 5, (0.4, 0.4))) for _ in range(8 * families)]
+    sets = [PairedArms(*paired_hits(random, 150, 5, (0.4, 0.4))) for _ in range(8 * families)]
     ps = [of.p_value for of in contrasts(sets, [{i: 1.0} for i in range(len(sets))], resamples=1000)]
     assert scipy.stats.kstest(ps, "uniform", alternative="greater").pvalue > 0.01  # no more small ones than uniform p would have
     uniform = random.random((4000, 8))
@@ -309,7 +309,7 @@ def test_with_seeds_the_interval_covers_a_method_s_difference(seeds: int, spread
     image = random.normal(0, 0.5, (trials, 1, images))
     values = image + random.normal(0, spread, (trials, seeds, 1)) + random.normal(0, 1, (trials, seeds, images))
     names = [tuple(f"{trial}-{seed}" for seed in range(seeds)) for trial in range(trials)]  # no two trials share their draws
-    arms = [Arms(of, np.zeros_like(of), np.arange(images), name, name) for of, name in zip(values, names, strict=True)]
+    arms = [PairedArms(of, np.zeros_like(of), np.arange(images), name, name) for of, name in zip(values, names, strict=True)]
     found = contrasts(arms, [{i: 1.0} for i in range(trials)], resamples=600)
     assert 0.925 <= np.mean([of.difference.low <= 0 <= of.difference.high for of in found]) <= 0.985
     assert np.mean([of.p_value <= 0.05 for of in found]) <= 0.075
@@ -323,7 +323,7 @@ def test_seed_variance_by_hand() -> None:
     base = np.tile([0.0, 1.0], 20)
     a = np.stack([base + shift for shift in (0.0, 0.3, 0.6)])
     names = ("0", "1", "2")
-    (of,) = contrasts([Arms(a, np.stack([base] * 3), np.arange(40), names, names)], [{0: 1.0}])
+    (of,) = contrasts([PairedArms(a, np.stack([base] * 3), np.arange(40), names, names)], [{0: 1.0}])
     assert of.difference.estimate == pytest.approx(0.3)
     assert of.image_error == pytest.approx(0, abs=1e-9)
     assert of.seed_error == pytest.approx(0.3 / math.sqrt(3))
@@ -336,19 +336,21 @@ def test_seeds_that_are_not_the_same_vary_apart() -> None:
     random = np.random.default_rng(5)
     shifts = random.normal(0, 0.3, (2, 4))
     a, b = (random.normal(size=100) * 0.01 + shift[:, None] for shift in shifts)
-    (of,) = contrasts([Arms(a, b, np.arange(100), tuple("0123"), tuple("4567"))], [{0: 1.0}])
+    (of,) = contrasts([PairedArms(a, b, np.arange(100), tuple("0123"), tuple("4567"))], [{0: 1.0}])
     assert of.seed_error == pytest.approx(math.sqrt(shifts.var(axis=1, ddof=1).sum() / 4), rel=0.01)
 
 
 def test_a_macro_mean_weighs_languages_alike_and_resamples_their_images_together() -> None:
     random = np.random.default_rng(6)
     one, two = paired_hits(random, 60, 5, (0.5, 0.4)), paired_hits(random, 60, 1, (0.3, 0.4))
-    pooled, *single = contrasts([Arms(*one), Arms(*two)], [{0: 0.5, 1: 0.5}, {0: 1.0}, {1: 1.0}])
+    pooled, *single = contrasts([PairedArms(*one), PairedArms(*two)], [{0: 0.5, 1: 0.5}, {0: 1.0}, {1: 1.0}])
     assert pooled.difference.estimate == pytest.approx(np.mean([of.difference.estimate for of in single]))
-    same = contrasts([Arms(*one), Arms(*one)], [{0: 0.5, 1: 0.5}, {0: 1.0}])  # the same images twice tell nothing more
+    same = contrasts(
+        [PairedArms(*one), PairedArms(*one)], [{0: 0.5, 1: 0.5}, {0: 1.0}]
+    )  # the same images twice tell nothing more
     assert (same[0].difference.low, same[0].p_value) == pytest.approx((same[1].difference.low, same[1].p_value))
-    apart = Arms(*one[:2], one[2] + 1000)
-    independent = contrasts([Arms(*one), apart], [{0: 0.5, 1: 0.5}])[0].image_error
+    apart = PairedArms(*one[:2], one[2] + 1000)
+    independent = contrasts([PairedArms(*one), apart], [{0: 0.5, 1: 0.5}])[0].image_error
     assert independent == pytest.approx(same[1].image_error / math.sqrt(2), rel=0.1)
 
 
@@ -357,16 +359,16 @@ def test_contrasts_do_not_depend_on_the_order_of_rows() -> None:
     a, b, cluster = random.normal(size=(2, 60)), random.normal(size=(2, 60)), random.integers(12, size=60)
     order = random.permutation(60)
     seeds = ("0", "1")
-    straight = contrasts([Arms(a, b, cluster, seeds, seeds)], [{0: 1.0}], resamples=200)
-    assert repr(straight) == repr(contrasts([Arms(a, b, cluster, seeds, seeds)], [{0: 1.0}], resamples=200))
-    mixed = contrasts([Arms(a[:, order], b[:, order], cluster[order], seeds, seeds)], [{0: 1.0}], resamples=200)
+    straight = contrasts([PairedArms(a, b, cluster, seeds, seeds)], [{0: 1.0}], resamples=200)
+    assert repr(straight) == repr(contrasts([PairedArms(a, b, cluster, seeds, seeds)], [{0: 1.0}], resamples=200))
+    mixed = contrasts([PairedArms(a[:, order], b[:, order], cluster[order], seeds, seeds)], [{0: 1.0}], resamples=200)
     assert repr(straight) == repr(mixed)
 
 
 def test_difference_agrees_with_scipy_s_paired_bootstrap() -> None:
     random = np.random.default_rng(8)
     a, b, cluster = paired_hits(random, 150, 5, (0.5, 0.4))
-    (ours,) = contrasts([Arms(a, b, cluster)], [{0: 1.0}])
+    (ours,) = contrasts([PairedArms(a, b, cluster)], [{0: 1.0}])
     means = [values.reshape(150, 5).mean(axis=1) for values in (a, b)]
     theirs = scipy.stats.bootstrap(
         means,
@@ -405,5 +407,5 @@ def test_ten_thousand_resamples_take_under_a_second() -> None:
     """1,000 images x 5 captions x 2 towers, with the sign flips."""
     a, b, cluster = paired_hits(np.random.default_rng(9), 1000, 5, (0.42, 0.40))
     began = time.process_time()
-    contrasts([Arms(a, b, cluster)], [{0: 1.0}], resamples=10_000)
+    contrasts([PairedArms(a, b, cluster)], [{0: 1.0}], resamples=10_000)
     assert time.process_time() - began < 1

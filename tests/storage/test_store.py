@@ -21,7 +21,7 @@ from harness.core.data import Floats
 from harness.core.errors import HarnessError
 from harness.records.files import load_record
 from harness.records.towers import load_card
-from harness.statistics.matching import read_records
+from harness.statistics.matching import load_records
 from harness.storage.embeddings import embed_texts, stored
 from harness.storage.seals import clear_damaged, get_or_create_folder, is_whole, keep_json, kept_json, seal
 from harness.storage.store import BusyError, Store, disk_is_full, new_file, new_folder, sweep
@@ -296,7 +296,7 @@ def test_a_comparison_names_the_record_that_may_not_be_read(shared: Store) -> No
 
     def noted() -> str:
         with contextlib.redirect_stderr(io.StringIO()) as said:
-            return f"{[entry.folder.name for entry in read_records(shared.root)]} {said.getvalue()}"
+            return f"{[entry.folder.name for entry in load_records(shared.root)]} {said.getvalue()}"
 
     said = as_user(4002, noted)
     first.chmod(0o755)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from harness.records.files import load_ranks, load_record
-from harness.statistics.comparison import Question, compare
+from harness.statistics.comparison import ComparisonOptions, compare_records
 from harness.storage.seals import Seal, digest_of_file, read_seal
 from harness.storage.store import DamagedError
 from harness.study.findings import Findings
@@ -52,8 +52,8 @@ def test_records_of_one_recipe_are_one_group() -> None:
 
 
 def test_the_comparison_in_the_readme_is_of_three_languages() -> None:
-    question = Question(directions=("t2i",), resamples=100)
-    found = compare("ot-token", "kd-mse", RESULTS / "low-resource-1000-losses", question)
+    question = ComparisonOptions(directions=("t2i",), resamples=100)
+    found = compare_records("ot-token", "kd-mse", RESULTS / "low-resource-1000-losses", question)
     assert [[paired.lang for paired in setting.paired] for setting in found.settings] == [["ay", "gn", "qu"]]
 
 

@@ -24,11 +24,11 @@ from harness.runtime.console import Console
 from harness.statistics.inference import against_the_best, holm
 from harness.storage.store import Store
 from harness.study import runner as progress
-from harness.study.contrasts import Evidence, ablated
+from harness.study.contrasts import StudyRecords, find_ablations
 from harness.study.design import Arm, StudyConfig, read_study
-from harness.study.findings import Findings, Verdict
-from harness.study.grid import DESIGNS, Place, Step, Study, design_file, lay_out, places
-from harness.study.narrative import answer, by_arm, threats, untold
+from harness.study.findings import Findings, PlannedContrast
+from harness.study.grid import DESIGNS, GridPosition, Study, StudyCell, find_design, grid_positions, plan_study
+from harness.study.narrative import answer_paragraph, arm_sentences, inconclusive_lines, validity_threats
 from harness.study.runner import run_study
 from harness.tasks.flickr30k import Flickr30k
 from tests.support.command_line import harness as command
@@ -125,8 +125,8 @@ def test_a_mistake_is_one_line_with_file_key_and_way_out(tmp_path: Path, before:
 
 def test_no_such_study_is_said_with_those_that_there_are() -> None:
     with pytest.raises(HarnessError, match="sampel is no file, and no study that comes along is called so: did you mean sample"):
-        design_file("sampel")
-    assert design_file("sample").is_file()
+        find_design("sampel")
+    assert find_design("sample").is_file()
 
 
 def test_the_studies_that_come_along_can_be_read() -> None:
@@ -169,7 +169,7 @@ def test_the_repetition_has_seeds_of_its_own() -> None:
 
 def test_what_decides_first_comes_first() -> None:
     config = study(pairs=[500, 100], seeds=[0, 1], replicate=[7])
-    order = list(places(config, ["qu", "de"]))
+    order = list(grid_positions(config, ["qu", "de"]))
     arms = [arm.name for arm in config.arms]
     assert len(order) == len(set(order)) == 2 * 2 * 3 * len(arms)
     assert [place.arm for place in order[: len(arms)]] == arms
@@ -190,8 +190,8 @@ class Fakes:
         monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
         plan: Any = SimpleNamespace(config=RunConfig(lang="qu"), language=SimpleNamespace(code="qu", name="Quechua"), data=folder)
         cells = [SimpleNamespace(key=f"{number:064}", label=str(number)) for number in range(5)]
-        places = [Place(f"arm {number}", "qu", 100, 0) for number in range(5)]
-        steps = tuple(Step(place, cell, plan) for place, cell in zip(places, cells, strict=True))  # type: ignore[arg-type]
+        places = [GridPosition(f"arm {number}", "qu", 100, 0) for number in range(5)]
+        steps = tuple(StudyCell(place, cell, plan) for place, cell in zip(places, cells, strict=True))  # type: ignore[arg-type]
         english = SimpleNamespace(english=(SimpleNamespace(key="e" * 64, label="english"),))
         self.study = Study(study(), {"qu": english}, steps, ())  # type: ignore[dict-item]
 
@@ -227,7 +227,7 @@ def test_no_cell_is_begun_after_the_time_and_the_next_run_goes_on(tmp_path: Path
 def test_a_training_that_fails_is_passed_over_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fakes = Fakes(tmp_path, monkeypatch, failing=("1", "2"))
     failed = run_study(fakes.study, fakes.store, Console())
-    assert failed == {Place("arm 1", "qu", 100, 0): "1 diverged", Place("arm 2", "qu", 100, 0): "2 diverged"}
+    assert failed == {GridPosition("arm 1", "qu", 100, 0): "1 diverged", GridPosition("arm 2", "qu", 100, 0): "2 diverged"}
     assert fakes.measured == ["english", "0", "3", "4"]
 
 
@@ -237,7 +237,7 @@ def test_code_of_others_that_raises_is_passed_over_too(
     fakes = Fakes(tmp_path, monkeypatch, failing=("1",))
     fakes.kind = ZeroDivisionError
     failed = run_study(fakes.study, fakes.store, Console())
-    assert failed == {Place("arm 1", "qu", 100, 0): "ZeroDivisionError: 1 diverged"}
+    assert failed == {GridPosition("arm 1", "qu", 100, 0): "ZeroDivisionError: 1 diverged"}
     assert fakes.measured == ["english", "0", "2", "3", "4"]
     assert "Traceback" in capsys.readouterr().err
 
@@ -283,20 +283,20 @@ def test_against_the_best_errs_as_seldom_as_it_says() -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> StudyRecords:
     return evidence(tmp_path_factory.mktemp("records"), study())
 
 
 @pytest.fixture(scope="module")
-def found(whole: Evidence) -> Findings:
+def found(whole: StudyRecords) -> Findings:
     return findings(whole)
 
 
-def part(of: Evidence, keep: Any) -> Evidence:
+def part(of: StudyRecords, keep: Any) -> StudyRecords:
     return replace(of, done={place: entry for place, entry in of.done.items() if keep(place)})
 
 
-def claims(of: Sequence[Verdict]) -> set[tuple[Any, ...]]:
+def claims(of: Sequence[PlannedContrast]) -> set[tuple[Any, ...]]:
     return {(each.arm, each.pairs, each.value, each.langs, each.outcome) for each in of if each.outcome != "tie"}
 
 
@@ -328,7 +328,7 @@ def test_transport_is_tested_against_the_best_standard_arm(found: Findings) -> N
     assert ("ot-token", "tie") in outcomes
 
 
-def test_what_part_of_a_study_claims_the_whole_claims_too(whole: Evidence, found: Findings) -> None:
+def test_what_part_of_a_study_claims_the_whole_claims_too(whole: StudyRecords, found: Findings) -> None:
     early = findings(part(whole, lambda place: place.pairs == 100 and place.lang != "de"))
     assert len(early.by_language.verdicts) == 6
     assert early.by_language.planned == 18
@@ -341,7 +341,7 @@ def test_what_part_of_a_study_claims_the_whole_claims_too(whole: Evidence, found
         assert each.p_holm >= twin.p_holm
 
 
-def test_a_test_waits_for_all_its_seeds_and_all_its_rivals(whole: Evidence) -> None:
+def test_a_test_waits_for_all_its_seeds_and_all_its_rivals(whole: StudyRecords) -> None:
     without_seed = findings(part(whole, lambda place: (place.lang, place.arm, place.seed) != ("qu", "ot-token", 2)))
     assert {each.langs for each in without_seed.by_language.verdicts if each.arm == "ot-token"} == {("gn",), ("de",)}
     assert {each.langs for each in without_seed.by_language.verdicts if each.arm != "ot-token"} == {("qu",), ("gn",), ("de",)}
@@ -358,7 +358,7 @@ def test_languages_on_other_images_are_not_averaged(tmp_path: Path) -> None:
     found = findings(evidence(tmp_path, config, galleries={"sw": other, "de": other}))
     assert {each.langs for each in found.means.verdicts} == {("qu", "gn"), ("sw", "de")}
     assert found.means.planned == 2
-    assert "Languages are measured on different images: their scores do not compare with each other." in threats(found)
+    assert "Languages are measured on different images: their scores do not compare with each other." in validity_threats(found)
 
 
 def test_ablations_differ_in_one_thing(found: Findings) -> None:
@@ -367,7 +367,7 @@ def test_ablations_differ_in_one_thing(found: Findings) -> None:
         {"objective": "ot-token", "options": {"sentence_weight": 0.0}},
         {"objective": "ot-token", "init": "ot-vocabulary"},
     ]
-    assert [(each.a, each.b, each.what) for each in ablated(study(arms=arms))] == [
+    assert [(each.a, each.b, each.what) for each in find_ablations(study(arms=arms))] == [
         ("kd-mse (association)", "kd-mse", "start"),
         ("kd-mse (ot-vocabulary)", "kd-mse", "start"),
         ("ot-token (sentence weight 0.0)", "ot-token", "sentence weight"),
@@ -381,17 +381,17 @@ def test_ablations_differ_in_one_thing(found: Findings) -> None:
     assert found.ablation_means.planned == len(found.ablation_means.verdicts) == 4 * 2
 
 
-def test_holm_has_as_many_resamples_as_it_needs(whole: Evidence) -> None:
+def test_holm_has_as_many_resamples_as_it_needs(whole: StudyRecords) -> None:
     assert replace(whole, config=study(resamples=None)).resamples == 10_000
     many = study(lang=["qu", "gn", "de"], pairs=[*range(100, 150), "all"], resamples=None)
-    needed = replace(whole, config=many, grid=frozenset(places(many, ["qu", "gn", "de"]))).resamples
+    needed = replace(whole, config=many, grid=frozenset(grid_positions(many, ["qu", "gn", "de"]))).resamples
     tests, rivals = 3 * 3 * 51, 2
     assert rivals * tests / (needed + 1) < 0.05
     assert rivals * tests / (needed - 1000) > 0.05
 
 
 def test_each_claim_is_held_against_the_second_seeds(tmp_path: Path) -> None:
-    def skill(place: Place) -> float | None:
+    def skill(place: GridPosition) -> float | None:
         if place.lang == "de" and place.seed > 2:
             return None
         if place.arm == "kd-mse (ot-vocabulary)":
@@ -404,21 +404,23 @@ def test_each_claim_is_held_against_the_second_seeds(tmp_path: Path) -> None:
     assert (by_language["qu"].same_sign, by_language["qu"].same) == (True, True)
     assert (by_language["gn"].same_sign, by_language["gn"].same) == (False, False)
     assert (by_language["de"].again, by_language["de"].same_sign, by_language["de"].same) == (None, None, None)
-    assert re.search(r"Made again with seeds 3, 4 and 5: of \d+ claims of this report \d+ have the same sign", answer(found))
-    assert "cannot be checked yet" in answer(found)
+    assert re.search(
+        r"Made again with seeds 3, 4 and 5: of \d+ claims of this report \d+ have the same sign", answer_paragraph(found)
+    )
+    assert "cannot be checked yet" in answer_paragraph(found)
 
 
 def test_nothing_is_said_before_there_is_anything(tmp_path: Path) -> None:
     found = findings(evidence(tmp_path, study(), lambda place: 0.3 if place.arm == "kd-mse" else None))
-    assert answer(found).startswith("Nothing can be said yet: ")
-    assert by_arm(found) == []
+    assert answer_paragraph(found).startswith("Nothing can be said yet: ")
+    assert arm_sentences(found) == []
     assert found.by_language.verdicts == ()
     assert publish_study(found, tmp_path / "out")
 
 
 def test_no_difference_is_called_none(tmp_path: Path) -> None:
     found = findings(evidence(tmp_path, study(arms=ARMS[:3], pairs=[100]), lambda _: 0.3))
-    text = answer(found)
+    text = answer_paragraph(found)
     assert text.startswith("No difference between transport and standard distillation was found in any of 3 comparisons")
     assert "ahead" not in text
     assert "means over languages" not in text
@@ -428,7 +430,7 @@ def test_no_difference_is_called_none(tmp_path: Path) -> None:
 
 def test_the_answer_counts_what_the_tests_say(found: Findings) -> None:
     outcomes = [each.outcome for each in found.by_language.verdicts]
-    text = answer(found)
+    text = answer_paragraph(found)
     assert f"was ahead of the best standard arm in {outcomes.count('win')} of 18 comparisons" in text
     assert f"It was behind in {outcomes.count('loss')}; in {outcomes.count('tie')} no difference was found." in text
     assert "one family of 18 planned tests" in text
@@ -438,7 +440,7 @@ def test_the_answer_counts_what_the_tests_say(found: Findings) -> None:
     assert "not finished" not in text
     best = max(found.by_language.verdicts, key=lambda each: each.difference.estimate or 0)
     assert f"{best.difference.estimate:+.1f} points [" in text
-    assert [line.split(" less")[0] for line in by_arm(found)] == [
+    assert [line.split(" less")[0] for line in arm_sentences(found)] == [
         "ot-token",
         "kd-mse (ot-vocabulary)",
         "untrained (ot-vocabulary)",
@@ -448,18 +450,18 @@ def test_the_answer_counts_what_the_tests_say(found: Findings) -> None:
 
 def test_one_seed_is_about_these_towers(tmp_path: Path) -> None:
     found = findings(evidence(tmp_path, study(seeds=[0], pairs=[100])))
-    assert "they are about these very towers, not about the methods" in answer(found)
-    assert any(line.startswith("1 seed: nothing is known") for line in threats(found))
+    assert "they are about these very towers, not about the methods" in answer_paragraph(found)
+    assert any(line.startswith("1 seed: nothing is known") for line in validity_threats(found))
 
 
-def test_what_is_missing_is_named_with_the_reason(whole: Evidence) -> None:
+def test_what_is_missing_is_named_with_the_reason(whole: StudyRecords) -> None:
     some = part(whole, lambda place: (place.lang, place.pairs) != ("qu", None))
-    place = Place("ot-token", "qu", None, 1)
+    place = GridPosition("ot-token", "qu", None, 1)
     found = findings(some, {place: "the loss became nan"})
     assert [(left.lang, left.pairs, left.cells, left.planned) for left in found.left] == [("qu", None, 18, 18)]
     assert found.left[0].reason == "ot-token, seed 1: the loss became nan"
-    assert "18 of 108 cells are missing" in answer(found)
-    assert "3 of 18 comparisons by language and size not made: cells are missing." in untold(found)
+    assert "18 of 108 cells are missing" in answer_paragraph(found)
+    assert "3 of 18 comparisons by language and size not made: cells are missing." in inconclusive_lines(found)
 
 
 def test_facets_are_broken_down_where_all_records_have_them(tmp_path: Path) -> None:
@@ -560,7 +562,7 @@ def test_the_command_line_goes_from_nothing_to_a_report(store: Path, tmp_path: P
 
 def test_a_rate_is_searched_for_once_for_all_seeds_on_val_images(store: Path, tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(TINY.replace('"val"', '"test"'), encoding="utf-8")
-    study = lay_out(read_study(tmp_path / "tiny.toml"), "cpu", Store(store))
+    study = plan_study(read_study(tmp_path / "tiny.toml"), "cpu", Store(store))
     recipes = {(step.place.arm, step.place.seed): step.cell.recipe for step in study.steps}
     one, other, another = (recipes[place] for place in (("kd-mse", 0), ("kd-mse", 1), ("ot-token", 0)))
     assert one
@@ -599,7 +601,7 @@ def test_a_language_without_val_captions_is_searched_on_its_pairs(
         return load(self, data, lang, split, source)
 
     monkeypatch.setattr(Flickr30k, "load", without_val)
-    study = lay_out(read_study(tmp_path / "tiny.toml"), "cpu", Store(store))
+    study = plan_study(read_study(tmp_path / "tiny.toml"), "cpu", Store(store))
     assert study.tongues["qu"].search is None
     assert {attempt.search for step in study.steps if step.cell.recipe for attempt in attempts(step.cell.recipe)} == {None}
 
@@ -615,7 +617,7 @@ def test_a_rate_is_searched_for_by_captions_of_the_source_that_is_measured(
         return load(self, data, lang, split)  # the sample's own: it has no other source
 
     monkeypatch.setattr(Flickr30k, "load", spied)
-    lay_out(read_study(tmp_path / "tiny.toml"), "cpu", Store(store))
+    plan_study(read_study(tmp_path / "tiny.toml"), "cpu", Store(store))
     assert {("qu", "test", "multiscript30k"), ("qu", "val", "multiscript30k")} <= asked
     assert ("qu", "val", None) not in asked
 
@@ -635,5 +637,5 @@ def test_what_the_data_cannot_serve_is_one_line_too(before: str, after: str, lin
     path = tmp_path / "tiny.toml"
     path.write_text(TINY.replace(before, after, 1), encoding="utf-8")
     with pytest.raises(HarnessError) as caught:
-        lay_out(read_study(path), "cpu", Store(store))
+        plan_study(read_study(path), "cpu", Store(store))
     assert re.fullmatch(line, str(caught.value)), caught.value

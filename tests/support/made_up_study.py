@@ -10,12 +10,12 @@ from typing import Any
 from harness.core.digests import digest_strings
 from harness.records.files import load_record
 from harness.runtime.console import Console
-from harness.statistics.matching import Entry
-from harness.study.collect import findings_of
-from harness.study.contrasts import Evidence
+from harness.statistics.matching import StoredRecord
+from harness.study.collect import make_findings
+from harness.study.contrasts import StudyRecords
 from harness.study.design import StudyConfig
-from harness.study.findings import Findings, LanguageShown
-from harness.study.grid import Place, places
+from harness.study.findings import Findings, LanguageSummary
+from harness.study.grid import GridPosition, grid_positions
 from tests.support.made_up import Arm as MadeUp
 from tests.support.made_up import NoImages, gallery, made_ranks, retrieval, write_record
 
@@ -50,31 +50,31 @@ def study(**changes: Any) -> StudyConfig:
     return StudyConfig.model_validate(told | changes)
 
 
-def language_shown(lang: str, images: NoImages, **changes: Any) -> LanguageShown:
+def language_shown(lang: str, images: NoImages, **changes: Any) -> LanguageSummary:
     name, tier = TIERS[lang]
     of = retrieval(lang, images)
     fields: dict[str, Any] = {"code": lang, "name": name, "script": "Latn", "tier": tier, "gallery": images.digest()}
     fields |= {"images": len(images.ids), "captions": len(of.captions), "source": of.source, "kind": of.kind, "sample": False}
     fields |= {"texts_digest": of.texts_digest(), "usable": 28_000, "dropped": 1000, "bitext": of.source, "bitext_kind": of.kind}
     fields |= {"notes": (), "floor": 1.0, "ceiling": 60.0, "chance": 100 / len(images.ids)}
-    return LanguageShown.model_validate(fields | changes)
+    return LanguageSummary.model_validate(fields | changes)
 
 
 def evidence(
     folder: Path,
     config: StudyConfig,
-    skill: Callable[[Place], float | None] = lambda place: SKILLS[place.arm],
+    skill: Callable[[GridPosition], float | None] = lambda place: SKILLS[place.arm],
     galleries: Mapping[str, NoImages] | None = None,
     facets: Mapping[str, tuple[str, ...]] | None = None,
     **changes: Any,
-) -> Evidence:
+) -> StudyRecords:
     """Records of every place to which `skill` gives a number.
 
     galleries: of languages that have one of their own. facets: values that captions have in turn.
     """
     langs = config.lang.split(",")
     images = {lang: (galleries or {}).get(lang, gallery(200)) for lang in langs}
-    grid = list(places(config, langs))
+    grid = list(grid_positions(config, langs))
     done = {}
     for place in grid:
         share = skill(place)
@@ -90,10 +90,10 @@ def evidence(
         draw = [int(digest_strings([place.lang, place.arm, str(place.pairs)])[:8], 16), place.seed]
         ranks = made_ranks(of.caption_images, len(of.images.ids), share, draw)
         path = write_record(folder, of, made, place.seed, ranks, **changes)
-        done[place] = Entry(path, load_record(path))
+        done[place] = StoredRecord(path, load_record(path))
     shown = {lang: language_shown(lang, images[lang]) for lang in langs}
-    return Evidence(config, shown, frozenset(grid), done)
+    return StudyRecords(config, shown, frozenset(grid), done)
 
 
-def findings(of: Evidence, failed: Mapping[Place, str] | None = None) -> Findings:
-    return findings_of(of, failed or {}, (), Console())
+def findings(of: StudyRecords, failed: Mapping[GridPosition, str] | None = None) -> Findings:
+    return make_findings(of, failed or {}, (), Console())

@@ -9,7 +9,7 @@ import numpy as np
 from harness.core.data import Ranks
 from harness.records.schema import Record
 from harness.retrieval.ranking import chance, scores
-from harness.statistics.comparison import Measured
+from harness.statistics.comparison import Measurement
 
 PROVENANCE: dict[str, Any] = dict.fromkeys(("version", "python", "platform", "device", "created", "command"), "")
 
@@ -23,7 +23,7 @@ TOWER: dict[str, Any] = dict.fromkeys(("digest", "lang", "teacher", "teacher_fin
 TEXTS = ("cell", "task", "task_version", "lang", "split", "source", "kind", "images_digest", "texts_digest", "encoder")
 
 
-def measured(label: str, t2i: list[int], per_image: int = 1, distilled: bool = False) -> Measured:
+def measured(label: str, t2i: list[int], per_image: int = 1, distilled: bool = False) -> Measurement:
     """A tower whose captions have the given ranks; every image's best caption has the best of its captions' ranks."""
     owner = np.arange(len(t2i)) // per_image
     images = len(t2i) // per_image
@@ -31,10 +31,10 @@ def measured(label: str, t2i: list[int], per_image: int = 1, distilled: bool = F
     fields: dict[str, Any] = dict.fromkeys((*TEXTS, "encoder_fingerprint"), "") | {"provenance": PROVENANCE}
     fields |= {"text_tower": label if distilled else "english", "tower": TOWER if distilled else None, "sample": True}
     fields |= {"images": images, "captions": len(t2i), "scores": scores(ranks), "chance": chance(owner, images)}
-    return Measured(label, Record.model_validate(fields), ranks, owner)
+    return Measurement(label, Record.model_validate(fields), ranks, owner)
 
 
-def table() -> list[Measured]:
+def table() -> list[Measurement]:
     return [
         measured("floor", [50] * 8),
         measured("kd-mse", [1, 1, 2, 3, 4, 20, 20, 20], distilled=True),

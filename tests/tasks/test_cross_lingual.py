@@ -27,7 +27,7 @@ from harness.leaderboards.board.submission import checked
 from harness.records.files import load_measures, load_ranks, load_record
 from harness.retrieval.ranking import MISSED
 from harness.runtime.console import Console
-from harness.statistics.comparison import Measured, Question, compare, summarise
+from harness.statistics.comparison import ComparisonOptions, Measurement, compare_records, summarise
 from harness.storage.store import Store
 from harness.tasks.beir import CORPUS, Clir, open_corpus
 from harness.tasks.cross_lingual import Flickr30kClir, same_captions
@@ -329,12 +329,12 @@ def test_there_is_no_sample_of_it() -> None:
 # runs, records, boards
 
 
-def measured(tmp_path: Path, **choices: Any) -> tuple[list[Measured], Store]:
+def measured(tmp_path: Path, **choices: Any) -> tuple[list[Measurement], Store]:
     """Every cell of a run, measured in this process."""
     store = Store(tmp_path / "store")
     (plan,), _ = make_plans(RunConfig(device="cpu", **choices), store)
     run(plan, store, Console())
-    return [Measured.read(cell.label, store.record(cell.key)) for cell in plan.cells], store
+    return [Measurement.read(cell.label, store.record(cell.key)) for cell in plan.cells], store
 
 
 def features_of(folder: Path, rows: dict[tuple[str, str], list[float]]) -> str:
@@ -432,15 +432,15 @@ def test_a_query_of_two_towers_is_compared_by_the_task_s_own_measure(collection:
     folder = store.root / "records"
     (other,) = measured(tmp_path, task="clir", lang="de", data=str(collection), encoder="random:1", objectives=())[0][:1]
     pair = [str(folder / tower.record.cell) for tower in (towers[0], other)]
-    (setting,) = compare(*pair, folder, Question(resamples=200)).settings
+    (setting,) = compare_records(*pair, folder, ComparisonOptions(resamples=200)).settings
     assert (setting.metric, setting.sought) == ("nDCG@10", "texts")
     (line,) = setting.sections[0].lines
     assert line.only_a is None, "McNemar counts hits, and this is none"
     assert line.a.estimate == pytest.approx(towers[0].record.scores["nDCG@10"], rel=1e-5)
-    (setting,) = compare(*pair, folder, Question(resamples=200, metric="mrr@10")).settings
+    (setting,) = compare_records(*pair, folder, ComparisonOptions(resamples=200, metric="mrr@10")).settings
     assert setting.metric == "MRR@10"
     with pytest.raises(HarnessError, match="--metric map: the records of clir have R@1, R@5, R@10, nDCG@10, MRR@10, recall@100"):
-        compare(*pair, folder, Question(metric="map"))
+        compare_records(*pair, folder, ComparisonOptions(metric="map"))
 
 
 def test_records_of_texts_stand_on_boards_of_their_own_and_can_be_handed_in(collection: Path, tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from harness.reporting.box_drawing import draw_boxes
 from harness.retrieval.grounding import ground, overlaps
 from harness.retrieval.ranking import MISSED, by_chance
 from harness.retrieval.regions import Views, show
-from harness.statistics.breakdown import break_down, values
-from harness.statistics.comparison import Measured
+from harness.statistics.breakdown import break_down, facet_values
+from harness.statistics.comparison import Measurement
 from harness.tasks.entities.grounding import Flickr30kEntities
 from harness.tasks.entities.tags import facets, letters, read_tags
 from harness.tasks.flickr30k import Flickr30k
@@ -347,9 +347,9 @@ def test_what_no_candidate_covers_is_found_at_no_cutoff() -> None:
 def test_groups_of_a_facet_with_one_value_each_add_up_to_the_whole() -> None:
     draw = np.random.default_rng(3)
     facet = [(str(draw.integers(0, 4)),) for _ in range(50)]
-    tower = Measured("x", None, Ranks(draw.integers(1, 20, 50), np.ones(10, int)), np.arange(50) // 5)  # type: ignore[arg-type]
+    tower = Measurement("x", None, Ranks(draw.integers(1, 20, 50), np.ones(10, int)), np.arange(50) // 5)  # type: ignore[arg-type]
     *groups, whole = break_down(tower, facet, 100)
-    assert [group.value for group in groups] == values(facet) == ["0", "1", "2", "3"]
+    assert [group.value for group in groups] == facet_values(facet) == ["0", "1", "2", "3"]
     assert sum(group.captions for group in groups) == whole.captions == 50
     for k in range(3):
         total = sum(group.captions * group.intervals[k].estimate for group in groups)
