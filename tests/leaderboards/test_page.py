@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
 
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine languages of several tiers by ten rows, one of them incomplete, and a second board in the other direction."""
+    folder = tmp_path_factory.mktemp("board")
+    write_board(folder / "records", ["de", "fr", "cs", "es", "ar", "cy", "qu", "gn", "ay"], ARMS, seeds=2, images=100)
+    write_record(folder / "records", retrieval("de", gallery(100)), Arm("ot-unbalanced", 0.9))
+    publish([folder / "records"], [], folder / "out", resamples=300)
+    return folder / "out" / "index.html"
+
+
 @pytest.fixture
 def opened(chrome: Chrome, page: Path) -> Iterator[Chrome]:
     open_page(chrome, page)

@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.leaderboards.board.publish import publish
-from tests.support.made_up import ARMS, Arm, gallery, retrieval, write_board, write_record
-
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
@@ -40,16 +37,6 @@ def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
     made = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     yield made
     made.quit()
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Nine languages of several tiers by ten rows, one of them incomplete, and a second board in the other direction."""
-    folder = tmp_path_factory.mktemp("board")
-    write_board(folder / "records", ["de", "fr", "cs", "es", "ar", "cy", "qu", "gn", "ay"], ARMS, seeds=2, images=100)
-    write_record(folder / "records", retrieval("de", gallery(100)), Arm("ot-unbalanced", 0.9))
-    publish([folder / "records"], [], folder / "out", resamples=300)
-    return folder / "out" / "index.html"
 
 
 def open_page(chrome: Chrome, page: Path, width: int = 1280, theme: str = "light") -> None:
