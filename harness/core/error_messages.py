@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from pathlib import Path
-
-from pydantic import ValidationError
 
 from harness.core.errors import HarnessError
 
 
 def first_line(error: Exception) -> str:
     """The gist of an error on one line, whatever it quotes; of a wrong JSON or TOML, the first thing that is wrong and where."""
-    if isinstance(error, ValidationError):
+    # Pydantic takes a tenth of a second to import: an error of its kind exists only where it is loaded.
+    pydantic = sys.modules.get("pydantic")
+    if pydantic is not None and isinstance(error, pydantic.ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
         return f"{where[:200]}{': ' if where else ''}{first['msg'][:200]}"

@@ -468,7 +468,7 @@ def watch(event, arguments):
 # What numba has compiled it keeps pickled, beside the package: as much a file of others as Python's own bytecode is.
 sys.modules["numba"] = None
 sys.addaudithook(watch)
-from harness.cli import main
+from harness.cli.app import main
 
 main()
 """

@@ -351,7 +351,7 @@ def test_translators_of_one_file_share_no_fingerprint(tmp_path: Path) -> None:
 
 
 SCORERS_ALIKE = """
-    from harness.scorers import Plain
+    from harness.retrieval.scorers import Plain
 
     class Mine(Plain):
         name = "mine"
@@ -615,7 +615,7 @@ def test_a_broken_plug_in_is_listed_with_its_error_and_harms_nothing_else(flickr
     assert "broken.py cannot be loaded: NameError: name 'Mine' is not defined (line 2)" in table
     assert "two encoders are called 'sample', of built in (harness.encoders.open_clip.models:sample) and of" in table
     assert "the encoder bad of package bad-package 1.0 (not_to_be_found:X) cannot be loaded: ModuleNotFoundError" in table
-    assert "open_clip:sample)" in table
+    assert "models:sample)" in table
     words = ("run", "--lang", "en", "--encoder", "random", "--data", str(flickr30k_folder))
     ran = harness(*words, "--plugin", str(broken), store=tmp_path, path=(site,))
     assert ran.returncode == 0, ran.stderr

@@ -260,7 +260,7 @@ def test_fingerprint_follows_contents_not_names(folders: Callable[[str], Path], 
 @pytest.mark.parametrize("kind", ["custom", "bert"])
 def test_fingerprint_does_not_import_torch(folders: Callable[[str], Path], kind: str) -> None:
     code = (
-        "import sys; from harness.core.registry import load_encoder; "
+        "import sys; from harness.core.builtins import load_encoder; "
         f"encoder = load_encoder({f'local-dir:{folders(kind)}'!r}, 'auto'); print(encoder.name); print(encoder.fingerprint()); "
         "print([name for name in ('torch', 'open_clip', 'transformers') if name in sys.modules])"
     )

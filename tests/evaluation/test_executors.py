@@ -329,7 +329,7 @@ ENDLESS = """
 MINE = """
     from contextlib import contextmanager
     from harness import register_executor
-    from harness.executors.local import in_turn
+    from harness.evaluation.executors.local import in_turn
 
     @contextmanager
     def backwards(choices, store, console):

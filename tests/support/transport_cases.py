@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.distill.transport import solvers as transport
+from harness.distill.transport import tokens as transport
 from harness.distill.transport.problem import Solver, Transport
 from harness.distill.transport.tokens import token_transport
 
