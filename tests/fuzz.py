@@ -532,7 +532,7 @@ def whole_records(files: dict[str, bytes], ranks: Ranks) -> Iterator[Reader]:
     from harness.records.files import check_stored_record, load_facets
     from harness.records.schema import Record
     from harness.reporting.tables import runs_table
-    from harness.statistics.comparison import Measurement
+    from harness.statistics.measurement import Measurement
     from harness.storage.seals import readable
     from harness.storage.store import Store
 

@@ -49,7 +49,8 @@ def compare(
     """Say whether A differs from B, over the same images: per language and pooled."""
     from harness.reporting.comparison_report import print_comparison, render_comparison, report_format
     from harness.runtime.console import Console
-    from harness.statistics.comparison import ComparisonOptions, compare_records
+    from harness.statistics.comparison import compare_records
+    from harness.statistics.comparison_schema import ComparisonOptions
     from harness.storage.store import Store, new_file
 
     chosen = report_format(format_, out)

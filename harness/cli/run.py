@@ -139,7 +139,7 @@ def run(
     from harness.evaluation.runner import CellsFailedError, run_plans
     from harness.reporting.multilingual import LanguageReport, print_multilingual
     from harness.reporting.run_report import breakdown_table, print_report
-    from harness.statistics.comparison import Measurement
+    from harness.statistics.measurement import Measurement
 
     reports: list[LanguageReport] = []
     failures: dict[str, CellsFailedError] = {}
@@ -173,7 +173,7 @@ def draw_examples(plan: Plan, store: Store, folder: Path, console: Console) -> N
     """Pictures of what the first distilled tower found, or, where there is none, the English one."""
     from harness.records.files import load_found
     from harness.reporting.box_drawing import save_examples
-    from harness.statistics.comparison import Measurement
+    from harness.statistics.measurement import Measurement
 
     cell = next((cell for cell in plan.cells if cell.folder(store)), plan.cells[0])
     record = store.record(cell.key)

@@ -11,7 +11,7 @@ import numpy as np
 from harness.core.data import Grounding, Ints, Regions
 from harness.core.errors import HarnessError
 from harness.retrieval.regions import gallery_places, scaled
-from harness.statistics.comparison import Measurement
+from harness.statistics.measurement import Measurement
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Literal
 from harness.core.errors import HarnessError
 from harness.runtime.console import PIPED_WIDTH
 from harness.runtime.markup import json_text, latex_text, markdown_text, visible
-from harness.statistics.comparison import (
+from harness.statistics.comparison_schema import (
     BY_LANGUAGE,
     BY_NOTHING,
-    DIRECTION_TITLES,
     Comparison,
     ComparisonLine,
     ComparisonSection,
     ComparisonSetting,
     Estimate,
 )
+from harness.statistics.measurement import DIRECTION_TITLES
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from harness.records.schema import ENGLISH_TOWER
 from harness.reporting.run_report import interval_text
 from harness.runtime.console import Console
-from harness.statistics.comparison import DIRECTION_TITLES, Measurement, Summary, TowerContrast
 from harness.statistics.inference import ALPHA, Interval, holm
+from harness.statistics.measurement import DIRECTION_TITLES, Measurement
+from harness.statistics.run_summary import Summary, TowerContrast
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -12,8 +12,9 @@ from harness.retrieval.ranking import MISSED
 from harness.retrieval.scorers import PLAIN
 from harness.runtime.console import Console
 from harness.statistics.breakdown import FacetGroup
-from harness.statistics.comparison import DIRECTION_TITLES, DIRECTIONS, Measurement, Summary, summarise
 from harness.statistics.inference import Difference, Interval
+from harness.statistics.measurement import DIRECTION_TITLES, DIRECTIONS, Measurement
+from harness.statistics.run_summary import Summary, summarise
 
 if TYPE_CHECKING:
     from rich.table import Table

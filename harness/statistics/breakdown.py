@@ -11,8 +11,8 @@ import numpy as np
 from harness.core.data import Retrieval
 from harness.core.errors import HarnessError
 from harness.core.suggestions import nearest
-from harness.statistics.comparison import Measurement
 from harness.statistics.inference import Interval, bootstrap_means
+from harness.statistics.measurement import Measurement
 
 CaptionFacet = Sequence[tuple[str, ...]]
 ALL_CAPTIONS = "all"

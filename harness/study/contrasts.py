@@ -17,19 +17,12 @@ import numpy as np
 from harness.core.config import spoken
 from harness.core.objective_terms import STEPLESS
 from harness.records.files import load_facets
-from harness.statistics.comparison import (
-    BY_LANGUAGE,
-    BY_NOTHING,
-    BY_TIER,
-    ComparisonLine,
-    ComparisonOptions,
-    Estimate,
-    Measurement,
-    PairedRuns,
-    comparison_section,
-)
+from harness.statistics.comparison_schema import BY_LANGUAGE, BY_NOTHING, BY_TIER, ComparisonLine, ComparisonOptions, Estimate
+from harness.statistics.comparison_sections import comparison_section
 from harness.statistics.inference import ALPHA, PairedArms, against_the_best, contrasts, holm
 from harness.statistics.matching import RecordPair, StoredRecord
+from harness.statistics.measurement import Measurement
+from harness.statistics.paired_runs import PairedRuns
 from harness.study.design import Arm, StudyConfig
 from harness.study.findings import Ablation, ArmScore, ContrastFamily, LanguageSummary, PlannedContrast, RivalContrast
 from harness.study.grid import GridPosition

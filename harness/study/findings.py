@@ -8,7 +8,7 @@ from pydantic import Field
 
 from harness.core.arms import Side
 from harness.records.schema import Schema
-from harness.statistics.comparison import Estimate
+from harness.statistics.comparison_schema import Estimate
 
 
 class ArmSummary(Schema):

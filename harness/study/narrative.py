@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import median
 
-from harness.statistics.comparison import DIRECTION_TITLES, Estimate
+from harness.statistics.comparison_schema import Estimate
+from harness.statistics.measurement import DIRECTION_TITLES
 from harness.study.findings import ArmSummary, Findings, PlannedContrast
 from harness.study.runner import size_text
 

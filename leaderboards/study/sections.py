@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.statistics.comparison import DIRECTION_TITLES, Estimate
+from harness.statistics.comparison_schema import Estimate
+from harness.statistics.measurement import DIRECTION_TITLES
 from harness.study.findings import ArmScore, ContrastFamily, Findings, PlannedContrast
 from harness.study.narrative import (
     answer_paragraph,

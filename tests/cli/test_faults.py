@@ -30,8 +30,8 @@ from harness.evaluation.runner import run
 from harness.records.files import check_stored_record, load_ranks, load_record
 from harness.reporting.tables import runs_table
 from harness.runtime.console import Console
-from harness.statistics.comparison import Measurement
 from harness.statistics.matching import load_records
+from harness.statistics.measurement import Measurement
 from harness.storage.embeddings import digest_array, stored, stored_states
 from harness.storage.seals import clear_damaged, is_whole, keep_json, kept_json, seal
 from harness.storage.store import BusyError, DamagedError, Store, new_file, new_folder

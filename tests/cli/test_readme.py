@@ -9,7 +9,8 @@ import pytest
 
 from harness.records.files import load_record
 from harness.reporting.run_report import interval_text
-from harness.statistics.comparison import DIRECTIONS, Measurement, tower_row
+from harness.statistics.measurement import DIRECTIONS, Measurement
+from harness.statistics.run_summary import tower_row
 from tests.support.command_line import ROOT, harness
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -19,8 +19,9 @@ from harness.reporting.multilingual import (
     multilingual_table,
     significance_lines,
 )
-from harness.statistics.comparison import DIRECTIONS, summarise
 from harness.statistics.inference import holm
+from harness.statistics.measurement import DIRECTIONS
+from harness.statistics.run_summary import summarise
 from harness.storage.store import Store
 from harness.tasks.flickr30k import Flickr30k
 from tests.support.command_line import harness

@@ -25,7 +25,10 @@ from harness.leaderboards.board.page import again
 from harness.leaderboards.board.submission import checked
 from harness.readers.translations import read_translations
 from harness.runtime.console import Console
-from harness.statistics.comparison import ComparisonOptions, Measurement, compare_records, summarise
+from harness.statistics.comparison import compare_records
+from harness.statistics.comparison_schema import ComparisonOptions
+from harness.statistics.measurement import Measurement
+from harness.statistics.run_summary import summarise
 from harness.storage.store import Store
 from harness.tasks.flickr30k import Flickr30k
 from tests.support.command_line import ROOT

@@ -17,8 +17,11 @@ from harness.reporting.comparison_report import estimate_text, gap_percent_text,
 from harness.reporting.multilingual import LanguageReport, print_multilingual
 from harness.reporting.run_report import difference_text, interval_text, print_report, share_text
 from harness.runtime.console import Console
-from harness.statistics.comparison import DIRECTIONS, ComparisonOptions, Estimate, Measurement, compare_records, summarise
+from harness.statistics.comparison import compare_records
+from harness.statistics.comparison_schema import ComparisonOptions, Estimate
 from harness.statistics.inference import Difference, Interval
+from harness.statistics.measurement import DIRECTIONS, Measurement
+from harness.statistics.run_summary import summarise
 from harness.tasks.languages import known_languages
 from tests.support.made_up import Arm, gallery, made_ranks, made_record, retrieval, write_record
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from harness.records.files import load_ranks, load_record
-from harness.statistics.comparison import ComparisonOptions, compare_records
+from harness.statistics.comparison import compare_records
+from harness.statistics.comparison_schema import ComparisonOptions
 from harness.storage.seals import Seal, digest_of_file, read_seal
 from harness.storage.store import DamagedError
 from harness.study.findings import Findings

@@ -9,7 +9,7 @@ import numpy as np
 from harness.core.data import Ranks
 from harness.records.schema import Record
 from harness.retrieval.ranking import chance, scores
-from harness.statistics.comparison import Measurement
+from harness.statistics.measurement import Measurement
 
 PROVENANCE: dict[str, Any] = dict.fromkeys(("version", "python", "platform", "device", "created", "command"), "")
 

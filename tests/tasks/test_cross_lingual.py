@@ -27,7 +27,10 @@ from harness.leaderboards.board.submission import checked
 from harness.records.files import load_measures, load_ranks, load_record
 from harness.retrieval.ranking import MISSED
 from harness.runtime.console import Console
-from harness.statistics.comparison import ComparisonOptions, Measurement, compare_records, summarise
+from harness.statistics.comparison import compare_records
+from harness.statistics.comparison_schema import ComparisonOptions
+from harness.statistics.measurement import Measurement
+from harness.statistics.run_summary import summarise
 from harness.storage.store import Store
 from harness.tasks.beir import CORPUS, Clir, open_corpus
 from harness.tasks.cross_lingual import Flickr30kClir, same_captions

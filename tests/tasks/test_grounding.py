@@ -22,7 +22,7 @@ from harness.retrieval.grounding import ground, overlaps
 from harness.retrieval.ranking import MISSED, by_chance
 from harness.retrieval.regions import Views, show
 from harness.statistics.breakdown import break_down, facet_values
-from harness.statistics.comparison import Measurement
+from harness.statistics.measurement import Measurement
 from harness.tasks.entities.grounding import Flickr30kEntities
 from harness.tasks.entities.tags import facets, letters, read_tags
 from harness.tasks.flickr30k import Flickr30k

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.statistics.comparison import summarise
+from harness.statistics.run_summary import summarise
 from tests.support.tables import BITEXT, PROVENANCE, TOWER, measured, table
 
 PROVENANCE |= {"commit": None, "dirty": None, "packages": {}}

@@ -23,16 +23,12 @@ from harness.records.files import load_facets
 from harness.records.schema import Record
 from harness.reporting.comparison_report import print_comparison, render_comparison
 from harness.retrieval.ranking import chance, scores
-from harness.statistics.comparison import (
-    Comparison,
-    ComparisonLine,
-    ComparisonOptions,
-    Measurement,
-    compare_records,
-    tower_contrast,
-)
+from harness.statistics.comparison import compare_records
+from harness.statistics.comparison_schema import Comparison, ComparisonLine, ComparisonOptions
 from harness.statistics.inference import holm
 from harness.statistics.matching import load_records, pair_records, resolve_records
+from harness.statistics.measurement import Measurement
+from harness.statistics.run_summary import tower_contrast
 from tests.support.command_line import ROOT, harness
 from tests.support.tables import BITEXT, PROVENANCE, TOWER
 

@@ -1,0 +1,178 @@
+"""Statistics of a comparison: a line for each group of queries, a section for each direction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.core.errors import HarnessError
+from harness.core.suggestions import nearest
+from harness.records.files import load_facets
+from harness.statistics.comparison_schema import (
+    BY_LANGUAGE,
+    BY_NOTHING,
+    BY_SOURCE,
+    BY_TIER,
+    LANGUAGE_GROUPINGS,
+    ComparisonLine,
+    ComparisonOptions,
+    ComparisonSection,
+    Estimate,
+    finite_or_none,
+)
+from harness.statistics.inference import ALPHA, ArmContrast, PairedArms, contrasts, gap_recovered, holm, mcnemar
+from harness.statistics.measurement import Direction, Hits, Measurement
+from harness.statistics.paired_runs import PairedRuns, Subset
+
+
+@dataclass(frozen=True)
+class ComparedColumn:
+    """One direction and column."""
+
+    direction: Direction
+    metric: str
+    resamples: int
+
+    def hits(self, tower: Measurement) -> Hits:
+        """(queries,), in percent: 100 for a hit, else 0, or the measure's value."""
+        return tower.values(self.direction)[self.metric]
+
+    def arms(self, cut: Subset) -> PairedArms:
+        """Both sides' hits, and the images they share."""
+        sides = [np.stack([self.hits(tower)[cut.rows] for tower in side]) for side in (cut.laid.a, cut.laid.b)]
+        seeds = [tuple(str(entry.seed()) for entry in side) for side in (cut.laid.pair.a, cut.laid.pair.b)]
+        return PairedArms(sides[0], sides[1], cut.laid.clusters(self.direction)[cut.rows], seeds[0], seeds[1])
+
+    def contrasts(self, groups: Sequence[Sequence[Subset]]) -> list[ArmContrast]:
+        """A against B in each group of cuts, from one set of resamples."""
+        arms = [self.arms(cut) for cuts in groups for cut in cuts]
+        starts = np.cumsum([0, *map(len, groups)]).tolist()
+        rows = [
+            {start + i: weight for i, weight in macro_weights(cuts).items()} for start, cuts in zip(starts, groups, strict=False)
+        ]
+        return contrasts(arms, rows, resamples=self.resamples)
+
+
+def comparison_section(
+    laid: Sequence[PairedRuns], direction: Direction, metric: str, question: ComparisonOptions
+) -> ComparisonSection:
+    """All lines of one direction, and how many languages A wins."""
+    asked = ComparedColumn(direction, metric, question.resamples)
+    whole = [Subset(each, np.ones(len(each.clusters(direction)), bool)) for each in laid]
+    by_lang = group_lines(BY_LANGUAGE, group_subsets(whole, lambda each: each.record.lang), asked)
+    found = [] if len(laid) == 1 and BY_LANGUAGE in question.by else group_lines(BY_NOTHING, {"": whole}, asked)
+    for name in question.by:
+        if name == BY_LANGUAGE:
+            found += by_lang
+        elif name == BY_TIER:
+            found += group_lines(name, group_subsets(whole, PairedRuns.tier), asked)
+        elif name == BY_SOURCE:
+            found += group_lines(name, group_subsets(whole, lambda each: each.record.source), asked)
+        elif direction == "t2i":
+            found += group_lines(name, facet_subsets(laid, name), asked)
+    outcomes = [line.outcome for line in by_lang]
+    return ComparisonSection(
+        direction=direction,
+        wins=outcomes.count("win"),
+        ties=outcomes.count("tie"),
+        losses=outcomes.count("loss"),
+        lines=tuple(found),
+    )
+
+
+def group_subsets(cuts: Iterable[Subset], key: Callable[[PairedRuns], str]) -> dict[str, list[Subset]]:
+    """Pairs by a property, in its order."""
+    groups: dict[str, list[Subset]] = {}
+    for cut in cuts:
+        groups.setdefault(key(cut.laid), []).append(cut)
+    return dict(sorted(groups.items()))
+
+
+def facet_subsets(laid: Sequence[PairedRuns], name: str) -> dict[str, list[Subset]]:
+    """Captions by the values of a facet; one with several values stands under each. Raises HarnessError if a record lacks it."""
+    groups: dict[str, list[Subset]] = {}
+    for each in laid:
+        folder = each.pair.a[0].folder
+        facets = load_facets(folder)
+        if name not in facets:
+            there = nearest(name, [BY_LANGUAGE, BY_TIER, BY_SOURCE, *facets])
+            again = "" if facets else "; a record of an earlier version has no facets: measure it again"
+            raise HarnessError(f"--by {name}: {folder} has no such facet of its captions: {there}{again}")
+        for value in sorted({value for values in facets[name] for value in values}):
+            groups.setdefault(value, []).append(Subset(each, np.array([value in values for values in facets[name]])))
+    return dict(sorted(groups.items()))
+
+
+def group_lines(by: str, groups: Mapping[str, Sequence[Subset]], asked: ComparedColumn) -> list[ComparisonLine]:
+    """One line a group, with p-values adjusted for their number."""
+    # A facet has many values: one at a time keeps memory bounded. All other groups are of one gallery and share their resamples.
+    calls = [list(groups.values())] if by in LANGUAGE_GROUPINGS else [[cuts] for cuts in groups.values()]
+    found = [each for call in calls for each in asked.contrasts(call)]
+    adjusted = holm([each.p_value for each in found])
+    return [
+        comparison_line(by, value, cuts, each, p, asked)
+        for (value, cuts), each, p in zip(groups.items(), found, adjusted, strict=True)
+    ]
+
+
+def macro_weights(cuts: Sequence[Subset]) -> dict[int, float]:
+    """Weights under which each language counts alike, and each of its caption sources."""
+    langs = [cut.laid.record.lang for cut in cuts]
+    return {i: 1 / (len(set(langs)) * langs.count(lang)) for i, lang in enumerate(langs)}
+
+
+def comparison_line(
+    by: str, value: str, cuts: Sequence[Subset], found: ArmContrast, p_holm: float, asked: ComparedColumn
+) -> ComparisonLine:
+    """All figures of one line."""
+    only_a, only_b, p_mcnemar = (
+        mcnemar_counts([asked.arms(cut) for cut in cuts]) if asked.metric.startswith("R@") else (None,) * 3
+    )
+    sign = found.difference.estimate
+    return ComparisonLine(
+        by=by,
+        value=value,
+        langs=tuple(dict.fromkeys(cut.laid.record.lang for cut in cuts)),
+        queries=sum(int(np.count_nonzero(cut.rows)) for cut in cuts),
+        a=Estimate.of(found.a),
+        b=Estimate.of(found.b),
+        difference=Estimate.of(found.difference),
+        p_value=found.p_value,
+        p_holm=p_holm,
+        p_sign_flip=found.p_sign_flip,
+        outcome="tie" if p_holm >= ALPHA or sign == 0 else "win" if sign > 0 else "loss",
+        only_a=only_a,
+        only_b=only_b,
+        p_mcnemar=p_mcnemar,
+        minimal_detectable=finite_or_none(found.minimal_detectable),
+        image_error=finite_or_none(found.image_error),
+        seed_error=finite_or_none(found.seed_error),
+        gap_a=gap_estimate(cuts, 0, asked),
+        gap_b=gap_estimate(cuts, 1, asked),
+    )
+
+
+def mcnemar_counts(arms: Sequence[PairedArms]) -> tuple[int | None, int | None, float | None]:
+    """McNemar's b and c, added up over languages and seeds, and its p where queries are independent."""
+    if any(each.seeds_a != each.seeds_b and (len(each.seeds_a) > 1 or len(each.seeds_b) > 1) for each in arms):
+        return None, None, None
+    tests = [mcnemar(a, b) for each in arms for a, b in zip(np.asarray(each.a), np.asarray(each.b), strict=True)]
+    alone = len(tests) == 1 and len(np.unique(np.asarray(arms[0].cluster))) == len(np.asarray(arms[0].cluster))
+    return sum(test.b for test in tests), sum(test.c for test in tests), tests[0].p_value if alone else None
+
+
+def gap_estimate(cuts: Sequence[Subset], side: int, asked: ComparedColumn) -> Estimate | None:
+    """Gap to English that a side recovers: of the means over seeds and languages, with an interval over images."""
+    columns = []
+    for cut, weight in zip(cuts, macro_weights(cuts).values(), strict=True):
+        ends = cut.laid.ends[side]
+        if ends is None:
+            return None
+        towers = cut.laid.b if side else cut.laid.a
+        student = np.mean([asked.hits(tower) for tower in towers], axis=0)
+        values = np.column_stack([student, *map(asked.hits, ends)])[cut.rows] * weight / np.count_nonzero(cut.rows)
+        columns.append(np.column_stack([values, cut.laid.clusters(asked.direction)[cut.rows]]))
+    student, floor, ceiling, cluster = np.concatenate(columns).T
+    return Estimate.of(gap_recovered(student, floor, ceiling, cluster, resamples=asked.resamples))

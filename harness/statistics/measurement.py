@@ -1,0 +1,74 @@
+"""Ranks of one record as hit rates and measures of its queries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.core.data import Ints, Ranks, Sought
+from harness.records.files import load_measures, load_ranks, load_record
+from harness.records.schema import Record
+
+Hits = npt.NDArray[np.float64]
+
+
+HIT_CUTOFFS = (1, 5, 10)
+
+
+DIRECTIONS = ("t2i", "i2t")
+
+
+Direction = Literal["t2i", "i2t"]
+
+
+# By what is looked for, and by direction.
+DIRECTION_TITLES: dict[Sought, dict[str, str]] = {
+    "images": {"t2i": "text → image", "i2t": "image → text"},
+    "regions": {"t2i": "phrase → region"},
+    "texts": {"t2i": "query → English text"},
+}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A record with its ranks. owner: (captions,), the image of each caption, as an index into the gallery.
+
+    measures: by name, what there is of each text beside its rank, (captions,), in percent; nothing where images are looked for.
+    """
+
+    label: str
+    record: Record
+    ranks: Ranks
+    owner: Ints
+    measures: Mapping[str, Hits] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, label: str, folder: Path) -> Measurement:
+        """Read a record's folder."""
+        ranks, owner = load_ranks(folder)
+        return cls(label, load_record(folder), ranks, owner, load_measures(folder))
+
+    def hits(self, direction: str) -> Hits:
+        """(queries, 3): 100 where the right one is among the first 1, 5, 10, else 0."""
+        ranks = self.ranks.t2i if direction == "t2i" else self.ranks.i2t
+        return np.where(ranks[:, None] <= np.array(HIT_CUTOFFS), 100.0, 0.0)
+
+    def values(self, direction: str) -> dict[str, Hits]:
+        """By name, (queries,) in percent: the hit rates, then the measures."""
+        hits = self.hits(direction)
+        return {f"R@{k}": hits[:, place] for place, k in enumerate(HIT_CUTOFFS)} | (
+            dict(self.measures) if direction == "t2i" else {}
+        )
+
+    def headline(self, direction: str) -> Hits:
+        """(queries,): what towers are compared by."""
+        return self.values(direction)[self.record.headline]
+
+    def clusters(self, direction: str) -> Ints:
+        """(queries,): the image that each query belongs to; captions of one image are not independent."""
+        return self.owner if direction == "t2i" else np.arange(len(self.ranks.i2t))
