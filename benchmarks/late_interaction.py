@@ -17,7 +17,7 @@ from harness.core.protocols import PatchEncoder, TokenEncoder
 from harness.evaluation.data_folders import data_folder
 from harness.retrieval.late_interaction import maxsim, rank_patches
 from harness.retrieval.ranking import hit_rate, rank, rank_scored
-from harness.storage.embeddings import directions_of
+from harness.storage.embeddings import unit_half_states
 from harness.storage.packed_states import PackedStates
 from harness.storage.store import Store
 from harness.tasks.flickr30k import Flickr30k
@@ -30,7 +30,7 @@ def full(states: TokenStates) -> PackedStates:
 
 def halved(states: TokenStates) -> PackedStates:
     """States as they are kept."""
-    return PackedStates(directions_of(states), states.lengths)
+    return PackedStates(unit_half_states(states), states.lengths)
 
 
 def inner(states: TokenStates) -> PackedStates:

@@ -31,7 +31,7 @@ from harness.core.data import Images
 from harness.core.digests import digest_strings
 from harness.distill.pipeline import distil
 from harness.evaluation.planning import make_plans
-from harness.evaluation.runner import run
+from harness.evaluation.runner import measure_plan
 from harness.retrieval.ranking import rank
 from harness.runtime.console import Console
 from harness.storage.embeddings import embed_images, embed_texts
@@ -123,7 +123,7 @@ class World:
 
         def work() -> None:
             for plan in make_plans(config, self.store)[0]:
-                run(plan, self.store, self.console)
+                measure_plan(plan, self.store, self.console)
 
         return work
 

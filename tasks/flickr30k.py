@@ -27,7 +27,7 @@ from harness.core.errors import HarnessError, MissingError
 from harness.readers.bitext import load_bitext_folder
 from harness.readers.image_ids import photo_id
 from harness.readers.textfiles import find, read_lines
-from harness.storage.plain_files import need_plain
+from harness.storage.plain_files import check_plain_file
 from harness.tasks.entities.region_proposals import read_regions
 from harness.tasks.entities.tags import facets, load_places, phrases_of, read_tags, tag_bitext
 from harness.tasks.galleries import caption_id, gallery
@@ -290,7 +290,7 @@ def _is_sample(path: Path) -> bool:
     """Whether a folder is the embedded sample. A broken mark is refused, since its numbers would pass for Flickr30k's."""
     if not path.exists():
         return False
-    need_plain(path)
+    check_plain_file(path)
     try:
         content = from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

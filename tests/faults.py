@@ -147,7 +147,7 @@ def run_all(data: Path, store: Path) -> None:
     config = RunConfig(lang="de,fr", data=str(data), encoder="tiny", objectives=OBJECTIVES, distill=DISTILL, device="cpu")
     plans, _ = make_plans(config, Store(store))
     for plan in plans:
-        harness.evaluation.runner.run(plan, Store(store), Console())
+        harness.evaluation.runner.measure_plan(plan, Store(store), Console())
 
 
 def forked(work: Callable[[], None], log: Path | None = None) -> int:

@@ -225,7 +225,7 @@ def bitext_readers() -> Iterator[Reader]:
 def text_readers() -> Iterator[Reader]:
     """A collection in BEIR's form, and translations in each form."""
     from harness.core.data import Unseen
-    from harness.evaluation.translate_test import Spoken
+    from harness.evaluation.translate_test import MachineTranslations
     from harness.readers.translations import read_translations
     from harness.runtime.console import Console
     from harness.storage.store import Store
@@ -264,12 +264,15 @@ def text_readers() -> Iterator[Reader]:
     console = Console()
     console.err.quiet = True
     with tempfile.TemporaryDirectory() as name:
-        Spoken(Shouting()).english(asked, Store(Path(name)), console)
+        MachineTranslations(Shouting()).english(asked, Store(Path(name)), console)
         (kept,) = (Path(name) / "translations").glob("*.json")
         place, data = f"translations/{kept.name}", kept.read_bytes()
 
     def spoken(folder: Path) -> None:
-        right(Spoken(Shouting()).english(asked, Store(folder), console) == ("EIN HUND.",) * len(IDS), "broken ones are made anew")
+        right(
+            MachineTranslations(Shouting()).english(asked, Store(folder), console) == ("EIN HUND.",) * len(IDS),
+            "broken ones are made anew",
+        )
 
     yield Reader("translations-kept", {place: data}, spoken)
 
@@ -470,7 +473,7 @@ def record_files(ranks: Ranks, cell: str) -> dict[str, bytes]:
     import pyarrow.parquet as pq
 
     from harness.records.schema import Record
-    from harness.storage.seals import seal
+    from harness.storage.seals import seal_folder
 
     record = Record.model_validate(made_up(scores(ranks), chance(np.arange(4), 4)) | {"cell": cell})
     columns = {
@@ -484,7 +487,7 @@ def record_files(ranks: Ranks, cell: str) -> dict[str, bytes]:
         folder = Path(name)
         (folder / "record.json").write_text(record.model_dump_json(indent=1))
         pq.write_table(pa.table(columns), folder / "queries.parquet")
-        seal(folder, cell)
+        seal_folder(folder, cell)
         return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -496,9 +499,9 @@ def record_readers() -> Iterator[Reader]:
     from harness.core.data import Download
     from harness.leaderboards.board.records import Gallery
     from harness.leaderboards.board.submission import submit
-    from harness.records.files import load_found, load_measures
+    from harness.records.files import load_found_boxes, load_measures
     from harness.records.towers import load_card
-    from harness.storage.downloads import fetch
+    from harness.storage.downloads import fetch_file
 
     ranks = Ranks(t2i=np.array([1, 2, 1, 4]), i2t=np.array([1, 1, 3, 2]))
     files = record_files(ranks, "0" * 64)
@@ -508,7 +511,7 @@ def record_readers() -> Iterator[Reader]:
     pq.write_table(pa.table({"found": [[1, 2, 3, 4]] * 4, "pointed": [True] * 4}), boxes)
 
     def found(folder: Path) -> None:
-        right(load_found(folder).shape[1] == 4, "boxes")
+        right(load_found_boxes(folder).shape[1] == 4, "boxes")
         right(load_measures(folder).keys() <= {"pointing"}, "whether they pointed into a box")
 
     yield Reader("found", {"queries.parquet": boxes.getvalue()}, found)
@@ -524,7 +527,7 @@ def record_readers() -> Iterator[Reader]:
     yield Reader("submission", into, lambda folder: submit(folder / "given", folder / "into"))
     download = Download("x.txt", "http://127.0.0.1:9/x", "s", "l")
     ledger = json.dumps({"x.txt": {"sha256": hashlib.sha256(b"1").hexdigest()}}).encode()
-    yield Reader("ledger", {"fetched.json": ledger}, lambda folder: fetch(download, folder), {"x.txt": b"1"})
+    yield Reader("ledger", {"fetched.json": ledger}, lambda folder: fetch_file(download, folder), {"x.txt": b"1"})
 
 
 def whole_records(files: dict[str, bytes], ranks: Ranks) -> Iterator[Reader]:
@@ -533,7 +536,7 @@ def whole_records(files: dict[str, bytes], ranks: Ranks) -> Iterator[Reader]:
     from harness.records.schema import Record
     from harness.reporting.tables import runs_table
     from harness.statistics.measurement import Measurement
-    from harness.storage.seals import readable
+    from harness.storage.seals import load_readable
     from harness.storage.store import Store
 
     record = Record.model_validate_json(files["record.json"])
@@ -559,7 +562,7 @@ def whole_records(files: dict[str, bytes], ranks: Ranks) -> Iterator[Reader]:
     def listed(folder: Path) -> None:
         with contextlib.redirect_stderr(io.StringIO()):
             right(runs_table(Store(folder)).row_count in (1, 2), "a table")
-            found = {of.cell: of for _, of in readable(Store(folder).records(), check_stored_record)}
+            found = {of.cell: of for _, of in load_readable(Store(folder).records(), check_stored_record)}
         right(found.pop(other.cell) == other and found in ({}, {record.cell: record}), "every number")
 
     places = [
@@ -577,7 +580,7 @@ def model_readers() -> Iterator[Reader]:
     from harness.distill.model.tower import TextTower, TowerConfig
     from harness.distill.pipeline import kept_trial
     from harness.records.towers import load_card
-    from harness.storage.seals import keep_json, seal
+    from harness.storage.seals import seal_folder, write_json_entry
 
     shape = {"vocab_size": 40, "width": 8, "layers": 1, "heads": 2, "mlp_width": 8, "joint_dim": 6, "max_length": 8}
     tower = TextTower(TowerConfig.model_validate(shape))
@@ -590,11 +593,11 @@ def model_readers() -> Iterator[Reader]:
         folder.mkdir()
         save_tower(folder, tower, train_tokenizer(["a dog", "a cat"] * 3, 100))
         (folder / "card.json").write_text(json.dumps(card))
-        seal(folder, card["digest"])
+        seal_folder(folder, card["digest"])
         files = {path.name: path.read_bytes() for path in folder.iterdir()}
         save_training(Path(name) / "training" / "t.safetensors", tower, optimiser, TrainingState(losses=[1.0]))
         training = (Path(name) / "training" / "t.safetensors").read_bytes()
-        keep_json(Path(name) / "trials" / "t.json", {"learning_rate": 0.001, "score": 12.5})
+        write_json_entry(Path(name) / "trials" / "t.json", {"learning_rate": 0.001, "score": 12.5})
         trial = (Path(name) / "trials" / "t.json").read_bytes()
 
     def same(found: TextTower) -> None:
@@ -627,7 +630,7 @@ def kept_readers() -> Iterator[Reader]:
     """Hashes of what a tower has seen, embeddings, and configurations of models."""
     from harness.encoders.open_clip.model_files import in_folder
     from harness.records.towers import load_seen
-    from harness.storage.embeddings import stored
+    from harness.storage.embeddings import get_or_compute
     from harness.storage.store import Store
 
     seen = io.BytesIO()
@@ -636,11 +639,11 @@ def kept_readers() -> Iterator[Reader]:
 
     matrix = np.ones((3, 4), dtype=np.float32)
     with tempfile.TemporaryDirectory() as name:
-        stored(Store(Path(name)), "key", 3, lambda *_: iter([matrix]), 9)
+        get_or_compute(Store(Path(name)), "key", 3, lambda *_: iter([matrix]), 9)
         kept = Store(Path(name)).embeddings("key").read_bytes()
 
     def embeddings(folder: Path) -> None:
-        found = stored(Store(folder), "key", 3, lambda *_: iter([matrix]), 9)
+        found = get_or_compute(Store(folder), "key", 3, lambda *_: iter([matrix]), 9)
         right(np.array_equal(found, matrix), "broken embeddings are computed anew")
 
     yield Reader("embeddings", {"embeddings/key.safetensors": kept}, embeddings)
@@ -653,19 +656,19 @@ def kept_readers() -> Iterator[Reader]:
 def state_readers() -> Iterator[Reader]:
     """States of tokens, and of a teacher's."""
     from harness.distill.model.teacher import teacher_states
-    from harness.storage.embeddings import stored_states
+    from harness.storage.embeddings import get_or_compute_states
     from harness.storage.store import Store
 
     of = TokenStates(np.eye(4, dtype=np.float32), np.array([1, 1, 2]), np.ones((3, 4), dtype=np.float32))
     teacher = Reading(of)
     with tempfile.TemporaryDirectory() as name:
-        stored_states(Store(Path(name)), "key", 3, lambda: iter([of]))
+        get_or_compute_states(Store(Path(name)), "key", 3, lambda: iter([of]))
         teacher_states(teacher, "abc", Store(Path(name)), lambda _: None)
         folders = {path.relative_to(name).as_posix(): path.read_bytes() for path in Path(name).rglob("*/*/*") if path.is_file()}
 
     def states(folder: Path) -> None:
         with contextlib.redirect_stderr(io.StringIO()):
-            bags = stored_states(Store(folder), "key", 3, lambda: iter([of]))
+            bags = get_or_compute_states(Store(folder), "key", 3, lambda: iter([of]))
             found = teacher_states(teacher, "abc", Store(folder), lambda _: None)
         right(np.array_equal(bags.rows, of.tokens) and bags.lengths.tolist() == [1, 1, 2], "broken states are computed anew")
         right(np.array_equal(found.tokens, of.tokens) and np.array_equal(found.pooled, of.pooled), "and those of a teacher")

@@ -24,7 +24,7 @@ import numpy as np
 from harness.core.data import Floats
 from harness.core.digests import digest_file, digest_strings
 from harness.core.errors import HarnessError
-from harness.storage.archives import check_zip, most_bytes, refusal
+from harness.storage.archives import check_zip, max_unpacked_bytes, unpacking_error
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -169,7 +169,7 @@ def read_parquet(path: Path) -> Columns:
 
 
 def check_parquet(path: Path) -> None:
-    """Raise HarnessError if a Parquet file says that it unpacks to more than `most_bytes` of its size.
+    """Raise HarnessError if a Parquet file says that it unpacks to more than `max_unpacked_bytes` of its size.
 
     Values that are all alike are written once, however many they are, so they are counted too.
     """
@@ -179,20 +179,20 @@ def check_parquet(path: Path) -> None:
     chunks = [said.row_group(group).column(column) for group in range(said.num_row_groups) for column in range(said.num_columns)]
     wanted = [chunk for chunk in chunks if chunk.path_in_schema.partition(".")[0] in (*WORDS, "embedding")]
     unpacked = sum(max(chunk.total_uncompressed_size, NUMBER * chunk.num_values) for chunk in wanted)
-    if unpacked > most_bytes(path.stat().st_size):
-        raise refusal(path, f"{unpacked:,} bytes in {path.stat().st_size:,}")
+    if unpacked > max_unpacked_bytes(path.stat().st_size):
+        raise unpacking_error(path, f"{unpacked:,} bytes in {path.stat().st_size:,}")
 
 
 def check_words(path: Path, table: Table) -> None:
-    """Raise HarnessError if the words of a table, each written once, come to more than `most_bytes` of the file's size."""
+    """Raise HarnessError if the words of a table, each written once, exceed `max_unpacked_bytes` of the file's size."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     # Ids may be numbers, and the language missing throughout.
     chunks = [chunk for key in WORDS for chunk in table[key].chunks if isinstance(chunk, pa.DictionaryArray)]
     sizes = [pc.sum(pc.take(pc.binary_length(chunk.dictionary), chunk.indices)).as_py() or 0 for chunk in chunks]
-    if sum(sizes) > most_bytes(path.stat().st_size):
-        raise refusal(path, f"{sum(sizes):,} bytes of words in {path.stat().st_size:,}")
+    if sum(sizes) > max_unpacked_bytes(path.stat().st_size):
+        raise unpacking_error(path, f"{sum(sizes):,} bytes of words in {path.stat().st_size:,}")
 
 
 def read_npz(path: Path) -> Columns:

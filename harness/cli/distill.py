@@ -51,13 +51,13 @@ def distill(
     from harness.core.config import RunConfig, validated
     from harness.core.errors import HarnessError
     from harness.evaluation.data_folders import data_folder
-    from harness.evaluation.tower_jobs import Order, distil_all, ranks_here
+    from harness.evaluation.tower_jobs import TowerOrder, distil_all, torchrun_processes
     from harness.reporting.tables import failures_table, towers_table
     from harness.runtime.console import Console
     from harness.storage.store import Store
 
     kept = Store.at(store)
-    with ranks_here(device) as (ranks, place):
+    with torchrun_processes(device) as (ranks, place):
         console = Console(quiet=ranks is not None and not ranks.leads)
         if ranks and not choices.in_turn:
             raise HarnessError("torchrun's processes make each tower together: leave out --workers and --executor")
@@ -75,7 +75,7 @@ def distill(
             chunker=chunker,
             device=place,
         )
-        made, failed = distil_all(Order(config, seeds, shared, kept), console, choices, ranks)
+        made, failed = distil_all(TowerOrder(config, seeds, shared, kept), console, choices, ranks)
         if ranks and not ranks.leads:
             return
     if made:

@@ -136,14 +136,14 @@ def run(
 
         console.print(plan_table(plans, kept))
         return
-    from harness.evaluation.runner import CellsFailedError, run_plans
+    from harness.evaluation.runner import CellsFailedError, measure_plans
     from harness.reporting.multilingual import LanguageReport, print_multilingual
     from harness.reporting.run_report import breakdown_table, print_report
     from harness.statistics.measurement import Measurement
 
     reports: list[LanguageReport] = []
     failures: dict[str, CellsFailedError] = {}
-    for plan, failed in run_plans(plans, kept, console, choices):
+    for plan, failed in measure_plans(plans, kept, console, choices):
         cells = plan.cells
         if failed:
             failures[plan.language.name] = failed
@@ -171,7 +171,7 @@ def run(
 
 def draw_examples(plan: Plan, store: Store, folder: Path, console: Console) -> None:
     """Pictures of what the first distilled tower found, or, where there is none, the English one."""
-    from harness.records.files import load_found
+    from harness.records.files import load_found_boxes
     from harness.reporting.box_drawing import save_examples
     from harness.statistics.measurement import Measurement
 
@@ -179,5 +179,5 @@ def draw_examples(plan: Plan, store: Store, folder: Path, console: Console) -> N
     record = store.record(cell.key)
     if isinstance(cell.retrieval, Grounding) and cell.scorer.views:
         tower = Measurement.read(cell.label, record)
-        saved = save_examples(folder, tower, cell.retrieval, cell.scorer.views.regions, load_found(record))
+        saved = save_examples(folder, tower, cell.retrieval, cell.scorer.views.regions, load_found_boxes(record))
         console.print(f"Pictures: {len(saved)} in {folder}")

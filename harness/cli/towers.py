@@ -28,13 +28,13 @@ def show(
     store: StoreOption = None,
 ) -> None:
     """Show what made a tower: every option, the bitext and what the guard dropped, and the curves of its training."""
-    from harness.records.towers import find_tower, load_card
+    from harness.records.towers import find_tower_folder, load_card
     from harness.reporting.tables import card_table
     from harness.reporting.training_curves import draw_curves, print_curves
     from harness.runtime.console import Console
     from harness.storage.store import Store
 
-    folder = find_tower(tower, Store.at(store))
+    folder = find_tower_folder(tower, Store.at(store))
     card, console = load_card(folder), Console()
     console.print(card_table(card, folder))
     print_curves(card, console)
@@ -56,11 +56,11 @@ def export(
     from harness.core.builtins import load_encoder
     from harness.core.plugins import without_code
     from harness.encoders.open_clip.export import write_open_clip
-    from harness.records.towers import find_tower, load_card
+    from harness.records.towers import find_tower_folder, load_card
     from harness.runtime.console import Console
     from harness.storage.store import Store
 
-    folder = find_tower(tower, Store.at(store))
+    folder = find_tower_folder(tower, Store.at(store))
     teacher = load_encoder(encoder or without_code(load_card(folder).teacher, folder), "cpu")
     write_open_clip(folder, teacher, out, hub)
     Console().say(f"{out}: open_clip.create_model_and_transforms('local-dir:{out}'), or --encoder local-dir:{out}")

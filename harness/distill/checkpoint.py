@@ -19,8 +19,8 @@ from harness.core.errors import HarnessError
 from harness.distill.data.subwords import load_tokenizer
 from harness.distill.model.tower import TextTower, TowerConfig
 from harness.records.towers import load_card
-from harness.storage.seals import DIGEST, KEY, check_key, check_seal, place_of, read_bytes
-from harness.storage.store import DamagedError, may_read, new_file
+from harness.storage.seals import DIGEST_FIELD, KEY_FIELD, check_key, check_seal, entry_key, read_bytes
+from harness.storage.store import DamagedError, explain_read_errors, new_file
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -108,9 +108,9 @@ def save_training(path: Path, tower: TextTower, optimiser: torch.optim.Optimizer
     for index, moments in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": value for name, value in moments.items()}
     tensors = {name: value.contiguous().cpu() for name, value in tensors.items()}
-    metadata = {KEY: place_of(path)} | {name: json.dumps(getattr(state, name)) for name in CURVES}
+    metadata = {KEY_FIELD: entry_key(path)} | {name: json.dumps(getattr(state, name)) for name in CURVES}
     with new_file(path) as temporary:
-        save_file(tensors, temporary, metadata | {DIGEST: digest_of(metadata, tensors)})
+        save_file(tensors, temporary, metadata | {DIGEST_FIELD: digest_of(metadata, tensors)})
 
 
 def load_training(path: Path, tower: TextTower, optimiser: torch.optim.Optimizer) -> TrainingState:
@@ -119,7 +119,7 @@ def load_training(path: Path, tower: TextTower, optimiser: torch.optim.Optimizer
     Raises DamagedError, with nothing changed, if the file is not what was written or of another training, and HarnessError if it
     may not be read.
     """
-    with may_read(path):
+    with explain_read_errors(path):
         path.open("rb").close()
     try:
         with safe_open(path, "pt") as file:
@@ -127,9 +127,9 @@ def load_training(path: Path, tower: TextTower, optimiser: torch.optim.Optimizer
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise DamagedError(f"{path} is damaged ({first_line(error)})") from None
-    if (metadata or {}).get(DIGEST) != digest_of(metadata or {}, tensors):
+    if (metadata or {}).get(DIGEST_FIELD) != digest_of(metadata or {}, tensors):
         raise DamagedError(f"{path} is damaged (it is not what was written)")
-    check_key(path, metadata.get(KEY), place_of(path))
+    check_key(path, metadata.get(KEY_FIELD), entry_key(path))
     tower.load_state_dict(under("tower.", tensors))
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in under("optimiser.", tensors).items():

@@ -24,14 +24,21 @@ from harness.distill.data.bitext import Unpaired, joined, subset
 from harness.distill.data.leakage import Guarded, seen
 from harness.distill.data.monolingual import unpaired
 from harness.distill.data.subwords import tokenize
-from harness.records.files import CARD, SEEN
-from harness.records.provenance import provenance
+from harness.records.files import CARD_FILE, SEEN_FILE
+from harness.records.provenance import current_provenance
 from harness.records.schema import BitextCard, TowerCard, Trial
 from harness.records.towers import check_stored_tower
 from harness.runtime.device import resolve_device
 from harness.storage.embeddings import embed_images, embed_texts
-from harness.storage.seals import clear_damaged, is_whole, keep_json, kept_json, new_sealed_folder, read_json
-from harness.storage.store import BusyError, DamagedError, Store, sweep
+from harness.storage.seals import (
+    clear_damaged,
+    is_undamaged,
+    load_json_entry,
+    new_sealed_folder,
+    read_json_entry,
+    write_json_entry,
+)
+from harness.storage.store import BusyError, DamagedError, Store, remove_leftovers
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -153,19 +160,19 @@ def distil(
     teacher cannot teach, or if the training diverges, and BusyError if another run is training it and `wait` is False.
     """
     folder = store.tower(recipe.digest)
-    if ranks is None and is_whole(folder, check_stored_tower):  # asked before torch is imported
+    if ranks is None and is_undamaged(folder, check_stored_tower):  # asked before torch is imported
         return
     from harness.distill.distributed import ALONE
 
     ranks = ranks or ALONE
 
     def load(path: Path) -> Path | None:
-        return path if ranks.told(ranks.leads and is_whole(path, check_stored_tower)) else None
+        return path if ranks.told(ranks.leads and is_undamaged(path, check_stored_tower)) else None
 
     def make(path: Path) -> Path:
         if ranks.leads:
             clear_damaged(path, check_stored_tower)
-            sweep(store.training(recipe.digest))
+            remove_leftovers(store.training(recipe.digest))
         make_tower(recipe, resolve_device(device), store, console, ranks)
         return path
 
@@ -195,12 +202,12 @@ def make_tower(recipe: Recipe, device: str, store: Store, console: Console, rank
         unconverged=state.unconverged,
         tuning=tuning,
         seconds=round(state.seconds, 1),
-        provenance=provenance(device if ranks.count == 1 else f"{device}, {ranks.count} processes"),
+        provenance=current_provenance(device if ranks.count == 1 else f"{device}, {ranks.count} processes"),
     )
     with new_sealed_folder(store.tower(recipe.digest), recipe.digest) as folder:
         save_tower(folder, student, tokenizer)
-        np.save(folder / SEEN, seen(recipe.bitext, recipe.text))
-        (folder / CARD).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        np.save(folder / SEEN_FILE, seen(recipe.bitext, recipe.text))
+        (folder / CARD_FILE).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
     store.training(recipe.digest).unlink(missing_ok=True)
 
 
@@ -260,7 +267,7 @@ def scored(attempt: Attempt, device: str, store: Store, console: Console, ranks:
 
     def make(path: Path) -> float:
         if ranks.leads:
-            clear_damaged(path, read_json)
+            clear_damaged(path, read_json_entry)
         return try_rate(attempt, path, device, store, console, ranks)
 
     return store.get_or_create(store.trial(attempt.digest), load, make, wait, claim=ranks.leads)
@@ -269,7 +276,7 @@ def scored(attempt: Attempt, device: str, store: Store, console: Console, ranks:
 def stored_score(path: Path) -> float:
     """The score in the file of a trial; NaN if there is none, or if it is damaged or of another recipe."""
     try:
-        content = kept_json(path)
+        content = load_json_entry(path)
     except DamagedError:
         return math.nan
     return Trial.model_validate(content).score if content is not None else math.nan
@@ -279,14 +286,14 @@ def try_rate(attempt: Attempt, path: Path, device: str, store: Store, console: C
     """Train for a trial, and keep its score."""
     recipe = attempt.recipe
     if ranks.leads:
-        sweep(store.training(attempt.digest))
+        remove_leftovers(store.training(attempt.digest))
     student, tokenizer, state = trained(recipe, attempt.digest, device, store, console, ranks)
     if attempt.search:
         score = ranks.told(picture_score(student, tokenizer, recipe.teacher, attempt.search.retrieval, store, console))
     else:
         score = max(score for _, score in state.validations)
     if ranks.leads:
-        keep_json(path, Trial(learning_rate=recipe.config.learning_rate, score=score).model_dump())
+        write_json_entry(path, Trial(learning_rate=recipe.config.learning_rate, score=score).model_dump())
         store.training(attempt.digest).unlink(missing_ok=True)
     return score
 

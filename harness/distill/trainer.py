@@ -29,7 +29,7 @@ from harness.distill.model.teacher import TeacherStates
 from harness.distill.model.tower import Encoded, TextTower, Tokens
 from harness.distill.transport.problem import NotConverged
 from harness.retrieval.ranking import rank
-from harness.storage.store import DamagedError, say_damaged
+from harness.storage.store import DamagedError, report_damaged
 
 SECONDS_A_CHECKPOINT = 60
 VALIDATIONS = 20
@@ -248,7 +248,7 @@ def train(
         try:
             training.state = load_training(checkpoint, tower, training.optimiser)
         except DamagedError as error:
-            say_damaged(error)
+            report_damaged(error)
     tower.train()
     with interrupts_held() as asked:
         run_steps(training, checkpoint, report, asked)

@@ -33,7 +33,7 @@ def with_scorers(cells: Sequence[Cell], config: RunConfig, task: Task, data: Pat
         scorer = make(cell.retrieval)
         if identity and scorer.name in SCORERS.names():
             raise HarnessError(f"--scorer {config.scorer} has the name {scorer.name} of a built-in scorer: give it another name")
-        rescored = replace(cell, scorer=scorer, key=digest_json([cell.key, *identity, *scorer.told()]))
+        rescored = replace(cell, scorer=scorer, key=digest_json([cell.key, *identity, *scorer.cache_key_parts()]))
         if grounding:
             yield rescored
             continue

@@ -16,9 +16,9 @@ from harness.distill.data.leakage import leaked
 from harness.distill.distilled_tower import DistilledTower
 from harness.distill.pipeline import Recipe
 from harness.evaluation.guarded_bitext import load_guarded_bitext
-from harness.evaluation.translate_test import Translations, by_translator, read_file
+from harness.evaluation.translate_test import Translations, load_file_translations, load_machine_translations
 from harness.records.schema import ENGLISH_TOWER, TRANSLATE_TEST, TowerCard
-from harness.records.towers import find_tower, load_card, load_seen
+from harness.records.towers import find_tower_folder, load_card, load_seen
 from harness.retrieval.phrases import tagged
 from harness.retrieval.scorers import Plain, Scorer
 from harness.storage.store import Store
@@ -87,12 +87,12 @@ def translated_cells(config: RunConfig, retrieval: Retrieval, task: Task, encode
     """
     sources: list[Translations] = []
     if config.translations:
-        sources.append(read_file(config.translations, retrieval))
+        sources.append(load_file_translations(config.translations, retrieval))
     if config.translator:
-        sources.append(by_translator(config.translator, config.device))
+        sources.append(load_machine_translations(config.translator, config.device))
     cells = []
     for translations in sources:
-        key = cell_key(task, encoder, retrieval, digest_json(translations.told()))
+        key = cell_key(task, encoder, retrieval, digest_json(translations.cache_key_parts()))
         cells.append(Cell(f"{TRANSLATE_TEST} ({translations.source})", retrieval, key, translations=translations))
     return cells
 
@@ -102,7 +102,7 @@ def existing_tower_cell(text: str, retrieval: Retrieval, task: Task, data: Path,
 
     Raises HarnessError if it was distilled from another teacher, or has seen the evaluation data.
     """
-    folder = find_tower(text, store)
+    folder = find_tower_folder(text, store)
     card = load_card(folder)
     check_existing_tower(folder, card, task, data, encoder, retrieval.lang)
     # The card of a tower from elsewhere could say anything, so its fingerprint names it.

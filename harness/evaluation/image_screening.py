@@ -13,14 +13,14 @@ from harness.runtime.prefetch import ahead
 if TYPE_CHECKING:
     from PIL import Image
 
-NAMED = 5
-AHEAD = 64
+_NAMED = 5
+_AHEAD = 64
 
 R = TypeVar("R", bound=Retrieval)
 
 
 @dataclass(frozen=True)
-class Part:
+class ImageSubset:
     """Some pictures of a gallery, in its order."""
 
     images: Images
@@ -40,26 +40,30 @@ class Part:
         return digest_strings(["part", self.images.digest(), *self.ids])
 
 
-def without_broken(retrieval: R) -> R:
+def without_undecodable_images(retrieval: R) -> R:
     """The captions of the pictures that can be decoded, to be found among these; a note says what was left out.
 
     Every picture is decoded for that, by all processors. Raises HarnessError if none can be.
     """
     images = retrieval.images
-    problems = {row: why for row, why in enumerate(ahead(lambda row: problem(images, row), range(len(images.ids)), AHEAD)) if why}
+    problems = {
+        row: why
+        for row, why in enumerate(ahead(lambda row: decoding_problem(images, row), range(len(images.ids)), _AHEAD))
+        if why
+    }
     if not problems:
         return retrieval
     rows = tuple(row for row in range(len(images.ids)) if row not in problems)
     if not rows:
         raise HarnessError(f"none of the {len(images.ids):,} pictures can be decoded, the first: {problems[0]}")
     names = [images.ids[row] for row in problems]
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    told = f"{len(names):,} of {len(images.ids):,} images skipped, which cannot be decoded: {', '.join(names[:NAMED])}{more}"
-    left = retrieval.among(Part(images, rows))
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    told = f"{len(names):,} of {len(images.ids):,} images skipped, which cannot be decoded: {', '.join(names[:_NAMED])}{more}"
+    left = retrieval.among(ImageSubset(images, rows))
     return replace(left, notes=(*left.notes, told))
 
 
-def problem(images: Images, row: int) -> str:
+def decoding_problem(images: Images, row: int) -> str:
     """Why a picture cannot be decoded; nothing if it can."""
     try:
         images.open(row)

@@ -15,7 +15,7 @@ from harness.core.protocols import Encoder, KnownFeatures, Task
 from harness.evaluation.cell_scorers import with_scorers
 from harness.evaluation.cells import Cell, distilled_cells, english_cell, existing_tower_cell, translated_cells
 from harness.evaluation.data_folders import data_folder
-from harness.evaluation.image_screening import without_broken
+from harness.evaluation.image_screening import without_undecodable_images
 from harness.evaluation.retrievals import all_english_captions, load_retrieval, with_measures
 from harness.records.schema import TRANSLATE_TEST
 from harness.retrieval.scorers import PLAIN
@@ -74,7 +74,7 @@ def make_plan(config: RunConfig, task: Task, data: Path, encoder: Encoder, langu
     """Read one language's data and plan its cells. Raises HarnessError as `make_plans`."""
     retrieval = with_measures(config.measures, load_retrieval(task, data, language.code, config.split, config.source, encoder))
     if config.skip_broken:
-        retrieval = screened(config, retrieval, task)
+        retrieval = without_broken_images(config, retrieval, task)
     check_encoder_fits(config, retrieval, encoder)
     remark = ""
     # Features are known for this language's captions alone, and nothing can be distilled from them.
@@ -104,13 +104,13 @@ def ceiling_cells(config: RunConfig, retrieval: Retrieval, task: Task, data: Pat
     return cells
 
 
-def screened(config: RunConfig, retrieval: Retrieval, task: Task) -> Retrieval:
+def without_broken_images(config: RunConfig, retrieval: Retrieval, task: Task) -> Retrieval:
     """Return a copy without images that cannot be decoded. Raises HarnessError where whole images are not what is ranked."""
     if not retrieval.opens_pictures:
         raise HarnessError(f"--skip-broken is for pictures, and {task.card.name} opens none")
     if retrieval.sought == "regions" or config.scorer != PLAIN:
         raise HarnessError("--skip-broken is for retrieval by whole images: regions are of all images of a split")
-    return without_broken(retrieval)
+    return without_undecodable_images(retrieval)
 
 
 def check_encoder_fits(config: RunConfig, retrieval: Retrieval, encoder: Encoder) -> None:

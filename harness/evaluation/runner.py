@@ -21,17 +21,17 @@ from harness.core.plugins import Fingerprint
 from harness.core.protocols import Encoder, TextEncoder
 from harness.distill.distilled_tower import DistilledTower
 from harness.evaluation.cells import Cell
-from harness.evaluation.executors.jobs import Outcome, announced, carry_out
-from harness.evaluation.executors.local import in_turn
+from harness.evaluation.executors.jobs import Outcome, announce_jobs, execute_jobs
+from harness.evaluation.executors.local import run_in_turn
 from harness.evaluation.planning import Plan, make_plan
-from harness.evaluation.translate_test import in_translation
-from harness.records.files import check_stored_record, find_stored_record, save_record
-from harness.records.provenance import provenance
+from harness.evaluation.translate_test import with_translations
+from harness.records.files import check_stored_record, load_stored_record, save_record
+from harness.records.provenance import current_provenance
 from harness.records.schema import ENGLISH_TOWER, TRANSLATE_TEST, Record, RegionCard, TranslationCard
 from harness.records.towers import load_card
 from harness.retrieval.regions import Views
 from harness.retrieval.scorers import Embedder
-from harness.storage.seals import is_whole
+from harness.storage.seals import is_undamaged
 from harness.storage.store import Store
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class CellJob:
     @property
     def is_there(self) -> bool:
         """Whether its record is, whole and of this cell."""
-        return is_whole(self.store.record(self.cell.key), check_stored_record)
+        return is_undamaged(self.store.record(self.cell.key), check_stored_record)
 
     def do(self, console: Console, wait: bool) -> None:
         """Measure it unless its record is there. Raises BusyError if another run is at it or at its tower and `wait` is False."""
@@ -79,18 +79,18 @@ class CellJob:
         return self.find
 
 
-def run(plan: Plan, store: Store, console: Console) -> list[Record]:
+def measure_plan(plan: Plan, store: Store, console: Console) -> list[Record]:
     """The record of each cell, in order: read back where it lies in the store, measured and kept where it does not.
 
-    Raises CellsFailedError as `run_plans` gives it.
+    Raises CellsFailedError as `measure_plans` gives it.
     """
-    for _, failed in run_plans([plan], store, console, ExecutorConfig()):
+    for _, failed in measure_plans([plan], store, console, ExecutorConfig()):
         if failed:
             raise failed
     return [check_stored_record(store.record(cell.key)) for cell in plan.cells]
 
 
-def run_plans(
+def measure_plans(
     plans: Sequence[Plan], store: Store, console: Console, choices: ExecutorConfig
 ) -> Iterator[tuple[Plan, CellsFailedError | None]]:
     """Measure the cells of plans, those that several plans have once, and give each plan, in order, when all of its cells ended.
@@ -107,12 +107,12 @@ def run_plans(
     missing = [job for job in jobs.values() if not job.is_there]
     outcomes: dict[str, Outcome] = {}
     waiting, reasons = deque(plans), list[str]()
-    measured = carry_out(announced(missing, choices, console, "cell"), choices, store, console) if missing else iter(())
-    for job, outcome in chain(in_turn(console, there, wait=True), measured):
+    measured = execute_jobs(announce_jobs(missing, choices, console, "cell"), choices, store, console) if missing else iter(())
+    for job, outcome in chain(run_in_turn(console, there, wait=True), measured):
         outcomes[job.cell.key] = outcome
         while waiting and all(cell.key in outcomes for cell in waiting[0].cells):
             plan = waiting.popleft()
-            failed = failure({cell.label: outcomes[cell.key] for cell in plan.cells})
+            failed = summarize_failures({cell.label: outcomes[cell.key] for cell in plan.cells})
             reasons.append(failed.reason if failed else "")
             # One language may lack what the others have; two that fail alike, and nothing else yet, will not be the last.
             if reasons[0] and len(set(reasons)) == 1 and len(reasons) == min(2, len(plans)):
@@ -120,7 +120,7 @@ def run_plans(
             yield plan, failed
 
 
-def failure(outcomes: Mapping[str, Outcome]) -> CellsFailedError | None:
+def summarize_failures(outcomes: Mapping[str, Outcome]) -> CellsFailedError | None:
     """What is to be told of cells that failed, by label; None if none did."""
     failed = {label: outcome for label, outcome in outcomes.items() if outcome.state == "failed"}
     if not failed:
@@ -134,17 +134,17 @@ def failure(outcomes: Mapping[str, Outcome]) -> CellsFailedError | None:
 def cell_job(cell: Cell, plan: Plan, store: Store) -> CellJob:
     """The job of a plan's cell."""
     config = plan.config.model_copy(update={"lang": plan.language.code, "data": str(plan.data)})
-    return CellJob(cell, plan, store, partial(find_cell, config, cell.key, store))
+    return CellJob(cell, plan, store, partial(find_cell_job, config, cell.key, store))
 
 
-def find_cell(config: RunConfig, key: str, store: Store) -> CellJob:
+def find_cell_job(config: RunConfig, key: str, store: Store) -> CellJob:
     """The job of the cell of that digest. Raises HarnessError if the choices do not lead to it here."""
-    plan = planned(config, store)
-    cell = one_of({cell.key: cell for cell in plan.cells}, key)
-    return CellJob(cell, plan, store, partial(find_cell, config, key, store))
+    plan = plan_of_worker(config, store)
+    cell = find_planned({cell.key: cell for cell in plan.cells}, key)
+    return CellJob(cell, plan, store, partial(find_cell_job, config, key, store))
 
 
-def one_of(found: Mapping[str, T], digest: str) -> T:
+def find_planned(found: Mapping[str, T], digest: str) -> T:
     """What is planned here under a digest of all that decides it. Raises HarnessError if that is nothing."""
     if digest not in found:
         raise HarnessError(
@@ -155,15 +155,15 @@ def one_of(found: Mapping[str, T], digest: str) -> T:
 
 
 @lru_cache(maxsize=1)
-def planned(config: RunConfig, store: Store) -> Plan:
+def plan_of_worker(config: RunConfig, store: Store) -> Plan:
     """The plan of one language, made once in each process that measures cells of it."""
     task = TASKS.load(config.task)()
     ((language, _),) = select_languages(task, config.lang)
-    return make_plan(config, task, Path(config.data or ""), encoder_of(config.encoder, config.device), language, store)
+    return make_plan(config, task, Path(config.data or ""), cached_encoder(config.encoder, config.device), language, store)
 
 
 @lru_cache(maxsize=1)
-def encoder_of(spec: str, device: str) -> Encoder:
+def cached_encoder(spec: str, device: str) -> Encoder:
     """An encoder, whose model is loaded once for all languages."""
     return load_encoder(spec, device)
 
@@ -173,13 +173,13 @@ def load_or_measure(cell: Cell, plan: Plan, store: Store, console: Console, wait
     folder = store.record(cell.key)
 
     def make(path: Path) -> Record:
-        measure(cell, plan, store, console, wait)
+        measure_cell(cell, plan, store, console, wait)
         return check_stored_record(path)
 
-    return owned(store.get_or_create(folder, find_stored_record, make, wait), plan.encoder, folder)
+    return check_record_encoder(store.get_or_create(folder, load_stored_record, make, wait), plan.encoder, folder)
 
 
-def owned(record: Record, encoder: Encoder, folder: Path) -> Record:
+def check_record_encoder(record: Record, encoder: Encoder, folder: Path) -> Record:
     """The record, if it is the encoder's. Raises HarnessError if it is another one's.
 
     Built-in encoders of one fingerprint are one model by two names (a folder, by two paths). What a plug-in's fingerprint misses
@@ -193,7 +193,7 @@ def owned(record: Record, encoder: Encoder, folder: Path) -> Record:
     return record
 
 
-def measure(cell: Cell, plan: Plan, store: Store, console: Console, wait: bool = True) -> None:
+def measure_cell(cell: Cell, plan: Plan, store: Store, console: Console, wait: bool = True) -> None:
     """Embed, rank, and keep the record. The text tower is distilled first if it is not there."""
     from harness.runtime.device import resolve_device
 
@@ -201,13 +201,13 @@ def measure(cell: Cell, plan: Plan, store: Store, console: Console, wait: bool =
     asked, translated = retrieval, None
     if translations:
         english = translations.english(retrieval, store, console)
-        asked = in_translation(retrieval, english)
+        asked = with_translations(retrieval, english)
         translated = TranslationCard(by=translations.by, source=translations.source, digest=digest_strings(english))
     device = resolve_device(plan.config.device)
     embed = Embedder(encoder, encoder, store, console, device)
-    for what, pictures in shared_pictures(cell):
+    for what, pictures in shared_images(cell):
         embed.pictures(pictures, what)
-    found = cell.scorer.find(asked, replace(embed, tower=text_tower(cell, plan, store, console, wait)))
+    found = cell.scorer.find(asked, replace(embed, tower=load_text_tower(cell, plan, store, console, wait)))
     folder = cell.folder(store)
     card = load_card(folder) if folder else None
     views = cell.scorer.views
@@ -236,12 +236,12 @@ def measure(cell: Cell, plan: Plan, store: Store, console: Console, wait: bool =
         scores=found.scores,
         chance=found.chance,
         notes=retrieval.notes + (translations.notes if translations else ()) + (views.regions.notes if views else ()),
-        provenance=provenance(device),
+        provenance=current_provenance(device),
     )
     save_record(store.record(cell.key), record, retrieval, found.ranks, found.columns)
 
 
-def shared_pictures(cell: Cell) -> Iterator[tuple[str, Images]]:
+def shared_images(cell: Cell) -> Iterator[tuple[str, Images]]:
     """What a cell shares with others and looks up, and what people call it.
 
     It is embedded before a tower is distilled, so that a picture that cannot be read is told before an hour is spent.
@@ -258,7 +258,7 @@ def region_card(views: Views) -> RegionCard:
     return RegionCard(source=regions.source, view=views.view, count=len(regions.boxes), digest=regions.digest())
 
 
-def text_tower(cell: Cell, plan: Plan, store: Store, console: Console, wait: bool) -> TextEncoder:
+def load_text_tower(cell: Cell, plan: Plan, store: Store, console: Console, wait: bool) -> TextEncoder:
     """The cell's text tower, distilled now if it has to be. Raises BusyError if another run is at that and `wait` is False."""
     folder = cell.folder(store)
     if folder is None:

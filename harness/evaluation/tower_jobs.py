@@ -16,10 +16,10 @@ from harness.core.config import ExecutorConfig, RunConfig
 from harness.core.errors import HarnessError
 from harness.core.languages import ENGLISH, select_languages
 from harness.distill.pipeline import Recipe, distil
-from harness.evaluation.executors.jobs import announced, carry_out
-from harness.evaluation.executors.local import in_turn
+from harness.evaluation.executors.jobs import announce_jobs, execute_jobs
+from harness.evaluation.executors.local import run_in_turn
 from harness.evaluation.guarded_bitext import load_guarded_bitext
-from harness.evaluation.runner import failure, one_of
+from harness.evaluation.runner import find_planned, summarize_failures
 from harness.retrieval.phrases import tagged
 from harness.runtime.console import Console
 from harness.storage.store import Store
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def ranks_here(device: str) -> Iterator[tuple[Processes | None, str]]:
+def torchrun_processes(device: str) -> Iterator[tuple[Processes | None, str]]:
     """This process among those that torchrun started, and its device; None and the device that was asked for without torchrun."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield None, device
@@ -41,7 +41,7 @@ def ranks_here(device: str) -> Iterator[tuple[Processes | None, str]]:
 
 
 @dataclass(frozen=True)
-class Order:
+class TowerOrder:
     """Towers to be distilled: one for each language that `config.lang` means, or one that they share, with so many seeds."""
 
     config: RunConfig
@@ -69,7 +69,7 @@ class TowerJob:
     """A tower to be distilled. ranks: this process among those that do it together."""
 
     recipe: Recipe
-    order: Order
+    order: TowerOrder
     ranks: Processes | None = None
 
     @property
@@ -102,18 +102,18 @@ class TowerJob:
 
 
 @lru_cache(maxsize=1)
-def recipes_by_digest(order: Order) -> Mapping[str, Recipe]:
+def recipes_by_digest(order: TowerOrder) -> Mapping[str, Recipe]:
     """An order's recipes, made once in each process that distils some of them."""
     return {recipe.digest: recipe for recipe in order.recipes()}
 
 
-def find_tower_job(order: Order, digest: str) -> TowerJob:
+def find_tower_job(order: TowerOrder, digest: str) -> TowerJob:
     """The job of the tower of that digest. Raises HarnessError if the order does not lead to it here."""
-    return TowerJob(one_of(recipes_by_digest(order), digest), order)
+    return TowerJob(find_planned(recipes_by_digest(order), digest), order)
 
 
 def distil_all(
-    order: Order, console: Console, choices: ExecutorConfig, ranks: Processes | None = None
+    order: TowerOrder, console: Console, choices: ExecutorConfig, ranks: Processes | None = None
 ) -> tuple[list[Path], Mapping[str, Mapping[str, str]]]:
     """Distil an order's towers: the folders of those that are made, and why others could not be, by language and label.
 
@@ -127,9 +127,9 @@ def distil_all(
         return [job.folder for job in jobs], {}
     there = [job for job in jobs if job.folder.is_dir()]
     missing = [job for job in jobs if job not in there]
-    made = carry_out(announced(missing, choices, console, "tower"), choices, order.store, console) if missing else iter(())
-    ended = dict(chain(in_turn(console, there, wait=True), made))
-    if (told := failure({job.name: outcome for job, outcome in ended.items()})) and told.reason:
+    made = execute_jobs(announce_jobs(missing, choices, console, "tower"), choices, order.store, console) if missing else iter(())
+    ended = dict(chain(run_in_turn(console, there, wait=True), made))
+    if (told := summarize_failures({job.name: outcome for job, outcome in ended.items()})) and told.reason:
         raise HarnessError(told.reason)
     folders = [job.folder for job in jobs if ended[job].state == "done"]
     failed: dict[str, dict[str, str]] = {}

@@ -17,11 +17,11 @@ from harness.core.protocols import Translator
 from harness.readers.translations import read_translations
 from harness.records.schema import TRANSLATE_TEST
 from harness.runtime.console import Console
-from harness.storage.seals import keep_json, kept_json
+from harness.storage.seals import load_json_entry, write_json_entry
 from harness.storage.store import Store
 
-By: TypeAlias = Literal["file", "translator"]
-TEXTS_A_CALL = 256
+TranslationSource: TypeAlias = Literal["file", "translator"]
+_TEXTS_A_CALL = 256
 
 
 class Translations(Protocol):
@@ -38,11 +38,11 @@ class Translations(Protocol):
         ...
 
     @property
-    def by(self) -> By:
+    def by(self) -> TranslationSource:
         """What made them."""
         ...
 
-    def told(self) -> list[str]:
+    def cache_key_parts(self) -> list[str]:
         """What decides them: part of a cell's name."""
         ...
 
@@ -52,15 +52,15 @@ class Translations(Protocol):
 
 
 @dataclass(frozen=True)
-class Written:
+class FileTranslations:
     """Translations that a file has. source: its name as it was given, `{lang}` and all, so that languages share it."""
 
     source: str
     texts: tuple[str, ...]
     notes: tuple[str, ...] = ()
-    by: ClassVar[By] = "file"
+    by: ClassVar[TranslationSource] = "file"
 
-    def told(self) -> list[str]:
+    def cache_key_parts(self) -> list[str]:
         """The texts: the same by another name are the same."""
         return [TRANSLATE_TEST, digest_strings(self.texts)]
 
@@ -70,19 +70,19 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Spoken:
+class MachineTranslations:
     """Translations that a translator makes when they are needed, and the store keeps."""
 
     translator: Translator
     notes: tuple[str, ...] = ()
-    by: ClassVar[By] = "translator"
+    by: ClassVar[TranslationSource] = "translator"
 
     @property
     def source(self) -> str:
         """The translator's name."""
         return self.translator.name
 
-    def told(self) -> list[str]:
+    def cache_key_parts(self) -> list[str]:
         """The translator's fingerprint."""
         return [TRANSLATE_TEST, "translator", self.translator.fingerprint()]
 
@@ -91,21 +91,21 @@ class Spoken:
         captions, lang = retrieval.captions, retrieval.lang
         texts: list[str] = []
         with console.stage(f"translates {lang}", len(captions), "captions") as advance:
-            for start in range(0, len(captions), TEXTS_A_CALL):
-                part = captions[start : start + TEXTS_A_CALL]
+            for start in range(0, len(captions), _TEXTS_A_CALL):
+                part = captions[start : start + _TEXTS_A_CALL]
                 path = store.translations(digest_strings([self.translator.fingerprint(), lang, *part]))
-                texts += store.get_or_create(path, kept_json, partial(self.translate, part, lang, advance))
+                texts += store.get_or_create(path, load_json_entry, partial(self.translate, part, lang, advance))
         return tuple(texts)
 
     def translate(self, texts: Sequence[str], lang: str, advance: Callable[[int, str], None], path: Path) -> list[str]:
         """Translate some texts and write them to a file of the store."""
-        english = translated(self.translator, texts, lang)
-        keep_json(path, english)
+        english = translate_checked(self.translator, texts, lang)
+        write_json_entry(path, english)
         advance(len(texts), "")
         return english
 
 
-def translated(translator: Translator, texts: Sequence[str], lang: str) -> list[str]:
+def translate_checked(translator: Translator, texts: Sequence[str], lang: str) -> list[str]:
     """What a translator makes of some texts. Raises HarnessError if it is not a text for each."""
     english = list(translator.translate(texts, lang))
     if len(english) != len(texts):
@@ -116,21 +116,21 @@ def translated(translator: Translator, texts: Sequence[str], lang: str) -> list[
     return english
 
 
-def in_translation(retrieval: Retrieval, english: tuple[str, ...]) -> Retrieval:
+def with_translations(retrieval: Retrieval, english: tuple[str, ...]) -> Retrieval:
     """The same queries, as the English tower is to read them."""
     return replace(retrieval, lang=ENGLISH, captions=english, english=None, phrases=(), english_phrases=())
 
 
-def read_file(pattern: str, retrieval: Retrieval) -> Written:
+def load_file_translations(pattern: str, retrieval: Retrieval) -> FileTranslations:
     """Translations from the file of a retrieval's language: `{lang}` in the pattern stands for its code.
 
     Raises HarnessError as the reader does.
     """
     path = Path(pattern.replace("{lang}", retrieval.lang)).expanduser()
     found = read_translations(path, retrieval)
-    return Written(Path(pattern).name, found.english, found.notes)
+    return FileTranslations(Path(pattern).name, found.english, found.notes)
 
 
-def by_translator(spec: str, device: str) -> Spoken:
+def load_machine_translations(spec: str, device: str) -> MachineTranslations:
     """Translations by a translator. Raises HarnessError if there is none of the name."""
-    return Spoken(load_translator(spec, device))
+    return MachineTranslations(load_translator(spec, device))

@@ -13,7 +13,7 @@ from harness.core.errors import HarnessError, MissingError
 from harness.readers.codes import ENGLISH_LANGUAGE, best, codes_of, file_of, fold, stands_for
 from harness.readers.columns import find_columns, image_of
 from harness.readers.textfiles import LONGEST, find, read_lines
-from harness.storage.archives import Unpacked
+from harness.storage.archives import BoundedGzipFile
 
 FOLDER = "bitext"
 NOTHING = HeldOut(frozenset(), frozenset())
@@ -161,7 +161,7 @@ def _tmx(path: Path, language: Language) -> Iterator[Pair]:
     from defusedxml.ElementTree import iterparse
 
     try:
-        with Unpacked(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with BoundedGzipFile(path) if path.suffix == ".gz" else path.open("rb") as file:
             body: Element | None = None
             units = 0
             for event, element in iterparse(file, events=("start", "end")):

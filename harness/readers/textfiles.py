@@ -8,8 +8,8 @@ import zlib
 from pathlib import Path
 
 from harness.core.errors import HarnessError
-from harness.storage.archives import Unpacked
-from harness.storage.plain_files import need_plain
+from harness.storage.archives import BoundedGzipFile
+from harness.storage.plain_files import check_plain_file
 
 OTHER_ENCODINGS = {
     codecs.BOM_UTF32_LE: "UTF-32",
@@ -35,10 +35,10 @@ def read_text(path: Path) -> str:
 
     Raises HarnessError if it cannot be read or unpacked, is a bomb, or is not UTF-8: then with line and byte.
     """
-    need_plain(path)
+    check_plain_file(path)
     try:
         if path.suffix == ".gz":
-            with Unpacked(path) as file:
+            with BoundedGzipFile(path) as file:
                 data = file.read()
         else:
             data = path.read_bytes()

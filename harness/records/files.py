@@ -18,16 +18,16 @@ from harness.core.error_messages import first_line
 from harness.core.errors import HarnessError
 from harness.records.schema import SCHEMA_VERSION, Record, Version
 from harness.retrieval.ranking import scores
-from harness.storage.seals import check_key, new_sealed_folder, read_seal, say_left_out, sealed_bytes
-from harness.storage.store import NEW, DamagedError, may_read
+from harness.storage.seals import check_key, new_sealed_folder, read_seal, read_sealed_bytes, report_skipped
+from harness.storage.store import TEMPORARY_PREFIX, DamagedError, explain_read_errors
 
 if TYPE_CHECKING:
     from pyarrow import Table
     from pyarrow.parquet import ParquetFile
 
-RECORD, QUERIES, CARD, SEEN = "record.json", "queries.parquet", "card.json", "seen.npy"
-FACET = "facet:"  # begins the name of a column of facets
-POINTED = "pointed"
+RECORD_FILE, QUERIES_FILE, CARD_FILE, SEEN_FILE = "record.json", "queries.parquet", "card.json", "seen.npy"
+FACET_PREFIX = "facet:"  # begins the name of a column of facets
+POINTED_COLUMN = "pointed"
 
 
 def save_record(
@@ -61,11 +61,11 @@ def save_record(
     for name, rows in (columns or {}).items():
         table = table.append_column(name, pa.array(list(rows)))
     with new_sealed_folder(folder, record.cell) as temporary:
-        (temporary / RECORD).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        pq.write_table(table, temporary / QUERIES)
+        (temporary / RECORD_FILE).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        pq.write_table(table, temporary / QUERIES_FILE)
 
 
-AGAIN = "measure it again, or take it anew from where it came from"
+_WAY_OUT = "measure it again, or take it anew from where it came from"
 
 
 def load_record(folder: Path) -> Record:
@@ -74,10 +74,10 @@ def load_record(folder: Path) -> Record:
     Of a sealed one it is certain that it is what was written. One of an earlier version has no seal: its scores must follow from
     its ranks. Raises DamagedError if that is not so, and HarnessError if it cannot be read or is of a newer version.
     """
-    path = folder / RECORD
+    path = folder / RECORD_FILE
     found = read_seal(folder)
     try:
-        data = sealed_bytes(folder, RECORD, found)
+        data = read_sealed_bytes(folder, RECORD_FILE, found)
         version = Version.model_validate_json(data).schema_version
         if version > SCHEMA_VERSION:
             raise HarnessError(
@@ -88,7 +88,7 @@ def load_record(folder: Path) -> Record:
     except ValidationError as error:
         what = f"{path} is not a record of this version: {first_line(error)}"
         # What is sealed is as it was written, by a version that has other fields: it is not thrown away.
-        raise (HarnessError(what) if found else DamagedError(what, AGAIN)) from error
+        raise (HarnessError(what) if found else DamagedError(what, _WAY_OUT)) from error
     if found:
         check_key(folder, found.key, record.cell)
     else:
@@ -105,9 +105,9 @@ def check_scores(folder: Path, record: Record, ranks: Ranks, measures: Mapping[s
     sizes = record.captions, record.images if record.sought == "images" else 0
     if sizes != (len(ranks.t2i), len(ranks.i2t)):
         raise DamagedError(
-            f"{folder} has {len(ranks.t2i):,} + {len(ranks.i2t):,} ranks, its record {sizes[0]:,} + {sizes[1]:,}", AGAIN
+            f"{folder} has {len(ranks.t2i):,} + {len(ranks.i2t):,} ranks, its record {sizes[0]:,} + {sizes[1]:,}", _WAY_OUT
         )
-    with reading(folder / QUERIES):
+    with explain_broken_queries(folder / QUERIES_FILE):
         if record.sought == "texts":
             true = Searched(ranks.t2i, measures, {}).scores()
         elif record.sought == "regions":
@@ -118,7 +118,7 @@ def check_scores(folder: Path, record: Record, ranks: Ranks, measures: Mapping[s
         said, value = record.scores.get(name, math.nan), true.get(name, math.nan)
         if not math.isclose(said, value, rel_tol=1e-9, abs_tol=1e-9):
             raise DamagedError(
-                f"{folder}: its scores do not follow from its ranks: {name} is {said}, by its ranks {value}", AGAIN
+                f"{folder}: its scores do not follow from its ranks: {name} is {said}, by its ranks {value}", _WAY_OUT
             )
 
 
@@ -130,15 +130,15 @@ def record_folders(folder: Path) -> list[Path]:
 
     def refused(error: OSError) -> None:
         try:
-            with suppress(FileNotFoundError), may_read(Path(error.filename)):
+            with suppress(FileNotFoundError), explain_read_errors(Path(error.filename)):
                 raise error
         except HarnessError as said:
-            say_left_out(said)
+            report_skipped(said)
 
     found = []
     for place, folders, files in os.walk(folder, onerror=refused):
-        folders[:] = [name for name in folders if not name.startswith(NEW)]
-        if RECORD in files:
+        folders[:] = [name for name in folders if not name.startswith(TEMPORARY_PREFIX)]
+        if RECORD_FILE in files:
             found.append(Path(place))
     return sorted(found)
 
@@ -150,16 +150,16 @@ def check_stored_record(folder: Path) -> Record:
     return record
 
 
-def find_stored_record(folder: Path) -> Record | None:
+def load_stored_record(folder: Path) -> Record | None:
     """The record in a folder of the store, None if there is no such folder. Raises DamagedError as `check_stored_record`."""
-    with may_read(folder):
+    with explain_read_errors(folder):
         if not folder.is_dir():
             return None
     return check_stored_record(folder)
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def explain_broken_queries(path: Path) -> Iterator[None]:
     """Turn what a broken file of queries makes its readers raise into one line that names it."""
     import pyarrow as pa
 
@@ -168,7 +168,7 @@ def reading(path: Path) -> Iterator[None]:
     except MemoryError as error:
         raise HarnessError(f"{path} cannot be read: {first_line(error)}") from None
     except (OSError, KeyError, ValueError, TypeError, OverflowError, pa.ArrowException) as error:
-        raise DamagedError(f"{path} cannot be read: {first_line(error)}", AGAIN) from None
+        raise DamagedError(f"{path} cannot be read: {first_line(error)}", _WAY_OUT) from None
 
 
 @contextmanager
@@ -178,8 +178,8 @@ def open_queries(folder: Path) -> Iterator[ParquetFile]:
     import pyarrow.parquet as pq
 
     # Files this small are read fastest as a whole and by one thread.
-    data = sealed_bytes(folder, QUERIES, read_seal(folder))
-    with reading(folder / QUERIES), pq.ParquetFile(pa.BufferReader(data)) as file:
+    data = read_sealed_bytes(folder, QUERIES_FILE, read_seal(folder))
+    with explain_broken_queries(folder / QUERIES_FILE), pq.ParquetFile(pa.BufferReader(data)) as file:
         yield file
 
 
@@ -204,7 +204,7 @@ def load_ranks(folder: Path) -> tuple[Ranks, Ints]:
 def read_ranks(folder: Path) -> tuple[Ranks, Ints, dict[str, Doubles]]:
     """Ranks, owners and measures of a record's queries, as `load_ranks` and `load_measures` have them."""
     with open_queries(folder) as file:
-        kept = [name for name in file.schema_arrow.names if is_measure(name)]
+        kept = [name for name in file.schema_arrow.names if is_measure_column(name)]
         table = file.read(columns=["direction", "image", "rank", *kept], use_threads=False)
         direction = table["direction"].to_numpy(zero_copy_only=False)
         ranks = table["rank"].combine_chunks().to_numpy(zero_copy_only=False)
@@ -216,7 +216,7 @@ def read_ranks(folder: Path) -> tuple[Ranks, Ints, dict[str, Doubles]]:
         queried = images if text.all() else table.filter(~text)["image"].to_pylist()
         gallery = {image: index for index, image in enumerate(dict.fromkeys(queried))}
         owner = np.array([gallery[image] for image, is_text in zip(images, text, strict=True) if is_text], dtype=np.int64)
-        return Ranks(t2i=ranks[text], i2t=ranks[~text]), owner, measures_of(table.select(kept))
+        return Ranks(t2i=ranks[text], i2t=ranks[~text]), owner, measures_in_table(table.select(kept))
 
 
 def load_facets(folder: Path) -> dict[str, list[tuple[str, ...]]]:
@@ -225,16 +225,16 @@ def load_facets(folder: Path) -> dict[str, list[tuple[str, ...]]]:
     Captions are in the order of `load_ranks`; one may have several values or none. Empty where the record has no facets.
     """
     table = read_queries(folder)
-    with reading(folder / QUERIES):
+    with explain_broken_queries(folder / QUERIES_FILE):
         captions = table.filter(table["direction"].to_numpy(zero_copy_only=False) == "t2i")
-        names = [name for name in captions.column_names if name.startswith(FACET)]
-        return {name.removeprefix(FACET): [tuple(values or ()) for values in captions[name].to_pylist()] for name in names}
+        names = [name for name in captions.column_names if name.startswith(FACET_PREFIX)]
+        return {name.removeprefix(FACET_PREFIX): [tuple(values or ()) for values in captions[name].to_pylist()] for name in names}
 
 
-def load_found(folder: Path) -> Ints:
+def load_found_boxes(folder: Path) -> Ints:
     """The box (left, top, right, bottom) that each phrase of a record of grounding found first, (phrases, 4)."""
     table = read_queries(folder, "found")
-    with reading(folder / QUERIES):
+    with explain_broken_queries(folder / QUERIES_FILE):
         return np.array(table["found"].to_pylist(), dtype=np.int64).reshape(-1, 4)
 
 
@@ -244,18 +244,22 @@ def load_measures(folder: Path) -> dict[str, Doubles]:
     Measures of texts found (`nDCG@10`), or, in grounding, whether a phrase pointed into a true box.
     """
     with open_queries(folder) as file:
-        return measures_of(file.read(columns=[name for name in file.schema_arrow.names if is_measure(name)], use_threads=False))
+        return measures_in_table(
+            file.read(columns=[name for name in file.schema_arrow.names if is_measure_column(name)], use_threads=False)
+        )
 
 
-def is_measure(column: str) -> bool:
+def is_measure_column(column: str) -> bool:
     """Whether a column of queries is a measure of each."""
-    return column == POINTED or column.startswith(MEASURE)
+    return column == POINTED_COLUMN or column.startswith(MEASURE)
 
 
-def measures_of(table: Table) -> dict[str, Doubles]:
+def measures_in_table(table: Table) -> dict[str, Doubles]:
     """Columns of measures as `load_measures` has them."""
     measures = {}
     for name in table.column_names:
         values = table[name].to_numpy(zero_copy_only=False).astype(np.float64)
-        measures["pointing" if name == POINTED else name.removeprefix(MEASURE)] = 100 * values if name == POINTED else values
+        measures["pointing" if name == POINTED_COLUMN else name.removeprefix(MEASURE)] = (
+            100 * values if name == POINTED_COLUMN else values
+        )
     return measures

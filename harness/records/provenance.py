@@ -18,7 +18,7 @@ from harness.records.schema import Provenance
 PACKAGES = ("numba", "numpy", "open_clip_torch", "pillow", "safetensors", "tokenizers", "torch", "torchvision", "transformers")
 
 
-def provenance(device: str) -> Provenance:
+def current_provenance(device: str) -> Provenance:
     """Where and by what this process runs."""
     commit, dirty = checkout_state(Path(harness.__file__).resolve().parent)
     return Provenance(

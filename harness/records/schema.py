@@ -80,7 +80,7 @@ class TowerCard(Schema):
     provenance: Provenance
 
     @property
-    def asked(self) -> DistillConfig:
+    def requested(self) -> DistillConfig:
         """The options as they were chosen: a rate that was tuned is found, and may differ between seeds of one recipe."""
         default = DistillConfig.model_fields["learning_rate"].default
         return self.config.model_copy(update={"learning_rate": default}) if self.tuning else self.config

@@ -11,18 +11,18 @@ from pydantic import ValidationError
 
 from harness.core.error_messages import first_line
 from harness.core.errors import HarnessError
-from harness.records.files import CARD, SEEN
+from harness.records.files import CARD_FILE, SEEN_FILE
 from harness.records.schema import TowerCard
-from harness.storage.seals import check_key, check_seal, read_seal, sealed_bytes
-from harness.storage.store import DamagedError, Store, may_read
+from harness.storage.seals import check_key, check_seal, read_seal, read_sealed_bytes
+from harness.storage.store import DamagedError, Store, explain_read_errors
 
 
 def load_card(folder: Path) -> TowerCard:
     """Read a tower's card. Raises DamagedError if it is not one, or not what was written."""
-    path = folder / CARD
+    path = folder / CARD_FILE
     found = read_seal(folder)
     try:
-        card = TowerCard.model_validate_json(sealed_bytes(folder, CARD, found))
+        card = TowerCard.model_validate_json(read_sealed_bytes(folder, CARD_FILE, found))
     except ValidationError as error:
         what = f"{path} is not a tower's card: {first_line(error)}"
         raise (HarnessError(what) if found else DamagedError(what, "delete its folder to distil it again")) from error
@@ -42,11 +42,11 @@ def check_stored_tower(folder: Path) -> None:
 
 def load_seen(folder: Path) -> npt.NDArray[np.uint64]:
     """Hashes of what a tower was distilled from (`harness.distill.data.leakage.seen`). Raises HarnessError without it."""
-    path = folder / SEEN
-    with may_read(path):
+    path = folder / SEEN_FILE
+    with explain_read_errors(path):
         if not path.is_file():
-            raise HarnessError(f"{folder} has no {SEEN}, which says what it was distilled from: distil it again")
-    data = sealed_bytes(folder, SEEN, read_seal(folder))
+            raise HarnessError(f"{folder} has no {SEEN_FILE}, which says what it was distilled from: distil it again")
+    data = read_sealed_bytes(folder, SEEN_FILE, read_seal(folder))
     try:
         seen: npt.NDArray[np.uint64] = np.load(io.BytesIO(data), allow_pickle=False)
         if seen.dtype != np.uint64 or seen.ndim != 1:
@@ -56,9 +56,9 @@ def load_seen(folder: Path) -> npt.NDArray[np.uint64]:
     return seen
 
 
-def find_tower(text: str, store: Store) -> Path:
+def find_tower_folder(text: str, store: Store) -> Path:
     """A tower's folder, given as such or by the beginning of its digest in the store. Raises HarnessError if it is not one."""
-    if (Path(text) / CARD).is_file():
+    if (Path(text) / CARD_FILE).is_file():
         return Path(text)
     found = [folder for folder in store.towers() if folder.name.startswith(text)]
     if len(found) == 1:
@@ -67,5 +67,5 @@ def find_tower(text: str, store: Store) -> Path:
     if found:
         raise HarnessError(f"{len(found)} towers begin with {text!r}: {', '.join(folder.name[:12] for folder in found)}")
     raise HarnessError(
-        f"{text!r} is neither a folder with a {CARD} nor the beginning of a digest in {store.root}: see `towers list`"
+        f"{text!r} is neither a folder with a {CARD_FILE} nor the beginning of a digest in {store.root}: see `towers list`"
     )

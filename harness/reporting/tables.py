@@ -23,11 +23,11 @@ from harness.records.schema import TowerCard
 from harness.records.towers import load_card
 from harness.retrieval.scorers import PLAIN
 from harness.runtime.console import grid
-from harness.storage.seals import is_whole, readable
+from harness.storage.seals import is_undamaged, load_readable
 from harness.storage.store import Store
 
 if TYPE_CHECKING:
-    from harness.evaluation.encoder_checks import Trial
+    from harness.evaluation.encoder_checks import EncoderCheck
 
 
 def listing(what: str, task: str, store: Store) -> Table:
@@ -191,7 +191,7 @@ def codes_text(codes: Sequence[str], shown: int = 8) -> str:
 
 def towers_table(folders: Iterable[Path], title: str) -> Table:
     """Distilled towers."""
-    cards = [card for _, card in readable(folders, load_card)]
+    cards = [card for _, card in load_readable(folders, load_card)]
     rows = (
         (
             card.digest[:12],
@@ -233,7 +233,7 @@ def card_table(card: TowerCard, folder: Path) -> Table:
 
 def runs_table(store: Store) -> Table:
     """Every record of the store. What is damaged is named in a note and left out."""
-    records = [record for _, record in readable(store.records(), check_stored_record)]
+    records = [record for _, record in load_readable(store.records(), check_stored_record)]
     rows = (
         (
             record.cell[:12],
@@ -258,7 +258,7 @@ def findings_table(folder: Path, findings: Iterable[Finding]) -> Table:
     return grid(str(folder), ("", "what", ""), (("✓" if f.found else "–", f.what, f.detail) for f in findings))
 
 
-def trials_table(encoder: str, trials: Iterable[Trial]) -> Table:
+def trials_table(encoder: str, trials: Iterable[EncoderCheck]) -> Table:
     """What `check` prints."""
     marks = {"ok": "✓", "note": "!", "failed": "✗"}
     return grid(encoder, ("", "what", ""), ((marks[trial.verdict], trial.what, trial.detail) for trial in trials))
@@ -285,7 +285,7 @@ def failures_table(failures: Mapping[str, Mapping[str, str]], unit: str = "cell"
 
 def cell_state(cell: Cell, store: Store) -> str:
     """What is still to be done for a cell."""
-    if is_whole(store.record(cell.key), check_stored_record):
+    if is_undamaged(store.record(cell.key), check_stored_record):
         return "done"
     if cell.recipe is None:
         return "to embed and rank"

@@ -123,7 +123,7 @@ class Scorer(Protocol):
         """The regions of images that it looks at."""
         ...
 
-    def told(self) -> list[object]:
+    def cache_key_parts(self) -> list[object]:
         """What decides its ranks beside retrieval, encoder and text tower: with theirs it makes a cell's name."""
         ...
 
@@ -143,7 +143,7 @@ class Plain:
     name: ClassVar[str] = PLAIN
     views: ClassVar[None] = None
 
-    def told(self) -> list[object]:
+    def cache_key_parts(self) -> list[object]:
         """Nothing more."""
         return []
 
@@ -169,7 +169,7 @@ class InRegions:
     views: Views
     name: ClassVar[str] = PLAIN
 
-    def told(self) -> list[object]:
+    def cache_key_parts(self) -> list[object]:
         """The regions."""
         return [self.views.digest()]
 
@@ -200,7 +200,7 @@ class Entities:
         """With how much it sorts anew."""
         return f"entities, {f'first {self.first}' if self.first else 'all'} sorted anew"
 
-    def told(self) -> list[object]:
+    def cache_key_parts(self) -> list[object]:
         """Regions, phrases, and how much is sorted anew."""
         return ["entities", self.first, self.views.digest(), self.phrases]
 
@@ -222,7 +222,7 @@ class MaxSim:
     name: ClassVar[str] = "maxsim"
     views: ClassVar[None] = None
 
-    def told(self) -> list[object]:
+    def cache_key_parts(self) -> list[object]:
         """How it scores: raise the number when the same states no longer give the same ranks."""
         return ["maxsim 1"]
 

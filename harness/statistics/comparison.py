@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.core.digests import digest_json
 from harness.core.errors import HarnessError
-from harness.records.files import RECORD, load_record
+from harness.records.files import RECORD_FILE, load_record
 from harness.records.schema import Record
 from harness.retrieval.scorers import PLAIN
 from harness.statistics.comparison_schema import Comparison, ComparisonOptions, ComparisonSetting, PairedRecords, UnpairedRecord
@@ -25,7 +25,7 @@ from harness.statistics.matching import (
 )
 from harness.statistics.measurement import Measurement
 from harness.statistics.paired_runs import PairedRuns
-from harness.storage.seals import readable
+from harness.storage.seals import load_readable
 
 
 def compare_records(a: str, b: str, records: Path, question: ComparisonOptions) -> Comparison:
@@ -56,8 +56,8 @@ def with_sibling_records(kept: Sequence[StoredRecord], given: Sequence[StoredRec
     """The records looked up in, and those that lie beside a record that was given by its folder."""
     cells = {entry.record.cell: entry for entry in kept}
     beside = {entry.folder.parent for entry in given if entry.record.cell not in cells}
-    folders = [path.parent for folder in sorted(beside) for path in sorted(folder.glob(f"*/{RECORD}"))]
-    siblings = [StoredRecord(folder, record) for folder, record in readable(folders, load_record)]
+    folders = [path.parent for folder in sorted(beside) for path in sorted(folder.glob(f"*/{RECORD_FILE}"))]
+    siblings = [StoredRecord(folder, record) for folder, record in load_readable(folders, load_record)]
     return list(({entry.record.cell: entry for entry in siblings} | cells).values())
 
 
@@ -65,7 +65,7 @@ def setting_key(pair: RecordPair) -> str:
     """What must be equal for two languages to be averaged."""
     first = pair.a[0].record
     sides = [side[0].record for side in (pair.a, pair.b)]
-    recipes = [side.tower.asked.model_dump(exclude={"seed"}) if side.tower else None for side in sides]
+    recipes = [side.tower.requested.model_dump(exclude={"seed"}) if side.tower else None for side in sides]
     shared = [first.task, first.task_version, first.split, first.sample, first.images_digest]
     towers = [(side.encoder_fingerprint, side.text_tower, side.scorer) for side in sides]
     return digest_json([*shared, *towers, recipes])

@@ -13,10 +13,10 @@ from harness.core.errors import HarnessError
 from harness.core.objective_terms import STEPLESS, reads_entities, spell_objective
 from harness.core.plugins import unnamed_code
 from harness.core.suggestions import nearest
-from harness.records.files import CARD, RECORD, load_record, record_folders
+from harness.records.files import CARD_FILE, RECORD_FILE, load_record, record_folders
 from harness.records.schema import ENGLISH_TOWER, TRANSLATE_TEST, Record
 from harness.records.towers import load_card
-from harness.storage.seals import readable
+from harness.storage.seals import load_readable
 
 # Records are over the same queries where all of these are equal.
 _WORLDS = "worlds"
@@ -63,7 +63,7 @@ class StoredRecord:
         # After how many steps the patience was at its end is no choice, and may differ between seeds of one recipe.
         steps = card.steps if card.config.patience is None else card.config.steps_for(card.bitext.used - card.config.held_out)
         made = {_PAIRS: card.bitext.used, "steps": steps, "teacher": card.teacher_fingerprint}
-        made |= {spoken(field): getattr(card.asked, field) for field in fields}
+        made |= {spoken(field): getattr(card.requested, field) for field in fields}
         return made if weighs_entities(card.config.objective) else made | {ENTITY_WEIGHT: None}
 
     def seed(self) -> int | None:
@@ -103,7 +103,7 @@ class Pairing:
 
 def load_records(folder: Path) -> list[StoredRecord]:
     """Every record under a folder, each cell once. What is damaged is named in a note and left out."""
-    entries = [StoredRecord(of, record) for of, record in readable(record_folders(folder), load_record)]
+    entries = [StoredRecord(of, record) for of, record in load_readable(record_folders(folder), load_record)]
     return list({entry.record.cell: entry for entry in reversed(entries)}.values())[::-1]
 
 
@@ -148,11 +148,11 @@ def tower_spelling(text: str) -> str | None:
 
 def records_in_folder(folder: Path, known: Sequence[StoredRecord]) -> list[StoredRecord]:
     """A record's folder, a tower's, or one that holds records."""
-    if (folder / RECORD).is_file():
+    if (folder / RECORD_FILE).is_file():
         return [StoredRecord(folder, load_record(folder))]
-    if (folder / CARD).is_file():
+    if (folder / CARD_FILE).is_file():
         return records_of_towers({load_card(folder).digest}, known, f"the tower in {folder}")
-    return load_records(folder) or raise_no_records(f"{folder} holds no {RECORD}, neither itself nor in a folder below")
+    return load_records(folder) or raise_no_records(f"{folder} holds no {RECORD_FILE}, neither itself nor in a folder below")
 
 
 def records_by_digest(start: str, known: Sequence[StoredRecord]) -> list[StoredRecord]:

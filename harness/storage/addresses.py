@@ -22,10 +22,10 @@ from urllib.request import (
 
 from harness.core.errors import HarnessError
 
-WEB = ("https", "http")
-SCHEMES = (*WEB, "s3")
-TIMEOUT = 30
-AGENT = {"User-Agent": "flickr30k-harness"}
+WEB_SCHEMES = ("https", "http")
+SCHEMES = (*WEB_SCHEMES, "s3")
+TIMEOUT_SECONDS = 30
+USER_AGENT = {"User-Agent": "flickr30k-harness"}
 
 
 def is_address(text: str) -> bool:
@@ -65,22 +65,22 @@ def open_url(address: str, headers: Mapping[str, str] | None = None) -> Any:
 
     Raises HarnessError if the address, or one that the server redirects to, is not of the web, or if a redirect leaves https.
     """
-    scheme_of(address, WEB)
+    scheme_of(address, WEB_SCHEMES)
     opener = OpenerDirector()
     # urllib's own opener also knows ftp:, file: and data:.
-    for handler in (ProxyHandler, HTTPHandler, HTTPSHandler, HTTPDefaultErrorHandler, HTTPErrorProcessor, Redirects):
+    for handler in (ProxyHandler, HTTPHandler, HTTPSHandler, HTTPDefaultErrorHandler, HTTPErrorProcessor, WebRedirects):
         opener.add_handler(handler())
-    return opener.open(Request(address, headers=AGENT | dict(headers or {})), timeout=TIMEOUT)
+    return opener.open(Request(address, headers=USER_AGENT | dict(headers or {})), timeout=TIMEOUT_SECONDS)
 
 
-class Redirects(HTTPRedirectHandler):
+class WebRedirects(HTTPRedirectHandler):
     """Redirects that stay on the web, and on https where they began there."""
 
     def http_error_302(self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage) -> Any:
         """Follow one."""
         target = headers.get("location") or headers.get("uri") or ""
         scheme = urlsplit(target).scheme.lower() or req.type
-        if scheme not in WEB or (req.type == "https" and scheme == "http"):
+        if scheme not in WEB_SCHEMES or (req.type == "https" and scheme == "http"):
             raise HarnessError(f"{req.full_url} redirects to {target[:200]!r}, which is not followed: expected {req.type}://")
         return super().http_error_302(req, fp, code, msg, headers)
 

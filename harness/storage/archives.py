@@ -11,48 +11,48 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from harness.core.errors import HarnessError
-from harness.storage.plain_files import need_plain
+from harness.storage.plain_files import check_plain_file
 
-FLOOR, TIMES = 16 << 20, 100
+MIN_UNPACKED_BYTES, MAX_UNPACKED_RATIO = 16 << 20, 100
 """What a file may unpack to: so many bytes, or so many times its own size. Text packs 3 to 10 times; a bomb, 1,000 times."""
 
 
-def most_bytes(packed: int) -> int:
+def max_unpacked_bytes(packed: int) -> int:
     """What a file of `packed` bytes may unpack to."""
-    return max(FLOOR, TIMES * packed)
+    return max(MIN_UNPACKED_BYTES, MAX_UNPACKED_RATIO * packed)
 
 
-def refusal(path: Path, what: str) -> HarnessError:
+def unpacking_error(path: Path, what: str) -> HarnessError:
     """What to say of a bomb."""
     return HarnessError(f"{path} is not unpacked: it holds {what}, which is no honest ratio; unpack it yourself if it is meant")
 
 
-class Unpacked(gzip.GzipFile):
-    """A gzip file to read from. Reading raises HarnessError where it gives more than `most_bytes` of its size."""
+class BoundedGzipFile(gzip.GzipFile):
+    """A gzip file to read from. Reading raises HarnessError where it gives more than `max_unpacked_bytes` of its size."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "rb")
         self._path = path
-        self._most = most_bytes(path.stat().st_size)
+        self._most = max_unpacked_bytes(path.stat().st_size)
 
     def read(self, size: int | None = -1) -> bytes:
         """Up to `size` bytes, or all that are left."""
         left = self._most + 1 - self.tell()
         data = super().read(left if size is None or size < 0 else min(size, left))
         if self.tell() > self._most:
-            raise refusal(self._path, f"more than {self._most:,} bytes in {self._path.stat().st_size:,}")
+            raise unpacking_error(self._path, f"more than {self._most:,} bytes in {self._path.stat().st_size:,}")
         return data
 
 
 def check_zip(path: Path) -> None:
-    """Raise HarnessError if a zip archive says that it unpacks to more than `most_bytes` of its size.
+    """Raise HarnessError if a zip archive says that it unpacks to more than `max_unpacked_bytes` of its size.
 
     What it says is what `zipfile` will unpack, and no more. Raises zipfile.BadZipFile if it is none.
     """
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(member.file_size for member in archive.infolist())
-    if unpacked > most_bytes(path.stat().st_size):
-        raise refusal(path, f"{unpacked:,} bytes in {path.stat().st_size:,}")
+    if unpacked > max_unpacked_bytes(path.stat().st_size):
+        raise unpacking_error(path, f"{unpacked:,} bytes in {path.stat().st_size:,}")
 
 
 _LONGEST = 255  # bytes that file systems allow a name
@@ -86,7 +86,7 @@ def unpack(path: Path, folder: Path) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tarfile.TarFile]:
-    need_plain(path)
+    check_plain_file(path)
     try:
         # "r:" takes no compressed archive, so that nothing unpacks to more than is there.
         with tarfile.open(path, "r:") as tar:

@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from harness.core.data import Download
 from harness.core.errors import HarnessError
 from harness.storage.addresses import open_url
-from harness.storage.store import disk_errors, new_file
+from harness.storage.store import explain_write_errors, new_file
 
 LEDGER = "fetched.json"
 """What was fetched into a folder: url, sha256, bytes, licence and day of each path."""
@@ -30,12 +30,12 @@ def fetch_all(downloads: Sequence[Download], folder: Path, advance: Callable[[in
     """
     fetched = 0
     for download in downloads:
-        fetched += fetch(download, folder)
+        fetched += fetch_file(download, folder)
         advance(1)
     return fetched
 
 
-def fetch(download: Download, folder: Path) -> bool:
+def fetch_file(download: Download, folder: Path) -> bool:
     """Fetch one file; whether it had to be. One that is there is checked against its known checksum, or the one written down.
 
     It comes into being beside its place, as `<name>.part`, and moves there when it is whole. Raises as `fetch_all` does.
@@ -47,7 +47,7 @@ def fetch(download: Download, folder: Path) -> bool:
             raise HarnessError(f"{target} is not the file that {download.url} gave: delete it to fetch it again")
         return False
     part = target.with_name(target.name + ".part")
-    with disk_errors(target):
+    with explain_write_errors(target):
         part.parent.mkdir(parents=True, exist_ok=True)
         _receive(download, part)
         digest = _sha256(part)

@@ -25,10 +25,10 @@ from harness.core.error_messages import first_line
 from harness.core.errors import HarnessError
 from harness.storage.addresses import is_address, open_address
 from harness.storage.archives import read_members, unpack
-from harness.storage.plain_files import need_plain
-from harness.storage.store import Store, disk_errors, existing_folder, new_folder
+from harness.storage.plain_files import check_plain_file
+from harness.storage.store import Store, existing_folder, explain_write_errors, new_folder
 
-MANIFEST, TEXTS, SHARDS = "manifest.json", "texts.tar", "shards"
+MANIFEST, TEXTS_TAR, SHARDS_FOLDER = "manifest.json", "texts.tar", "shards"
 _CHUNK = 1 << 20
 _MOST_MANIFEST = 64 << 20
 
@@ -68,14 +68,14 @@ def write_pack(contents: Contents, data: Path, task: str, out: Path, per_shard: 
     for path in (*(data / name for name in contents.texts), *map(Path, contents.files)):
         _check_inside(path, data)
     with new_folder(out) as folder:
-        (folder / SHARDS).mkdir()
+        (folder / SHARDS_FOLDER).mkdir()
         names = list(contents.pictures)
         for number, start in enumerate(range(0, len(names), per_shard)):
-            with (folder / SHARDS / f"{task}-{number:06d}.tar").open("wb") as shard:
+            with (folder / SHARDS_FOLDER / f"{task}-{number:06d}.tar").open("wb") as shard:
                 _write_shard(contents, names[start : start + per_shard], shard, advance)
-        _write_texts(contents, data, folder / TEXTS)
-        shards = tuple(_part(path, SHARDS) for path in sorted((folder / SHARDS).iterdir()))
-        manifest = Manifest(task=task, samples=len(contents.pictures), shards=shards, texts=_part(folder / TEXTS))
+        _write_texts(contents, data, folder / TEXTS_TAR)
+        shards = tuple(_part(path, SHARDS_FOLDER) for path in sorted((folder / SHARDS_FOLDER).iterdir()))
+        manifest = Manifest(task=task, samples=len(contents.pictures), shards=shards, texts=_part(folder / TEXTS_TAR))
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
         _check_counts(folder, manifest)
         # A temporary folder is its owner's alone; a pack is made to be served.
@@ -164,20 +164,22 @@ def _check_names(data: str, manifest: Manifest) -> None:
     """Raise HarnessError for a name that could lead elsewhere: it becomes a path here, and a part of an address."""
     names = [part.name for part in manifest.shards]
     for name in names:
-        if not re.fullmatch(rf"{SHARDS}/[\w-][\w.-]{{0,199}}", name, re.ASCII):
-            raise HarnessError(f"{data}/{MANIFEST} names {name[:100]!r}: expected a path inside the pack, as {SHARDS}/NAME.tar")
+        if not re.fullmatch(rf"{SHARDS_FOLDER}/[\w-][\w.-]{{0,199}}", name, re.ASCII):
+            raise HarnessError(
+                f"{data}/{MANIFEST} names {name[:100]!r}: expected a path inside the pack, as {SHARDS_FOLDER}/NAME.tar"
+            )
         if names.count(name) > 1:
             raise HarnessError(f"{data}/{MANIFEST} names {name} more than once")
-    if manifest.texts.name != TEXTS:
-        raise HarnessError(f"{data}/{MANIFEST} names {manifest.texts.name[:100]!r}: expected a path inside the pack, {TEXTS}")
+    if manifest.texts.name != TEXTS_TAR:
+        raise HarnessError(f"{data}/{MANIFEST} names {manifest.texts.name[:100]!r}: expected a path inside the pack, {TEXTS_TAR}")
 
 
 def _open_into(folder: Path, data: str, manifest: Manifest) -> Path:
     with new_folder(folder) as temporary:
-        (temporary / SHARDS).mkdir()
+        (temporary / SHARDS_FOLDER).mkdir()
         for part in (*manifest.shards, manifest.texts):
             _bring(data, part, temporary / part.name)
-        unpack(temporary / TEXTS, temporary)
+        unpack(temporary / TEXTS_TAR, temporary)
     return folder
 
 
@@ -186,7 +188,7 @@ def _bring(data: str, part: _Part, target: Path) -> None:
     address = f"{data.rstrip('/')}/{part.name}"
     digest, size = hashlib.sha256(), 0
     local = not is_address(data)
-    with disk_errors(target), target.open("xb") as out:
+    with explain_write_errors(target), target.open("xb") as out:
         for chunk in _chunks(address):
             digest.update(chunk)
             size += len(chunk)
@@ -215,8 +217,8 @@ def _chunks(address: str) -> Iterator[bytes]:
 
 
 def _open_file(path: Path) -> IO[bytes]:
-    """A plain file. Raises HarnessError as `need_plain` does."""
-    need_plain(path)
+    """A plain file. Raises HarnessError as `check_plain_file` does."""
+    check_plain_file(path)
     return path.open("rb")
 
 

@@ -11,7 +11,7 @@ from harness.core.errors import HarnessError
 _SPECIAL = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
-def need_plain(path: Path | str) -> None:
+def check_plain_file(path: Path | str) -> None:
     """Raise HarnessError if a path leads to a FIFO, a socket or a device. What is missing or a folder, its reader says."""
     try:
         kind = _SPECIAL.get(stat.S_IFMT(os.stat(path).st_mode))  # noqa: PTH116 (asked once a picture)

@@ -18,16 +18,16 @@ from pydantic_core import from_json
 
 from harness.core.errors import HarnessError
 from harness.runtime.markup import visible
-from harness.storage.store import DamagedError, Store, may_read, new_file, new_folder, remove_damaged
+from harness.storage.store import DamagedError, Store, explain_read_errors, new_file, new_folder, remove_damaged
 
 T = TypeVar("T")
 
-SEAL = "digests.json"
-KEY, DIGEST, CONTENT = "key", "sha256", "content"
+SEAL_FILE = "digests.json"
+KEY_FIELD, DIGEST_FIELD, CONTENT_FIELD = "key", "sha256", "content"
 
 
 class Seal(BaseModel):
-    """What `seal` writes beside the files of a folder. key: None where an earlier version wrote it."""
+    """What `seal_folder` writes beside the files of a folder. key: None where an earlier version wrote it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -35,31 +35,31 @@ class Seal(BaseModel):
     files: dict[str, str]
 
 
-EARLIER = TypeAdapter(dict[str, str])
+_KEYLESS_SEAL = TypeAdapter(dict[str, str])
 
 
-def say_left_out(error: HarnessError) -> None:
+def report_skipped(error: HarnessError) -> None:
     """Report that what cannot be read is left out."""
     what = error.what if isinstance(error, DamagedError) else str(error)
     print(visible(f"note: left out: {what}"), file=sys.stderr)
 
 
-def readable(folders: Iterable[Path], load: Callable[[Path], T]) -> Iterator[tuple[Path, T]]:
+def load_readable(folders: Iterable[Path], load: Callable[[Path], T]) -> Iterator[tuple[Path, T]]:
     """What can be loaded of some folders, with its folder; what cannot is named in a note and left out."""
     for folder in folders:
         try:
             found = load(folder)
         except HarnessError as error:
-            say_left_out(error)
+            report_skipped(error)
         else:
             yield folder, found
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BufferedReader]:
+def open_regular_file(path: Path) -> Iterator[BufferedReader]:
     """A file to be read. Raises DamagedError if there is no such file, HarnessError if it cannot be read."""
     try:
-        with may_read(path):
+        with explain_read_errors(path):
             if not stat.S_ISREG(path.stat().st_mode):
                 raise DamagedError(f"{path} is damaged (it is not a file)")
             with path.open("rb") as file:
@@ -69,14 +69,14 @@ def opened(path: Path) -> Iterator[BufferedReader]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's contents. Raises as `opened`."""
-    with opened(path) as file:
+    """A file's contents. Raises as `open_regular_file`."""
+    with open_regular_file(path) as file:
         return file.read()
 
 
-def digest_of_file(path: Path) -> str:
-    """SHA-256 of a file's contents. Raises as `opened`."""
-    with opened(path) as file:
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's contents. Raises as `open_regular_file`."""
+    with open_regular_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -85,16 +85,16 @@ def digest_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def seal(folder: Path, key: str) -> None:
+def seal_folder(folder: Path, key: str) -> None:
     """Write down what a folder is of and the digests of its files."""
-    files = {path.name: digest_of_file(path) for path in sorted(folder.iterdir()) if path.name != SEAL}
-    (folder / SEAL).write_text(json.dumps({"key": key, "files": files}, indent=1) + "\n", encoding="utf-8")
+    files = {path.name: file_digest(path) for path in sorted(folder.iterdir()) if path.name != SEAL_FILE}
+    (folder / SEAL_FILE).write_text(json.dumps({"key": key, "files": files}, indent=1) + "\n", encoding="utf-8")
 
 
 def read_seal(folder: Path) -> Seal | None:
     """A folder's seal; None if it has none. Raises DamagedError if it is not one."""
-    path = folder / SEAL
-    with may_read(path):
+    path = folder / SEAL_FILE
+    with explain_read_errors(path):
         if not path.exists():
             return None
     data = read_bytes(path)
@@ -104,7 +104,7 @@ def read_seal(folder: Path) -> Seal | None:
         problem = error.errors(include_url=False, include_input=False)[0]["msg"]
     try:
         # Before seals had a key they were the digests alone.
-        return Seal(key=None, files=EARLIER.validate_json(data, strict=True))
+        return Seal(key=None, files=_KEYLESS_SEAL.validate_json(data, strict=True))
     except ValidationError:
         raise DamagedError(f"{path} is damaged ({problem[:200]})") from None
 
@@ -114,13 +114,13 @@ def check_seal(folder: Path) -> Seal | None:
     found = read_seal(folder)
     for name, digest in found.files.items() if found else ():
         if not re.fullmatch(r"[\w.-]+", name):
-            raise DamagedError(f"{folder / SEAL} is damaged (it names {name[:80]!r})")
-        if digest_of_file(folder / name) != digest:
+            raise DamagedError(f"{folder / SEAL_FILE} is damaged (it names {name[:80]!r})")
+        if file_digest(folder / name) != digest:
             raise DamagedError(f"{folder / name} is damaged (it is not what was written)")
     return found
 
 
-def sealed_bytes(folder: Path, name: str, found: Seal | None) -> bytes:
+def read_sealed_bytes(folder: Path, name: str, found: Seal | None) -> bytes:
     """A file of a folder of which `found` is the seal. Raises DamagedError if it is not what was sealed."""
     data = read_bytes(folder / name)
     if found and found.files.get(name) != digest_bytes(data):
@@ -128,7 +128,7 @@ def sealed_bytes(folder: Path, name: str, found: Seal | None) -> bytes:
     return data
 
 
-def check_named(folder: Path) -> None:
+def check_sealed_entry(folder: Path) -> None:
     """Raise DamagedError unless a folder of the store is sealed, whole, and of the key that is its name."""
     found = check_seal(folder)
     check_key(folder, found.key if found else None, folder.name)
@@ -142,30 +142,30 @@ def check_key(path: Path, key: object, expected: str) -> None:
         raise DamagedError(f"{path} is of another key ({str(key)[:80]!r})")
 
 
-Check = Callable[[Path], object]
+EntryCheck = Callable[[Path], object]
 
 
-def checked_entry(path: Path, check: Check = check_named) -> Path | None:
+def load_undamaged(path: Path, check: EntryCheck = check_sealed_entry) -> Path | None:
     """Return a path of the store that passes its check, None if nothing is there. Raises DamagedError if it does not pass."""
-    with may_read(path):
+    with explain_read_errors(path):
         if not path.exists():
             return None
     check(path)
     return path
 
 
-def is_whole(path: Path, check: Check = check_named) -> bool:
+def is_undamaged(path: Path, check: EntryCheck = check_sealed_entry) -> bool:
     """Return whether an entry of the store is there and passes its check."""
     try:
-        return checked_entry(path, check) is not None
+        return load_undamaged(path, check) is not None
     except DamagedError:
         return False
 
 
-def clear_damaged(path: Path, check: Check = check_named) -> None:
+def clear_damaged(path: Path, check: EntryCheck = check_sealed_entry) -> None:
     """Report an entry that does not pass its check, and remove it if it is a folder. Only the process with the claim calls it."""
     try:
-        checked_entry(path, check)
+        load_undamaged(path, check)
     except DamagedError as error:
         remove_damaged(path, error)
 
@@ -175,7 +175,7 @@ def new_sealed_folder(path: Path, key: str) -> Iterator[Path]:
     """Fill a temporary folder that becomes `path`, sealed, when the block ends without an exception: see `new_folder`."""
     with new_folder(path) as temporary:
         yield temporary
-        seal(temporary, key)
+        seal_folder(temporary, key)
 
 
 def get_or_create_folder(store: Store, folder: Path, fill: Callable[[Path], None]) -> Path:
@@ -189,41 +189,41 @@ def get_or_create_folder(store: Store, folder: Path, fill: Callable[[Path], None
             fill(temporary)
         return path
 
-    return store.get_or_create(folder, checked_entry, make)
+    return store.get_or_create(folder, load_undamaged, make)
 
 
-def place_of(path: Path) -> str:
+def entry_key(path: Path) -> str:
     """The key of a file of the store: what it is of, and which one, as `trials/DIGEST.json`."""
     return f"{path.parent.name}/{path.name}"
 
 
-def keep_json(path: Path, content: object) -> None:
+def write_json_entry(path: Path, content: object) -> None:
     """Write a value with its key and digest."""
     with new_file(path) as temporary:
-        kept = {KEY: place_of(path), DIGEST: digest_value(place_of(path), content), CONTENT: content}
+        kept = {KEY_FIELD: entry_key(path), DIGEST_FIELD: digest_value(entry_key(path), content), CONTENT_FIELD: content}
         temporary.write_text(json.dumps(kept, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def kept_json(path: Path) -> Any | None:
-    """The value in a file that `keep_json` wrote; None if there is none. Raises DamagedError as `read_json`."""
-    with may_read(path):
+def load_json_entry(path: Path) -> Any | None:
+    """The value in a file that `write_json_entry` wrote; None if there is none. Raises DamagedError as `read_json_entry`."""
+    with explain_read_errors(path):
         if not path.exists():
             return None
-    return read_json(path)
+    return read_json_entry(path)
 
 
-def read_json(path: Path) -> Any:
-    """The value in a file that `keep_json` wrote. Raises DamagedError if it is damaged or of another key."""
+def read_json_entry(path: Path) -> Any:
+    """The value in a file that `write_json_entry` wrote. Raises DamagedError if it is damaged or of another key."""
     data = read_bytes(path)
     try:
         kept = from_json(data)
-        whole = CONTENT not in kept or digest_value(kept.get(KEY), kept[CONTENT]) == kept.get(DIGEST)
+        whole = CONTENT_FIELD not in kept or digest_value(kept.get(KEY_FIELD), kept[CONTENT_FIELD]) == kept.get(DIGEST_FIELD)
     except (ValueError, TypeError, AttributeError):
         raise DamagedError(f"{path} is damaged (it is not JSON that was written here)") from None
     if not whole:
         raise DamagedError(f"{path} is damaged (it is not what was written)")
-    check_key(path, kept.get(KEY) if CONTENT in kept else None, place_of(path))
-    return kept[CONTENT]
+    check_key(path, kept.get(KEY_FIELD) if CONTENT_FIELD in kept else None, entry_key(path))
+    return kept[CONTENT_FIELD]
 
 
 def digest_value(key: object, content: object) -> str:

@@ -22,10 +22,10 @@ from harness.runtime.markup import visible
 
 T = TypeVar("T")
 
-FULL = 64 * 1024  # bytes left under which a failed write is put down to the disk
-REFUSED = {errno.EEXIST, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EIO, errno.ESTALE, errno.EFBIG}
-NEW = ".new-"  # begins the name of what is being written
-RIGHTS = "in a store that users share, its owner gives the rights, as by `chmod -R g+rwX STORE`, and works with umask 002"
+_FULL_DISK_BYTES = 64 * 1024  # bytes left under which a failed write is put down to the disk
+_WRITE_ERRORS = {errno.EEXIST, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EIO, errno.ESTALE, errno.EFBIG}
+TEMPORARY_PREFIX = ".new-"  # begins the name of what is being written
+_RIGHTS = "in a store that users share, its owner gives the rights, as by `chmod -R g+rwX STORE`, and works with umask 002"
 
 
 class BusyError(Exception):
@@ -44,22 +44,22 @@ class DamagedError(HarnessError):
         return "; ".join(self.args)
 
 
-def say_damaged(error: DamagedError) -> None:
+def report_damaged(error: DamagedError) -> None:
     """Print that a damaged entry is computed again."""
     print(visible(f"note: {error.what}: it is computed again"), file=sys.stderr)
 
 
 def remove_damaged(path: Path, error: DamagedError) -> None:
     """Remove a damaged folder and say so. A damaged file stays, since its successor replaces it in one step."""
-    say_damaged(error)
+    report_damaged(error)
     if path.is_dir():
-        with disk_errors(path):
+        with explain_write_errors(path):
             shutil.rmtree(path)
 
 
-def sweep(path: Path) -> None:
+def remove_leftovers(path: Path) -> None:
     """Remove what a run that was killed left half-written for a path. Only for who holds its lock."""
-    for left in path.parent.glob(f"{NEW}{path.name}-*"):
+    for left in path.parent.glob(f"{TEMPORARY_PREFIX}{path.name}-*"):
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
         else:
@@ -67,29 +67,29 @@ def sweep(path: Path) -> None:
 
 
 @contextmanager
-def may_read(path: Path) -> Iterator[None]:
+def explain_read_errors(path: Path) -> Iterator[None]:
     """Turn what keeps a file from being read, which is no sign of damage, into one line with the way out."""
     try:
         yield
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise
     except PermissionError:
-        raise HarnessError(f"{path} may not be read by this user: {RIGHTS}") from None
+        raise HarnessError(f"{path} may not be read by this user: {_RIGHTS}") from None
     except OSError as error:
         raise HarnessError(f"{path} cannot be read ({error.strerror or error}): look at the disk, and try again") from None
 
 
 @contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
+def explain_write_errors(path: Path) -> Iterator[None]:
     """Turn the disk's refusals into one line that names the path."""
     try:
         yield
     except Exception as error:
         if isinstance(error, PermissionError):
             raise HarnessError(
-                f"{path} may not be written by this user: {RIGHTS}; or pass --store or set HARNESS_STORE"
+                f"{path} may not be written by this user: {_RIGHTS}; or pass --store or set HARNESS_STORE"
             ) from error
-        if isinstance(error, OSError) and error.errno in REFUSED:
+        if isinstance(error, OSError) and error.errno in _WRITE_ERRORS:
             raise HarnessError(f"{path} cannot be written ({error.strerror}); pass --store or set HARNESS_STORE") from error
         if disk_is_full(path, error):
             raise HarnessError(f"the disk is full: {path} could not be written; free some space or pass --store") from error
@@ -103,17 +103,17 @@ def disk_is_full(path: Path, error: Exception) -> bool:
     if re.search(r"no space left|not enough free space|os error 28|quota exceeded", str(error), re.IGNORECASE):
         return True
     there = next((folder for folder in path.parents if folder.is_dir()), None)
-    return there is not None and shutil.disk_usage(there).free < FULL
+    return there is not None and shutil.disk_usage(there).free < _FULL_DISK_BYTES
 
 
-def beside(path: Path) -> Path:
+def new_temporary_folder(path: Path) -> Path:
     """A new temporary folder beside a path, with the rights that the umask gives: `tempfile` gives its owner alone any."""
-    folder = path.with_name(f"{NEW}{path.name}-{uuid.uuid4().hex[:8]}")
+    folder = path.with_name(f"{TEMPORARY_PREFIX}{path.name}-{uuid.uuid4().hex[:8]}")
     folder.mkdir()
     return folder
 
 
-def give_rights(folder: Path) -> None:
+def grant_umask_rights(folder: Path) -> None:
     """Give the files in a new folder the rights that the umask gave the folder itself: safetensors gives its owner alone any."""
     shared = stat.S_IMODE(folder.stat().st_mode) & 0o666
     for path in folder.rglob("*"):
@@ -128,14 +128,14 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     If another process has made `path` meanwhile, its version stays: equal names hold equal contents.
     """
-    with disk_errors(path):
+    with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = beside(path)
+        temporary = new_temporary_folder(path)
     try:
         # Asked before the clean-up, which gives space back.
-        with disk_errors(path):
+        with explain_write_errors(path):
             yield temporary
-            give_rights(temporary)
+            grant_umask_rights(temporary)
             if not path.exists():
                 temporary.rename(path)
     finally:
@@ -149,13 +149,13 @@ def new_file(path: Path) -> Iterator[Path]:
     It lies in a folder of its own: safetensors writes a temporary file beside the one that it is given, under a name that nobody
     knows, and a run that is killed would leave it for good.
     """
-    with disk_errors(path):
+    with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder = beside(path)
+        folder = new_temporary_folder(path)
     try:
-        with disk_errors(path):
+        with explain_write_errors(path):
             yield folder / path.name
-            give_rights(folder)
+            grant_umask_rights(folder)
             (folder / path.name).replace(path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -184,7 +184,7 @@ class Store:
         from filelock import FileLock, Timeout
 
         name = path.relative_to(self.root).as_posix().replace("/", "-")
-        with disk_errors(self.root / "locks"):
+        with explain_write_errors(self.root / "locks"):
             (self.root / "locks").mkdir(parents=True, exist_ok=True)
             # The rights that the umask gave the folder: others who share the store open the file as well.
             rights = stat.S_IMODE((self.root / "locks").stat().st_mode) & 0o666
@@ -197,7 +197,7 @@ class Store:
                 print(visible(f"note: waits for another process, which is making {path}"), file=sys.stderr)
                 lock.acquire()
         try:
-            sweep(path)
+            remove_leftovers(path)
             yield
         finally:
             lock.release()
@@ -272,11 +272,11 @@ class Store:
 
     def towers(self) -> list[Path]:
         """Every finished tower."""
-        return finished(self.root / "towers")
+        return finished_folders(self.root / "towers")
 
     def records(self) -> list[Path]:
         """Every finished record."""
-        return finished(self.root / "records")
+        return finished_folders(self.root / "records")
 
 
 def existing_folder(path: Path) -> Path | None:
@@ -284,9 +284,9 @@ def existing_folder(path: Path) -> Path | None:
     return path if path.is_dir() else None
 
 
-def finished(folder: Path) -> list[Path]:
+def finished_folders(folder: Path) -> list[Path]:
     """The sub-folders of a store's folder that are whole, by name."""
-    with may_read(folder):
+    with explain_read_errors(folder):
         if not folder.is_dir():
             return []
         return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))

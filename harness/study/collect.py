@@ -14,7 +14,7 @@ from harness.records.schema import Provenance
 from harness.retrieval.ranking import chance
 from harness.runtime.console import Console
 from harness.statistics.matching import StoredRecord
-from harness.storage.seals import readable
+from harness.storage.seals import load_readable
 from harness.storage.store import Store
 from harness.study.contrasts import (
     StudyRecords,
@@ -50,7 +50,7 @@ def collect_findings(study: Study, store: Store, failed: Mapping[GridPosition, s
 def find_stored_record(cell: str, store: Store) -> StoredRecord | None:
     """A cell's record, if it is there. What is damaged is named in a note and left out."""
     folders = [folder for folder in [store.record(cell)] if folder.is_dir()]
-    return next((StoredRecord(folder, record) for folder, record in readable(folders, check_stored_record)), None)
+    return next((StoredRecord(folder, record) for folder, record in load_readable(folders, check_stored_record)), None)
 
 
 def language_summary(tongue: StudyLanguage, config: StudyConfig, store: Store) -> LanguageSummary:

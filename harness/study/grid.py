@@ -23,7 +23,7 @@ from harness.evaluation.planning import Plan, make_plans
 from harness.records.files import check_stored_record
 from harness.records.towers import load_card
 from harness.retrieval.phrases import tagged
-from harness.storage.seals import is_whole, readable
+from harness.storage.seals import is_undamaged, load_readable
 from harness.storage.store import Store
 from harness.study.design import StudyConfig
 
@@ -102,7 +102,7 @@ class Study:
 
     def missing(self, store: Store) -> list[StudyCell]:
         """What is not measured yet."""
-        return [step for step in self.steps if not is_whole(store.record(step.cell.key), check_stored_record)]
+        return [step for step in self.steps if not is_undamaged(store.record(step.cell.key), check_stored_record)]
 
 
 def find_design(text: str) -> Path:
@@ -212,7 +212,7 @@ class StepTimes:
     """Seconds that an optimiser step takes, as measured when the towers of a store were trained from one teacher."""
 
     def __init__(self, store: Store, teacher: str) -> None:
-        cards = [card for _, card in readable(store.towers(), load_card)]
+        cards = [card for _, card in load_readable(store.towers(), load_card)]
         self.measured: dict[str, list[float]] = {}
         for card in cards:
             if card.teacher_fingerprint == teacher and card.steps:

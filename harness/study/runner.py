@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from harness.core.config import ExecutorConfig
 from harness.core.errors import HarnessError
-from harness.evaluation.executors.jobs import carry_out
-from harness.evaluation.runner import CellJob, cell_job, one_of
+from harness.evaluation.executors.jobs import execute_jobs
+from harness.evaluation.runner import CellJob, cell_job, find_planned
 from harness.storage.store import Store
 from harness.study.design import StudyConfig
 from harness.study.grid import GridPosition, StepTimes, Study, StudyCell, TrainingCost, plan_study
@@ -38,7 +38,7 @@ def run_study(
         return {}
     places = {step.cell.key: step.place for step in missing}
     jobs = missing_cell_jobs(missing, study, store, console, time.monotonic() + seconds)
-    with closing(carry_out(jobs, choices or ExecutorConfig(), store, console)) as outcomes:
+    with closing(execute_jobs(jobs, choices or ExecutorConfig(), store, console)) as outcomes:
         for job, outcome in outcomes:
             place = places.get(job.cell.key)
             if outcome.state == "done":
@@ -79,7 +79,7 @@ def study_cell_job(step: StudyCell, study: Study, store: Store) -> CellJob:
 def find_study_cell(config: str, device: str, store: Store, key: str) -> CellJob:
     """The job of the cell of that digest, in another process. Raises HarnessError if the study does not lead to it here."""
     study = cached_plan(config, device, store)
-    return study_cell_job(one_of({step.cell.key: step for step in study.steps}, key), study, store)
+    return study_cell_job(find_planned({step.cell.key: step for step in study.steps}, key), study, store)
 
 
 @lru_cache(maxsize=1)

@@ -85,7 +85,7 @@ class Tower:
     @classmethod
     def of(cls, record: Record) -> Tower:
         """The row of a record."""
-        config = record.tower.asked.model_copy(update={"seed": 0}) if record.tower else None
+        config = record.tower.requested.model_copy(update={"seed": 0}) if record.tower else None
         source = shown(record.translations.source) if record.translations else ""
         return cls(shown(record.encoder), record.encoder_fingerprint, config, shown(record.scorer), source)
 

@@ -279,7 +279,7 @@ def again(record: Record) -> list[str]:
 
     Its data folder and store are the reader's own.
     """
-    config = record.tower.asked if record.tower else None
+    config = record.tower.requested if record.tower else None
     middle = ["--split", record.split, "--encoder", record.encoder, "--objectives", config.objective if config else ""]
     if config:
         for name, value in config.model_dump(exclude_defaults=True, mode="json").items():

@@ -15,15 +15,15 @@ import numpy.typing as npt
 
 from harness.core.data import MEASURE, Ints
 from harness.core.errors import HarnessError
-from harness.records.files import FACET, POINTED, QUERIES, RECORD, reading
+from harness.records.files import FACET_PREFIX, POINTED_COLUMN, QUERIES_FILE, RECORD_FILE, explain_broken_queries
 from harness.records.schema import Record
-from harness.storage.seals import SEAL, read_seal, sealed_bytes
+from harness.storage.seals import SEAL_FILE, read_seal, read_sealed_bytes
 
 if TYPE_CHECKING:
     from pyarrow import DataType, Schema, Table
     from pyarrow.parquet import FileMetaData, ParquetFile
 
-MOST_BYTES = {RECORD: 1 << 20, QUERIES: 32 << 20}
+MOST_BYTES = {RECORD_FILE: 1 << 20, QUERIES_FILE: 32 << 20}
 FLOOR, BYTES_A_ROW, UNPACKED_A_ROW = 64 << 10, 256, 1024
 """A file of queries has at most so many bytes, packed and unpacked: the floor, and more for each row. An honest row has 30."""
 MOST_ROW_GROUPS, MOST_COLUMNS = 100, 64
@@ -37,8 +37,8 @@ CODECS = {"UNCOMPRESSED", "SNAPPY"}
 have no such bound."""
 TEXTS = ("direction", "query", "image")
 COLUMNS = (*TEXTS, "rank")
-GROUNDED = (POINTED, "found")
-READ = (*COLUMNS, POINTED)
+GROUNDED = (POINTED_COLUMN, "found")
+READ = (*COLUMNS, POINTED_COLUMN)
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class Queries:
 
 def read_whole(folder: Path, record: Record) -> Queries:
     """All queries of a record. Raises HarnessError naming the file and what is wrong with it."""
-    path = folder / QUERIES
+    path = folder / QUERIES_FILE
     table = read_columns(folder, record, *(READ if record.sought == "regions" else COLUMNS))
-    with reading(path):
+    with explain_broken_queries(path):
         if any(column.null_count for column in table.itercolumns()):
             missing = next(name for name in table.column_names if table[name].null_count)
             raise ValueError(f"a rank is missing, or its {missing}")
@@ -67,7 +67,7 @@ def read_whole(folder: Path, record: Record) -> Queries:
         numbers = table["rank"].to_numpy()
         if len(numbers) and not 1 <= numbers.min() <= numbers.max() <= np.iinfo(np.int32).max:
             raise ValueError(f"its ranks go from {numbers.min():,} to {numbers.max():,}, expected 1 or more")
-        pointed = table[POINTED].to_numpy() if POINTED in table.column_names else None
+        pointed = table[POINTED_COLUMN].to_numpy() if POINTED_COLUMN in table.column_names else None
         ordered = captions if text[:captions].all() else -1
         return Queries(layout(table), ordered, numbers.astype(np.int32), pointed)
 
@@ -100,8 +100,8 @@ def read_columns(folder: Path, record: Record | None, *names: str) -> Table:
 
     record: says how many rows there must be, and which columns there may be.
     """
-    path = plain_file(folder / QUERIES)
-    with reading(path), opened(path, record, TEXTS) as file:
+    path = plain_file(folder / QUERIES_FILE)
+    with explain_broken_queries(path), opened(path, record, TEXTS) as file:
         table = file.read(columns=list(names), use_threads=False).select(names)
         check_lengths(table)
         return table
@@ -117,7 +117,7 @@ def opened(path: Path, record: Record | None, texts: Sequence[str]) -> Iterator[
     import pyarrow.parquet as pq
 
     data, limits = (
-        pa.BufferReader(sealed_bytes(path.parent, path.name, read_seal(path.parent))),
+        pa.BufferReader(read_sealed_bytes(path.parent, path.name, read_seal(path.parent))),
         {"thrift_string_size_limit": 1 << 20, "thrift_container_size_limit": 100_000},
     )
     with pq.ParquetFile(data, **limits) as file:
@@ -130,10 +130,10 @@ def opened(path: Path, record: Record | None, texts: Sequence[str]) -> Iterator[
 
 def check_bounds(folder: Path) -> None:
     """Raise HarnessError for a record whose files go beyond the bounds. Only then may a reader that knows none be given it."""
-    for name in (RECORD, QUERIES):
+    for name in (RECORD_FILE, QUERIES_FILE):
         plain_file(folder / name)
-    if os.path.lexists(folder / SEAL):
-        plain_file(folder / SEAL)
+    if os.path.lexists(folder / SEAL_FILE):
+        plain_file(folder / SEAL_FILE)
     else:
         read_columns(folder, None, *TEXTS)  # `load_record` reads the queries of what is not sealed
 
@@ -158,7 +158,7 @@ def plain_file(path: Path) -> Path:
     """A file of a record that is a file, and of no more bytes than such files have. Raises HarnessError if it is not."""
     if path.is_symlink() or not path.is_file():
         raise HarnessError(f"{path} is not a file")
-    size, most = path.stat().st_size, MOST_BYTES.get(path.name, MOST_BYTES[RECORD])
+    size, most = path.stat().st_size, MOST_BYTES.get(path.name, MOST_BYTES[RECORD_FILE])
     if size > most:
         raise HarnessError(f"{path} has {size:,} bytes: a record's has at most {most:,}")
     return path
@@ -197,9 +197,9 @@ def faults_of_columns(schema: Schema, record: Record | None) -> Iterator[str]:
     names = schema.names
     if len(names) > MOST_COLUMNS or len(set(names)) < len(names):
         yield f"it has {len(names):,} columns, expected at most {MOST_COLUMNS}, each once"
-    grounded = record.sought == "regions" if record else POINTED in names
+    grounded = record.sought == "regions" if record else POINTED_COLUMN in names
     expected = (*COLUMNS, *GROUNDED) if grounded else COLUMNS
-    beside = (FACET, MEASURE) if record is None or record.sought == "texts" else (FACET,)
+    beside = (FACET_PREFIX, MEASURE) if record is None or record.sought == "texts" else (FACET_PREFIX,)
     other = [name for name in names if name not in expected and not name.startswith(beside)]
     if other or any(name not in names for name in expected):
         shown = ", ".join(name[:40] for name in names[:10])
@@ -215,13 +215,13 @@ def is_of_its_type(name: str, kind: DataType) -> bool:
 
     if name == "rank":
         return bool(types.is_integer(kind))
-    if name == POINTED:
+    if name == POINTED_COLUMN:
         return bool(types.is_boolean(kind))
     if name.startswith(MEASURE):
         return bool(types.is_floating(kind))
     if name == "found":
         return bool(types.is_list(kind)) and bool(types.is_integer(kind.value_type))
-    if name.startswith(FACET):
+    if name.startswith(FACET_PREFIX):
         return bool(types.is_list(kind)) and (is_text(kind.value_type) or bool(types.is_null(kind.value_type)))
     return is_text(kind)
 
@@ -252,8 +252,8 @@ class Facet:
 
 def read_facet(folder: Path, record: Record, name: str) -> Facet | None:
     """A facet of a record's captions; None where it tells none. Raises HarnessError for one of more values than a board shows."""
-    path, column = plain_file(folder / QUERIES), FACET + name
-    with reading(path), opened(path, record, [f"{column}.list.element"]) as file:
+    path, column = plain_file(folder / QUERIES_FILE), FACET_PREFIX + name
+    with explain_broken_queries(path), opened(path, record, [f"{column}.list.element"]) as file:
         if column not in file.schema_arrow.names:
             return None
         values = file.read(columns=[column], use_threads=False)[column].combine_chunks().slice(0, record.captions)

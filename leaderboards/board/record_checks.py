@@ -15,7 +15,7 @@ from harness.core.data import Ranks
 from harness.core.errors import HarnessError
 from harness.leaderboards.board.query_files import read_columns
 from harness.leaderboards.board.records import Found, Gallery
-from harness.records.files import QUERIES, load_measures, reading
+from harness.records.files import QUERIES_FILE, explain_broken_queries, load_measures
 from harness.records.schema import ENGLISH_TOWER, TRANSLATE_TEST, Record
 from harness.retrieval.dense_search import Searched
 from harness.retrieval.grounding import grounding_scores
@@ -134,7 +134,7 @@ def agreeing(found: Iterable[Found], problems: list[str]) -> list[Found]:
 
 def fault_of(sets: TestSets, found: Found) -> str | None:
     """The first thing that is wrong with a record. Raises HarnessError if its queries cannot be read."""
-    with reading(found.folder / QUERIES):
+    with explain_broken_queries(found.folder / QUERIES_FILE):
         return next(sets.faults(found), None)
 
 

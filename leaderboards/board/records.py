@@ -13,7 +13,7 @@ import numpy.typing as npt
 from harness.core.data import MEASURE, Ints
 from harness.leaderboards.board.config import Declaration
 from harness.leaderboards.board.query_files import Queries, directions, read_columns, read_whole
-from harness.records.files import QUERIES, reading
+from harness.records.files import QUERIES_FILE, explain_broken_queries
 from harness.records.schema import Record
 
 
@@ -62,7 +62,7 @@ class Gallery:
     def read(cls, folder: Path, record: Record | None = None) -> Gallery:
         """Read it from a record's folder."""
         table = read_columns(folder, record, "direction", "image")
-        with reading(folder / QUERIES):
+        with explain_broken_queries(folder / QUERIES_FILE):
             images = np.array(table["image"].to_pylist(), dtype=object)
             of_text = directions(table)
             # Where texts are looked for, no image is a query.

@@ -15,9 +15,18 @@ from harness.leaderboards.board.publish import RESULTS
 from harness.leaderboards.board.query_files import COLUMNS, READ, check_bounds, directions, read_columns
 from harness.leaderboards.board.record_checks import TestSets, digests, fault_of, same_ranks
 from harness.leaderboards.board.records import Found
-from harness.records.files import FACET, QUERIES, RECORD, load_facets, load_measures, load_record, reading, record_folders
+from harness.records.files import (
+    FACET_PREFIX,
+    QUERIES_FILE,
+    RECORD_FILE,
+    explain_broken_queries,
+    load_facets,
+    load_measures,
+    load_record,
+    record_folders,
+)
 from harness.records.schema import Record
-from harness.storage.seals import seal
+from harness.storage.seals import seal_folder
 from harness.storage.store import new_folder
 
 NAMED = 10
@@ -42,7 +51,7 @@ def submit(folder: Path, into: Path | None) -> str:
         raise HarnessError(f"{target} is there already: rename {folder}, so that its records get a folder of their own")
     paths = record_folders(folder)
     if not paths:
-        raise HarnessError(f"{folder} holds no {RECORD} at any depth: nothing to merge")
+        raise HarnessError(f"{folder} holds no {RECORD_FILE} at any depth: nothing to merge")
     if len(paths) > MOST_RECORDS:
         raise HarnessError(f"{folder} holds {len(paths):,} records: send at most {MOST_RECORDS:,} at once")
     known = find_records([into or RESULTS], []) if (into or RESULTS).is_dir() else []
@@ -105,17 +114,17 @@ def write(folder: Path, found: Found, owner: Found | None) -> None:
     record = found.record
     names = [*(READ if record.sought == "regions" else COLUMNS), *(MEASURE + name for name in measures_of(found))]
     table = read_columns(found.folder, record, *names)
-    with reading(found.folder / QUERIES):
+    with explain_broken_queries(found.folder / QUERIES_FILE):
         images = int((~directions(table)).sum())
         for name in COLUMNS[:3]:
             place = table.column_names.index(name)
             table = table.set_column(place, name, table[name].cast(pa.string()))
         for name, values in (load_facets(owner.folder) if owner and not owner.sender else {}).items():
-            table = table.append_column(FACET + name, pa.array([*values, *([()] * images)], pa.list_(pa.string())))
+            table = table.append_column(FACET_PREFIX + name, pa.array([*values, *([()] * images)], pa.list_(pa.string())))
         folder.mkdir()
-        (folder / RECORD).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        pq.write_table(table.replace_schema_metadata(None), folder / QUERIES)
-        seal(folder, record.cell)
+        (folder / RECORD_FILE).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        pq.write_table(table.replace_schema_metadata(None), folder / QUERIES_FILE)
+        seal_folder(folder, record.cell)
 
 
 def measures_of(found: Found) -> list[str]:

@@ -27,7 +27,7 @@ from harness.leaderboards.board.board import Tower, shown
 from harness.leaderboards.board.page import render
 from harness.leaderboards.board.records import Found, TestSet
 from harness.leaderboards.browser.boxes import place_payload, places_of, rounded, shares, sizes_of
-from harness.records.files import QUERIES, load_found, load_ranks, load_record, read_queries
+from harness.records.files import QUERIES_FILE, load_found_boxes, load_ranks, load_record, read_queries
 from harness.records.schema import Record
 from harness.retrieval.dense_search import first_documents
 from harness.retrieval.ranking import MISSED
@@ -149,7 +149,7 @@ def find(found: Found, retrieval: Retrieval, sizes: Ints | None, device: str, st
     ranks = load_ranks(found.folder)[0].t2i
     no_pictures = np.zeros((len(ranks), 0), np.int64), np.zeros((len(ranks), 0), np.float32)
     if sizes is not None:
-        return Finds(ranks, *no_pictures, boxes=shares(load_found(found.folder), sizes[retrieval.caption_images]))
+        return Finds(ranks, *no_pictures, boxes=shares(load_found_boxes(found.folder), sizes[retrieval.caption_images]))
     if record.scorer != PLAIN and retrieval.opens_pictures:
         raise HarnessError(
             f"{record.cell[:12]} was ranked by the scorer {record.scorer}, whose order the browser cannot show: browse the plain "
@@ -266,7 +266,7 @@ def entity_types(found: Found) -> list[list[str]] | None:
     """The entity types of each caption, where the record has them."""
     import pyarrow.parquet as pq
 
-    if ENTITIES not in pq.read_schema(found.folder / QUERIES).names:
+    if ENTITIES not in pq.read_schema(found.folder / QUERIES_FILE).names:
         return None
     values = read_queries(found.folder, ENTITIES)[ENTITIES].to_pylist()[: found.record.captions]
     return [[shown(name, 40) for name in value or []] for value in values]

@@ -16,7 +16,7 @@ from harness.leaderboards.board.board import shown
 from harness.leaderboards.board.page import render
 from harness.leaderboards.board.publish import write_readable
 from harness.records.schema import TowerCard
-from harness.records.towers import find_tower, load_card
+from harness.records.towers import find_tower_folder, load_card
 from harness.retrieval.phrases import chunked
 from harness.retrieval.text_spans import within
 from harness.storage.store import Store
@@ -44,7 +44,7 @@ def show(tower: str, english: str, foreign: str, chunker: str, out: Path, device
     from harness.distill.transport.problem import cosine_cost
     from harness.distill.transport.solvers import solve
 
-    folder = find_tower(tower, store)
+    folder = find_tower_folder(tower, store)
     card = load_card(folder)
     for option, text in (("--english", english), ("--foreign", foreign)):
         if not text.strip():

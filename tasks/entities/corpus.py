@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from harness.core.digests import digest_strings
 from harness.core.errors import HarnessError
 from harness.readers.textfiles import check_caption, read_lines, read_text
-from harness.storage.plain_files import need_plain
+from harness.storage.plain_files import check_plain_file
 from harness.storage.store import Store, new_file
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def read_annotation(path: Path) -> Annotation:
     from defusedxml.common import DefusedXmlException
     from defusedxml.ElementTree import ParseError, fromstring
 
-    need_plain(path)
+    check_plain_file(path)
     try:
         data = path.read_bytes()
         root = fromstring(data)

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from harness.core.error_messages import first_line
 from harness.core.errors import HarnessError
 from harness.readers.image_ids import photo_id
-from harness.storage.plain_files import need_plain
+from harness.storage.plain_files import check_plain_file
 
 JSON_NAME = "dataset_flickr30k.json"
 _FORM = '{"images": [{"filename", "split", "sentences": [{"raw"}, ...]}, ...]}'
@@ -50,7 +50,7 @@ def read_photos(path: Path) -> tuple[Photo, ...]:
 
     Raises HarnessError naming the file, what was expected and the first thing that is not so.
     """
-    need_plain(path)
+    check_plain_file(path)
     try:
         stat = path.stat()
     except OSError as error:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from harness.core.errors import HarnessError
 from harness.readers.image_ids import photo_id
 from harness.storage.archives import read_members
-from harness.storage.plain_files import need_plain
+from harness.storage.plain_files import check_plain_file
 
 PICTURE_SUFFIXES = ("jpg", "jpeg", "png")
 MAX_BYTES = 1 << 29
@@ -41,7 +41,7 @@ class Blob(NamedTuple):
 
     def read(self) -> bytes:
         """The bytes. Raises HarnessError if they are too many, cannot be read, or are cut off by the end of the shard."""
-        need_plain(self.path)
+        check_plain_file(self.path)
         try:
             with Path(self.path).open("rb") as file:
                 size = self.size if self.size >= 0 else os.fstat(file.fileno()).st_size

@@ -26,14 +26,14 @@ from harness.core.errors import HarnessError
 from harness.distill.checkpoint import TrainingState, load_training, save_training
 from harness.distill.model.tower import TextTower, TowerConfig
 from harness.evaluation.planning import make_plans
-from harness.evaluation.runner import run
+from harness.evaluation.runner import measure_plan
 from harness.records.files import check_stored_record, load_ranks, load_record
 from harness.reporting.tables import runs_table
 from harness.runtime.console import Console
 from harness.statistics.matching import load_records
 from harness.statistics.measurement import Measurement
-from harness.storage.embeddings import digest_array, stored, stored_states
-from harness.storage.seals import clear_damaged, is_whole, keep_json, kept_json, seal
+from harness.storage.embeddings import digest_array, get_or_compute, get_or_compute_states
+from harness.storage.seals import clear_damaged, is_undamaged, load_json_entry, seal_folder, write_json_entry
 from harness.storage.store import BusyError, DamagedError, Store, new_file, new_folder
 from tests.cli.test_security import ROOT
 from tests.faults import Tiny, write_data
@@ -77,21 +77,21 @@ def test_damaged_embeddings_are_computed_again_and_said(tmp_path: Path, capsys: 
         yield matrix[start:stop]
 
     for _ in range(2):
-        assert np.array_equal(stored(store, "key", 3, compute, 9), matrix)
+        assert np.array_equal(get_or_compute(store, "key", 3, compute, 9), matrix)
     assert len(calls) == 1
     spoil(store.embeddings("key"))
-    assert np.array_equal(stored(store, "key", 3, compute, 9), matrix)
+    assert np.array_equal(get_or_compute(store, "key", 3, compute, 9), matrix)
     assert len(calls) == 2
     assert "key.safetensors is damaged (it is not what was written): it is computed again" in capsys.readouterr().err
-    assert np.array_equal(stored(store, "key", 3, compute, 9), matrix)
+    assert np.array_equal(get_or_compute(store, "key", 3, compute, 9), matrix)
     assert len(calls) == 2
 
 
 def test_embeddings_of_another_key_are_computed_again_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store, ones = Store(tmp_path), np.ones((3, 4), dtype=np.float32)
-    stored(store, "other", 3, lambda *_: iter([2 * ones]), 9)
+    get_or_compute(store, "other", 3, lambda *_: iter([2 * ones]), 9)
     shutil.copyfile(store.embeddings("other"), store.embeddings("key"))
-    assert np.array_equal(stored(store, "key", 3, lambda *_: iter([ones]), 9), ones)
+    assert np.array_equal(get_or_compute(store, "key", 3, lambda *_: iter([ones]), 9), ones)
     assert "key.safetensors is of another key ('embeddings/other.safetensors'): it is computed again" in capsys.readouterr().err
 
 
@@ -105,9 +105,9 @@ def test_a_part_of_other_rows_is_computed_again(tmp_path: Path) -> None:
         yield matrix[start:stop]
 
     with pytest.raises(KeyboardInterrupt):
-        stored(store, "key", 10, compute, 5)
+        get_or_compute(store, "key", 10, compute, 5)
     shutil.copyfile(store.part("key", 0), store.part("key", 5))
-    assert np.array_equal(stored(store, "key", 10, compute, 5), matrix)
+    assert np.array_equal(get_or_compute(store, "key", 10, compute, 5), matrix)
     assert made == [0, 5, 5]
 
 
@@ -116,16 +116,16 @@ def test_embeddings_without_a_key_are_computed_again(tmp_path: Path, capsys: pyt
     store, ones = Store(tmp_path), np.ones((3, 4), dtype=np.float32)
     store.embeddings("key").parent.mkdir()
     save_file({"embeddings": 2 * ones}, store.embeddings("key"), {"sha256": digest_array(2 * ones)})
-    assert np.array_equal(stored(store, "key", 3, lambda *_: iter([ones]), 9), ones)
+    assert np.array_equal(get_or_compute(store, "key", 3, lambda *_: iter([ones]), 9), ones)
     assert "key.safetensors does not say what it is of (an earlier version wrote it)" in capsys.readouterr().err
 
 
 def test_states_of_another_key_are_computed_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store, ones = Store(tmp_path), np.ones((3, 4), dtype=np.float32)
     first, other = (TokenStates(ones, np.array([1, 2]), ones[:2]), TokenStates(-ones, np.array([1, 2]), ones[:2]))
-    stored_states(store, "other", 2, lambda: iter([other]))
+    get_or_compute_states(store, "other", 2, lambda: iter([other]))
     shutil.copytree(store.states("other"), store.states("key"))
-    assert (stored_states(store, "key", 2, lambda: iter([first])).rows == 0.5).all()
+    assert (get_or_compute_states(store, "key", 2, lambda: iter([first])).rows == 0.5).all()
     assert "states/key is of another key ('other'): it is computed again" in capsys.readouterr().err
 
 
@@ -134,28 +134,28 @@ def test_a_kept_value_is_whole_and_of_its_key_or_is_made_again(
     content: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = Store(tmp_path)
-    keep_json(store.trial("a"), content)
-    assert kept_json(store.trial("a")) == content
-    assert kept_json(store.trial("none")) is None
+    write_json_entry(store.trial("a"), content)
+    assert load_json_entry(store.trial("a")) == content
+    assert load_json_entry(store.trial("none")) is None
     shutil.copyfile(store.trial("a"), store.trial("b"))
     with pytest.raises(DamagedError, match=r"b\.json is of another key \('trials/a\.json'\)"):
-        kept_json(store.trial("b"))
+        load_json_entry(store.trial("b"))
     store.trial("c").write_text(json.dumps(content))
     with pytest.raises(DamagedError, match=r"c\.json does not say what it is of \(an earlier version wrote it\)"):
-        kept_json(store.trial("c"))
+        load_json_entry(store.trial("c"))
     whole = store.trial("a").read_bytes()
     for place in range(len(whole) - 1):
         store.trial("a").write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         with pytest.raises(DamagedError):
-            kept_json(store.trial("a"))
+            load_json_entry(store.trial("a"))
 
     def make(path: Path) -> object:
-        keep_json(path, content)
+        write_json_entry(path, content)
         return content
 
-    assert store.get_or_create(store.trial("a"), kept_json, make) == content
+    assert store.get_or_create(store.trial("a"), load_json_entry, make) == content
     assert "a.json is damaged" in capsys.readouterr().err
-    assert kept_json(store.trial("a")) == content
+    assert load_json_entry(store.trial("a")) == content
 
 
 def test_a_checkpoint_of_another_training_is_not_gone_on_from(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_a_sealed_record_of_other_fields_is_no_damage(three_records: list[Path])
     (folder / "record.json").write_text(json.dumps(json.loads((folder / "record.json").read_bytes()) | {"surprise": 1}))
     reseal(folder)
     with pytest.raises(HarnessError, match="is not a record of this version: surprise"):
-        is_whole(folder, check_stored_record)
+        is_undamaged(folder, check_stored_record)
 
 
 def test_damaged_records_are_measured_again_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -261,7 +261,7 @@ def test_damaged_records_are_measured_again_and_said(tmp_path: Path, capsys: pyt
 
     def measured() -> dict[str, dict[str, float]]:
         plans, _ = make_plans(config, store)
-        return {record.cell: record.scores for plan in plans for record in run(plan, store, Console())}
+        return {record.cell: record.scores for plan in plans for record in measure_plan(plan, store, Console())}
 
     expected = measured()
     first, second, third, *_ = store.records()
@@ -289,13 +289,13 @@ def test_rows_are_kept_in_parts_as_they_are_made(tmp_path: Path) -> None:
         yield matrix[start:stop]
 
     with pytest.raises(KeyboardInterrupt):
-        stored(store, "key", 10, compute, 4)
+        get_or_compute(store, "key", 10, compute, 4)
     assert made == [(0, 4), (4, 8), (8, 10)]
     spoil(store.part("key", 4))
-    assert np.array_equal(stored(store, "key", 10, compute, 4), matrix)
+    assert np.array_equal(get_or_compute(store, "key", 10, compute, 4), matrix)
     assert made[3:] == [(4, 8), (8, 10)], "the part that is whole is not made again, the damaged one is"
     assert not store.part("key", 0).parent.exists()
-    assert np.array_equal(stored(store, "key", 10, compute, 4), matrix)
+    assert np.array_equal(get_or_compute(store, "key", 10, compute, 4), matrix)
     assert len(made) == 5
 
 
@@ -311,18 +311,18 @@ def test_runs_at_once_divide_the_parts(tmp_path: Path) -> None:
 
     other = store.claim(store.part("key", 4))
     other.__enter__()
-    stored(store, "key", 10, compute, 4)
+    get_or_compute(store, "key", 10, compute, 4)
     assert made == [0, 8, 4]
 
 
 def test_a_damaged_folder_is_removed_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with new_folder(tmp_path / "a") as folder:
         (folder / "weights").write_bytes(b"12345")
-        seal(folder, "a")
-    assert is_whole(tmp_path / "a")
+        seal_folder(folder, "a")
+    assert is_undamaged(tmp_path / "a")
     clear_damaged(tmp_path / "a")
     spoil(tmp_path / "a" / "weights")
-    assert not is_whole(tmp_path / "a")
+    assert not is_undamaged(tmp_path / "a")
     clear_damaged(tmp_path / "a")
     assert not (tmp_path / "a").exists()
     assert "weights is damaged" in capsys.readouterr().err

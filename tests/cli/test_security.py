@@ -36,7 +36,7 @@ from harness.core.data import Download
 from harness.core.errors import HarnessError
 from harness.core.plugins import load_plugins, without_code
 from harness.evaluation.data_folders import data_folder
-from harness.evaluation.executors.ray import RAY, connected, on_ray
+from harness.evaluation.executors.ray import RAY_ENVIRONMENT, connected, on_ray
 from harness.readers.bitext import load_bitext_file
 from harness.readers.textfiles import read_text
 from harness.runtime.console import Console, grid
@@ -44,10 +44,10 @@ from harness.runtime.markup import json_text, latex_text, markdown_text, spreads
 from harness.runtime.terminal import Terminal, plain
 from harness.statistics.matching import weighs_entities
 from harness.storage import archives as bombs
-from harness.storage.addresses import Redirects
-from harness.storage.downloads import fetch
+from harness.storage.addresses import WebRedirects
+from harness.storage.downloads import fetch_file
 from harness.storage.packs import MANIFEST, open_pack, write_pack
-from harness.storage.store import DamagedError, Store, say_damaged
+from harness.storage.store import DamagedError, Store, report_damaged
 from harness.tasks.entities.corpus import read_annotation
 from harness.tasks.flickr30k import Flickr30k
 from harness.tasks.readers.decoded import MAX_PIXELS
@@ -108,7 +108,7 @@ def test_no_other_scheme_is_read(address: str, tmp_path: Path, monkeypatch: pyte
             data_folder(TASK, "flickr30k", data, store)
         assert "\n" not in str(told.value)
     with pytest.raises(HarnessError, match="expected one of https://, http://, or a path"):
-        fetch(Download("x.txt", address, "multi30k", "none stated"), tmp_path)
+        fetch_file(Download("x.txt", address, "multi30k", "none stated"), tmp_path)
     assert not list(tmp_path.rglob("pwned*"))
 
 
@@ -193,7 +193,7 @@ def test_no_redirect_leads_off_the_web(target: str, tmp_path: Path) -> None:
         with pytest.raises(HarnessError, match=r"redirects to .*, which is not followed"):
             open_pack(address, Store(tmp_path / "store"))
         with pytest.raises(HarnessError, match=r"redirects to .*, which is not followed"):
-            fetch(Download("x.txt", address, "multi30k", "none stated"), tmp_path)
+            fetch_file(Download("x.txt", address, "multi30k", "none stated"), tmp_path)
         listening.shutdown()
 
 
@@ -201,7 +201,7 @@ def test_no_redirect_leaves_https() -> None:
     headers = Message()
     headers["Location"] = "http://host/x"
     with pytest.raises(HarnessError, match="expected https://"):
-        Redirects().http_error_302(Request("https://host/x"), io.BytesIO(), 302, "Found", headers)  # type: ignore[arg-type]
+        WebRedirects().http_error_302(Request("https://host/x"), io.BytesIO(), 302, "Found", headers)  # type: ignore[arg-type]
 
 
 def test_no_code_of_ours_gives_text_to_a_shell_or_opens_addresses_elsewhere() -> None:
@@ -315,7 +315,7 @@ def test_a_bar_of_progress_shows_marks() -> None:
 
 
 def test_errors_and_notes_are_one_line_that_obeys_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    say_damaged(DamagedError(MARKED))
+    report_damaged(DamagedError(MARKED))
     told = capsys.readouterr().err
     assert not obeyed(told)
     assert told.count("\n") == 1
@@ -604,11 +604,11 @@ def test_names_in_a_manifest_are_plain(name: str, flickr30k_folder: Path, tmp_pa
 
 def test_gzip_bombs_are_not_unpacked(tmp_path: Path) -> None:
     bomb = tmp_path / "x.tsv.gz"
-    bomb.write_bytes(gzip.compress(bytes(4 * bombs.FLOOR)))
+    bomb.write_bytes(gzip.compress(bytes(4 * bombs.MIN_UNPACKED_BYTES)))
     assert bomb.stat().st_size < 100_000
     with pytest.raises(HarnessError, match=r"x\.tsv\.gz is not unpacked: it holds more than 16,777,216 bytes in [\d,]+"):
         read_text(bomb)
-    body = b"<tmx><body><tu><tuv><seg>" + b"a" * (2 * bombs.FLOOR)
+    body = b"<tmx><body><tu><tuv><seg>" + b"a" * (2 * bombs.MIN_UNPACKED_BYTES)
     (tmp_path / "x.tmx.gz").write_bytes(gzip.compress(body))
     with pytest.raises(HarnessError, match=r"x\.tmx\.gz is not unpacked"):
         load_bitext_file(tmp_path / "x.tmx.gz", GERMAN)
@@ -616,7 +616,7 @@ def test_gzip_bombs_are_not_unpacked(tmp_path: Path) -> None:
 
 def test_honest_gzip_files_of_any_size_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real text packs a few times, and so is never taken for a bomb however long it is."""
-    monkeypatch.setattr(bombs, "FLOOR", 1 << 10)
+    monkeypatch.setattr(bombs, "MIN_UNPACKED_BYTES", 1 << 10)
     words = np.random.default_rng(0).choice(["dog", "cat", "runs", "sits", "grass"], 50_000)
     text = " ".join(words)
     (tmp_path / "x.gz").write_bytes(gzip.compress(text.encode()))
@@ -737,7 +737,7 @@ def asking_ray(address: str | None = None) -> ExecutorConfig:
 
 @pytest.mark.parametrize("address", ["auto", "host:6379", "10.0.0.1:6379", "ray://host:10001", "[::1]:6379"])
 def test_a_cluster_that_is_named_may_be_anywhere(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.evaluation.executors.ray.knock", lambda _: None)
+    monkeypatch.setattr("harness.evaluation.executors.ray.check_reachable", lambda _: None)
     ray = FakeRay("10.1.2.3")
     with connected(ray, asking_ray(address)):
         assert ray.asked == (address,)
@@ -751,7 +751,7 @@ def test_a_ray_that_is_started_here_listens_on_loopback_alone(tmp_path: Path, mo
     with told, connected(open_to_all, asking_ray()):
         pytest.fail("it was used")
     assert open_to_all.down
-    for name in ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", *RAY):
+    for name in ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", *RAY_ENVIRONMENT):
         monkeypatch.setenv(name, "1")
     monkeypatch.setitem(sys.modules, "ray", open_to_all)
     with pytest.raises(HarnessError, match="listens at"), on_ray(asking_ray(), Store(tmp_path), Console()):

@@ -25,8 +25,8 @@ from harness.core.plugins import fingerprint, load_file
 from harness.core.registry import Registry
 from harness.distill.model.tower import Encoded
 from harness.evaluation.planning import make_plans
-from harness.evaluation.runner import owned, run, run_plans
-from harness.evaluation.translate_test import Spoken
+from harness.evaluation.runner import check_record_encoder, measure_plan, measure_plans
+from harness.evaluation.translate_test import MachineTranslations
 from harness.records.schema import Record
 from harness.retrieval.phrases import chunked
 from harness.runtime.console import Console
@@ -298,7 +298,7 @@ def measured(spec: str, data: Path, store: Store) -> tuple[list[Floats], dict[st
     """Embeddings of the test pictures and captions, and the scores and the record of a run."""
     config = RunConfig(lang="en", data=str(data), encoder=spec, device="cpu")
     ((plan,), _) = make_plans(config, store)
-    (record,) = run(plan, store, Console(quiet=True))
+    (record,) = measure_plan(plan, store, Console(quiet=True))
     retrieval = plan.cells[0].retrieval
     images = embed_images(plan.encoder, retrieval.images, store, lambda _: None)
     return [images, embed_captions(plan.encoder, retrieval, store)], record.scores, record
@@ -323,14 +323,14 @@ def test_one_encoder_s_embeddings_and_records_are_never_another_s(flickr30k_fold
 def test_a_record_of_another_encoder_is_refused(flickr30k_folder: Path, tmp_path: Path) -> None:
     mine, theirs = (load_encoder(f"{write(tmp_path / 'alike.py', ALIKE)}:{name}", "cpu") for name in ("Mine", "Derived"))
     *_, record = measured(f"{tmp_path / 'alike.py'}:Mine", flickr30k_folder, Store(tmp_path / "store"))
-    assert owned(record, mine, tmp_path) is record
+    assert check_record_encoder(record, mine, tmp_path) is record
     named = record.model_copy(update={"encoder": "derived"})
     for other, encoder in ((record, theirs), (named, mine)):
         with pytest.raises(HarnessError, match=r"is a record of the encoder \w+, not of mine: delete that folder to measure it"):
-            owned(other, encoder, tmp_path)
+            check_record_encoder(other, encoder, tmp_path)
     random = load_encoder("random:1", "cpu")
     same = record.model_copy(update={"encoder": "by another path", "encoder_fingerprint": random.fingerprint()})
-    assert owned(same, random, tmp_path) is same, "a built-in encoder's fingerprint says all of it"
+    assert check_record_encoder(same, random, tmp_path) is same, "a built-in encoder's fingerprint says all of it"
 
 
 def test_translators_of_one_file_share_no_fingerprint(tmp_path: Path) -> None:
@@ -347,7 +347,7 @@ def test_translators_of_one_file_share_no_fingerprint(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.py", code)
     made = [load_translator(f"{path}:{name}", "cpu") for name in ("One", "Two", "Two:x")]
     assert len({translator.fingerprint() for translator in made}) == 3
-    assert len({tuple(Spoken(translator).told()) for translator in made}) == 3
+    assert len({tuple(MachineTranslations(translator).cache_key_parts()) for translator in made}) == 3
 
 
 SCORERS_ALIKE = """
@@ -504,7 +504,7 @@ def test_a_language_that_cannot_be_read_stops_no_other(flickr30k_folder: Path, t
         config = RunConfig(lang=langs, data=str(flickr30k_folder), encoder=spec, objectives=(), device="cpu")
         plans, _ = make_plans(config, store)
         plans = [replace(plan, cells=plan.cells[:1]) for plan in plans]
-        done = run_plans(plans, store, Console(quiet=True), ExecutorConfig())
+        done = measure_plans(plans, store, Console(quiet=True), ExecutorConfig())
         return [(plan.language.code, failed.reason if failed else "") for plan, failed in done]
 
     assert ended("de,qu", "Bildtext") == [("de", "no such script"), ("qu", "")]

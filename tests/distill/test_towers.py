@@ -24,7 +24,7 @@ from harness.distill.model.student import draw_weights
 from harness.distill.model.tower import TextTower, TowerConfig
 from harness.encoders.open_clip.export import write_open_clip
 from harness.records.towers import load_card
-from harness.storage.seals import seal
+from harness.storage.seals import seal_folder
 from harness.storage.store import Store
 from tests.support.command_line import harness
 
@@ -192,7 +192,7 @@ def test_a_tower_that_cannot_be_measured_honestly_is_refused(store: Path, tmp_pa
         (folder / "card.json").write_text(json.dumps(spoil(card)))
     else:
         (folder / "seen.npy").unlink()
-    seal(folder, json.loads((folder / "card.json").read_text())["digest"])  # as whoever forges a tower would
+    seal_folder(folder, json.loads((folder / "card.json").read_text())["digest"])  # as whoever forges a tower would
     refused = harness("run", "--lang", "de", "--tower", str(folder), store=store)
     assert refused.returncode == 1
     assert message in refused.stderr

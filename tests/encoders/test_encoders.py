@@ -21,7 +21,7 @@ from harness.core.errors import HarnessError
 from harness.core.protocols import KnownFeatures
 from harness.evaluation.encoder_checks import check_encoder
 from harness.evaluation.planning import make_plans
-from harness.evaluation.runner import run
+from harness.evaluation.runner import measure_plan
 from harness.retrieval.ranking import rank
 from harness.runtime.console import Console
 from harness.storage.store import Store
@@ -141,7 +141,7 @@ def test_features_are_found_by_id_in_every_form(write: Writer, flickr30k_folder:
     config = RunConfig(lang="de", data=str(flickr30k_folder), encoder=f"features:{path}", device="cpu")
     store = Store(tmp_path / "store")
     ((plan,), _) = make_plans(config, store)
-    (record,) = run(plan, store, Console())
+    (record,) = measure_plan(plan, store, Console())
     assert plan.cells[0].label == "features on German"
     assert (record.scores["t2i_r1"], record.scores["i2t_r1"]) == (100.0, 100.0)
     trials = list(check_encoder(f"features:{path}", Flickr30k().load(flickr30k_folder, "de", "test"), "cpu"))
@@ -244,7 +244,7 @@ def test_features_are_measured_in_a_folder_without_pictures(flickr30k_folder: Pa
     config = RunConfig(lang="de", data=str(flickr30k_folder), encoder=f"features:{path}", device="cpu")
     store = Store(tmp_path / "store")
     ((plan,), _) = make_plans(config, store)
-    (record,) = run(plan, store, Console())
+    (record,) = measure_plan(plan, store, Console())
     assert (record.scores["t2i_r1"], record.scores["i2t_r1"]) == (100.0, 100.0)
     with pytest.raises(HarnessError, match="has no pictures: looked for"):
         make_plans(config.model_copy(update={"encoder": "random"}), store)

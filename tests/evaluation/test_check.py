@@ -18,7 +18,7 @@ from harness.core.data import Floats, Spans, TokenStates
 from harness.core.digests import digest_strings
 from harness.core.errors import HarnessError
 from harness.core.registry import Registry
-from harness.evaluation.encoder_checks import Trial, check_encoder
+from harness.evaluation.encoder_checks import EncoderCheck, check_encoder
 from harness.tasks.flickr30k import Flickr30k
 
 
@@ -52,10 +52,10 @@ def rows(seeds: Sequence[int]) -> Floats:
 
 
 @pytest.fixture
-def trials(flickr30k_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Trial]]:
+def trials(flickr30k_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, EncoderCheck]]:
     """Try a good encoder with some members replaced."""
 
-    def check(make: Callable[[], Any] = Good, lang: str = "en", **members: Any) -> dict[str, Trial]:
+    def check(make: Callable[[], Any] = Good, lang: str = "en", **members: Any) -> dict[str, EncoderCheck]:
         registry: Registry[Any] = Registry("encoder", {})
         kind = type("Changed", (make,), members) if members else make
         registry.register("changed", lambda argument, device: kind())
@@ -66,7 +66,7 @@ def trials(flickr30k_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
     return check
 
 
-def test_a_good_encoder_passes(trials: Callable[..., dict[str, Trial]]) -> None:
+def test_a_good_encoder_passes(trials: Callable[..., dict[str, EncoderCheck]]) -> None:
     found = trials()
     assert [trial for trial in found.values() if trial.verdict == "failed"] == []
     assert list(found) == [
@@ -210,7 +210,7 @@ def cannot_tell(self: object, texts: Sequence[str], lang: str) -> list[Spans]:
     ],
 )
 def test_what_is_wrong_is_said(
-    trials: Callable[..., dict[str, Trial]], members: dict[str, Any], what: str, verdict: str, words: str
+    trials: Callable[..., dict[str, EncoderCheck]], members: dict[str, Any], what: str, verdict: str, words: str
 ) -> None:
     import re
 
@@ -219,7 +219,7 @@ def test_what_is_wrong_is_said(
     assert re.search(words, trial.detail), trial.detail
 
 
-def test_an_encoder_without_token_states_can_be_measured(trials: Callable[..., dict[str, Trial]]) -> None:
+def test_an_encoder_without_token_states_can_be_measured(trials: Callable[..., dict[str, EncoderCheck]]) -> None:
     class Plain:
         name, fingerprint = "plain", Good.fingerprint
         encode_images, encode_texts = Good.encode_images, Good.encode_texts

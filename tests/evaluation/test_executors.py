@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 from harness.core.config import ExecutorConfig
 from harness.core.errors import HarnessError
 from harness.core.registry import Registry
-from harness.evaluation.executors.jobs import RETRIES, Execute, Executor, Outcome, Surroundings, carry_out
-from harness.evaluation.executors.local import in_turn
-from harness.evaluation.executors.ray import Share, do_here
+from harness.evaluation.executors.jobs import RETRIES, Execute, Executor, Outcome, WorkerEnvironment, execute_jobs
+from harness.evaluation.executors.local import run_in_turn
+from harness.evaluation.executors.ray import JobResources, run_on_machine
 from harness.runtime.console import Console
 from harness.runtime.prefetch import processors
 from harness.storage.store import BusyError, Store
@@ -149,7 +149,7 @@ def test_a_worker_that_is_killed_costs_nothing_but_time(
 
 
 def carried(jobs: Iterable[Errand], tmp_path: Path, **choices: object) -> Generator[tuple[str, Outcome]]:
-    with closing(carry_out(jobs, ExecutorConfig(**choices), Store(tmp_path), Console())) as told:  # type: ignore[arg-type]
+    with closing(execute_jobs(jobs, ExecutorConfig(**choices), Store(tmp_path), Console())) as told:  # type: ignore[arg-type]
         yield from ((job.name, outcome) for job, outcome in told)
 
 
@@ -199,7 +199,7 @@ def test_what_an_executor_leaves_undone_has_failed(tmp_path: Path, monkeypatch: 
 
     @contextmanager
     def idle(choices: ExecutorConfig, store: Store, console: Console) -> Iterator[Execute]:  # noqa: ARG001
-        yield lambda jobs, wait: in_turn(console, [job for job, _ in zip(jobs, range(done), strict=False)], wait)
+        yield lambda jobs, wait: run_in_turn(console, [job for job, _ in zip(jobs, range(done), strict=False)], wait)
 
     registry: Registry[Executor] = Registry("executor", {})
     registry.register("idle", idle)
@@ -293,7 +293,7 @@ def test_no_worker_is_started_before_there_is_work_or_after(tmp_path: Path) -> N
 )
 def test_every_machine_has_room_for_as_many_cells_as_there_are_workers(machines: list[dict[str, float]], workers: int) -> None:
     with_gpus = [each for each in machines if each["GPU"]] or machines
-    share = Share.of_machines(machines, ExecutorConfig(workers=workers))
+    share = JobResources.of_machines(machines, ExecutorConfig(workers=workers))
     # Whole cores and GPUs cannot always be divided evenly, but never are there fewer cells than was asked for on the smallest.
     assert share.room(with_gpus) >= workers
     for each in with_gpus:
@@ -303,13 +303,13 @@ def test_every_machine_has_room_for_as_many_cells_as_there_are_workers(machines:
 
 
 def test_a_machine_that_does_not_share_the_store_refuses(tmp_path: Path) -> None:
-    around, flag = Surroundings((), tmp_path), tmp_path / "flag"
+    around, flag = WorkerEnvironment((), tmp_path), tmp_path / "flag"
     find = Errand("one", os.getpid).elsewhere()
-    alone = do_here(find, True, around, Store(tmp_path), flag)
+    alone = run_on_machine(find, True, around, Store(tmp_path), flag)
     assert alone.state == "failed"
     assert "does not see the locks" in alone.why
     with Store(tmp_path).claim(flag):
-        assert do_here(find, True, around, Store(tmp_path), flag) == Outcome()
+        assert run_on_machine(find, True, around, Store(tmp_path), flag) == Outcome()
 
 
 # the command line

@@ -20,9 +20,9 @@ from harness.core.data import Floats
 from harness.core.errors import HarnessError
 from harness.encoders.open_clip.models import OpenClip
 from harness.encoders.open_clip.preprocessing import fast_preparation
-from harness.evaluation.image_screening import without_broken
+from harness.evaluation.image_screening import without_undecodable_images
 from harness.runtime.prefetch import ahead
-from harness.storage.embeddings import IMAGES_A_CALL, IMAGES_A_PART, TEXTS_A_CALL, TEXTS_A_PART, embed_images
+from harness.storage.embeddings import IMAGES_PER_CALL, IMAGES_PER_PART, TEXTS_PER_CALL, TEXTS_PER_PART, embed_images
 from harness.storage.store import Store
 from harness.tasks.flickr30k import Flickr30k
 from harness.tasks.readers.decoded import Decoded
@@ -190,8 +190,8 @@ def test_batches_shrink_until_they_fit_the_memory(model: str, monkeypatch: pytes
 
 
 def test_parts_are_computed_as_they_would_be_in_the_whole() -> None:
-    assert IMAGES_A_PART % IMAGES_A_CALL == 0
-    assert TEXTS_A_PART % TEXTS_A_CALL == 0
+    assert IMAGES_PER_PART % IMAGES_PER_CALL == 0
+    assert TEXTS_PER_PART % TEXTS_PER_CALL == 0
 
 
 class Counting:
@@ -218,11 +218,11 @@ class Counting:
 
 
 def test_few_pictures_are_in_memory_however_many_there_are(tmp_path: Path) -> None:
-    many, told = Counting(2 * IMAGES_A_PART + 100), []
+    many, told = Counting(2 * IMAGES_PER_PART + 100), []
     found = embed_images(many, many, Store(tmp_path), told.append)  # type: ignore[arg-type]
     assert found[:, 0].astype(int).tolist() == [row % 256 for row in range(len(many.ids))]
     assert sum(told) == many.encoded == len(many.ids)
-    assert many.most <= 2 * IMAGES_A_CALL + 8
+    assert many.most <= 2 * IMAGES_PER_CALL + 8
 
 
 # what cannot be decoded
@@ -231,7 +231,7 @@ def test_few_pictures_are_in_memory_however_many_there_are(tmp_path: Path) -> No
 def test_broken_pictures_are_left_out_and_told(flickr30k_folder: Path) -> None:
     (flickr30k_folder / "flickr30k-images" / "32.jpg").write_bytes(b"no picture")
     whole = Flickr30k().load(flickr30k_folder, "en", "test")
-    left = without_broken(whole)
+    left = without_undecodable_images(whole)
     assert left.images.ids == ("31", "33")
     assert left.captions == tuple(text for text in whole.captions if "32" not in text)
     assert left.notes[-1] == "1 of 3 images skipped, which cannot be decoded: 32"
@@ -240,7 +240,7 @@ def test_broken_pictures_are_left_out_and_told(flickr30k_folder: Path) -> None:
     for name in ("31", "33"):
         (flickr30k_folder / "flickr30k-images" / f"{name}.jpg").write_bytes(b"no picture")
     with pytest.raises(HarnessError, match=r"none of the 3 pictures can be decoded, the first: .*31\.jpg"):
-        without_broken(whole)
+        without_undecodable_images(whole)
 
 
 def test_a_run_skips_broken_pictures_only_when_told_and_the_record_says_it(flickr30k_folder: Path, tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from harness.core.errors import HarnessError
 from harness.core.registry import Registry
 from harness.encoders.hugging_face.translation import Loaded
 from harness.evaluation.planning import make_plans
-from harness.evaluation.runner import run
-from harness.evaluation.translate_test import Spoken, in_translation
+from harness.evaluation.runner import measure_plan
+from harness.evaluation.translate_test import MachineTranslations, with_translations
 from harness.leaderboards.board.board import Tower
 from harness.leaderboards.board.page import again
 from harness.leaderboards.board.submission import checked
@@ -154,13 +154,13 @@ class Shouting:
 def test_what_was_translated_is_kept_and_not_translated_again(
     german: Retrieval, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.evaluation.translate_test.TEXTS_A_CALL", 2)
+    monkeypatch.setattr("harness.evaluation.translate_test._TEXTS_A_CALL", 2)
     store, translator = Store(tmp_path), Shouting()
-    english = Spoken(translator).english(german, store, Console())
+    english = MachineTranslations(translator).english(german, store, Console())
     assert english == ("BILDTEXT VON 31.", "BILDTEXT VON 32.", "BILDTEXT VON 33.")
-    assert Spoken(translator).english(german, store, Console()) == english
+    assert MachineTranslations(translator).english(german, store, Console()) == english
     assert translator.calls == [2, 1], "two at a time, so that a run that is stopped goes on"
-    Spoken(other := Shouting("loud")).english(german, store, Console())
+    MachineTranslations(other := Shouting("loud")).english(german, store, Console())
     assert other.calls == [2, 1], "another translator by the same name is another"
 
 
@@ -169,7 +169,7 @@ def test_what_was_translated_is_kept_and_not_translated_again(
 )
 def test_a_translator_that_gives_something_else_is_named(how: str, message: str, german: Retrieval, tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match=f"the translator shouting {message}"):
-        Spoken(Shouting(how)).english(german, Store(tmp_path), Console())
+        MachineTranslations(Shouting(how)).english(german, Store(tmp_path), Console())
     assert not (tmp_path / "translations").exists()
 
 
@@ -243,7 +243,7 @@ def measured(flickr30k_folder: Path, tmp_path: Path) -> Callable[..., tuple[list
         store = Store(tmp_path / "store")
         config = RunConfig(lang="de", data=str(flickr30k_folder), encoder="random", objectives=(), device="cpu", **choices)
         (plan,), _ = make_plans(config, store)
-        run(plan, store, Console())
+        measure_plan(plan, store, Console())
         return [Measurement.read(cell.label, store.record(cell.key)) for cell in plan.cells], store
 
     return measure
@@ -306,16 +306,16 @@ def test_a_translator_and_a_file_are_two_rows(measured: Any, tmp_path: Path, mon
 
 def test_damaged_translations_are_made_again(german: Retrieval, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store, translator = Store(tmp_path), Shouting()
-    english = Spoken(translator).english(german, store, Console())
+    english = MachineTranslations(translator).english(german, store, Console())
     (path,) = (tmp_path / "translations").glob("*.json")
     path.write_text(path.read_text(encoding="utf-8").replace("31", "13"), encoding="utf-8")
-    assert Spoken(translator).english(german, store, Console()) == english
+    assert MachineTranslations(translator).english(german, store, Console()) == english
     assert translator.calls == [3, 3]
     assert "is damaged (it is not what was written): it is computed again" in capsys.readouterr().err
 
 
 def test_what_is_asked_keeps_its_queries(german: Retrieval) -> None:
-    asked = in_translation(german, ("One.", "Two.", "Three."))
+    asked = with_translations(german, ("One.", "Two.", "Three."))
     assert (asked.captions, asked.lang, asked.caption_ids) == (("One.", "Two.", "Three."), "en", german.caption_ids)
 
 

@@ -17,7 +17,7 @@ from harness.leaderboards.board.loading import find_records
 from harness.leaderboards.board.records import Found
 from harness.leaderboards.browser.error_browser import Finds, browse, find_payload
 from harness.leaderboards.browser.transport_viewer import show
-from harness.records.files import load_found, load_ranks
+from harness.records.files import load_found_boxes, load_ranks
 from harness.records.towers import load_card
 from harness.retrieval.ranking import MISSED
 from harness.runtime.console import Console
@@ -157,7 +157,7 @@ def test_a_record_of_grounding_shows_the_true_box_and_what_each_tower_found(
     assert browsed.returncode == 0, browsed.stderr
     (part,) = data_of(out / "index.html")["parts"]
     for place, each in enumerate((english, distilled)):
-        ranks, boxes = load_ranks(each.folder)[0].t2i, load_found(each.folder)
+        ranks, boxes = load_ranks(each.folder)[0].t2i, load_found_boxes(each.folder)
         finds = [query["finds"][place] for query in part["queries"]]
         assert [find[0] for find in finds] == ranks.tolist()
         with Image.open(store / "samples" / "flickr30k-2" / "flickr30k-images" / f"{part['images'][0]}.jpg") as picture:

@@ -16,7 +16,7 @@ from harness.core.errors import HarnessError
 from harness.leaderboards.board.submission import submit
 from harness.retrieval.grounding import grounding_scores
 from harness.retrieval.ranking import MISSED
-from harness.storage.seals import seal
+from harness.storage.seals import seal_folder
 from tests.support.made_up import Arm, gallery, reseal, retrieval, write_record
 
 
@@ -33,7 +33,7 @@ def edit_record(folder: Path, change: Callable[[dict[str, object]], object], key
     record = json.loads(path.read_text(encoding="utf-8"))
     change(record)
     path.write_text(json.dumps(record), encoding="utf-8")
-    reseal(folder) if key is None else seal(folder, key)
+    reseal(folder) if key is None else seal_folder(folder, key)
 
 
 def twice(folder: Path, name: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from harness.core.data import Download
 from harness.core.errors import HarnessError
-from harness.storage.downloads import LEDGER, fetch, fetch_all
+from harness.storage.downloads import LEDGER, fetch_all, fetch_file
 from harness.tasks.flickr30k import Flickr30k
 from harness.tasks.languages import catalogue
 from harness.tasks.transfer import xtd
@@ -96,9 +96,9 @@ def test_what_broke_off_goes_on_from_there(server: Server, tmp_path: Path) -> No
     server.breaks = 2
     for _ in range(2):
         with pytest.raises(HarnessError, match=r"broke off"):
-            fetch(file_of(server), tmp_path)
+            fetch_file(file_of(server), tmp_path)
         assert not (tmp_path / "multi30k" / "train.de").exists()
-    assert fetch(file_of(server), tmp_path)
+    assert fetch_file(file_of(server), tmp_path)
     assert (tmp_path / "multi30k" / "train.de").read_bytes() == BODY
     half = len(BODY) // 2
     assert server.asked == [None, f"bytes={half}-", f"bytes={half + (len(BODY) - half) // 2}-"]
@@ -107,36 +107,36 @@ def test_what_broke_off_goes_on_from_there(server: Server, tmp_path: Path) -> No
 def test_a_file_that_changed_meanwhile_is_begun_anew(server: Server, tmp_path: Path) -> None:
     server.breaks = 1
     with pytest.raises(HarnessError, match="broke off"):
-        fetch(file_of(server), tmp_path)
+        fetch_file(file_of(server), tmp_path)
     server.body, server.etag = BODY[::-1], '"two"'
-    fetch(file_of(server), tmp_path)
+    fetch_file(file_of(server), tmp_path)
     assert (tmp_path / "multi30k" / "train.de").read_bytes() == BODY[::-1]
 
 
 def test_a_known_checksum_is_held_to(server: Server, tmp_path: Path) -> None:
     right, wrong = hashlib.sha256(BODY).hexdigest(), "0" * 64
     with pytest.raises(HarnessError, match=rf"gave a file of SHA-256 {right}, expected {wrong}: it was deleted"):
-        fetch(file_of(server, sha256=wrong), tmp_path)
+        fetch_file(file_of(server, sha256=wrong), tmp_path)
     assert not list((tmp_path / "multi30k").iterdir())
-    assert fetch(file_of(server, sha256=right), tmp_path)
+    assert fetch_file(file_of(server, sha256=right), tmp_path)
 
 
 def test_a_file_that_was_changed_here_is_named(server: Server, tmp_path: Path) -> None:
-    fetch(file_of(server), tmp_path)
+    fetch_file(file_of(server), tmp_path)
     target = tmp_path / "multi30k" / "train.de"
     target.write_bytes(b"edited")
     with pytest.raises(HarnessError, match=rf"{re.escape(str(target))} is not the file that .* gave: delete it"):
-        fetch(file_of(server), tmp_path)
+        fetch_file(file_of(server), tmp_path)
 
 
 def test_a_refusal_and_a_dead_line_are_one_line_each(server: Server, tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match=r"/gone: the server answers 404 Not Found; see `list sources`"):
-        fetch(file_of(server, page="/gone"), tmp_path)
+        fetch_file(file_of(server, page="/gone"), tmp_path)
     nobody = Download("a/b.txt", "http://127.0.0.1:9/b.txt", "multi30k", "none stated")
     with pytest.raises(
         HarnessError, match=r"no network, or it broke off: http://127\.0\.0\.1:9/b\.txt .*put the file at .*b\.txt y"
     ):
-        fetch(nobody, tmp_path)
+        fetch_file(nobody, tmp_path)
 
 
 # what there is to fetch

@@ -22,9 +22,16 @@ from harness.core.errors import HarnessError
 from harness.records.files import load_record
 from harness.records.towers import load_card
 from harness.statistics.matching import load_records
-from harness.storage.embeddings import embed_texts, stored
-from harness.storage.seals import clear_damaged, get_or_create_folder, is_whole, keep_json, kept_json, seal
-from harness.storage.store import BusyError, Store, disk_is_full, new_file, new_folder, sweep
+from harness.storage.embeddings import embed_texts, get_or_compute
+from harness.storage.seals import (
+    clear_damaged,
+    get_or_create_folder,
+    is_undamaged,
+    load_json_entry,
+    seal_folder,
+    write_json_entry,
+)
+from harness.storage.store import BusyError, Store, disk_is_full, new_file, new_folder, remove_leftovers
 from tests.support.made_up import Arm, write_board
 
 
@@ -73,7 +80,7 @@ def test_a_sealed_folder_is_filled_once_by_two_makers(tmp_path: Path) -> None:
     assert made_at_once(lambda: get_or_create_folder(Store(tmp_path), place, fill)) == [place, place]
     assert len(filled) == 1
     assert filled[0] != place, "it is filled beside its place"
-    assert is_whole(place)
+    assert is_undamaged(place)
 
 
 def test_a_damaged_entry_is_made_again_and_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,7 +141,7 @@ def test_what_a_library_writes_beside_a_new_file_goes_with_it(tmp_path: Path) ->
         (temporary.parent / ".tmp1").touch()
         shutil.copytree(temporary.parent, temporary.parent.with_name(f"{temporary.parent.name}-killed"))
     assert len(leftovers(tmp_path)) == 4, "the file, and the two of the killed run in their folder"
-    sweep(tmp_path / "file")
+    remove_leftovers(tmp_path / "file")
     assert leftovers(tmp_path) == [tmp_path / "file"]
 
 
@@ -181,12 +188,12 @@ def test_what_lies_in_a_store_has_the_rights_of_the_umask(tmp_path: Path) -> Non
     root.mkdir()
     root.chmod(0o2775)
     store, matrix = Store(root), np.ones((3, 4), np.float32)
-    stored(store, "key", 3, lambda start, stop: iter([matrix[start:stop]]), 9)
+    get_or_compute(store, "key", 3, lambda start, stop: iter([matrix[start:stop]]), 9)
     with store.claim(store.record("x")), new_folder(store.record("x")) as folder:
         (folder / "record.json").write_text("{}")
         save_file({"a": matrix}, folder / "a.safetensors")
-        seal(folder, "x")
-    keep_json(store.trial("x"), 1.0)
+        seal_folder(folder, "x")
+    write_json_entry(store.trial("x"), 1.0)
     found = {path.relative_to(root).as_posix(): stat.S_IMODE(path.stat().st_mode) for path in root.rglob("*")}
     assert {name: mode for name, mode in found.items() if (root / name).is_dir() and mode != 0o2775} == {}
     files = {name: mode for name, mode in found.items() if (root / name).is_file()}
@@ -229,7 +236,7 @@ def shared() -> Iterator[Store]:
 
 def computed(store: Store, value: float) -> str:
     """Embeddings that the store keeps, computed as a value where it has none."""
-    found = stored(store, "key", 3, lambda start, stop: iter([np.full((stop - start, 2), value, np.float32)]), 2)
+    found = get_or_compute(store, "key", 3, lambda start, stop: iter([np.full((stop - start, 2), value, np.float32)]), 2)
     return str(found[0, 0])
 
 
@@ -250,20 +257,20 @@ def test_two_users_of_a_group_share_a_store(shared: Store) -> None:
 def stored_folder(store: Store, value: str) -> str:
     """A sealed folder that the store keeps, made of a value where it has none."""
     folder = store.record("x")
-    if not is_whole(folder):
+    if not is_undamaged(folder):
         with store.claim(folder):
             clear_damaged(folder)
             with new_folder(folder) as temporary:
                 (temporary / "file").write_text(value)
-                seal(temporary, "x")
+                seal_folder(temporary, "x")
     return (folder / "file").read_text()
 
 
 UNREADABLE = {
     "a record": (lambda store: load_record(store.record("x")), "records/x/record.json"),
-    "a seal": (lambda store: is_whole(store.tower("x")), "towers/x/weights"),
+    "a seal": (lambda store: is_undamaged(store.tower("x")), "towers/x/weights"),
     "embeddings": (lambda store: computed(store, 1.0), "embeddings/key.safetensors"),
-    "a trial": (lambda store: kept_json(store.trial("x")), "trials/x.json"),
+    "a trial": (lambda store: load_json_entry(store.trial("x")), "trials/x.json"),
     "a card": (lambda store: load_card(store.tower("x")), "towers/x/card.json"),
     "a list": (lambda store: store.records(), "records"),
 }
@@ -273,12 +280,12 @@ UNREADABLE = {
 def test_what_may_not_be_read_is_no_damage(what: str, shared: Store) -> None:
     """It says whose rights are lacking, and is neither removed nor made again."""
     computed(shared, 2.0)
-    keep_json(shared.trial("x"), 1.0)
+    write_json_entry(shared.trial("x"), 1.0)
     for folder, name in ((shared.record("x"), "record.json"), (shared.tower("x"), "weights")):
         with new_folder(folder) as temporary:
             (temporary / name).write_text("{}")
             (temporary / "card.json").write_text("{}")
-            seal(temporary, "x")
+            seal_folder(temporary, "x")
     read, name = UNREADABLE[what]
     (shared.root / name).chmod(0)
     said = as_user(4002, lambda: str(read(shared)))

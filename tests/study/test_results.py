@@ -12,7 +12,7 @@ import pytest
 from harness.records.files import load_ranks, load_record
 from harness.statistics.comparison import compare_records
 from harness.statistics.comparison_schema import ComparisonOptions
-from harness.storage.seals import Seal, digest_of_file, read_seal
+from harness.storage.seals import Seal, file_digest, read_seal
 from harness.storage.store import DamagedError
 from harness.study.findings import Findings
 
@@ -48,7 +48,7 @@ def test_scores_of_a_report_are_those_of_its_records(path: Path) -> None:
 def test_records_of_one_recipe_are_one_group() -> None:
     """However a number was written when a record was made (0, 0.0, or not at all, where it is the default)."""
     records = [load_record(path.parent) for path in RESULTS.rglob("record.json")]
-    recipes = [record.tower.asked.model_copy(update={"seed": 0}) for record in records if record.tower]
+    recipes = [record.tower.requested.model_copy(update={"seed": 0}) for record in records if record.tower]
     assert len({recipe.model_dump_json() for recipe in recipes}) == len(set(recipes)) > 1
 
 
@@ -77,7 +77,7 @@ def test_every_record_is_sealed() -> None:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    return {name: digest_of_file(folder / name) for name in ("queries.parquet", "record.json")}
+    return {name: file_digest(folder / name) for name in ("queries.parquet", "record.json")}
 
 
 def test_no_record_names_a_path_of_somebodys_machine() -> None:

@@ -16,7 +16,7 @@ from harness.core.digests import digest_strings
 from harness.records.files import save_record
 from harness.records.schema import BitextCard, Provenance, Record, TowerCard
 from harness.retrieval.ranking import chance, scores
-from harness.storage.seals import seal
+from harness.storage.seals import seal_folder
 
 PROVENANCE = Provenance(
     version="0.1.0",
@@ -148,7 +148,7 @@ def write_record(folder: Path, of: Retrieval, arm: Arm, seed: int = 0, ranks: Ra
 
 def reseal(folder: Path) -> None:
     """Seal a record that was changed, as whoever forges one would."""
-    seal(folder, json.loads((folder / "record.json").read_bytes())["cell"])
+    seal_folder(folder, json.loads((folder / "record.json").read_bytes())["cell"])
 
 
 def write_board(folder: Path, languages: Sequence[str], arms: Sequence[Arm], seeds: int, images: int = 1000) -> None:

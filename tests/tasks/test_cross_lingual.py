@@ -19,7 +19,7 @@ from harness.core.config import RunConfig
 from harness.core.data import DOCUMENTS_A_PART, Listed, TextRetrieval
 from harness.core.errors import HarnessError, MissingError
 from harness.evaluation.planning import make_plans
-from harness.evaluation.runner import run
+from harness.evaluation.runner import measure_plan
 from harness.leaderboards.board.board import make_boards
 from harness.leaderboards.board.config import declared
 from harness.leaderboards.board.loading import find_records
@@ -336,7 +336,7 @@ def measured(tmp_path: Path, **choices: Any) -> tuple[list[Measurement], Store]:
     """Every cell of a run, measured in this process."""
     store = Store(tmp_path / "store")
     (plan,), _ = make_plans(RunConfig(device="cpu", **choices), store)
-    run(plan, store, Console())
+    measure_plan(plan, store, Console())
     return [Measurement.read(cell.label, store.record(cell.key)) for cell in plan.cells], store
 
 

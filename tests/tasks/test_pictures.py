@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from harness.core.errors import HarnessError
-from harness.evaluation.image_screening import without_broken
+from harness.evaluation.image_screening import without_undecodable_images
 from harness.readers.textfiles import read_text
 from harness.storage.packs import open_pack, write_pack
-from harness.storage.plain_files import need_plain
+from harness.storage.plain_files import check_plain_file
 from harness.storage.store import Store
 from harness.tasks.entities.corpus import read_annotation
 from harness.tasks.entities.region_proposals import read_regions
@@ -191,7 +191,7 @@ def test_damaged_pictures_are_left_out_when_told(flickr30k_folder: Path) -> None
     whole = TASK.load(flickr30k_folder, "en", "test")
     with pytest.raises(HarnessError, match=rf"{path} cannot be decoded"):
         whole.images.open(1)
-    left = without_broken(whole)
+    left = without_undecodable_images(whole)
     assert left.images.ids == ("31", "33")
     assert left.notes[-1] == "1 of 3 images skipped, which cannot be decoded: 32"
 
@@ -410,7 +410,9 @@ def test_a_fifo_in_a_data_folder_is_refused_and_not_waited_for(flickr30k_folder:
 
 
 @pytest.mark.parametrize("kind", ["a FIFO", "a device", "a socket"])
-@pytest.mark.parametrize("reader", [read_text, read_photos, read_annotation, lambda path: Blob(str(path)).read(), need_plain])
+@pytest.mark.parametrize(
+    "reader", [read_text, read_photos, read_annotation, lambda path: Blob(str(path)).read(), check_plain_file]
+)
 @pytest.mark.usefixtures("at_once")
 def test_every_reader_of_a_data_folder_wants_plain_files(tmp_path: Path, reader: Any, kind: str) -> None:
     path = tmp_path / "1"
@@ -445,4 +447,4 @@ def test_plain_files_links_to_them_and_what_is_missing_are_left_to_the_reader(tm
     (tmp_path / "a").write_bytes(b"x")
     (tmp_path / "b").symlink_to("a")
     for name in ("a", "b", "missing", ".", "x" * 300):
-        need_plain(tmp_path / name)
+        check_plain_file(tmp_path / name)

@@ -73,7 +73,7 @@ Executor: TypeAlias = "Callable[[ExecutorConfig, Store, Console], AbstractContex
 """Ready to work while its context lasts. What runs when that is left is interrupted, so that trainings keep a checkpoint."""
 
 
-def attempt(do: Callable[[], None]) -> Outcome:
+def run_job(do: Callable[[], None]) -> Outcome:
     """Do a job in this process. What nobody expected is shown with its trace, for whoever wrote that code.
 
     `sys.exit()` and a panic of a Rust extension, which are no `Exception`, end the job and not the run. Ctrl-C ends the run.
@@ -93,14 +93,14 @@ def attempt(do: Callable[[], None]) -> Outcome:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class WorkerEnvironment:
     """What another process is told before it makes this one's jobs: plug-in files, and where relative paths begin."""
 
     plugins: tuple[Path, ...]
     folder: Path
 
     @classmethod
-    def here(cls) -> Surroundings:
+    def here(cls) -> WorkerEnvironment:
         """Those of this process."""
         return cls(tuple(LOADED), Path.cwd())
 
@@ -111,13 +111,13 @@ class Surroundings:
         load_plugins(self.plugins)
 
 
-def perform(find: Callable[[], Job], wait: bool, around: Surroundings) -> Outcome:
+def run_job_of_parent(find: Callable[[], Job], wait: bool, around: WorkerEnvironment) -> Outcome:
     """Do a job of another process in this one."""
     around.enter()
-    return attempt(lambda: find().do(Console(live=False), wait))
+    return run_job(lambda: find().do(Console(live=False), wait))
 
 
-def carry_out(jobs: Iterable[J], choices: ExecutorConfig, store: Store, console: Console) -> Outcomes[J]:
+def execute_jobs(jobs: Iterable[J], choices: ExecutorConfig, store: Store, console: Console) -> Outcomes[J]:
     """Each job and how it ended, as they end. Those that another process is at are left for last, and waited for then.
 
     Workers are made ready before the first job is asked for, so ask only where there is one. A job that an executor takes and
@@ -149,7 +149,7 @@ def carry_out(jobs: Iterable[J], choices: ExecutorConfig, store: Store, console:
         yield job, Outcome("failed", f"the executor {choices.executor} ended without it")
 
 
-def announced(jobs: Sequence[J], choices: ExecutorConfig, console: Console, unit: str) -> Iterator[J]:
+def announce_jobs(jobs: Sequence[J], choices: ExecutorConfig, console: Console, unit: str) -> Iterator[J]:
     """The jobs, each named when it is begun; but not where they are done here one by one, which their own lines tell."""
     for number, job in enumerate(jobs, 1):
         if not choices.in_turn:

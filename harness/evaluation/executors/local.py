@@ -16,7 +16,7 @@ from multiprocessing.connection import wait as first_to_speak
 from typing import TYPE_CHECKING
 
 from harness.core.errors import HarnessError
-from harness.evaluation.executors.jobs import RETRIES, Execute, J, Job, Outcome, Surroundings, attempt, perform
+from harness.evaluation.executors.jobs import RETRIES, Execute, J, Job, Outcome, WorkerEnvironment, run_job, run_job_of_parent
 from harness.runtime.console import Console, steady_streams
 from harness.runtime.prefetch import processors
 from harness.storage.store import Store
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from harness.core.config import ExecutorConfig
 
 # A fork would inherit locks of torch's threads that nobody opens again, and CUDA does not survive one.
-SECONDS_TO_STOP = 10
-CONTEXT = multiprocessing.get_context("spawn")
+_SECONDS_TO_STOP = 10
+_SPAWN = multiprocessing.get_context("spawn")
 
 
 @contextmanager
@@ -35,22 +35,22 @@ def local(choices: ExecutorConfig, store: Store, console: Console) -> Iterator[E
     if choices.address is not None or choices.gpus_per_cell is not None:
         raise HarnessError("--address and --gpus-per-cell are for --executor ray")
     if choices.workers == 1:
-        yield partial(in_turn, console)
+        yield partial(run_in_turn, console)
         return
-    crew = Crew(choices.workers)
+    crew = WorkerPool(choices.workers)
     try:
         yield crew.execute
     finally:
         crew.dismiss()
 
 
-def in_turn(console: Console, jobs: Iterable[J], wait: bool) -> Iterator[tuple[J, Outcome]]:
+def run_in_turn(console: Console, jobs: Iterable[J], wait: bool) -> Iterator[tuple[J, Outcome]]:
     """One job after another, in this process."""
     for job in jobs:
-        yield job, attempt(partial(job.do, console, wait))
+        yield job, run_job(partial(job.do, console, wait))
 
 
-class Crew:
+class WorkerPool:
     """Up to `size` processes, started as there is work for them. Each does one job at a time."""
 
     def __init__(self, size: int) -> None:
@@ -97,8 +97,8 @@ class Worker:
     """A process that does jobs. threads: for its arithmetic, where OMP_NUM_THREADS does not say otherwise."""
 
     def __init__(self, threads: int) -> None:
-        self.connection, theirs = CONTEXT.Pipe()
-        self.process = CONTEXT.Process(target=serve, args=(theirs, threads), daemon=True)
+        self.connection, theirs = _SPAWN.Pipe()
+        self.process = _SPAWN.Process(target=serve_jobs, args=(theirs, threads), daemon=True)
         with interrupts_blocked():
             self.process.start()
         theirs.close()
@@ -106,7 +106,7 @@ class Worker:
     def begin(self, job: Job, wait: bool) -> None:
         """Give it a job."""
         with suppress(BrokenPipeError):  # one that was killed while it was idle is found dead when it is listened to
-            self.connection.send((job.elsewhere(), wait, Surroundings.here()))
+            self.connection.send((job.elsewhere(), wait, WorkerEnvironment.here()))
 
     def ended(self) -> Outcome | None:
         """How its job ended; None if the process did."""
@@ -125,11 +125,11 @@ class Worker:
     def end(self) -> None:
         """Give it no more jobs, and wait until it has ended."""
         self.connection.close()
-        self.process.join(SECONDS_TO_STOP)
+        self.process.join(_SECONDS_TO_STOP)
         while self.process.is_alive():
             # A signal just before a system call that waits is noticed only after it, so it is given again.
             self.interrupt()
-            self.process.join(SECONDS_TO_STOP)
+            self.process.join(_SECONDS_TO_STOP)
 
     def obituary(self) -> str:
         """Why its last job is given up."""
@@ -150,7 +150,7 @@ def interrupts_blocked() -> Iterator[None]:
         yield
 
 
-def serve(connection: Connection, threads: int) -> None:
+def serve_jobs(connection: Connection, threads: int) -> None:
     """What a worker does: one job after another, until it is interrupted or the process that it works for ends."""
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # read when numpy and torch are imported, which they are not yet
     steady_streams()
@@ -163,7 +163,7 @@ def serve(connection: Connection, threads: int) -> None:
             os.setpgid(0, 0)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         while True:
-            connection.send(perform(*connection.recv()))
+            connection.send(run_job_of_parent(*connection.recv()))
 
 
 def end_with_parent() -> None:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from harness.core.error_messages import first_line
 from harness.core.errors import HarnessError
-from harness.evaluation.executors.jobs import RETRIES, Execute, J, Job, Outcome, Surroundings, perform
+from harness.evaluation.executors.jobs import RETRIES, Execute, J, Job, Outcome, WorkerEnvironment, run_job_of_parent
 from harness.runtime.console import Console
 from harness.runtime.prefetch import processors
 from harness.storage.store import BusyError, Store
@@ -24,29 +24,29 @@ from harness.storage.store import BusyError, Store
 if TYPE_CHECKING:
     from harness.core.config import ExecutorConfig
 
-OBJECTS = 100 * 2**20
+_OBJECT_STORE_BYTES = 100 * 2**20
 """Bytes of the object store of a Ray of one's own: jobs and outcomes are a few hundred bytes each."""
-SECONDS_TO_KNOCK, SECONDS_TO_STOP = 10, 60
+_SECONDS_TO_CONNECT, _SECONDS_TO_STOP = 10, 60
 # No telemetry; and every line of progress, said once, under the name of its process alone.
-RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"}
+RAY_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"}
 # A Ray that no other machine may join takes 127.0.0.1 for its address, and then its servers listen nowhere else. Asked for that
 # address in so many words, Ray puts the machine's public one in its place and listens everywhere.
-LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 @contextmanager
 def on_ray(choices: ExecutorConfig, store: Store, console: Console) -> Iterator[Execute]:  # noqa: ARG001 (what all are told)
     """A Ray cluster (`--address`), or a Ray of this machine; needs the extra [ray]. All its machines see the store."""
-    for name, value in RAY.items():
+    for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if not choices.address:
-        os.environ.update(LOOPBACK)  # read when Ray is imported
+        os.environ.update(_LOOPBACK)  # read when Ray is imported
     try:
         import ray
     except ImportError:
         raise HarnessError("--executor ray needs Ray: pip install 'flickr30k-harness[ray]'") from None
     with connected(ray, choices), store.claim(flag := store.root / f"ray-{socket.gethostname()}-{os.getpid()}"):
-        share = Share.of_machines(machines(ray), choices)
+        share = JobResources.of_machines(alive_machines(ray), choices)
         yield Cluster(ray, share, store, flag).execute
 
 
@@ -56,12 +56,12 @@ def connected(ray: Any, choices: ExecutorConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    own = {"num_cpus": max(processors(), choices.workers), "include_dashboard": False, "object_store_memory": OBJECTS}
+    own = {"num_cpus": max(processors(), choices.workers), "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
     if choices.address:
         check_address(choices.address)
     try:
         if choices.address:
-            knock(choices.address)
+            check_reachable(choices.address)
             ray.init(choices.address, logging_level=logging.ERROR)
         else:
             ray.init("local", logging_level=logging.ERROR, **own)
@@ -92,27 +92,27 @@ def check_loopback(ray: Any) -> None:
             )
 
 
-def knock(address: str) -> None:
+def check_reachable(address: str) -> None:
     """Raise OSError or ValueError if nobody is at HOST:PORT, for whom Ray would wait ten minutes and more."""
     parts = urlsplit(address if "//" in address else f"//{address}")
     if parts.port is not None:
-        socket.create_connection((parts.hostname or "", parts.port), timeout=SECONDS_TO_KNOCK).close()
+        socket.create_connection((parts.hostname or "", parts.port), timeout=_SECONDS_TO_CONNECT).close()
 
 
-def machines(ray: Any) -> list[dict[str, float]]:
+def alive_machines(ray: Any) -> list[dict[str, float]]:
     """The resources of every machine that can work."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
 
 
 @dataclass(frozen=True)
-class Share:
+class JobResources:
     """What a job takes of a machine."""
 
     cpus: float
     gpus: float
 
     @classmethod
-    def of_machines(cls, there: list[dict[str, float]], choices: ExecutorConfig) -> Share:
+    def of_machines(cls, there: list[dict[str, float]], choices: ExecutorConfig) -> JobResources:
         """A machine's cores by `workers`, of the smallest one, and its GPUs likewise, but one at most.
 
         >>> from harness.core.config import ExecutorConfig
@@ -127,7 +127,7 @@ class Share:
     def room(self, there: list[dict[str, float]]) -> int:
         """How many jobs can be done at a time.
 
-        >>> Share(2, 0.5).room([{"CPU": 8.0, "GPU": 1.0}, {"CPU": 2.0, "GPU": 1.0}, {"CPU": 64.0}])
+        >>> JobResources(2, 0.5).room([{"CPU": 8.0, "GPU": 1.0}, {"CPU": 2.0, "GPU": 1.0}, {"CPU": 64.0}])
         3
         """
         enough = 1e-6
@@ -142,19 +142,19 @@ class Cluster:
     """A Ray that is connected. flag: what this process has claimed, by which a machine tells whether it sees the same store."""
 
     ray: Any
-    share: Share
+    share: JobResources
     store: Store
     flag: Path
 
     def execute(self, jobs: Iterable[J], wait: bool) -> Iterator[tuple[J, Outcome]]:
         """As `Execute`. Jobs are given to Ray only as there is room for them, so that none is begun later than it was taken."""
         ray, coming, running = self.ray, iter(jobs), dict[Any, J]()
-        task = ray.remote(num_cpus=self.share.cpus, num_gpus=self.share.gpus, max_retries=RETRIES)(do_here)
+        task = ray.remote(num_cpus=self.share.cpus, num_gpus=self.share.gpus, max_retries=RETRIES)(run_on_machine)
         try:
             while True:
                 while len(running) < self.room(bool(running)) and (job := next(coming, None)) is not None:
                     one = task.options(name=job.name)
-                    running[one.remote(job.elsewhere(), wait, Surroundings.here(), self.store, self.flag)] = job
+                    running[one.remote(job.elsewhere(), wait, WorkerEnvironment.here(), self.store, self.flag)] = job
                 if not running:
                     return
                 (ended, *_), _ = ray.wait(list(running))
@@ -165,7 +165,7 @@ class Cluster:
 
     def room(self, works: bool) -> int:
         """How many jobs the cluster has room for. Raises HarnessError if there is none though nothing works."""
-        room = self.share.room(machines(self.ray))
+        room = self.share.room(alive_machines(self.ray))
         if not room and not works:
             raise HarnessError(
                 f"no machine of the Ray cluster has the {self.share.cpus:g} cores and {self.share.gpus:g} GPUs of a cell: "
@@ -186,16 +186,16 @@ class Cluster:
         for each in running:
             self.ray.cancel(each)
         if running:
-            self.ray.wait(running, num_returns=len(running), timeout=SECONDS_TO_STOP)
+            self.ray.wait(running, num_returns=len(running), timeout=_SECONDS_TO_STOP)
 
 
-def do_here(find: Callable[[], Job], wait: bool, around: Surroundings, store: Store, flag: Path) -> Outcome:
+def run_on_machine(find: Callable[[], Job], wait: bool, around: WorkerEnvironment, store: Store, flag: Path) -> Outcome:
     """Do a job on a machine of the cluster."""
     try:
         with store.claim(flag, wait=False):
             pass
     except BusyError:
-        return perform(find, wait, around)
+        return run_job_of_parent(find, wait, around)
     return Outcome(
         "failed",
         f"{socket.gethostname()} does not see the locks of {store.root}: the store has to lie on a file system with locks that "
