@@ -30,8 +30,8 @@ from harness.readers.textfiles import find, read_lines
 from harness.storage.plain_files import check_plain_file
 from harness.tasks.entities.region_proposals import read_regions
 from harness.tasks.entities.tags import facets, load_places, phrases_of, read_tags, tag_bitext
-from harness.tasks.galleries import caption_id, gallery
-from harness.tasks.languages import (
+from harness.tasks.caption_retrieval import caption_id, gallery
+from harness.tasks.caption_sources import (
     EveryLanguage,
     Source,
     caption_sources,
@@ -204,15 +204,15 @@ class Flickr30k(EveryLanguage):
 
     def write_sample(self, folder: Path) -> None:
         """Write the embedded sample world into an empty folder, in the layout that `load` reads."""
-        from harness.tasks.sample import world
+        from harness.tasks.sample import dataset
 
-        world.write(folder)
+        dataset.write(folder)
 
     def sample_version(self) -> str:
         """A name for the bytes that `write_sample` writes."""
-        from harness.tasks.sample import world
+        from harness.tasks.sample import dataset
 
-        return world.VERSION
+        return dataset.VERSION
 
 
 def _all_captions(folder: _Folder, language: Language) -> Iterator[Caption]:

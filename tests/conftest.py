@@ -63,7 +63,7 @@ def real_folder() -> Path:
 @pytest.fixture(scope="session")
 def sample_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded sample, to be read and not written to."""
-    from harness.tasks.sample.world import write
+    from harness.tasks.sample.dataset import write
 
     folder = tmp_path_factory.mktemp("sample")
     write(folder)

@@ -131,7 +131,7 @@ def readers() -> Iterator[Reader]:
 def caption_readers() -> Iterator[Reader]:
     """Karpathy's JSON, and captions in each layout."""
     from harness.tasks.flickr30k import Flickr30k
-    from harness.tasks.languages import catalogue
+    from harness.tasks.caption_sources import catalogue
     from harness.tasks.readers.captions import read_captions
     from harness.tasks.readers.karpathy import read_photos
 
@@ -187,7 +187,7 @@ def bitext_readers() -> Iterator[Reader]:
     from harness.leaderboards.board.config import BOARDS, read_declaration
     from harness.readers.bitext import load_bitext_file, load_texts
     from harness.tasks.flickr30k import Flickr30k
-    from harness.tasks.languages import SOURCES, read_catalogue
+    from harness.tasks.caption_sources import SOURCES, read_catalogue
 
     german = Flickr30k().language("de")
     yield Reader(
@@ -229,7 +229,7 @@ def text_readers() -> Iterator[Reader]:
     from harness.readers.translations import read_translations
     from harness.runtime.console import Console
     from harness.storage.store import Store
-    from harness.tasks.beir import Clir
+    from harness.tasks.clir import Clir
 
     def collection(folder: Path) -> None:
         found, said = Clir().load(folder, "de", "test"), Clir().check(folder)
@@ -295,7 +295,7 @@ def xml_and_tags() -> Iterator[Reader]:
     """Flickr30k Entities' sentences and boxes, a detector's proposals."""
     from harness.tasks.entities.corpus import open_corpus, read_annotation, read_sentences, read_unrelated
     from harness.tasks.entities.region_proposals import read_regions
-    from harness.tasks.languages import catalogue
+    from harness.tasks.caption_sources import catalogue
     from harness.tasks.readers.captions import read_captions
 
     def sentences(folder: Path) -> None:

@@ -29,11 +29,11 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import nn
 from torch.nn import functional
 
-from harness.tasks.sample.draw import draw_scene
+from harness.tasks.sample.scene_drawing import draw_scene
 from harness.tasks.sample.grammar import REALISERS
-from harness.tasks.sample.grammar.pieces import plain
+from harness.tasks.sample.grammar.sentences import plain
 from harness.tasks.sample.scenes import Scene, sample_scene
-from harness.tasks.sample.world import JPEG_QUALITY, Item, compose, five_plans
+from harness.tasks.sample.dataset import JPEG_QUALITY, Item, compose, five_plans
 
 HERE = Path(__file__).parent
 TOKENIZER_NAME, CONFIG_NAME, WEIGHTS_NAME = "tokenizer.json", "open_clip_config.json", "open_clip_model.safetensors"

@@ -25,11 +25,11 @@ TASKS: Registry[Callable[[], Task]] = Registry(
     "task",
     {
         "flickr30k": "harness.tasks.flickr30k:Flickr30k",
-        "xtd": "harness.tasks.transfer:xtd",
-        "crossmodal3600": "harness.tasks.transfer:crossmodal3600",
-        "flickr30k-entities": "harness.tasks.entities.grounding:Flickr30kEntities",
-        "flickr30k-clir": "harness.tasks.cross_lingual:Flickr30kClir",
-        "clir": "harness.tasks.beir:Clir",
+        "xtd": "harness.tasks.xtd:xtd",
+        "crossmodal3600": "harness.tasks.crossmodal3600:crossmodal3600",
+        "flickr30k-entities": "harness.tasks.flickr30k_entities:Flickr30kEntities",
+        "flickr30k-clir": "harness.tasks.flickr30k_clir:Flickr30kClir",
+        "clir": "harness.tasks.clir:Clir",
     },
     group="harness.tasks",
 )

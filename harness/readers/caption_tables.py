@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness.core.errors import HarnessError
 from harness.readers.image_ids import photo_id
-from harness.readers.textfiles import check_caption, is_blank, read_lines
+from harness.readers.text_files import check_caption, is_blank, read_lines
 
 _HEADINGS = {
     "id": {"id", "image", "img", "file", "filename", "photo", "key", "imageid", "imagename", "imgid", "captionid", "imagekey"},

@@ -10,7 +10,7 @@ from harness.core.data import Retrieval, Translated
 from harness.core.errors import HarnessError
 from harness.readers.caption_tables import read_table
 from harness.readers.image_ids import photo_id
-from harness.readers.textfiles import check_caption, find
+from harness.readers.text_files import check_caption, find
 from harness.readers.xflickr import read_xflickr
 
 XFLICKRCO = "xflickrco"

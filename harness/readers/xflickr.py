@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.core.error_messages import first_line
 from harness.core.errors import HarnessError
-from harness.readers.textfiles import read_lines
+from harness.readers.text_files import read_lines
 
 
 class XFlickrLine(BaseModel):

@@ -14,7 +14,7 @@ from pathlib import Path
 from harness.core.data import Bitext, Language, Place, Retrieval, Spans
 from harness.retrieval.text_spans import moved
 from harness.tasks.entities.corpus import Annotation, Phrase, Sentence, annotation_of, find_sentences, sentences_of
-from harness.tasks.languages import UNSPACED
+from harness.tasks.caption_sources import UNSPACED
 from harness.tasks.readers.captions import Caption
 
 NONE, UNTAGGED = "none", "untagged"

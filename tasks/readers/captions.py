@@ -19,9 +19,9 @@ from harness.core.error_messages import first_line
 from harness.core.errors import HarnessError
 from harness.readers.caption_tables import read_table
 from harness.readers.image_ids import photo_id
-from harness.readers.textfiles import check_caption, find, is_blank, read_lines
+from harness.readers.text_files import check_caption, find, is_blank, read_lines
 from harness.readers.xflickr import read_xflickr
-from harness.tasks.languages import UNSPACED, Source, catalogue
+from harness.tasks.caption_sources import UNSPACED, Source, catalogue
 from harness.tasks.readers.karpathy import read_photos
 
 TRAIN = "train"

@@ -43,7 +43,7 @@ class Pictures:
 
     def open(self, index: int) -> Image.Image:
         """Decode one picture to RGB. Raises HarnessError naming the file if it is missing, damaged or far too large."""
-        from harness.tasks.readers.decoded import decode
+        from harness.tasks.readers.picture_decoding import decode
 
         blob = self._blobs[index]
         return decode(blob.read(), str(blob))

@@ -38,7 +38,7 @@ from harness.core.plugins import load_plugins, without_code
 from harness.evaluation.data_folders import data_folder
 from harness.evaluation.executors.ray import RAY_ENVIRONMENT, connected, on_ray
 from harness.readers.bitext import load_bitext_file
-from harness.readers.textfiles import read_text
+from harness.readers.text_files import read_text
 from harness.runtime.console import Console, grid
 from harness.runtime.markup import json_text, latex_text, markdown_text, spreadsheet_text, visible
 from harness.runtime.terminal import Terminal, plain
@@ -50,7 +50,7 @@ from harness.storage.packs import MANIFEST, open_pack, write_pack
 from harness.storage.store import DamagedError, Store, report_damaged
 from harness.tasks.entities.corpus import read_annotation
 from harness.tasks.flickr30k import Flickr30k
-from harness.tasks.readers.decoded import MAX_PIXELS
+from harness.tasks.readers.picture_decoding import MAX_PIXELS
 from harness.tasks.readers.pictures import Pictures
 from harness.tasks.readers.shards import Blob, index_shards
 from tests.support.open_clip_models import write_model as write_open_clip

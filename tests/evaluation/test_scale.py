@@ -25,7 +25,7 @@ from harness.runtime.prefetch import ahead
 from harness.storage.embeddings import IMAGES_PER_CALL, IMAGES_PER_PART, TEXTS_PER_CALL, TEXTS_PER_PART, embed_images
 from harness.storage.store import Store
 from harness.tasks.flickr30k import Flickr30k
-from harness.tasks.readers.decoded import Decoded
+from harness.tasks.readers.picture_decoding import Decoded
 from harness.tasks.readers.pictures import Pictures
 from harness.tasks.readers.shards import Blob
 from tests.support.fragile_plugins import FRAGILE

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from harness.core.errors import HarnessError
 from harness.core.languages import LANGUAGES, read_language_table, resolve_language
 from harness.readers.image_ids import photo_id
-from harness.readers.textfiles import read_lines
+from harness.readers.text_files import read_lines
 from harness.tasks.flickr30k import Flickr30k
-from harness.tasks.languages import SOURCES, Gap, Source, catalogue, known_languages, read_catalogue
+from harness.tasks.caption_sources import SOURCES, Gap, Source, catalogue, known_languages, read_catalogue
 from harness.tasks.readers.captions import Captions, read_captions
 from harness.tasks.readers.karpathy import read_photos
 from tests.support.folders import MULTI30K, english_line, write_lines

@@ -32,8 +32,8 @@ from harness.statistics.comparison_schema import ComparisonOptions
 from harness.statistics.measurement import Measurement
 from harness.statistics.run_summary import summarise
 from harness.storage.store import Store
-from harness.tasks.beir import CORPUS, Clir, open_corpus
-from harness.tasks.cross_lingual import Flickr30kClir, same_captions
+from harness.tasks.clir import CORPUS, Clir, open_corpus
+from harness.tasks.flickr30k_clir import Flickr30kClir, same_captions
 from tests.support.command_line import harness
 from tests.support.folders import write_lines
 from tests.support.made_up import reseal

@@ -28,11 +28,11 @@ from harness.tasks.entities.corpus import (
     sentences_of,
 )
 from harness.tasks.sample.grammar import TRANSLATIONS
-from harness.tasks.sample.grammar.pieces import Phrase as Said
-from harness.tasks.sample.grammar.pieces import Sentence as Saying
-from harness.tasks.sample.grammar.pieces import spaced
-from harness.tasks.sample.plans import roles
-from harness.tasks.sample.world import FIRST_CHAIN, Item, compose
+from harness.tasks.sample.grammar.sentences import Phrase as Said
+from harness.tasks.sample.grammar.sentences import Sentence as Saying
+from harness.tasks.sample.grammar.sentences import spaced
+from harness.tasks.sample.caption_plans import roles
+from harness.tasks.sample.dataset import FIRST_CHAIN, Item, compose
 from tests.support.folders import write_lines
 
 SIZE = "<size><width>50</width><height>40</height><depth>3</depth></size>"

@@ -26,7 +26,7 @@ from harness.statistics.measurement import Measurement
 from harness.tasks.entities.grounding import Flickr30kEntities
 from harness.tasks.entities.tags import facets, letters, read_tags
 from harness.tasks.flickr30k import Flickr30k
-from harness.tasks.languages import known_languages
+from harness.tasks.caption_sources import known_languages
 from harness.tasks.readers.captions import Caption
 from harness.tasks.readers.pictures import Pictures
 from tests.support.command_line import SMALL, harness

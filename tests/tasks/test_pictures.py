@@ -30,11 +30,11 @@ from harness.storage.store import Store
 from harness.tasks.entities.corpus import read_annotation
 from harness.tasks.entities.region_proposals import read_regions
 from harness.tasks.flickr30k import Flickr30k
-from harness.tasks.readers.decoded import MAX_RATIO, MAX_SCANS, decode
+from harness.tasks.readers.picture_decoding import MAX_RATIO, MAX_SCANS, decode
 from harness.tasks.readers.karpathy import read_photos
 from harness.tasks.readers.pictures import Pictures, find_pictures
 from harness.tasks.readers.shards import MAX_BYTES, Blob, index_shards
-from harness.tasks.transfer import crossmodal3600
+from harness.tasks.evaluation_sets import crossmodal3600
 
 Pixels = npt.NDArray[np.uint8]
 TASK = Flickr30k()

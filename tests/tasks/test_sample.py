@@ -22,10 +22,10 @@ from tokenizers import Tokenizer
 import harness.encoders.sample
 from harness.tasks.sample.brush import HEIGHT, WIDTH
 from harness.tasks.sample.grammar import REALISERS, TRANSLATIONS
-from harness.tasks.sample.grammar.pieces import plain, spaced
-from harness.tasks.sample.plans import TYPES, Clause, Mention, Plan
+from harness.tasks.sample.grammar.sentences import plain, spaced
+from harness.tasks.sample.caption_plans import TYPES, Clause, Mention, Plan
 from harness.tasks.sample.scenes import ACTIONS, PLACES
-from harness.tasks.sample.world import COUNTS, MULTI30K, Item, compose, write
+from harness.tasks.sample.dataset import COUNTS, MULTI30K, Item, compose, write
 
 # A change of these bytes is a change of every number measured on the sample: raise world.VERSION with it.
 TEXTS_DIGEST = "e3acc7d836e110a669ccf43003ea26161211feb3ef7bda5149435246087f001d"
@@ -39,7 +39,7 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The world written twice, by this process and, at the same time, by one that hashes otherwise."""
     here, there = tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("there")
     root = str(Path(harness.__file__).parent.parent)
-    command = [sys.executable, "-m", "harness.tasks.sample.world", str(there)]
+    command = [sys.executable, "-m", "harness.tasks.sample.dataset", str(there)]
     other = subprocess.Popen(command, env=os.environ | {"PYTHONHASHSEED": "12345", "PYTHONPATH": root}, cwd=there)
     write(here)
     assert other.wait() == 0

@@ -13,9 +13,9 @@ from PIL import Image
 from harness.core.builtins import TASKS
 from harness.core.errors import HarnessError, MissingError
 from harness.tasks.flickr30k import Flickr30k
-from harness.tasks.languages import catalogue
+from harness.tasks.caption_sources import catalogue
 from harness.tasks.readers.captions import Captions, read_captions
-from harness.tasks.transfer import crossmodal3600, xtd
+from harness.tasks.evaluation_sets import crossmodal3600, xtd
 from tests.support.folders import MULTI30K, captions_of, english_line, write_lines
 
 TASK = Flickr30k()

@@ -17,8 +17,8 @@ from harness.tasks.sample.grammar import (
     welsh,
     yoruba,
 )
-from harness.tasks.sample.grammar.pieces import Sentence
-from harness.tasks.sample.plans import Plan
+from harness.tasks.sample.grammar.sentences import Sentence
+from harness.tasks.sample.caption_plans import Plan
 
 REALISERS: dict[str, Callable[[Plan], Sentence]] = {
     "en": english.realise,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.tasks.sample.grammar.pieces import Phrase, Piece, Sentence, finish
-from harness.tasks.sample.plans import Clause, Mention, Plan
+from harness.tasks.sample.grammar.sentences import Phrase, Piece, Sentence, finish
+from harness.tasks.sample.caption_plans import Clause, Mention, Plan
 
 NOUNS: dict[str, tuple[str, ...]] = {
     "man": ("man", "man", "guy"),

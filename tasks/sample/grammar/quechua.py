@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.tasks.sample.grammar.pieces import Phrase, Piece, Sentence, finish
-from harness.tasks.sample.plans import Clause, Mention, Plan
+from harness.tasks.sample.grammar.sentences import Phrase, Piece, Sentence, finish
+from harness.tasks.sample.caption_plans import Clause, Mention, Plan
 
 NOUNS = {
     "man": "qhari",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from harness.tasks.sample.plans import Clause, Mention, Plan
+from harness.tasks.sample.caption_plans import Clause, Mention, Plan
 
 
 @dataclass(frozen=True)

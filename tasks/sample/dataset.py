@@ -1,6 +1,6 @@
 """Writes the sample world to disk, in the layouts of Flickr30k, Flickr30k Entities, Karpathy's splits and Multi30k.
 
-python -m harness.tasks.sample.world FOLDER
+python -m harness.tasks.sample.dataset FOLDER
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from random import Random
 from PIL import Image
 
 from harness.tasks.sample.brush import HEIGHT, WIDTH, Box
-from harness.tasks.sample.draw import draw_scene
+from harness.tasks.sample.scene_drawing import draw_scene
 from harness.tasks.sample.grammar import REALISERS, TRANSLATIONS
-from harness.tasks.sample.grammar.pieces import Sentence, plain, spaced, tagged
-from harness.tasks.sample.plans import Plan, everything, roles, sample_plan
+from harness.tasks.sample.grammar.sentences import Sentence, plain, spaced, tagged
+from harness.tasks.sample.caption_plans import Plan, everything, roles, sample_plan
 from harness.tasks.sample.scenes import Scene, choose, sample_scene
 
 VERSION = "2"
@@ -200,7 +200,7 @@ def _write_sentences(folder: Path, item: Item, chains: dict[str, int], translati
 def main(arguments: list[str], show: Callable[[str], object] = print) -> None:
     """Write the world into the folder that the command line names."""
     if len(arguments) != 1:
-        raise SystemExit("usage: python -m harness.tasks.sample.world FOLDER")
+        raise SystemExit("usage: python -m harness.tasks.sample.dataset FOLDER")
     folder = Path(arguments[0])
     write(folder)
     show(f"{folder}: {', '.join(f'{count} {split}' for split, count in COUNTS.items())}, version {VERSION}")

@@ -25,9 +25,9 @@ from harness.core.data import (
 from harness.core.errors import HarnessError, MissingError
 from harness.readers.bitext import load_bitext_folder
 from harness.readers.image_ids import photo_id
-from harness.readers.textfiles import find, read_lines
-from harness.tasks.galleries import gallery
-from harness.tasks.languages import (
+from harness.readers.text_files import find, read_lines
+from harness.tasks.caption_retrieval import gallery
+from harness.tasks.caption_sources import (
     EveryLanguage,
     caption_sources,
     downloads,
@@ -39,26 +39,8 @@ from harness.tasks.languages import (
 from harness.tasks.readers.captions import Captions, files_of, read_captions
 from harness.tasks.readers.pictures import Shelf, find_pictures
 
-XTD = TaskCard(
-    name="xtd",
-    version="1",
-    title="XTD10 and XTD200: 1,000 images of COCO, one caption each",
-    splits=("test",),
-    licence="captions under Adobe's licence; pictures under Flickr's terms",
-    source="https://cocodataset.org/#download, train2014 and val2014",
-)
-CROSSMODAL = TaskCard(
-    name="crossmodal3600",
-    version="1",
-    title="Crossmodal-3600: 3,600 images from all over the world, captions in 36 languages",
-    splits=("test",),
-    licence="CC BY 4.0",
-    source="https://open-images-dataset.s3.amazonaws.com/crossmodal-3600/images.tgz",
-)
-
-
 @dataclass(frozen=True)
-class Transfer(EveryLanguage):
+class EvaluationSet(EveryLanguage):
     """`harness.core.protocols.Task` over a folder of pictures and the captions that `sources.toml` has for the task.
 
     folders: where pictures are looked for, all together. images: the file that lists them; without it the English captions do.
@@ -185,13 +167,3 @@ class Transfer(EveryLanguage):
 def _need_folder(card: TaskCard, data: Path) -> None:
     if not data.is_dir():
         raise HarnessError(f"{data} is not a folder: give the folder of {card.name} with --data DIR or {card.name.upper()}_ROOT")
-
-
-def xtd() -> Transfer:
-    """XTD10's own folder layout with COCO's pictures beside it, and XTD200's files in `xtd200/`."""
-    return Transfer(XTD, ("train2014", "val2014", "images"), "XTD10/test_image_names.txt")
-
-
-def crossmodal3600() -> Transfer:
-    """`captions.jsonl` as it comes out of captions.zip, and the pictures in `images/`."""
-    return Transfer(CROSSMODAL, ("images",))

@@ -12,7 +12,7 @@ from statistics import StatisticsError, correlation
 from harness.core.data import HeldOut, Language
 from harness.core.errors import HarnessError
 from harness.core.languages import all_languages
-from harness.readers.codes import ENGLISH_LANGUAGE, codes_of, fold
+from harness.readers.language_codes import ENGLISH_LANGUAGE, codes_of, fold
 from harness.readers.image_ids import photo_id
 
 MOST = 16

@@ -39,8 +39,8 @@ from harness.core.data import (
 from harness.core.error_messages import first_line
 from harness.core.errors import HarnessError, MissingError
 from harness.readers.bitext import load_bitext_folder
-from harness.readers.textfiles import find, read_lines
-from harness.tasks.languages import EveryLanguage, known_languages
+from harness.readers.text_files import find, read_lines
+from harness.tasks.caption_sources import EveryLanguage, known_languages
 
 CARD = TaskCard(
     name="clir",
