@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.tasks.entities.corpus import ANNOTATIONS, SENTENCES, open_corpus
+from harness.tasks.entities.corpus import ANNOTATIONS, SENTENCES, open_entities_corpus
 
 IMAGES, CAPTIONS = 31_783, 5
 WORDS = ["man", "woman", "dog", "shirt", "street", "two", "young", "red", "large", "white", "running", "near", "with", "ball"]
@@ -66,7 +66,7 @@ def make(folder: Path) -> None:
 def measure(folder: Path, cache: Path) -> None:
     """Open the corpus and ask it for one image in a thousand; say what that took."""
     begun, busy = time.perf_counter(), time.process_time()
-    corpus = open_corpus(folder, cache)
+    corpus = open_entities_corpus(folder, cache)
     phrases = sum(len(sentence.phrases) for name in corpus.images[::1000] for sentence in corpus.sentences(name))
     took, worked = time.perf_counter() - begun, time.process_time() - busy
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -9,10 +9,10 @@ import numpy as np
 
 from harness.core.data import Retrieval, TaskCard, Unseen
 from harness.tasks.readers.captions import Caption
-from harness.tasks.readers.pictures import Pictures, Shelf
+from harness.tasks.readers.pictures import PictureIndex, Pictures
 
 
-def gallery(
+def build_retrieval(
     card: TaskCard,
     lang: str,
     split: str,
@@ -20,13 +20,13 @@ def gallery(
     kind: str,
     images: Sequence[str],
     rows: Iterable[Caption],
-    shelf: Shelf | None,
+    pictures: PictureIndex | None,
     notes: Sequence[str] = (),
     sample: bool = False,
 ) -> Retrieval:
     """The images of a split that have a caption, in their order, and all their captions; notes count what repeats or has none.
 
-    shelf: where their pictures are; None if nobody will look at them.
+    pictures: where their pictures are; None if nobody will look at them.
     """
     by_image: defaultdict[str, list[Caption]] = defaultdict(list)
     for row in rows:
@@ -42,7 +42,7 @@ def gallery(
         split=split,
         source=source,
         kind=kind,
-        images=Pictures(there, [shelf.blobs[name] for name in there]) if shelf is not None else Unseen(tuple(there)),
+        images=Pictures(there, [pictures.blobs[name] for name in there]) if pictures is not None else Unseen(tuple(there)),
         captions=tuple(row.text for row in taken),
         caption_ids=tuple(map(caption_id, taken)),
         caption_images=np.array([places[row.image] for row in taken], dtype=np.int64),

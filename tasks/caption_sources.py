@@ -27,20 +27,20 @@ UNSPACED = frozenset({"Hani", "Hans", "Hant", "Jpan", "Khmr", "Laoo", "Mymr", "T
 
 Kind = Literal["original", "human translation", "machine translation", "independent caption", "sample grammar", "unstated"]
 Layout = Literal["karpathy", "aligned", "tagged", "jsonl", "tsv", "crossmodal"]
-Text = Annotated[str, Field(min_length=1)]
-Texts = Annotated[tuple[Text, ...], Field(strict=False)]
+_Text = Annotated[str, Field(min_length=1)]
+_Texts = Annotated[tuple[_Text, ...], Field(strict=False)]
 
 
 class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Gap(_Table):
+class MissingLines(_Table):
     """Lines that some languages of a line-aligned source are known to lack."""
 
-    split: Text
+    split: _Text
     """The file's stem: `test_2016_flickr`."""
-    languages: Annotated[tuple[Text, ...], Field(min_length=1, strict=False)]
+    languages: Annotated[tuple[_Text, ...], Field(min_length=1, strict=False)]
     lines: Annotated[int, Field(gt=0)]
     """How many lines the English file has: the gap is known of that very file and of no other."""
     missing: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, strict=False)]
@@ -53,47 +53,47 @@ class Gap(_Table):
         return self
 
 
-class Download(_Table):
+class DownloadPattern(_Table):
     """A file that `data fetch` can fetch. Both hold the placeholders of the source's `files`."""
 
-    path: Text
+    path: _Text
     """Where it goes in the data folder."""
     url: Annotated[str, Field(pattern="^https?://")]
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
-    languages: Texts = ()
+    languages: _Texts = ()
     """Those of the source's languages whose file is at the address; all of them where none is named."""
 
 
-class Source(_Table):
+class SourceSpec(_Table):
     """A caption source and how it is read: a table of `sources.toml`. The head of that file describes the fields."""
 
-    name: Text
-    task: Text = "flickr30k"
-    title: Text
+    name: _Text
+    task: _Text = "flickr30k"
+    title: _Text
     kind: Kind
     kinds: dict[str, Kind] = {}
     layout: Layout
-    files: Text
-    images: Texts = ()
-    english: Texts = ()
-    splits: Texts = ()
+    files: _Text
+    images: _Texts = ()
+    english: _Texts = ()
+    splits: _Texts = ()
     numbers: Annotated[tuple[int, ...], Field(strict=False)] = ()
-    languages: Annotated[tuple[Text, ...], Field(min_length=1, strict=False)] | Literal["any", "flores"]
-    without: Texts = ()
+    languages: Annotated[tuple[_Text, ...], Field(min_length=1, strict=False)] | Literal["any", "flores"]
+    without: _Texts = ()
     coding: Literal["ours", "flores"] = "ours"
-    codes: dict[str, Text] = {}
-    numbered: Texts = ()
-    licence: Text
+    codes: dict[str, _Text] = {}
+    numbered: _Texts = ()
+    licence: _Text
     url: str
-    downloads: Annotated[tuple[Download, ...], Field(strict=False)] = ()
+    downloads: Annotated[tuple[DownloadPattern, ...], Field(strict=False)] = ()
     sample: bool = False
-    gaps: Annotated[tuple[Gap, ...], Field(strict=False)] = ()
+    gaps: Annotated[tuple[MissingLines, ...], Field(strict=False)] = ()
 
     def kind_of(self, lang: str) -> Kind:
         """How the captions of a language came to be."""
         return self.kinds.get(lang, self.kind)
 
-    def gap(self, lang: str, split: str) -> Gap | None:
+    def gap(self, lang: str, split: str) -> MissingLines | None:
         """What the file of a language and split is known to lack."""
         return next((gap for gap in self.gaps if gap.split == split and lang in gap.languages), None)
 
@@ -108,7 +108,7 @@ class Source(_Table):
 class Catalogue(_Table):
     """All of `sources.toml` with the languages that it refers to."""
 
-    sources: dict[str, Source]
+    sources: dict[str, SourceSpec]
     languages: Mapping[str, LanguageRow]
 
     @field_validator("sources", mode="before")
@@ -123,7 +123,7 @@ class Catalogue(_Table):
                 raise ValueError(f"sources.{name}: there is no language {strange[0]!r}")
         return self
 
-    def serves(self, source: Source, lang: str) -> bool:
+    def serves(self, source: SourceSpec, lang: str) -> bool:
         """Whether a source has a language."""
         if lang in source.without:
             return False
@@ -131,7 +131,7 @@ class Catalogue(_Table):
             return self.languages[lang].flores is not None
         return source.languages == "any" or lang in source.languages
 
-    def code(self, source: Source, lang: str) -> str:
+    def code(self, source: SourceSpec, lang: str) -> str:
         """The code of a language in the names of a source's files."""
         row = self.languages[lang]
         return source.codes.get(lang) or (source.coding == "flores" and row.flores) or lang
@@ -161,7 +161,7 @@ def known_languages(task: str = "flickr30k") -> Mapping[str, Language]:
     return languages
 
 
-def known_sources(task: str = "flickr30k") -> Mapping[str, Source]:
+def known_sources(task: str = "flickr30k") -> Mapping[str, SourceSpec]:
     """The caption sources of a task, the embedded sample's among them, in the order in which they are looked for."""
     return {name: source for name, source in catalogue().sources.items() if source.task == task}
 
@@ -171,13 +171,13 @@ def caption_sources(task: str) -> tuple[CaptionSource, ...]:
     return tuple(_for_people(source) for source in known_sources(task).values() if not source.sample)
 
 
-def _for_people(source: Source) -> CaptionSource:
+def _for_people(source: SourceSpec) -> CaptionSource:
     given = source.languages
     codes = tuple(code for code in catalogue().languages if catalogue().serves(source, code)) if given != "any" else ()
     return CaptionSource(source.name, source.title, source.kind, codes, source.licence, source.url)
 
 
-def downloads(task: str, languages: Sequence[str] | None, source: str | None) -> tuple[api.Download, ...]:
+def list_downloads(task: str, languages: Sequence[str] | None, source: str | None) -> tuple[api.Download, ...]:
     """The files that may be fetched for some languages (None: all) and one source (None: all), each path once.
 
     With translations come the lists and English files of another source that they need.
@@ -196,7 +196,7 @@ def downloads(task: str, languages: Sequence[str] | None, source: str | None) ->
     return tuple(found.values())
 
 
-def _needed(source: Source, others: Collection[Source]) -> Iterator[api.Download]:
+def _needed(source: SourceSpec, others: Collection[SourceSpec]) -> Iterator[api.Download]:
     """What a source's lists and English files need of others: everything of them that is of no language."""
     patterns = {*source.images[:1], *source.english[:1]} - {item.path.removesuffix(".gz") for item in source.downloads}
     for other in others:
@@ -205,7 +205,7 @@ def _needed(source: Source, others: Collection[Source]) -> Iterator[api.Download
             yield from _expand(other.model_copy(update={"downloads": common}), ["en"])
 
 
-def _expand(source: Source, codes: Sequence[str]) -> Iterator[api.Download]:
+def _expand(source: SourceSpec, codes: Sequence[str]) -> Iterator[api.Download]:
     for item in source.downloads:
         there = [code for code in codes if not item.languages or code in item.languages]
         for code, split, k in itertools.product(there, source.splits or ("",), source.numbers or (0,)):
@@ -213,7 +213,7 @@ def _expand(source: Source, codes: Sequence[str]) -> Iterator[api.Download]:
             yield api.Download(item.path.format(**names), item.url.format(**names), source.name, source.licence, item.sha256)
 
 
-def texts_of(data: Path, task: str) -> tuple[str, ...]:
+def caption_files(data: Path, task: str) -> tuple[str, ...]:
     """Every file that the sources of a task can read in a folder, as paths in it, plain or gzip, sorted."""
     patterns = {p for source in known_sources(task).values() for p in (source.files, *source.images, *source.english)}
     patterns |= {"bitext/*", "Annotations/{image}.xml", "Sentences*/{image}.txt", "UNRELATED_CAPTIONS", "proposals/{image}.json"}
@@ -221,7 +221,7 @@ def texts_of(data: Path, task: str) -> tuple[str, ...]:
     return tuple(sorted(path.relative_to(data).as_posix() for path in found if path.is_file()))
 
 
-def from_source(language: Language, source: str | None, task: str) -> Language:
+def restrict_to_source(language: Language, source: str | None, task: str) -> Language:
     """The language, to be read from one source alone if one is named.
 
     Raises MissingError if that source has no such language, HarnessError if there is no such source.
@@ -236,7 +236,7 @@ def from_source(language: Language, source: str | None, task: str) -> Language:
     return replace(language, sources=(source,))
 
 
-class EveryLanguage:
+class AllLanguages:
     """What a `harness.core.protocols.Task` says of languages, if it has those of `languages.toml`, or some of them."""
 
     def languages(self) -> Mapping[str, Language]:

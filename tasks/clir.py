@@ -39,10 +39,10 @@ from harness.core.data import (
 from harness.core.error_messages import first_line
 from harness.core.errors import HarnessError, MissingError
 from harness.readers.bitext import load_bitext_folder
-from harness.readers.text_files import find, read_lines
-from harness.tasks.caption_sources import EveryLanguage, known_languages
+from harness.readers.text_files import find_plain_or_gzip, read_lines
+from harness.tasks.caption_sources import AllLanguages, known_languages
 
-CARD = TaskCard(
+CLIR_CARD = TaskCard(
     name="clir",
     version="1",
     title="Cross-lingual retrieval on a collection in BEIR's folder form: queries in any language, documents in English",
@@ -50,15 +50,15 @@ CARD = TaskCard(
     licence="the collection's",
     source="https://github.com/beir-cellar/beir",
 )
-SOURCE = CaptionSource("queries", "The queries of the folder given", "unstated", (), CARD.licence, "")
-MEASURES, HEADLINE = ("nDCG@10", "MRR@10", "recall@100"), "nDCG@10"
-CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels"
-LONGEST_LINE, LONGEST_ID = 16 << 20, 1_000
-DOCUMENT, QUERY = '{"_id": "...", "title": "...", "text": "..."}', '{"_id": "...", "text": "..."}'
+_SOURCE = CaptionSource("queries", "The queries of the folder given", "unstated", (), CLIR_CARD.licence, "")
+_MEASURES, _HEADLINE = ("nDCG@10", "MRR@10", "recall@100"), "nDCG@10"
+CORPUS_FILE, QUERY_FILE, QRELS_FOLDER = "corpus.jsonl", "queries.jsonl", "qrels"
+MAX_LINE_BYTES, MAX_ID_CHARACTERS = 16 << 20, 1_000
+_DOCUMENT_FORM, _QUERY_FORM = '{"_id": "...", "title": "...", "text": "..."}', '{"_id": "...", "text": "..."}'
 
 
 @dataclass(frozen=True)
-class Corpus:
+class DocumentFile:
     """`harness.core.data.Documents` in a file that is read as often as they are needed, and never held whole."""
 
     path: Path
@@ -88,21 +88,21 @@ class Corpus:
         return self.contents
 
 
-class Clir(EveryLanguage):
+class Clir(AllLanguages):
     """`harness.core.protocols.Task` over a folder in BEIR's form, which has the languages of its files of queries."""
 
     def __init__(self) -> None:
         self._taken_for: dict[Path, str] = {}
-        self._opened: dict[tuple[Path, str], tuple[Corpus, dict[str, int]]] = {}
+        self._opened: dict[tuple[Path, str], tuple[DocumentFile, dict[str, int]]] = {}
 
     @property
     def card(self) -> TaskCard:
         """What the task is."""
-        return CARD
+        return CLIR_CARD
 
     def sources(self) -> tuple[CaptionSource, ...]:
         """The folder's own queries."""
-        return (SOURCE,)
+        return (_SOURCE,)
 
     def load(self, data: Path, lang: str, split: str, source: str | None = None) -> TextRetrieval:
         """Read the queries that a split judges, in one language, and what is judged of them; the documents are read later.
@@ -111,17 +111,17 @@ class Clir(EveryLanguage):
         candidate for it, as in BEIR. Raises MissingError if the folder has no such queries, HarnessError naming file and line if
         something is malformed, and if the folder lacks the documents or the split.
         """
-        if source not in (None, SOURCE.name):
+        if source not in (None, _SOURCE.name):
             raise HarnessError(
-                f"unknown caption source {source!r}: {CARD.name} reads the queries of the folder, and has no other"
+                f"unknown caption source {source!r}: {CLIR_CARD.name} reads the queries of the folder, and has no other"
             )
         language = self.language(lang)
         judged = read_judgements(_judgements_of(data, split))
         path, notes = self._queries_of(data, language)
-        queries = read_queries(path)
+        queries = read_beir_queries(path)
         if (data, split) not in self._opened:  # once for all languages
             wanted = {name for of in judged.values() for name in of} | judged.keys()
-            self._opened[data, split] = open_corpus(_need(data, CORPUS), wanted)
+            self._opened[data, split] = open_documents(_need(data, CORPUS_FILE), wanted)
         corpus, places = self._opened[data, split]
         rows = _judged_queries(judged, queries, places)
         if not rows:
@@ -131,11 +131,11 @@ class Clir(EveryLanguage):
         names = tuple(rows)
         lost = _counts(judged, queries, places, path)
         return TextRetrieval(
-            task=CARD.name,
+            task=CLIR_CARD.name,
             lang=language.code,
             split=split,
             source=data.resolve().name,
-            kind=SOURCE.kind,
+            kind=_SOURCE.kind,
             images=Unseen(names, corpus.digest()),
             captions=tuple(queries[name] for name in names),
             caption_ids=names,
@@ -145,8 +145,8 @@ class Clir(EveryLanguage):
             documents=corpus,
             relevant=tuple(rows.values()),
             barred=tuple((places[name],) if name in places else () for name in names),
-            measures=MEASURES,
-            headline=HEADLINE,
+            measures=_MEASURES,
+            headline=_HEADLINE,
         )
 
     def load_bitext(self, data: Path, lang: str) -> Bitext:
@@ -155,20 +155,20 @@ class Clir(EveryLanguage):
 
     def held_out(self, data: Path, lang: str) -> HeldOut:
         """The queries in English and in the language, where the folder has them."""
-        own = next(iter(_named_files(data, self.language(lang))), None) or find(data / QUERIES)
-        english, foreign = (frozenset(read_queries(path).values() if path else ()) for path in (_english_file(data), own))
+        own = next(iter(_named_files(data, self.language(lang))), None) or find_plain_or_gzip(data / QUERY_FILE)
+        english, foreign = (frozenset(read_beir_queries(path).values() if path else ()) for path in (_english_file(data), own))
         return HeldOut(frozenset(), english, foreign)
 
     def check(self, data: Path) -> list[Finding]:
         """Say what the folder has and lacks. Raises HarnessError only if there is no such folder."""
         _need_folder(data)
-        findings = [_found("documents", f"in {CORPUS}", lambda folder: open_corpus(_need(folder, CORPUS), ())[0], data)]
-        findings += [_found(path.name, "queries", read_queries, path) for path in _query_files(data)]
+        findings = [_found("documents", f"in {CORPUS_FILE}", _documents_of, data)]
+        findings += [_found(path.name, "queries", read_beir_queries, path) for path in _query_files(data)]
         if not _query_files(data):
-            findings.append(Finding("queries", False, f"no {QUERIES} and no queries.<code>.jsonl"))
+            findings.append(Finding("queries", False, f"no {QUERY_FILE} and no queries.<code>.jsonl"))
         splits = _splits(data)
-        findings += [_found(f"{QRELS}/{path.name}", "queries judged", read_judgements, path) for path in splits.values()]
-        return findings if splits else [*findings, Finding(QRELS, False, f"no {QRELS}/<split>.tsv")]
+        findings += [_found(f"{QRELS_FOLDER}/{path.name}", "queries judged", read_judgements, path) for path in splits.values()]
+        return findings if splits else [*findings, Finding(QRELS_FOLDER, False, f"no {QRELS_FOLDER}/<split>.tsv")]
 
     def downloads(self, languages: Sequence[str] | None, source: str | None = None) -> tuple[Download, ...]:  # noqa: ARG002
         """Nothing: every collection has its own place."""
@@ -176,7 +176,7 @@ class Clir(EveryLanguage):
 
     def contents(self, data: Path) -> Contents:
         """Every file that the task reads; there are no pictures."""
-        files = [_need(data, CORPUS), *_query_files(data), *_splits(data).values(), *(data / "bitext").glob("*")]
+        files = [_need(data, CORPUS_FILE), *_query_files(data), *_splits(data).values(), *(data / "bitext").glob("*")]
         return Contents(tuple(sorted(path.relative_to(data).as_posix() for path in files)), {})
 
     def write_sample(self, folder: Path) -> None:  # noqa: ARG002
@@ -192,7 +192,7 @@ class Clir(EveryLanguage):
         named = _named_files(data, language)
         if named:
             return named[0], []
-        alone = find(data / QUERIES)
+        alone = find_plain_or_gzip(data / QUERY_FILE)
         if alone is None or (len(_query_files(data)) > 1 and language.code != "en"):
             there = ", ".join(path.name for path in _query_files(data)) or "none at all"
             raise MissingError(
@@ -204,15 +204,19 @@ class Clir(EveryLanguage):
         if other != language.code:
             kind = MissingError if language.code == "en" else HarnessError
             raise kind(f"{alone} was taken to be in {other} and cannot be in {language.code} too: name it queries.{other}.jsonl")
-        return alone, [f"{QUERIES} does not say its language: taken to be {language.name}"]
+        return alone, [f"{QUERY_FILE} does not say its language: taken to be {language.name}"]
 
     def _english(self, data: Path, language: Language) -> dict[str, str]:
         """The English texts of queries in another language, by id, where the folder has them."""
         path = _english_file(data)
-        return read_queries(path) if path and language.code != "en" else {}
+        return read_beir_queries(path) if path and language.code != "en" else {}
 
 
-def open_corpus(path: Path, wanted: Collection[str]) -> tuple[Corpus, dict[str, int]]:
+def _documents_of(data: Path) -> DocumentFile:
+    return open_documents(_need(data, CORPUS_FILE), ())[0]
+
+
+def open_documents(path: Path, wanted: Collection[str]) -> tuple[DocumentFile, dict[str, int]]:
     """Read a corpus once: what is needed to read it again, and the numbers of the documents wanted by id.
 
     Raises HarnessError naming the line that is no document, or whose id another has.
@@ -227,11 +231,11 @@ def open_corpus(path: Path, wanted: Collection[str]) -> tuple[Corpus, dict[str, 
         if name in wanted:
             places[name] = number
     if not seen:
-        raise HarnessError(f"{path} has no document: expected {DOCUMENT} on each line")
+        raise HarnessError(f"{path} has no document: expected {_DOCUMENT_FORM} on each line")
     # Eight bytes a document tell whether two may be of one id; only then are the ids themselves held.
     if len(np.unique(np.frombuffer(seen, np.uint64))) < len(seen):
         _refuse_doubles(path)
-    return Corpus(path, len(seen), digest.hexdigest()), places
+    return DocumentFile(path, len(seen), digest.hexdigest()), places
 
 
 def _refuse_doubles(path: Path) -> None:
@@ -243,14 +247,14 @@ def _refuse_doubles(path: Path) -> None:
 
 def read_documents(path: Path) -> Iterator[tuple[str, str]]:
     """Id and text of each document, title first. Raises HarnessError naming the line that is none."""
-    for _, entry in read_entries(path, DOCUMENT):
+    for _, entry in read_beir_lines(path, _DOCUMENT_FORM):
         yield str(entry.id), f"{entry.title or ''} {entry.text}".strip()
 
 
-def read_queries(path: Path) -> dict[str, str]:
+def read_beir_queries(path: Path) -> dict[str, str]:
     """The text of each query by id. Raises HarnessError naming the line that is none, is empty, or whose id another has."""
     queries: dict[str, str] = {}
-    for line, entry in read_entries(path, QUERY):
+    for line, entry in read_beir_lines(path, _QUERY_FORM):
         name = str(entry.id)
         if not entry.text.strip():
             raise HarnessError(f"{path}, line {line:,}: the query {name!r} is empty")
@@ -260,17 +264,21 @@ def read_queries(path: Path) -> dict[str, str]:
     return queries
 
 
-class Entry(BaseModel):
+_TextId = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARACTERS)]
+_NumberId = Annotated[int, Field(ge=0, lt=1 << 63)]
+
+
+class BeirLine(BaseModel):
     """A document or a query. Ids may be numbers; what else a line holds (`metadata`) is passed over."""
 
     model_config = ConfigDict(strict=True)
 
-    id: Annotated[str, Field(min_length=1, max_length=LONGEST_ID)] | Annotated[int, Field(ge=0, lt=1 << 63)] = Field(alias="_id")
+    id: _TextId | _NumberId = Field(alias="_id")
     text: str
     title: str | None = None
 
 
-def read_entries(path: Path, form: str) -> Iterator[tuple[int, Entry]]:
+def read_beir_lines(path: Path, form: str) -> Iterator[tuple[int, BeirLine]]:
     """Number and content of each line that is not blank; read line by line, since not all may fit into memory.
 
     Raises HarnessError naming the line that is malformed or longer than LONGEST_LINE, and if the file cannot be read.
@@ -279,13 +287,13 @@ def read_entries(path: Path, form: str) -> Iterator[tuple[int, Entry]]:
     number = 0
     try:
         with opened(path, "rb") as file:
-            while raw := file.readline(LONGEST_LINE):
+            while raw := file.readline(MAX_LINE_BYTES):
                 number += 1
-                if len(raw) == LONGEST_LINE:
-                    raise HarnessError(f"{path}, line {number:,} is longer than {LONGEST_LINE:,} bytes: expected {form}")
+                if len(raw) == MAX_LINE_BYTES:
+                    raise HarnessError(f"{path}, line {number:,} is longer than {MAX_LINE_BYTES:,} bytes: expected {form}")
                 line = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
                 if line.strip():
-                    yield number, Entry.model_validate_json(line)
+                    yield number, BeirLine.model_validate_json(line)
     except ValidationError as error:
         raise HarnessError(f"{path}, line {number:,}: expected {form}: {first_line(error)}") from None
     except (EOFError, zlib.error, OSError) as error:
@@ -337,7 +345,7 @@ def _counts(
     if silent:
         yield f"{silent:,} of {len(judged):,} judged queries are not in {path.name}: left out"
     if lost:
-        yield f"{lost:,} of {len(names):,} relevant documents are not in {CORPUS}: nothing can find them"
+        yield f"{lost:,} of {len(names):,} relevant documents are not in {CORPUS_FILE}: nothing can find them"
 
 
 def _need_folder(data: Path) -> None:
@@ -347,14 +355,14 @@ def _need_folder(data: Path) -> None:
 
 def _need(data: Path, name: str) -> Path:
     _need_folder(data)
-    path = find(data / name)
+    path = find_plain_or_gzip(data / name)
     if path is None:
-        raise HarnessError(f"{data / name} is missing: expected a folder in BEIR's form ({CARD.source})")
+        raise HarnessError(f"{data / name} is missing: expected a folder in BEIR's form ({CLIR_CARD.source})")
     return path
 
 
 def _splits(data: Path) -> dict[str, Path]:
-    found = sorted((data / QRELS).glob("*.tsv*"))
+    found = sorted((data / QRELS_FOLDER).glob("*.tsv*"))
     return {path.name.partition(".")[0]: path for path in found if path.name.endswith((".tsv", ".tsv.gz"))}
 
 
@@ -362,7 +370,7 @@ def _judgements_of(data: Path, split: str) -> Path:
     _need_folder(data)
     splits = _splits(data)
     if split not in splits:
-        raise HarnessError(f"{data / QRELS / split}.tsv is missing: the splits there are {', '.join(splits) or 'none'}")
+        raise HarnessError(f"{data / QRELS_FOLDER / split}.tsv is missing: the splits there are {', '.join(splits) or 'none'}")
     return splits[split]
 
 
@@ -372,13 +380,13 @@ def _query_files(data: Path) -> list[Path]:
 
 def _named_files(data: Path, language: Language) -> list[Path]:
     codes = (word for word in (language.code, *language.aliases) if " " not in word)
-    return [path for path in (find(data / f"queries.{code}.jsonl") for code in codes) if path]
+    return [path for path in (find_plain_or_gzip(data / f"queries.{code}.jsonl") for code in codes) if path]
 
 
 def _english_file(data: Path) -> Path | None:
     """The file of English queries; one without a language's name is English if there are others beside it."""
     named = _named_files(data, known_languages()["en"])
-    return named[0] if named else find(data / QUERIES) if len(_query_files(data)) > 1 else None
+    return named[0] if named else find_plain_or_gzip(data / QUERY_FILE) if len(_query_files(data)) > 1 else None
 
 
 def _found(what: str, unit: str, read: Callable[[Path], Sized], path: Path) -> Finding:

@@ -25,22 +25,23 @@ from harness.core.data import (
 from harness.core.errors import HarnessError, MissingError
 from harness.readers.bitext import load_bitext_folder
 from harness.readers.image_ids import photo_id
-from harness.readers.text_files import find, read_lines
-from harness.tasks.caption_retrieval import gallery
+from harness.readers.text_files import find_plain_or_gzip, read_lines
+from harness.tasks.caption_retrieval import build_retrieval
 from harness.tasks.caption_sources import (
-    EveryLanguage,
+    AllLanguages,
+    caption_files,
     caption_sources,
-    downloads,
-    from_source,
     known_languages,
     known_sources,
-    texts_of,
+    list_downloads,
+    restrict_to_source,
 )
-from harness.tasks.readers.captions import Captions, files_of, read_captions
-from harness.tasks.readers.pictures import Shelf, find_pictures
+from harness.tasks.readers.captions import SourceCaptions, file_pattern, read_captions
+from harness.tasks.readers.pictures import PictureIndex, find_pictures
+
 
 @dataclass(frozen=True)
-class EvaluationSet(EveryLanguage):
+class EvaluationSet(AllLanguages):
     """`harness.core.protocols.Task` over a folder of pictures and the captions that `sources.toml` has for the task.
 
     folders: where pictures are looked for, all together. images: the file that lists them; without it the English captions do.
@@ -70,9 +71,9 @@ class EvaluationSet(EveryLanguage):
         """As `load`; without pictures none need be there, and none can be looked at."""
         if split not in self.card.splits:
             raise HarnessError(f"unknown split {split!r}: {self.card.name} has {', '.join(self.card.splits)}")
-        language = from_source(self.language(lang), source, self.card.name)
-        names, shelf = self._names(data), find_pictures(data, self.folders, together=True) if pictures else None
-        missing = [name for name in names if name not in shelf.blobs] if shelf is not None else []
+        language = restrict_to_source(self.language(lang), source, self.card.name)
+        names, index = self._names(data), find_pictures(data, self.folders, together=True) if pictures else None
+        missing = [name for name in names if name not in index.blobs] if index is not None else []
         if missing:
             places = ", ".join(f"{name}/" for name in self.folders)
             raise PicturesError(
@@ -81,7 +82,7 @@ class EvaluationSet(EveryLanguage):
             )
         found = self._choose(data, language)
         kind = known_sources(self.card.name)[found[0]].kind_of(language.code)
-        return gallery(self.card, language.code, split, found[0], kind, names, found[1].rows, shelf, found[1].notes)
+        return build_retrieval(self.card, language.code, split, found[0], kind, names, found[1].rows, index, found[1].notes)
 
     def load_bitext(self, data: Path, lang: str) -> Bitext:
         """Read the folder's `bitext/`: the task itself has none. Raises MissingError if there is nothing."""
@@ -96,21 +97,24 @@ class EvaluationSet(EveryLanguage):
         """Say what the folder has and lacks. Raises HarnessError only if there is no such folder."""
         _need_folder(self.card, data)
         try:
-            names, shelf = self._names(data), find_pictures(data, self.folders, together=True)
+            names, index = self._names(data), find_pictures(data, self.folders, together=True)
         except HarnessError as error:
             return [Finding("list of images", False, str(error))]
-        return [self._check_shelf(names, shelf), *(self._check_source(data, name) for name in known_sources(self.card.name))]
+        return [
+            self._check_picture_files(names, index),
+            *(self._check_source(data, name) for name in known_sources(self.card.name)),
+        ]
 
     def downloads(self, languages: Sequence[str] | None, source: str | None = None) -> tuple[Download, ...]:
         """The public caption files of some languages, or of all, and of one source or of all."""
-        return downloads(self.card.name, languages, source)
+        return list_downloads(self.card.name, languages, source)
 
     def contents(self, data: Path) -> Contents:
         """Every caption and bitext file, and every picture of the task's images."""
         blobs = find_pictures(data, self.folders, together=True).blobs
         taken = {f"{name}{blobs[name].suffix}": blobs[name] for name in self._names(data) if name in blobs}
         files = tuple(dict.fromkeys(blob.path for blob in taken.values()))
-        return Contents(texts_of(data, self.card.name), {name: blob.read for name, blob in taken.items()}, files)
+        return Contents(caption_files(data, self.card.name), {name: blob.read for name, blob in taken.items()}, files)
 
     def write_sample(self, folder: Path) -> None:  # noqa: ARG002
         """There is none: raises HarnessError."""
@@ -124,7 +128,7 @@ class EvaluationSet(EveryLanguage):
         _need_folder(self.card, data)
         if self.images is None:
             return list(dict.fromkeys(row.image for row in self._choose(data, self.language("en"))[1].rows))
-        path = find(data / self.images)
+        path = find_plain_or_gzip(data / self.images)
         if path is None:
             raise HarnessError(f"{data / self.images} is missing: get it from {next(iter(self.sources())).url}")
         return [photo_id(line) for line in read_lines(path)]
@@ -134,17 +138,17 @@ class EvaluationSet(EveryLanguage):
         found = (read_captions(data, source, language.code) for source in sources)
         return frozenset(row.text for captions in found if captions for row in captions.rows)
 
-    def _choose(self, data: Path, language: Language) -> tuple[str, Captions]:
+    def _choose(self, data: Path, language: Language) -> tuple[str, SourceCaptions]:
         sources = known_sources(self.card.name)
         for name in language.sources:
             captions = read_captions(data, sources[name], language.code)
             if captions is not None and captions.rows:
                 return name, captions
-        looked = "; ".join(f"{files_of(sources[name], language.code)} ({sources[name].url})" for name in language.sources)
+        looked = "; ".join(f"{file_pattern(sources[name], language.code)} ({sources[name].url})" for name in language.sources)
         raise MissingError(f"{data} has no {language.name} ({language.code}) captions: looked for {looked}")
 
-    def _check_shelf(self, names: list[str], shelf: Shelf) -> Finding:
-        there = sum(name in shelf.blobs for name in names)
+    def _check_picture_files(self, names: list[str], index: PictureIndex) -> Finding:
+        there = sum(name in index.blobs for name in names)
         way_out = "" if there == len(names) else f"; get them from {self.card.source}"
         return Finding("pictures", there == len(names), f"{there:,} of {len(names):,}{way_out}")
 

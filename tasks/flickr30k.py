@@ -26,38 +26,38 @@ from harness.core.data import (
 from harness.core.errors import HarnessError, MissingError
 from harness.readers.bitext import load_bitext_folder
 from harness.readers.image_ids import photo_id
-from harness.readers.textfiles import find, read_lines
+from harness.readers.text_files import find_plain_or_gzip, read_lines
 from harness.storage.plain_files import check_plain_file
-from harness.tasks.entities.region_proposals import read_regions
-from harness.tasks.entities.tags import facets, load_places, phrases_of, read_tags, tag_bitext
-from harness.tasks.caption_retrieval import caption_id, gallery
+from harness.tasks.caption_retrieval import build_retrieval, caption_id
 from harness.tasks.caption_sources import (
-    EveryLanguage,
-    Source,
+    AllLanguages,
+    SourceSpec,
+    caption_files,
     caption_sources,
     catalogue,
-    downloads,
-    from_source,
     known_sources,
-    texts_of,
+    list_downloads,
+    restrict_to_source,
 )
-from harness.tasks.readers.captions import Caption, Captions, files_of, read_captions
+from harness.tasks.entities.region_proposals import read_regions
+from harness.tasks.entities.tags import caption_facets, entity_phrases, load_places, read_tags, tag_bitext
+from harness.tasks.readers.captions import Caption, SourceCaptions, file_pattern, read_captions
 from harness.tasks.readers.karpathy import JSON_NAME, Photo, read_photos
-from harness.tasks.readers.pictures import FOLDERS, SHARDS, Pictures, Shelf, find_pictures
+from harness.tasks.readers.pictures import PICTURE_FOLDERS, SHARD_FOLDER, PictureIndex, Pictures, find_pictures
 
-EVALUATED = ("val", "test")
-SPLITS = ("train", *EVALUATED)
-LATER = ("test_2017_flickr", "test_2018_flickr")
+EVALUATION_SPLITS = ("val", "test")
+SPLITS = ("train", *EVALUATION_SPLITS)
+LATER_TEST_SPLITS = ("test_2017_flickr", "test_2018_flickr")
 """Multi30k's later test sets: photographs that Flickr30k does not have, with one English caption each."""
 SAMPLE_NAME = "sample.json"
-SHOWN = 12
+_MAX_LISTED = 12
 """How many languages of a source that are not there `data check` names."""
 
-CARD = TaskCard(
+FLICKR30K_CARD = TaskCard(
     name="flickr30k",
     version="1",
     title="Flickr30k image-text retrieval, Karpathy's splits",
-    splits=(*EVALUATED, *LATER),
+    splits=(*EVALUATION_SPLITS, *LATER_TEST_SPLITS),
     licence="pictures under Flickr's terms: non-commercial research and education",
     source="https://shannon.cs.illinois.edu/DenotationGraph/",
 )
@@ -79,21 +79,21 @@ class _Folder:
 class _Choice:
     """The source that serves a language, and what it has."""
 
-    source: Source
-    captions: Captions
+    source: SourceSpec
+    captions: SourceCaptions
 
 
-class Flickr30k(EveryLanguage):
+class Flickr30k(AllLanguages):
     """`harness.core.protocols.Task` over a folder in the layouts that people already have; `check` says which."""
 
     @property
     def card(self) -> TaskCard:
         """What the task is."""
-        return CARD
+        return FLICKR30K_CARD
 
     def sources(self) -> tuple[CaptionSource, ...]:
         """Every source of `sources.toml` but those of the sample."""
-        return caption_sources(CARD.name)
+        return caption_sources(FLICKR30K_CARD.name)
 
     def load(self, data: Path, lang: str, split: str, source: str | None = None) -> Retrieval:
         """Read the images of a split and all their captions in one language, from the first source that has any of them.
@@ -106,17 +106,18 @@ class Flickr30k(EveryLanguage):
 
     def load_captions(self, data: Path, lang: str, split: str, source: str | None = None, *, pictures: bool = False) -> Retrieval:
         """As `load`; without pictures none need be there, and none can be looked at."""
-        language = from_source(self.language(lang), source, CARD.name)
+        language = restrict_to_source(self.language(lang), source, FLICKR30K_CARD.name)
         folder = _open_folder(data)
         photos = _photos_of(folder, split)
-        shelf = find_pictures(data) if pictures else None
-        if shelf is not None:
-            _check_pictures(data, photos, shelf, split)
-        splits = (split,) if split in LATER else None
+        index = find_pictures(data) if pictures else None
+        if index is not None:
+            _check_pictures(data, photos, index, split)
+        splits = (split,) if split in LATER_TEST_SPLITS else None
         choice = _choose(folder, language, {photo.id for photo in photos}, f"the {split} split", splits)
         kind, notes = choice.source.kind_of(language.code), (*choice.captions.notes, *_stranger_notes(folder, choice))
         images, rows = [photo.id for photo in photos], choice.captions.rows
-        whole = gallery(CARD, language.code, split, choice.source.name, kind, images, rows, shelf, notes, folder.sample)
+        name = choice.source.name
+        whole = build_retrieval(FLICKR30K_CARD, language.code, split, name, kind, images, rows, index, notes, folder.sample)
         return _tagged(whole, folder, language, rows)
 
     def load_regions(self, data: Path, split: str, candidates: str) -> Regions:
@@ -124,9 +125,9 @@ class Flickr30k(EveryLanguage):
 
         Raises HarnessError if the folder has none, and as `read_regions`.
         """
-        photos, shelf = _open_folder(data).split(split), find_pictures(data)
-        names = [photo.id for photo in photos if photo.id in shelf.blobs]
-        return read_regions(data, Pictures(names, [shelf.blobs[name] for name in names]), candidates)
+        photos, index = _open_folder(data).split(split), find_pictures(data)
+        names = [photo.id for photo in photos if photo.id in index.blobs]
+        return read_regions(data, Pictures(names, [index.blobs[name] for name in names]), candidates)
 
     def load_bitext(self, data: Path, lang: str) -> Bitext:
         """Read the pairs in the training file of the language's first source that has one, else the folder's `bitext/`.
@@ -161,7 +162,7 @@ class Flickr30k(EveryLanguage):
         """
         folder = _open_folder(data)
         later = [photo for split in _later_splits(folder) for photo in _later_photos(folder, split)]
-        photos = [*(photo for photo in folder.photos if photo.split in EVALUATED), *later]
+        photos = [*(photo for photo in folder.photos if photo.split in EVALUATION_SPLITS), *later]
         images = frozenset(photo.id for photo in photos)
         own = [row for row in _all_captions(folder, self.language(lang)) if row.image in images]
         english = [row for row in _all_captions(folder, self.language("en")) if row.image in images]
@@ -184,20 +185,20 @@ class Flickr30k(EveryLanguage):
             folder = _open_folder(data)
         except HarnessError as error:
             return [Finding("list of images", False, str(error))]
-        findings = [_check_splits(folder), *_check_shelf(folder)]
-        for source in known_sources(CARD.name).values():
+        findings = [_check_splits(folder), *_check_picture_files(folder)]
+        for source in known_sources(FLICKR30K_CARD.name).values():
             if source.sample == folder.sample:
                 findings += _check_source(folder, source, self.languages().values())
         return findings
 
     def downloads(self, languages: Sequence[str] | None, source: str | None = None) -> tuple[Download, ...]:
         """The public caption files of some languages, or of all, and of one source or of all."""
-        return downloads(CARD.name, languages, source)
+        return list_downloads(FLICKR30K_CARD.name, languages, source)
 
     def contents(self, data: Path) -> Contents:
         """Every caption and bitext file, and every picture that the list of images has."""
         folder, blobs = _open_folder(data), find_pictures(data).blobs
-        texts = (*texts_of(data, CARD.name), *([SAMPLE_NAME] if folder.sample else []))
+        texts = (*caption_files(data, FLICKR30K_CARD.name), *([SAMPLE_NAME] if folder.sample else []))
         taken = {photo.filename: blobs[photo.id] for photo in folder.photos if photo.id in blobs}
         files = tuple(dict.fromkeys(blob.path for blob in taken.values()))
         return Contents(texts, {name: blob.read for name, blob in taken.items()}, files)
@@ -206,13 +207,13 @@ class Flickr30k(EveryLanguage):
         """Write the embedded sample world into an empty folder, in the layout that `load` reads."""
         from harness.tasks.sample import dataset
 
-        dataset.write(folder)
+        dataset.write_sample(folder)
 
     def sample_version(self) -> str:
         """A name for the bytes that `write_sample` writes."""
         from harness.tasks.sample import dataset
 
-        return dataset.VERSION
+        return dataset.SAMPLE_VERSION
 
 
 def _all_captions(folder: _Folder, language: Language) -> Iterator[Caption]:
@@ -243,10 +244,10 @@ def _need_folder(data: Path) -> None:
 
 def _photos_of(folder: _Folder, split: str) -> list[Photo]:
     """The images of a split. Raises HarnessError if there is no such split, or the folder has no image of it."""
-    if split in LATER:
+    if split in LATER_TEST_SPLITS:
         return _later_photos(folder, split)
     if split not in SPLITS:
-        raise HarnessError(f"unknown split {split!r}: flickr30k has {', '.join((*SPLITS, *LATER))}")
+        raise HarnessError(f"unknown split {split!r}: flickr30k has {', '.join((*SPLITS, *LATER_TEST_SPLITS))}")
     photos = folder.split(split)
     if not photos:
         has = ", ".join(f"{name} ({count:,})" for name, count in Counter(photo.split for photo in folder.photos).items())
@@ -255,16 +256,16 @@ def _photos_of(folder: _Folder, split: str) -> list[Photo]:
 
 
 def _later_list(folder: _Folder, split: str) -> Path | None:
-    return find(folder.path / catalogue().sources["multi30k"].images[0].format(split=split))
+    return find_plain_or_gzip(folder.path / catalogue().sources["multi30k"].images[0].format(split=split))
 
 
 def _later_splits(folder: _Folder) -> list[str]:
     """The later test sets whose lists and English the folder has."""
-    return [split for split in LATER if _later_list(folder, split) and _later_english(folder, split)]
+    return [split for split in LATER_TEST_SPLITS if _later_list(folder, split) and _later_english(folder, split)]
 
 
 def _later_english(folder: _Folder, split: str) -> Path | None:
-    return find(folder.path / catalogue().sources["multi30k"].english[0].format(split=split))
+    return find_plain_or_gzip(folder.path / catalogue().sources["multi30k"].english[0].format(split=split))
 
 
 def _later_photos(folder: _Folder, split: str) -> list[Photo]:
@@ -300,16 +301,18 @@ def _is_sample(path: Path) -> bool:
     return bool(content["sample"])
 
 
-def _check_pictures(data: Path, photos: Sequence[Photo], shelf: Shelf, split: str) -> None:
+def _check_pictures(data: Path, photos: Sequence[Photo], index: PictureIndex, split: str) -> None:
     """Raise PicturesError unless every photo of a split has a picture."""
-    missing = [photo for photo in photos if photo.id not in shelf.blobs]
-    if shelf.place is None:
-        places = ", ".join(f"{name}/" for name in FOLDERS)
-        raise PicturesError(f"{data} has no pictures: looked for .jpg in {places} and .tar there or in {SHARDS}/ ({CARD.source})")
+    missing = [photo for photo in photos if photo.id not in index.blobs]
+    if index.folder is None:
+        places = ", ".join(f"{name}/" for name in PICTURE_FOLDERS)
+        raise PicturesError(
+            f"{data} has no pictures: looked for .jpg in {places} and .tar there or in {SHARD_FOLDER}/ ({FLICKR30K_CARD.source})"
+        )
     if len(missing) == len(photos):
-        raise PicturesError(f"the split {split} has no pictures here: none of its {len(photos):,} images is in {shelf.place}")
+        raise PicturesError(f"the split {split} has no pictures here: none of its {len(photos):,} images is in {index.folder}")
     if missing:
-        first = shelf.place / missing[0].filename
+        first = index.folder / missing[0].filename
         raise PicturesError(
             f"{first} is missing, and so are {len(missing) - 1:,} more of the {len(photos):,} pictures of {split}"
         )
@@ -334,18 +337,18 @@ def _choose(
             continue
         captions = read_captions(folder.path, source, language.code, splits)
         if captions is None:
-            looked.append(files_of(source, language.code) + (f" ({source.url})" if source.url else ""))
+            looked.append(file_pattern(source, language.code) + (f" ({source.url})" if source.url else ""))
             continue
         fits = _is_translation if wanted is None else _is_of(wanted)
         if any(fits(row) for row in captions.rows):
             return _Choice(source, captions)
         lacks = "training file with English beside it" if wanted is None else "caption of these images"
-        looked.append(f"{files_of(source, language.code)} (which has no {lacks})")
+        looked.append(f"{file_pattern(source, language.code)} (which has no {lacks})")
     who = f"{language.name} ({language.code})"
     raise MissingError(f"{folder.path} has no {who} captions for {purpose}: looked for {'; '.join(looked) or 'nothing'}")
 
 
-def _has_later(source: Source) -> bool:
+def _has_later(source: SourceSpec) -> bool:
     """Whether a source is in the form of Multi30k's task 1, in which the later test sets come too."""
     return source.images == catalogue().sources["multi30k"].images
 
@@ -366,9 +369,9 @@ def _tagged(retrieval: Retrieval, folder: _Folder, language: Language, rows: Ite
     return replace(
         retrieval,
         notes=(*retrieval.notes, *tags.notes),
-        facets=facets(tags, captions, language, retrieval.source),
-        phrases=tuple(phrases_of(sentence) for sentence in tags.own),
-        english_phrases=tuple(phrases_of(sentence) for sentence in tags.english),
+        facets=caption_facets(tags, captions, language, retrieval.source),
+        phrases=tuple(entity_phrases(sentence) for sentence in tags.own),
+        english_phrases=tuple(entity_phrases(sentence) for sentence in tags.english),
     )
 
 
@@ -388,43 +391,43 @@ def _check_splits(folder: _Folder) -> Finding:
     return Finding(what, bool(folder.photos), f"{len(folder.photos):,} images: {sizes}" if sizes else "lists no image")
 
 
-def _check_shelf(folder: _Folder) -> list[Finding]:
+def _check_picture_files(folder: _Folder) -> list[Finding]:
     try:
-        shelf = find_pictures(folder.path)
+        index = find_pictures(folder.path)
     except HarnessError as error:
         return [Finding("pictures", False, str(error))]
     findings = []
     for split in (*dict.fromkeys(photo.split for photo in folder.photos), *_later_splits(folder)):
-        photos = _later_photos(folder, split) if split in LATER else folder.split(split)
-        there = sum(photo.id in shelf.blobs for photo in photos)
-        where = f"in {shelf.place.relative_to(folder.path)}" if shelf.place else "anywhere"
+        photos = _later_photos(folder, split) if split in LATER_TEST_SPLITS else folder.split(split)
+        there = sum(photo.id in index.blobs for photo in photos)
+        where = f"in {index.folder.relative_to(folder.path)}" if index.folder else "anywhere"
         if there == len(photos):
             way_out = ""
-        elif split in EVALUATED:
-            way_out = f"; get them from {CARD.source}"
+        elif split in EVALUATION_SPLITS:
+            way_out = f"; get them from {FLICKR30K_CARD.source}"
         else:
-            way_out = f"; not needed to evaluate on {' or '.join(EVALUATED)}"
+            way_out = f"; not needed to evaluate on {' or '.join(EVALUATION_SPLITS)}"
         findings.append(Finding(f"pictures, {split}", there == len(photos), f"{there:,} of {len(photos):,} {where}{way_out}"))
     return findings
 
 
-def _check_source(folder: _Folder, source: Source, languages: Collection[Language]) -> list[Finding]:
+def _check_source(folder: _Folder, source: SourceSpec, languages: Collection[Language]) -> list[Finding]:
     """One finding a language; one for all if none is there, and then only if there is somewhere to get it from."""
     offered = [language for language in languages if source.name in language.sources]
     findings = [(language, _check_language(folder, source, language)) for language in offered]
     there = [finding for _, finding in findings if finding is not None]
     absent = [language for language, finding in findings if finding is None]
     if absent and source.url:
-        rest = f" and {len(absent) - SHOWN:,} more" if len(absent) > SHOWN else ""
-        codes = ", ".join(language.code for language in absent[:SHOWN]) + rest
-        pattern = files_of(source, absent[0].code)
+        rest = f" and {len(absent) - _MAX_LISTED:,} more" if len(absent) > _MAX_LISTED else ""
+        codes = ", ".join(language.code for language in absent[:_MAX_LISTED]) + rest
+        pattern = file_pattern(source, absent[0].code)
         fetch = f", or `data fetch --source {source.name}`" if source.downloads else ""
         detail = f"nothing like {pattern}; get it from {source.url}{fetch} (licence: {source.licence})"
         there.append(Finding(f"{source.name}: {codes}", False, detail))
     return there
 
 
-def _check_language(folder: _Folder, source: Source, language: Language) -> Finding | None:
+def _check_language(folder: _Folder, source: SourceSpec, language: Language) -> Finding | None:
     what = f"{source.name}: {language.name} ({language.code})"
     try:
         captions = read_captions(folder.path, source, language.code)
@@ -435,7 +438,7 @@ def _check_language(folder: _Folder, source: Source, language: Language) -> Find
     covered = {row.image for row in captions.rows}
     spread = [
         f"{sum(photo.id in covered for photo in photos):,} of {len(photos):,} {split} images"
-        for split, photos in ((split, folder.split(split)) for split in EVALUATED)
+        for split, photos in ((split, folder.split(split)) for split in EVALUATION_SPLITS)
         if photos
     ]
     counts = f"{len(captions.rows):,} captions ({source.kind_of(language.code)}) on {', '.join(spread)}"

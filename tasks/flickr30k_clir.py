@@ -14,20 +14,19 @@ from pathlib import Path
 
 from harness.core.data import Listed, Retrieval, TaskCard, TextRetrieval, Unseen
 from harness.core.errors import HarnessError
-from harness.tasks.entities.tags import letters
-from harness.tasks.flickr30k import CARD as FLICKR30K
-from harness.tasks.flickr30k import EVALUATED, Flickr30k
+from harness.tasks.entities.tags import caption_key
+from harness.tasks.flickr30k import EVALUATION_SPLITS, FLICKR30K_CARD, Flickr30k
 
-CARD = replace(
-    FLICKR30K,
+FLICKR30K_CLIR_CARD = replace(
+    FLICKR30K_CARD,
     name="flickr30k-clir",
     title="Cross-lingual text retrieval on Flickr30k: the English captions of a foreign caption's image, Karpathy's splits",
-    splits=EVALUATED,
+    splits=EVALUATION_SPLITS,
     licence="captions: see `list sources`",
-    data=FLICKR30K.name,
+    data=FLICKR30K_CARD.name,
 )
-MEASURES = ("MRR", "nDCG@10")
-ALIKE = 0.9
+_MEASURES = ("MRR", "nDCG@10")
+MIN_SIMILARITY = 0.9
 """Share of letters in common from which two captions of an image are one: copies of a caption differ in spelling (gray, grey)."""
 
 
@@ -37,7 +36,7 @@ class Flickr30kClir(Flickr30k):
     @property
     def card(self) -> TaskCard:
         """What the task is."""
-        return CARD
+        return FLICKR30K_CLIR_CARD
 
     def load(self, data: Path, lang: str, split: str, source: str | None = None) -> TextRetrieval:
         """Read a language's captions, and as documents all English captions of all images of the split.
@@ -46,8 +45,8 @@ class Flickr30kClir(Flickr30k):
         the notes: queries whose image has no other. Raises HarnessError as `Flickr30k.load`, but for pictures, and for a split
         whose images have one English caption each.
         """
-        if split not in CARD.splits:
-            raise HarnessError(f"unknown split {split!r}: {CARD.name} has {', '.join(CARD.splits)}")
+        if split not in FLICKR30K_CLIR_CARD.splits:
+            raise HarnessError(f"unknown split {split!r}: {FLICKR30K_CLIR_CARD.name} has {', '.join(FLICKR30K_CLIR_CARD.splits)}")
         english = self.load_captions(data, "en", split)
         return text_retrieval(self.load_captions(data, lang, split, source), english)
 
@@ -59,7 +58,7 @@ def text_retrieval(queries: Retrieval, english: Retrieval) -> TextRetrieval:
         places[english.images.ids[image]].append(place)
     owners = [queries.images.ids[image] for image in queries.caption_images.tolist()]
     twins = queries.captions if queries.lang == "en" else queries.english or (None,) * len(owners)
-    barred = [same_captions(twin, places[image], english.captions) for twin, image in zip(twins, owners, strict=True)]
+    barred = [matching_captions(twin, places[image], english.captions) for twin, image in zip(twins, owners, strict=True)]
     relevant = [dict.fromkeys(sorted({*places[image]} - {*own}), 1) for own, image in zip(barred, owners, strict=True)]
     rows = [row for row, of in enumerate(relevant) if of]
     if not rows:
@@ -76,29 +75,29 @@ def text_retrieval(queries: Retrieval, english: Retrieval) -> TextRetrieval:
     documents = Listed(english.caption_ids, english.captions)
     images = Unseen(queries.images.ids, documents.digest())
     whole = TextRetrieval(
-        **{**vars(queries), "task": CARD.name, "images": images, "notes": (*queries.notes, *counted)},
+        **{**vars(queries), "task": FLICKR30K_CLIR_CARD.name, "images": images, "notes": (*queries.notes, *counted)},
         documents=documents,
         relevant=tuple(relevant),
         barred=tuple(tuple(own) for own in barred),
-        measures=MEASURES,
+        measures=_MEASURES,
     )
     return whole if len(rows) == len(owners) else whole.take(rows)
 
 
-def same_captions(text: str | None, places: Iterable[int], captions: tuple[str, ...]) -> list[int]:
+def matching_captions(text: str | None, places: Iterable[int], captions: tuple[str, ...]) -> list[int]:
     """Of the captions at some places those that are a text but for case, punctuation and spelling: the most alike."""
     if text is None:
         return []
-    wanted = letters(text)
-    shares = {place: likeness(wanted, letters(captions[place])) for place in places}
+    wanted = caption_key(text)
+    shares = {place: similarity(wanted, caption_key(captions[place])) for place in places}
     best = max(shares.values(), default=0.0)
-    return [place for place, share in shares.items() if share == best] if best >= ALIKE else []
+    return [place for place, share in shares.items() if share == best] if best >= MIN_SIMILARITY else []
 
 
-def likeness(one: str, other: str) -> float:
+def similarity(one: str, other: str) -> float:
     """The share of letters that two texts have in common, in order.
 
-    >>> likeness("agreybird", "agraybird") > 0.85, likeness("adog", "adog")
+    >>> similarity("agreybird", "agraybird") > 0.85, similarity("adog", "adog")
     (True, 1.0)
     """
     return 1.0 if one == other else SequenceMatcher(None, one, other, autojunk=False).ratio()

@@ -30,26 +30,25 @@ from harness.tasks.entities.corpus import (
     ANNOTATIONS,
     SENTENCES,
     URL,
-    Box,
-    Phrase,
-    Sentence,
-    annotation_of,
-    find_sentences,
+    PixelBox,
+    TaggedPhrase,
+    TaggedSentence,
+    find_sentence_folder,
+    read_image_annotation,
+    read_image_sentences,
     read_unrelated,
-    sentences_of,
 )
-from harness.tasks.entities.tags import Tags, letters, read_tags, rows_of
-from harness.tasks.flickr30k import CARD as FLICKR30K
-from harness.tasks.flickr30k import Flickr30k
+from harness.tasks.entities.tags import Tags, caption_key, captions_of, read_tags
+from harness.tasks.flickr30k import FLICKR30K_CARD, Flickr30k
 
-CARD = TaskCard(
+FLICKR30K_ENTITIES_CARD = TaskCard(
     name="flickr30k-entities",
     version="1",
     title="Phrase grounding on Flickr30k Entities: which region of its image a phrase means, Karpathy's splits",
-    splits=FLICKR30K.splits,
-    licence=f"annotations: none stated; {FLICKR30K.licence}",
+    splits=FLICKR30K_CARD.splits,
+    licence=f"annotations: none stated; {FLICKR30K_CARD.licence}",
     source=URL,
-    data=FLICKR30K.name,
+    data=FLICKR30K_CARD.name,
 )
 
 
@@ -58,9 +57,9 @@ class _Place:
     """A phrase of one caption, its twin in the English caption if there is one, and its true boxes."""
 
     caption: int
-    phrase: Phrase
+    phrase: TaggedPhrase
     twin: str | None
-    boxes: tuple[Box, ...]
+    boxes: tuple[PixelBox, ...]
 
 
 class Flickr30kEntities:
@@ -72,7 +71,7 @@ class Flickr30kEntities:
     @property
     def card(self) -> TaskCard:
         """What the task is."""
-        return CARD
+        return FLICKR30K_ENTITIES_CARD
 
     def languages(self) -> Mapping[str, Language]:
         """Every language of flickr30k; a folder can serve those whose captions it has with tags."""
@@ -94,10 +93,10 @@ class Flickr30kEntities:
         Raises HarnessError as `Flickr30k.load`, and MissingError if the language has no tagged captions.
         """
         retrieval = self._flickr30k.load(data, lang, split, source)
-        if find_sentences(data, retrieval.lang) is None or find_sentences(data, "en") is None:
+        if find_sentence_folder(data, retrieval.lang) is None or find_sentence_folder(data, "en") is None:
             where = f"{SENTENCES}/" if retrieval.lang == "en" else f"{SENTENCES}_{retrieval.lang}/ and {SENTENCES}/"
             raise MissingError(f"{data} has no tagged captions in {retrieval.lang}: looked for {where} ({URL})")
-        tags = read_tags(data, retrieval.lang, rows_of(retrieval))
+        tags = read_tags(data, retrieval.lang, captions_of(retrieval))
         places = list(_places(data, retrieval, tags))
         boxed = [place for place in places if place.boxes]
         twinned = boxed if retrieval.english is None else [place for place in boxed if place.twin is not None]
@@ -145,7 +144,7 @@ class Flickr30kEntities:
         boxes = sum(1 for _ in (data / ANNOTATIONS).glob("*.xml"))
         findings.append(Finding("boxes", bool(boxes), f"{boxes:,} images in {ANNOTATIONS}" if boxes else f"get {URL}"))
         for language in self.languages().values():
-            if folder := find_sentences(data, language.code):
+            if folder := find_sentence_folder(data, language.code):
                 count = sum(1 for _ in folder.glob("*.txt"))
                 what = f"tags: {language.name} ({language.code})"
                 findings.append(Finding(what, bool(count), f"{count:,} images in {folder.name}"))
@@ -163,11 +162,11 @@ class Flickr30kEntities:
 def _places(data: Path, retrieval: Retrieval, tags: Tags) -> Iterator[_Place]:
     """Every phrase that names something to be seen, with the boxes it has, if any."""
     unrelated = _unrelated(data)
-    annotations = {image: annotation_of(data, image) for image in retrieval.images.ids}
+    annotations = {image: read_image_annotation(data, image) for image in retrieval.images.ids}
     for caption, (own, english) in enumerate(zip(tags.own, tags.english, strict=True)):
         image = retrieval.images.ids[int(retrieval.caption_images[caption])]
         describing = english if retrieval.lang != "en" else own
-        if own is None or (describing is not None and (image, letters(describing.text)) in unrelated):
+        if own is None or (describing is not None and (image, caption_key(describing.text)) in unrelated):
             continue
         annotation = annotations[image]
         for phrase in own.entities:
@@ -177,15 +176,15 @@ def _places(data: Path, retrieval: Retrieval, tags: Tags) -> Iterator[_Place]:
 
 def _unrelated(data: Path) -> frozenset[tuple[str, str]]:
     """Image id and letters of each English caption that does not describe its image."""
-    folder, found = find_sentences(data, "en"), set()
+    folder, found = find_sentence_folder(data, "en"), set()
     for image, number in read_unrelated(data):
-        sentences = sentences_of(folder, image) if folder else ()
+        sentences = read_image_sentences(folder, image) if folder else ()
         if number < len(sentences):
-            found.add((image, letters(sentences[number].text)))
+            found.add((image, caption_key(sentences[number].text)))
     return frozenset(found)
 
 
-def _twin(own: Sentence, phrase: Phrase, english: Sentence | None) -> str | None:
+def _twin(own: TaggedSentence, phrase: TaggedPhrase, english: TaggedSentence | None) -> str | None:
     """The words of the English phrase of the same chain; where a caption names a thing twice, the first is the first's twin."""
     if english is None:
         return None
@@ -200,7 +199,7 @@ def _twin(own: Sentence, phrase: Phrase, english: Sentence | None) -> str | None
 def _grounding(retrieval: Retrieval, places: Sequence[_Place], lost: tuple[str, ...]) -> Grounding:
     twins = [place.twin for place in places if place.twin is not None]
     return Grounding(
-        task=CARD.name,
+        task=FLICKR30K_ENTITIES_CARD.name,
         lang=retrieval.lang,
         split=retrieval.split,
         source=retrieval.source,

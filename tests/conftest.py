@@ -63,8 +63,8 @@ def real_folder() -> Path:
 @pytest.fixture(scope="session")
 def sample_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded sample, to be read and not written to."""
-    from harness.tasks.sample.dataset import write
+    from harness.tasks.sample.dataset import write_sample
 
     folder = tmp_path_factory.mktemp("sample")
-    write(folder)
+    write_sample(folder)
     return folder

@@ -130,8 +130,8 @@ def readers() -> Iterator[Reader]:
 
 def caption_readers() -> Iterator[Reader]:
     """Karpathy's JSON, and captions in each layout."""
-    from harness.tasks.flickr30k import Flickr30k
     from harness.tasks.caption_sources import catalogue
+    from harness.tasks.flickr30k import Flickr30k
     from harness.tasks.readers.captions import read_captions
     from harness.tasks.readers.karpathy import read_photos
 
@@ -185,9 +185,9 @@ def bitext_readers() -> Iterator[Reader]:
     """Sentence pairs, texts without translations, and the lists of languages and boards."""
     from harness.core.languages import LANGUAGES, read_language_table
     from harness.leaderboards.board.config import BOARDS, read_declaration
-    from harness.readers.bitext import load_bitext_file, load_texts
-    from harness.tasks.flickr30k import Flickr30k
+    from harness.readers.bitext import load_bitext_file, load_monolingual_texts
     from harness.tasks.caption_sources import SOURCES, read_catalogue
+    from harness.tasks.flickr30k import Flickr30k
 
     german = Flickr30k().language("de")
     yield Reader(
@@ -216,7 +216,7 @@ def bitext_readers() -> Iterator[Reader]:
     yield Reader("moses", moses, bitext("x"))
 
     def texts(folder: Path) -> None:
-        english, foreign = load_texts(folder, german)
+        english, foreign = load_monolingual_texts(folder, german)
         right(all(text.strip() for text in (*english, *foreign)) and bool(english and foreign), "sentences")
 
     yield Reader("texts", {"en.txt": b"A dog\nA cat\n", "de.txt.gz": gzip.compress(b"Ein Hund\n")}, texts)
@@ -293,9 +293,9 @@ class Shouting:
 
 def xml_and_tags() -> Iterator[Reader]:
     """Flickr30k Entities' sentences and boxes, a detector's proposals."""
-    from harness.tasks.entities.corpus import open_corpus, read_annotation, read_sentences, read_unrelated
-    from harness.tasks.entities.region_proposals import read_regions
     from harness.tasks.caption_sources import catalogue
+    from harness.tasks.entities.corpus import open_entities_corpus, read_annotation, read_sentences, read_unrelated
+    from harness.tasks.entities.region_proposals import read_regions
     from harness.tasks.readers.captions import read_captions
 
     def sentences(folder: Path) -> None:
@@ -322,7 +322,7 @@ def xml_and_tags() -> Iterator[Reader]:
         right(all(inside), "boxes inside the picture")
 
     yield Reader("annotation", {"Annotations/11.xml": xml}, annotation)
-    corpus = lambda folder: open_corpus(folder, folder / "cache").counts()  # noqa: E731
+    corpus = lambda folder: open_entities_corpus(folder, folder / "cache").counts()  # noqa: E731
     yield Reader("entities", {"Annotations/11.xml": xml, "Sentences/11.txt": tagged}, corpus)
 
     def proposals(folder: Path) -> None:

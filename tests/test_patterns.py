@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from harness.core.errors import HarnessError
-from harness.tasks.entities.corpus import parse_sentence, read_annotation, read_sentences
 from harness.tasks.caption_sources import catalogue
+from harness.tasks.entities.corpus import parse_sentence, read_annotation, read_sentences
 from harness.tasks.readers.captions import read_captions
 
 ROOT = Path(__file__).parents[1]

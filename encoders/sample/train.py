@@ -29,11 +29,11 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import nn
 from torch.nn import functional
 
-from harness.tasks.sample.scene_drawing import draw_scene
+from harness.tasks.sample.dataset import JPEG_QUALITY, SampleImage, compose_sample, five_plans
 from harness.tasks.sample.grammar import REALISERS
-from harness.tasks.sample.grammar.sentences import plain
+from harness.tasks.sample.grammar.sentences import plain_text
+from harness.tasks.sample.scene_drawing import draw_scene
 from harness.tasks.sample.scenes import Scene, sample_scene
-from harness.tasks.sample.dataset import JPEG_QUALITY, Item, compose, five_plans
 
 HERE = Path(__file__).parent
 TOKENIZER_NAME, CONFIG_NAME, WEIGHTS_NAME = "tokenizer.json", "open_clip_config.json", "open_clip_model.safetensors"
@@ -92,7 +92,7 @@ def draw_example(seed: int) -> Example:
     """The example of a seed."""
     rng = Random(seed)
     scene = sample_scene(rng)
-    captions = tuple(plain(REALISERS["en"](plan)) for plan in five_plans(rng, scene))
+    captions = tuple(plain_text(REALISERS["en"](plan)) for plan in five_plans(rng, scene))
     return Example(pixels_of(draw_scene(scene, rng)[0]), captions, (scene.key(), *facts_of(scene)))
 
 
@@ -196,10 +196,10 @@ def as_input(pixels: torch.Tensor) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def recall_at_1(model: open_clip.CLIP, tokenizer: Tokenizer, items: Sequence[Item], images: torch.Tensor) -> str:
+def recall_at_1(model: open_clip.CLIP, tokenizer: Tokenizer, items: Sequence[SampleImage], images: torch.Tensor) -> str:
     """Text-to-image and image-to-text R@1 over all five captions; a tie is a miss."""
     model.eval()
-    captions = [plain(caption) for item in items for caption in item.captions]
+    captions = [plain_text(caption) for item in items for caption in item.captions]
     image = functional.normalize(model.encode_image(images), dim=-1)
     text = functional.normalize(
         torch.cat([encode_text(model, tokens_of(tokenizer, captions[i : i + 100])) for i in range(0, len(captions), 100)]), dim=-1
@@ -221,7 +221,7 @@ def save(model: open_clip.CLIP, config: dict[str, object], folder: Path) -> None
     save_file({name: value.half().contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS_NAME)
 
 
-def measure(folder: Path, held_out: Mapping[str, Sequence[Item]]) -> None:
+def measure(folder: Path, held_out: Mapping[str, Sequence[SampleImage]]) -> None:
     """Print what the written model reaches, read as open_clip reads it."""
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_NAME))
@@ -230,7 +230,7 @@ def measure(folder: Path, held_out: Mapping[str, Sequence[Item]]) -> None:
         print(f"{split}: {recall_at_1(model, tokenizer, items, images)}", flush=True)
 
 
-def train(folder: Path, options: argparse.Namespace, held_out: Mapping[str, Sequence[Item]]) -> None:
+def train(folder: Path, options: argparse.Namespace, held_out: Mapping[str, Sequence[SampleImage]]) -> None:
     """Draw, train, and write config, tokenizer and weights."""
     begun = time.perf_counter()
     forbidden = {item.scene.key() for items in held_out.values() for item in items}
@@ -266,7 +266,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(SEED)
     torch.set_num_threads(options.threads)
-    world = compose()
+    world = compose_sample()
     held_out = {split: [item for item in world if item.split == split] for split in ("val", "test")}
     if not options.measure:
         train(options.folder, options, held_out)

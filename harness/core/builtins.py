@@ -84,7 +84,7 @@ SCORERS: Registry[Callable[[RunConfig, Task, Path], Maker]] = Registry(
 Chunker: TypeAlias = "Callable[[Sequence[str], Language], Sequence[Spans]]"
 CHUNKERS: Registry[Callable[[str], Chunker]] = Registry(
     "phrase chunker",
-    {"simple": "harness.tasks.entities.chunking:simple", "spacy": "harness.tasks.entities.chunking:spacy"},
+    {"simple": "harness.tasks.entities.chunking:simple_chunker", "spacy": "harness.tasks.entities.chunking:spacy_chunker"},
     group="harness.chunkers",
 )
 Objective: TypeAlias = "Callable[[Encoded, Encoded, DistillConfig], Tensor]"

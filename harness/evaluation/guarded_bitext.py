@@ -11,7 +11,7 @@ from harness.core.data import Language
 from harness.core.protocols import Task
 from harness.distill.data.cleaning import clean
 from harness.distill.data.leakage import Guarded, guard, guarded_texts
-from harness.readers.bitext import load_bitext_file, load_texts
+from harness.readers.bitext import load_bitext_file, load_monolingual_texts
 
 UNSTATED = "unstated"
 """The kind of captions and bitext whose origin is not stated: the user's own."""
@@ -56,6 +56,6 @@ def load_guarded_bitext(task: Task, data: Path, languages: Sequence[Language], c
         if choices.clean or (choices.clean is None and bitext.kind == UNSTATED):
             guarded = replace(guarded, bitext=clean(guarded.bitext, language.script))
         if choices.text:
-            guarded = replace(guarded, texts=guarded_texts(*load_texts(choices.text, language), held_out))
+            guarded = replace(guarded, texts=guarded_texts(*load_monolingual_texts(choices.text, language), held_out))
         ready.append(guarded)
     return tuple(ready)

@@ -12,18 +12,18 @@ from statistics import StatisticsError, correlation
 from harness.core.data import HeldOut, Language
 from harness.core.errors import HarnessError
 from harness.core.languages import all_languages
-from harness.readers.language_codes import ENGLISH_LANGUAGE, codes_of, fold
 from harness.readers.image_ids import photo_id
+from harness.readers.language_codes import ENGLISH_LANGUAGE, codes_of, fold_code
 
-MOST = 16
+MAX_COLUMNS = 16
 """Columns. A line with more is no line of a table of sentence pairs."""
-LOOKED_AT = 1_000
+SAMPLED_LINES = 1_000
 """Lines, spread over the file, by which columns are told."""
-CLEARLY = 1.25
+MIN_ENGLISH_RATIO = 1.25
 """How many times the share of English words in English is that in its translation, at the least."""
-MORE_ALIKE = 0.2
+MIN_CORRELATION_GAP = 0.2
 """By how much the lengths of translations correlate more with those of the sentences than the lengths of anything else do."""
-FEW = 20
+MIN_LENGTHS = 20
 """Lines that tell nothing of lengths, and times that a text may come again on average."""
 
 _WORD = re.compile(r"[^\W\d_]+")
@@ -45,7 +45,7 @@ _FUNCTION_WORDS = _words(
 
 
 @dataclass(frozen=True)
-class Columns:
+class BitextColumns:
     """Where a table has what, counted from 0. width: columns that a line may have. header: whether its first line says so."""
 
     english: int
@@ -60,7 +60,7 @@ Numbered = tuple[int, list[str]]
 """A line's number, from 1, and its cells."""
 
 
-def find_columns(path: Path, lines: Sequence[Numbered], language: Language, held_out: HeldOut) -> Columns:
+def find_columns(path: Path, lines: Sequence[Numbered], language: Language, held_out: HeldOut) -> BitextColumns:
     """Tell the columns of a table, of which there is at least one line.
 
     English is the column of two with clearly more words of English: of the evaluation captions, and those that any text has.
@@ -68,10 +68,10 @@ def find_columns(path: Path, lines: Sequence[Numbered], language: Language, held
     """
     named = _read_header(path, lines[0], language)
     body, width = lines if named is None else lines[1:], max(3, len(lines[0][1]))
-    if wide := next((line for line in lines if len(line[1]) > min(width, MOST)), None):
+    if wide := next((line for line in lines if len(line[1]) > min(width, MAX_COLUMNS)), None):
         raise _not_told(path, wide, language)
     shown = [
-        [*(cell.strip() for cell in cells), *[""] * (width - len(cells))] for _, cells in body[:: len(body) // LOOKED_AT or 1]
+        [*(cell.strip() for cell in cells), *[""] * (width - len(cells))] for _, cells in body[:: len(body) // SAMPLED_LINES or 1]
     ]
     columns = [[cells[k] for cells in shown] for k in range(width)]
     pair = _named_pair(named or {}, columns, language) or _told_pair(columns, held_out, (named or {}).get(ENGLISH_LANGUAGE.code))
@@ -83,7 +83,7 @@ def find_columns(path: Path, lines: Sequence[Numbered], language: Language, held
     if pair != (0, 1):
         notes.append(f"{path.name}: column {pair[0] + 1} is taken for English and column {pair[1] + 1} for {language.name}")
     notes += [f"column {k + 1} of {path.name} is not an image id of this data set; it is ignored" for k in rest if k != image]
-    return Columns(*pair, image, width, named is not None, tuple(notes))
+    return BitextColumns(*pair, image, width, named is not None, tuple(notes))
 
 
 def image_of(cell: str) -> str:
@@ -100,9 +100,9 @@ def _read_header(path: Path, line: Numbered, language: Language) -> dict[str, in
 
     It is a header if a cell says English, or if all are what headers say. Raises HarnessError if it has other languages alone.
     """
-    known = {fold(word): each.code for each in all_languages().values() for word in (each.code, each.name, *each.aliases)}
-    known |= {word: each.code for each in (language, ENGLISH_LANGUAGE) for word in (*codes_of(each), fold(each.name))}
-    words = [fold(cell.strip().strip("#\"' ")) for cell in line[1]]
+    known = {fold_code(word): each.code for each in all_languages().values() for word in (each.code, each.name, *each.aliases)}
+    known |= {word: each.code for each in (language, ENGLISH_LANGUAGE) for word in (*codes_of(each), fold_code(each.name))}
+    words = [fold_code(cell.strip().strip("#\"' ")) for cell in line[1]]
     if ENGLISH_LANGUAGE.code not in map(known.get, words) and not all(
         word in known or word in _HEADINGS or not word for word in words
     ):
@@ -130,19 +130,19 @@ def _told_pair(columns: Sequence[Sequence[str]], held_out: HeldOut, english: int
     """
     known = _FUNCTION_WORDS.union(*(map(str.lower, _WORD.findall(text)) for text in held_out.english))
     shares = {k: _share(cells, known) for k, cells in enumerate(columns) if _is_text(cells, held_out.images)}
-    pairs = [(one, other) for one, other in permutations(shares, 2) if shares[one] > max(0.1, CLEARLY * shares[other])]
+    pairs = [(one, other) for one, other in permutations(shares, 2) if shares[one] > max(0.1, MIN_ENGLISH_RATIO * shares[other])]
     pairs = [pair for pair in pairs if english in (None, pair[0])]
     if len(pairs) < 2:
         return pairs[0] if pairs else None
     alike = sorted(((_alike(columns[one], columns[other]), (one, other)) for one, other in pairs), reverse=True)
-    return alike[0][1] if alike[0][0] - alike[1][0] > MORE_ALIKE else None
+    return alike[0][1] if alike[0][0] - alike[1][0] > MIN_CORRELATION_GAP else None
 
 
 def _alike(one: Sequence[str], other: Sequence[str]) -> float:
     """The correlation of the lengths of two columns' texts; 0 where few lines tell of it."""
     lengths = [(len(text), len(twin)) for text, twin in zip(one, other, strict=True) if text and twin]
     try:
-        return correlation(*zip(*lengths, strict=True)) if len(lengths) >= FEW else 0.0
+        return correlation(*zip(*lengths, strict=True)) if len(lengths) >= MIN_LENGTHS else 0.0
     except StatisticsError:  # all of one length
         return 0.0
 
@@ -156,7 +156,7 @@ def _is_text(cells: Sequence[str], images: Collection[str]) -> bool:
     """Whether a column has words, and neither image ids nor a few labels that come again and again."""
     there = [cell for cell in cells if cell]
     ids = sum(image_of(cell) in images for cell in there)
-    return _has_words(cells) and 2 * ids < len(there) and len(set(there)) > len(there) / FEW
+    return _has_words(cells) and 2 * ids < len(there) and len(set(there)) > len(there) / MIN_LENGTHS
 
 
 def _has_words(cells: Sequence[str]) -> bool:

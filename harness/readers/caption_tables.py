@@ -31,7 +31,7 @@ _MARKS = ":/_"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CaptionRow:
     """A caption of a table. name: the image's id or file name, with `#` and the caption's number where the table has one."""
 
     line: int
@@ -40,14 +40,14 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class CaptionTable:
     """The captions of a file in its order, and what was taken off them."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[CaptionRow, ...]
     notes: tuple[str, ...]
 
 
-def read_table(path: Path, form: str = "image id, tab, caption", unspaced: bool = False) -> Table:
+def read_table(path: Path, form: str = "image id, tab, caption", unspaced: bool = False) -> CaptionTable:
     """Read a table of captions; empty lines are passed over, and empty captions kept.
 
     form: what a line is, for messages. unspaced: whether the language puts no blanks between words, so that words that were
@@ -65,7 +65,7 @@ def read_table(path: Path, form: str = "image id, tab, caption", unspaced: bool 
     texts, marked = _unmarked(texts, unspaced)
     rows = [replace(row, text=text) for row, text in zip(rows, texts, strict=True)]
     _check_captions(path, rows, form)
-    return Table(tuple(rows), tuple(_notes(path, rows, quoted, marked)))
+    return CaptionTable(tuple(rows), tuple(_notes(path, rows, quoted, marked)))
 
 
 def _fields(path: Path, number: int, line: str, form: str) -> list[str]:
@@ -84,7 +84,7 @@ def _fields(path: Path, number: int, line: str, form: str) -> list[str]:
     return [_inside(name) or name, *rest.split("\t")]
 
 
-def _by_headings(path: Path, lines: Sequence[tuple[int, list[str]]]) -> list[Row] | None:
+def _by_headings(path: Path, lines: Sequence[tuple[int, list[str]]]) -> list[CaptionRow] | None:
     """The rows of a table whose first line has headings for the id and the caption; None if it has none."""
     if not lines:
         return None
@@ -99,19 +99,19 @@ def _by_headings(path: Path, lines: Sequence[tuple[int, list[str]]]) -> list[Row
                 f"{path}, line {line:,}: {len(fields)} columns, expected {len(headings)}, as in the line of headings"
             )
         written = _inside(fields[name]) or fields[name]
-        rows.append(Row(line, written if number is None else _numbered(written, fields[number].strip()), fields[text]))
+        rows.append(CaptionRow(line, written if number is None else _numbered(written, fields[number].strip()), fields[text]))
     return rows
 
 
-def _by_position(path: Path, lines: Sequence[tuple[int, list[str]]], form: str) -> list[Row]:
+def _by_position(path: Path, lines: Sequence[tuple[int, list[str]]], form: str) -> list[CaptionRow]:
     """The rows of a table without headings: id, number or id of the caption if there is one, caption."""
     rows = []
     for line, (name, *rest) in lines:
         number = rest[0].strip()
         if len(rest) > 1 and (_NUMBER.fullmatch(number) or _is_id(number, name)):
-            rows.append(Row(line, _numbered(name, number), "\t".join(rest[1:]).rstrip("\t")))
+            rows.append(CaptionRow(line, _numbered(name, number), "\t".join(rest[1:]).rstrip("\t")))
         else:
-            rows.append(Row(line, name, "\t".join(rest).rstrip("\t")))
+            rows.append(CaptionRow(line, name, "\t".join(rest).rstrip("\t")))
     if rows and all("\t" in row.text for row in rows):
         raise HarnessError(
             f"{path} has several columns behind the image id, and which is the caption cannot be told: expected {form}, or a "
@@ -188,7 +188,7 @@ def _word(token: str, mark: str) -> str | None:
     return word if word and _PART_OF_SPEECH.fullmatch(tag) else None
 
 
-def _check_captions(path: Path, rows: Sequence[Row], form: str) -> None:
+def _check_captions(path: Path, rows: Sequence[CaptionRow], form: str) -> None:
     """Raise HarnessError if the captions are no captions, but numbers, ids or names of files."""
     told = [row for row in rows if not is_blank(row.text)]
     if told and all(
@@ -197,7 +197,7 @@ def _check_captions(path: Path, rows: Sequence[Row], form: str) -> None:
         raise HarnessError(f"{path}: its captions are numbers or names, such as {told[0].text[:60]!r}: expected {form}")
 
 
-def _notes(path: Path, rows: Sequence[Row], quoted: int, marked: int) -> Iterator[str]:
+def _notes(path: Path, rows: Sequence[CaptionRow], quoted: int, marked: int) -> Iterator[str]:
     if quoted:
         yield f"a spreadsheet's quotes were taken off {quoted:,} captions of {path.name}"
     if marked:

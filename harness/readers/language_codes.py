@@ -20,10 +20,10 @@ _SCRIPTS_BY_REGION = {
 }
 
 
-def fold(code: str) -> str:
+def fold_code(code: str) -> str:
     """A code in the one spelling in which codes are compared.
 
-    >>> fold("zh-Hant") == fold("ZH_hant ")
+    >>> fold_code("zh-Hant") == fold_code("ZH_hant ")
     True
     """
     return code.strip().casefold().replace("-", "_")
@@ -31,8 +31,8 @@ def fold(code: str) -> str:
 
 def codes_of(language: Language) -> list[str]:
     """What may stand for a language in a file: its code, then every alias that is one, folded."""
-    others = sorted({fold(word) for word in language.aliases if " " not in word} - {fold(language.code)})
-    return [fold(language.code), *others]
+    others = sorted({fold_code(word) for word in language.aliases if " " not in word} - {fold_code(language.code)})
+    return [fold_code(language.code), *others]
 
 
 def stands_for(code: str, language: Language) -> bool:
@@ -42,7 +42,7 @@ def stands_for(code: str, language: Language) -> bool:
     >>> [lang for lang in ("zh", "zh-Hant") if stands_for("zh-TW", all_languages()[lang])]
     ['zh-Hant']
     """
-    codes, code = codes_of(language), fold(code)
+    codes, code = codes_of(language), fold_code(code)
     if code in codes:
         return True
     base, *subtags = code.split("_")
@@ -54,14 +54,14 @@ def stands_for(code: str, language: Language) -> bool:
     return script == language.script and base in {known.partition("_")[0] for known in codes}
 
 
-def best(found: dict[str, T], language: Language) -> T | None:
+def best_match(found: dict[str, T], language: Language) -> T | None:
     """Of things by code that of a language: its code's before an alias's, and these before one with a region."""
-    folded = {fold(code): value for code, value in reversed(found.items())}
+    folded = {fold_code(code): value for code, value in reversed(found.items())}
     exact = [folded[code] for code in codes_of(language) if code in folded]
     return next(iter([*exact, *(value for code, value in found.items() if stands_for(code, language))]), None)
 
 
-def file_of(folder: Path, language: Language, name: Callable[[str], str]) -> Path | None:
+def find_language_file(folder: Path, language: Language, name: Callable[[str], str]) -> Path | None:
     """The file in a folder that is called `name(code)` with a code of a language, in any case of the code, plain before gzip."""
     mark = "\0"
     start, end = name(mark).split(mark)
@@ -70,4 +70,4 @@ def file_of(folder: Path, language: Language, name: Callable[[str], str]) -> Pat
         plain = path.name.removesuffix(".gz")
         if plain.startswith(start) and plain.endswith(end) and path.is_file():
             found.setdefault(plain[len(start) : len(plain) - len(end)], path)
-    return best(found, language)
+    return best_match(found, language)

@@ -19,12 +19,12 @@ OTHER_ENCODINGS = {
 }
 """Encodings by their byte order mark, longer marks first: that of UTF-32 begins like that of UTF-16."""
 
-LONGEST = 10_000
+MAX_TEXT_CHARACTERS = 10_000
 """Characters that a caption or a sentence may have. The longest of the known sets has a few hundred; detailed descriptions, a few
 thousand. Tokenizers take minutes over a longer one."""
 
 
-def find(path: Path) -> Path | None:
+def find_plain_or_gzip(path: Path) -> Path | None:
     """The file itself, or its gzip beside it, or None. The plain one wins, since it is the one that people edit."""
     packed = path.with_name(path.name + ".gz")
     return path if path.is_file() else packed if packed.is_file() else None
@@ -84,9 +84,9 @@ def read_lines(path: Path) -> list[str]:
 
 
 def check_caption(place: str, text: str) -> None:
-    """Raise HarnessError naming the place if a text cannot be a caption: it is longer than `LONGEST`, or holds a NUL."""
-    if len(text) > LONGEST:
-        raise HarnessError(f"{place}: a caption of {len(text):,} characters; expected {LONGEST:,} at most")
+    """Raise HarnessError naming the place if a text is longer than `MAX_TEXT_CHARACTERS` or contains a NUL."""
+    if len(text) > MAX_TEXT_CHARACTERS:
+        raise HarnessError(f"{place}: a caption of {len(text):,} characters; expected {MAX_TEXT_CHARACTERS:,} at most")
     if "\0" in text:
         raise HarnessError(f"{place}: a caption with a NUL in it, {text[:60]!r}: the file is damaged or in another encoding")
 

@@ -10,8 +10,8 @@ from harness.core.data import Retrieval, Translated
 from harness.core.errors import HarnessError
 from harness.readers.caption_tables import read_table
 from harness.readers.image_ids import photo_id
-from harness.readers.text_files import check_caption, find
-from harness.readers.xflickr import read_xflickr
+from harness.readers.text_files import check_caption, find_plain_or_gzip
+from harness.readers.xflickr import read_xflickr_lines
 
 XFLICKRCO = "xflickrco"
 
@@ -25,7 +25,7 @@ def read_translations(path: Path, retrieval: Retrieval) -> Translated:
     had nothing to say.
     Raises HarnessError naming the line that is malformed or is there twice, and the captions that are missing.
     """
-    found = find(path)
+    found = find_plain_or_gzip(path)
     if found is None:
         raise HarnessError(f"{path} is not there: --translations takes a .tsv (caption id, tab, English) or xFlickr&CO's .jsonl")
     kind = found.with_suffix("").suffix if found.suffix == ".gz" else found.suffix
@@ -74,7 +74,7 @@ def _tsv(path: Path) -> Iterator[tuple[int, str, str]]:
 
 
 def _xflickr(path: Path) -> Iterator[tuple[int, str, str]]:
-    for number, line in enumerate(read_xflickr(path), start=1):
+    for number, line in enumerate(read_xflickr_lines(path), start=1):
         if isinstance(line.id, str):
             check_caption(f"{path}, line {number:,}", line.sentences[0])
             yield number, line.id, line.sentences[0]

@@ -21,7 +21,7 @@ class XFlickrLine(BaseModel):
     id: str | int
 
 
-def read_xflickr(path: Path) -> Iterator[XFlickrLine]:
+def read_xflickr_lines(path: Path) -> Iterator[XFlickrLine]:
     """Every line of one of xFlickr&CO's files. Raises HarnessError naming the line that is not in its form."""
     for number, line in enumerate(read_lines(path), start=1):
         try:

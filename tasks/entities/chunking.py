@@ -38,7 +38,7 @@ _JAPANESE = re.compile(r"[^\W\u3041-\u3096]+(?:の[^\W\u3041-\u3096]+)*")
 _CHINESE = re.compile(r"[^\W在和与跟着了是有被把从向对于上下里中前后旁边正]+")
 
 
-def simple(argument: str) -> Chunker:
+def simple_chunker(argument: str) -> Chunker:
     """`simple`: runs of words between function words, by the rules of the script; needs nothing.
 
     Between blanks, a phrase is a run of words that are no function words of the language (or, where those are not listed, are
@@ -48,7 +48,7 @@ def simple(argument: str) -> Chunker:
     Raises HarnessError if it is given an argument.
 
     >>> text = "A man in a red shirt, with two dogs."
-    >>> (spans,) = simple("")([text], Language("en", "English", "Latn", 5, ()))
+    >>> (spans,) = simple_chunker("")([text], Language("en", "English", "Latn", 5, ()))
     >>> [text[start:end] for start, end in spans]
     ['man', 'red shirt', 'two dogs']
     """
@@ -80,7 +80,7 @@ def _runs(part: re.Match[str], closed: frozenset[str]) -> Iterator[Span]:
             yield part.start() + first.start(), part.start() + (rest[-1] if rest else first).end()
 
 
-def spacy(argument: str) -> Chunker:
+def spacy_chunker(argument: str) -> Chunker:
     """`spacy:MODEL` or `spacy:MODEL,MODEL`: noun chunks of spaCy pipelines, each for its language; needs the extra [spacy].
 
     MODEL is an installed pipeline (en_core_web_sm) or a folder that holds one. Of several, a text gets the one of its language,

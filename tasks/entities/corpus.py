@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.core.digests import digest_strings
 from harness.core.errors import HarnessError
-from harness.readers.textfiles import check_caption, read_lines, read_text
+from harness.readers.text_files import check_caption, read_lines, read_text
 from harness.storage.plain_files import check_plain_file
 from harness.storage.store import Store, new_file
 
@@ -42,11 +42,11 @@ _TAG = re.compile(
 )
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
-Box = tuple[int, int, int, int]
+PixelBox = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Phrase:
+class TaggedPhrase:
     """Words that name something. `start` is their place in the sentence, in characters.
 
     chain: what they name; the same number in an image's captions is the same thing. types: one or more of people, clothing,
@@ -62,14 +62,14 @@ class Phrase:
 
 
 @dataclass(frozen=True, slots=True)
-class Sentence:
+class TaggedSentence:
     """A caption without its tags, and its phrases in order. An empty text keeps the place of a caption that is not there."""
 
     text: str
-    phrases: tuple[Phrase, ...]
+    phrases: tuple[TaggedPhrase, ...]
 
     @property
-    def entities(self) -> tuple[Phrase, ...]:
+    def entities(self) -> tuple[TaggedPhrase, ...]:
         """The phrases that name something to be seen."""
         return tuple(phrase for phrase in self.phrases if phrase.chain != NOT_VISUAL)
 
@@ -85,16 +85,16 @@ class Annotation:
 
     width: int
     height: int
-    boxes: tuple[tuple[int, Box], ...]
+    boxes: tuple[tuple[int, PixelBox], ...]
     scenes: tuple[int, ...]
     unboxed: tuple[int, ...]
 
-    def boxes_of(self, chain: int) -> tuple[Box, ...]:
+    def boxes_of(self, chain: int) -> tuple[PixelBox, ...]:
         """The boxes of a chain; none where it has none or is not in the file at all."""
         return tuple(box for name, box in self.boxes if name == chain)
 
 
-def parse_sentence(line: str) -> Sentence:
+def parse_sentence(line: str) -> TaggedSentence:
     """Take the tags out of a line. Raises ValueError saying what is wrong with a bracket that is no whole tag.
 
     >>> sentence = parse_sentence("[/EN#7/people/other A man] in [/EN#0/notvisual front] .")
@@ -107,7 +107,7 @@ def parse_sentence(line: str) -> Sentence:
         length += len(pieces[-1])
         words, twin = tag["words"], tag["twin"]
         types = tuple(tag["types"][1:].split("/"))
-        phrases.append(Phrase(words, int(tag["chain"]), types, length, int(twin) if twin else None))
+        phrases.append(TaggedPhrase(words, int(tag["chain"]), types, length, int(twin) if twin else None))
         pieces.append(words)
         length += len(words)
         at = tag.end()
@@ -117,10 +117,10 @@ def parse_sentence(line: str) -> Sentence:
             raise ValueError(
                 f"a bracket outside any tag near {piece[found.start() : found.start() + 30]!r}; expected [/EN#CHAIN/TYPE WORDS]"
             )
-    return Sentence("".join(pieces), tuple(phrases))
+    return TaggedSentence("".join(pieces), tuple(phrases))
 
 
-def read_sentences(path: Path) -> tuple[Sentence, ...]:
+def read_sentences(path: Path) -> tuple[TaggedSentence, ...]:
     """The captions of an image, line for line, empty lines included. Raises HarnessError naming file and line."""
     sentences = []
     for number, line in enumerate(read_lines(path), start=1):
@@ -156,7 +156,7 @@ def read_annotation(path: Path) -> Annotation:
         width, height = (_whole(root.find("size"), side, at_least=1) for side in ("width", "height"))
     except ValueError as error:
         raise HarnessError(f"{path}, line {_line(data, 'size', 0)}: size: {error}") from None
-    boxes: list[tuple[int, Box]] = []
+    boxes: list[tuple[int, PixelBox]] = []
     flags: dict[str, list[int]] = {"scene": [], "nobndbox": []}
     for place, element in enumerate(root.iterfind("object")):
         try:
@@ -177,7 +177,7 @@ def _chains(element: Any) -> list[int]:
     return [_number(name, "name") for name in names]
 
 
-def _boxes(element: Any, width: int, height: int) -> list[Box]:
+def _boxes(element: Any, width: int, height: int) -> list[PixelBox]:
     """The box of an object, or none where it says that it has none."""
     sides, none = element.find("bndbox"), element.find("nobndbox")
     if sides is None:
@@ -235,25 +235,25 @@ def read_unrelated(data: Path) -> frozenset[tuple[str, int]]:
     return frozenset(found)
 
 
-def find_sentences(data: Path, lang: str) -> Path | None:
+def find_sentence_folder(data: Path, lang: str) -> Path | None:
     """The folder with a language's tagged sentences, or None: `Sentences` is English, `Sentences_jp_v2` (or 1) Japanese."""
     names = {"en": [SENTENCES], "ja": ["Sentences_jp_v2", "Sentences_ja", "Sentences_jp_v1"]}.get(lang, [f"{SENTENCES}_{lang}"])
     return next((data / name for name in names if (data / name).is_dir()), None)
 
 
-def sentences_of(folder: Path, image: str) -> tuple[Sentence, ...]:
+def read_image_sentences(folder: Path, image: str) -> tuple[TaggedSentence, ...]:
     """The tagged captions of an image in a folder; none where it has no file. Raises HarnessError as `read_sentences`."""
     path = folder / f"{image}.txt"
     return read_sentences(path) if path.is_file() else ()
 
 
-def annotation_of(data: Path, image: str) -> Annotation | None:
+def read_image_annotation(data: Path, image: str) -> Annotation | None:
     """The boxes of an image, or None where it has no file. Raises HarnessError as `read_annotation`."""
     path = data / ANNOTATIONS / f"{image}.xml"
     return read_annotation(path) if path.is_file() else None
 
 
-class Corpus:
+class EntitiesCorpus:
     """All of a folder, in an index: opened at once, and an image's part built when it is asked for.
 
     Raises HarnessError naming the index if it is not one.
@@ -277,7 +277,7 @@ class Corpus:
         """The ids of all images that have sentences or boxes, sorted."""
         return tuple(self._table["image"].to_pylist())
 
-    def sentences(self, image: str) -> tuple[Sentence, ...]:
+    def sentences(self, image: str) -> tuple[TaggedSentence, ...]:
         """The tagged captions of an image, from 0 to all it has."""
         return tuple(_sentence(row) for row in self._part("sentences", image) or ())
 
@@ -304,13 +304,13 @@ class Corpus:
         return None if row is None else self._table[column][row].as_py()
 
 
-def open_corpus(data: Path, cache: Path, lang: str = "en") -> Corpus:
+def open_entities_corpus(data: Path, cache: Path, lang: str = "en") -> EntitiesCorpus:
     """All tagged sentences of a language and all boxes of a folder, through an index in the folder `cache`.
 
     The index is made at first use and again whenever a file's name, size or time of change is another. Raises HarnessError if
     the folder has no tagged sentences, and as `read_sentences` and `read_annotation`.
     """
-    folder = find_sentences(data, lang)
+    folder = find_sentence_folder(data, lang)
     if folder is None:
         raise HarnessError(f"{data} has no tagged sentences in {lang}: looked for {SENTENCES}/ ({URL})")
     texts, pictures = _files(folder, ".txt"), _files(data / ANNOTATIONS, ".xml")
@@ -319,7 +319,7 @@ def open_corpus(data: Path, cache: Path, lang: str = "en") -> Corpus:
     if not index.is_file():
         with new_file(index) as temporary:
             _write_index(temporary, {name: path for name, (path, _) in texts.items()}, {n: p for n, (p, _) in pictures.items()})
-    return Corpus(index)
+    return EntitiesCorpus(index)
 
 
 def _files(folder: Path, suffix: str) -> dict[str, tuple[Path, str]]:
@@ -371,13 +371,14 @@ def _row(image: str, text: Path | None, picture: Path | None) -> dict[str, Any]:
     return {"image": image, "sentences": sentences, "annotation": annotation}
 
 
-def _plain(noun: Phrase | Annotation) -> dict[str, Any]:
+def _plain(noun: TaggedPhrase | Annotation) -> dict[str, Any]:
     """A noun's fields as they stand; `dataclasses.asdict` would copy every one of them."""
     return {name: getattr(noun, name) for name in noun.__slots__}
 
 
-def _sentence(row: dict[str, Any]) -> Sentence:
-    return Sentence(row["text"], tuple(Phrase(**{**phrase, "types": tuple(phrase["types"])}) for phrase in row["phrases"]))
+def _sentence(row: dict[str, Any]) -> TaggedSentence:
+    phrases = (TaggedPhrase(**{**phrase, "types": tuple(phrase["types"])}) for phrase in row["phrases"])
+    return TaggedSentence(row["text"], tuple(phrases))
 
 
 def _annotation(row: dict[str, Any]) -> Annotation:
@@ -390,7 +391,7 @@ def main(arguments: Sequence[str], show: Callable[[str], object] = print) -> Non
     if len(arguments) != 1:
         raise SystemExit("usage: python -m harness.tasks.entities.corpus FOLDER")
     try:
-        corpus = open_corpus(Path(arguments[0]), Store.at(None).root / "entities")
+        corpus = open_entities_corpus(Path(arguments[0]), Store.at(None).root / "entities")
     except HarnessError as error:
         raise SystemExit(f"error: {error}") from None
     for name, count in corpus.counts().items():

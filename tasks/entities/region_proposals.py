@@ -12,13 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from harness.core.data import Images, Regions
 from harness.core.error_messages import first_line
 from harness.core.errors import HarnessError
-from harness.tasks.entities.corpus import ANNOTATIONS, URL, Box, annotation_of
+from harness.tasks.entities.corpus import ANNOTATIONS, URL, PixelBox, read_image_annotation
 
 PROPOSALS = "proposals"
 ORACLE = "regions are boxes that people drew for the image's own captions: an oracle, not what a system would find by itself"
 
-Side = Annotated[float, Field(allow_inf_nan=False)]
-Size = tuple[int, int]
+_Coordinate = Annotated[float, Field(allow_inf_nan=False)]
+_Size = tuple[int, int]
 
 
 class _Proposals(BaseModel):
@@ -29,8 +29,8 @@ class _Proposals(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    boxes: tuple[tuple[Side, Side, Side, Side], ...]
-    scores: tuple[Side, ...] | None = None
+    boxes: tuple[tuple[_Coordinate, _Coordinate, _Coordinate, _Coordinate], ...]
+    scores: tuple[_Coordinate, ...] | None = None
     width: Annotated[int, Field(gt=0)] | None = None
     height: Annotated[int, Field(gt=0)] | None = None
 
@@ -67,8 +67,8 @@ def read_regions(data: Path, images: Images, candidates: str) -> Regions:
     )
 
 
-def _of_image(data: Path, images: Images, index: int, candidates: str) -> tuple[Size, list[Box]]:
-    annotation = annotation_of(data, images.ids[index])
+def _of_image(data: Path, images: Images, index: int, candidates: str) -> tuple[_Size, list[PixelBox]]:
+    annotation = read_image_annotation(data, images.ids[index])
     size = None if annotation is None else (annotation.width, annotation.height)
     if candidates == "proposals":
         path = data / PROPOSALS / f"{images.ids[index]}.json"
@@ -79,7 +79,7 @@ def _of_image(data: Path, images: Images, index: int, candidates: str) -> tuple[
     return size or (1, 1), [box for _, box in annotation.boxes] if annotation else []
 
 
-def _fitted(path: Path, box: tuple[float, float, float, float], given: Size, size: Size) -> Box:
+def _fitted(path: Path, box: tuple[float, float, float, float], given: _Size, size: _Size) -> PixelBox:
     """A proposal in whole pixels of a picture of another size, no part of it outside."""
     across, down = size[0] / given[0], size[1] / given[1]
     left, top = max(int(np.floor(box[0] * across)), 0), max(int(np.floor(box[1] * down)), 0)

@@ -13,14 +13,21 @@ from pathlib import Path
 
 from harness.core.data import Bitext, Language, Place, Retrieval, Spans
 from harness.retrieval.text_spans import moved
-from harness.tasks.entities.corpus import Annotation, Phrase, Sentence, annotation_of, find_sentences, sentences_of
 from harness.tasks.caption_sources import UNSPACED
+from harness.tasks.entities.corpus import (
+    Annotation,
+    TaggedPhrase,
+    TaggedSentence,
+    find_sentence_folder,
+    read_image_annotation,
+    read_image_sentences,
+)
 from harness.tasks.readers.captions import Caption
 
 NONE, UNTAGGED = "none", "untagged"
 
 Facets = Mapping[str, tuple[tuple[str, ...], ...]]
-Tagged = tuple[Sentence | None, ...]
+Tagged = tuple[TaggedSentence | None, ...]
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class Tags:
 
 def read_tags(data: Path, lang: str, rows: Sequence[Caption]) -> Tags:
     """Find the tags of captions. Raises HarnessError naming file and line of a tagged sentence that cannot be read."""
-    own, english = find_sentences(data, lang), find_sentences(data, "en")
+    own, english = find_sentence_folder(data, lang), find_sentence_folder(data, "en")
     return Tags(
         _find(own, [(row.image, row.text) for row in rows]),
         _find(english, [(row.image, row.english) for row in rows]),
@@ -64,27 +71,27 @@ def _find(folder: Path | None, texts: Sequence[tuple[str, str | None]]) -> Tagge
     if folder is None:
         return (None,) * len(texts)
     images = {image for image, text in texts if text is not None}
-    known = {image: {letters(sentence.text): sentence for sentence in sentences_of(folder, image)} for image in images}
-    return tuple(None if text is None else known[image].get(letters(text)) for image, text in texts)
+    known = {image: {caption_key(each.text): each for each in read_image_sentences(folder, image)} for image in images}
+    return tuple(None if text is None else known[image].get(caption_key(text)) for image, text in texts)
 
 
-def letters(text: str) -> str:
+def caption_key(text: str) -> str:
     """A caption's letters and digits, by which it is known whatever its blanks, capitals and punctuation.
 
-    >>> letters("Two dogs , in Paris .") == letters("two dogs, in Paris")
+    >>> caption_key("Two dogs , in Paris .") == caption_key("two dogs, in Paris")
     True
     """
     return "".join(char for char in unicodedata.normalize("NFKC", text).casefold() if char.isalnum())
 
 
-def rows_of(retrieval: Retrieval) -> list[Caption]:
+def captions_of(retrieval: Retrieval) -> list[Caption]:
     """The captions of a retrieval, to find their tags by."""
     twins: Sequence[str | None] = retrieval.english or [None] * len(retrieval.captions)
     images = [retrieval.images.ids[place] for place in retrieval.caption_images.tolist()]
     return [Caption(image, 0, text, twin, False) for image, text, twin in zip(images, retrieval.captions, twins, strict=True)]
 
 
-def facets(tags: Tags, rows: Sequence[Caption], language: Language, source: str) -> Facets:
+def caption_facets(tags: Tags, rows: Sequence[Caption], language: Language, source: str) -> Facets:
     """What each caption speaks of, as values under `entity-type`, `entities`, `length` and `source`.
 
     entity-type: the types it mentions, several of them perhaps; `none` if it names nothing to be seen. entities: how many
@@ -101,13 +108,13 @@ def facets(tags: Tags, rows: Sequence[Caption], language: Language, source: str)
     return found | {"source": ((source,),) * len(rows)}
 
 
-def _types(sentence: Sentence | None) -> tuple[str, ...]:
+def _types(sentence: TaggedSentence | None) -> tuple[str, ...]:
     if sentence is None:
         return (UNTAGGED,)
     return tuple(dict.fromkeys(name for phrase in sentence.entities for name in phrase.types)) or (NONE,)
 
 
-def _count(sentence: Sentence | None) -> str:
+def _count(sentence: TaggedSentence | None) -> str:
     if sentence is None:
         return UNTAGGED
     count = len({phrase.chain for phrase in sentence.entities})
@@ -124,7 +131,7 @@ def _length(text: str) -> str:
     return next((name for name, most in (("1-7", 7), ("8-12", 12), ("13-20", 20)) if words <= most), "21+")
 
 
-def phrases_of(sentence: Sentence | None) -> tuple[str, ...] | None:
+def entity_phrases(sentence: TaggedSentence | None) -> tuple[str, ...] | None:
     """The phrases that name something to be seen, or None without tags."""
     return None if sentence is None else tuple(phrase.words for phrase in sentence.entities)
 
@@ -143,7 +150,7 @@ def tag_bitext(data: Path, bitext: Bitext) -> Bitext:
     )
 
 
-def _spans(sentence: Sentence | None, text: str) -> Spans | None:
+def _spans(sentence: TaggedSentence | None, text: str) -> Spans | None:
     """Where in a caption the phrases of its tagged sentence stand."""
     if sentence is None:
         return None
@@ -156,16 +163,16 @@ def load_places(data: Path, retrieval: Retrieval) -> tuple[tuple[Place, ...], ..
 
     Raises HarnessError as `read_tags` and `read_annotation`.
     """
-    rows = rows_of(retrieval)
+    rows = captions_of(retrieval)
     tags = read_tags(data, retrieval.lang, rows)
-    annotations = {row.image: annotation_of(data, row.image) for row in rows}
+    annotations = {row.image: read_image_annotation(data, row.image) for row in rows}
     return tuple(
         tuple(_place(phrase, annotations[row.image]) for phrase in sentence.entities) if sentence else ()
         for row, sentence in zip(rows, (own or twin for own, twin in zip(tags.own, tags.english, strict=True)), strict=True)
     )
 
 
-def _place(phrase: Phrase, annotation: Annotation | None) -> Place:
+def _place(phrase: TaggedPhrase, annotation: Annotation | None) -> Place:
     if annotation is None:
         return Place(phrase.words, phrase.types, ())
     width, height = annotation.width, annotation.height

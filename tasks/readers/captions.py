@@ -19,9 +19,9 @@ from harness.core.error_messages import first_line
 from harness.core.errors import HarnessError
 from harness.readers.caption_tables import read_table
 from harness.readers.image_ids import photo_id
-from harness.readers.text_files import check_caption, find, is_blank, read_lines
-from harness.readers.xflickr import read_xflickr
-from harness.tasks.caption_sources import UNSPACED, Source, catalogue
+from harness.readers.text_files import check_caption, find_plain_or_gzip, is_blank, read_lines
+from harness.readers.xflickr import read_xflickr_lines
+from harness.tasks.caption_sources import UNSPACED, SourceSpec, catalogue
 from harness.tasks.readers.karpathy import read_photos
 
 TRAIN = "train"
@@ -46,7 +46,7 @@ class Caption(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Captions:
+class SourceCaptions:
     """All captions that one source has in one language, in the order of its files, and what must be known of them."""
 
     rows: tuple[Caption, ...]
@@ -93,18 +93,18 @@ class _Collector:
         if empty:
             self.note(f"{empty:,} empty captions{' (or their English)' if twins else ''} of {place} left out")
 
-    def captions(self) -> Captions:
-        return Captions(tuple(self._rows), tuple(self._notes))
+    def captions(self) -> SourceCaptions:
+        return SourceCaptions(tuple(self._rows), tuple(self._notes))
 
 
-def files_of(source: Source, lang: str) -> str:
+def file_pattern(source: SourceSpec, lang: str) -> str:
     """Where a source keeps a language, as one pattern relative to the data folder, for messages."""
     numbers = "{" + ",".join(map(str, source.numbers)) + "}"
     split = "{" + ",".join(source.splits) + "}"
     return source.files.format(code=catalogue().code(source, lang), split=split, k=numbers, image="*")
 
 
-def read_captions(data: Path, source: Source, lang: str, splits: Collection[str] | None = None) -> Captions | None:
+def read_captions(data: Path, source: SourceSpec, lang: str, splits: Collection[str] | None = None) -> SourceCaptions | None:
     """Read all captions that a source has in a language, of all splits; None if the folder has no file of it.
 
     splits: the source's own splits to read instead of all it declares; only aligned files have any.
@@ -125,7 +125,7 @@ def read_captions(data: Path, source: Source, lang: str, splits: Collection[str]
             return read_crossmodal(data, source, lang)
 
 
-def read_karpathy(path: Path) -> Captions | None:
+def read_karpathy(path: Path) -> SourceCaptions | None:
     """Read the English captions of Karpathy's JSON: as many as an image has, usually five."""
     if not path.is_file():
         return None
@@ -135,12 +135,12 @@ def read_karpathy(path: Path) -> Captions | None:
     return rows.captions()
 
 
-def read_tsv(data: Path, source: Source, lang: str) -> Captions | None:
+def read_tsv(data: Path, source: SourceSpec, lang: str) -> SourceCaptions | None:
     """Read image id or file name, tab, caption; `harness.readers.caption_tables` says what else is understood.
 
     Raises HarnessError naming the line that has no id, and as `read_table` does.
     """
-    path = find(data / files_of(source, lang))
+    path = find_plain_or_gzip(data / file_pattern(source, lang))
     if path is None:
         return None
     table = read_table(path, unspaced=catalogue().languages[lang].script in UNSPACED)
@@ -154,18 +154,18 @@ def read_tsv(data: Path, source: Source, lang: str) -> Captions | None:
     return rows.captions()
 
 
-def read_jsonl(data: Path, source: Source, lang: str) -> Captions | None:
+def read_jsonl(data: Path, source: SourceSpec, lang: str) -> SourceCaptions | None:
     """Read xFlickr&CO, without its COCO half; phrase numbers that captions keep are taken out, and counted.
 
     Raises HarnessError naming the line that is not in its form.
     """
-    path = find(data / files_of(source, lang))
+    path = find_plain_or_gzip(data / file_pattern(source, lang))
     if path is None:
         return None
     images: list[str] = []
     texts: list[str] = []
     coco = 0
-    for row in read_xflickr(path):
+    for row in read_xflickr_lines(path):
         if isinstance(row.id, str):
             images += [photo_id(row.id)] * len(row.sentences)
             texts += row.sentences
@@ -191,12 +191,12 @@ class _Captions(BaseModel):
     caption: list[str]
 
 
-def read_crossmodal(data: Path, source: Source, lang: str) -> Captions | None:
+def read_crossmodal(data: Path, source: SourceSpec, lang: str) -> SourceCaptions | None:
     """Read one language of Crossmodal-3600's `captions.jsonl`: an object a line, with `image/key` and an object a language.
 
     Raises HarnessError naming the line that is not in its form.
     """
-    path = find(data / source.files)
+    path = find_plain_or_gzip(data / source.files)
     if path is None:
         return None
     code = catalogue().code(source, lang)
@@ -214,7 +214,7 @@ def read_crossmodal(data: Path, source: Source, lang: str) -> Captions | None:
     return rows.captions()
 
 
-def read_tagged(data: Path, source: Source) -> Captions | None:
+def read_tagged(data: Path, source: SourceSpec) -> SourceCaptions | None:
     """Read a folder of Flickr30k Entities' tagged sentences, `<image>.txt`, as plain text.
 
     Line i is the translation of line i of the English file of the same name, where that is there with as many lines; a blank
@@ -237,8 +237,8 @@ def read_tagged(data: Path, source: Source) -> Captions | None:
     return rows.captions()
 
 
-def _english_sentences(data: Path, source: Source, image: str) -> list[str] | None:
-    path = find(data / source.english[0].format(image=image))
+def _english_sentences(data: Path, source: SourceSpec, image: str) -> list[str] | None:
+    path = find_plain_or_gzip(data / source.english[0].format(image=image))
     return None if path is None else _untagged(path)
 
 
@@ -250,7 +250,7 @@ def _untagged(path: Path) -> list[str]:
     return [_TAG.sub(r"\1", line) for line in lines]
 
 
-def read_aligned(data: Path, source: Source, lang: str, splits: Collection[str] | None = None) -> Captions | None:
+def read_aligned(data: Path, source: SourceSpec, lang: str, splits: Collection[str] | None = None) -> SourceCaptions | None:
     """Read files whose line i belongs to the image in line i of an image list and, if they are translations, to an English line.
 
     Raises HarnessError if a file's lines do not match the image list, or if the image list or the English side is missing.
@@ -280,20 +280,20 @@ def read_aligned(data: Path, source: Source, lang: str, splits: Collection[str] 
     return rows.captions()
 
 
-def _aligned_files(data: Path, source: Source, lang: str, splits: Collection[str]) -> Iterator[tuple[str, str, Path | None]]:
+def _aligned_files(data: Path, source: SourceSpec, lang: str, splits: Collection[str]) -> Iterator[tuple[str, str, Path | None]]:
     code = catalogue().code(source, lang)
     for split in splits:
         for k in source.numbers or (0,):
             path = data / source.files.format(split=split, code=code, k=k)
-            yield split, path.name, find(path)
+            yield split, path.name, find_plain_or_gzip(path)
 
 
-def _image_list(data: Path, source: Source, split: str, asker: Path) -> list[str]:
+def _image_list(data: Path, source: SourceSpec, split: str, asker: Path) -> list[str]:
     path = _beside(data, source.images, split, asker, "which image each line belongs to")
     return [photo_id(line) for line in read_lines(path)]
 
 
-def _english_side(data: Path, source: Source, lang: str, split: str, asker: Path, expected: int) -> list[str] | None:
+def _english_side(data: Path, source: SourceSpec, lang: str, split: str, asker: Path, expected: int) -> list[str] | None:
     if not source.english or lang == "en":
         return None
     path = _beside(data, source.english, split, asker, "what each line was translated from")
@@ -306,7 +306,7 @@ def _beside(data: Path, patterns: Sequence[str], split: str, asker: Path, why: s
     """The first of some files that is there. Raises HarnessError naming the first of them and where to get it."""
     wanted = [data / pattern.format(split=split) for pattern in patterns]
     for path in wanted:
-        if found := find(path):
+        if found := find_plain_or_gzip(path):
             return found
     home = Path(patterns[0]).parts[0]
     owner = next(source for source in catalogue().sources.values() if Path(source.files).parts[0] == home)

@@ -25,13 +25,13 @@ _AFTER_SCAN, _NOISE = re.compile(rb"\xff[\xc4\xd0-\xda\xdd]"), b"\x5a" * 64
 _WAY_OUT = "get or write it again, or leave it out with --skip-broken"
 
 
-class Decoded(Image.Image):
+class DecodedPicture(Image.Image):
     """An RGB picture over pixels (height, width, 3). Whoever wants an array gets these; Pillow makes its own when it is asked to.
 
     Pillow keeps four bytes a pixel. To hand it an array and to take one back costs half as much as to decode a JPEG.
 
     >>> pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
-    >>> np.asarray(Decoded(pixels)).base is not None, Decoded(pixels).getpixel((1, 0))
+    >>> np.asarray(DecodedPicture(pixels)).base is not None, DecodedPicture(pixels).getpixel((1, 0))
     (True, (3, 4, 5))
     """
 
@@ -58,7 +58,7 @@ class Decoded(Image.Image):
         super().__setstate__(state)
 
 
-def decode(data: bytes, name: str) -> Image.Image:
+def decode_picture(data: bytes, name: str) -> Image.Image:
     """Decode a JPEG or PNG file to RGB, as it is stored: neither its orientation tag nor its transparency is applied.
 
     Raises HarnessError naming the file if it is damaged, of another kind, or far too large.
@@ -97,7 +97,7 @@ def _decode_jpeg(data: bytes, name: str) -> Image.Image:
     if odd:
         return _decode_odd(data)
     if colours not in ("CMYK", "YCCK"):
-        return Decoded(simplejpeg.decode_jpeg(data))
+        return DecodedPicture(simplejpeg.decode_jpeg(data))
     simplejpeg.decode_jpeg(data, "CMYK")
     return _by_pillow(data)
 

@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.core.errors import HarnessError
-from harness.tasks.readers.shards import Blob, by_id, index_shards
+from harness.tasks.readers.shards import Blob, index_shards, pictures_by_id
 
 if TYPE_CHECKING:
     from PIL import Image
 
-FOLDERS = ("flickr30k-images", "flickr30k_images", "flickr30k_images/flickr30k_images", "images")
-SHARDS = "shards"
+PICTURE_FOLDERS = ("flickr30k-images", "flickr30k_images", "flickr30k_images/flickr30k_images", "images")
+SHARD_FOLDER = "shards"
 
 
 @dataclass(frozen=True)
-class Shelf:
-    """Every picture of a data folder, by photo id. `place` is the folder they lie in, or None if there are none."""
+class PictureIndex:
+    """Every picture of a data folder, by photo id. `folder` is the one they lie in, or None if there are none."""
 
-    place: Path | None
+    folder: Path | None
     blobs: Mapping[str, Blob]
 
 
@@ -43,10 +43,10 @@ class Pictures:
 
     def open(self, index: int) -> Image.Image:
         """Decode one picture to RGB. Raises HarnessError naming the file if it is missing, damaged or far too large."""
-        from harness.tasks.readers.picture_decoding import decode
+        from harness.tasks.readers.picture_decoding import decode_picture
 
         blob = self._blobs[index]
-        return decode(blob.read(), str(blob))
+        return decode_picture(blob.read(), str(blob))
 
     def digest(self) -> str:
         """SHA-256 over ids and file bytes, in order. Nothing is decoded; it is reckoned once."""
@@ -75,27 +75,27 @@ def _digest(ids: tuple[str, ...], blobs: tuple[Blob, ...], _stamps: tuple[tuple[
     return digest.hexdigest()
 
 
-def find_pictures(data: Path, folders: Sequence[str] = FOLDERS, together: bool = False) -> Shelf:
+def find_pictures(data: Path, folders: Sequence[str] = PICTURE_FOLDERS, together: bool = False) -> PictureIndex:
     """Find the pictures of a data folder: the first folder that has any as files, else the first that has any in shards.
 
     together: all folders that have any as files make one shelf.
-    Raises HarnessError naming a folder or shard that cannot be read, and two pictures of one id as `by_id`.
+    Raises HarnessError naming a folder or shard that cannot be read, and two pictures of one id as `pictures_by_id`.
     """
     try:
-        shelf = Shelf(None, {})
+        shelf = PictureIndex(None, {})
         for name in folders:
             if blobs := _scan(data / name):
-                shelf = Shelf(shelf.place or data / name, blobs | dict(shelf.blobs))
+                shelf = PictureIndex(shelf.folder or data / name, blobs | dict(shelf.blobs))
                 if not together:
                     return shelf
-        if shelf.place:
+        if shelf.folder:
             return shelf
-        for name in (SHARDS, *folders):
+        for name in (SHARD_FOLDER, *folders):
             if blobs := index_shards(data / name):
-                return Shelf(data / name, blobs)
+                return PictureIndex(data / name, blobs)
     except OSError as error:
         raise HarnessError(f"{error.filename or data} cannot be read: {error.strerror or error}") from None
-    return Shelf(None, {})
+    return PictureIndex(None, {})
 
 
 def _scan(folder: Path) -> dict[str, Blob]:
@@ -104,4 +104,4 @@ def _scan(folder: Path) -> dict[str, Blob]:
     # os.scandir, since 31,783 Path objects would take longer than all the rest of loading.
     with os.scandir(folder) as entries:
         files = sorted((entry.name, entry.path) for entry in entries)
-    return by_id((name, Blob(path)) for name, path in files)
+    return pictures_by_id((name, Blob(path)) for name, path in files)

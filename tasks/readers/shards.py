@@ -19,7 +19,7 @@ from harness.storage.archives import read_members
 from harness.storage.plain_files import check_plain_file
 
 PICTURE_SUFFIXES = ("jpg", "jpeg", "png")
-MAX_BYTES = 1 << 29
+MAX_PICTURE_BYTES = 1 << 29
 """A larger picture file is refused before it is read: 64,000,000 pixels of 16-bit colours with transparency have 512,000,000."""
 
 
@@ -45,8 +45,8 @@ class Blob(NamedTuple):
         try:
             with Path(self.path).open("rb") as file:
                 size = self.size if self.size >= 0 else os.fstat(file.fileno()).st_size
-                if size > MAX_BYTES:
-                    raise HarnessError(f"{self} is not read: its {size:,} bytes are more than {MAX_BYTES:,}")
+                if size > MAX_PICTURE_BYTES:
+                    raise HarnessError(f"{self} is not read: its {size:,} bytes are more than {MAX_PICTURE_BYTES:,}")
                 file.seek(self.start)
                 data = file.read(self.size)
         except OSError as error:
@@ -56,7 +56,7 @@ class Blob(NamedTuple):
         return data
 
 
-def by_id(files: Iterable[tuple[str, Blob]]) -> dict[str, Blob]:
+def pictures_by_id(files: Iterable[tuple[str, Blob]]) -> dict[str, Blob]:
     """The pictures among files, by photo id: `ID.jpg`, and without it `ID_HASH.jpg`. `ID.depth.png` is none.
 
     Of several with the same bytes the first is taken. Raises HarnessError naming two of one id that differ.
@@ -83,10 +83,10 @@ def index_shards(folder: Path) -> dict[str, Blob]:
     """The pictures in all `*.tar` of a folder, by photo id.
 
     Raises HarnessError naming a shard that is not a tar file, is cut off, or holds a link or a path that leads outside, and two
-    pictures of one id as `by_id`.
+    pictures of one id as `pictures_by_id`.
     """
     stats = ((path, path.stat()) for path in sorted(folder.glob("*.tar")))
-    return by_id(file for path, stat in stats for file in _index(path, stat.st_mtime_ns, stat.st_size))
+    return pictures_by_id(file for path, stat in stats for file in _index(path, stat.st_mtime_ns, stat.st_size))
 
 
 @lru_cache(maxsize=64)

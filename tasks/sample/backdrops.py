@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from harness.tasks.sample.brush import HEIGHT, SCALE, WIDTH, Brush, Colour
-from harness.tasks.sample.scenes import chance, choose
+from harness.tasks.sample.brush import PICTURE_HEIGHT, PICTURE_WIDTH, SCALE, Brush, Colour
+from harness.tasks.sample.scenes import bernoulli, choose
 
-W, H = WIDTH * SCALE, HEIGHT * SCALE
+W, H = PICTURE_WIDTH * SCALE, PICTURE_HEIGHT * SCALE
 HORIZON = H * 52 // 100
 SKIES: tuple[Colour, ...] = ((150, 206, 240), (176, 220, 246), (196, 214, 228), (248, 206, 164), (168, 190, 226))
 TRUNK: Colour = (112, 78, 50)
@@ -27,11 +27,11 @@ def draw_backdrop(brush: Brush, rng: Random, place: str) -> None:
 
 def _sky(brush: Brush, rng: Random, colour: Colour | None = None) -> None:
     brush.rectangle(0, 0, W, H, colour or choose(rng, SKIES), edge=False)
-    if chance(rng, 0.5):
+    if bernoulli(rng, 0.5):
         brush.disc((between(rng, 30, W - 30), between(rng, 24, 60)), between(rng, 16, 26), (255, 226, 120), edge=False)
     for _ in range(between(rng, 0, 3)):
         _cloud(brush, between(rng, 20, W - 60), between(rng, 20, 70), between(rng, 10, 18))
-    if chance(rng, 0.25):
+    if bernoulli(rng, 0.25):
         x, y = between(rng, 40, W - 40), between(rng, 20, 80)
         brush.line([(x - 10, y - 6), (x, y), (x + 10, y - 6)], 3, (70, 70, 80))
 
@@ -83,7 +83,7 @@ def _beach(brush: Brush, rng: Random) -> None:
         brush.line([(x, y), (x + between(rng, 14, 34), y)], 3, (150, 206, 232))
     _ground(brush, rng, (238, 214, 158), shore)
     brush.line([(0, shore), (W // 3, shore + 4), (2 * W // 3, shore - 3), (W, shore + 2)], 6, (246, 250, 252))
-    if chance(rng, 0.6):
+    if bernoulli(rng, 0.6):
         x = choose(rng, (between(rng, 10, 60), between(rng, W - 60, W - 10)))
         brush.limb([(x, shore + 60), (x + 6, shore - 40), (x - 4, shore - 110)], 10, (150, 110, 70))
         for dx, dy in ((-46, 14), (46, 14), (-34, -20), (34, -20), (-12, 36)):
@@ -152,7 +152,7 @@ def _snow(brush: Brush, rng: Random) -> None:
             [(x - size // 9, ground - size * 4 // 5), (x, ground - size), (x + size // 9, ground - size * 4 // 5)],
             (250, 252, 255),
         )
-    if chance(rng, 0.35):
+    if bernoulli(rng, 0.35):
         x = between(rng, 40, W - 40)
         brush.disc((x, HORIZON + 20), 22, (250, 252, 255))
         brush.disc((x, HORIZON - 10), 15, (250, 252, 255))
@@ -180,7 +180,7 @@ def _kitchen(brush: Brush, rng: Random) -> None:
     brush.rectangle(stove, floor - 74, stove + 76, floor, (206, 210, 216))
     brush.rectangle(stove + 12, floor - 56, stove + 64, floor - 14, (60, 60, 66))
     brush.rectangle(stove + 20, floor - 104, stove + 54, floor - 84, (150, 152, 160))
-    fridge = W - between(rng, 70, 100) if chance(rng, 0.6) else between(rng, 330, 380)
+    fridge = W - between(rng, 70, 100) if bernoulli(rng, 0.6) else between(rng, 330, 380)
     brush.rectangle(fridge, 40, fridge + 70, floor + 6, (228, 232, 236))
     brush.line([(fridge, 110), (fridge + 70, 110)], 2, (150, 154, 160))
     brush.line([(fridge + 10, 120), (fridge + 10, 150)], 4, (150, 154, 160))
@@ -215,7 +215,7 @@ def _field(brush: Brush, rng: Random) -> None:
         x, y = between(rng, 20, W - 20), HORIZON + between(rng, 10, 40)
         brush.oval(x - 26, y - 20, x + 26, y + 20, (222, 190, 96))
         brush.ring((x, y), 10, 3, (170, 136, 60))
-    if chance(rng, 0.4):
+    if bernoulli(rng, 0.4):
         x = between(rng, 30, W - 110)
         brush.rectangle(x, HORIZON - 80, x + 80, HORIZON - 20, (170, 84, 70))
         brush.polygon([(x - 8, HORIZON - 80), (x + 40, HORIZON - 116), (x + 88, HORIZON - 80)], (110, 80, 74))

@@ -10,12 +10,12 @@ from math import isqrt
 
 from PIL import Image, ImageDraw
 
-WIDTH, HEIGHT = 240, 180
+PICTURE_WIDTH, PICTURE_HEIGHT = 240, 180
 SCALE = 2  # drawn large and reduced: smooth edges without a renderer that differs between machines
 
 Colour = tuple[int, int, int]
-Point = tuple[int, int]
-Box = tuple[int, int, int, int]
+CanvasPoint = tuple[int, int]
+DrawnBox = tuple[int, int, int, int]
 
 
 def darker(colour: Colour) -> Colour:
@@ -27,7 +27,7 @@ def darker(colour: Colour) -> Colour:
 class Brush:
     """Draws on a canvas of twice the picture's size. `entity` names what is being drawn; entities nest."""
 
-    image: Image.Image = field(default_factory=lambda: Image.new("RGB", (WIDTH * SCALE, HEIGHT * SCALE)))
+    image: Image.Image = field(default_factory=lambda: Image.new("RGB", (PICTURE_WIDTH * SCALE, PICTURE_HEIGHT * SCALE)))
     extents: dict[str, list[int]] = field(default_factory=dict)
     _open: list[str] = field(default_factory=list)
 
@@ -46,7 +46,7 @@ class Brush:
         """The finished picture."""
         return self.image.reduce(SCALE)
 
-    def boxes(self) -> dict[str, Box]:
+    def boxes(self) -> dict[str, DrawnBox]:
         """The box of each entity in the finished picture: (left, top, right, bottom), 0-based, last pixels included."""
         return {name: _clip(extent) for name, extent in self.extents.items()}
 
@@ -55,7 +55,7 @@ class Brush:
             old = self.extents.setdefault(name, [left, top, right, bottom])
             old[:] = min(old[0], left), min(old[1], top), max(old[2], right), max(old[3], bottom)
 
-    def polygon(self, points: Sequence[Point], fill: Colour, edge: bool = True) -> None:
+    def polygon(self, points: Sequence[CanvasPoint], fill: Colour, edge: bool = True) -> None:
         """A filled polygon, outlined unless told otherwise."""
         self._touch(min(x for x, _ in points), min(y for _, y in points), max(x for x, _ in points), max(y for _, y in points))
         self._draw.polygon(list(points), fill=fill, outline=darker(fill) if edge else fill)
@@ -70,17 +70,17 @@ class Brush:
         self._touch(left, top, right, bottom)
         self._draw.ellipse((left, top, right, bottom), fill=fill, outline=darker(fill) if edge else fill)
 
-    def disc(self, centre: Point, radius: int, fill: Colour, edge: bool = True) -> None:
+    def disc(self, centre: CanvasPoint, radius: int, fill: Colour, edge: bool = True) -> None:
         """A filled circle."""
         self.oval(centre[0] - radius, centre[1] - radius, centre[0] + radius, centre[1] + radius, fill, edge)
 
-    def ring(self, centre: Point, radius: int, width: int, fill: Colour) -> None:
+    def ring(self, centre: CanvasPoint, radius: int, width: int, fill: Colour) -> None:
         """A circle that is only a rim."""
         box = (centre[0] - radius, centre[1] - radius, centre[0] + radius, centre[1] + radius)
         self._touch(*box)
         self._draw.ellipse(box, outline=fill, width=width)
 
-    def pie(self, centre: Point, radius: int, start: int, end: int, fill: Colour) -> None:
+    def pie(self, centre: CanvasPoint, radius: int, start: int, end: int, fill: Colour) -> None:
         """A slice of a disc, in degrees clockwise from three o'clock; a half disc where they differ by 180."""
         box = (centre[0] - radius, centre[1] - radius, centre[0] + radius, centre[1] + radius)
         top = centre[1] if (start, end) == (0, 180) else box[1]
@@ -88,19 +88,19 @@ class Brush:
         self._touch(box[0], top, box[2], bottom)
         self._draw.pieslice(box, start, end, fill=fill, outline=darker(fill))
 
-    def line(self, points: Sequence[Point], width: int, fill: Colour) -> None:
+    def line(self, points: Sequence[CanvasPoint], width: int, fill: Colour) -> None:
         """Straight strokes with round ends and joints, no outline."""
         for start, end in pairwise(points):
             self._stroke(start, end, width, fill)
         for x, y in points:
             self.oval(x - width // 2, y - width // 2, x + width // 2, y + width // 2, fill, edge=False)
 
-    def limb(self, points: Sequence[Point], width: int, fill: Colour) -> None:
+    def limb(self, points: Sequence[CanvasPoint], width: int, fill: Colour) -> None:
         """As `line`, with an outline."""
         self.line(points, width + 2, darker(fill))
         self.line(points, width, fill)
 
-    def _stroke(self, start: Point, end: Point, width: int, fill: Colour) -> None:
+    def _stroke(self, start: CanvasPoint, end: CanvasPoint, width: int, fill: Colour) -> None:
         dx, dy = end[0] - start[0], end[1] - start[1]
         length = max(1, isqrt(dx * dx + dy * dy))
         nx, ny = -dy * width // (2 * length), dx * width // (2 * length)
@@ -113,6 +113,6 @@ class Brush:
         self.polygon(corners, fill, edge=False)
 
 
-def _clip(extent: Sequence[int]) -> Box:
+def _clip(extent: Sequence[int]) -> DrawnBox:
     left, top, right, bottom = (value // SCALE for value in extent)
-    return max(0, left), max(0, top), min(WIDTH - 1, right), min(HEIGHT - 1, bottom)
+    return max(0, left), max(0, top), min(PICTURE_WIDTH - 1, right), min(PICTURE_HEIGHT - 1, bottom)

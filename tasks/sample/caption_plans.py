@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-from harness.tasks.sample.scenes import PEOPLE, Actor, Scene, Thing, chance, choose
+from harness.tasks.sample.scenes import PEOPLE, Actor, Scene, Thing, bernoulli, choose
 
 TYPES = {
     "people": ("man", "woman", "boy", "girl", "person"),
@@ -54,7 +54,7 @@ class Clause:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CaptionPlan:
     """The content of one caption: one or two clauses and perhaps the place. `wording` picks among synonyms."""
 
     clauses: tuple[Clause, ...]
@@ -62,7 +62,7 @@ class Plan:
     wording: int = 0
 
 
-def roles(scene: Scene) -> dict[str, Mention]:
+def mentions_by_role(scene: Scene) -> dict[str, Mention]:
     """Every thing of a scene by its role, in a fixed order: what a chain of Flickr30k Entities is."""
     found: dict[str, Mention] = {}
     for number, actor in enumerate(scene.actors):
@@ -78,13 +78,13 @@ def _mention(role: str, thing: Thing) -> Mention:
     return Mention(role, thing.kind, thing.colour)
 
 
-def everything(scene: Scene) -> Plan:
+def full_plan(scene: Scene) -> CaptionPlan:
     """The plan that leaves nothing out."""
-    named = roles(scene)
-    return Plan(tuple(_clause(named, number, actor) for number, actor in enumerate(scene.actors)), named["place"])
+    named = mentions_by_role(scene)
+    return CaptionPlan(tuple(_clause(named, number, actor) for number, actor in enumerate(scene.actors)), named["place"])
 
 
-def sample_plan(rng: Random, whole: Plan, level: int) -> Plan:
+def sample_plan(rng: Random, whole: CaptionPlan, level: int) -> CaptionPlan:
     """What is left of everything in the caption of a level, 0 (all of it) to 4 (next to nothing)."""
     clauses, place = whole.clauses, whole.place
     if level >= 3:
@@ -93,9 +93,9 @@ def sample_plan(rng: Random, whole: Plan, level: int) -> Plan:
         clauses = tuple(_forget(rng, clause, FORGETTABLE[level]) for clause in clauses)
     if level == 4:
         clauses = (_vague(rng, clauses[0]),)
-    if level and not chance(rng, PLACE_NAMED[level]):
+    if level and not bernoulli(rng, PLACE_NAMED[level]):
         place = None
-    return Plan(clauses, place, int(rng.random() * 1_000_000))
+    return CaptionPlan(clauses, place, int(rng.random() * 1_000_000))
 
 
 def _clause(named: dict[str, Mention], number: int, actor: Actor) -> Clause:
@@ -120,9 +120,9 @@ def _forget(rng: Random, clause: Clause, parts: tuple[str, ...]) -> Clause:
 def _vague(rng: Random, clause: Clause) -> Clause:
     """Say only one of: who exactly, what colour the thing is, what they wear."""
     subject = clause.subject
-    if chance(rng, 0.25):
+    if bernoulli(rng, 0.25):
         subject = replace(subject, kind="person" if subject.kind in PEOPLE else "animal")
-    elif chance(rng, 0.5):
+    elif bernoulli(rng, 0.5):
         return replace(clause, hat=None, beside=None)
-    held = replace(clause.object, colour="") if clause.object and chance(rng, 0.5) else clause.object
+    held = replace(clause.object, colour="") if clause.object and bernoulli(rng, 0.5) else clause.object
     return replace(clause, subject=subject, object=held, hat=None if clause.garment else clause.hat)

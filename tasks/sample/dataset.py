@@ -15,21 +15,21 @@ from random import Random
 
 from PIL import Image
 
-from harness.tasks.sample.brush import HEIGHT, WIDTH, Box
-from harness.tasks.sample.scene_drawing import draw_scene
+from harness.tasks.sample.brush import PICTURE_HEIGHT, PICTURE_WIDTH, DrawnBox
+from harness.tasks.sample.caption_plans import CaptionPlan, full_plan, mentions_by_role, sample_plan
 from harness.tasks.sample.grammar import REALISERS, TRANSLATIONS
-from harness.tasks.sample.grammar.sentences import Sentence, plain, spaced, tagged
-from harness.tasks.sample.caption_plans import Plan, everything, roles, sample_plan
+from harness.tasks.sample.grammar.sentences import Sentence, plain_text, tagged_text, tokenized_text
+from harness.tasks.sample.scene_drawing import draw_scene
 from harness.tasks.sample.scenes import Scene, choose, sample_scene
 
-VERSION = "2"
-SEED = 30_000
-COUNTS = {"test": 400, "val": 150, "train": 4500}
+SAMPLE_VERSION = "2"
+SAMPLE_SEED = 30_000
+IMAGES_BY_SPLIT = {"test": 400, "val": 150, "train": 4500}
 JPEG_QUALITY = 88
 # Multi30k's names of the splits.
-MULTI30K = {"train": "train", "val": "val", "test": "test_2016_flickr"}
+MULTI30K_SPLITS = {"train": "train", "val": "val", "test": "test_2016_flickr"}
 # Which of the five captions was translated: mostly one that says much, as in Multi30k.
-TRANSLATED = (0, 0, 1, 1, 2, 2, 3, 4)
+TRANSLATED_LEVELS = (0, 0, 1, 1, 2, 2, 3, 4)
 # Ids from a range of their own (Flickr has no such photo in Flickr30k), scattered by a prime so that order tells nothing.
 FIRST_ID, ID_STEP, ID_RANGE = 9_000_000_000, 61_803_399, 99_999_989
 FIRST_CHAIN = 900_001
@@ -46,13 +46,13 @@ drawn: distillation reads its sentences only, of which the English ones are tagg
 
 
 @dataclass(frozen=True)
-class Item:
+class SampleImage:
     """One image of the world: its id, split and scene, its five captions as plans, and which of them was translated."""
 
     id: int
     split: str
     scene: Scene
-    plans: tuple[Plan, ...]
+    plans: tuple[CaptionPlan, ...]
     translated: int
 
     @property
@@ -69,58 +69,58 @@ class Item:
         """The one caption that other languages have."""
         return self.captions[self.translated] if lang == "en" else REALISERS[lang](self.plans[self.translated])
 
-    def draw(self) -> tuple[Image.Image, dict[str, Box]]:
+    def draw(self) -> tuple[Image.Image, dict[str, DrawnBox]]:
         """Its picture, and the box of each thing by its role."""
-        return draw_scene(self.scene, Random(SEED * ID_RANGE + self.id))
+        return draw_scene(self.scene, Random(SAMPLE_SEED * ID_RANGE + self.id))
 
 
-def five_plans(rng: Random, scene: Scene) -> tuple[Plan, ...]:
+def five_plans(rng: Random, scene: Scene) -> tuple[CaptionPlan, ...]:
     """The content of five captions of a scene, no two of them the same sentence."""
-    whole = everything(scene)
-    plans: list[Plan] = []
+    whole = full_plan(scene)
+    plans: list[CaptionPlan] = []
     said: set[str] = set()
     for level in range(5):
         plan = sample_plan(rng, whole, level)
-        while (text := spaced(REALISERS["en"](plan))) in said:
+        while (text := tokenized_text(REALISERS["en"](plan))) in said:
             plan = sample_plan(rng, whole, level)
         said.add(text)
         plans.append(plan)
     return tuple(plans)
 
 
-def compose() -> list[Item]:
+def compose_sample() -> list[SampleImage]:
     """Every image of the world, ordered by id. No scene comes twice; no sentence of the bitext is a caption to be found."""
-    rng = Random(SEED)
-    items: list[Item] = []
+    rng = Random(SAMPLE_SEED)
+    items: list[SampleImage] = []
     seen: set[str] = set()
     guarded: set[str] = set()
-    for split, count in COUNTS.items():
+    for split, count in IMAGES_BY_SPLIT.items():
         wanted = len(items) + count
         while len(items) < wanted:
             scene = sample_scene(rng)
             number = FIRST_ID + (len(items) + 1) * ID_STEP % ID_RANGE
-            item = Item(number, split, scene, five_plans(rng, scene), choose(rng, TRANSLATED))
-            if scene.key() in seen or (split == "train" and plain(item.translation("en")) in guarded):
+            item = SampleImage(number, split, scene, five_plans(rng, scene), choose(rng, TRANSLATED_LEVELS))
+            if scene.key() in seen or (split == "train" and plain_text(item.translation("en")) in guarded):
                 continue
             seen.add(scene.key())
             items.append(item)
             if split != "train":
-                guarded.update(plain(caption) for caption in item.captions)
+                guarded.update(plain_text(caption) for caption in item.captions)
     return sorted(items, key=lambda item: item.id)
 
 
-def write(folder: Path) -> None:
+def write_sample(folder: Path) -> None:
     """Write the world into an empty folder. The same bytes on every machine."""
-    items = compose()
+    items = compose_sample()
     drawn = [item for item in items if item.split != "train"]
     _write(folder / "README.txt", README)
-    _write(folder / "sample.json", json.dumps({"sample": True, "version": VERSION, "seed": SEED}) + "\n")
+    _write(folder / "sample.json", json.dumps({"sample": True, "version": SAMPLE_VERSION, "seed": SAMPLE_SEED}) + "\n")
     _write(folder / "dataset_flickr30k.json", json.dumps(_karpathy(items)) + "\n")
     _write(folder / "results_20130124.token", _lines(_token_lines(items)))
     _write_multi30k(folder / "multi30k" / "data" / "task1", items)
     first_chain = FIRST_CHAIN
     for item in [*drawn, *(item for item in items if item.split == "train")]:
-        chains = {role: first_chain + number for number, role in enumerate(roles(item.scene))}
+        chains = {role: first_chain + number for number, role in enumerate(mentions_by_role(item.scene))}
         first_chain += len(chains)
         # As in Flickr30k Entities, English is tagged on training images too; a low-resource language would have no tags there.
         _write_sentences(folder, item, chains, () if item.split == "train" else TRANSLATIONS)
@@ -137,12 +137,12 @@ def _lines(lines: Iterable[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _karpathy(items: list[Item]) -> dict[str, object]:
+def _karpathy(items: list[SampleImage]) -> dict[str, object]:
     images = []
     for imgid, item in enumerate(items):
         sentids = list(range(imgid * 5, imgid * 5 + 5))
         sentences = [
-            {"tokens": _tokens(caption), "raw": plain(caption), "imgid": imgid, "sentid": sentid}
+            {"tokens": _tokens(caption), "raw": plain_text(caption), "imgid": imgid, "sentid": sentid}
             for sentid, caption in zip(sentids, item.captions, strict=True)
         ]
         images.append(
@@ -152,24 +152,24 @@ def _karpathy(items: list[Item]) -> dict[str, object]:
 
 
 def _tokens(caption: Sentence) -> list[str]:
-    return [token for token in spaced(caption).lower().split() if token not in {",", "."}]
+    return [token for token in tokenized_text(caption).lower().split() if token not in {",", "."}]
 
 
-def _token_lines(items: list[Item]) -> Iterator[str]:
+def _token_lines(items: list[SampleImage]) -> Iterator[str]:
     for item in items:
         for number, caption in enumerate(item.captions):
-            yield f"{item.filename}#{number}\t{spaced(caption)}"
+            yield f"{item.filename}#{number}\t{tokenized_text(caption)}"
 
 
-def _write_multi30k(folder: Path, items: list[Item]) -> None:
-    for split, name in MULTI30K.items():
+def _write_multi30k(folder: Path, items: list[SampleImage]) -> None:
+    for split, name in MULTI30K_SPLITS.items():
         chosen = [item for item in items if item.split == split]
         _write(folder / "image_splits" / f"{name}.txt", _lines(item.filename for item in chosen))
         for lang in ("en", *TRANSLATIONS):
-            _write(folder / "raw" / f"{name}.{lang}", _lines(plain(item.translation(lang)) for item in chosen))
+            _write(folder / "raw" / f"{name}.{lang}", _lines(plain_text(item.translation(lang)) for item in chosen))
 
 
-def _write_picture(folder: Path, item: Item, chains: dict[str, int]) -> None:
+def _write_picture(folder: Path, item: SampleImage, chains: dict[str, int]) -> None:
     picture, boxes = item.draw()
     path = folder / "flickr30k-images" / item.filename
     path.parent.mkdir(exist_ok=True)
@@ -177,13 +177,13 @@ def _write_picture(folder: Path, item: Item, chains: dict[str, int]) -> None:
     _write(folder / "Annotations" / f"{item.id}.xml", _annotation(item, chains, boxes))
 
 
-def _annotation(item: Item, chains: dict[str, int], boxes: dict[str, Box]) -> str:
-    size = f"<size><width>{WIDTH}</width><height>{HEIGHT}</height><depth>3</depth></size>"
+def _annotation(item: SampleImage, chains: dict[str, int], boxes: dict[str, DrawnBox]) -> str:
+    size = f"<size><width>{PICTURE_WIDTH}</width><height>{PICTURE_HEIGHT}</height><depth>3</depth></size>"
     objects = [_object(chain, boxes.get(role)) for role, chain in chains.items()]
     return _lines(["<annotation>", f"\t<filename>{item.filename}</filename>", f"\t{size}", *objects, "</annotation>"])
 
 
-def _object(chain: int, box: Box | None) -> str:
+def _object(chain: int, box: DrawnBox | None) -> str:
     if box is None:
         return f"\t<object><name>{chain}</name><scene>1</scene><nobndbox>1</nobndbox></object>"
     corners = zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
@@ -191,10 +191,10 @@ def _object(chain: int, box: Box | None) -> str:
     return f"\t<object><name>{chain}</name><bndbox>{sides}</bndbox></object>"
 
 
-def _write_sentences(folder: Path, item: Item, chains: dict[str, int], translations: Iterable[str]) -> None:
-    _write(folder / "Sentences" / f"{item.id}.txt", _lines(tagged(caption, chains) for caption in item.captions))
+def _write_sentences(folder: Path, item: SampleImage, chains: dict[str, int], translations: Iterable[str]) -> None:
+    _write(folder / "Sentences" / f"{item.id}.txt", _lines(tagged_text(caption, chains) for caption in item.captions))
     for lang in translations:
-        _write(folder / f"Sentences_{lang}" / f"{item.id}.txt", tagged(item.translation(lang), chains) + "\n")
+        _write(folder / f"Sentences_{lang}" / f"{item.id}.txt", tagged_text(item.translation(lang), chains) + "\n")
 
 
 def main(arguments: list[str], show: Callable[[str], object] = print) -> None:
@@ -202,8 +202,8 @@ def main(arguments: list[str], show: Callable[[str], object] = print) -> None:
     if len(arguments) != 1:
         raise SystemExit("usage: python -m harness.tasks.sample.dataset FOLDER")
     folder = Path(arguments[0])
-    write(folder)
-    show(f"{folder}: {', '.join(f'{count} {split}' for split, count in COUNTS.items())}, version {VERSION}")
+    write_sample(folder)
+    show(f"{folder}: {', '.join(f'{count} {split}' for split, count in IMAGES_BY_SPLIT.items())}, version {SAMPLE_VERSION}")
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from harness.tasks.sample.brush import Brush, Colour, Point, darker
+from harness.tasks.sample.brush import Brush, CanvasPoint, Colour, darker
 from harness.tasks.sample.scenes import CHILDREN, Actor, Thing, choose
 
-PAINTS: dict[str, Colour] = {
+PAINT_COLOURS: dict[str, Colour] = {
     "red": (214, 44, 44),
     "blue": (40, 96, 214),
     "green": (34, 150, 62),
@@ -17,9 +17,9 @@ PAINTS: dict[str, Colour] = {
     "black": (38, 38, 44),
     "brown": (136, 84, 44),
 }
-SKINS: tuple[Colour, ...] = ((247, 214, 186), (232, 184, 146), (196, 140, 98), (146, 96, 62), (104, 68, 46))
-HAIRS: tuple[Colour, ...] = ((44, 32, 26), (92, 60, 34), (150, 100, 50), (206, 166, 92), (150, 150, 150))
-TROUSERS: tuple[Colour, ...] = ((74, 82, 110), (116, 104, 84), (98, 98, 104), (150, 138, 116))
+SKIN_COLOURS: tuple[Colour, ...] = ((247, 214, 186), (232, 184, 146), (196, 140, 98), (146, 96, 62), (104, 68, 46))
+HAIR_COLOURS: tuple[Colour, ...] = ((44, 32, 26), (92, 60, 34), (150, 100, 50), (206, 166, 92), (150, 150, 150))
+TROUSER_COLOURS: tuple[Colour, ...] = ((74, 82, 110), (116, 104, 84), (98, 98, 104), (150, 138, 116))
 STEEL: Colour = (120, 124, 132)
 WOOD: Colour = (160, 108, 60)
 GOLD: Colour = (226, 178, 60)
@@ -37,7 +37,7 @@ class Rig:
     height: int
     facing: int
 
-    def at(self, across: int, up: int) -> Point:
+    def at(self, across: int, up: int) -> CanvasPoint:
         """A point `across` units before the middle and `up` units above the ground."""
         return self.x + self.facing * across * self.height // 100, self.ground - up * self.height // 100
 
@@ -63,23 +63,28 @@ class Look:
 
 def sample_look(rng: Random, child: bool) -> Look:
     """A skin, a head of hair (grey only for adults), trousers."""
-    return Look(choose(rng, SKINS), choose(rng, HAIRS[:-1] if child else HAIRS), choose(rng, TROUSERS), rng.random() < 0.3)
+    return Look(
+        choose(rng, SKIN_COLOURS),
+        choose(rng, HAIR_COLOURS[:-1] if child else HAIR_COLOURS),
+        choose(rng, TROUSER_COLOURS),
+        rng.random() < 0.3,
+    )
 
 
 @dataclass(frozen=True)
 class Pose:
     """Joints in units: two legs from hip to foot, two arms from shoulder to hand, and how far off the ground."""
 
-    legs: tuple[tuple[Point, ...], tuple[Point, ...]]
-    arms: tuple[tuple[Point, ...], tuple[Point, ...]]
+    legs: tuple[tuple[CanvasPoint, ...], tuple[CanvasPoint, ...]]
+    arms: tuple[tuple[CanvasPoint, ...], tuple[CanvasPoint, ...]]
     lift: int = 0
 
 
-STRAIGHT = (((-5, 40), (-6, 20), (-6, 3)), ((5, 40), (6, 20), (6, 3)))
-SEATED = (((-4, 40), (14, 36), (14, 16)), ((4, 40), (22, 36), (23, 16)))
-DOWN, DOWN_FRONT = ((-10, 68), (-16, 54), (-17, 42)), ((10, 68), (16, 54), (17, 42))
+STRAIGHT_LEGS = (((-5, 40), (-6, 20), (-6, 3)), ((5, 40), (6, 20), (6, 3)))
+SEATED_LEGS = (((-4, 40), (14, 36), (14, 16)), ((4, 40), (22, 36), (23, 16)))
+LOWERED_ARM, LOWERED_FRONT_ARM = ((-10, 68), (-16, 54), (-17, 42)), ((10, 68), (16, 54), (17, 42))
 POSES = {
-    "stand": Pose(STRAIGHT, (DOWN, DOWN_FRONT)),
+    "stand": Pose(STRAIGHT_LEGS, (LOWERED_ARM, LOWERED_FRONT_ARM)),
     "walk": Pose(
         (((-4, 40), (-9, 22), (-17, 5)), ((4, 40), (12, 24), (13, 3))),
         (((-10, 68), (-17, 56), (-10, 46)), ((10, 68), (16, 55), (24, 48))),
@@ -98,8 +103,8 @@ POSES = {
         (((-4, 40), (-5, 20), (-6, 3)), ((4, 40), (18, 30), (32, 22))),
         (((-10, 68), (-22, 64), (-30, 76)), ((10, 68), (18, 84), (12, 100))),
     ),
-    "sit": Pose(SEATED, (((-10, 68), (-14, 54), (2, 44)), ((10, 68), (16, 54), (20, 42))), lift=-13),
-    "sit indoors": Pose(SEATED, (((-10, 68), (-14, 54), (2, 44)), ((10, 68), (16, 54), (20, 42))), lift=-13),
+    "sit": Pose(SEATED_LEGS, (((-10, 68), (-14, 54), (2, 44)), ((10, 68), (16, 54), (20, 42))), lift=-13),
+    "sit indoors": Pose(SEATED_LEGS, (((-10, 68), (-14, 54), (2, 44)), ((10, 68), (16, 54), (20, 42))), lift=-13),
     "cycle": Pose(
         (((-4, 40), (14, 32), (6, 14)), ((4, 40), (20, 36), (14, 20))),
         (((-8, 68), (12, 58), (30, 54)), ((10, 68), (22, 58), (34, 54))),
@@ -110,12 +115,12 @@ POSES = {
         (((-8, 68), (6, 56), (22, 54)), ((10, 68), (20, 58), (28, 54))),
         lift=22,
     ),
-    "guitar": Pose(STRAIGHT, (((-10, 68), (-20, 56), (-2, 50)), ((10, 68), (22, 58), (27, 64)))),
-    "drum": Pose(STRAIGHT, (((-10, 68), (-14, 54), (10, 52)), ((10, 68), (20, 58), (24, 58)))),
-    "trumpet": Pose(STRAIGHT, (((-10, 68), (-4, 62), (16, 80)), ((10, 68), (20, 66), (24, 80)))),
-    "ball": Pose(STRAIGHT, (((-10, 68), (-14, 56), (8, 54)), ((10, 68), (20, 56), (24, 54)))),
-    "umbrella": Pose(STRAIGHT, (DOWN, ((10, 68), (18, 60), (18, 74)))),
-    "read": Pose(STRAIGHT, (((-10, 68), (-17, 56), (-6, 54)), ((10, 68), (17, 56), (6, 54)))),
+    "guitar": Pose(STRAIGHT_LEGS, (((-10, 68), (-20, 56), (-2, 50)), ((10, 68), (22, 58), (27, 64)))),
+    "drum": Pose(STRAIGHT_LEGS, (((-10, 68), (-14, 54), (10, 52)), ((10, 68), (20, 58), (24, 58)))),
+    "trumpet": Pose(STRAIGHT_LEGS, (((-10, 68), (-4, 62), (16, 80)), ((10, 68), (20, 66), (24, 80)))),
+    "ball": Pose(STRAIGHT_LEGS, (((-10, 68), (-14, 56), (8, 54)), ((10, 68), (20, 56), (24, 54)))),
+    "umbrella": Pose(STRAIGHT_LEGS, (LOWERED_ARM, ((10, 68), (18, 60), (18, 74)))),
+    "read": Pose(STRAIGHT_LEGS, (((-10, 68), (-17, 56), (-6, 54)), ((10, 68), (17, 56), (6, 54)))),
     "walk dog": Pose(
         (((-4, 40), (-9, 22), (-17, 5)), ((4, 40), (12, 24), (13, 3))),
         (((-10, 68), (-17, 56), (-10, 46)), ((10, 68), (18, 56), (26, 50))),
@@ -142,14 +147,14 @@ def draw_person(brush: Brush, rig: Rig, actor: Actor, look: Look, number: int) -
         if actor.object.kind in ("guitar", "ball", "book", "umbrella"):  # the hands close over what is held
             with brush.entity(f"actor{number}"):
                 for arm in pose.arms:
-                    if arm is not DOWN:
+                    if arm is not LOWERED_ARM:
                         brush.disc(body.at(*arm[-1]), body.size(4), look.skin)
 
 
 def _body(brush: Brush, rig: Rig, actor: Actor, look: Look, pose: Pose, number: int) -> None:
     child = actor.kind in CHILDREN
     worn = actor.garment or Thing("shirt", "white")
-    paint = PAINTS[worn.colour]
+    paint = PAINT_COLOURS[worn.colour]
     if actor.kind in ("woman", "girl"):
         _long_hair(brush, rig, look, child)
     legs = look.skin if worn.kind == "dress" else look.trousers
@@ -165,13 +170,13 @@ def _body(brush: Brush, rig: Rig, actor: Actor, look: Look, pose: Pose, number: 
     _head(brush, rig, actor, look, child)
     if actor.hat:
         with brush.entity(f"hat{number}"):
-            _hat(brush, rig, PAINTS[actor.hat.colour], child)
+            _hat(brush, rig, PAINT_COLOURS[actor.hat.colour], child)
 
 
-def _arm(brush: Brush, rig: Rig, arm: tuple[Point, ...], worn: Thing, look: Look, number: int) -> None:
+def _arm(brush: Brush, rig: Rig, arm: tuple[CanvasPoint, ...], worn: Thing, look: Look, number: int) -> None:
     joints = [rig.at(*joint) for joint in arm]
     brush.limb(joints, rig.size(7), look.skin)
-    paint = PAINTS[worn.colour]
+    paint = PAINT_COLOURS[worn.colour]
     with brush.entity(f"garment{number}"):
         if worn.kind == "jacket":
             last = (joints[1][0] + 3 * joints[2][0]) // 4, (joints[1][1] + 3 * joints[2][1]) // 4
@@ -263,7 +268,7 @@ def _behind(brush: Brush, rig: Rig, thing: Thing) -> None:
     elif thing.kind == "horse":
         draw_animal(brush, rig.moved(0, 0, rig.height * 11 // 10), thing.kind, thing.colour, "stand")
     elif thing.kind == "bicycle":
-        _bicycle(brush, rig, PAINTS[thing.colour])
+        _bicycle(brush, rig, PAINT_COLOURS[thing.colour])
 
 
 def _before(brush: Brush, rig: Rig, thing: Thing) -> None:
@@ -277,13 +282,13 @@ def _before(brush: Brush, rig: Rig, thing: Thing) -> None:
         brush.polygon([rig.at(36, 82), rig.at(48, 90), rig.at(48, 74)], GOLD)
         brush.ring(rig.at(24, 79), rig.size(5), rig.size(2), darker(GOLD))
     elif thing.kind == "ball":
-        brush.disc(rig.at(18, 57), rig.size(13), PAINTS[thing.colour])
+        brush.disc(rig.at(18, 57), rig.size(13), PAINT_COLOURS[thing.colour])
         brush.disc(rig.at(14, 62), rig.size(3), (255, 255, 255), edge=False)
     elif thing.kind == "umbrella":
         brush.line([rig.at(18, 62), rig.at(18, 120)], rig.size(3), WOOD)
-        brush.pie(rig.at(16, 108), rig.size(34), 180, 360, PAINTS[thing.colour])
+        brush.pie(rig.at(16, 108), rig.size(34), 180, 360, PAINT_COLOURS[thing.colour])
         for across in (-6, 16, 38):
-            brush.line([rig.at(across, 108), rig.at(16, 141)], 1, darker(PAINTS[thing.colour]))
+            brush.line([rig.at(across, 108), rig.at(16, 141)], 1, darker(PAINT_COLOURS[thing.colour]))
     elif thing.kind == "book":
         page: Colour = (250, 246, 230)
         brush.polygon([rig.at(-14, 64), rig.at(0, 61), rig.at(0, 48), rig.at(-14, 51)], page)
@@ -331,7 +336,7 @@ def _bicycle(brush: Brush, rig: Rig, paint: Colour) -> None:
 
 def draw_animal(brush: Brush, rig: Rig, kind: str, colour: str, action: str) -> None:
     """An animal in profile: standing, running or asleep."""
-    paint = PAINTS[colour]
+    paint = PAINT_COLOURS[colour]
     if action == "sleep":
         _asleep(brush, rig, kind, paint)
         return
@@ -345,7 +350,7 @@ def _four_legs(brush: Brush, rig: Rig, paint: Colour, spots: tuple[int, int], to
     else:
         legs = ((back, -1), (back + 9, 1), (front - 9, -1), (front, 1))
     for number, (across, swing) in enumerate(legs):
-        shade = darker(paint) if number in (1, 2) and paint != PAINTS["black"] else paint
+        shade = darker(paint) if number in (1, 2) and paint != PAINT_COLOURS["black"] else paint
         knee = rig.at(across + swing // 2, top // 2)
         brush.limb([rig.at(across, top), knee, rig.at(across + swing, 12 if running else 2)], rig.size(width), shade)
 
@@ -368,7 +373,7 @@ def _dog(brush: Brush, rig: Rig, paint: Colour, running: bool) -> None:
     _oval_at(brush, rig, (22, 94, 54, 62), paint)
     _oval_at(brush, rig, (40, 80, 66, 62), paint)
     brush.disc(rig.at(65, 74), rig.size(4), INK)
-    brush.limb([rig.at(28, 88), rig.at(22, 70)], rig.size(11), darker(paint) if paint != PAINTS["black"] else (80, 80, 88))
+    brush.limb([rig.at(28, 88), rig.at(22, 70)], rig.size(11), darker(paint) if paint != PAINT_COLOURS["black"] else (80, 80, 88))
     brush.line([rig.at(54, 62), rig.at(54, 54)], rig.size(6), (232, 110, 120))
     brush.line([rig.at(28, 60), rig.at(40, 54)], rig.size(5), (200, 60, 60))
     _eye(brush, rig, 42, 82)
@@ -385,14 +390,14 @@ def _cat(brush: Brush, rig: Rig, paint: Colour, running: bool) -> None:
         brush.disc(rig.at(across, 74), rig.size(4), (160, 206, 70))
         brush.line([rig.at(across, 72), rig.at(across, 76)], rig.size(2), INK)
     brush.disc(rig.at(33, 66), rig.size(3), (240, 150, 160))
-    whisker = (210, 210, 210) if paint == PAINTS["black"] else (70, 70, 74)
+    whisker = (210, 210, 210) if paint == PAINT_COLOURS["black"] else (70, 70, 74)
     for up in (62, 68):
         brush.line([rig.at(38, 65), rig.at(56, up)], 1, whisker)
         brush.line([rig.at(27, 65), rig.at(9, up)], 1, whisker)
 
 
 def _horse(brush: Brush, rig: Rig, paint: Colour, running: bool) -> None:
-    mane = (70, 48, 34) if paint != PAINTS["black"] else (96, 92, 96)
+    mane = (70, 48, 34) if paint != PAINT_COLOURS["black"] else (96, 92, 96)
     _four_legs(brush, rig, paint, (-34, 26), 40, 8, running)
     brush.limb([rig.at(-40, 58), rig.at(-54, 46), rig.at(-52, 22)], rig.size(8), mane)
     _oval_at(brush, rig, (-44, 66, 36, 34), paint)
@@ -428,7 +433,9 @@ def _asleep(brush: Brush, rig: Rig, kind: str, paint: Colour) -> None:
     if kind == "horse":
         brush.limb([rig.at(20, 26), rig.at(40, 44)], rig.size(18), paint)
         brush.limb([rig.at(42, 44), rig.at(60, 28)], rig.size(14), paint)
-        brush.limb([rig.at(14, 36), rig.at(36, 54)], rig.size(6), (70, 48, 34) if paint != PAINTS["black"] else (96, 92, 96))
+        brush.limb(
+            [rig.at(14, 36), rig.at(36, 54)], rig.size(6), (70, 48, 34) if paint != PAINT_COLOURS["black"] else (96, 92, 96)
+        )
     else:
         brush.disc(rig.at(42, 22), rig.size(18), paint)
     if kind == "cat":
@@ -437,12 +444,14 @@ def _asleep(brush: Brush, rig: Rig, kind: str, paint: Colour) -> None:
     elif kind == "dog":
         _oval_at(brush, rig, (46, 24, 70, 6), paint)
         brush.disc(rig.at(69, 17), rig.size(4), INK)
-        brush.limb([rig.at(34, 34), rig.at(30, 16)], rig.size(11), darker(paint) if paint != PAINTS["black"] else (80, 80, 88))
+        brush.limb(
+            [rig.at(34, 34), rig.at(30, 16)], rig.size(11), darker(paint) if paint != PAINT_COLOURS["black"] else (80, 80, 88)
+        )
     elif kind == "cow":
         _oval_at(brush, rig, (44, 18, 66, 2), (240, 170, 176))
         for across in (34, 52):
             brush.limb([rig.at(across, 38), rig.at(across + (across - 43) // 2, 50)], rig.size(5), (232, 220, 190))
-    lid = (210, 210, 210) if paint == PAINTS["black"] else INK
+    lid = (210, 210, 210) if paint == PAINT_COLOURS["black"] else INK
     brush.line([rig.at(42, 27 if kind != "horse" else 40), rig.at(49, 26 if kind != "horse" else 39)], rig.size(3), lid)
     for across, up, size in ((50, 60, 9), (62, 74, 13)):  # Z z
         points = [(across, up + size), (across + size, up + size), (across, up), (across + size, up)]
@@ -454,7 +463,7 @@ def _asleep(brush: Brush, rig: Rig, kind: str, paint: Colour) -> None:
 
 def draw_vehicle(brush: Brush, rig: Rig, thing: Thing) -> None:
     """A car, a bus or a boat, seen from the side."""
-    {"car": _car, "bus": _bus, "boat": _boat}[thing.kind](brush, rig, PAINTS[thing.colour])
+    {"car": _car, "bus": _bus, "boat": _boat}[thing.kind](brush, rig, PAINT_COLOURS[thing.colour])
 
 
 def _wheels(brush: Brush, rig: Rig, spots: tuple[int, ...], radius: int) -> None:

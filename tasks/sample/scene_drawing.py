@@ -8,9 +8,9 @@ from random import Random
 from PIL import Image
 
 from harness.tasks.sample.backdrops import H, W, between, draw_backdrop
-from harness.tasks.sample.brush import Box, Brush
+from harness.tasks.sample.brush import Brush, DrawnBox
 from harness.tasks.sample.figures import Rig, draw_animal, draw_person, draw_vehicle, sample_look
-from harness.tasks.sample.scenes import ANIMALS, CHILDREN, Actor, Scene, Thing, chance, choose
+from harness.tasks.sample.scenes import ANIMALS, CHILDREN, Actor, Scene, Thing, bernoulli, choose
 
 # How much room a figure needs to its left and right, in hundredths of its height.
 PERSON_ROOM, WIDE_ROOM, DOG_ROOM = 64, 116, 130
@@ -32,7 +32,7 @@ class _Figure:
     thing: Thing | None = None
 
 
-def draw_scene(scene: Scene, rng: Random) -> tuple[Image.Image, dict[str, Box]]:
+def draw_scene(scene: Scene, rng: Random) -> tuple[Image.Image, dict[str, DrawnBox]]:
     """The picture of a scene, and the box of each thing in it by its role."""
     brush = Brush()
     draw_backdrop(brush, rng, scene.place)
@@ -65,7 +65,7 @@ def _actor_figure(actor: Actor, number: int) -> _Figure:
 
 def _place(figures: list[_Figure], rng: Random) -> list[tuple[_Figure, Rig]]:
     """Set the figures side by side, in either direction, with the free room shared out by chance."""
-    order = figures[::-1] if chance(rng, 0.5) else figures
+    order = figures[::-1] if bernoulli(rng, 0.5) else figures
     scale = between(rng, 112, 138)
     needed = sum(figure.height * figure.room * scale // 10_000 for figure in order)
     if needed > W - 10:

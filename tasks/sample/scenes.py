@@ -14,8 +14,8 @@ T = TypeVar("T")
 
 PLACES = ("beach", "street", "park", "forest", "snow", "kitchen", "stage", "field", "river", "mountains", "room", "desert")
 INDOORS = frozenset({"kitchen", "stage", "room"})
-COLOURS = ("red", "blue", "green", "yellow", "white", "black")
-FURS = ("black", "white", "brown")
+CLOTHING_COLOURS = ("red", "blue", "green", "yellow", "white", "black")
+FUR_COLOURS = ("black", "white", "brown")
 PEOPLE = ("man", "woman", "boy", "girl")
 CHILDREN = ("boy", "girl")
 ANIMALS = ("dog", "cat", "horse", "cow")
@@ -101,7 +101,7 @@ def choose(rng: Random, options: Sequence[T]) -> T:
     return options[int(rng.random() * len(options))]
 
 
-def chance(rng: Random, probability: float) -> bool:
+def bernoulli(rng: Random, probability: float) -> bool:
     """True with the given probability."""
     return rng.random() < probability
 
@@ -109,14 +109,14 @@ def chance(rng: Random, probability: float) -> bool:
 def sample_scene(rng: Random) -> Scene:
     """A scene that could be: no bus in the kitchen, no boat in the desert."""
     place = choose(rng, PLACES)
-    first = _person(rng, place) if chance(rng, 0.88) else _animal(rng, place)
+    first = _person(rng, place) if bernoulli(rng, 0.88) else _animal(rng, place)
     actors = [first]
-    if chance(rng, 0.5):
-        second = _person(rng, place) if chance(rng, 0.6) or not first.is_person else _animal(rng, place)
+    if bernoulli(rng, 0.5):
+        second = _person(rng, place) if bernoulli(rng, 0.6) or not first.is_person else _animal(rng, place)
         # Two of a kind doing the same would leave captions of which nobody knows whom they mean.
         if (second.kind, second.action) != (first.kind, first.action) and not _crowded(first, second):
             actors.append(second)
-    beside = _bystander(rng, place, actors) if chance(rng, 0.4) else None
+    beside = _bystander(rng, place, actors) if bernoulli(rng, 0.4) else None
     return Scene(place, tuple(actors), beside)
 
 
@@ -129,8 +129,8 @@ def _crowded(first: Actor, second: Actor) -> bool:
 def _person(rng: Random, place: str) -> Actor:
     kind = choose(rng, PEOPLE)
     action = choose(rng, INDOOR_ACTIONS if place in INDOORS else OUTDOOR_ACTIONS)
-    garment = Thing(choose(rng, GARMENTS[kind]), choose(rng, COLOURS))
-    hat = Thing("hat", choose(rng, COLOURS)) if chance(rng, 0.4) else None
+    garment = Thing(choose(rng, GARMENTS[kind]), choose(rng, CLOTHING_COLOURS))
+    hat = Thing("hat", choose(rng, CLOTHING_COLOURS)) if bernoulli(rng, 0.4) else None
     tool = ACTIONS[action]
     held = None if tool is None else Thing(tool, _colour_of(rng, tool))
     return Actor(kind, action, garment=garment, hat=hat, object=held)
@@ -138,13 +138,13 @@ def _person(rng: Random, place: str) -> Actor:
 
 def _animal(rng: Random, place: str) -> Actor:
     kind = choose(rng, PETS if place in INDOORS else ANIMALS)
-    return Actor(kind, choose(rng, ANIMAL_ACTIONS), colour=choose(rng, FURS))
+    return Actor(kind, choose(rng, ANIMAL_ACTIONS), colour=choose(rng, FUR_COLOURS))
 
 
 def _colour_of(rng: Random, kind: str) -> str:
     if kind in COLOURED_THINGS:
-        return choose(rng, COLOURS)
-    return choose(rng, FURS) if kind in ANIMALS else ""
+        return choose(rng, CLOTHING_COLOURS)
+    return choose(rng, FUR_COLOURS) if kind in ANIMALS else ""
 
 
 def _bystander(rng: Random, place: str, actors: Sequence[Actor]) -> Thing | None:

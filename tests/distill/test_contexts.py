@@ -20,7 +20,7 @@ from harness.distill.data.monolingual import unpaired
 from harness.distill.initializers import distributional as contexts
 from harness.distill.initializers.alignment import alignment
 from harness.distill.initializers.distributional import LEAST_SEEN, WINDOW, DistributionalContext, neighbours, vectors
-from harness.readers.bitext import load_texts
+from harness.readers.bitext import load_monolingual_texts
 from harness.records.towers import load_card
 from harness.tasks.flickr30k import Flickr30k
 from tests.support.command_line import harness
@@ -201,12 +201,12 @@ def test_texts_come_from_a_folder(tmp_path: Path) -> None:
     with gzip.open(tmp_path / "cym.txt.gz", "wt") as file:
         file.write("Mae cath.\n")
     welsh = Flickr30k().language("cy")
-    assert load_texts(tmp_path, welsh) == (["A cat.", "A dog."], ["Mae cath."])
+    assert load_monolingual_texts(tmp_path, welsh) == (["A cat.", "A dog."], ["Mae cath."])
     (tmp_path / "cy.txt").write_text("\n")
     with pytest.raises(HarnessError, match=r"cy\.txt has no sentence: expected one a line"):
-        load_texts(tmp_path, welsh)
+        load_monolingual_texts(tmp_path, welsh)
     with pytest.raises(HarnessError, match=r"de\.txt is not there: --text takes a folder with en\.txt and de\.txt"):
-        load_texts(tmp_path, Flickr30k().language("de"))
+        load_monolingual_texts(tmp_path, Flickr30k().language("de"))
 
 
 def test_a_tower_is_made_of_text_and_says_so(tmp_path: Path) -> None:

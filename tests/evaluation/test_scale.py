@@ -25,7 +25,7 @@ from harness.runtime.prefetch import ahead
 from harness.storage.embeddings import IMAGES_PER_CALL, IMAGES_PER_PART, TEXTS_PER_CALL, TEXTS_PER_PART, embed_images
 from harness.storage.store import Store
 from harness.tasks.flickr30k import Flickr30k
-from harness.tasks.readers.picture_decoding import Decoded
+from harness.tasks.readers.picture_decoding import DecodedPicture
 from harness.tasks.readers.pictures import Pictures
 from harness.tasks.readers.shards import Blob
 from tests.support.fragile_plugins import FRAGILE
@@ -99,8 +99,8 @@ def test_a_decoded_picture_is_one_of_pillows(tmp_path: Path) -> None:
         lambda picture: picture.transpose(Image.Transpose.ROTATE_90),
         lambda picture: pickle.loads(pickle.dumps(picture)),
     ):
-        assert np.array_equal(np.asarray(change(Decoded(pixels))), np.asarray(change(plain)))
-    picture = Decoded(pixels.copy())
+        assert np.array_equal(np.asarray(change(DecodedPicture(pixels))), np.asarray(change(plain)))
+    picture = DecodedPicture(pixels.copy())
     assert (picture.mode, picture.size, picture.width, picture.height) == ("RGB", (40, 30), 40, 30)
     before = np.asarray(picture)
     assert not before.flags.writeable

@@ -17,7 +17,7 @@ from harness.core.errors import HarnessError, MissingError
 from harness.distill.data.cleaning import LONGEST, clean, loops, mostly_in
 from harness.distill.data.leakage import Guarded
 from harness.evaluation.guarded_bitext import load_guarded_bitext
-from harness.readers.bitext import _tmx, load_bitext_file, load_bitext_folder, load_texts
+from harness.readers.bitext import _tmx, load_bitext_file, load_bitext_folder, load_monolingual_texts
 from harness.tasks.flickr30k import Flickr30k
 from tests.support.folders import write_lines
 
@@ -193,7 +193,7 @@ def test_a_tmx_may_have_a_namespace(files: Path, space: str) -> None:
 def test_texts_are_found_by_any_code(tmp_path: Path) -> None:
     write_lines(tmp_path / "eng_Latn.txt", ["A dog."])
     write_lines(tmp_path / "swh_Latn.txt", ["Mbwa."])
-    assert load_texts(tmp_path, SWAHILI) == (["A dog."], ["Mbwa."])
+    assert load_monolingual_texts(tmp_path, SWAHILI) == (["A dog."], ["Mbwa."])
 
 
 @pytest.mark.parametrize("name", ["own.tsv", "wiki.swh", "web.tmx"])

@@ -22,7 +22,7 @@ from harness.statistics.comparison_schema import ComparisonOptions, Estimate
 from harness.statistics.inference import Difference, Interval
 from harness.statistics.measurement import DIRECTIONS, Measurement
 from harness.statistics.run_summary import summarise
-from harness.tasks.languages import known_languages
+from harness.tasks.caption_sources import known_languages
 from tests.support.made_up import Arm, gallery, made_ranks, made_record, retrieval, write_record
 
 NAN = math.nan

@@ -24,7 +24,7 @@ from harness.retrieval.entity_reranking import (
 )
 from harness.retrieval.phrases import chunked
 from harness.retrieval.ranking import TOLERANCE, rank
-from harness.tasks.entities.chunking import simple
+from harness.tasks.entities.chunking import simple_chunker
 from tests.support.command_line import SMALL, harness
 
 ENGLISH = Language("en", "English", "Latn", 5, ())
@@ -177,14 +177,14 @@ def test_rows_are_split_by_count() -> None:
     ],
 )
 def test_phrases_by_the_rules_of_the_script(text: str, lang: str, script: str, phrases: tuple[str, ...]) -> None:
-    ((*spans,),) = simple("")([text], Language(lang, lang, script, 0, ()))
+    ((*spans,),) = simple_chunker("")([text], Language(lang, lang, script, 0, ()))
     assert tuple(text[start:end] for start, end in spans) == phrases
 
 
 @given(st.text(), st.sampled_from(["Latn", "Jpan", "Hans", "Thai", "Arab"]), st.sampled_from(["en", "fr", "xx"]))
 def test_phrases_stand_in_the_caption_in_order(text: str, script: str, lang: str) -> None:
     at = 0
-    ((*spans,),) = simple("")([text], Language(lang, lang, script, 0, ()))
+    ((*spans,),) = simple_chunker("")([text], Language(lang, lang, script, 0, ()))
     for start, end in spans:
         assert at <= start < end <= len(text)
         assert text[start:end].strip() == text[start:end]

@@ -15,26 +15,26 @@ from harness.core.errors import HarnessError
 from harness.core.languages import LANGUAGES, read_language_table, resolve_language
 from harness.readers.image_ids import photo_id
 from harness.readers.text_files import read_lines
+from harness.tasks.caption_sources import SOURCES, MissingLines, SourceSpec, catalogue, known_languages, read_catalogue
 from harness.tasks.flickr30k import Flickr30k
-from harness.tasks.caption_sources import SOURCES, Gap, Source, catalogue, known_languages, read_catalogue
-from harness.tasks.readers.captions import Captions, read_captions
+from harness.tasks.readers.captions import SourceCaptions, read_captions
 from harness.tasks.readers.karpathy import read_photos
 from tests.support.folders import MULTI30K, english_line, write_lines
 
 TASK1 = Path("multi30k/data/task1")
 
 
-def source(name: str) -> Source:
+def source(name: str) -> SourceSpec:
     return catalogue().sources[name]
 
 
-def read(folder: Path, name: str, lang: str) -> Captions:
+def read(folder: Path, name: str, lang: str) -> SourceCaptions:
     captions = read_captions(folder, source(name), lang)
     assert captions is not None
     return captions
 
 
-def texts(captions: Captions) -> dict[str, str]:
+def texts(captions: SourceCaptions) -> dict[str, str]:
     return {row.image: row.text for row in captions.rows}
 
 
@@ -212,8 +212,8 @@ def test_a_wrong_count_of_the_english_side_is_an_error(flickr30k_folder: Path) -
         read(flickr30k_folder, "multi30k", "de")
 
 
-def with_gap(lines: int = 3, missing: tuple[int, ...] = (1,)) -> Source:
-    gap = Gap(split="train", languages=("qu",), lines=lines, missing=missing)
+def with_gap(lines: int = 3, missing: tuple[int, ...] = (1,)) -> SourceSpec:
+    gap = MissingLines(split="train", languages=("qu",), lines=lines, missing=missing)
     return source("multiscript30k").model_copy(update={"gaps": (gap,)})
 
 
@@ -236,7 +236,7 @@ def test_a_mended_file_has_no_gap(flickr30k_folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("gap", "lines"), [(with_gap(), ["a"]), (with_gap(lines=9, missing=(1,)), ["a", "b"])])
-def test_a_gap_explains_only_its_own_file(flickr30k_folder: Path, gap: Source, lines: list[str]) -> None:
+def test_a_gap_explains_only_its_own_file(flickr30k_folder: Path, gap: SourceSpec, lines: list[str]) -> None:
     write_lines(flickr30k_folder / "multiscript30k" / "multi30k-dataset-en-qu" / "train.qu", lines)
     with pytest.raises(HarnessError, match=rf"train\.qu has {len(lines)} lines, expected 3"):
         read_captions(flickr30k_folder, gap, "qu")

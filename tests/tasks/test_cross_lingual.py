@@ -32,8 +32,8 @@ from harness.statistics.comparison_schema import ComparisonOptions
 from harness.statistics.measurement import Measurement
 from harness.statistics.run_summary import summarise
 from harness.storage.store import Store
-from harness.tasks.clir import CORPUS, Clir, open_corpus
-from harness.tasks.flickr30k_clir import Flickr30kClir, same_captions
+from harness.tasks.clir import CORPUS_FILE, Clir, open_documents
+from harness.tasks.flickr30k_clir import Flickr30kClir, matching_captions
 from tests.support.command_line import harness
 from tests.support.folders import write_lines
 from tests.support.made_up import reseal
@@ -107,7 +107,7 @@ def test_copies_of_a_caption_are_known_through_their_spelling(flickr30k_folder: 
 )
 def test_the_most_alike_captions_are_the_same_if_alike_enough(text: str | None, found: list[int]) -> None:
     captions = ("A dog runs.", "A small dog ran over the grass.", "A dog runs", "A cat.")
-    assert same_captions(text, range(4), captions) == found
+    assert matching_captions(text, range(4), captions) == found
 
 
 def test_what_has_nothing_to_find_is_left_out_and_counted(flickr30k_folder: Path) -> None:
@@ -179,7 +179,7 @@ def as_lines(entries: list[dict[str, Any]]) -> list[str]:
 @pytest.fixture
 def collection(tmp_path: Path) -> Path:
     folder = tmp_path / "animals"
-    write_lines(folder / CORPUS, as_lines(CORPUS_LINES))
+    write_lines(folder / CORPUS_FILE, as_lines(CORPUS_LINES))
     write_lines(folder / "queries.jsonl", as_lines(QUERY_LINES))
     write_lines(folder / "qrels" / "test.tsv", QRELS)
     return folder
@@ -208,7 +208,7 @@ def test_relevant_documents_that_are_in_no_corpus_are_counted_and_stay_in_the_id
 
 def test_gzip_is_read_as_it_stands(collection: Path) -> None:
     plain = Clir().load(collection, "de", "test")
-    for path in (collection / CORPUS, collection / "queries.jsonl", collection / "qrels" / "test.tsv"):
+    for path in (collection / CORPUS_FILE, collection / "queries.jsonl", collection / "qrels" / "test.tsv"):
         path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
         path.unlink()
     assert Clir().load(collection, "de", "test").texts_digest() == plain.texts_digest()
@@ -253,14 +253,14 @@ def broken(folder: Path, name: str, number: int, line: str) -> Path:
 @pytest.mark.parametrize(
     ("name", "number", "line", "message"),
     [
-        (CORPUS, 2, '{"_id": "d2", "text"', "Invalid JSON: EOF while parsing"),
-        (CORPUS, 2, '["d2"]', "Input should be an object"),
-        (CORPUS, 2, '{"text": "No id."}', "_id: Field required"),
-        (CORPUS, 2, '{"_id": "", "text": "x"}', "String should have at least 1 character"),
-        (CORPUS, 2, '{"_id": true, "text": "x"}', "Input should be a valid string"),
-        (CORPUS, 3, '{"_id": "d3", "text": 7}', "text: Input should be a valid string"),
-        (CORPUS, 3, '{"_id": "d3", "title": 7, "text": "x"}', "title: Input should be a valid string"),
-        (CORPUS, 4, '{"_id": "d2", "text": "Twice."}', "the document 'd2' is on line 2 already"),
+        (CORPUS_FILE, 2, '{"_id": "d2", "text"', "Invalid JSON: EOF while parsing"),
+        (CORPUS_FILE, 2, '["d2"]', "Input should be an object"),
+        (CORPUS_FILE, 2, '{"text": "No id."}', "_id: Field required"),
+        (CORPUS_FILE, 2, '{"_id": "", "text": "x"}', "String should have at least 1 character"),
+        (CORPUS_FILE, 2, '{"_id": true, "text": "x"}', "Input should be a valid string"),
+        (CORPUS_FILE, 3, '{"_id": "d3", "text": 7}', "text: Input should be a valid string"),
+        (CORPUS_FILE, 3, '{"_id": "d3", "title": 7, "text": "x"}', "title: Input should be a valid string"),
+        (CORPUS_FILE, 4, '{"_id": "d2", "text": "Twice."}', "the document 'd2' is on line 2 already"),
         ("queries.jsonl", 2, '{"_id": "q1", "text": "Twice."}', "the query 'q1' is there twice"),
         ("queries.jsonl", 2, '{"_id": "q2", "text": " "}', "the query 'q2' is empty"),
         ("queries.jsonl", 1, "Was rennt?", "Invalid JSON"),
@@ -287,20 +287,20 @@ def test_files_that_are_not_whole_or_not_there_are_named(collection: Path, tmp_p
         task.load(collection, "de", "test", "multi30k")
     with pytest.raises(HarnessError, match="is not a folder: give that of a collection with --data DIR or CLIR_ROOT"):
         task.load(tmp_path / "nowhere", "de", "test")
-    (collection / f"{CORPUS}.gz").write_bytes(gzip.compress((collection / CORPUS).read_bytes())[:40])
-    (collection / CORPUS).unlink()
+    (collection / f"{CORPUS_FILE}.gz").write_bytes(gzip.compress((collection / CORPUS_FILE).read_bytes())[:40])
+    (collection / CORPUS_FILE).unlink()
     with pytest.raises(HarnessError, match=r"corpus.jsonl.gz cannot be read after line \d+: "):
         Clir().load(collection, "de", "test")
-    (collection / f"{CORPUS}.gz").unlink()
+    (collection / f"{CORPUS_FILE}.gz").unlink()
     with pytest.raises(HarnessError, match=r"corpus.jsonl is missing: expected a folder in BEIR's form"):
         Clir().load(collection, "de", "test")
 
 
 def test_a_corpus_is_read_part_by_part(tmp_path: Path) -> None:
     count = 2 * DOCUMENTS_A_PART + 5
-    path = tmp_path / CORPUS
+    path = tmp_path / CORPUS_FILE
     write_lines(path, [f'{{"_id": "d{number}", "text": "text {number}"}}' for number in range(count)])
-    corpus, places = open_corpus(path, {"d7", f"d{count - 1}", "gone"})
+    corpus, places = open_documents(path, {"d7", f"d{count - 1}", "gone"})
     assert len(corpus) == count
     assert places == {"d7": 7, f"d{count - 1}": count - 1}
     sizes = [len(ids) for ids, _ in corpus.parts()]
@@ -370,7 +370,7 @@ def test_the_measures_are_those_of_ir_measures_on_the_same_run_file(tmp_path: Pa
     draw = np.random.default_rng(7)
     documents, queries = [f"d{n}" for n in range(150)], [f"q{n}" for n in range(8)]
     folder = tmp_path / "made"
-    write_lines(folder / CORPUS, as_lines([{"_id": name, "title": "", "text": f"Text {name}."} for name in documents]))
+    write_lines(folder / CORPUS_FILE, as_lines([{"_id": name, "title": "", "text": f"Text {name}."} for name in documents]))
     write_lines(folder / "queries.jsonl", as_lines([{"_id": name, "text": f"Frage {name}?"} for name in queries]))
     grades = [0, 1, 1, 1, 2, 2, 3, 3, 1]
     judged = {(q, d): grade for q in queries for d, grade in zip(draw.choice(documents, 9, False), grades, strict=True)}

@@ -16,30 +16,30 @@ from harness.core.errors import HarnessError
 from harness.tasks.entities import corpus as entities
 from harness.tasks.entities.corpus import (
     Annotation,
-    Phrase,
-    Sentence,
-    annotation_of,
-    find_sentences,
-    open_corpus,
+    TaggedPhrase,
+    TaggedSentence,
+    find_sentence_folder,
+    open_entities_corpus,
     parse_sentence,
     read_annotation,
+    read_image_annotation,
+    read_image_sentences,
     read_sentences,
     read_unrelated,
-    sentences_of,
 )
+from harness.tasks.sample.caption_plans import mentions_by_role
+from harness.tasks.sample.dataset import FIRST_CHAIN, SampleImage, compose_sample
 from harness.tasks.sample.grammar import TRANSLATIONS
 from harness.tasks.sample.grammar.sentences import Phrase as Said
 from harness.tasks.sample.grammar.sentences import Sentence as Saying
-from harness.tasks.sample.grammar.sentences import spaced
-from harness.tasks.sample.caption_plans import roles
-from harness.tasks.sample.dataset import FIRST_CHAIN, Item, compose
+from harness.tasks.sample.grammar.sentences import tokenized_text
 from tests.support.folders import write_lines
 
 SIZE = "<size><width>50</width><height>40</height><depth>3</depth></size>"
 BOX = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>50</xmax><ymax>40</ymax></bndbox>"
 
 
-def markup(sentence: Sentence) -> str:
+def markup(sentence: TaggedSentence) -> str:
     """A sentence as the files write it: what reading has to undo, no more and no less."""
     line, at = "", 0
     for phrase in sentence.phrases:
@@ -67,12 +67,12 @@ def xml(tmp_path: Path, *objects: str, size: str = SIZE) -> Path:
 
 def test_a_tag_may_have_several_types_and_words_and_may_stand_anywhere() -> None:
     line = "[/EN#31/people/clothing Two men] , [/EN#0/notvisual one] in [/EN#5/clothing a hat]"
-    assert parse_sentence(line) == Sentence(
+    assert parse_sentence(line) == TaggedSentence(
         "Two men , one in a hat",
         (
-            Phrase("Two men", 31, ("people", "clothing"), 0),
-            Phrase("one", 0, ("notvisual",), 10),
-            Phrase("a hat", 5, ("clothing",), 17),
+            TaggedPhrase("Two men", 31, ("people", "clothing"), 0),
+            TaggedPhrase("one", 0, ("notvisual",), 10),
+            TaggedPhrase("a hat", 5, ("clothing",), 17),
         ),
     )
     assert [phrase.words for phrase in parse_sentence(line).entities] == ["Two men", "a hat"]
@@ -138,9 +138,9 @@ def test_what_was_written_is_read(parts: list[tuple[str, tuple[str, int, tuple[s
     text, phrases = "", []
     for plain, (words, chain, types, twin) in parts:
         text += f"{plain} " if plain else ""
-        phrases.append(Phrase(words, chain, types, len(text), twin))
+        phrases.append(TaggedPhrase(words, chain, types, len(text), twin))
         text += words + " "
-    sentence = Sentence(text + tail, tuple(phrases))
+    sentence = TaggedSentence(text + tail, tuple(phrases))
     assert parse_sentence(markup(sentence)) == sentence
 
 
@@ -268,25 +268,25 @@ def test_a_broken_row_of_unrelated_captions_is_an_error_with_its_line(line: str,
 
 @pytest.mark.parametrize(("lang", "name"), [("en", "Sentences"), ("de", "Sentences_de"), ("ja", "Sentences_jp_v2")])
 def test_each_language_has_a_folder(lang: str, name: str, tmp_path: Path) -> None:
-    assert find_sentences(tmp_path, lang) is None
+    assert find_sentence_folder(tmp_path, lang) is None
     (tmp_path / name).mkdir()
-    assert find_sentences(tmp_path, lang) == tmp_path / name
+    assert find_sentence_folder(tmp_path, lang) == tmp_path / name
 
 
 def test_japanese_prefers_the_version_with_all_captions(tmp_path: Path) -> None:
     for version in (1, 2):
         (tmp_path / f"Sentences_jp_v{version}").mkdir()
-    assert find_sentences(tmp_path, "ja") == tmp_path / "Sentences_jp_v2"
+    assert find_sentence_folder(tmp_path, "ja") == tmp_path / "Sentences_jp_v2"
 
 
 # the sample's writer and this reader
 
 
-def composed() -> Iterator[tuple[Item, dict[str, int]]]:
+def composed() -> Iterator[tuple[SampleImage, dict[str, int]]]:
     """The images of the world, drawn ones first, and the chain of each thing in them, reckoned as the writer does."""
     first = FIRST_CHAIN
-    for item in sorted(compose(), key=lambda item: item.split == "train"):
-        chains = {role: first + number for number, role in enumerate(roles(item.scene))}
+    for item in sorted(compose_sample(), key=lambda item: item.split == "train"):
+        chains = {role: first + number for number, role in enumerate(mentions_by_role(item.scene))}
         first += len(chains)
         yield item, chains
 
@@ -298,23 +298,23 @@ def said(sentence: Saying, chains: dict[str, int]) -> list[tuple[str, int, tuple
 
 @pytest.mark.slow
 def test_every_phrase_and_box_of_the_sample_comes_back(sample_folder: Path, tmp_path: Path) -> None:
-    corpus = open_corpus(sample_folder, tmp_path)
+    corpus = open_entities_corpus(sample_folder, tmp_path)
     phrases = boxes = 0
     for item, chains in composed():
         name = str(item.id)
-        read = sentences_of(sample_folder / "Sentences", name)
-        assert [sentence.text for sentence in read] == [spaced(caption) for caption in item.captions]
+        read = read_image_sentences(sample_folder / "Sentences", name)
+        assert [sentence.text for sentence in read] == [tokenized_text(caption) for caption in item.captions]
         for sentence, caption in zip(read, item.captions, strict=True):
             assert [(p.words, p.chain, p.types) for p in sentence.phrases] == said(caption, chains)
             phrases += len(sentence.phrases)
         assert corpus.sentences(name) == read
         if item.split == "train":
-            assert (annotation_of(sample_folder, name), corpus.annotation(name)) == (None, None), "not drawn"
+            assert (read_image_annotation(sample_folder, name), corpus.annotation(name)) == (None, None), "not drawn"
             continue
         for lang in TRANSLATIONS:
-            (translated,) = sentences_of(sample_folder / f"Sentences_{lang}", name)
+            (translated,) = read_image_sentences(sample_folder / f"Sentences_{lang}", name)
             assert [(p.words, p.chain, p.types) for p in translated.phrases] == said(item.translation(lang), chains)
-        annotation = annotation_of(sample_folder, name)
+        annotation = read_image_annotation(sample_folder, name)
         assert annotation is not None
         _, corners = item.draw()
         drawn_at = {chains[role]: corner for role, corner in corners.items()}
@@ -341,37 +341,37 @@ def small_corpus(folder: Path, images: int) -> None:
 
 def test_the_index_is_read_again_and_made_anew_when_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_corpus(tmp_path / "data", 3)
-    first = open_corpus(tmp_path / "data", tmp_path / "cache")
+    first = open_entities_corpus(tmp_path / "data", tmp_path / "cache")
     with monkeypatch.context() as patched:
         patched.setattr(entities, "read_sentences", lambda _: pytest.fail("parsed again"))
-        again = open_corpus(tmp_path / "data", tmp_path / "cache")
+        again = open_entities_corpus(tmp_path / "data", tmp_path / "cache")
     assert again.images == first.images == ("0", "1", "2")
-    assert again.sentences("1") == first.sentences("1") == sentences_of(tmp_path / "data" / "Sentences", "1")
+    assert again.sentences("1") == first.sentences("1") == read_image_sentences(tmp_path / "data" / "Sentences", "1")
     assert (again.sentences("9"), again.annotation("9")) == ((), None)
     write_lines(tmp_path / "data" / "Sentences" / "1.txt", ["[/EN#1/people Another man] ."])
-    assert open_corpus(tmp_path / "data", tmp_path / "cache").sentences("1")[0].text == "Another man ."
+    assert open_entities_corpus(tmp_path / "data", tmp_path / "cache").sentences("1")[0].text == "Another man ."
 
 
 def test_a_broken_file_leaves_no_index(tmp_path: Path) -> None:
     small_corpus(tmp_path / "data", 3)
     write_lines(tmp_path / "data" / "Sentences" / "2.txt", ["[/EN#1/people"])
     with pytest.raises(HarnessError, match=r"2\.txt, line 1"):
-        open_corpus(tmp_path / "data", tmp_path / "cache")
+        open_entities_corpus(tmp_path / "data", tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_a_damaged_index_is_named(tmp_path: Path) -> None:
     small_corpus(tmp_path / "data", 1)
-    open_corpus(tmp_path / "data", tmp_path / "cache")
+    open_entities_corpus(tmp_path / "data", tmp_path / "cache")
     (index,) = (tmp_path / "cache").iterdir()
     index.write_bytes(index.read_bytes()[:100])
     with pytest.raises(HarnessError, match=re.escape(str(index))):
-        open_corpus(tmp_path / "data", tmp_path / "cache")
+        open_entities_corpus(tmp_path / "data", tmp_path / "cache")
 
 
 def test_a_folder_without_tags_is_named(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="has no tagged sentences in en: looked for Sentences/"):
-        open_corpus(tmp_path, tmp_path)
+        open_entities_corpus(tmp_path, tmp_path)
 
 
 def test_the_command_counts_what_a_folder_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -388,7 +388,7 @@ def test_the_command_counts_what_a_folder_holds(tmp_path: Path, monkeypatch: pyt
 def test_a_thousand_images_are_read_in_a_thirtieth_of_the_time_that_all_may_take(tmp_path: Path) -> None:
     small_corpus(tmp_path / "data", 1000)
     began = time.process_time()
-    open_corpus(tmp_path / "data", tmp_path / "cache")
+    open_entities_corpus(tmp_path / "data", tmp_path / "cache")
     assert time.process_time() - began < 60 / 31.783
 
 

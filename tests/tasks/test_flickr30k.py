@@ -26,7 +26,7 @@ from PIL import Image
 from harness.core.data import Finding
 from harness.core.errors import HarnessError
 from harness.tasks.flickr30k import Flickr30k
-from harness.tasks.readers.pictures import FOLDERS, Pictures
+from harness.tasks.readers.pictures import PICTURE_FOLDERS, Pictures
 from harness.tasks.readers.shards import Blob
 from tests.support.folders import MULTI30K, PHOTOS, captions_of, english_line, write_lines
 
@@ -151,7 +151,7 @@ def test_pictures_are_decoded_when_asked_for(flickr30k_folder: Path) -> None:
     assert abs(picture.getpixel((4, 4))[0] - 30 * list(PHOTOS).index("32")) < 8  # type: ignore[index]
 
 
-@pytest.mark.parametrize("place", FOLDERS)
+@pytest.mark.parametrize("place", PICTURE_FOLDERS)
 def test_pictures_are_found_where_people_keep_them(flickr30k_folder: Path, place: str) -> None:
     digest = TASK.load(flickr30k_folder, "en", "test").images.digest()
     old = (flickr30k_folder / "flickr30k-images").rename(flickr30k_folder / "old")

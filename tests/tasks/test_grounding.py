@@ -23,10 +23,10 @@ from harness.retrieval.ranking import MISSED, by_chance
 from harness.retrieval.regions import Views, show
 from harness.statistics.breakdown import break_down, facet_values
 from harness.statistics.measurement import Measurement
-from harness.tasks.entities.grounding import Flickr30kEntities
-from harness.tasks.entities.tags import facets, letters, read_tags
-from harness.tasks.flickr30k import Flickr30k
 from harness.tasks.caption_sources import known_languages
+from harness.tasks.entities.tags import caption_facets, caption_key, read_tags
+from harness.tasks.flickr30k import Flickr30k
+from harness.tasks.flickr30k_entities import Flickr30kEntities
 from harness.tasks.readers.captions import Caption
 from harness.tasks.readers.pictures import Pictures
 from tests.support.command_line import SMALL, harness
@@ -124,18 +124,18 @@ def test_japanese_captions_find_their_tags_and_are_not_counted_in_blanks(tmp_pat
     tags = read_tags(tmp_path, "ja", rows)
     assert tags.notes == ()
     japanese = known_languages()["en"].__class__("ja", "Japanese", "Jpan", 5, ())
-    assert facets(tags, rows, japanese, "jp") == {
+    assert caption_facets(tags, rows, japanese, "jp") == {
         "entity-type": (("people", "clothing"),),
         "entities": (("2",),),
         "length": (("1-7",),),
         "source": (("jp",),),
     }
-    assert "length" not in facets(tags, [rows[0]._replace(english=None)], japanese, "jp")
+    assert "length" not in caption_facets(tags, [rows[0]._replace(english=None)], japanese, "jp")
 
 
 @given(st.text())
 def test_letters_do_not_hang_on_blanks_and_capitals(text: str) -> None:
-    assert letters(text) == letters(f" {text} .") == letters(letters(text))
+    assert caption_key(text) == caption_key(f" {text} .") == caption_key(caption_key(text))
 
 
 # what the task loads

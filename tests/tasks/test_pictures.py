@@ -23,18 +23,18 @@ from PIL import Image, ImageFile
 
 from harness.core.errors import HarnessError
 from harness.evaluation.image_screening import without_undecodable_images
-from harness.readers.textfiles import read_text
+from harness.readers.text_files import read_text
 from harness.storage.packs import open_pack, write_pack
 from harness.storage.plain_files import check_plain_file
 from harness.storage.store import Store
 from harness.tasks.entities.corpus import read_annotation
 from harness.tasks.entities.region_proposals import read_regions
-from harness.tasks.flickr30k import Flickr30k
-from harness.tasks.readers.picture_decoding import MAX_RATIO, MAX_SCANS, decode
-from harness.tasks.readers.karpathy import read_photos
-from harness.tasks.readers.pictures import Pictures, find_pictures
-from harness.tasks.readers.shards import MAX_BYTES, Blob, index_shards
 from harness.tasks.evaluation_sets import crossmodal3600
+from harness.tasks.flickr30k import Flickr30k
+from harness.tasks.readers.karpathy import read_photos
+from harness.tasks.readers.picture_decoding import MAX_RATIO, MAX_SCANS, decode_picture
+from harness.tasks.readers.pictures import Pictures, find_pictures
+from harness.tasks.readers.shards import MAX_PICTURE_BYTES, Blob, index_shards
 
 Pixels = npt.NDArray[np.uint8]
 TASK = Flickr30k()
@@ -130,7 +130,7 @@ JPEGS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("kind", JPEGS)
 def test_a_whole_jpeg_of_any_kind_is_read_as_pillow_reads_it(kind: str) -> None:
     data = encoded(photograph(), "JPEG", quality=90, **JPEGS[kind])
-    assert np.array_equal(np.asarray(decode(data, "1.jpg")), by_pillow(data))
+    assert np.array_equal(np.asarray(decode_picture(data, "1.jpg")), by_pillow(data))
 
 
 @pytest.mark.parametrize("kind", JPEGS)
@@ -139,7 +139,7 @@ def test_a_jpeg_with_zeros_in_its_middle_is_refused(kind: str, length: int) -> N
     """Pillow reads most of them: what is lost is grey, and what follows it shifted."""
     data = zeroed(encoded(photograph(), "JPEG", quality=95, **JPEGS[kind]), length)
     with pytest.raises(HarnessError, match=r"^1\.jpg cannot be decoded: [^\n]+; get or write it again, or .* --skip-broken$"):
-        decode(data, "1.jpg")
+        decode_picture(data, "1.jpg")
 
 
 def test_pillow_would_have_read_a_damaged_picture() -> None:
@@ -157,14 +157,14 @@ def test_what_is_cut_off_is_refused_whatever_a_library_has_set(
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     data = encoded(photograph(), form, mode)
     with pytest.raises(HarnessError, match="1 cannot be decoded"):
-        decode(data[: int(keep * len(data))], "1")
+        decode_picture(data[: int(keep * len(data))], "1")
 
 
 @pytest.mark.parametrize("length", [1, 20, 4096])
 def test_a_png_with_zeros_in_its_middle_is_refused(length: int) -> None:
     data = encoded(photograph(), "PNG")
     with pytest.raises(HarnessError, match=r"^1\.png cannot be decoded: "):
-        decode(zeroed(data, length), "1.png")
+        decode_picture(zeroed(data, length), "1.png")
 
 
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
@@ -173,7 +173,7 @@ def test_one_flipped_bit_of_a_png_changes_no_pixel_in_silence(place: float, bit:
     data = bytearray(encoded(pixels, "PNG"))
     data[int(place * len(data))] ^= 1 << bit
     try:
-        seen = np.asarray(decode(bytes(data), "1.png"))
+        seen = np.asarray(decode_picture(bytes(data), "1.png"))
     except HarnessError:
         return
     assert np.array_equal(seen, pixels)
@@ -182,7 +182,7 @@ def test_one_flipped_bit_of_a_png_changes_no_pixel_in_silence(place: float, bit:
 def test_a_png_of_two_sizes_is_refused() -> None:
     two = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0))
     with pytest.raises(HarnessError, match=r"1\.png cannot be decoded: it has two headers"):
-        decode(png(photograph(12, 16), 2, two), "1.png")
+        decode_picture(png(photograph(12, 16), 2, two), "1.png")
 
 
 def test_damaged_pictures_are_left_out_when_told(flickr30k_folder: Path) -> None:
@@ -198,7 +198,7 @@ def test_damaged_pictures_are_left_out_when_told(flickr30k_folder: Path) -> None
 
 def test_a_jpeg_of_twelve_bits_is_refused_with_the_reason() -> None:
     with pytest.raises(HarnessError, match=r"^1\.jpg cannot be decoded: .*precision 12.*write it again"):
-        decode(grey_jpeg([(1, 1)] * 3, precision=12), "1.jpg")
+        decode_picture(grey_jpeg([(1, 1)] * 3, precision=12), "1.jpg")
 
 
 ODD: dict[str, dict[str, Any]] = {
@@ -212,7 +212,7 @@ ODD: dict[str, dict[str, Any]] = {
 def test_a_sampling_that_only_pillow_knows_is_read_and_refused_when_a_scan_is_cut_short(kind: str) -> None:
     """Of four colours Pillow reduces the first alone, which simplejpeg has no name for."""
     data = encoded(photograph(), "JPEG", "CMYK", quality=95, **ODD[kind])
-    assert np.array_equal(np.asarray(decode(data, "1.jpg")), by_pillow(data))
+    assert np.array_equal(np.asarray(decode_picture(data, "1.jpg")), by_pillow(data))
     ends = [
         place
         for place in range(data.index(b"\xff\xda"), len(data))
@@ -221,12 +221,12 @@ def test_a_sampling_that_only_pillow_knows_is_read_and_refused_when_a_scan_is_cu
     short = data[: ends[1] - 60] + data[ends[1] :]
     by_pillow(short)
     with pytest.raises(HarnessError, match=r"^1\.jpg cannot be decoded: premature end of data segment"):
-        decode(short, "1.jpg")
+        decode_picture(short, "1.jpg")
 
 
 @pytest.mark.parametrize("luminance", [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4), (3, 1), (4, 2)])
 def test_every_sampling_is_read(luminance: tuple[int, int]) -> None:
-    assert np.asarray(decode(grey_jpeg([luminance, (1, 1), (1, 1)]), "1.jpg")).tolist() == [[[128] * 3] * 64] * 64
+    assert np.asarray(decode_picture(grey_jpeg([luminance, (1, 1), (1, 1)]), "1.jpg")).tolist() == [[[128] * 3] * 64] * 64
 
 
 @pytest.mark.real
@@ -235,10 +235,10 @@ def test_real_photographs_are_read_as_pillow_reads_them_and_damaged_ones_never(r
     assert len(blobs) == 1_500
     for blob in blobs:
         data = blob.read()
-        assert np.array_equal(np.asarray(decode(data, str(blob))), by_pillow(data)), blob
+        assert np.array_equal(np.asarray(decode_picture(data, str(blob))), by_pillow(data)), blob
     for blob in blobs[:150]:
         with pytest.raises(HarnessError, match="cannot be decoded"):
-            decode(zeroed(blob.read(), 4096), str(blob))
+            decode_picture(zeroed(blob.read(), 4096), str(blob))
 
 
 # what the pixels are
@@ -249,7 +249,7 @@ def test_sixteen_bits_are_reduced_to_their_high_eight(colours: int, channels: in
     """Grey as colours, of which Pillow takes the high bytes. Its own way with grey makes everything from 256 on white."""
     deep = (np.arange(256 * channels).reshape(4, 64, channels) * 65_535 // (256 * channels - 1)).astype(">u2")
     expected = np.asarray(deep >> 8, dtype=np.uint8)[..., : 3 if channels > 2 else 1]
-    read = np.asarray(decode(png(deep if channels > 1 else deep[..., 0], colours), "1.png"))
+    read = np.asarray(decode_picture(png(deep if channels > 1 else deep[..., 0], colours), "1.png"))
     assert np.array_equal(read, np.broadcast_to(expected, read.shape))
     assert (read.min(), read.max()) in ((0, 255), (0, 254))
 
@@ -262,7 +262,7 @@ def test_transparency_is_dropped_and_not_laid_on_a_ground(mode: str, recwarn: py
         picture.putalpha(0)
     file = BytesIO()
     picture.save(file, "PNG", **options)
-    seen = np.asarray(decode(file.getvalue(), "1.png"))
+    seen = np.asarray(decode_picture(file.getvalue(), "1.png"))
     assert not recwarn.list
     assert np.array_equal(seen, np.asarray(picture.convert("RGB")))
     assert seen.any()
@@ -273,8 +273,8 @@ def test_an_orientation_tag_is_not_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encoded(photograph(20, 40), "JPEG", exif=exif)
-    assert decode(data, "1.jpg").size == (40, 20)
-    assert np.array_equal(np.asarray(decode(data, "1.jpg")), by_pillow(data))
+    assert decode_picture(data, "1.jpg").size == (40, 20)
+    assert np.array_equal(np.asarray(decode_picture(data, "1.jpg")), by_pillow(data))
 
 
 # what would take for ever
@@ -306,11 +306,11 @@ def test_a_picture_that_would_take_for_ever_is_refused_at_once(name: str, tmp_pa
 
 
 def test_long_pictures_and_many_scans_are_read_up_to_the_limit() -> None:
-    assert decode(encoded(LONG[:MAX_RATIO], "PNG"), "1").size == (1, MAX_RATIO)
+    assert decode_picture(encoded(LONG[:MAX_RATIO], "PNG"), "1").size == (1, MAX_RATIO)
     data = encoded(photograph(), "JPEG", progressive=True)
     scans = data.count(b"\xff\xda")
     assert 5 < scans < MAX_SCANS
-    assert np.array_equal(np.asarray(decode(data, "1")), by_pillow(data))
+    assert np.array_equal(np.asarray(decode_picture(data, "1")), by_pillow(data))
 
 
 def test_pixels_hidden_behind_the_picture_are_not_unpacked() -> None:
@@ -319,13 +319,13 @@ def test_pixels_hidden_behind_the_picture_are_not_unpacked() -> None:
     packer = zlib.compressobj(9)
     body = b"".join(packer.compress(bytes(1 << 20)) for _ in range(256)) + packer.flush()
     started = time.process_time()
-    decode(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", body) + chunk(b"IEND", b""), "1.png")
+    decode_picture(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", body) + chunk(b"IEND", b""), "1.png")
     assert time.process_time() - started < 1
 
 
 def test_a_file_too_long_for_a_picture_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "1.jpg").open("wb") as file:
-        file.truncate(MAX_BYTES + 1)  # sparse: it takes no room
+        file.truncate(MAX_PICTURE_BYTES + 1)  # sparse: it takes no room
     with pytest.raises(HarnessError, match=r"1\.jpg is not read: its 536,870,913 bytes are more than 536,870,912$"):
         Blob(str(tmp_path / "1.jpg")).read()
 

@@ -20,12 +20,12 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 
 import harness.encoders.sample
-from harness.tasks.sample.brush import HEIGHT, WIDTH
+from harness.tasks.sample.brush import PICTURE_HEIGHT, PICTURE_WIDTH
+from harness.tasks.sample.caption_plans import TYPES, CaptionPlan, Clause, Mention
+from harness.tasks.sample.dataset import IMAGES_BY_SPLIT, MULTI30K_SPLITS, SampleImage, compose_sample, write_sample
 from harness.tasks.sample.grammar import REALISERS, TRANSLATIONS
-from harness.tasks.sample.grammar.sentences import plain, spaced
-from harness.tasks.sample.caption_plans import TYPES, Clause, Mention, Plan
+from harness.tasks.sample.grammar.sentences import plain_text, tokenized_text
 from harness.tasks.sample.scenes import ACTIONS, PLACES
-from harness.tasks.sample.dataset import COUNTS, MULTI30K, Item, compose, write
 
 # A change of these bytes is a change of every number measured on the sample: raise world.VERSION with it.
 TEXTS_DIGEST = "e3acc7d836e110a669ccf43003ea26161211feb3ef7bda5149435246087f001d"
@@ -41,7 +41,7 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     root = str(Path(harness.__file__).parent.parent)
     command = [sys.executable, "-m", "harness.tasks.sample.dataset", str(there)]
     other = subprocess.Popen(command, env=os.environ | {"PYTHONHASHSEED": "12345", "PYTHONPATH": root}, cwd=there)
-    write(here)
+    write_sample(here)
     assert other.wait() == 0
     return here, there
 
@@ -52,8 +52,8 @@ def world(worlds: tuple[Path, Path]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def items() -> list[Item]:
-    return compose()
+def items() -> list[SampleImage]:
+    return compose_sample()
 
 
 def digest(folder: Path, suffixes: set[str], but: bool = False) -> str:
@@ -84,19 +84,19 @@ def karpathy(world: Path) -> list[dict[str, object]]:
 
 def test_counts(world: Path) -> None:
     splits = [image["split"] for image in karpathy(world)]
-    assert {split: splits.count(split) for split in COUNTS} == COUNTS
-    assert len(list((world / "flickr30k-images").iterdir())) == COUNTS["val"] + COUNTS["test"]
+    assert {split: splits.count(split) for split in IMAGES_BY_SPLIT} == IMAGES_BY_SPLIT
+    assert len(list((world / "flickr30k-images").iterdir())) == IMAGES_BY_SPLIT["val"] + IMAGES_BY_SPLIT["test"]
     raw = world / "multi30k/data/task1/raw"
-    for split, name in MULTI30K.items():
+    for split, name in MULTI30K_SPLITS.items():
         for lang in REALISERS:
-            assert len((raw / f"{name}.{lang}").read_text("utf-8").splitlines()) == COUNTS[split]
+            assert len((raw / f"{name}.{lang}").read_text("utf-8").splitlines()) == IMAGES_BY_SPLIT[split]
 
 
 def test_pictures_decode(world: Path) -> None:
     for path in (world / "flickr30k-images").iterdir():
         with Image.open(path) as picture:
             picture.load()
-            assert picture.size == (WIDTH, HEIGHT)
+            assert picture.size == (PICTURE_WIDTH, PICTURE_HEIGHT)
 
 
 def test_english_captions_are_distinct_and_agree_everywhere(world: Path) -> None:
@@ -113,12 +113,12 @@ def test_english_captions_are_distinct_and_agree_everywhere(world: Path) -> None
             assert sentence["tokens"] == [word for word in spaced_out.lower().split() if word not in {",", "."}]
 
 
-def test_no_scene_twice_and_none_of_the_evaluation_in_the_bitext(items: list[Item]) -> None:
+def test_no_scene_twice_and_none_of_the_evaluation_in_the_bitext(items: list[SampleImage]) -> None:
     keys = [item.scene.key() for item in items]
     assert len(set(keys)) == len(keys)
     assert len({item.id for item in items}) == len(items)
-    asked = {plain(caption) for item in items if item.split != "train" for caption in item.captions}
-    assert asked.isdisjoint(plain(item.translation("en")) for item in items if item.split == "train")
+    asked = {plain_text(caption) for item in items if item.split != "train" for caption in item.captions}
+    assert asked.isdisjoint(plain_text(item.translation("en")) for item in items if item.split == "train")
 
 
 def test_boxes_lie_inside_the_picture_and_have_an_area(world: Path) -> None:
@@ -127,8 +127,8 @@ def test_boxes_lie_inside_the_picture_and_have_an_area(world: Path) -> None:
         assert boxes, path.name
         for box in boxes:
             left, top, right, bottom = (int(side.text or "0") for side in box)
-            assert 1 <= left < right <= WIDTH, path.name
-            assert 1 <= top < bottom <= HEIGHT, path.name
+            assert 1 <= left < right <= PICTURE_WIDTH, path.name
+            assert 1 <= top < bottom <= PICTURE_HEIGHT, path.name
 
 
 def tagged_lines(world: Path, lang: str) -> Iterator[tuple[str, list[str]]]:
@@ -138,12 +138,12 @@ def tagged_lines(world: Path, lang: str) -> Iterator[tuple[str, list[str]]]:
 
 
 @pytest.mark.parametrize("lang", REALISERS)
-def test_tagged_sentences_reduce_to_the_plain_ones(world: Path, items: list[Item], lang: str) -> None:
+def test_tagged_sentences_reduce_to_the_plain_ones(world: Path, items: list[SampleImage], lang: str) -> None:
     by_id = {str(item.id): item for item in items}
     for stem, lines in tagged_lines(world, lang):
         item = by_id[stem]
         expected = item.captions if lang == "en" else [item.translation(lang)]
-        assert [TAG.sub(r"\3", line) for line in lines] == [spaced(sentence) for sentence in expected]
+        assert [TAG.sub(r"\3", line) for line in lines] == [tokenized_text(sentence) for sentence in expected]
         tags = TAG.findall("\n".join(lines))
         assert {kind for _, kind, _ in tags} <= {*TYPES, "scene"}
         if item.split != "train":
@@ -153,7 +153,7 @@ def test_tagged_sentences_reduce_to_the_plain_ones(world: Path, items: list[Item
 
 
 @pytest.mark.parametrize("lang", TRANSLATIONS)
-def test_a_translation_names_the_same_things_as_its_english(world: Path, items: list[Item], lang: str) -> None:
+def test_a_translation_names_the_same_things_as_its_english(world: Path, items: list[SampleImage], lang: str) -> None:
     english = dict(tagged_lines(world, "en"))
     numbers = {str(item.id): item.translated for item in items}
     for stem, (line,) in tagged_lines(world, lang):
@@ -163,7 +163,7 @@ def test_a_translation_names_the_same_things_as_its_english(world: Path, items: 
 
 @pytest.mark.parametrize("lang", REALISERS)
 def test_sentences_are_composed_text(world: Path, lang: str) -> None:
-    for name in MULTI30K.values():
+    for name in MULTI30K_SPLITS.values():
         for line in (world / f"multi30k/data/task1/raw/{name}.{lang}").read_text("utf-8").splitlines():
             assert line.endswith(".")
             assert line[0].isupper()
@@ -180,7 +180,7 @@ def clause(subject: str, action: str, **parts: str) -> Clause:
 
 
 def say(lang: str, *clauses: Clause, place: str = "") -> str:
-    return plain(REALISERS[lang](Plan(clauses, Mention("place", place) if place else None, wording=2)))
+    return plain_text(REALISERS[lang](CaptionPlan(clauses, Mention("place", place) if place else None, wording=2)))
 
 
 GUITAR = (clause("man", "guitar", garment="red shirt", object="guitar"),)
@@ -327,7 +327,7 @@ def test_every_language_can_say_every_action_and_place(lang: str) -> None:
     assert len({say(lang, clause("dog", "run"), place=place) for place in PLACES}) == len(PLACES)
 
 
-def test_the_teacher_is_small_and_whole(items: list[Item]) -> None:
+def test_the_teacher_is_small_and_whole(items: list[SampleImage]) -> None:
     weights = TEACHER / "open_clip_model.safetensors"
     assert weights.stat().st_size <= 5_000_000
     config = json.loads((TEACHER / "open_clip_config.json").read_text("utf-8"))
@@ -341,4 +341,4 @@ def test_the_teacher_is_small_and_whole(items: list[Item]) -> None:
     assert tokenizer.token_to_id("<pad>") == 0
     for item in items:
         for caption in item.captions:
-            assert len(tokenizer.encode(plain(caption)).ids) <= text["context_length"]
+            assert len(tokenizer.encode(plain_text(caption)).ids) <= text["context_length"]

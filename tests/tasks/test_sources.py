@@ -12,23 +12,23 @@ from PIL import Image
 
 from harness.core.builtins import TASKS
 from harness.core.errors import HarnessError, MissingError
-from harness.tasks.flickr30k import Flickr30k
 from harness.tasks.caption_sources import catalogue
-from harness.tasks.readers.captions import Captions, read_captions
 from harness.tasks.evaluation_sets import crossmodal3600, xtd
+from harness.tasks.flickr30k import Flickr30k
+from harness.tasks.readers.captions import SourceCaptions, read_captions
 from tests.support.folders import MULTI30K, captions_of, english_line, write_lines
 
 TASK = Flickr30k()
 TASK1 = Path("multi30k/data/task1")
 
 
-def read(folder: Path, name: str, lang: str) -> Captions:
+def read(folder: Path, name: str, lang: str) -> SourceCaptions:
     captions = read_captions(folder, catalogue().sources[name], lang)
     assert captions is not None
     return captions
 
 
-def rows(captions: Captions) -> list[tuple[str, int, str]]:
+def rows(captions: SourceCaptions) -> list[tuple[str, int, str]]:
     return [(row.image, row.number, row.text) for row in captions.rows]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from harness.tasks.sample.caption_plans import CaptionPlan
 from harness.tasks.sample.grammar import (
     basque,
     czech,
@@ -18,9 +19,8 @@ from harness.tasks.sample.grammar import (
     yoruba,
 )
 from harness.tasks.sample.grammar.sentences import Sentence
-from harness.tasks.sample.caption_plans import Plan
 
-REALISERS: dict[str, Callable[[Plan], Sentence]] = {
+REALISERS: dict[str, Callable[[CaptionPlan], Sentence]] = {
     "en": english.realise,
     "de": german.realise,
     "fr": french.realise,

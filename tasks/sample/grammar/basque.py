@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.tasks.sample.grammar.sentences import Phrase, Piece, Sentence, finish
-from harness.tasks.sample.caption_plans import Clause, Mention, Plan
+from harness.tasks.sample.caption_plans import CaptionPlan, Clause, Mention
+from harness.tasks.sample.grammar.sentences import Phrase, Piece, Sentence, finish_sentence
 
 NOUNS = {
     "man": "gizon",
@@ -30,7 +30,7 @@ NOUNS = {
     "bench": "banku",
     "chair": "aulki",
 }
-COLOURS = {
+COLOUR_WORDS = {
     "red": "gorri",
     "blue": "urdin",
     "green": "berde",
@@ -62,7 +62,7 @@ VERBS = {
 }
 ERGATIVE = frozenset({"ball", "umbrella"})
 INSTRUMENTS = {"guitar": "gitarra", "drum": "danborra", "trumpet": "tronpeta"}
-PLACES = {
+PLACE_WORDS = {
     "beach": ("hondartzan", ""),
     "street": ("kalean", ""),
     "park": ("parkean", ""),
@@ -78,15 +78,15 @@ PLACES = {
 }
 
 
-def realise(plan: Plan) -> Sentence:
+def realise(plan: CaptionPlan) -> Sentence:
     """A caption such as `Hondartzan , alkandora gorridun gizon bat gitarra jotzen ari da .`"""
     pieces: list[Piece] = []
     if plan.place:
-        words, postposition = PLACES[plan.place.kind]
+        words, postposition = PLACE_WORDS[plan.place.kind]
         pieces += [Phrase(words, plan.place), postposition, ","]
     for number, clause in enumerate(plan.clauses):
         pieces += ["eta" if number else "", *_clause(clause)]
-    return finish(pieces)
+    return finish_sentence(pieces)
 
 
 def _clause(clause: Clause) -> list[Piece]:
@@ -109,7 +109,7 @@ def _bare(mention: Mention) -> Phrase:
 
 def _noun(mention: Mention) -> str:
     noun = NOUNS[mention.kind]
-    return f"{noun} {COLOURS[mention.colour]}" if mention.colour else noun
+    return f"{noun} {COLOUR_WORDS[mention.colour]}" if mention.colour else noun
 
 
 def noun_phrase(mention: Mention, case: str) -> Phrase:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.tasks.sample.grammar.sentences import Phrase, Piece, Sentence, finish
-from harness.tasks.sample.caption_plans import Clause, Mention, Plan
+from harness.tasks.sample.caption_plans import CaptionPlan, Clause, Mention
+from harness.tasks.sample.grammar.sentences import Phrase, Piece, Sentence, finish_sentence
 
 # Gender (a: masculine animate, i: masculine inanimate, f, n, p: masculine plural only), then the cases in use.
 NOUNS: dict[str, tuple[str, dict[str, str]]] = {
@@ -34,7 +34,7 @@ NOUNS: dict[str, tuple[str, dict[str, str]]] = {
     "drum": ("i", {"acc": "buben"}),
     "trumpet": ("f", {"acc": "trubku"}),
 }
-COLOURS = {
+COLOUR_WORDS = {
     "red": "červen",
     "blue": "modr",
     "green": "zelen",
@@ -69,7 +69,7 @@ VERBS = {
     "read": ("čte", "acc"),
     "walk dog": ("kráčí", "ins"),
 }
-PLACES = {
+PLACE_WORDS = {
     "beach": ("na", "pláži"),
     "street": ("na", "ulici"),
     "park": ("v", "parku"),
@@ -85,15 +85,15 @@ PLACES = {
 }
 
 
-def realise(plan: Plan) -> Sentence:
+def realise(plan: CaptionPlan) -> Sentence:
     """A caption such as `Muž v červené košili hraje na kytaru na pláži .`"""
     pieces: list[Piece] = []
     for number, clause in enumerate(plan.clauses):
         pieces += ["a" if number else "", *_clause(clause)]
     if plan.place:
-        preposition, words = PLACES[plan.place.kind]
+        preposition, words = PLACE_WORDS[plan.place.kind]
         pieces += [preposition, Phrase(words, plan.place)]
-    return finish(pieces)
+    return finish_sentence(pieces)
 
 
 def _clause(clause: Clause) -> list[Piece]:
@@ -120,5 +120,5 @@ def _with(mention: Mention) -> list[Piece]:
 def noun_phrase(mention: Mention, case: str) -> Phrase:
     """`červeného auta`."""
     gender, forms = NOUNS[mention.kind]
-    colour = f"{COLOURS[mention.colour]}{ENDINGS[gender][case]} " if mention.colour else ""
+    colour = f"{COLOUR_WORDS[mention.colour]}{ENDINGS[gender][case]} " if mention.colour else ""
     return Phrase(f"{colour}{forms[case]}", mention)

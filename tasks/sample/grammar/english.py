@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.tasks.sample.grammar.sentences import Phrase, Piece, Sentence, finish
-from harness.tasks.sample.caption_plans import Clause, Mention, Plan
+from harness.tasks.sample.caption_plans import CaptionPlan, Clause, Mention
+from harness.tasks.sample.grammar.sentences import Phrase, Piece, Sentence, finish_sentence
 
 NOUNS: dict[str, tuple[str, ...]] = {
     "man": ("man", "man", "guy"),
@@ -34,7 +34,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "read": ("is reading", "reads", ""),
     "walk dog": ("is walking", "walks", "with"),
 }
-PLACES: dict[str, tuple[tuple[str, str], ...]] = {
+PLACE_WORDS: dict[str, tuple[tuple[str, str], ...]] = {
     "beach": (("on", "the beach"), ("at", "the beach")),
     "street": (("on", "the street"), ("in", "the street")),
     "park": (("in", "the park"), ("at", "the park")),
@@ -62,7 +62,7 @@ class _Wording:
         return picked
 
 
-def realise(plan: Plan) -> Sentence:
+def realise(plan: CaptionPlan) -> Sentence:
     """A caption such as `A man in a red shirt is playing a guitar on the beach .`"""
     wording = _Wording(plan.wording)
     place = _place(plan.place, wording) if plan.place else ()
@@ -73,11 +73,11 @@ def realise(plan: Plan) -> Sentence:
         if number:
             pieces.append(("and", "while")[wording.pick(3) == 0])
         pieces += _clause(clause, progressive, wording)
-    return finish(pieces if place_first else [*pieces, *place])
+    return finish_sentence(pieces if place_first else [*pieces, *place])
 
 
 def _place(place: Mention, wording: _Wording) -> Sequence[Piece]:
-    options = PLACES[place.kind]
+    options = PLACE_WORDS[place.kind]
     preposition, words = options[wording.pick(len(options))]
     return preposition, Phrase(words, place)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.tasks.sample.grammar.sentences import Phrase, Piece, Sentence, clauses_then_place, dressed
-from harness.tasks.sample.caption_plans import Clause, Mention, Plan
+from harness.tasks.sample.caption_plans import CaptionPlan, Clause, Mention
+from harness.tasks.sample.grammar.sentences import Phrase, Piece, Sentence, clauses_then_place, subject_with_clothes
 
 NOUNS = {
     "man": ("m", "homme"),
@@ -30,7 +30,7 @@ NOUNS = {
     "bench": ("m", "banc"),
     "chair": ("f", "chaise"),
 }
-COLOURS = {
+COLOUR_WORDS = {
     "red": {"m": "rouge", "f": "rouge"},
     "blue": {"m": "bleu", "f": "bleue"},
     "green": {"m": "vert", "f": "verte"},
@@ -53,9 +53,9 @@ VERBS = {
     "read": "lit",
     "walk dog": "marche avec",
 }
-SEATED = {"m": "est assis sur", "f": "est assise sur"}
+SITTING = {"m": "est assis sur", "f": "est assise sur"}
 PLAYS = {"guitar": ("joue de", "la guitare"), "drum": ("joue du", "tambour"), "trumpet": ("joue de", "la trompette")}
-PLACES = {
+PLACE_WORDS = {
     "beach": ("sur", "la plage"),
     "street": ("dans", "la rue"),
     "park": ("dans", "le parc"),
@@ -71,18 +71,18 @@ PLACES = {
 }
 
 
-def realise(plan: Plan) -> Sentence:
+def realise(plan: CaptionPlan) -> Sentence:
     """A caption such as `Un homme portant une chemise rouge joue de la guitare sur la plage .`"""
-    return clauses_then_place(plan, _clause, ("", "et"), PLACES)
+    return clauses_then_place(plan, _clause, ("", "et"), PLACE_WORDS)
 
 
 def _clause(clause: Clause) -> list[Piece]:
-    pieces = dressed(clause, noun_phrase, ("portant", "et"))
+    pieces = subject_with_clothes(clause, noun_phrase, ("portant", "et"))
     if clause.object and clause.action in PLAYS:
         verb, words = PLAYS[clause.action]
         pieces += [verb, Phrase(words, clause.object)]
     elif clause.object and clause.action in ("sit", "sit indoors"):
-        pieces += [SEATED[NOUNS[clause.subject.kind][0]], noun_phrase(clause.object)]
+        pieces += [SITTING[NOUNS[clause.subject.kind][0]], noun_phrase(clause.object)]
     else:
         pieces += [VERBS[clause.action], noun_phrase(clause.object) if clause.object else ""]
     if clause.beside:
@@ -94,5 +94,5 @@ def noun_phrase(mention: Mention) -> Phrase:
     """`une robe blanche`."""
     gender, noun = NOUNS[mention.kind]
     article = {"m": "un", "f": "une"}[gender]
-    colour = f" {COLOURS[mention.colour][gender]}" if mention.colour else ""
+    colour = f" {COLOUR_WORDS[mention.colour][gender]}" if mention.colour else ""
     return Phrase(f"{article} {noun}{colour}", mention)

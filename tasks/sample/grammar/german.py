@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.tasks.sample.grammar.sentences import Phrase, Piece, Sentence, finish
-from harness.tasks.sample.caption_plans import Clause, Mention, Plan
+from harness.tasks.sample.caption_plans import CaptionPlan, Clause, Mention
+from harness.tasks.sample.grammar.sentences import Phrase, Piece, Sentence, finish_sentence
 
 NOUNS = {
     "man": ("m", "Mann"),
@@ -30,7 +30,7 @@ NOUNS = {
     "bench": ("f", "Bank"),
     "chair": ("m", "Stuhl"),
 }
-COLOURS = {
+COLOUR_WORDS = {
     "red": "rot",
     "blue": "blau",
     "green": "grün",
@@ -66,7 +66,7 @@ VERBS = {
     "walk dog": ("geht", "mit", "dat", "spazieren"),
 }
 INSTRUMENTS = {"guitar": "Gitarre", "drum": "Trommel", "trumpet": "Trompete"}
-PLACES = {
+PLACE_WORDS = {
     "beach": ("am", "Strand"),
     "street": ("auf", "der Straße"),
     "park": ("im", "Park"),
@@ -82,12 +82,12 @@ PLACES = {
 }
 
 
-def realise(plan: Plan) -> Sentence:
+def realise(plan: CaptionPlan) -> Sentence:
     """A caption such as `Ein Mann in einem roten Hemd spielt am Strand Gitarre .`"""
     place = _place(plan.place) if plan.place else []
     if len(plan.clauses) == 1:
         subject, verb, rest = _clause(plan.clauses[0])
-        return finish([*subject, verb, *place, *rest])
+        return finish_sentence([*subject, verb, *place, *rest])
     pieces: list[Piece] = []
     for number, clause in enumerate(plan.clauses):
         subject, verb, rest = _clause(clause)
@@ -97,11 +97,11 @@ def realise(plan: Plan) -> Sentence:
             pieces += [*place, verb, *subject, *rest]
         else:
             pieces += [*subject, verb, *rest]
-    return finish(pieces)
+    return finish_sentence(pieces)
 
 
 def _place(place: Mention) -> list[Piece]:
-    preposition, words = PLACES[place.kind]
+    preposition, words = PLACE_WORDS[place.kind]
     return [preposition, Phrase(words, place)]
 
 
@@ -128,5 +128,5 @@ def noun_phrase(mention: Mention, case: str) -> Phrase:
     """`ein roter Hut`, `einen roten Hut`, `einem roten Hut`."""
     gender, noun = NOUNS[mention.kind]
     article, ending = INDEFINITE[case][gender]
-    colour = f" {COLOURS[mention.colour]}{ending}" if mention.colour else ""
+    colour = f" {COLOUR_WORDS[mention.colour]}{ending}" if mention.colour else ""
     return Phrase(f"{article}{colour} {noun}", mention)

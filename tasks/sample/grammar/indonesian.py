@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.tasks.sample.grammar.sentences import Phrase, Piece, Sentence, clauses_then_place, dressed
-from harness.tasks.sample.caption_plans import Clause, Mention, Plan
+from harness.tasks.sample.caption_plans import CaptionPlan, Clause, Mention
+from harness.tasks.sample.grammar.sentences import Phrase, Piece, Sentence, clauses_then_place, subject_with_clothes
 
 NOUNS = {
     "man": "seorang pria",
@@ -33,7 +33,7 @@ NOUNS = {
     "drum": "drum",
     "trumpet": "terompet",
 }
-COLOURS = {
+COLOUR_WORDS = {
     "red": "merah",
     "blue": "biru",
     "green": "hijau",
@@ -61,7 +61,7 @@ VERBS = {
     "read": "sedang membaca",
     "walk dog": "sedang berjalan bersama",
 }
-PLACES = {
+PLACE_WORDS = {
     "beach": ("di", "pantai"),
     "street": ("di", "jalan"),
     "park": ("di", "taman"),
@@ -77,13 +77,13 @@ PLACES = {
 }
 
 
-def realise(plan: Plan) -> Sentence:
+def realise(plan: CaptionPlan) -> Sentence:
     """A caption such as `Seorang pria yang memakai kemeja merah sedang memainkan gitar di pantai .`"""
-    return clauses_then_place(plan, _clause, ("", "dan"), PLACES)
+    return clauses_then_place(plan, _clause, ("", "dan"), PLACE_WORDS)
 
 
 def _clause(clause: Clause) -> list[Piece]:
-    pieces = dressed(clause, noun_phrase, ("yang memakai", "dan"))
+    pieces = subject_with_clothes(clause, noun_phrase, ("yang memakai", "dan"))
     pieces += [VERBS[clause.action], noun_phrase(clause.object) if clause.object else ""]
     if clause.beside:
         pieces += ["di samping", noun_phrase(clause.beside)]
@@ -92,5 +92,5 @@ def _clause(clause: Clause) -> list[Piece]:
 
 def noun_phrase(mention: Mention) -> Phrase:
     """`sebuah mobil merah`."""
-    colour = f" {COLOURS[mention.colour]}" if mention.colour else ""
+    colour = f" {COLOUR_WORDS[mention.colour]}" if mention.colour else ""
     return Phrase(f"{NOUNS[mention.kind]}{colour}", mention)

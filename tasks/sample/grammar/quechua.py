@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.tasks.sample.grammar.sentences import Phrase, Piece, Sentence, finish
-from harness.tasks.sample.caption_plans import Clause, Mention, Plan
+from harness.tasks.sample.caption_plans import CaptionPlan, Clause, Mention
+from harness.tasks.sample.grammar.sentences import Phrase, Piece, Sentence, finish_sentence
 
 NOUNS = {
     "man": "qhari",
@@ -33,7 +33,7 @@ NOUNS = {
     "drum": "wankar",
     "trumpet": "trumpita",
 }
-COLOURS = {
+COLOUR_WORDS = {
     "red": "puka",
     "blue": "anqas",
     "green": "q'umir",
@@ -62,7 +62,7 @@ VERBS = {
     "read": ("ta", "ñawinchachkan"),
     "walk dog": ("wan", "purichkan"),
 }
-PLACES = {
+PLACE_WORDS = {
     "beach": "mama qucha patapi",
     "street": "k'ikllupi",
     "park": "parkipi",
@@ -78,13 +78,13 @@ PLACES = {
 }
 
 
-def realise(plan: Plan) -> Sentence:
+def realise(plan: CaptionPlan) -> Sentence:
     """A caption such as `Mama qucha patapi puka kamisayuq qhari gitarrata tukachkan .`"""
-    pieces: list[Piece] = [Phrase(PLACES[plan.place.kind], plan.place)] if plan.place else []
+    pieces: list[Piece] = [Phrase(PLACE_WORDS[plan.place.kind], plan.place)] if plan.place else []
     for number, clause in enumerate(plan.clauses):
         # Clauses are joined by `-taq` on the second subject.
         pieces += [",", *_clause(clause, "taq")] if number else _clause(clause, "")
-    return finish(pieces)
+    return finish_sentence(pieces)
 
 
 def _clause(clause: Clause, joined: str) -> list[Piece]:
@@ -105,5 +105,5 @@ def _genitive(mention: Mention) -> str:
 
 def noun_phrase(mention: Mention, suffix: str) -> Phrase:
     """`puka awtup`: the colour first, the suffix last."""
-    colour = f"{COLOURS[mention.colour]} " if mention.colour else ""
+    colour = f"{COLOUR_WORDS[mention.colour]} " if mention.colour else ""
     return Phrase(f"{colour}{NOUNS[mention.kind]}{suffix}", mention)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from harness.tasks.sample.caption_plans import Clause, Mention, Plan
+from harness.tasks.sample.caption_plans import CaptionPlan, Clause, Mention
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ Piece = str | Phrase
 Sentence = tuple[Piece, ...]
 
 
-def finish(pieces: Iterable[Piece]) -> Sentence:
+def finish_sentence(pieces: Iterable[Piece]) -> Sentence:
     """Start with a capital letter, end with a full stop, leave out empty words."""
     kept = [piece for piece in pieces if piece]
     first = kept[0]
@@ -33,7 +33,10 @@ def _capital(words: str) -> str:
 
 
 def clauses_then_place(
-    plan: Plan, realise_clause: Callable[[Clause], list[Piece]], lead: tuple[str, str], places: Mapping[str, tuple[str, str]]
+    plan: CaptionPlan,
+    realise_clause: Callable[[Clause], list[Piece]],
+    lead: tuple[str, str],
+    places: Mapping[str, tuple[str, str]],
 ) -> Sentence:
     """One clause after the other, then the place: `lead` opens the first clause and each later one."""
     pieces: list[Piece] = []
@@ -42,10 +45,10 @@ def clauses_then_place(
     if plan.place:
         preposition, words = places[plan.place.kind]
         pieces += [preposition, Phrase(words, plan.place)]
-    return finish(pieces)
+    return finish_sentence(pieces)
 
 
-def dressed(clause: Clause, noun_phrase: Callable[[Mention], Phrase], lead: tuple[str, str]) -> list[Piece]:
+def subject_with_clothes(clause: Clause, noun_phrase: Callable[[Mention], Phrase], lead: tuple[str, str]) -> list[Piece]:
     """Who, then what they wear: `lead` opens the first garment and the second."""
     pieces: list[Piece] = [noun_phrase(clause.subject)]
     worn = [noun_phrase(mention) for mention in (clause.garment, clause.hat) if mention]
@@ -54,17 +57,17 @@ def dressed(clause: Clause, noun_phrase: Callable[[Mention], Phrase], lead: tupl
     return pieces
 
 
-def spaced(sentence: Sentence) -> str:
+def tokenized_text(sentence: Sentence) -> str:
     """The sentence with all tokens apart, as `results_20130124.token` has it."""
     return " ".join(piece.words if isinstance(piece, Phrase) else piece for piece in sentence)
 
 
-def plain(sentence: Sentence) -> str:
+def plain_text(sentence: Sentence) -> str:
     """The sentence as people write it: no blank before a comma or a full stop, none after an elided `d'`."""
-    return spaced(sentence).replace(" d' ", " d'").replace(" ,", ",").replace(" .", ".")
+    return tokenized_text(sentence).replace(" d' ", " d'").replace(" ,", ",").replace(" .", ".")
 
 
-def tagged(sentence: Sentence, chains: Mapping[str, int]) -> str:
+def tagged_text(sentence: Sentence, chains: Mapping[str, int]) -> str:
     """The sentence in Flickr30k Entities' markup; `chains` gives the chain id of each role."""
     return " ".join(_tag(piece, chains) if isinstance(piece, Phrase) else piece for piece in sentence)
 

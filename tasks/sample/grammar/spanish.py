@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.tasks.sample.grammar.sentences import Phrase, Piece, Sentence, clauses_then_place, dressed
-from harness.tasks.sample.caption_plans import Clause, Mention, Plan
+from harness.tasks.sample.caption_plans import CaptionPlan, Clause, Mention
+from harness.tasks.sample.grammar.sentences import Phrase, Piece, Sentence, clauses_then_place, subject_with_clothes
 
 NOUNS = {
     "man": ("m", "hombre"),
@@ -30,7 +30,7 @@ NOUNS = {
     "bench": ("m", "banco"),
     "chair": ("f", "silla"),
 }
-COLOURS = {
+COLOUR_WORDS = {
     "red": {"m": "rojo", "f": "roja"},
     "blue": {"m": "azul", "f": "azul"},
     "green": {"m": "verde", "f": "verde"},
@@ -53,9 +53,9 @@ VERBS = {
     "read": "lee",
     "walk dog": "camina con",
 }
-SEATED = {"m": "está sentado en", "f": "está sentada en"}
+SITTING = {"m": "está sentado en", "f": "está sentada en"}
 PLAYS = {"guitar": "la guitarra", "drum": "el tambor", "trumpet": "la trompeta"}
-PLACES = {
+PLACE_WORDS = {
     "beach": ("en", "la playa"),
     "street": ("en", "la calle"),
     "park": ("en", "el parque"),
@@ -71,17 +71,17 @@ PLACES = {
 }
 
 
-def realise(plan: Plan) -> Sentence:
+def realise(plan: CaptionPlan) -> Sentence:
     """A caption such as `Un hombre con una camisa roja toca la guitarra en la playa .`"""
-    return clauses_then_place(plan, _clause, ("", "y"), PLACES)
+    return clauses_then_place(plan, _clause, ("", "y"), PLACE_WORDS)
 
 
 def _clause(clause: Clause) -> list[Piece]:
-    pieces = dressed(clause, noun_phrase, ("con", "y"))
+    pieces = subject_with_clothes(clause, noun_phrase, ("con", "y"))
     if clause.object and clause.action in PLAYS:
         pieces += ["toca", Phrase(PLAYS[clause.action], clause.object)]
     elif clause.object and clause.action in ("sit", "sit indoors"):
-        pieces += [SEATED[NOUNS[clause.subject.kind][0]], noun_phrase(clause.object)]
+        pieces += [SITTING[NOUNS[clause.subject.kind][0]], noun_phrase(clause.object)]
     else:
         pieces += [VERBS[clause.action], noun_phrase(clause.object) if clause.object else ""]
     if clause.beside:
@@ -93,5 +93,5 @@ def noun_phrase(mention: Mention) -> Phrase:
     """`una camisa blanca`."""
     gender, noun = NOUNS[mention.kind]
     article = {"m": "un", "f": "una"}[gender]
-    colour = f" {COLOURS[mention.colour][gender]}" if mention.colour else ""
+    colour = f" {COLOUR_WORDS[mention.colour][gender]}" if mention.colour else ""
     return Phrase(f"{article} {noun}{colour}", mention)

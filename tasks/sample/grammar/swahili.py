@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.tasks.sample.grammar.sentences import Phrase, Piece, Sentence, clauses_then_place, dressed
-from harness.tasks.sample.caption_plans import Clause, Mention, Plan
+from harness.tasks.sample.caption_plans import CaptionPlan, Clause, Mention
+from harness.tasks.sample.grammar.sentences import Phrase, Piece, Sentence, clauses_then_place, subject_with_clothes
 
 # Concord (noun class), noun.
 NOUNS = {
@@ -34,7 +34,7 @@ NOUNS = {
     "drum": (9, "ngoma"),
     "trumpet": (5, "tarumbeta"),
 }
-COLOURS = {
+COLOUR_WORDS = {
     "red": {3: "mwekundu", 5: "jekundu", 9: "nyekundu"},
     "blue": {3: "wa buluu", 5: "la buluu", 9: "ya buluu"},
     "green": {3: "wa kijani", 5: "la kijani", 9: "ya kijani"},
@@ -62,7 +62,7 @@ VERBS = {
     "read": "anasoma",
     "walk dog": "anatembea na",
 }
-PLACES = {
+PLACE_WORDS = {
     "beach": ("", "ufukweni"),
     "street": ("", "barabarani"),
     "park": ("katika", "bustani"),
@@ -78,13 +78,13 @@ PLACES = {
 }
 
 
-def realise(plan: Plan) -> Sentence:
+def realise(plan: CaptionPlan) -> Sentence:
     """A caption such as `Mwanaume aliyevaa shati jekundu anapiga gitaa ufukweni .`"""
-    return clauses_then_place(plan, _clause, ("", "na"), PLACES)
+    return clauses_then_place(plan, _clause, ("", "na"), PLACE_WORDS)
 
 
 def _clause(clause: Clause) -> list[Piece]:
-    pieces = dressed(clause, noun_phrase, ("aliyevaa", "na"))
+    pieces = subject_with_clothes(clause, noun_phrase, ("aliyevaa", "na"))
     pieces += [VERBS[clause.action], noun_phrase(clause.object) if clause.object else ""]
     if clause.beside:
         pieces += ["kando ya", noun_phrase(clause.beside)]
@@ -94,5 +94,5 @@ def _clause(clause: Clause) -> list[Piece]:
 def noun_phrase(mention: Mention) -> Phrase:
     """`gari jekundu`, `kofia nyekundu`, `mpira mwekundu`."""
     concord, noun = NOUNS[mention.kind]
-    colour = f" {COLOURS[mention.colour][concord]}" if mention.colour else ""
+    colour = f" {COLOUR_WORDS[mention.colour][concord]}" if mention.colour else ""
     return Phrase(f"{noun}{colour}", mention)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.tasks.sample.grammar.sentences import Phrase, Piece, Sentence, clauses_then_place, dressed
-from harness.tasks.sample.caption_plans import Clause, Mention, Plan
+from harness.tasks.sample.caption_plans import CaptionPlan, Clause, Mention
+from harness.tasks.sample.grammar.sentences import Phrase, Piece, Sentence, clauses_then_place, subject_with_clothes
 
 NOUNS = {
     "man": ("m", "dyn"),
@@ -33,7 +33,7 @@ NOUNS = {
     "drum": ("m", "drwm"),
     "trumpet": ("m", "trwmped"),
 }
-COLOURS = {
+COLOUR_WORDS = {
     "red": {"m": "coch", "f": "goch"},
     "blue": {"m": "glas", "f": "las"},
     "green": {"m": "gwyrdd", "f": "werdd"},
@@ -64,7 +64,7 @@ VERBS = {
     "read": "yn darllen",
     "walk dog": "yn cerdded gyda",
 }
-PLACES = {
+PLACE_WORDS = {
     "beach": ("ar", "y traeth"),
     "street": ("ar", "y stryd"),
     "park": ("yn", "y parc"),
@@ -80,13 +80,13 @@ PLACES = {
 }
 
 
-def realise(plan: Plan) -> Sentence:
+def realise(plan: CaptionPlan) -> Sentence:
     """A caption such as `Mae dyn mewn crys coch yn chwarae gitâr ar y traeth .`"""
-    return clauses_then_place(plan, _clause, ("mae", "ac mae"), PLACES)
+    return clauses_then_place(plan, _clause, ("mae", "ac mae"), PLACE_WORDS)
 
 
 def _clause(clause: Clause) -> list[Piece]:
-    pieces = dressed(clause, noun_phrase, ("mewn", "a"))
+    pieces = subject_with_clothes(clause, noun_phrase, ("mewn", "a"))
     pieces += [VERBS[clause.action], _object(clause) if clause.object else ""]
     if clause.beside:
         pieces += ["wrth ymyl", noun_phrase(clause.beside)]
@@ -103,5 +103,5 @@ def noun_phrase(mention: Mention, mutations: dict[str, str] | None = None) -> Ph
     """`crys coch`, `ffrog goch`."""
     gender, noun = NOUNS[mention.kind]
     noun = (mutations or {}).get(mention.kind, noun)
-    colour = f" {COLOURS[mention.colour][gender]}" if mention.colour else ""
+    colour = f" {COLOUR_WORDS[mention.colour][gender]}" if mention.colour else ""
     return Phrase(f"{noun}{colour}", mention)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.tasks.sample.grammar.sentences import Phrase, Piece, Sentence, finish
-from harness.tasks.sample.caption_plans import Clause, Mention, Plan
+from harness.tasks.sample.caption_plans import CaptionPlan, Clause, Mention
+from harness.tasks.sample.grammar.sentences import Phrase, Piece, Sentence, finish_sentence
 
 NOUNS = {
     "man": "ọkùnrin",
@@ -33,7 +33,7 @@ NOUNS = {
     "drum": "ìlù",
     "trumpet": "kàkàkí",
 }
-COLOURS = {
+COLOUR_WORDS = {
     "red": "pupa",
     "blue": "aláwọ̀ búlúù",
     "green": "aláwọ̀ ewé",
@@ -63,7 +63,7 @@ VERBS = {
     "walk dog": ("ń rìn pẹ̀lú", ""),
 }
 MASS = frozenset({"guitar", "drum", "trumpet", "shirt", "dress", "jacket", "hat"})
-PLACES = {
+PLACE_WORDS = {
     "beach": ("ní", "etí òkun"),
     "street": ("ní", "òpópónà"),
     "park": ("nínú", "ọgbà ìgbafẹ́"),
@@ -79,16 +79,16 @@ PLACES = {
 }
 
 
-def realise(plan: Plan) -> Sentence:
+def realise(plan: CaptionPlan) -> Sentence:
     """A caption such as `Ọkùnrin kan tó wọ ṣẹ́ẹ̀tì pupa ń ta gìtá ní etí òkun .`"""
     pieces: list[Piece] = []
     for number, clause in enumerate(plan.clauses):
         # `àti` joins nouns only; clauses are joined by `sì` after the second subject.
         pieces += [",", *_clause(clause, "sì")] if number else _clause(clause, "")
     if plan.place:
-        preposition, words = PLACES[plan.place.kind]
+        preposition, words = PLACE_WORDS[plan.place.kind]
         pieces += [preposition, Phrase(words, plan.place)]
-    return finish(pieces)
+    return finish_sentence(pieces)
 
 
 def _clause(clause: Clause, joined: str) -> list[Piece]:
@@ -106,5 +106,5 @@ def _clause(clause: Clause, joined: str) -> list[Piece]:
 
 def noun_phrase(mention: Mention) -> Phrase:
     """`ajá dúdú kan`."""
-    colour = f" {COLOURS[mention.colour]}" if mention.colour else ""
+    colour = f" {COLOUR_WORDS[mention.colour]}" if mention.colour else ""
     return Phrase(f"{NOUNS[mention.kind]}{colour}{'' if mention.kind in MASS else ' kan'}", mention)
