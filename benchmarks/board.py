@@ -17,10 +17,10 @@ from pathlib import Path
 from made_up import ARMS, write_board
 
 from harness.core.data import Language
-from harness.leaderboards.board.board import make_boards
+from harness.leaderboards.board.builder import make_boards
 from harness.leaderboards.board.config import declared
-from harness.leaderboards.board.loading import find_records
 from harness.leaderboards.board.publish import write
+from harness.leaderboards.records.loading import find_records
 
 LANGUAGES = [f"{first}{second}" for first in "abcdefghijklmnopqrst" for second in "qrstuvwxyz"]
 SEEDS = 3

@@ -497,8 +497,8 @@ def record_readers() -> Iterator[Reader]:
     import pyarrow.parquet as pq
 
     from harness.core.data import Download
-    from harness.leaderboards.board.records import Gallery
-    from harness.leaderboards.board.submission import submit
+    from harness.leaderboards.records.board_records import Gallery
+    from harness.leaderboards.records.submission import submit
     from harness.records.files import load_found_boxes, load_measures
     from harness.records.towers import load_card
     from harness.storage.downloads import fetch_file

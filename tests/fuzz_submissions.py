@@ -38,12 +38,12 @@ import pyarrow.parquet as pq
 
 from harness.core.data import Language
 from harness.core.errors import HarnessError
-from harness.leaderboards.board.board import Board, make_boards
+from harness.leaderboards.board.builder import Board, make_boards
 from harness.leaderboards.board.config import Declaration
 from harness.leaderboards.board.exports import comma_separated, latex, markdown
-from harness.leaderboards.board.loading import find_records
 from harness.leaderboards.board.page import board_page
-from harness.leaderboards.board.submission import submit
+from harness.leaderboards.records.loading import find_records
+from harness.leaderboards.records.submission import submit
 from tests.fuzz import SECONDS, TooSlow, mutated, right, slow
 from tests.support.made_up import Arm, gallery, reseal, retrieval, write_record
 

@@ -34,7 +34,7 @@ def leaderboard(
     """Rank records on boards, so that rows which cannot be told apart share a rank; or merge records of others."""
     from harness.core.errors import HarnessError
     from harness.leaderboards.board.publish import own_results, publish
-    from harness.leaderboards.board.submission import submit
+    from harness.leaderboards.records.submission import submit
     from harness.runtime.console import Console
     from harness.storage.store import Store
 

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
 
-from harness.leaderboards.board.board import Board, Ceiling, Cell, Mean, Row, shown
+from harness.leaderboards.board.builder import Board, Ceiling, Cell, Mean, Row, shown
 from harness.runtime.markup import latex_text, markdown_text, spreadsheet_text
 from harness.statistics.inference import Interval
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from harness.leaderboards.board.board import Board, Ceiling, Cell, Column, Mean, Row, shown
+from harness.leaderboards.board.builder import Board, Ceiling, Cell, Column, Mean, Row, shown
 from harness.leaderboards.board.exports import METHOD, about_breakdown, one_decimal, options_of, pairs_of, seeds_of, start_of
-from harness.leaderboards.board.records import Found
+from harness.leaderboards.records.board_records import Found
 from harness.records.schema import Provenance, Record
 from harness.retrieval.scorers import PLAIN
 from harness.statistics.inference import Interval

@@ -9,12 +9,12 @@ from pathlib import Path
 from harness.core.builtins import TASKS
 from harness.core.data import Language
 from harness.core.errors import HarnessError
-from harness.leaderboards.board.board import Board, make_boards, shown
+from harness.leaderboards.board.builder import Board, make_boards, shown
 from harness.leaderboards.board.config import Declaration, declared
 from harness.leaderboards.board.exports import comma_separated, latex, markdown
-from harness.leaderboards.board.loading import find_records
 from harness.leaderboards.board.page import LONGEST, board_page
-from harness.leaderboards.board.records import Found
+from harness.leaderboards.records.board_records import Found
+from harness.leaderboards.records.loading import find_records
 from harness.storage.store import new_file
 
 RESULTS = Path(__file__).parents[1] / "results"

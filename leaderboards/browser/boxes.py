@@ -11,7 +11,7 @@ import numpy as np
 from harness.core.data import Floats, Grounding, Ints, Place, Retrieval
 from harness.core.errors import HarnessError
 from harness.core.protocols import RegionTask, TaggedTask, Task
-from harness.leaderboards.board.board import shown
+from harness.leaderboards.board.builder import shown
 from harness.records.schema import Record
 from harness.retrieval.regions import gallery_places, starts_of
 

@@ -23,10 +23,10 @@ from harness.core.plugins import without_code
 from harness.core.protocols import Encoder, Task
 from harness.distill.distilled_tower import DistilledTower
 from harness.evaluation.data_folders import data_folder
-from harness.leaderboards.board.board import Tower, shown
+from harness.leaderboards.board.builder import Tower, shown
 from harness.leaderboards.board.page import render
-from harness.leaderboards.board.records import Found, TestSet
 from harness.leaderboards.browser.boxes import place_payload, places_of, rounded, shares, sizes_of
+from harness.leaderboards.records.board_records import Found, TestSet
 from harness.records.files import QUERIES_FILE, load_found_boxes, load_ranks, load_record, read_queries
 from harness.records.schema import Record
 from harness.retrieval.dense_search import first_documents

@@ -12,7 +12,7 @@ from harness.core.languages import all_languages
 from harness.core.objective_terms import reads_entities
 from harness.core.plugins import without_code
 from harness.core.protocols import TokenEncoder, TokenLocator, TokenNamer
-from harness.leaderboards.board.board import shown
+from harness.leaderboards.board.builder import shown
 from harness.leaderboards.board.page import render
 from harness.leaderboards.board.publish import write_readable
 from harness.records.schema import TowerCard

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.leaderboards.board.board import FAMILIES, shown
+from harness.leaderboards.board.builder import FAMILIES, shown
 from harness.leaderboards.board.exports import markdown_table
 from harness.leaderboards.board.page import render
 from harness.leaderboards.board.publish import write_readable

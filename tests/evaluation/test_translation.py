@@ -20,9 +20,9 @@ from harness.encoders.hugging_face.translation import Loaded
 from harness.evaluation.planning import make_plans
 from harness.evaluation.runner import measure_plan
 from harness.evaluation.translate_test import MachineTranslations, with_translations
-from harness.leaderboards.board.board import Tower
+from harness.leaderboards.board.builder import Tower
 from harness.leaderboards.board.page import again
-from harness.leaderboards.board.submission import checked
+from harness.leaderboards.records.submission import checked
 from harness.readers.translations import read_translations
 from harness.runtime.console import Console
 from harness.statistics.comparison import compare_records

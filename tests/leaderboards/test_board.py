@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from harness.core.data import Language, Ranks
 from harness.core.errors import HarnessError
-from harness.leaderboards.board.board import Board, make_boards
+from harness.leaderboards.board.builder import Board, make_boards
 from harness.leaderboards.board.config import Declaration, declared, read_declaration
 from harness.leaderboards.board.exports import comma_separated, latex, markdown
-from harness.leaderboards.board.loading import find_records
 from harness.leaderboards.board.page import board_page
+from harness.leaderboards.records.loading import find_records
 from harness.records.schema import RegionCard
 from harness.statistics.inference import bootstrap_mean, paired_difference
 from harness.statistics.rank_inference import standings, told_apart

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from harness.core.errors import HarnessError
-from harness.leaderboards.board.loading import find_records
-from harness.leaderboards.board.records import Found
 from harness.leaderboards.browser.error_browser import Finds, browse, find_payload
 from harness.leaderboards.browser.transport_viewer import show
+from harness.leaderboards.records.board_records import Found
+from harness.leaderboards.records.loading import find_records
 from harness.records.files import load_found_boxes, load_ranks
 from harness.records.towers import load_card
 from harness.retrieval.ranking import MISSED

@@ -12,7 +12,7 @@ import pytest
 
 from harness.core.data import Ranks
 from harness.leaderboards.board.publish import publish
-from harness.leaderboards.board.submission import submit
+from harness.leaderboards.records.submission import submit
 from tests.support.chromium import CONTRAST, HOSTILE, complaints, open_page
 from tests.support.made_up import ARMS, Arm, gallery, retrieval, write_board, write_record
 

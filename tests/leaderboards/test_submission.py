@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.core.errors import HarnessError
-from harness.leaderboards.board.submission import submit
+from harness.leaderboards.records.submission import submit
 from harness.retrieval.grounding import grounding_scores
 from harness.retrieval.ranking import MISSED
 from harness.storage.seals import seal_folder

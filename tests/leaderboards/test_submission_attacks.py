@@ -16,11 +16,11 @@ import pytest
 
 from harness.core.data import Ranks, Retrieval
 from harness.core.errors import HarnessError
-from harness.leaderboards.board.board import Board, make_boards
+from harness.leaderboards.board.builder import Board, make_boards
 from harness.leaderboards.board.exports import comma_separated, latex, markdown
-from harness.leaderboards.board.loading import find_records
 from harness.leaderboards.board.publish import publish
-from harness.leaderboards.board.submission import submit
+from harness.leaderboards.records.loading import find_records
+from harness.leaderboards.records.submission import submit
 from tests.leaderboards.test_board import LANGUAGES, declaration
 from tests.leaderboards.test_submission import edit_queries, edit_record
 from tests.support.made_up import PROVENANCE, Arm, NoImages, gallery, made_ranks, reseal, retrieval, write_record

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from harness.core.data import Ranks
-from harness.leaderboards.board.board import make_boards
+from harness.leaderboards.board.builder import make_boards
 from harness.leaderboards.board.config import BOARDS, read_declaration
-from harness.leaderboards.board.loading import find_records
+from harness.leaderboards.records.loading import find_records
 from harness.reporting.comparison_report import estimate_text, gap_percent_text, render_comparison
 from harness.reporting.multilingual import LanguageReport, print_multilingual
 from harness.reporting.run_report import difference_text, interval_text, print_report, share_text

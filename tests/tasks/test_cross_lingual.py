@@ -20,10 +20,10 @@ from harness.core.data import DOCUMENTS_A_PART, Listed, TextRetrieval
 from harness.core.errors import HarnessError, MissingError
 from harness.evaluation.planning import make_plans
 from harness.evaluation.runner import measure_plan
-from harness.leaderboards.board.board import make_boards
+from harness.leaderboards.board.builder import make_boards
 from harness.leaderboards.board.config import declared
-from harness.leaderboards.board.loading import find_records
-from harness.leaderboards.board.submission import checked
+from harness.leaderboards.records.loading import find_records
+from harness.leaderboards.records.submission import checked
 from harness.records.files import load_measures, load_ranks, load_record
 from harness.retrieval.ranking import MISSED
 from harness.runtime.console import Console

@@ -13,8 +13,8 @@ import numpy as np
 
 from harness.core.data import Ranks
 from harness.core.errors import HarnessError
-from harness.leaderboards.board.query_files import read_columns
-from harness.leaderboards.board.records import Found, Gallery
+from harness.leaderboards.records.board_records import Found, Gallery
+from harness.leaderboards.records.query_files import read_columns
 from harness.records.files import QUERIES_FILE, explain_broken_queries, load_measures
 from harness.records.schema import ENGLISH_TOWER, TRANSLATE_TEST, Record
 from harness.retrieval.dense_search import Searched

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from harness.core.data import MEASURE
 from harness.core.errors import HarnessError
-from harness.leaderboards.board.loading import SUBMISSION, find_records
 from harness.leaderboards.board.publish import RESULTS
-from harness.leaderboards.board.query_files import COLUMNS, READ, check_bounds, directions, read_columns
-from harness.leaderboards.board.record_checks import TestSets, digests, fault_of, same_ranks
-from harness.leaderboards.board.records import Found
+from harness.leaderboards.records.board_records import Found
+from harness.leaderboards.records.checks import TestSets, digests, fault_of, same_ranks
+from harness.leaderboards.records.loading import SUBMISSION, find_records
+from harness.leaderboards.records.query_files import COLUMNS, READ, check_bounds, directions, read_columns
 from harness.records.files import (
     FACET_PREFIX,
     QUERIES_FILE,

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from harness.core.errors import HarnessError
-from harness.leaderboards.board.query_files import check_bounds, plain_file
-from harness.leaderboards.board.records import Found
+from harness.leaderboards.records.board_records import Found
+from harness.leaderboards.records.query_files import check_bounds, plain_file
 from harness.records.files import load_record, record_folders
 
 SUBMISSION = "submission.json"
@@ -21,7 +21,7 @@ def find_records(folders: Iterable[Path], problems: list[str] | None = None) -> 
     problems: gets a line for each record that is left out because it is damaged, or does not agree with itself or with the others
     over its captions. Without it, the first such record raises HarnessError, as a folder that is not there always does.
     """
-    from harness.leaderboards.board.record_checks import agreeing
+    from harness.leaderboards.records.checks import agreeing
 
     said: list[str] = []
     found: list[Found] = []

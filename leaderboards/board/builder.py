@@ -21,9 +21,7 @@ from harness.core.data import Doubles, Ints, Language, english_side
 from harness.core.errors import HarnessError
 from harness.core.objective_terms import UNTRAINED
 from harness.leaderboards.board.config import Declaration
-from harness.leaderboards.board.query_files import MOST_VALUES, Facet, read_facet
-from harness.leaderboards.board.record_checks import same_ranks
-from harness.leaderboards.board.records import (
+from harness.leaderboards.records.board_records import (
     Found,
     Gallery,
     TestSet,
@@ -32,6 +30,8 @@ from harness.leaderboards.board.records import (
     hits_of_captions,
     queries_of_images,
 )
+from harness.leaderboards.records.checks import same_ranks
+from harness.leaderboards.records.query_files import MOST_VALUES, Facet, read_facet
 from harness.records.schema import TRANSLATE_TEST, Record
 from harness.retrieval.scorers import PLAIN
 from harness.statistics.breakdown import facet_values as in_order

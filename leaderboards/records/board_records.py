@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from harness.core.data import MEASURE, Ints
 from harness.leaderboards.board.config import Declaration
-from harness.leaderboards.board.query_files import Queries, directions, read_columns, read_whole
+from harness.leaderboards.records.query_files import Queries, directions, read_columns, read_whole
 from harness.records.files import QUERIES_FILE, explain_broken_queries
 from harness.records.schema import Record
 
