@@ -18,8 +18,8 @@ from made_up import ARMS, write_board
 
 from harness.core.data import Language
 from harness.leaderboards.board.builder import make_boards
-from harness.leaderboards.board.config import declared
-from harness.leaderboards.board.publish import write
+from harness.leaderboards.board.config import load_board_configs
+from harness.leaderboards.board.publish import write_boards
 from harness.leaderboards.records.loading import find_records
 
 LANGUAGES = [f"{first}{second}" for first in "abcdefghijklmnopqrst" for second in "qrstuvwxyz"]
@@ -32,9 +32,9 @@ def measure(records: Path, out: Path) -> None:
     start, begun = time.perf_counter(), time.process_time()
     found = find_records([records])
     read = time.perf_counter()
-    boards = make_boards(declared(["flickr30k"])[0], found, known)
+    boards = make_boards(load_board_configs(["flickr30k"])[0], found, known)
     built = time.perf_counter()
-    write(boards, out)
+    write_boards(boards, out)
     end = time.perf_counter()
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{len(found):,} records: found in {read - start:.1f} s, board in {built - read:.1f} s, files in {end - built:.1f} s")

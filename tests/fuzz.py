@@ -184,7 +184,7 @@ def caption_readers() -> Iterator[Reader]:
 def bitext_readers() -> Iterator[Reader]:
     """Sentence pairs, texts without translations, and the lists of languages and boards."""
     from harness.core.languages import LANGUAGES, read_language_table
-    from harness.leaderboards.board.config import BOARDS, read_declaration
+    from harness.leaderboards.board.config import BOARDS, read_board_config
     from harness.readers.bitext import load_bitext_file, load_monolingual_texts
     from harness.tasks.caption_sources import SOURCES, read_catalogue
     from harness.tasks.flickr30k import Flickr30k
@@ -195,7 +195,7 @@ def bitext_readers() -> Iterator[Reader]:
     )
     yield Reader("sources-toml", {"sources.toml": SOURCES.read_bytes()}, lambda f: read_catalogue(f / "sources.toml"))
     board = next(BOARDS.glob("*.toml")).read_bytes()
-    yield Reader("board-toml", {"board.toml": board}, lambda folder: read_declaration(folder / "board.toml"))
+    yield Reader("board-toml", {"board.toml": board}, lambda folder: read_board_config(folder / "board.toml"))
 
     def bitext(name: str) -> Callable[[Path], None]:
         def read(folder: Path) -> None:
@@ -497,8 +497,8 @@ def record_readers() -> Iterator[Reader]:
     import pyarrow.parquet as pq
 
     from harness.core.data import Download
-    from harness.leaderboards.records.board_records import Gallery
-    from harness.leaderboards.records.submission import submit
+    from harness.leaderboards.records.board_records import BoardGallery
+    from harness.leaderboards.records.submission import merge_submission
     from harness.records.files import load_found_boxes, load_measures
     from harness.records.towers import load_card
     from harness.storage.downloads import fetch_file
@@ -506,7 +506,7 @@ def record_readers() -> Iterator[Reader]:
     ranks = Ranks(t2i=np.array([1, 2, 1, 4]), i2t=np.array([1, 1, 3, 2]))
     files = record_files(ranks, "0" * 64)
     yield from whole_records(files, ranks)
-    yield Reader("gallery", {"queries.parquet": files["queries.parquet"]}, Gallery.read)
+    yield Reader("gallery", {"queries.parquet": files["queries.parquet"]}, BoardGallery.read)
     boxes = io.BytesIO()
     pq.write_table(pa.table({"found": [[1, 2, 3, 4]] * 4, "pointed": [True] * 4}), boxes)
 
@@ -524,7 +524,7 @@ def record_readers() -> Iterator[Reader]:
     yield Reader("measures", {"queries.parquet": measures.getvalue()}, measured)
     yield Reader("card", {"card.json": json.dumps(made_up({}, {})["tower"]).encode()}, load_card)
     into = {f"given/{name}": files[name] for name in ("record.json", "queries.parquet")}
-    yield Reader("submission", into, lambda folder: submit(folder / "given", folder / "into"))
+    yield Reader("submission", into, lambda folder: merge_submission(folder / "given", folder / "into"))
     download = Download("x.txt", "http://127.0.0.1:9/x", "s", "l")
     ledger = json.dumps({"x.txt": {"sha256": hashlib.sha256(b"1").hexdigest()}}).encode()
     yield Reader("ledger", {"fetched.json": ledger}, lambda folder: fetch_file(download, folder), {"x.txt": b"1"})

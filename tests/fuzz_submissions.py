@@ -39,18 +39,18 @@ import pyarrow.parquet as pq
 from harness.core.data import Language
 from harness.core.errors import HarnessError
 from harness.leaderboards.board.builder import Board, make_boards
-from harness.leaderboards.board.config import Declaration
-from harness.leaderboards.board.exports import comma_separated, latex, markdown
+from harness.leaderboards.board.config import BoardConfig
+from harness.leaderboards.board.exports import board_csv, board_latex, board_markdown
 from harness.leaderboards.board.page import board_page
 from harness.leaderboards.records.loading import find_records
-from harness.leaderboards.records.submission import submit
+from harness.leaderboards.records.submission import merge_submission
 from tests.fuzz import SECONDS, TooSlow, mutated, right, slow
 from tests.support.made_up import Arm, gallery, reseal, retrieval, write_record
 
 IMAGES, RESAMPLES = 12, 100
 LANGUAGES = {code: Language(code, code.upper(), "Latn", 1, ()) for code in ("de", "qu")}
 BOARDS = [
-    Declaration(name=name, title=name, task="flickr30k", split="test", sample=False, direction=direction, cutoff=cutoff, **more)
+    BoardConfig(name=name, title=name, task="flickr30k", split="test", sample=False, direction=direction, cutoff=cutoff, **more)
     for name, direction, cutoff, more in (("one", "t2i", 1, {"breakdown": "entity-type"}), ("back", "i2t", 5, {}))
 ]
 VALUES: tuple[Any, ...] = (
@@ -101,7 +101,7 @@ def made(folder: Path) -> tuple[list[Board], list[str]]:
     problems: list[str] = []
     found = find_records([folder], problems)
     boards = [board for each in BOARDS for board in make_boards(each, found, LANGUAGES, resamples=RESAMPLES)]
-    for form in (comma_separated, markdown, latex):
+    for form in (board_csv, board_markdown, board_latex):
         for board in boards:
             form(board)
     json.dumps(board_page(boards, problems))
@@ -286,7 +286,7 @@ def judged(own: bool, place: Place, expected: list[str], folder: Path) -> str:
         right(said_of_ours(boards) == expected, "a number changed in silence")
         return "same"
     try:
-        merged = submit(place.theirs, place.ours)
+        merged = merge_submission(place.theirs, place.ours)
     except HarnessError as error:
         right("\n" not in str(error) and len(str(error)) < 4_000, f"a message of {len(str(error)):,} characters")
         right("theirs" in str(error), f"a message that names no file: {error}")

@@ -27,7 +27,7 @@ def browse(
     store: StoreOption = None,
 ) -> None:
     """Make a page of every query: its caption, the right picture, what each tower found first, and filters on who was right."""
-    from harness.leaderboards.browser.error_browser import browse as write_browser
+    from harness.leaderboards.browser.error_browser import write_error_browser as write_browser
     from harness.runtime.console import Console
     from harness.storage.store import Store
 

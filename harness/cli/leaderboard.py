@@ -33,8 +33,8 @@ def leaderboard(
 ) -> None:
     """Rank records on boards, so that rows which cannot be told apart share a rank; or merge records of others."""
     from harness.core.errors import HarnessError
-    from harness.leaderboards.board.publish import own_results, publish
-    from harness.leaderboards.records.submission import submit
+    from harness.leaderboards.board.publish import own_results, publish_boards
+    from harness.leaderboards.records.submission import merge_submission
     from harness.runtime.console import Console
     from harness.storage.store import Store
 
@@ -44,12 +44,12 @@ def leaderboard(
     if add is not None:
         if len(folders) > 1:
             raise HarnessError("--add merges into one folder: give --records once")
-        console.print(submit(add, folders[0] if folders else None))
+        console.print(merge_submission(add, folders[0] if folders else None))
     if out is None:
         return
     if mine or store:
         own = Store.at(store).root / "records"
         folders = [*(folders or own_results()), own]
-    for line in publish(folders, board or [], out, resamples):
+    for line in publish_boards(folders, board or [], out, resamples):
         console.print(line)
     console.print(f"Open {(out / 'index.html').resolve()}")

@@ -24,8 +24,8 @@ def transport(
     store: StoreOption = None,
 ) -> None:
     """Show the transport plan between the tokens of a sentence pair, and its cost, as heat maps."""
-    from harness.leaderboards.browser.transport_viewer import show
+    from harness.leaderboards.browser.transport_viewer import write_transport_page
     from harness.runtime.console import Console
     from harness.storage.store import Store
 
-    Console().print(show(tower, english, foreign, chunker, out, device, Store.at(store)))
+    Console().print(write_transport_page(tower, english, foreign, chunker, out, device, Store.at(store)))

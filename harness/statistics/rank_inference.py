@@ -17,26 +17,26 @@ from harness.core.data import Doubles
 
 
 @dataclass(frozen=True)
-class Standing:
+class RankInterval:
     """The ranks that a row may have: one more than the rows found better, up to the number of rows less those found worse."""
 
     first: int
     last: int
 
 
-def standings(estimates: Doubles, resampled: Doubles, level: float = 0.95) -> list[Standing]:
+def rank_intervals(estimates: Doubles, resampled: Doubles, level: float = 0.95) -> list[RankInterval]:
     """Ranks of p rows, the highest estimate first.
 
     estimates: (p,). resampled: (r, p), the same in r bootstrap resamples, each of one draw of images for all rows. A row is
     better than another where the simultaneous interval of their difference lies above 0.
 
     >>> draw = np.random.default_rng(0).normal(size=(1000, 3)) + [9.0, 0.0, 0.1]
-    >>> standings(np.array([9.0, 0.0, 0.1]), draw)
+    >>> rank_intervals(np.array([9.0, 0.0, 0.1]), draw)
     [Standing(first=1, last=1), Standing(first=2, last=3), Standing(first=2, last=3)]
     """
     p = len(estimates)
     centred = resampled - estimates
-    spread = pairwise_spread(resampled)
+    spread = pairwise_standard_errors(resampled)
     largest = np.zeros(len(resampled))
     for row in range(p - 1):
         # Rows that hit the very same images differ by nothing in every resample.
@@ -46,13 +46,13 @@ def standings(estimates: Doubles, resampled: Doubles, level: float = 0.95) -> li
             np.maximum(largest, ratios.max(axis=1), out=largest)
     critical = np.quantile(largest, level, method="higher")
     better = estimates[None, :] - estimates[:, None] > critical * spread + 1e-9
-    return [Standing(1 + int(better[row].sum()), p - int(better[:, row].sum())) for row in range(p)]
+    return [RankInterval(1 + int(better[row].sum()), p - int(better[:, row].sum())) for row in range(p)]
 
 
-def pairwise_spread(resampled: Doubles) -> Doubles:
+def pairwise_standard_errors(resampled: Doubles) -> Doubles:
     """Standard errors (p, p) of the differences between columns of (r, p); exactly 0 where two are the same but for rounding.
 
-    >>> pairwise_spread(np.array([[1.0, 1.0, 3.0], [2.0, 2.0, 2.0], [3.0, 3.0, 1.0]]))[0].tolist()
+    >>> pairwise_standard_errors(np.array([[1.0, 1.0, 3.0], [2.0, 2.0, 2.0], [3.0, 3.0, 1.0]]))[0].tolist()
     [0.0, 0.0, 2.0]
     """
     covariance = np.atleast_2d(np.cov(resampled, rowvar=False))
@@ -62,7 +62,7 @@ def pairwise_spread(resampled: Doubles) -> Doubles:
     return np.sqrt(squares)
 
 
-def told_apart(estimates: Doubles, resampled: Doubles, level: float = 0.95) -> list[bool]:
+def significant_differences(estimates: Doubles, resampled: Doubles, level: float = 0.95) -> list[bool]:
     """Which of p differences are not 0, all tested at once by the bootstrap distribution of their largest |t|.
 
     estimates: (p,). resampled: (r, p).

@@ -16,10 +16,10 @@ from harness.core.suggestions import nearest
 from harness.retrieval.metrics import spell_measure
 
 BOARDS = Path(__file__).parents[1] / "boards"
-SIDES = {"t2i": "text → image", "i2t": "image → text", "texts": "query → English text"}
+DIRECTION_TITLES = {"t2i": "text → image", "i2t": "image → text", "texts": "query → English text"}
 
 
-class Declaration(BaseModel):
+class BoardConfig(BaseModel):
     """What a board is about. Records of the embedded sample and of real photographs are never on one board."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -65,10 +65,10 @@ class Declaration(BaseModel):
     def metric(self) -> str:
         """The number's name for a reader.
 
-        >>> Declaration(name="x", title="X", task="t", split="test", sample=True, direction="t2i", cutoff=5).metric
+        >>> BoardConfig(name="x", title="X", task="t", split="test", sample=True, direction="t2i", cutoff=5).metric
         'R@5 text → image'
         """
-        return f"{self.measure or f'R@{self.cutoff}'} {SIDES[self.direction]}"
+        return f"{self.measure or f'R@{self.cutoff}'} {DIRECTION_TITLES[self.direction]}"
 
     @property
     def key(self) -> str:
@@ -81,18 +81,18 @@ class Declaration(BaseModel):
         return "i2t" if self.direction == "i2t" else "t2i"
 
 
-def declared(names: Sequence[str] = (), folder: Path = BOARDS) -> list[Declaration]:
+def load_board_configs(names: Sequence[str] = (), folder: Path = BOARDS) -> list[BoardConfig]:
     """The boards of those names, all by default. Raises HarnessError for an unknown name or a file that is no board."""
     files = {path.stem: path for path in sorted(folder.glob("*.toml"), key=lambda path: path.stem)}
     for name in names:
         if name not in files:
             raise HarnessError(f"no board is called {name!r}: {nearest(name, files)}")
-    return [read_declaration(files[name]) for name in names or files]
+    return [read_board_config(files[name]) for name in names or files]
 
 
-def read_declaration(path: Path) -> Declaration:
+def read_board_config(path: Path) -> BoardConfig:
     """Read one board's file; its name is the file's. Raises HarnessError naming the file and the first wrong entry."""
     try:
-        return Declaration.model_validate({"name": path.stem, **tomllib.loads(path.read_text(encoding="utf-8"))})
+        return BoardConfig.model_validate({"name": path.stem, **tomllib.loads(path.read_text(encoding="utf-8"))})
     except (OSError, ValueError, RecursionError) as error:
         raise HarnessError(f"{path} declares no board: {first_line(error)}") from None

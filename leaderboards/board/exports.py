@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
 
-from harness.leaderboards.board.builder import Board, Ceiling, Cell, Mean, Row, shown
+from harness.leaderboards.board.builder import Board, BoardCell, BoardMean, BoardRow, Ceiling, sanitize_line
 from harness.runtime.markup import latex_text, markdown_text, spreadsheet_text
 from harness.statistics.inference import Interval
 
@@ -14,7 +14,7 @@ HEAD = ("board", "metric", "rank", "rank_last", "encoder", "encoder_fingerprint"
 BODY = ("seeds", "language", "name", "script", "tier", "source", "kind", "images", "captions", "images_digest", "texts_digest")
 TAIL = ("bitext_used", "score", "low", "high", "chance", "languages_present", "languages_total", "facet", "value")
 FIELDS = (*HEAD, *BODY, *TAIL)
-METHOD = (
+RANKING_METHOD = (
     "Rows that cannot be told apart share a rank: 1 + the number of rows that are better in simultaneous 95 % intervals of all "
     "pairwise differences (bootstrap of the largest |t|; Mogstad, Romano, Shaikh and Wilhelm 2024). [low, high]: 95 % bootstrap "
     "interval over images, seeds averaged. A mean counts each language once and is given only to rows that have all of them."
@@ -35,12 +35,12 @@ def with_interval(score: Interval) -> str:
     return f"{one_decimal(score.estimate)} [{one_decimal(score.low)}, {one_decimal(score.high)}]"
 
 
-def rank_of(mean: Mean | None) -> str:
+def rank_text(mean: BoardMean | None) -> str:
     """The rank of a complete row; nothing for another."""
     return str(mean.standing.first) if mean and mean.standing else ""
 
 
-def completeness(board: Board, row: Row) -> str:
+def completeness(board: Board, row: BoardRow) -> str:
     """How many of the board's languages a row has, where it lacks some.
 
     Such a row has no mean: what it lacks is not what the others lack.
@@ -48,13 +48,13 @@ def completeness(board: Board, row: Row) -> str:
     return "" if len(row.cells) == len(board.columns) else f"{len(row.cells)} of {len(board.columns)} languages"
 
 
-def pairs_of(row: Row) -> str:
+def pairs_text(row: BoardRow) -> str:
     """Bitext size asked for."""
     config = row.tower.config
     return "" if config is None else "all" if config.pairs is None else f"{config.pairs:,}"
 
 
-def seeds_of(row: Row) -> str:
+def seeds_text(row: BoardRow) -> str:
     """How many seeds were pooled; nothing where nothing was trained."""
     if row.tower.config is None:
         return ""
@@ -62,17 +62,17 @@ def seeds_of(row: Row) -> str:
     return str(most) if fewest == most else f"{fewest} to {most}"
 
 
-def options_of(row: Row) -> str:
+def options_text(row: BoardRow) -> str:
     """The options that are not at their default."""
     return ", ".join(f"{name} {value}" for name, value in row.tower.choices.items())
 
 
-def start_of(row: Row) -> str:
+def init_text(row: BoardRow) -> str:
     """What the student started from."""
-    return shown(row.tower.config.init) if row.tower.config else ""
+    return sanitize_line(row.tower.config.init) if row.tower.config else ""
 
 
-def table(board: Board, text: Callable[[str], str]) -> tuple[list[str], list[list[str]]]:
+def score_table(board: Board, text: Callable[[str], str]) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of the wide table, each cell through `text`."""
     groups = board.averaged
     names = [column.language.name for column in board.columns]
@@ -80,29 +80,29 @@ def table(board: Board, text: Callable[[str], str]) -> tuple[list[str], list[lis
     headings = ["rank", "encoder", "method", "init", "pairs", "seeds", *filter(None, means), *names]
     rows = [
         [
-            rank_of(row.overall),
+            rank_text(row.overall),
             row.tower.encoder,
-            label(row),
-            start_of(row),
-            pairs_of(row),
-            seeds_of(row),
-            *numbers(board, row, groups),
+            method_label(row),
+            init_text(row),
+            pairs_text(row),
+            seeds_text(row),
+            *row_scores(board, row, groups),
         ]
         for row in board.rows
     ]
     for ceiling in board.ceilings:
-        rows.append(["", ceiling.tower.encoder, "English tower on English", "", "", "", *numbers(board, ceiling, groups)])
-    rows.append(["", "", "chance", "", "", "", *chance_numbers(board, groups)])
+        rows.append(["", ceiling.tower.encoder, "English tower on English", "", "", "", *row_scores(board, ceiling, groups)])
+    rows.append(["", "", "chance", "", "", "", *chance_scores(board, groups)])
     return [text(heading) for heading in headings], [[text(cell) for cell in row] for row in rows]
 
 
-def label(row: Row) -> str:
+def method_label(row: BoardRow) -> str:
     """Method and options."""
-    options = options_of(row)
+    options = options_text(row)
     return f"{row.tower.method} ({options})" if options else row.tower.method
 
 
-def numbers(board: Board, row: Row | Ceiling, groups: Sequence[str]) -> Iterator[str]:
+def row_scores(board: Board, row: BoardRow | Ceiling, groups: Sequence[str]) -> Iterator[str]:
     """Means and scores of a row; an incomplete one says so where its mean would be."""
     if len(board.columns) > 1:
         yield with_interval(row.overall.score) if row.overall else f"{len(row.cells)} of {len(board.columns)} languages"
@@ -110,10 +110,10 @@ def numbers(board: Board, row: Row | Ceiling, groups: Sequence[str]) -> Iterator
         yield with_interval(row.means[group].score) if group in row.means else "–"
     for column in board.columns:
         cell = row.cells.get(column.language.code)
-        yield "–" if cell is None else with_interval(cell.score if isinstance(cell, Cell) else cell)
+        yield "–" if cell is None else with_interval(cell.score if isinstance(cell, BoardCell) else cell)
 
 
-def chance_numbers(board: Board, groups: Sequence[str]) -> Iterator[str]:
+def chance_scores(board: Board, groups: Sequence[str]) -> Iterator[str]:
     """Means and scores of a random ranking."""
     if len(board.columns) > 1:
         yield one_decimal(sum(column.chance for column in board.columns) / len(board.columns))
@@ -124,7 +124,7 @@ def chance_numbers(board: Board, groups: Sequence[str]) -> Iterator[str]:
         yield one_decimal(column.chance)
 
 
-def breakdown_table(board: Board, text: Callable[[str], str]) -> tuple[list[str], list[list[str]]]:
+def facet_score_table(board: Board, text: Callable[[str], str]) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of the scores by a facet, each cell through `text`; nothing where there are none."""
     told = board.breakdown
     if told is None:
@@ -133,9 +133,9 @@ def breakdown_table(board: Board, text: Callable[[str], str]) -> tuple[list[str]
     rows = [
         [
             row.tower.encoder,
-            label(row),
-            start_of(row),
-            pairs_of(row),
+            method_label(row),
+            init_text(row),
+            pairs_text(row),
             *(with_interval(of[value]) if value in of else "–" for value in told.captions),
         ]
         for row, of in zip(board.rows, told.rows, strict=True)
@@ -143,7 +143,7 @@ def breakdown_table(board: Board, text: Callable[[str], str]) -> tuple[list[str]
     return [text(heading) for heading in headings], [[text(cell) for cell in row] for row in rows]
 
 
-def about_breakdown(board: Board) -> str:
+def breakdown_caption(board: Board) -> str:
     """What the scores by a facet are; nothing where there are none."""
     if board.breakdown is None:
         return ""
@@ -164,16 +164,20 @@ def caption_rows(board: Board) -> list[list[str]]:
 CAPTION_HEADINGS = ["language", "code", "group", "captions by", "kind", "images", "captions"]
 
 
-def markdown(board: Board) -> str:
+def board_markdown(board: Board) -> str:
     """The board as Markdown: one table of scores and one of caption sources."""
-    headings, rows = table(board, markdown_text)
+    headings, rows = score_table(board, markdown_text)
     captions = [[markdown_text(cell) for cell in row] for row in caption_rows(board)]
-    parts = [f"# {markdown_text(board.title)}", board.declaration.about, f"{board.declaration.metric}, in percent. {METHOD}"]
+    parts = [
+        f"# {markdown_text(board.title)}",
+        board.declaration.about,
+        f"{board.declaration.metric}, in percent. {RANKING_METHOD}",
+    ]
     if board.declaration.sample:
         parts.append("**The embedded sample: drawn scenes, NOT Flickr30k.**")
     parts += [markdown_table(headings, rows)]
     if board.breakdown:
-        parts += [markdown_text(about_breakdown(board)), markdown_table(*breakdown_table(board, markdown_text))]
+        parts += [markdown_text(breakdown_caption(board)), markdown_table(*facet_score_table(board, markdown_text))]
     parts += [markdown_table(CAPTION_HEADINGS, captions)]
     parts += ["\n".join(f"- {markdown_text(note)}" for note in board.notes)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -185,18 +189,18 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> st
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def latex(board: Board) -> str:
+def board_latex(board: Board) -> str:
     """The board as LaTeX tables (booktabs): means over the groups, or the languages where there are few; then by facet."""
-    headings, rows = table(board, latex_text)
+    headings, rows = score_table(board, latex_text)
     few = len(board.columns) <= 8
     kept = len(headings) if few else len(headings) - len(board.columns)
     note = "" if few else " The languages are in the CSV file."
-    caption = f"{latex_text(board.title)}: {latex_text(board.declaration.metric)}, in percent. {latex_text(METHOD)}{note}"
+    caption = f"{latex_text(board.title)}: {latex_text(board.declaration.metric)}, in percent. {latex_text(RANKING_METHOD)}{note}"
     ranked = len(board.rows)
     parts = [latex_table(caption, "rllllr", headings[:kept], [row[:kept] for row in rows], ranked)]
     if board.breakdown:
-        headings, rows = breakdown_table(board, latex_text)
-        about = f"{latex_text(board.title)}: {latex_text(about_breakdown(board))}"
+        headings, rows = facet_score_table(board, latex_text)
+        about = f"{latex_text(board.title)}: {latex_text(breakdown_caption(board))}"
         parts.append(latex_table(about, "llll", headings, rows, ranked))
     return "% needs \\usepackage{booktabs}\n" + "\n".join(parts)
 
@@ -224,22 +228,22 @@ def latex_table(caption: str, names: str, headings: Sequence[str], rows: Sequenc
     )
 
 
-def comma_separated(board: Board) -> str:
+def board_csv(board: Board) -> str:
     """Every number of the board, one a line, at full precision; means stand under the language `mean` or `mean GROUP`."""
     out = io.StringIO()
     writer = csv.DictWriter(out, FIELDS, lineterminator="\n", restval="")
     writer.writeheader()
     for row in board.rows:
-        writer.writerows({name: spreadsheet_text(value) for name, value in line.items()} for line in lines_of(board, row))
+        writer.writerows({name: spreadsheet_text(value) for name, value in line.items()} for line in csv_lines(board, row))
     return out.getvalue()
 
 
-def lines_of(board: Board, row: Row) -> Iterator[dict[str, object]]:
+def csv_lines(board: Board, row: BoardRow) -> Iterator[dict[str, object]]:
     """The lines of one row."""
     tower = row.tower
     own: dict[str, object] = {"board": board.name, "metric": board.declaration.metric, "encoder": tower.encoder}
-    own |= {"encoder_fingerprint": tower.fingerprint, "method": tower.method, "family": tower.family, "init": start_of(row)}
-    own |= {"pairs": pairs_of(row).replace(",", ""), "options": options_of(row), "images_digest": board.gallery}
+    own |= {"encoder_fingerprint": tower.fingerprint, "method": tower.method, "family": tower.family, "init": init_text(row)}
+    own |= {"pairs": pairs_text(row).replace(",", ""), "options": options_text(row), "images_digest": board.gallery}
     own |= {"languages_present": len(row.cells), "languages_total": len(board.columns)}
     means = {"mean": row.overall, **{f"mean {group}": row.means.get(group) for group in board.groups}}
     for name, mean in means.items():
@@ -272,7 +276,7 @@ def lines_of(board: Board, row: Row) -> Iterator[dict[str, object]]:
             yield own | group | {"score": score.estimate, "low": score.low, "high": score.high}
 
 
-def score_fields(of: Cell | Mean) -> dict[str, object]:
+def score_fields(of: BoardCell | BoardMean) -> dict[str, object]:
     """Score, interval and rank."""
     fields: dict[str, object] = {"score": of.score.estimate, "low": of.score.low, "high": of.score.high}
     return fields | ({"rank": of.standing.first, "rank_last": of.standing.last} if of.standing else {})

@@ -13,22 +13,30 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from harness.leaderboards.board.builder import Board, Ceiling, Cell, Column, Mean, Row, shown
-from harness.leaderboards.board.exports import METHOD, about_breakdown, one_decimal, options_of, pairs_of, seeds_of, start_of
-from harness.leaderboards.records.board_records import Found
+from harness.leaderboards.board.builder import Board, BoardCell, BoardColumn, BoardMean, BoardRow, Ceiling, sanitize_line
+from harness.leaderboards.board.exports import (
+    RANKING_METHOD,
+    breakdown_caption,
+    init_text,
+    one_decimal,
+    options_text,
+    pairs_text,
+    seeds_text,
+)
+from harness.leaderboards.records.board_records import BoardRecord
 from harness.records.schema import Provenance, Record
 from harness.retrieval.scorers import PLAIN
 from harness.statistics.inference import Interval
-from harness.statistics.rank_inference import Standing
+from harness.statistics.rank_inference import RankInterval
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 COMMAND_LENGTH = 600
-LONGEST, MOST_PROBLEMS = 500, 20
+PROBLEM_LENGTH, MOST_PROBLEMS = 500, 20
 """How long a line on a record that was left out may be, and how many of them are shown."""
 
 
 @cache
-def environment() -> Environment:
+def template_environment() -> Environment:
     """Jinja with everything escaped and nothing undefined."""
     made = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -37,7 +45,7 @@ def environment() -> Environment:
     return made
 
 
-def render(template: str, scripts: Sequence[str], images: str = "data:", **values: Any) -> str:
+def render_page(template: str, scripts: Sequence[str], images: str = "data:", **values: Any) -> str:
     """A page of a template, with the style sheet and scripts in it and a policy that lets nothing else run or load.
 
     images: sources of pictures that the policy allows.
@@ -51,7 +59,7 @@ def render(template: str, scripts: Sequence[str], images: str = "data:", **value
         "base-uri 'none'; form-action 'none'"
     )
     inline = {"style": Markup(style), "script": Markup(script)}
-    return environment().get_template(template).render(policy=policy, **inline, **values)
+    return template_environment().get_template(template).render(policy=policy, **inline, **values)
 
 
 def content_hash(text: str) -> str:
@@ -61,25 +69,25 @@ def content_hash(text: str) -> str:
 
 def board_page(boards: Sequence[Board], problems: Sequence[str] = ()) -> str:
     """The leaderboard's page. problems: why records were left out."""
-    dates = [each.record.provenance.created[:10] for board in boards for each in found(board) if not each.sender]
-    return render(
+    dates = [each.record.provenance.created[:10] for board in boards for each in board_records(board) if not each.sender]
+    return render_page(
         "board.html.j2",
         ("elements.js", "charts.js", "board.js"),
-        boards=[view(board) for board in boards],
-        newest=shown(max(dates, default=""), 10),
-        method=METHOD,
-        problems=[shown(problem, LONGEST) for problem in problems[:MOST_PROBLEMS]],
+        boards=[board_view(board) for board in boards],
+        newest=sanitize_line(max(dates, default=""), 10),
+        method=RANKING_METHOD,
+        problems=[sanitize_line(problem, PROBLEM_LENGTH) for problem in problems[:MOST_PROBLEMS]],
         left_out=len(problems),
-        data=[payload(board) for board in boards],
+        data=[board_payload(board) for board in boards],
     )
 
 
-def found(board: Board) -> Iterator[Found]:
+def board_records(board: Board) -> Iterator[BoardRecord]:
     """Every record of a board."""
     return (each for row in board.rows for cell in row.cells.values() for each in cell.records.values())
 
 
-def view(board: Board) -> dict[str, Any]:
+def board_view(board: Board) -> dict[str, Any]:
     """What the template shows of a board."""
     grouped = [(group, [column for column in board.columns if column.group == group]) for group in ("", *board.groups)]
     grouped = [(group, columns) for group, columns in grouped if columns]
@@ -99,41 +107,43 @@ def breakdown_view(board: Board) -> dict[str, Any] | None:
     if board.breakdown is None:
         return None
     told = board.breakdown
-    headings = [(shown(value, 40), f"{count:,} captions") for value, count in told.captions.items()]
+    headings = [(sanitize_line(value, 40), f"{count:,} captions") for value, count in told.captions.items()]
     rows = [
-        (row.tower, row_view(board, row)["about"], [number("", "", None, of.get(value), "") for value in told.captions])
+        (row.tower, row_view(board, row)["about"], [score_view("", "", None, of.get(value), "") for value in told.captions])
         for row, of in zip(board.rows, told.rows, strict=True)
     ]
-    return {"about": about_breakdown(board), "headings": headings, "rows": rows}
+    return {"about": breakdown_caption(board), "headings": headings, "rows": rows}
 
 
-def row_view(board: Board, row: Row) -> dict[str, Any]:
+def row_view(board: Board, row: BoardRow) -> dict[str, Any]:
     """What the template shows of a row."""
     config = row.tower.config
     inside = [column for column in board.columns if column.language.code in row.cells]
     return {
         "tower": row.tower,
         "rank": rank_view(row.overall.standing if row.overall else None),
-        "about": " · ".join(filter(None, [pairs_of(row) and f"{pairs_of(row)} pairs", shown(options_of(row), 200)])),
-        "conflict": shown(row.conflict, LONGEST),
-        "init": start_of(row),
-        "pairs": pairs_of(row).replace(",", ""),
+        "about": " · ".join(
+            filter(None, [pairs_text(row) and f"{pairs_text(row)} pairs", sanitize_line(options_text(row), 200)])
+        ),
+        "conflict": sanitize_line(row.conflict, PROBLEM_LENGTH),
+        "init": init_text(row),
+        "pairs": pairs_text(row).replace(",", ""),
         "pairs_value": "" if config is None else config.pairs or 10**9,
-        "seeds": seeds_of(row),
+        "seeds": seeds_text(row),
         "seeds_value": row.seeds[1] if config else "",
-        "sources": some([column.source for column in inside]),
-        "kinds": some([column.kind for column in inside]),
-        "numbers": list(numbers(board, row)),
+        "sources": names_or_count([column.source for column in inside]),
+        "kinds": names_or_count([column.kind for column in inside]),
+        "numbers": list(score_views(board, row)),
     }
 
 
-def some(names: Sequence[str]) -> str:
+def names_or_count(names: Sequence[str]) -> str:
     """All of a few names, or how many there are."""
     different = sorted(set(names))
     return ", ".join(different) if len(different) <= 2 else f"{len(different)} different"
 
 
-def rank_view(standing: Standing | None) -> dict[str, Any]:
+def rank_view(standing: RankInterval | None) -> dict[str, Any]:
     """A rank, and the ranks that it may be."""
     if standing is None:
         return {"value": "", "text": "–", "small": ""}
@@ -141,23 +151,23 @@ def rank_view(standing: Standing | None) -> dict[str, Any]:
     return {"value": standing.first, "text": standing.first, "small": small}
 
 
-def numbers(board: Board, row: Row | Ceiling) -> Iterator[dict[str, Any]]:
+def score_views(board: Board, row: BoardRow | Ceiling) -> Iterator[dict[str, Any]]:
     """The means and scores of a row, in the order of the columns."""
     lacking = f"{len(row.cells)} of {len(board.columns)} languages"
     if len(board.columns) > 1:
-        yield number("mean", "", None, row.overall.score if row.overall else None, lacking)
+        yield score_view("mean", "", None, row.overall.score if row.overall else None, lacking)
     for group in board.averaged:
         inside = [column.language.code for column in board.columns if column.group == group]
         mean = row.means.get(group)
         missing = f"{len(row.cells.keys() & set(inside))} of {len(inside)}"
-        yield number("mean", f"g:{group}", None, mean.score if mean else None, missing)
+        yield score_view("mean", f"g:{group}", None, mean.score if mean else None, missing)
     for column in board.columns:
         cell = row.cells.get(column.language.code)
-        score = cell.score if isinstance(cell, Cell) else cell
-        yield number("language", f"l:{column.language.code}", f"g:{column.group}", score, "")
+        score = cell.score if isinstance(cell, BoardCell) else cell
+        yield score_view("language", f"l:{column.language.code}", f"g:{column.group}", score, "")
 
 
-def number(kind: str, scope: str, group: str | None, score: Interval | None, lacking: str) -> dict[str, Any]:
+def score_view(kind: str, scope: str, group: str | None, score: Interval | None, lacking: str) -> dict[str, Any]:
     """One score as the table shows it."""
     if score is None:
         return {"kind": kind, "scope": scope, "group": group, "value": "", "text": "–", "small": lacking}
@@ -174,25 +184,25 @@ def number(kind: str, scope: str, group: str | None, score: Interval | None, lac
 
 def ceiling_view(board: Board, ceiling: Ceiling) -> dict[str, Any]:
     """English on English, a row that is not ranked."""
-    return {"label": "English tower on English", "encoder": ceiling.tower.encoder, "numbers": list(numbers(board, ceiling))}
+    return {"label": "English tower on English", "encoder": ceiling.tower.encoder, "numbers": list(score_views(board, ceiling))}
 
 
 def chance_view(board: Board) -> dict[str, Any]:
     """A random ranking, a row that is not ranked."""
 
-    def mean(columns: Sequence[Column]) -> Mean:
+    def mean(columns: Sequence[BoardColumn]) -> BoardMean:
         value = sum(column.chance for column in columns) / len(columns)
-        return Mean(Interval(value, value, value), None)
+        return BoardMean(Interval(value, value, value), None)
 
     groups = {group: mean([column for column in board.columns if column.group == group]) for group in board.groups}
     cells = {column.language.code: Interval(column.chance, column.chance, column.chance) for column in board.columns}
-    shown_as = list(numbers(board, Ceiling(board.rows[0].tower, cells, groups, mean(board.columns))))
+    shown_as = list(score_views(board, Ceiling(board.rows[0].tower, cells, groups, mean(board.columns))))
     return {"label": "chance", "encoder": "", "numbers": [{**cell, "small": ""} for cell in shown_as]}
 
 
-def payload(board: Board) -> dict[str, Any]:
+def board_payload(board: Board) -> dict[str, Any]:
     """What the script needs of a board, its texts bounded and each said once."""
-    words = Words()
+    words = TextTable()
     return {
         "name": board.name,
         "metric": board.declaration.metric,
@@ -203,9 +213,9 @@ def payload(board: Board) -> dict[str, Any]:
         "ceilings": [
             {
                 "encoder": each.tower.encoder,
-                "all": flat(each.overall),
-                "groups": flats(each.means),
-                "cells": cells_of(board, each.cells),
+                "all": mean_payload(each.overall),
+                "groups": group_payload(each.means),
+                "cells": ceiling_cells(board, each.cells),
             }
             for each in board.ceilings
         ],
@@ -214,7 +224,7 @@ def payload(board: Board) -> dict[str, Any]:
                 "a": contrast.ours,
                 "b": contrast.theirs,
                 "gains": [gain_payload(contrast.gains.get(column.language.code)) for column in board.columns],
-                "all": rounded(contrast.overall) if contrast.overall else 0,
+                "all": rounded_interval(contrast.overall) if contrast.overall else 0,
             }
             for contrast in board.contrasts
         ],
@@ -222,7 +232,7 @@ def payload(board: Board) -> dict[str, Any]:
     }
 
 
-class Words:
+class TextTable:
     """Texts by number, so that a text is written once however many records share it."""
 
     def __init__(self) -> None:
@@ -238,7 +248,7 @@ class Words:
         return list(self._numbers)
 
 
-def row_payload(board: Board, row: Row, words: Words) -> dict[str, Any]:
+def row_payload(board: Board, row: BoardRow, words: TextTable) -> dict[str, Any]:
     """A row's scores, ranks and records."""
     tower = row.tower
     first = next(iter(next(iter(row.cells.values())).records.values())).record
@@ -246,20 +256,20 @@ def row_payload(board: Board, row: Row, words: Words) -> dict[str, Any]:
         "method": tower.method,
         "family": tower.family,
         "encoder": tower.encoder,
-        "fingerprint": shown(tower.fingerprint, 64),
-        "init": start_of(row),
-        "pairs": pairs_of(row),
-        "options": shown(options_of(row), 200),
-        "config": config_of(first),
-        "again": again(first),
-        "below": below(board, row),
-        "all": flat(row.overall),
-        "groups": flats(row.means),
+        "fingerprint": sanitize_line(tower.fingerprint, 64),
+        "init": init_text(row),
+        "pairs": pairs_text(row),
+        "options": sanitize_line(options_text(row), 200),
+        "config": option_values(first),
+        "again": repeat_command(first),
+        "below": undisputed_row(board, row),
+        "all": mean_payload(row.overall),
+        "groups": group_payload(row.means),
         "cells": [cell_payload(row.cells.get(column.language.code), words) for column in board.columns],
     }
 
 
-def below(board: Board, row: Row) -> int:
+def undisputed_row(board: Board, row: BoardRow) -> int:
     """The row that a disputed one stands below, which is the last before it that is not; a row itself if it is none."""
     place = next(number for number, each in enumerate(board.rows) if each is row)
     while board.rows[place].conflict:
@@ -267,14 +277,16 @@ def below(board: Board, row: Row) -> int:
     return place
 
 
-def config_of(record: Record) -> list[list[str]]:
+def option_values(record: Record) -> list[list[str]]:
     """Every option of a tower's distillation but its seed."""
     if record.tower is None:
         return []
-    return [[name, shown(str(value))] for name, value in record.tower.config.model_dump(mode="json").items() if name != "seed"]
+    return [
+        [name, sanitize_line(str(value))] for name, value in record.tower.config.model_dump(mode="json").items() if name != "seed"
+    ]
 
 
-def again(record: Record) -> list[str]:
+def repeat_command(record: Record) -> list[str]:
     """The command that measures a record's row: what comes before the language, before the seed, and after it.
 
     Its data folder and store are the reader's own.
@@ -289,83 +301,83 @@ def again(record: Record) -> list[str]:
         middle += ["--translator" if record.translations.by == "translator" else "--translations", record.translations.source]
     if record.scorer != PLAIN:
         middle += ["--scorer", record.scorer.partition(",")[0]]
-    task, rest = (shown(shlex.join(words), COMMAND_LENGTH) for words in (["--task", record.task], middle))
+    task, rest = (sanitize_line(shlex.join(words), COMMAND_LENGTH) for words in (["--task", record.task], middle))
     data = "" if record.sample else " --data YOUR_FLICKR30K"
     return [f"python -m harness run {task} --lang ", f" {rest}" + (" --seed " if config else ""), data]
 
 
-def cell_payload(cell: Cell | None, words: Words) -> Any:
+def cell_payload(cell: BoardCell | None, words: TextTable) -> Any:
     """Score, interval, ranks (none of a disputed row), pairs used, and each seed's record; 0 where the row has none."""
     if cell is None:
         return 0
     used = [each.record.tower.bitext.used for each in cell.records.values() if each.record.tower]
     records = [record_payload(seed, each.record, words) for seed, each in cell.records.items()]
     ranks = [cell.standing.first, cell.standing.last] if cell.standing else [None, None]
-    return [*rounded(cell.score), *ranks, max(used, default=0), records]
+    return [*rounded_interval(cell.score), *ranks, max(used, default=0), records]
 
 
-def record_payload(seed: int, record: Record, words: Words) -> list[Any]:
+def record_payload(seed: int, record: Record, words: TextTable) -> list[Any]:
     """Seed, cell, and by number where it was measured, from which pairs and by which command."""
-    pairs = "" if record.tower is None else pairs_line(record)
-    command = generic(record, seed)
+    pairs = "" if record.tower is None else bitext_text(record)
+    command = command_template(record, seed)
     return [
         seed,
-        shown(record.cell, 12),
-        words.number(measured_line(record.provenance)),
+        sanitize_line(record.cell, 12),
+        words.number(provenance_text(record.provenance)),
         words.number(pairs),
         words.number(command),
     ]
 
 
-def measured_line(of: Provenance) -> str:
+def provenance_text(of: Provenance) -> str:
     """When, by which code and where."""
     commit = f"commit {of.commit[:12]}{' with local changes' if of.dirty else ''}" if of.commit else f"version {of.version}"
     packages = ", ".join(
         f"{name} {version}" for name, version in of.packages.items() if name in ("torch", "open_clip_torch", "numpy")
     )
-    return shown(f"{of.created[:10]}, {commit}, {of.device}, {of.platform}, Python {of.python}, {packages}", 300)
+    return sanitize_line(f"{of.created[:10]}, {commit}, {of.device}, {of.platform}, Python {of.python}, {packages}", 300)
 
 
-def pairs_line(record: Record) -> str:
+def bitext_text(record: Record) -> str:
     """The bitext behind a record."""
     assert record.tower is not None
     bitext = record.tower.bitext
-    return shown(
+    return sanitize_line(
         f"{bitext.used:,} of {bitext.offered:,} pairs, {bitext.source} ({bitext.kind}), {bitext.dropped:,} dropped by the guard",
         300,
     )
 
 
-def generic(record: Record, seed: int) -> str:
+def command_template(record: Record, seed: int) -> str:
     """The command that was typed, with {lang} and {seed} for the language and seed where they stand in it."""
     command = re.sub(
-        rf"(--lang[ =]){re.escape(record.lang)}(?= |$)", r"\1{lang}", shown(record.provenance.command, COMMAND_LENGTH)
+        rf"(--lang[ =]){re.escape(record.lang)}(?= |$)", r"\1{lang}", sanitize_line(record.provenance.command, COMMAND_LENGTH)
     )
     return re.sub(rf"(--seed[ =]){seed}(?= |$)", r"\1{seed}", command)
 
 
-def rounded(score: Interval) -> list[float]:
+def rounded_interval(score: Interval) -> list[float]:
     """A score and its interval, to a hundredth of a point."""
     return [round(value, 2) for value in (score.estimate, score.low, score.high)]
 
 
-def flat(mean: Mean | None) -> Any:
+def mean_payload(mean: BoardMean | None) -> Any:
     """A mean, its interval and its ranks; 0 where there is none."""
     if mean is None:
         return 0
-    return [*rounded(mean.score), *([mean.standing.first, mean.standing.last] if mean.standing else [])]
+    return [*rounded_interval(mean.score), *([mean.standing.first, mean.standing.last] if mean.standing else [])]
 
 
-def flats(means: Mapping[str, Mean]) -> dict[str, Any]:
+def group_payload(means: Mapping[str, BoardMean]) -> dict[str, Any]:
     """Means by group."""
-    return {group: flat(mean) for group, mean in means.items()}
+    return {group: mean_payload(mean) for group, mean in means.items()}
 
 
-def cells_of(board: Board, cells: Mapping[str, Interval]) -> list[Any]:
+def ceiling_cells(board: Board, cells: Mapping[str, Interval]) -> list[Any]:
     """Scores by column; 0 where there is none."""
-    return [rounded(cells[column.language.code]) if column.language.code in cells else 0 for column in board.columns]
+    return [rounded_interval(cells[column.language.code]) if column.language.code in cells else 0 for column in board.columns]
 
 
 def gain_payload(gain: Any) -> Any:
     """A difference, its interval, and whether it is told apart; 0 where there is none."""
-    return 0 if gain is None else [*rounded(gain.difference), int(gain.apart)]
+    return 0 if gain is None else [*rounded_interval(gain.difference), int(gain.apart)]

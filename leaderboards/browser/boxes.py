@@ -11,12 +11,12 @@ import numpy as np
 from harness.core.data import Floats, Grounding, Ints, Place, Retrieval
 from harness.core.errors import HarnessError
 from harness.core.protocols import RegionTask, TaggedTask, Task
-from harness.leaderboards.board.builder import shown
+from harness.leaderboards.board.builder import sanitize_line
 from harness.records.schema import Record
 from harness.retrieval.regions import gallery_places, starts_of
 
 
-def sizes_of(record: Record, task: Task, folder: Path, retrieval: Retrieval) -> Ints | None:
+def picture_sizes(record: Record, task: Task, folder: Path, retrieval: Retrieval) -> Ints | None:
     """In grounding, width and height (n, 2) of the pictures that boxes are measured on.
 
     Raises HarnessError if the folder has other regions than those that were ranked.
@@ -29,10 +29,10 @@ def sizes_of(record: Record, task: Task, folder: Path, retrieval: Retrieval) -> 
     return regions.sizes[gallery_places(regions, retrieval.images)]
 
 
-def places_of(task: Task, folder: Path, retrieval: Retrieval, sizes: Ints | None) -> Sequence[tuple[Place, ...]]:
+def query_places(task: Task, folder: Path, retrieval: Retrieval, sizes: Ints | None) -> Sequence[tuple[Place, ...]]:
     """What each query names and where it is in the picture: in grounding the phrase itself, else the phrases of the caption."""
     if isinstance(retrieval, Grounding) and sizes is not None:
-        boxes = shares(retrieval.targets, sizes[retrieval.caption_images[retrieval.target_captions]]).tolist()
+        boxes = relative_boxes(retrieval.targets, sizes[retrieval.caption_images[retrieval.target_captions]]).tolist()
         starts = starts_of(retrieval.target_captions, len(retrieval.captions))
         types = retrieval.facets["entity-type"]
         return [
@@ -44,7 +44,7 @@ def places_of(task: Task, folder: Path, retrieval: Retrieval, sizes: Ints | None
     return [()] * len(retrieval.captions)
 
 
-def shares(boxes: Ints, sizes: Ints) -> Floats:
+def relative_boxes(boxes: Ints, sizes: Ints) -> Floats:
     """Boxes (g, 4) as shares of the width and height (g, 2) of their pictures."""
     out: Floats = (boxes / np.concatenate([sizes, sizes], axis=1)).astype(np.float32)
     return out
@@ -52,9 +52,13 @@ def shares(boxes: Ints, sizes: Ints) -> Floats:
 
 def place_payload(place: Place) -> list[Any]:
     """A phrase, its types and its boxes."""
-    return [shown(place.words), [shown(name, 40) for name in place.types], [rounded(box) for box in place.boxes]]
+    return [
+        sanitize_line(place.words),
+        [sanitize_line(name, 40) for name in place.types],
+        [rounded_values(box) for box in place.boxes],
+    ]
 
 
-def rounded(values: Sequence[float]) -> list[float]:
+def rounded_values(values: Sequence[float]) -> list[float]:
     """Numbers as short as a picture of a few hundred pixels needs them."""
     return [round(float(value), 3) for value in values]

@@ -23,10 +23,10 @@ from harness.core.plugins import without_code
 from harness.core.protocols import Encoder, Task
 from harness.distill.distilled_tower import DistilledTower
 from harness.evaluation.data_folders import data_folder
-from harness.leaderboards.board.builder import Tower, shown
-from harness.leaderboards.board.page import render
-from harness.leaderboards.browser.boxes import place_payload, places_of, rounded, shares, sizes_of
-from harness.leaderboards.records.board_records import Found, TestSet
+from harness.leaderboards.board.builder import BoardTower, sanitize_line
+from harness.leaderboards.board.page import render_page
+from harness.leaderboards.browser.boxes import picture_sizes, place_payload, query_places, relative_boxes, rounded_values
+from harness.leaderboards.records.board_records import BoardRecord, TestSet
 from harness.records.files import QUERIES_FILE, load_found_boxes, load_ranks, load_record, read_queries
 from harness.records.schema import Record
 from harness.retrieval.dense_search import first_documents
@@ -40,14 +40,14 @@ from harness.storage.store import Store, new_folder
 if TYPE_CHECKING:
     from harness.runtime.console import Console
 
-FIRST = 5
-SIDE, LARGER_SIDE, QUALITY = 200, 320, 78
+SHOWN_RESULTS = 5
+THUMBNAIL_SIDE, LARGE_THUMBNAIL_SIDE, QUALITY = 200, 320, 78
 CAPTION_LENGTH = 2000
-ENTITIES = "facet:entity-type"
+ENTITY_TYPE_COLUMN = "facet:entity-type"
 
 
 @dataclass(frozen=True)
-class Finds:
+class TowerResults:
     """What one tower found. ranks: (m,) of each caption's image, or of the right region of each phrase.
 
     first: (m, 5) images, best first, with their scores; (m, 0) where other things are looked for. boxes: (m, 4), in grounding the
@@ -62,7 +62,9 @@ class Finds:
     texts: Sequence[Sequence[tuple[str, bool]]] | None = None
 
 
-def browse(cells: Sequence[str], data: str | None, out: Path, embed: bool, device: str, store: Store, console: Console) -> str:
+def write_error_browser(
+    cells: Sequence[str], data: str | None, out: Path, embed: bool, device: str, store: Store, console: Console
+) -> str:
     """Write the page of some cells of the store into the new folder `out`; say where it is.
 
     embed: put thumbnails into the page instead of a folder beside it. Embeddings are read from the store; what is missing there
@@ -70,9 +72,9 @@ def browse(cells: Sequence[str], data: str | None, out: Path, embed: bool, devic
     """
     if out.exists():
         raise HarnessError(f"{out} is there already: name a folder that is not, since the browser's page is to stand by itself")
-    found = [find_cell(cell, store) for cell in dict.fromkeys(cells)]
+    found = [find_record(cell, store) for cell in dict.fromkeys(cells)]
     labels = name_towers(found)
-    sets: defaultdict[TestSet, list[Found]] = defaultdict(list)
+    sets: defaultdict[TestSet, list[BoardRecord]] = defaultdict(list)
     for each in found:
         sets[TestSet.of(each.record)].append(each)
     with new_folder(out) as folder:
@@ -81,30 +83,32 @@ def browse(cells: Sequence[str], data: str | None, out: Path, embed: bool, devic
             task = TASKS.load(without_code(members[0].record.task, members[0].folder))()
             source = data_folder(task, members[0].record.task, data, store)
             retrieval = load_queries(members[0].record, task, source)
-            sizes = sizes_of(members[0].record, task, source, retrieval)
-            finds = {labels[each.record.cell]: find(each, retrieval, sizes, device, store, console) for each in members}
-            places, thumbnails = places_of(task, source, retrieval, sizes), list[str]()
+            sizes = picture_sizes(members[0].record, task, source, retrieval)
+            finds = {labels[each.record.cell]: tower_results(each, retrieval, sizes, device, store, console) for each in members}
+            places, thumbnails = query_places(task, source, retrieval, sizes), list[str]()
             if retrieval.opens_pictures:
-                side = LARGER_SIDE if any(places) else SIDE
+                side = LARGE_THUMBNAIL_SIDE if any(places) else THUMBNAIL_SIDE
                 thumbnails = make_thumbnails(retrieval.images, None if embed else folder / "thumbnails", place, side, console)
             parts.append(part_payload(members, retrieval, finds, places, thumbnails, sorted(set(labels.values()))))
         towers = {labels[each.record.cell]: tower_digests(found, labels, labels[each.record.cell]) for each in found}
         payload = {"towers": [[name, towers[name]] for name in sorted(towers)], "parts": parts}
-        page = render("browse.html.j2", ("elements.js", "browse.js"), "data:" if embed else "data: 'self' file:", data=payload)
+        page = render_page(
+            "browse.html.j2", ("elements.js", "browse.js"), "data:" if embed else "data: 'self' file:", data=payload
+        )
         (folder / "index.html").write_text(page, encoding="utf-8", newline="")
     return f"Open {(out / 'index.html').resolve()} (holds captions and pictures: keep it to yourself)"
 
 
-def find_cell(text: str, store: Store) -> Found:
+def find_record(text: str, store: Store) -> BoardRecord:
     """A record of the store by the beginning of its cell. Raises HarnessError if there is none, or more than one."""
     folders = [folder for folder in store.records() if folder.name.startswith(text)]
     if len(folders) != 1:
         what = f"{len(folders)} records begin with {text!r}: give more of it" if folders else f"no record begins with {text!r}"
         raise HarnessError(f"{what}; `python -m harness list runs` shows those of {store.root}")
-    return Found(folders[0], load_record(folders[0]))
+    return BoardRecord(folders[0], load_record(folders[0]))
 
 
-def name_towers(found: Sequence[Found]) -> dict[str, str]:
+def name_towers(found: Sequence[BoardRecord]) -> dict[str, str]:
     """A short name for the tower of each cell, by cell: what tells it from the others and no more."""
     configs = {each.record.cell: each.record.tower.config for each in found if each.record.tower}
     options = [name for name in DistillConfig.model_fields if name != "objective"]
@@ -113,14 +117,14 @@ def name_towers(found: Sequence[Found]) -> dict[str, str]:
     names = {}
     for each in found:
         config = configs.get(each.record.cell)
-        parts = [Tower.of(each.record).method]
+        parts = [BoardTower.of(each.record).method]
         parts += [f"{name} {getattr(config, name)}".replace("pairs None", "all pairs") for name in several] if config else []
         parts += [each.record.encoder] if len(encoders) > 1 else []
-        names[each.record.cell] = shown(" · ".join(parts), 80)
+        names[each.record.cell] = sanitize_line(" · ".join(parts), 80)
     return names
 
 
-def tower_digests(found: Sequence[Found], labels: dict[str, str], label: str) -> dict[str, str]:
+def tower_digests(found: Sequence[BoardRecord], labels: dict[str, str], label: str) -> dict[str, str]:
     """The digest of the tower of that name in each language, for the transport viewer."""
     own = [each.record for each in found if labels[each.record.cell] == label]
     return {record.lang: record.tower.digest[:12] for record in own if record.tower}
@@ -140,7 +144,9 @@ def load_queries(record: Record, task: Task, folder: Path) -> Retrieval:
     return retrieval
 
 
-def find(found: Found, retrieval: Retrieval, sizes: Ints | None, device: str, store: Store, console: Console) -> Finds:
+def tower_results(
+    found: BoardRecord, retrieval: Retrieval, sizes: Ints | None, device: str, store: Store, console: Console
+) -> TowerResults:
     """What a tower finds for each query: the first pictures or texts by what the store holds, the first region by the record.
 
     Raises HarnessError for pictures by another scorer than the plain one, and if encoder or tower are not those measured.
@@ -149,7 +155,9 @@ def find(found: Found, retrieval: Retrieval, sizes: Ints | None, device: str, st
     ranks = load_ranks(found.folder)[0].t2i
     no_pictures = np.zeros((len(ranks), 0), np.int64), np.zeros((len(ranks), 0), np.float32)
     if sizes is not None:
-        return Finds(ranks, *no_pictures, boxes=shares(load_found_boxes(found.folder), sizes[retrieval.caption_images]))
+        return TowerResults(
+            ranks, *no_pictures, boxes=relative_boxes(load_found_boxes(found.folder), sizes[retrieval.caption_images])
+        )
     if record.scorer != PLAIN and retrieval.opens_pictures:
         raise HarnessError(
             f"{record.cell[:12]} was ranked by the scorer {record.scorer}, whose order the browser cannot show: browse the plain "
@@ -161,19 +169,19 @@ def find(found: Found, retrieval: Retrieval, sizes: Ints | None, device: str, st
     tower = encoder if record.tower is None else DistilledTower(tower_folder(found, store), device)
     if isinstance(retrieval, TextRetrieval):
         embed = Embedder(encoder, tower, store, console, resolve_device(device))
-        return Finds(ranks, *no_pictures, texts=first_texts(record.scorer, retrieval, embed))
+        return TowerResults(ranks, *no_pictures, texts=first_texts(record.scorer, retrieval, embed))
     with console.stage("embeds images", len(retrieval.images.ids), "images") as advance:
         images = embed_images(encoder, retrieval.images, store, lambda count: advance(count, ""))
     texts = embed_captions(tower, retrieval, store)
     scores = unit_rows(texts).astype(np.float32) @ unit_rows(images).astype(np.float32).T
-    first = np.argsort(-scores, axis=1, kind="stable")[:, :FIRST]
-    return Finds(ranks, first, np.take_along_axis(scores, first, axis=1))
+    first = np.argsort(-scores, axis=1, kind="stable")[:, :SHOWN_RESULTS]
+    return TowerResults(ranks, first, np.take_along_axis(scores, first, axis=1))
 
 
 def first_texts(scorer: str, retrieval: TextRetrieval, embed: Embedder) -> list[list[tuple[str, bool]]]:
     """The first texts of each query by a scorer, and whether they are relevant."""
     sides = {each.name: each for each in (Plain(), MaxSim())}[scorer].sides(retrieval, embed)
-    lists = first_documents(retrieval, sides.queries, sides.documents(), embed.device)[:, :FIRST]
+    lists = first_documents(retrieval, sides.queries, sides.documents(), embed.device)[:, :SHOWN_RESULTS]
     wanted, texts, number = set(lists.ravel().tolist()), dict[int, str](), 0
     for _, part in retrieval.documents.parts():
         texts |= {number + place: text for place, text in enumerate(part) if number + place in wanted}
@@ -182,7 +190,7 @@ def first_texts(scorer: str, retrieval: TextRetrieval, embed: Embedder) -> list[
     return [[(texts[place][:CAPTION_LENGTH], place in right) for place in places if place >= 0] for places, right in pairs]
 
 
-def tower_folder(found: Found, store: Store) -> Path:
+def tower_folder(found: BoardRecord, store: Store) -> Path:
     """Where a record's tower is. Raises HarnessError if the store no longer has it."""
     card = found.record.tower
     assert card is not None
@@ -217,9 +225,9 @@ def make_thumbnails(images: Images, folder: Path | None, part: int, side: int, c
 
 
 def part_payload(
-    members: Sequence[Found],
+    members: Sequence[BoardRecord],
     retrieval: Retrieval,
-    finds: dict[str, Finds],
+    finds: dict[str, TowerResults],
     places: Sequence[Sequence[Place]],
     thumbnails: Sequence[str],
     names: Sequence[str],
@@ -230,10 +238,10 @@ def part_payload(
     return {
         "lang": retrieval.lang,
         "name": language.name,
-        "source": shown(f"{retrieval.source} ({retrieval.kind})"),
+        "source": sanitize_line(f"{retrieval.source} ({retrieval.kind})"),
         "sample": retrieval.sample,
         "texts": retrieval.sought == "texts",
-        "images": [shown(name) for name in retrieval.images.ids],
+        "images": [sanitize_line(name) for name in retrieval.images.ids],
         "thumbnails": list(thumbnails),
         "queries": [
             {
@@ -242,31 +250,31 @@ def part_payload(
                 "english": retrieval.english[number][:CAPTION_LENGTH] if retrieval.english else "",
                 "types": types[number] if types else [],
                 "places": [place_payload(place) for place in places[number]],
-                "finds": [find_payload(finds[name], number) if name in finds else 0 for name in names],
+                "finds": [result_payload(finds[name], number) if name in finds else 0 for name in names],
             }
             for number, (caption, owner) in enumerate(zip(retrieval.captions, retrieval.caption_images, strict=True))
         ],
     }
 
 
-def find_payload(finds: Finds, number: int) -> list[Any]:
+def result_payload(finds: TowerResults, number: int) -> list[Any]:
     """A query's rank (0 if nothing right could be found), and the first pictures and their scores, or the region found first.
 
     Where texts are looked for, the first texts stand in the place of the pictures, and whether they are right in that of scores.
     """
     rank = int(finds.ranks[number])
     if finds.boxes is not None:
-        return [0 if rank == MISSED else rank, [], [], rounded(finds.boxes[number].tolist())]
+        return [0 if rank == MISSED else rank, [], [], rounded_values(finds.boxes[number].tolist())]
     if finds.texts is not None:
         return [0 if rank == MISSED else rank, *([list(of) for of in zip(*finds.texts[number], strict=True)] or [[], []])]
-    return [rank, finds.first[number].tolist(), rounded(finds.scores[number].tolist())]
+    return [rank, finds.first[number].tolist(), rounded_values(finds.scores[number].tolist())]
 
 
-def entity_types(found: Found) -> list[list[str]] | None:
+def entity_types(found: BoardRecord) -> list[list[str]] | None:
     """The entity types of each caption, where the record has them."""
     import pyarrow.parquet as pq
 
-    if ENTITIES not in pq.read_schema(found.folder / QUERIES_FILE).names:
+    if ENTITY_TYPE_COLUMN not in pq.read_schema(found.folder / QUERIES_FILE).names:
         return None
-    values = read_queries(found.folder, ENTITIES)[ENTITIES].to_pylist()[: found.record.captions]
-    return [[shown(name, 40) for name in value or []] for value in values]
+    values = read_queries(found.folder, ENTITY_TYPE_COLUMN)[ENTITY_TYPE_COLUMN].to_pylist()[: found.record.captions]
+    return [[sanitize_line(name, 40) for name in value or []] for value in values]

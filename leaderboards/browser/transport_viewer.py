@@ -12,9 +12,9 @@ from harness.core.languages import all_languages
 from harness.core.objective_terms import reads_entities
 from harness.core.plugins import without_code
 from harness.core.protocols import TokenEncoder, TokenLocator, TokenNamer
-from harness.leaderboards.board.builder import shown
-from harness.leaderboards.board.page import render
-from harness.leaderboards.board.publish import write_readable
+from harness.leaderboards.board.builder import sanitize_line
+from harness.leaderboards.board.page import render_page
+from harness.leaderboards.board.publish import write_web_file
 from harness.records.schema import TowerCard
 from harness.records.towers import find_tower_folder, load_card
 from harness.retrieval.phrases import chunked
@@ -29,7 +29,7 @@ STEPS = 8
 TOKEN_LENGTH = 40
 
 
-def show(tower: str, english: str, foreign: str, chunker: str, out: Path, device: str, store: Store) -> str:
+def write_transport_page(tower: str, english: str, foreign: str, chunker: str, out: Path, device: str, store: Store) -> str:
     """Write the page of one sentence pair; say where it is, and what the transport costs.
 
     The plan is that of the tower's own objective: its solver, regularisation and weight of entities, which the chunker finds; for
@@ -60,22 +60,22 @@ def show(tower: str, english: str, foreign: str, chunker: str, out: Path, device
             untold = replace(asked, entities=torch.full(asked.mask.shape, torch.nan))
             weights = entity_weights(untold, read, card.config)
     solved = solve(cost, *weights, solver_of(card))
-    foreign_names = [shown(tokenizer.id_to_token(number) or "", TOKEN_LENGTH) for number in ids[0]]
-    page = render(
+    foreign_names = [sanitize_line(tokenizer.id_to_token(number) or "", TOKEN_LENGTH) for number in ids[0]]
+    page = render_page(
         "transport.html.j2",
         ("elements.js", "theme.js"),
         card=card,
-        objective=shown(card.config.objective),
+        objective=sanitize_line(card.config.objective),
         method=solver_of(card).method,
-        english=shown(english, 2000),
-        foreign=shown(foreign, 2000),
+        english=sanitize_line(english, 2000),
+        foreign=sanitize_line(foreign, 2000),
         value=float(solved.value[0]),
         entities=[name for name, named in zip(names, read.entities[0], strict=True) if named]
         if read.entities is not None
         else None,
         **heat_maps(cost[0].tolist(), solved, weights[0][0].tolist(), names, foreign_names),
     )
-    write_readable(out, page)
+    write_web_file(out, page)
     return f"Open {out.resolve()}: transport cost {float(solved.value[0]):.3f} ({solver_of(card).method})"
 
 
@@ -100,7 +100,7 @@ def teacher_tokens(card: TowerCard, english: str, chunker: str, device: str) -> 
         entities = torch.tensor([within(tokens, phrases, english)], dtype=torch.float32)
     states, pooled = (torch.from_numpy(rows) for rows in (read.tokens, read.pooled))
     mask = torch.ones(1, count, dtype=torch.bool)
-    return [shown(name, TOKEN_LENGTH) for name in names], Encoded(states[None], mask, pooled, entities)
+    return [sanitize_line(name, TOKEN_LENGTH) for name in names], Encoded(states[None], mask, pooled, entities)
 
 
 def solver_of(card: TowerCard) -> Any:

@@ -11,10 +11,16 @@ from pathlib import Path
 from harness.core.data import MEASURE
 from harness.core.errors import HarnessError
 from harness.leaderboards.board.publish import RESULTS
-from harness.leaderboards.records.board_records import Found
-from harness.leaderboards.records.checks import TestSets, digests, fault_of, same_ranks
+from harness.leaderboards.records.board_records import BoardRecord
+from harness.leaderboards.records.checks import TestSetIndex, first_record_fault, same_ranks, test_set_digests
 from harness.leaderboards.records.loading import SUBMISSION, find_records
-from harness.leaderboards.records.query_files import COLUMNS, READ, check_bounds, directions, read_columns
+from harness.leaderboards.records.query_files import (
+    GROUNDING_QUERY_COLUMNS,
+    QUERY_COLUMNS,
+    caption_mask,
+    check_bounds,
+    read_columns,
+)
 from harness.records.files import (
     FACET_PREFIX,
     QUERIES_FILE,
@@ -29,12 +35,12 @@ from harness.records.schema import Record
 from harness.storage.seals import seal_folder
 from harness.storage.store import new_folder
 
-NAMED = 10
+MOST_NAMED_FAULTS = 10
 MOST_RECORDS = 10_000
 NAME = re.compile(r"\w[\w. -]{0,79}")
 
 
-def submit(folder: Path, into: Path | None) -> str:
+def merge_submission(folder: Path, into: Path | None) -> str:
     """Merge the records below `folder` into `into`, by default this project's own, as a folder of the same name; say how many.
 
     Raises HarnessError, and merges nothing, if a record is not one, does not reproduce its scores from its ranks, does not agree
@@ -55,25 +61,25 @@ def submit(folder: Path, into: Path | None) -> str:
     if len(paths) > MOST_RECORDS:
         raise HarnessError(f"{folder} holds {len(paths):,} records: send at most {MOST_RECORDS:,} at once")
     known = find_records([into or RESULTS], []) if (into or RESULTS).is_dir() else []
-    new, sets = new_records(paths, name, known)
+    new, sets = check_submission(paths, name, known)
     if new:
         with new_folder(target) as temporary:
             for found in new:
-                write(temporary / found.record.cell, found, sets.owners.get(digests(found.record)))
+                write_record(temporary / found.record.cell, found, sets.owners.get(test_set_digests(found.record)))
             said = {"received": datetime.now(UTC).isoformat(timespec="microseconds"), "records": len(new)}
             (temporary / SUBMISSION).write_text(json.dumps(said) + "\n", encoding="utf-8")
             temporary.chmod(0o755)
     return f"{len(new):,} records merged into {target}, {len(paths) - len(new):,} were there already"
 
 
-def new_records(paths: Sequence[Path], sender: str, known: Sequence[Found]) -> tuple[list[Found], TestSets]:
+def check_submission(paths: Sequence[Path], sender: str, known: Sequence[BoardRecord]) -> tuple[list[BoardRecord], TestSetIndex]:
     """Those records that are not known, and the test sets of all. Raises HarnessError naming all that do not hold."""
-    sets, there = TestSets.of(known), {each.record.cell: each for each in known}
-    new: list[Found] = []
+    sets, there = TestSetIndex.of(known), {each.record.cell: each for each in known}
+    new: list[BoardRecord] = []
     refused = []
     for path in paths:
         try:
-            found = checked_against(sets, path, sender)
+            found = check_against(sets, path, sender)
             other = there.setdefault(found.record.cell, found)
             if other is found:
                 new.append(found)
@@ -83,27 +89,27 @@ def new_records(paths: Sequence[Path], sender: str, known: Sequence[Found]) -> t
         except HarnessError as error:
             refused.append(str(error))
     if refused:
-        more = f"; and {len(refused) - NAMED:,} more" if len(refused) > NAMED else ""
+        more = f"; and {len(refused) - MOST_NAMED_FAULTS:,} more" if len(refused) > MOST_NAMED_FAULTS else ""
         counts = f"{len(refused):,} of {len(paths):,} records refused, none merged"
-        raise HarnessError(f"{counts}: {'; '.join(refused[:NAMED])}{more}")
+        raise HarnessError(f"{counts}: {'; '.join(refused[:MOST_NAMED_FAULTS])}{more}")
     return new, sets
 
 
-def checked(folder: Path) -> Record:
+def check_record(folder: Path) -> Record:
     """A record that holds what it must and reproduces its scores. Raises HarnessError naming the folder and what is wrong."""
-    return checked_against(TestSets(), folder, folder.name).record
+    return check_against(TestSetIndex(), folder, folder.name).record
 
 
-def checked_against(sets: TestSets, folder: Path, sender: str) -> Found:
+def check_against(sets: TestSetIndex, folder: Path, sender: str) -> BoardRecord:
     """A record that agrees with itself and with test sets that are known. Raises HarnessError naming the folder of another."""
     check_bounds(folder)
-    found = Found(folder, load_record(folder), sender)
-    if fault := fault_of(sets, found):
+    found = BoardRecord(folder, load_record(folder), sender)
+    if fault := first_record_fault(sets, found):
         raise HarnessError(f"{folder}: {fault}")
     return found
 
 
-def write(folder: Path, found: Found, owner: Found | None) -> None:
+def write_record(folder: Path, found: BoardRecord, owner: BoardRecord | None) -> None:
     """Write what was checked of a record, and nothing else that its files hold, with the facets of the owner of its test set.
 
     It gets a seal of its own.
@@ -112,11 +118,14 @@ def write(folder: Path, found: Found, owner: Found | None) -> None:
     import pyarrow.parquet as pq
 
     record = found.record
-    names = [*(READ if record.sought == "regions" else COLUMNS), *(MEASURE + name for name in measures_of(found))]
+    names = [
+        *(GROUNDING_QUERY_COLUMNS if record.sought == "regions" else QUERY_COLUMNS),
+        *(MEASURE + name for name in query_measures(found)),
+    ]
     table = read_columns(found.folder, record, *names)
     with explain_broken_queries(found.folder / QUERIES_FILE):
-        images = int((~directions(table)).sum())
-        for name in COLUMNS[:3]:
+        images = int((~caption_mask(table)).sum())
+        for name in QUERY_COLUMNS[:3]:
             place = table.column_names.index(name)
             table = table.set_column(place, name, table[name].cast(pa.string()))
         for name, values in (load_facets(owner.folder) if owner and not owner.sender else {}).items():
@@ -127,6 +136,6 @@ def write(folder: Path, found: Found, owner: Found | None) -> None:
         seal_folder(folder, record.cell)
 
 
-def measures_of(found: Found) -> list[str]:
+def query_measures(found: BoardRecord) -> list[str]:
     """The measures that a record has of each query that looks for texts."""
     return list(load_measures(found.folder)) if found.record.sought == "texts" else []

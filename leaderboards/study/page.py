@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.leaderboards.board.builder import FAMILIES, shown
+from harness.leaderboards.board.builder import METHOD_FAMILIES, sanitize_line
 from harness.leaderboards.board.exports import markdown_table
-from harness.leaderboards.board.page import render
-from harness.leaderboards.board.publish import write_readable
-from harness.leaderboards.study.sections import Section, Table, over, sections
+from harness.leaderboards.board.page import render_page
+from harness.leaderboards.board.publish import write_web_file
+from harness.leaderboards.study.sections import ReportSection, ReportTable, report_sections, verdict_scope
 from harness.runtime.markup import markdown_text
 from harness.study.findings import Findings, PlannedContrast
 from harness.study.narrative import answer_paragraph
@@ -22,88 +22,92 @@ BEST = "the best standard arm"
 
 def publish_study(found: Findings, out: Path) -> list[str]:
     """Write `index.html`, `report.md` and `findings.json` into a folder; what is to be said of them, the answer first."""
-    parts = [cleaned(section) for section in sections(found)]
-    write_readable(out / "findings.json", found.model_dump_json(indent=1) + "\n")
-    write_readable(out / "report.md", markdown(found, parts))
-    write_readable(out / "index.html", page(found, parts))
+    parts = [sanitize_section(section) for section in report_sections(found)]
+    write_web_file(out / "findings.json", found.model_dump_json(indent=1) + "\n")
+    write_web_file(out / "report.md", study_markdown(found, parts))
+    write_web_file(out / "index.html", study_page(found, parts))
     return [answer_paragraph(found), f"Open {(out / 'index.html').resolve()}"]
 
 
-def cleaned(section: Section) -> Section:
+def sanitize_section(section: ReportSection) -> ReportSection:
     """A section whose texts are of bounded length, each in one line and without control or direction marks."""
-    return Section(
+    return ReportSection(
         section.name,
         section.title,
-        tuple(shown(text, TEXT_LENGTH) for text in section.paragraphs),
+        tuple(sanitize_line(text, TEXT_LENGTH) for text in section.paragraphs),
         section.chart,
-        tuple(cleaned_table(table) for table in section.tables),
-        tuple(shown(text, TEXT_LENGTH) for text in section.items),
-        shown(section.code, TEXT_LENGTH),
+        tuple(sanitize_table(table) for table in section.tables),
+        tuple(sanitize_line(text, TEXT_LENGTH) for text in section.items),
+        sanitize_line(section.code, TEXT_LENGTH),
     )
 
 
-def cleaned_table(table: Table) -> Table:
+def sanitize_table(table: ReportTable) -> ReportTable:
     """The same of a table."""
-    rows = tuple(tuple(shown(cell) for cell in row) for row in table.rows)
-    return Table(shown(table.title, TEXT_LENGTH), tuple(map(shown, table.headings)), rows, table.text, table.folded)
+    rows = tuple(tuple(sanitize_line(cell) for cell in row) for row in table.rows)
+    return ReportTable(
+        sanitize_line(table.title, TEXT_LENGTH), tuple(map(sanitize_line, table.headings)), rows, table.text, table.folded
+    )
 
 
-def page(found: Findings, parts: Sequence[Section]) -> str:
+def study_page(found: Findings, parts: Sequence[ReportSection]) -> str:
     """The report as one HTML file."""
-    return render(
+    return render_page(
         "study.html.j2",
         ("elements.js", "charts.js", "study.js"),
-        title=shown(found.title),
+        title=sanitize_line(found.title),
         sample=found.sample,
         left=found.planned - found.done,
         planned=found.planned,
         sections=parts,
-        data=payload(found),
+        data=chart_payload(found),
     )
 
 
-def payload(found: Findings) -> dict[str, Any]:
+def chart_payload(found: Findings) -> dict[str, Any]:
     """What the charts are drawn from, every name bounded."""
-    names = {each.code: shown(each.name) for each in found.languages}
-    arms = {arm.name: shown(arm.name) for arm in found.arms}
+    names = {each.code: sanitize_line(each.name) for each in found.languages}
+    arms = {arm.name: sanitize_line(arm.name) for arm in found.arms}
     transport = [arm.name for arm in found.arms if arm.side == "transport"]
     changes = [*found.ablations.verdicts, *found.ablation_means.verdicts]
     return {
         "metric": f"R@1 {found.direction}",
-        "arms": [[arms[arm.name], FAMILIES[arm.side]] for arm in found.arms],
+        "arms": [[arms[arm.name], METHOD_FAMILIES[arm.side]] for arm in found.arms],
         "languages": [[each.code, names[each.code], each.ceiling, each.chance] for each in found.languages],
         "points": [
             [arms[each.arm], list(each.langs), each.used, [each.score.estimate, each.score.low, each.score.high]]
             for each in found.points
         ],
         "forest": [
-            plot(f"{arm} − {BEST}", found, [*found.by_language.verdicts, *found.means.verdicts], arm) for arm in transport
+            forest_plot(f"{arm} − {BEST}", found, [*found.by_language.verdicts, *found.means.verdicts], arm) for arm in transport
         ],
         "facets": [
-            *(plot(f"by tier: {arm} − {BEST}", found, found.by_tier.verdicts, arm) for arm in transport),
+            *(forest_plot(f"by tier: {arm} − {BEST}", found, found.by_tier.verdicts, arm) for arm in transport),
             *(
-                plot(f"by {family.name}: {arm} − {found.baseline}", found, family.verdicts, arm)
+                forest_plot(f"by {family.name}: {arm} − {found.baseline}", found, family.verdicts, arm)
                 for family in found.facets
                 for arm in transport
             ),
         ],
-        "ablations": [plot(f"{each.a} − {each.b} ({each.what})", found, changes, each.a, each.b) for each in found.ablated],
-    }
-
-
-def plot(name: str, found: Findings, tests: Sequence[PlannedContrast], arm: str, rival: str = "") -> dict[str, Any]:
-    """A forest plot of an arm's tests, grouped by size, means last. rival: of ablations, the other arm."""
-    own = [each for each in tests if each.arm == arm and rival in ("", each.rival)]
-    return {
-        "name": shown(name),
-        "sides": [shown(rival), shown(arm)] if rival else ["standard", "transport"],
-        "lines": [
-            line for pairs in found.sizes for line in lines_of([each for each in own if each.pairs == pairs], pairs, found)
+        "ablations": [
+            forest_plot(f"{each.a} − {each.b} ({each.what})", found, changes, each.a, each.b) for each in found.ablated
         ],
     }
 
 
-def lines_of(tests: Sequence[PlannedContrast], pairs: int | None, found: Findings) -> Iterator[list[Any]]:
+def forest_plot(name: str, found: Findings, tests: Sequence[PlannedContrast], arm: str, rival: str = "") -> dict[str, Any]:
+    """A forest plot of an arm's tests, grouped by size, means last. rival: of ablations, the other arm."""
+    own = [each for each in tests if each.arm == arm and rival in ("", each.rival)]
+    return {
+        "name": sanitize_line(name),
+        "sides": [sanitize_line(rival), sanitize_line(arm)] if rival else ["standard", "transport"],
+        "lines": [
+            line for pairs in found.sizes for line in forest_lines([each for each in own if each.pairs == pairs], pairs, found)
+        ],
+    }
+
+
+def forest_lines(tests: Sequence[PlannedContrast], pairs: int | None, found: Findings) -> Iterator[list[Any]]:
     """A heading, and the lines under it: what over, against which arm, and the difference; none where nothing was tested."""
     order = {each.code: place for place, each in enumerate(found.languages)}
     if tests:
@@ -111,13 +115,18 @@ def lines_of(tests: Sequence[PlannedContrast], pairs: int | None, found: Finding
     for each in sorted(tests, key=lambda each: (each.by == "all", order[each.langs[0]], each.value)):
         difference, told = each.difference, each.outcome != "tie"
         mark = int(told) if each.by != "all" else 2 if told else 3
-        label = over(each, found).partition(":")[0]
-        yield [shown(label), shown(each.rival), [difference.estimate, difference.low, difference.high, mark], int(told)]
+        label = verdict_scope(each, found).partition(":")[0]
+        yield [
+            sanitize_line(label),
+            sanitize_line(each.rival),
+            [difference.estimate, difference.low, difference.high, mark],
+            int(told),
+        ]
 
 
-def markdown(found: Findings, parts: Sequence[Section]) -> str:
+def study_markdown(found: Findings, parts: Sequence[ReportSection]) -> str:
     """The report as Markdown."""
-    lines = [f"# {markdown_text(shown(found.title))}"]
+    lines = [f"# {markdown_text(sanitize_line(found.title))}"]
     if found.sample:
         lines.append("**The embedded sample: drawn scenes, NOT Flickr30k.**")
     if found.done < found.planned:

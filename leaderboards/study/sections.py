@@ -23,7 +23,7 @@ from harness.study.narrative import (
 from harness.study.runner import size_text
 
 Chart = Literal["", "curves", "forest", "facets", "ablations"]
-SIDES = DIRECTION_TITLES["images"]
+DIRECTION_NAMES = DIRECTION_TITLES["images"]
 OUTCOMES = {"win": "A ahead", "tie": "not told apart", "loss": "B ahead"}
 HOW_TO_READ = (
     "A − B in points of R@1, over the same images, captions, bitext and seeds; [low, high]: 95 % of that difference by itself. A "
@@ -42,7 +42,7 @@ ON_THE_PLOT = "On the plots a filled mark is told apart from 0 after Holm's corr
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """A table. text: how many of its first columns are words; folded: whether a page shows it only when asked."""
 
     title: str
@@ -53,36 +53,36 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Section:
+class ReportSection:
     """A part of the report: paragraphs, a chart on the page, tables, items of a list, and code as it is typed."""
 
     name: str
     title: str
     paragraphs: tuple[str, ...] = ()
     chart: Chart = ""
-    tables: tuple[Table, ...] = ()
+    tables: tuple[ReportTable, ...] = ()
     items: tuple[str, ...] = ()
     code: str = ""
 
 
-def sections(found: Findings) -> list[Section]:
+def report_sections(found: Findings) -> list[ReportSection]:
     """The whole report, in its order."""
     return [
-        Section("question", "The question", (found.question,)),
-        Section("answer", "The answer", (answer_paragraph(found),), items=tuple(arm_sentences(found))),
-        design(found),
-        curves(found),
-        forest(found),
-        breakdown(found),
-        ablations(found),
-        *([repetition(found)] if found.replicate else []),
-        Section("untold", "What could not be told", (), "", missing(found), tuple(inconclusive_lines(found))),
-        Section("threats", "Threats to validity", items=tuple(validity_threats(found))),
-        provenance(found),
+        ReportSection("question", "The question", (found.question,)),
+        ReportSection("answer", "The answer", (answer_paragraph(found),), items=tuple(arm_sentences(found))),
+        design_section(found),
+        curves_section(found),
+        forest_section(found),
+        breakdown_section(found),
+        ablations_section(found),
+        *([repetition_section(found)] if found.replicate else []),
+        ReportSection("untold", "What could not be told", (), "", missing_cells_table(found), tuple(inconclusive_lines(found))),
+        ReportSection("threats", "Threats to validity", items=tuple(validity_threats(found))),
+        provenance_section(found),
     ]
 
 
-def design(found: Findings) -> Section:
+def design_section(found: Findings) -> ReportSection:
     """What was compared with what, on what."""
     shared = ", ".join(f"{key} {value}" for key, value in found.shared.items()) or "all at their defaults"
     again = f"; made again with seeds {', '.join(map(str, found.replicate))}" if found.replicate else ""
@@ -94,14 +94,14 @@ def design(found: Findings) -> Section:
     )
     choice = (
         "Learning rates are searched alike: four values, each for a third of the steps, as many of them warm-up as in the whole "
-        f"training. {searches(found)} No test image and no test caption takes part in a choice."
+        f"training. {search_description(found)} No test image and no test caption takes part in a choice."
         if found.tuned
         else "Nothing is searched: no choice is made by what this study measures."
     )
-    return Section("design", "The design", (fairness, choice), "", (arms_table(found), languages_table(found)))
+    return ReportSection("design", "The design", (fairness, choice), "", (arms_table(found), study_languages_table(found)))
 
 
-def searches(found: Findings) -> str:
+def search_description(found: Findings) -> str:
     """By what learning rates were chosen."""
     by_images = [each for each in found.languages if each.searched]
     by_pairs = [each.name for each in found.languages if not each.searched]
@@ -117,7 +117,7 @@ def searches(found: Findings) -> str:
     return " ".join(said)
 
 
-def arms_table(found: Findings) -> Table:
+def arms_table(found: Findings) -> ReportTable:
     """The arms."""
     rows = [
         (
@@ -131,7 +131,7 @@ def arms_table(found: Findings) -> Table:
         )
         for arm in found.arms
     ]
-    return Table(
+    return ReportTable(
         "Arms",
         ("arm", "side", "objective", "starts from", "own options", "learning rates (towers)", "hours"),
         tuple(rows),
@@ -139,7 +139,7 @@ def arms_table(found: Findings) -> Table:
     )
 
 
-def languages_table(found: Findings) -> Table:
+def study_languages_table(found: Findings) -> ReportTable:
     """The languages."""
     rows = [
         (
@@ -152,73 +152,75 @@ def languages_table(found: Findings) -> Table:
             f"{each.captions:,}",
             f"{each.usable:,}",
             f"{each.dropped:,}",
-            plain(each.floor),
-            plain(each.ceiling),
+            one_decimal_or_dash(each.floor),
+            one_decimal_or_dash(each.ceiling),
         )
         for each in found.languages
     ]
     headings = ("language", "tier", "script", "captions", "bitext", "images", "captions", "pairs", "dropped", "floor", "ceiling")
     title = (
         "Languages. Tier: resources from 0 to 5 (Joshi et al. 2020); pairs: left by the leakage guard, which dropped the others; "
-        "floor "
-        f"and ceiling: R@1 {SIDES[found.direction]} of the English tower on these captions, and on those they were translated "
-        "from"
+        f"floor and ceiling: R@1 {DIRECTION_NAMES[found.direction]} of the English tower on these captions, and on those they "
+        "were translated from"
     )
-    return Table(title, headings, tuple(rows), 5)
+    return ReportTable(title, headings, tuple(rows), 5)
 
 
-def curves(found: Findings) -> Section:
+def curves_section(found: Findings) -> ReportSection:
     """Scores against the size of the bitext."""
     over = "images and seeds" if len(found.seeds) > 1 else "images"
     about = (
-        f"R@1 {SIDES[found.direction]} in percent, mean over seeds, with 95 % intervals over {over}. Dashed: the English tower "
-        "on the "
-        "English captions; dotted: chance. A mean is given where no language is missing."
+        f"R@1 {DIRECTION_NAMES[found.direction]} in percent, mean over seeds, with 95 % intervals over {over}. Dashed: the "
+        "English tower on the English captions; dotted: chance. A mean is given where no language is missing."
     )
     groups = list(dict.fromkeys(point.langs for point in sorted(found.points, key=lambda point: -len(point.langs))))
     tables = [scores_table(langs, found, folded=place > 0) for place, langs in enumerate(groups)]
-    tables += [other_way(groups, found)] if groups else []
-    return Section(
+    tables += [other_direction_table(groups, found)] if groups else []
+    return ReportSection(
         "curves", "Score and bitext size", (about,) if found.points else ("No cell is there yet.",), "curves", tuple(tables)
     )
 
 
-def scores_table(langs: tuple[str, ...], found: Findings, folded: bool) -> Table:
+def scores_table(langs: tuple[str, ...], found: Findings, folded: bool) -> ReportTable:
     """Scores of one language, or of a mean, an arm a row and a size a column."""
     inside = {(point.arm, point.pairs): point for point in found.points if point.langs == langs}
     sizes = [pairs for pairs in found.sizes if any(key[1] == pairs for key in inside)]
     rows = [
-        (arm.name, *(scored(inside.get((arm.name, pairs)), found) for pairs in sizes))
+        (arm.name, *(point_text(inside.get((arm.name, pairs)), found) for pairs in sizes))
         for arm in found.arms
         if any(key[0] == arm.name for key in inside)
     ]
     title = languages_of(langs, found) if len(langs) == 1 else f"Mean of {join_words(map(found.language, langs))}"
-    return Table(title, ("arm", *map(size_text, sizes)), tuple(rows), 1, folded)
+    return ReportTable(title, ("arm", *map(size_text, sizes)), tuple(rows), 1, folded)
 
 
-def other_way(groups: Sequence[tuple[str, ...]], found: Findings) -> Table:
+def other_direction_table(groups: Sequence[tuple[str, ...]], found: Findings) -> ReportTable:
     """Scores in the direction that is not compared."""
     inside = {(point.langs, point.arm, point.pairs): point.other_way for point in found.points}
     rows = tuple(
-        (languages_of(langs, found), arm.name, *(plain(inside.get((langs, arm.name, pairs))) for pairs in found.sizes))
+        (
+            languages_of(langs, found),
+            arm.name,
+            *(one_decimal_or_dash(inside.get((langs, arm.name, pairs))) for pairs in found.sizes),
+        )
         for langs in groups
         for arm in found.arms
         if any(key[:2] == (langs, arm.name) for key in inside)
     )
-    direction = SIDES["i2t" if found.direction == "t2i" else "t2i"]
+    direction = DIRECTION_NAMES["i2t" if found.direction == "t2i" else "t2i"]
     title = f"R@1 {direction}, means over seeds: not compared here"
-    return Table(title, ("over", "arm", *map(size_text, found.sizes)), rows, 2, folded=True)
+    return ReportTable(title, ("over", "arm", *map(size_text, found.sizes)), rows, 2, folded=True)
 
 
-def scored(point: ArmScore | None, found: Findings) -> str:
+def point_text(point: ArmScore | None, found: Findings) -> str:
     """A score, and how many seeds are there where some are missing."""
     if point is None:
         return "–"
     few = f" ({len(point.seeds)} of {count_text(len(found.seeds), 'seed')})" if len(point.seeds) < len(found.seeds) else ""
-    return f"{interval(point.score)}{few}"
+    return f"{interval_text(point.score)}{few}"
 
 
-def forest(found: Findings) -> Section:
+def forest_section(found: Findings) -> ReportSection:
     """Transport less standard distillation."""
     tables = (
         verdict_table(f"Means over languages: a family of {count_text(found.means.planned, 'test')}", found.means, found),
@@ -227,10 +229,10 @@ def forest(found: Findings) -> Section:
         ),
     )
     title = "Transport less the best standard distillation"
-    return Section("forest", title, (HOW_TO_READ, ON_THE_PLOT), "forest", filled(tables))
+    return ReportSection("forest", title, (HOW_TO_READ, ON_THE_PLOT), "forest", nonempty(tables))
 
 
-def breakdown(found: Findings) -> Section:
+def breakdown_section(found: Findings) -> ReportSection:
     """By tier and by kind of caption."""
     facets = tuple(
         verdict_table(
@@ -246,10 +248,10 @@ def breakdown(found: Findings) -> Section:
         f"Tiers against the best standard arm, as above. Kinds of caption against {found.baseline} alone; a caption with several "
         "values counts under each. Given where no language is missing."
     )
-    return Section("breakdown", "By tier and by kind of caption", (about,), "facets", filled((tiers, *facets)))
+    return ReportSection("breakdown", "By tier and by kind of caption", (about,), "facets", nonempty((tiers, *facets)))
 
 
-def ablations(found: Findings) -> Section:
+def ablations_section(found: Findings) -> ReportSection:
     """Arms that differ in one thing."""
     about = (
         "Pairs of arms that differ in one thing. A − B in points of R@1; p is of that pair, corrected in two families of its own."
@@ -268,10 +270,10 @@ def ablations(found: Findings) -> Section:
     )
     if not found.ablated:
         about = "No two arms differ in one thing alone but the objective."
-    return Section("ablations", "Ablations", (about,), "ablations", filled(tables))
+    return ReportSection("ablations", "Ablations", (about,), "ablations", nonempty(tables))
 
 
-def filled(tables: Iterable[Table]) -> tuple[Table, ...]:
+def nonempty(tables: Iterable[ReportTable]) -> tuple[ReportTable, ...]:
     """Those tables that have a row."""
     return tuple(table for table in tables if table.rows)
 
@@ -283,7 +285,7 @@ def verdict_table(
     what: dict[tuple[str, str], str] | None = None,
     *,
     folded: bool = False,
-) -> Table:
+) -> ReportTable:
     """Tests, a line each, by size and in the order of arms and languages."""
     arms = {arm.name: place for place, arm in enumerate(found.arms)}
     langs = {each.code: place for place, each in enumerate(found.languages)}
@@ -298,38 +300,38 @@ def verdict_table(
     rows = tuple(
         (
             size_text(each.pairs),
-            over(each, found),
+            verdict_scope(each, found),
             each.arm,
             each.rival,
             *((what[each.arm, each.rival],) if what else ()),
-            *figures(each),
+            *verdict_cells(each),
         )
         for each in tests
     )
-    return Table(title, headings, rows, 4 + len(changed), folded)
+    return ReportTable(title, headings, rows, 4 + len(changed), folded)
 
 
-def figures(of: PlannedContrast) -> tuple[str, ...]:
+def verdict_cells(of: PlannedContrast) -> tuple[str, ...]:
     """The numbers of a test."""
     gain = "–" if of.gain is None else f"{signed_number(of.gain, 0)} %"
     return (
-        plain(of.a.estimate),
-        plain(of.b.estimate),
-        difference(of.difference),
+        one_decimal_or_dash(of.a.estimate),
+        one_decimal_or_dash(of.b.estimate),
+        difference_text(of.difference),
         gain,
-        bare(of.p_value),
-        bare(of.p_holm),
-        plain(of.minimal_detectable),
+        p_value_cell(of.p_value),
+        p_value_cell(of.p_holm),
+        one_decimal_or_dash(of.minimal_detectable),
         OUTCOMES[of.outcome],
     )
 
 
-def bare(p: float) -> str:
+def p_value_cell(p: float) -> str:
     """A p-value without its letter."""
     return p_value_text(p).removeprefix("p ").removeprefix("= ")
 
 
-def over(of: PlannedContrast, found: Findings) -> str:
+def verdict_scope(of: PlannedContrast, found: Findings) -> str:
     """What a test is over."""
     if of.by in ("lang", "all"):
         return languages_of(of.langs, found)
@@ -341,20 +343,20 @@ def languages_of(langs: Sequence[str], found: Findings) -> str:
     return found.language(langs[0]) if len(langs) == 1 else f"{len(langs)} languages"
 
 
-def repetition(found: Findings) -> Section:
+def repetition_section(found: Findings) -> ReportSection:
     """Every claim beside the same test with other seeds."""
     rows = tuple(
         (
             each.family,
             size_text(each.claim.pairs),
-            over(each.claim, found),
+            verdict_scope(each.claim, found),
             f"{each.claim.arm} − {each.claim.rival}",
-            difference(each.claim.difference),
-            bare(each.claim.p_holm),
-            difference(each.again.difference) if each.again else "–",
-            bare(each.again.p_holm) if each.again else "–",
-            said(each.same_sign),
-            said(each.same),
+            difference_text(each.claim.difference),
+            p_value_cell(each.claim.p_holm),
+            difference_text(each.again.difference) if each.again else "–",
+            p_value_cell(each.again.p_holm) if each.again else "–",
+            yes_or_no(each.same_sign),
+            yes_or_no(each.same),
         )
         for each in found.repeated
     )
@@ -363,15 +365,15 @@ def repetition(found: Findings) -> Section:
         f"Every difference that the first seeds told apart, measured again with seeds {join_words(map(str, found.replicate))} "
         f"over the same images. The second seeds alone told {count_text(found.found_later, 'more difference')} apart."
     )
-    return Section("again", "Again with other seeds", (about,), "", filled((Table("Claims", headings, rows, 4),)))
+    return ReportSection("again", "Again with other seeds", (about,), "", nonempty((ReportTable("Claims", headings, rows, 4),)))
 
 
-def said(holds: bool | None) -> str:
+def yes_or_no(holds: bool | None) -> str:
     """Yes, no, or not known yet."""
     return "–" if holds is None else "yes" if holds else "NO"
 
 
-def missing(found: Findings) -> tuple[Table, ...]:
+def missing_cells_table(found: Findings) -> tuple[ReportTable, ...]:
     """The cells that are not there."""
     rows = tuple(
         (
@@ -383,10 +385,10 @@ def missing(found: Findings) -> tuple[Table, ...]:
         )
         for each in found.left
     )
-    return filled((Table("Cells that are missing", ("language", "pairs", "seeds", "missing", "why"), rows, 3),))
+    return nonempty((ReportTable("Cells that are missing", ("language", "pairs", "seeds", "missing", "why"), rows, 3),))
 
 
-def provenance(found: Findings) -> Section:
+def provenance_section(found: Findings) -> ReportSection:
     """By what, where and by which command it was measured, and how to see it again."""
     rows = tuple(
         (
@@ -406,8 +408,8 @@ def provenance(found: Findings) -> Section:
     )
     digests += (("encoder", found.encoder_fingerprint), ("study", found.digest))
     tables = (
-        Table("Records", ("records", "code", "device", "platform", "libraries", "measured"), rows, 6),
-        Table("Digests", ("of", "SHA-256"), digests, 2, folded=True),
+        ReportTable("Records", ("records", "code", "device", "platform", "libraries", "measured"), rows, 6),
+        ReportTable("Digests", ("of", "SHA-256"), digests, 2, folded=True),
     )
     about = (
         f"{found.done:,} of {found.planned:,} cells; task {found.task}, {found.split} split; encoder {found.encoder}; "
@@ -415,19 +417,19 @@ def provenance(found: Findings) -> Section:
         "every "
         "cell by its digest; in the store each is a record with the rank of every query."
     )
-    return Section("provenance", "Where the numbers come from", (about,), "", filled(tables), code=found.command)
+    return ReportSection("provenance", "Where the numbers come from", (about,), "", nonempty(tables), code=found.command)
 
 
-def interval(score: Estimate) -> str:
+def interval_text(score: Estimate) -> str:
     """A score with its interval."""
-    return f"{plain(score.estimate)} [{plain(score.low)}, {plain(score.high)}]"
+    return f"{one_decimal_or_dash(score.estimate)} [{one_decimal_or_dash(score.low)}, {one_decimal_or_dash(score.high)}]"
 
 
-def difference(score: Estimate) -> str:
+def difference_text(score: Estimate) -> str:
     """A difference with its interval."""
     return points_text(score).replace(" points", "")
 
 
-def plain(value: float | None) -> str:
+def one_decimal_or_dash(value: float | None) -> str:
     """A score to a tenth."""
     return "–" if value is None else f"{value:.1f}"

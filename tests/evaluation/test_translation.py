@@ -20,9 +20,9 @@ from harness.encoders.hugging_face.translation import Loaded
 from harness.evaluation.planning import make_plans
 from harness.evaluation.runner import measure_plan
 from harness.evaluation.translate_test import MachineTranslations, with_translations
-from harness.leaderboards.board.builder import Tower
-from harness.leaderboards.board.page import again
-from harness.leaderboards.records.submission import checked
+from harness.leaderboards.board.builder import BoardTower
+from harness.leaderboards.board.page import repeat_command
+from harness.leaderboards.records.submission import check_record
 from harness.readers.translations import read_translations
 from harness.runtime.console import Console
 from harness.statistics.comparison import compare_records
@@ -273,9 +273,9 @@ def test_translate_test_is_the_english_tower_on_the_translations(measured: Any, 
     assert record.translations.source == "de.tsv"
     assert record.texts_digest == towers[0].record.texts_digest, "it answers the same queries, and can be compared over them"
     assert [gap.label for gap in summarise(towers, "t2i", 200).gaps] == ["translate-test (de.tsv)"]
-    assert checked(store.record(record.cell)) == record
-    assert Tower.of(record).method == "translate-test (de.tsv)"
-    assert Tower.of(towers[0].record).method == "English tower"
+    assert check_record(store.record(record.cell)) == record
+    assert BoardTower.of(record).method == "translate-test (de.tsv)"
+    assert BoardTower.of(towers[0].record).method == "English tower"
     (setting,) = compare_records("translate-test", "english", store.root / "records", ComparisonOptions(resamples=200)).settings
     assert setting.differences == (
         "A is the English tower on translations by de.tsv",
@@ -298,7 +298,7 @@ def test_a_translator_and_a_file_are_two_rows(measured: Any, tmp_path: Path, mon
     towers, _ = measured(translations=table(tmp_path, "de.tsv", ENGLISH), translator="shouting")
     assert [tower.label for tower in towers[1:3]] == ["translate-test (de.tsv)", "translate-test (shouting)"]
     assert towers[1].record.cell != towers[2].record.cell
-    assert [again(tower.record)[1] for tower in towers[1:3]] == [
+    assert [repeat_command(tower.record)[1] for tower in towers[1:3]] == [
         " --split test --encoder random --objectives '' --translations de.tsv",
         " --split test --encoder random --objectives '' --translator shouting",
     ]

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from harness.core.data import Language, Ranks
 from harness.core.errors import HarnessError
 from harness.leaderboards.board.builder import Board, make_boards
-from harness.leaderboards.board.config import Declaration, declared, read_declaration
-from harness.leaderboards.board.exports import comma_separated, latex, markdown
+from harness.leaderboards.board.config import BoardConfig, load_board_configs, read_board_config
+from harness.leaderboards.board.exports import board_csv, board_latex, board_markdown
 from harness.leaderboards.board.page import board_page
 from harness.leaderboards.records.loading import find_records
 from harness.records.schema import RegionCard
 from harness.statistics.inference import bootstrap_mean, paired_difference
-from harness.statistics.rank_inference import standings, told_apart
+from harness.statistics.rank_inference import rank_intervals, significant_differences
 from tests.support.made_up import ARMS, Arm, gallery, made_ranks, retrieval, write_board, write_record
 
 TIERS = {"de": 5, "fr": 5, "cy": 1, "qu": 1, "gn": 0}
@@ -29,7 +29,7 @@ LANGUAGES = {code: Language(code, code.upper(), "Latn", tier, ()) for code, tier
 IMAGES = 120
 
 
-def declaration(**changes: object) -> Declaration:
+def declaration(**changes: object) -> BoardConfig:
     fields = {
         "name": "made-up",
         "title": "Made up",
@@ -39,7 +39,7 @@ def declaration(**changes: object) -> Declaration:
         "direction": "t2i",
         "cutoff": 1,
     }
-    return Declaration.model_validate(fields | changes)
+    return BoardConfig.model_validate(fields | changes)
 
 
 def boards(folder: Path, resamples: int = 400, **changes: object) -> list[Board]:
@@ -124,9 +124,9 @@ def test_an_incomplete_row_has_no_mean_and_no_rank_and_says_so(tmp_path: Path) -
     partial = board.rows[1]
     assert partial.overall is None
     assert set(partial.means) == {"tier 5"}
-    assert "2 of 3 languages" in markdown(board)
-    assert "2 of 3 languages" in latex(board)
-    lines = list(csv.DictReader(io.StringIO(comma_separated(board))))
+    assert "2 of 3 languages" in board_markdown(board)
+    assert "2 of 3 languages" in board_latex(board)
+    lines = list(csv.DictReader(io.StringIO(board_csv(board))))
     assert not [line for line in lines if line["method"] == "ot-token" and line["language"] == "mean"]
 
 
@@ -159,7 +159,7 @@ def test_sample_and_real_are_never_on_one_board(tmp_path: Path) -> None:
     real, sample = boards(tmp_path), boards(tmp_path, sample=True)
     assert [row.tower.method for board in real for row in board.rows] == ["kd-mse"]
     assert [row.tower.method for board in sample for row in board.rows] == ["ot-token"]
-    assert "NOT Flickr30k" in markdown(sample[0])
+    assert "NOT Flickr30k" in board_markdown(sample[0])
 
 
 def test_contrasts_are_between_towers_trained_alike_from_the_same_pairs(records: Path) -> None:
@@ -269,10 +269,10 @@ def test_scores_by_facet_stand_in_every_format(tmp_path: Path) -> None:
     told(tmp_path, {"de": hostile}, (Arm("kd-mse", 0.4),))
     (board,) = boards(tmp_path, breakdown="entity-type")
     score = f"{board.rows[0].cells['de'].score.estimate:.1f}"
-    assert f"\\<script\\>\\|\\&: {IMAGES}" in markdown(board)
-    assert markdown(board).count(score) >= 2
-    assert latex(board).count(r"\begin{tabular}") == latex(board).count(r"\end{tabular}") == 2
-    lines = list(csv.DictReader(io.StringIO(comma_separated(board))))
+    assert f"\\<script\\>\\|\\&: {IMAGES}" in board_markdown(board)
+    assert board_markdown(board).count(score) >= 2
+    assert board_latex(board).count(r"\begin{tabular}") == board_latex(board).count(r"\end{tabular}") == 2
+    lines = list(csv.DictReader(io.StringIO(board_csv(board))))
     assert [line["score"][:4] for line in lines if line["facet"] == "entity-type"] == [score]
     page = board_page([board])
     assert "By what captions name" in page
@@ -284,21 +284,21 @@ def test_records_that_tell_nothing_have_no_breakdown(facets: dict[str, tuple[tup
     told(tmp_path, {"de": facets}, (Arm("kd-mse", 0.4),))
     (board,) = boards(tmp_path, breakdown="entity-type")
     assert board.breakdown is None
-    assert "entity-type" not in markdown(board) + board_page([board])
+    assert "entity-type" not in board_markdown(board) + board_page([board])
 
 
 def test_the_english_ceiling_is_shown_and_not_ranked(records: Path) -> None:
     (board,) = boards(records)
     (ceiling,) = board.ceilings
     assert set(ceiling.cells) == set(TIERS)
-    assert "English tower on English" in markdown(board)
+    assert "English tower on English" in board_markdown(board)
     assert all(row.tower.method != "English tower on English" for row in board.rows)
 
 
 def test_the_order_of_records_and_folders_makes_no_difference(records: Path) -> None:
     found = find_records([records])
     once, again = (make_boards(declaration(), order, LANGUAGES, resamples=200) for order in (found, found[::-1]))
-    assert [comma_separated(board) for board in once] == [comma_separated(board) for board in again]
+    assert [board_csv(board) for board in once] == [board_csv(board) for board in again]
 
 
 def test_no_date_decides_between_two_records_of_one_recipe_and_seed(tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ def test_no_date_decides_between_two_records_of_one_recipe_and_seed(tmp_path: Pa
     assert [row.cells["de"].standing is None for row in board.rows] == [False, True, True]
     assert board.rows[0].cells["de"].score.estimate < 50 < board.rows[1].cells["de"].score.estimate
     assert len(board.conflicts) == 2
-    assert "disputed" in markdown(board)
+    assert "disputed" in board_markdown(board)
 
 
 def test_the_very_same_ranks_twice_are_one_row_and_a_note(tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def provenance() -> dict[str, object]:
 
 def test_every_number_is_in_the_csv_file(records: Path) -> None:
     (board,) = boards(records)
-    lines = list(csv.DictReader(io.StringIO(comma_separated(board))))
+    lines = list(csv.DictReader(io.StringIO(board_csv(board))))
     assert len(lines) == len(ARMS) * (1 + 3 + 5)
     line = next(line for line in lines if line["language"] == "de" and line["method"] == "ot-batch")
     assert (line["source"], line["kind"], line["seeds"], line["pairs"]) == ("made-up", "human translation", "2", "5000")
@@ -347,7 +347,7 @@ def test_hostile_names_are_only_text_in_every_format(tmp_path: Path) -> None:
     name = "=1+1|</table><script>x</script>\u202e\\input{x}%$&_#{}~^\n# head\x00" + "y" * 100_000
     write_record(tmp_path, retrieval("de", gallery(30), source=name, kind=name), Arm("kd-mse", 0.3, encoder=name))
     (board,) = boards(tmp_path)
-    texts = markdown(board), latex(board), comma_separated(board)
+    texts = board_markdown(board), board_latex(board), board_csv(board)
     assert all(len(text) < 20_000 for text in texts)
     assert all("\u202e" not in text and "\x00" not in text for text in texts)
     assert "<script>" not in texts[0]
@@ -362,8 +362,8 @@ def test_ranks_do_not_depend_on_the_order_of_rows_and_hold_the_estimates_order(r
     draw = np.random.default_rng(seed)
     estimates = draw.normal(size=rows) * 3
     resampled = estimates + draw.normal(size=(300, rows))
-    ranks, order = standings(estimates, resampled), draw.permutation(rows)
-    again = standings(estimates[order], resampled[:, order])
+    ranks, order = rank_intervals(estimates, resampled), draw.permutation(rows)
+    again = rank_intervals(estimates[order], resampled[:, order])
     assert [ranks[place] for place in order] == again
     assert all(1 <= each.first <= each.last <= rows for each in ranks)
     assert ranks[int(np.argmax(estimates))].first == 1
@@ -376,21 +376,21 @@ def test_rows_without_any_difference_are_rarely_told_apart() -> None:
     for _ in range(300):
         values = draw.normal(size=(80, 6)) + draw.normal(size=(80, 1))
         weights = draw.multinomial(80, np.full(80, 1 / 80), size=400)
-        ranks = standings(values.mean(axis=0), weights @ values / 80)
+        ranks = rank_intervals(values.mean(axis=0), weights @ values / 80)
         wrong += any(each.first > 1 or each.last < 6 for each in ranks)
     assert wrong / 300 < 0.1
 
 
 def test_differences_that_are_there_are_told_apart_and_others_are_not() -> None:
     noise = np.random.default_rng(0).normal(size=(2000, 3))
-    assert told_apart(np.array([0.0, 9.0, 0.0]), noise * [1, 1, 0] + [0, 9, 0]) == [False, True, False]
+    assert significant_differences(np.array([0.0, 9.0, 0.0]), noise * [1, 1, 0] + [0, 9, 0]) == [False, True, False]
 
 
 def test_the_declared_boards_are_read() -> None:
-    assert {board.name for board in declared()} >= {"flickr30k", "sample"}
-    assert [board.name for board in declared(["sample"])] == ["sample"]
+    assert {board.name for board in load_board_configs()} >= {"flickr30k", "sample"}
+    assert [board.name for board in load_board_configs(["sample"])] == ["sample"]
     with pytest.raises(HarnessError, match="no board is called 'sampel': did you mean sample"):
-        declared(["sampel"])
+        load_board_configs(["sampel"])
 
 
 @pytest.mark.parametrize(
@@ -407,7 +407,7 @@ def test_a_wrong_declaration_is_named(tmp_path: Path, line: str, message: str) -
         f'task = "flickr30k"\nsplit = "test"\nsample = false\ndirection = "t2i"\ntitle = "x"\n{line}\n', encoding="utf-8"
     )
     with pytest.raises(HarnessError, match=message):
-        read_declaration(path)
+        read_board_config(path)
 
 
 def test_a_breakdown_is_of_captions() -> None:

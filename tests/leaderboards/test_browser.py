@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from harness.core.errors import HarnessError
-from harness.leaderboards.browser.error_browser import Finds, browse, find_payload
-from harness.leaderboards.browser.transport_viewer import show
-from harness.leaderboards.records.board_records import Found
+from harness.leaderboards.browser.error_browser import TowerResults, result_payload, write_error_browser
+from harness.leaderboards.browser.transport_viewer import write_transport_page
+from harness.leaderboards.records.board_records import BoardRecord
 from harness.leaderboards.records.loading import find_records
 from harness.records.files import load_found_boxes, load_ranks
 from harness.records.towers import load_card
@@ -46,7 +46,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def german(store: Path) -> list[Found]:
+def german(store: Path) -> list[BoardRecord]:
     """English tower, KD and OT on German."""
     found = [each for each in find_records([store / "records"]) if each.record.lang == "de"]
     found = [each for each in found if each.record.task == "flickr30k"]
@@ -174,7 +174,7 @@ def test_a_record_of_grounding_shows_the_true_box_and_what_each_tower_found(
     assert complaints(chrome) == []
 
 
-def of_grounding(found: Found) -> bool:
+def of_grounding(found: BoardRecord) -> bool:
     """Whether a record is of German phrases."""
     return (found.record.task, found.record.lang) == ("flickr30k-entities", "de")
 
@@ -188,8 +188,8 @@ def overlap(a: list[float], b: list[float]) -> float:
 
 
 def test_what_no_candidate_covers_has_no_rank() -> None:
-    finds = Finds(np.array([MISSED, 2]), np.zeros((2, 0), int), np.zeros((2, 0), np.float32), np.zeros((2, 4), np.float32))
-    assert [find_payload(finds, number)[0] for number in (0, 1)] == [0, 2]
+    finds = TowerResults(np.array([MISSED, 2]), np.zeros((2, 0), int), np.zeros((2, 0), np.float32), np.zeros((2, 4), np.float32))
+    assert [result_payload(finds, number)[0] for number in (0, 1)] == [0, 2]
 
 
 def test_the_browser_fits_a_phone(chrome: Chrome, page: Path) -> None:  # noqa: F811
@@ -199,7 +199,7 @@ def test_the_browser_fits_a_phone(chrome: Chrome, page: Path) -> None:  # noqa: 
 
 
 def browse_here(cell: str, data: str | None, out: Path, store: Path, embed: bool = False) -> str:
-    return browse([cell], data, out, embed, "cpu", Store.at(store), Console())
+    return write_error_browser([cell], data, out, embed, "cpu", Store.at(store), Console())
 
 
 def test_thumbnails_go_into_the_page_only_when_asked_for(store: Path, tmp_path: Path) -> None:
@@ -266,7 +266,9 @@ def test_the_plan_of_a_tower_that_weighs_entities_gives_them_their_mass(
     assert made.returncode == 0, made.stderr
     (card,) = (card for card in map(load_card, Store.at(store).towers()) if card.config.objective == "ot-entity")
     out = tmp_path / "plan.html"
-    done = show(card.digest, "A dog runs in the snow.", "Ein Hund rennt im Schnee.", "simple", out, "cpu", Store.at(store))
+    done = write_transport_page(
+        card.digest, "A dog runs in the snow.", "Ein Hund rennt im Schnee.", "simple", out, "cpu", Store.at(store)
+    )
     assert "(sinkhorn)" in done
     open_page(chrome, out)
     said = chrome.execute_script("return document.body.innerText")
@@ -278,7 +280,7 @@ def test_an_empty_sentence_is_refused(store: Path, tmp_path: Path) -> None:
     card = german(store)[2].record.tower
     assert card is not None
     with pytest.raises(HarnessError, match="--english is empty: give a sentence"):
-        show(card.digest, " ", "x", "simple", tmp_path / "x", "cpu", Store.at(store))
+        write_transport_page(card.digest, " ", "x", "simple", tmp_path / "x", "cpu", Store.at(store))
 
 
 def test_the_store_s_records_can_stand_on_a_board_and_be_submitted(store: Path, tmp_path: Path) -> None:

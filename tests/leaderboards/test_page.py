@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from harness.core.data import Ranks
-from harness.leaderboards.board.publish import publish
-from harness.leaderboards.records.submission import submit
+from harness.leaderboards.board.publish import publish_boards
+from harness.leaderboards.records.submission import merge_submission
 from tests.support.chromium import CONTRAST, HOSTILE, complaints, open_page
 from tests.support.made_up import ARMS, Arm, gallery, retrieval, write_board, write_record
 
@@ -26,7 +26,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("board")
     write_board(folder / "records", ["de", "fr", "cs", "es", "ar", "cy", "qu", "gn", "ay"], ARMS, seeds=2, images=100)
     write_record(folder / "records", retrieval("de", gallery(100)), Arm("ot-unbalanced", 0.9))
-    publish([folder / "records"], [], folder / "out", resamples=300)
+    publish_boards([folder / "records"], [], folder / "out", resamples=300)
     return folder / "out" / "index.html"
 
 
@@ -249,7 +249,7 @@ def test_hostile_names_stay_text(chrome: Chrome, tmp_path: Path) -> None:
     for objective in ("kd-mse", "ot-token", HOSTILE):
         write_record(tmp_path / "records", of, Arm(objective, 0.3, encoder=HOSTILE), notes=(HOSTILE,))
     write_record(tmp_path / "records", of, Arm("kd-cosine", 0.3, encoder="z" * 100_000 + HOSTILE))
-    publish([tmp_path / "records"], ["flickr30k"], tmp_path / "out", resamples=200)
+    publish_boards([tmp_path / "records"], ["flickr30k"], tmp_path / "out", resamples=200)
     page = tmp_path / "out" / "index.html"
     assert page.stat().st_size < 200_000
     open_page(chrome, page, width=360)
@@ -269,10 +269,10 @@ def disputed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ones = Ranks(*[np.ones(100, np.int64)] * 2)
     for lang in ("de", "qu", "cy"):
         write_record(folder / "theirs", retrieval(lang, gallery(100)), ARMS[1], ranks=ones, cell=lang.encode().hex() * 16)
-    submit(folder / "theirs", folder / "records")
+    merge_submission(folder / "theirs", folder / "records")
     bad = write_record(folder / "records", retrieval("de", gallery(100)), Arm("kd-cosine", 0.9))
     (bad / "queries.parquet").write_bytes(b"PAR1")
-    publish([folder / "records"], ["flickr30k"], folder / "out", resamples=300)
+    publish_boards([folder / "records"], ["flickr30k"], folder / "out", resamples=300)
     return folder / "out" / "index.html"
 
 

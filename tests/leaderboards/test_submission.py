@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.core.errors import HarnessError
-from harness.leaderboards.records.submission import submit
+from harness.leaderboards.records.submission import merge_submission
 from harness.retrieval.grounding import grounding_scores
 from harness.retrieval.ranking import MISSED
 from harness.storage.seals import seal_folder
@@ -62,15 +62,15 @@ def edit_queries(folder: Path, change: Callable[[dict[str, list[object]]], objec
 
 def test_good_records_are_merged_whole_and_once(theirs: Path, tmp_path: Path) -> None:
     ours = tmp_path / "ours"
-    said = submit(theirs, ours)
+    said = merge_submission(theirs, ours)
     assert said.startswith("2 records merged")
     assert sorted([Path("submission.json"), *(path.relative_to(theirs) for path in theirs.rglob("*.*"))]) == sorted(
         path.relative_to(ours / "theirs") for path in (ours / "theirs").rglob("*.*")
     )
     with pytest.raises(HarnessError, match="is there already: rename"):
-        submit(theirs, ours)
+        merge_submission(theirs, ours)
     again = theirs.rename(tmp_path / "again")
-    assert submit(again, ours).startswith("0 records merged")
+    assert merge_submission(again, ours).startswith("0 records merged")
 
 
 FAULTS: dict[str, tuple[str, Callable[[Path], object]]] = {
@@ -129,7 +129,7 @@ def test_a_record_that_does_not_hold_is_refused_by_name_and_nothing_is_merged(fa
     broken = sorted(theirs.iterdir())[0]
     spoil(broken)
     with pytest.raises(HarnessError, match=r"^1 of 2 records refused, none merged: .*" + re.escape(message)) as error:
-        submit(theirs, tmp_path / "ours")
+        merge_submission(theirs, tmp_path / "ours")
     assert str(broken) in str(error.value)
     assert "\n" not in str(error.value)
     assert not list((tmp_path / "ours").rglob("*"))
@@ -137,21 +137,21 @@ def test_a_record_that_does_not_hold_is_refused_by_name_and_nothing_is_merged(fa
 
 def test_facets_may_stand_beside_the_ranks(theirs: Path, tmp_path: Path) -> None:
     edit_queries(sorted(theirs.iterdir())[0], lambda columns: columns.update({"facet:entity-type": [["people"]] * 90}))
-    assert submit(theirs, tmp_path / "ours").startswith("2 records merged")
+    assert merge_submission(theirs, tmp_path / "ours").startswith("2 records merged")
 
 
 def test_the_same_cell_with_other_ranks_is_refused(theirs: Path, tmp_path: Path) -> None:
-    submit(theirs, tmp_path / "ours")
+    merge_submission(theirs, tmp_path / "ours")
     other = tmp_path / "other"
     write_record(other, retrieval("de", gallery(30), per_image=2), Arm("kd-mse", 0.3), ranks=None)
     write_record(other / "x", retrieval("de", gallery(30), per_image=2), Arm("kd-mse", 0.9))
     with pytest.raises(HarnessError, match=r"of the same cell as .*, with other ranks"):
-        submit(other, tmp_path / "ours")
+        merge_submission(other, tmp_path / "ours")
 
 
 def test_an_empty_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match=r"holds no record\.json"):
-        submit(tmp_path, tmp_path / "ours")
+        merge_submission(tmp_path, tmp_path / "ours")
 
 
 def phrases_of(folder: Path) -> Path:
@@ -195,7 +195,7 @@ GROUNDING_FAULTS: dict[str, tuple[str, Callable[[Path], object]]] = {
 
 
 def test_records_of_grounding_are_merged_like_others(theirs: Path, tmp_path: Path) -> None:
-    assert submit(phrases_of(theirs), tmp_path / "ours").startswith("2 records merged")
+    assert merge_submission(phrases_of(theirs), tmp_path / "ours").startswith("2 records merged")
 
 
 @pytest.mark.parametrize("fault", GROUNDING_FAULTS)
@@ -203,4 +203,4 @@ def test_a_record_of_grounding_that_does_not_hold_is_refused_by_name(fault: str,
     message, spoil = GROUNDING_FAULTS[fault]
     spoil(sorted(phrases_of(theirs).iterdir())[0])
     with pytest.raises(HarnessError, match=r"^1 of 2 records refused, none merged: .*" + re.escape(message)):
-        submit(theirs, tmp_path / "ours")
+        merge_submission(theirs, tmp_path / "ours")

@@ -17,10 +17,10 @@ import pytest
 from harness.core.data import Ranks, Retrieval
 from harness.core.errors import HarnessError
 from harness.leaderboards.board.builder import Board, make_boards
-from harness.leaderboards.board.exports import comma_separated, latex, markdown
-from harness.leaderboards.board.publish import publish
+from harness.leaderboards.board.exports import board_csv, board_latex, board_markdown
+from harness.leaderboards.board.publish import publish_boards
 from harness.leaderboards.records.loading import find_records
-from harness.leaderboards.records.submission import submit
+from harness.leaderboards.records.submission import merge_submission
 from tests.leaderboards.test_board import LANGUAGES, declaration
 from tests.leaderboards.test_submission import edit_queries, edit_record
 from tests.support.made_up import PROVENANCE, Arm, NoImages, gallery, made_ranks, reseal, retrieval, write_record
@@ -57,7 +57,7 @@ def own_lines(folder: Path) -> list[str]:
     """What the first board says of our own rows, but for how many there are beside them."""
     board = boards(folder)[0]
     own = {row.tower.method for row in board.rows if not row.tower.sender}
-    header, *lines = comma_separated(board).splitlines()
+    header, *lines = board_csv(board).splitlines()
     places = [place for place, name in enumerate(header.split(",")) if name not in ("rank", "rank_last")]
     cut = [[line.split(",")[place] for place in places] for line in lines if any(f",{method}," in line for method in own)]
     return [*map(str, cut), str(board.columns), str(board.ceilings[0].cells), str([b.captions for b in [board.breakdown] if b])]
@@ -76,7 +76,7 @@ def theirs(tmp_path: Path, of: Retrieval, arm: Arm | None = None, ranks: Ranks =
 
 def test_our_recipe_with_invented_cells_and_a_later_date_replaces_nothing(ours: Path, tmp_path: Path) -> None:
     before, ranked = own_lines(ours), ranks_of(boards(ours)[0])
-    assert submit(theirs(tmp_path, captions("de")), ours).startswith("1 records merged")
+    assert merge_submission(theirs(tmp_path, captions("de")), ours).startswith("1 records merged")
     (board,) = boards(ours)
     assert own_lines(ours) == before
     assert ranks_of(board) == ranked
@@ -87,7 +87,7 @@ def test_our_recipe_with_invented_cells_and_a_later_date_replaces_nothing(ours: 
     assert (cell.score.estimate, cell.standing) == (100.0, None)
     (conflict,) = board.conflicts
     assert "not ranked; the same seeds as in kd-mse: de 100.0 against " in conflict
-    for text in (markdown(board), latex(board), comma_separated(board)):
+    for text in (board_markdown(board), board_latex(board), board_csv(board)):
         assert "sent in by theirs, disputed" in text.replace("\\", "")
 
 
@@ -95,7 +95,7 @@ def test_other_seeds_of_our_recipe_are_not_pooled_with_ours(ours: Path, tmp_path
     before = own_lines(ours)
     folder = tmp_path / "theirs"
     write_record(folder, captions("de"), Arm("kd-mse", 0.2), seed=7, ranks=PERFECT)
-    submit(folder, ours)
+    merge_submission(folder, ours)
     (board,) = boards(ours)
     assert own_lines(ours) == before
     (row,) = [row for row in board.rows if row.tower.sender]
@@ -107,14 +107,14 @@ def test_the_same_ranks_from_others_are_no_conflict(ours: Path, tmp_path: Path) 
     of = captions("de")
     ranks = made_ranks(of.caption_images, IMAGES, 0.5, [4])
     write_record(ours, of, Arm("kd-cosine", 0.5), ranks=ranks)
-    submit(theirs(tmp_path, of, Arm("kd-cosine", 0.5), ranks), ours)
+    merge_submission(theirs(tmp_path, of, Arm("kd-cosine", 0.5), ranks), ours)
     assert boards(ours)[0].conflicts == ()
 
 
 def test_facets_are_those_of_the_owner_of_the_test_set(ours: Path, tmp_path: Path) -> None:
     before = own_lines(ours)
     relabelled = {"entity-type": (("aliens",),) * IMAGES, "length": (("1",),) * IMAGES}
-    submit(theirs(tmp_path, captions("de", facets=relabelled), Arm("kd-cosine", 0.2)), ours)
+    merge_submission(theirs(tmp_path, captions("de", facets=relabelled), Arm("kd-cosine", 0.2)), ours)
     (board,) = boards(ours)
     assert board.breakdown is not None
     assert set(board.breakdown.captions) == {"people", "animals"}
@@ -126,7 +126,7 @@ def test_facets_are_those_of_the_owner_of_the_test_set(ours: Path, tmp_path: Pat
 
 def test_a_language_that_only_they_have_takes_no_row_of_ours_its_mean(ours: Path, tmp_path: Path) -> None:
     before, ranked = own_lines(ours), ranks_of(boards(ours)[0])
-    submit(theirs(tmp_path, captions("cy")), ours)
+    merge_submission(theirs(tmp_path, captions("cy")), ours)
     first, second = boards(ours)
     assert own_lines(ours) == before
     assert ranks_of(first) == ranked
@@ -137,7 +137,7 @@ def test_a_gallery_that_holds_ours_does_not_take_our_board(ours: Path, tmp_path:
     before, name = own_lines(ours), boards(ours)[0].name
     more = NoImages((*gallery(IMAGES).ids, "extra"))
     of = captions("de", more, facets={})
-    submit(theirs(tmp_path, of, ranks=Ranks(*[np.ones(IMAGES + 1, np.int64)] * 2)), ours)
+    merge_submission(theirs(tmp_path, of, ranks=Ranks(*[np.ones(IMAGES + 1, np.int64)] * 2)), ours)
     first, second = boards(ours)
     assert (first.name, first.images, second.images) == (name, IMAGES, IMAGES + 1)
     assert own_lines(ours) == before
@@ -145,8 +145,8 @@ def test_a_gallery_that_holds_ours_does_not_take_our_board(ours: Path, tmp_path:
 
 def test_a_gallery_whose_digest_begins_as_ours_does_gets_files_of_its_own(ours: Path, tmp_path: Path) -> None:
     digest = gallery(IMAGES).digest()[:8] + "0" * 56
-    submit(theirs(tmp_path, captions("de", gallery(IMAGES, "other")), images_digest=digest), ours)
-    publish([ours], ["flickr30k"], tmp_path / "out", resamples=200)
+    merge_submission(theirs(tmp_path, captions("de", gallery(IMAGES, "other")), images_digest=digest), ours)
+    publish_boards([ours], ["flickr30k"], tmp_path / "out", resamples=200)
     names = [board.name for board in boards(ours)]
     assert len(set(names)) == len(names) == 2
     assert len(list((tmp_path / "out").glob("*.csv"))) == 2
@@ -155,7 +155,7 @@ def test_a_gallery_whose_digest_begins_as_ours_does_gets_files_of_its_own(ours: 
 def test_their_english_tower_is_no_ceiling_of_ours(ours: Path, tmp_path: Path) -> None:
     before = own_lines(ours)
     english = retrieval("en", gallery(IMAGES), source="made-up (English side)", kind="original")
-    submit(theirs(tmp_path, english, Arm(None, 0.6)), ours)
+    merge_submission(theirs(tmp_path, english, Arm(None, 0.6)), ours)
     assert own_lines(ours) == before
 
 
@@ -194,7 +194,7 @@ REFUSED: dict[str, tuple[str, Callable[[Path], Path]]] = {
 def test_what_disagrees_with_the_records_over_the_same_captions_is_refused(fault: str, ours: Path, tmp_path: Path) -> None:
     message, make = REFUSED[fault]
     with pytest.raises(HarnessError, match="1 of 1 records refused, none merged") as error:
-        submit(make(tmp_path), ours)
+        merge_submission(make(tmp_path), ours)
     assert message in str(error.value)
     assert not (ours / "theirs").exists()
 
@@ -203,7 +203,7 @@ def test_what_disagrees_with_the_records_over_the_same_captions_is_refused(fault
 def test_a_folder_s_name_is_one_that_can_be_shown(name: str, ours: Path, tmp_path: Path) -> None:
     folder = theirs(tmp_path, captions("de")).rename(tmp_path / name)
     with pytest.raises(HarnessError, match="cannot be the name of a submission"):
-        submit(folder, ours)
+        merge_submission(folder, ours)
 
 
 def rows(count: int, ids: list[str] | None = None) -> dict[str, object]:
@@ -275,7 +275,7 @@ def test_a_file_that_unpacks_to_more_is_refused_before_it_does(
         reseal(record)
     start = time.monotonic()
     with pytest.raises(HarnessError, match=BOMBS[bomb]):
-        submit(folder, ours)
+        merge_submission(folder, ours)
     assert time.monotonic() - start < 5
     problems: list[str] = []
     assert find_records([folder], problems) == []
@@ -321,7 +321,7 @@ def test_a_board_with_one_bad_record_says_so_and_shows_the_rest(
     expected = {row.tower.method: row.cells["de"].score for row in boards(ours)[0].rows}
     bad = write_record(ours, captions("de"), Arm("kd-cosine", 0.3))
     SPOILT[fault](bad)
-    (said,) = publish([ours], ["flickr30k"], tmp_path / "out", resamples=300)
+    (said,) = publish_boards([ours], ["flickr30k"], tmp_path / "out", resamples=300)
     assert "2 rows (2 complete) x 2 languages from 4 records" in said
     (note,) = capsys.readouterr().err.splitlines()
     assert note.startswith("note: left out: ")
@@ -358,7 +358,7 @@ def test_what_is_merged_is_what_was_checked_and_has_a_seal(ours: Path, tmp_path:
     (record / "digests.json").unlink()
     (record / "more.txt").write_text("x", encoding="utf-8")
     (folder / "submission.json").write_text('{"received": "1970-01-01"}', encoding="utf-8")
-    submit(folder, ours)
+    merge_submission(folder, ours)
     merged = ours / "theirs" / record.name
     assert sorted(path.name for path in merged.iterdir()) == ["digests.json", "queries.parquet", "record.json"]
     assert b"secret" not in (merged / "queries.parquet").read_bytes()

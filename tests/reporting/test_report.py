@@ -11,7 +11,7 @@ import pytest
 
 from harness.core.data import Ranks
 from harness.leaderboards.board.builder import make_boards
-from harness.leaderboards.board.config import BOARDS, read_declaration
+from harness.leaderboards.board.config import BOARDS, read_board_config
 from harness.leaderboards.records.loading import find_records
 from harness.reporting.comparison_report import estimate_text, gap_percent_text, render_comparison
 from harness.reporting.multilingual import LanguageReport, print_multilingual
@@ -86,7 +86,7 @@ def test_a_comparison_over_one_image_has_no_interval_in_any_form(tmp_path: Path)
 
 
 def test_a_gallery_of_one_image_has_no_board(tmp_path: Path) -> None:
-    declaration, languages = read_declaration(BOARDS / "flickr30k.toml"), known_languages()
+    declaration, languages = read_board_config(BOARDS / "flickr30k.toml"), known_languages()
     for images, boards in ((1, 0), (2, 1)):
         of = retrieval("de", gallery(images, f"of-{images}"))
         write_record(tmp_path, of, Arm("kd-mse", 1.0), ranks=Ranks(np.ones(images, np.int64), np.ones(images, np.int64)))

@@ -21,9 +21,9 @@ from harness.core.errors import HarnessError, MissingError
 from harness.evaluation.planning import make_plans
 from harness.evaluation.runner import measure_plan
 from harness.leaderboards.board.builder import make_boards
-from harness.leaderboards.board.config import declared
+from harness.leaderboards.board.config import load_board_configs
 from harness.leaderboards.records.loading import find_records
-from harness.leaderboards.records.submission import checked
+from harness.leaderboards.records.submission import check_record
 from harness.records.files import load_measures, load_ranks, load_record
 from harness.retrieval.ranking import MISSED
 from harness.runtime.console import Console
@@ -453,23 +453,23 @@ def test_records_of_texts_stand_on_boards_of_their_own_and_can_be_handed_in(coll
     write_lines(collection / "queries.de.jsonl", as_lines(QUERY_LINES))
     towers, store = measured(tmp_path, task="clir", lang="de", data=str(collection), encoder="random", objectives=())
     (board,) = make_boards(
-        declared(["clir"])[0], find_records([store.root / "records"]), TASKS.load("clir")().languages(), resamples=200
+        load_board_configs(["clir"])[0], find_records([store.root / "records"]), TASKS.load("clir")().languages(), resamples=200
     )
     assert board.declaration.metric == "nDCG@10 query → English text"
     assert board.title.endswith(" · 2 queries")
-    of_precision = declared(["clir"])[0].model_copy(update={"measure": "AP"})
+    of_precision = load_board_configs(["clir"])[0].model_copy(update={"measure": "AP"})
     assert not make_boards(of_precision, find_records([store.root / "records"]), {}, resamples=200)
     ((row,), (ceiling,)) = board.rows, board.ceilings
     assert row.cells["de"].score.estimate == pytest.approx(towers[0].record.scores["nDCG@10"], rel=1e-5)
     assert ceiling.cells["de"].estimate == pytest.approx(towers[1].record.scores["nDCG@10"], rel=1e-5)
     for tower in towers:
         folder = store.record(tower.record.cell)
-        assert checked(folder) == tower.record
+        assert check_record(folder) == tower.record
         record = folder / "record.json"
         record.write_text(record.read_text().replace('"nDCG@10": ', '"nDCG@10": 1', 1))
         reseal(folder)
         with pytest.raises(HarnessError, match=r"its scores do not reproduce: nDCG@10 is"):
-            checked(folder)
+            check_record(folder)
 
 
 def shown_as_ranked(page: Path, folders: dict[str, Path]) -> None:
@@ -521,7 +521,7 @@ def test_a_run_on_the_sample(tmp_path: Path) -> None:
         assert len(ranks.t2i) == len(owner) == record.captions
         assert record.scores["MRR"] == pytest.approx(np.mean(100 / ranks.t2i), rel=1e-4)
         assert load_measures(folder).keys() == {"MRR", "nDCG@10"}
-        assert checked(folder) == record
+        assert check_record(folder) == record
     german = {record.scorer: folder for folder, record in records.items() if (record.lang, record.text_tower) == ("de", "kd-mse")}
     browsed = harness("browse", *(folder.name for folder in german.values()), "--out", str(tmp_path / "page"), store=tmp_path)
     assert browsed.returncode == 0, browsed.stderr
