@@ -1,4 +1,4 @@
-"""Addresses: which of them are read, and how. Every other scheme is refused, and so is a redirect to one."""
+"""Open addresses of the web and of S3. Every other scheme is refused, and so is a redirect to one."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ USER_AGENT = {"User-Agent": "flickr30k-harness"}
 
 
 def is_address(text: str) -> bool:
-    """Whether a text is an address; anything else is a path on this machine."""
+    """Return whether a text is an address. Anything else is a path on this machine."""
     return "://" in text
 
 
 def scheme_of(address: str, allowed: tuple[str, ...] = SCHEMES) -> str:
-    """The scheme of an address. Raises HarnessError for one that is not read, whatever library could read it.
+    """Return the scheme of an address. Raises HarnessError for a scheme that is not allowed.
 
     >>> scheme_of("https://host/pack")
     'https'
@@ -42,15 +42,17 @@ def scheme_of(address: str, allowed: tuple[str, ...] = SCHEMES) -> str:
     scheme = address.partition("://")[0].lower()
     if scheme not in allowed:
         known = ", ".join(f"{each}://" for each in allowed)
-        raise HarnessError(f"{address[:200]!r} is no address that is read: expected one of {known}, or a path on this machine")
+        raise HarnessError(
+            f"{address[:200]!r} has a scheme that is not allowed: expected one of {known}, or a path on this machine"
+        )
     return scheme
 
 
 @contextmanager
 def open_address(address: str) -> Iterator[IO[bytes]]:
-    """The bytes at an address.
+    """Open the bytes at an address.
 
-    Raises HarnessError as `scheme_of` and `open_url` do; OSError, ValueError or HTTPException if the address cannot be read.
+    Raises HarnessError as `scheme_of` and `open_url`, and OSError, ValueError or HTTPException if the address cannot be read.
     """
     if scheme_of(address) == "s3":
         with _from_s3(address) as file:
@@ -61,23 +63,23 @@ def open_address(address: str) -> Iterator[IO[bytes]]:
 
 
 def open_url(address: str, headers: Mapping[str, str] | None = None) -> Any:
-    """The answer of a web server.
+    """Return the response of a web server.
 
-    Raises HarnessError if the address, or one that the server redirects to, is not of the web, or if a redirect leaves https.
+    Raises HarnessError if the address or a redirect is not of the web, or if a redirect leads from https to http.
     """
     scheme_of(address, WEB_SCHEMES)
     opener = OpenerDirector()
-    # urllib's own opener also knows ftp:, file: and data:.
+    # urllib's default opener also reads ftp:, file: and data:.
     for handler in (ProxyHandler, HTTPHandler, HTTPSHandler, HTTPDefaultErrorHandler, HTTPErrorProcessor, WebRedirects):
         opener.add_handler(handler())
     return opener.open(Request(address, headers=USER_AGENT | dict(headers or {})), timeout=TIMEOUT_SECONDS)
 
 
 class WebRedirects(HTTPRedirectHandler):
-    """Redirects that stay on the web, and on https where they began there."""
+    """Follow redirects only within the web, and never from https to http."""
 
     def http_error_302(self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage) -> Any:
-        """Follow one."""
+        """Follow a redirect, or raise HarnessError."""
         target = headers.get("location") or headers.get("uri") or ""
         scheme = urlsplit(target).scheme.lower() or req.type
         if scheme not in WEB_SCHEMES or (req.type == "https" and scheme == "http"):
@@ -89,17 +91,17 @@ class WebRedirects(HTTPRedirectHandler):
 
 @contextmanager
 def _from_s3(address: str) -> Iterator[IO[bytes]]:
-    """What the command `aws` copies from there; no shell reads the address. Raises OSError with its last words if it fails."""
+    """Open what the command `aws` copies, without a shell. Raises OSError with the end of its output if it fails."""
     with (
         TemporaryFile() as said,
         subprocess.Popen(["aws", "s3", "cp", address, "-"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said) as aws,
     ):
         try:
             yield cast("IO[bytes]", aws.stdout)
-        except BaseException:  # also of a reader that has seen enough
+        except BaseException:  # also when the reader stops early
             aws.kill()
             raise
         if aws.wait():
             said.seek(0)
             words = said.read().decode(errors="replace").split()
-            raise OSError(f"aws s3 cp ends with status {aws.returncode}: {' '.join(words)[-300:]}")
+            raise OSError(f"aws s3 cp ended with status {aws.returncode}: {' '.join(words)[-300:]}")

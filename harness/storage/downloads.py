@@ -1,4 +1,4 @@
-"""Public files fetched into a data folder: resumed where they broke off, checked, and written down with their licence."""
+"""Download public files into a data folder: downloads resume, are checked, and are listed with their licence."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from harness.storage.addresses import open_url
 from harness.storage.store import explain_write_errors, new_file
 
 LEDGER = "fetched.json"
-"""What was fetched into a folder: url, sha256, bytes, licence and day of each path."""
+"""The list of the files that were downloaded into a folder: url, sha256, bytes, licence and day of each path."""
 _CHUNK = 1 << 16
 
 
 def fetch_all(downloads: Sequence[Download], folder: Path, advance: Callable[[int], None]) -> int:
-    """Fetch what is not there yet, and tell how many files that were. `advance(k)` is told of k more files looked at.
+    """Download the files that are missing and return how many there were. `advance(k)` reports k more files.
 
-    Raises HarnessError if there is no network, if the server refuses, or if a file is not what it should be.
+    Raises HarnessError if there is no network, if the server refuses, or if a file has another checksum than expected.
     """
     fetched = 0
     for download in downloads:
@@ -36,15 +36,16 @@ def fetch_all(downloads: Sequence[Download], folder: Path, advance: Callable[[in
 
 
 def fetch_file(download: Download, folder: Path) -> bool:
-    """Fetch one file; whether it had to be. One that is there is checked against its known checksum, or the one written down.
+    """Download one file and return True, or check the existing file and return False.
 
-    It comes into being beside its place, as `<name>.part`, and moves there when it is whole. Raises as `fetch_all` does.
+    An existing file is checked against its published checksum or the one in the list of downloads. A download is written to
+    `<name>.part` and renamed when it is complete. Raises as `fetch_all`.
     """
     target = folder / download.path
     known = download.sha256 or _ledger(folder).get(download.path, {}).get("sha256")
     if target.is_file():
         if known and _sha256(target) != known:
-            raise HarnessError(f"{target} is not the file that {download.url} gave: delete it to fetch it again")
+            raise HarnessError(f"{target} differs from the file of {download.url}: delete it to download it again")
         return False
     part = target.with_name(target.name + ".part")
     with explain_write_errors(target):
@@ -53,14 +54,14 @@ def fetch_file(download: Download, folder: Path) -> bool:
         digest = _sha256(part)
         if download.sha256 and digest != download.sha256:
             part.unlink()
-            raise HarnessError(f"{download.url} gave a file of SHA-256 {digest}, expected {download.sha256}: it was deleted")
+            raise HarnessError(f"{download.url} sent a file of SHA-256 {digest}, expected {download.sha256}: it was deleted")
         part.replace(target)
     _write_down(folder, download, digest, target.stat().st_size)
     return True
 
 
 def _receive(download: Download, part: Path) -> None:
-    """Bring the partial file to its end, going on where it stopped if the server still has the same file."""
+    """Complete the partial file. The download resumes if the server still has the same file."""
     tag = part.with_name(part.name + ".etag")
     headers: dict[str, str] = {}
     if part.is_file() and tag.is_file() and part.stat().st_size:
@@ -84,11 +85,11 @@ def _receive(download: Download, part: Path) -> None:
     except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or error
         raise HarnessError(
-            f"no network, or it broke off: {download.url} ({reason}). Run the same command again to go on, or put the file at "
+            f"no network, or the connection broke: {download.url} ({reason}). Run the same command again to resume, or put the file at "
             f"{part.with_suffix('')} yourself"
         ) from None
     if expected is not None and part.stat().st_size != before + int(expected):
-        raise HarnessError(f"{download.url} broke off after {part.stat().st_size:,} bytes: run the same command again to go on")
+        raise HarnessError(f"{download.url} broke off after {part.stat().st_size:,} bytes: run the same command again to resume")
     tag.unlink(missing_ok=True)
 
 
@@ -102,9 +103,9 @@ def _ledger(folder: Path) -> dict[str, dict[str, str | int]]:
     try:
         content = from_json(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except (OSError, ValueError) as error:
-        raise HarnessError(f"{path} cannot be read as JSON: {error}; delete it to go on without it") from None
+        raise HarnessError(f"{path} cannot be read as JSON: {error}; delete it to continue without it") from None
     if not isinstance(content, dict):
-        raise HarnessError(f"{path} is not a table of fetched files: delete it to go on without it")
+        raise HarnessError(f"{path} is not a list of downloaded files: delete it to continue without it")
     return content
 
 

@@ -1,4 +1,4 @@
-"""The store of embeddings, addressed by what they were made of: role, tower, language and contents, never a mere name."""
+"""Embeddings in the store. Their key is a digest of tower, language and contents, never a mere name."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ ReportProgress = Callable[[int], None]
 ComputeRows = Callable[[int, int], Iterator[Floats]]
 IMAGES_PER_CALL = 64
 TEXTS_PER_CALL = 1024
-# Multiples of the above, so that a part is computed as it would be in the whole.
+# Multiples of the above, so that the batches of a part are those of the whole matrix.
 IMAGES_PER_PART, TEXTS_PER_PART = 1024, 16_384
 STATES_FILE, LENGTHS_FILE = "states.f16", "lengths.npy"
 
 
 def ignore_progress(count: int) -> None:
-    """An `ReportProgress` that tells nobody."""
+    """Report no progress."""
 
 
 def embed_images(encoder: ImageEncoder, images: Images, store: Store, advance: ReportProgress) -> Floats:
-    """Embeddings (n, d) of all images, from the store where they lie. `advance(k)` is told of k more images encoded."""
+    """Return the embeddings (n, d) of all images, read from the store or computed. `advance(k)` reports k more encoded images."""
     if isinstance(encoder, KnownFeatures):
         return check_embeddings(encoder.image_features(images.ids), len(images.ids))
     key = digest_strings(["images", encoder.fingerprint(), images.digest()])
@@ -53,14 +53,14 @@ def embed_images(encoder: ImageEncoder, images: Images, store: Store, advance: R
 
 
 def embed_captions(tower: TextEncoder, retrieval: Retrieval, store: Store) -> Floats:
-    """Embeddings (m, d) of a retrieval's captions, from the store where they lie."""
+    """Return the embeddings (m, d) of a retrieval's captions, read from the store or computed."""
     if isinstance(tower, KnownFeatures):
         return check_embeddings(tower.caption_features(retrieval.caption_ids, retrieval.lang), len(retrieval.captions))
     return embed_texts(tower, retrieval.captions, retrieval.lang, store)
 
 
 def embed_documents(encoder: Encoder, ids: Sequence[str], texts: Sequence[str], store: Store, advance: ReportProgress) -> Floats:
-    """Embeddings (n, d) of some English documents, from the store where they lie. `advance(k)`: k more of them encoded."""
+    """Return the embeddings (n, d) of English documents, read from the store or computed. `advance` as for `embed_images`."""
     if isinstance(encoder, KnownFeatures):
         return check_embeddings(encoder.caption_features(ids, ENGLISH), len(ids))
     return embed_texts(encoder, texts, ENGLISH, store, advance)
@@ -69,7 +69,7 @@ def embed_documents(encoder: Encoder, ids: Sequence[str], texts: Sequence[str], 
 def embed_texts(
     tower: TextEncoder, texts: Sequence[str], lang: str, store: Store, advance: ReportProgress = ignore_progress
 ) -> Floats:
-    """Embeddings (m, d) of all texts, from the store where they lie. `advance(k)`: k more of them encoded."""
+    """Return the embeddings (m, d) of all texts, read from the store or computed. `advance` as for `embed_images`."""
     key = digest_strings(["texts", tower.fingerprint(), lang, *texts])
 
     def compute(start: int, stop: int) -> Iterator[Floats]:
@@ -84,14 +84,13 @@ def embed_texts(
 def embed_tokens(
     tower: TextEncoder, texts: Sequence[str], lang: str, store: Store, advance: ReportProgress = ignore_progress
 ) -> PackedStates:
-    """Token states of all texts, from the store where they lie; `advance` as for `embed_texts`.
+    """Return the token states of all texts, read from the store or computed. `advance` as for `embed_images`.
 
-    Raises HarnessError if the tower offers none.
+    Raises HarnessError if the tower has no token states.
     """
     if not isinstance(tower, TokenEncoder):
         raise HarnessError(
-            "this text tower gives no token states (encode_tokens), so --scorer maxsim cannot read with it: "
-            "docs/late-interaction.md"
+            "this text tower has no token states (encode_tokens), which --scorer maxsim needs: see docs/late-interaction.md"
         )
     key = digest_strings(["token states 1", tower.fingerprint(), lang, *texts])
 
@@ -105,14 +104,13 @@ def embed_tokens(
 
 
 def embed_patches(encoder: ImageEncoder, images: Images, store: Store, advance: ReportProgress) -> PackedStates:
-    """Patch states of all images, from the store where they lie; `advance` as for `embed_images`.
+    """Return the patch states of all images, read from the store or computed. `advance` as for `embed_images`.
 
-    Raises HarnessError if the encoder offers none.
+    Raises HarnessError if the encoder has no patch states.
     """
     if not isinstance(encoder, PatchEncoder):
         raise HarnessError(
-            "this image encoder gives no patch states (encode_patches), so --scorer maxsim cannot look at its pictures: "
-            "docs/late-interaction.md"
+            "this image encoder has no patch states (encode_patches), which --scorer maxsim needs: see docs/late-interaction.md"
         )
     key = digest_strings(["patch states 1", encoder.fingerprint(), images.digest()])
 
@@ -126,10 +124,11 @@ def embed_patches(encoder: ImageEncoder, images: Images, store: Store, advance: 
 
 
 def get_or_compute_states(store: Store, key: str, count: int, compute: Callable[[], Iterator[TokenStates]]) -> PackedStates:
-    """The states kept under `key`, memory-mapped; computed and kept, part by part, if they are not there or damaged.
+    """Return the memory-mapped states of a key, which are computed if they are absent or damaged.
 
-    They are kept as directions in half precision (docs/late-interaction.md says what that does to ranks): their lengths play no
-    part, and may exceed half precision. Raises HarnessError as `unit_half_states`, and for a wrong number of items.
+    States are stored at unit length in half precision: late interaction ignores their lengths, which may exceed half precision.
+    docs/late-interaction.md describes the effect on ranks. Raises HarnessError as `unit_half_states`, and for a wrong number of
+    items.
     """
     folder = get_or_create_folder(store, store.states(key), lambda temporary: write_states(temporary, count, compute()))
     sizes = np.load(folder / LENGTHS_FILE, allow_pickle=False)
@@ -137,31 +136,30 @@ def get_or_compute_states(store: Store, key: str, count: int, compute: Callable[
 
 
 def write_states(folder: Path, count: int, parts: Iterator[TokenStates]) -> None:
-    """Write the states of `count` items as they come."""
+    """Write the states of `count` items as they are computed."""
     lengths: list[int] = []
     with (folder / STATES_FILE).open("wb") as file:
         for part in parts:
             file.write(unit_half_states(part).tobytes())
             lengths += np.asarray(part.lengths).tolist()
     if len(lengths) != count:
-        raise HarnessError(f"the encoder gave states of {len(lengths):,} items for {count:,}")
+        raise HarnessError(f"the encoder returned states of {len(lengths):,} items for {count:,}")
     np.save(folder / LENGTHS_FILE, np.array(lengths, np.int64))
 
 
 def unit_half_states(states: TokenStates) -> npt.NDArray[np.float16]:
-    """States at unit length, rounded to half precision. Raises HarnessError if they are not finite rows, one or more an item."""
+    """Return states at unit length in half precision. Raises HarnessError unless every item has one or more finite rows."""
     lengths = np.asarray(states.lengths)
     if not len(lengths) or lengths.min() < 1:
-        raise HarnessError("the encoder gave an item without any state; expected one or more each")
+        raise HarnessError("the encoder returned an item without states; expected one or more for each item")
     return unit_rows(check_embeddings(states.tokens, int(lengths.sum()))).astype(np.float16)
 
 
 def get_or_compute(store: Store, key: str, count: int, compute: ComputeRows, size: int) -> Floats:
-    """The matrix kept under `key`, computed and kept if it is not there, or if what is there is damaged.
+    """Return the matrix of a key, which is computed and stored if it is absent or damaged.
 
-    compute: gives the rows from one number to before another, in pieces. Where there are more than `size` rows, they are computed
-    and kept in parts of so many, which several runs at once divide between them, and of which a run that was killed loses one.
-    Raises HarnessError as `check_embeddings` does.
+    compute: yields the rows from a start to a stop, in pieces. More than `size` rows are computed and stored in parts of `size`
+    rows. Several concurrent runs share the parts, and a killed run loses only one. Raises HarnessError as `check_embeddings`.
     """
     path = store.embeddings(key)
 
@@ -185,7 +183,7 @@ def get_or_compute(store: Store, key: str, count: int, compute: ComputeRows, siz
 
 
 def make_parts(store: Store, key: str, count: int, compute: ComputeRows, size: int) -> None:
-    """Make every part that is missing: first those that no other run is at, then, when those are done, what is left."""
+    """Compute every missing part: first the parts that no other run is computing, then the rest."""
     left = list(range(0, count, size))
     for wait in (False, True):
         busy = []
@@ -198,7 +196,7 @@ def make_parts(store: Store, key: str, count: int, compute: ComputeRows, size: i
 
 
 def make_part(store: Store, key: str, start: int, stop: int, compute: ComputeRows, wait: bool) -> None:
-    """Make one part unless it, or the matrix itself, is there. Raises BusyError if another run is at it and `wait` is False."""
+    """Compute one part unless it or the matrix exists. Raises BusyError if another run is computing it and `wait` is False."""
 
     def load(path: Path) -> Path | None:
         return path if store.embeddings(key).is_file() or load_matrix(path, stop - start) is not None else None
@@ -219,7 +217,7 @@ def write_matrix(path: Path, embeddings: Floats) -> None:
 
 
 def load_undamaged_matrix(path: Path, count: int) -> Floats | None:
-    """The matrix in a file; None if there is none, or if it is damaged or of another key."""
+    """Return the matrix in a file, None if there is none or if it is damaged or has another key."""
     try:
         return load_matrix(path, count)
     except DamagedError:
@@ -227,9 +225,9 @@ def load_undamaged_matrix(path: Path, count: int) -> Floats | None:
 
 
 def load_matrix(path: Path, count: int) -> Floats | None:
-    """The matrix in a file that `write_matrix` wrote; None if there is none.
+    """Return the matrix that `write_matrix` wrote, None if there is no file.
 
-    Raises HarnessError if it may not be read, DamagedError if it is not whole or of another key.
+    Raises HarnessError if the file may not be read, DamagedError if it is damaged or has another key.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -254,18 +252,18 @@ def load_matrix(path: Path, count: int) -> Floats | None:
 
 
 def digest_array(array: Floats) -> str:
-    """SHA-256 of a matrix: its form and its numbers."""
+    """Return the SHA-256 of a matrix: its type, its shape and its numbers."""
     digest = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
     digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
 def check_embeddings(given: Floats, count: int) -> Floats:
-    """What an encoder gave, as float32. Raises HarnessError if it is not `count` finite rows of one width."""
+    """Return an encoder's output as float32. Raises HarnessError unless it has `count` finite rows of one width."""
     embeddings = np.ascontiguousarray(given, dtype=np.float32)
     if embeddings.ndim != 2 or len(embeddings) != count:
-        raise HarnessError(f"the encoder gave an array of shape {embeddings.shape} for {count} items; expected ({count}, d)")
+        raise HarnessError(f"the encoder returned an array of shape {embeddings.shape} for {count} items; expected ({count}, d)")
     if not np.isfinite(embeddings).all():
         bad = int((~np.isfinite(embeddings).all(axis=1)).sum())
-        raise HarnessError(f"the encoder gave NaN or infinity for {bad} of {count} items; its numbers would mean nothing")
+        raise HarnessError(f"the encoder returned NaN or infinity for {bad} of {count} items, so its scores would be meaningless")
     return embeddings

@@ -1,4 +1,4 @@
-"""Token or patch states of many items in one matrix, without padding."""
+"""Token or patch states of many items, packed into one matrix without padding."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from harness.core.data import Floats, Ints
 
 @dataclass(frozen=True)
 class PackedStates:
-    """n items as bags of states, packed: item i owns `lengths[i]` rows, in order.
+    """The states of n items: item i has `lengths[i]` rows, in order.
 
-    rows: (sum(lengths), d), float16 or float32, of any length; may be a memory map. lengths: (n,), at least 1 each.
+    rows: (sum(lengths), d), float16 or float32, not normalised; may be a memory map. lengths: (n,), at least 1 each.
     """
 
     rows: npt.NDArray[Any]
@@ -24,7 +24,7 @@ class PackedStates:
 
     @classmethod
     def single(cls, embeddings: Floats) -> PackedStates:
-        """Items of one state each, (n, d): their late interaction is the cosine."""
+        """Return items with one state each, (n, d). Their late interaction is the cosine."""
         return cls(embeddings, np.ones(len(embeddings), np.int64))
 
     def __len__(self) -> int:
@@ -32,16 +32,16 @@ class PackedStates:
 
     @cached_property
     def starts(self) -> Ints:
-        """(n,), where each item's rows start."""
+        """(n,), the first row of each item."""
         starts: Ints = np.cumsum(self.lengths) - self.lengths
         return starts
 
     def take(self, items: Ints) -> PackedStates:
-        """Some items, in the given order, read into memory."""
+        """Return some items, in the given order, in memory."""
         if not len(items):
             return PackedStates(self.rows[:0], self.lengths[:0])
         lengths = self.lengths[items]
-        if (np.diff(items) == 1).all():  # one stretch of a file, in one piece
+        if (np.diff(items) == 1).all():  # consecutive items are read as one slice
             first, last = items[0], items[-1]
             return PackedStates(np.asarray(self.rows[self.starts[first] : self.starts[last] + self.lengths[last]]), lengths)
         ends = self.starts + self.lengths

@@ -1,8 +1,7 @@
-"""A data folder packed for moving: its pictures in webdataset shards, its texts in one tar, and a manifest that counts both.
+"""Packs: a data folder as webdataset shards of its images, one tar of its texts, and a manifest with the counts of both.
 
-A pack is read where it lies: in a folder, or at an `https://`, `http://` or `s3://` address. It is opened once into the store,
-under its manifest's digest, and its counts are checked each time: a sample that was dropped or doubled on the way is an error,
-never another gallery.
+A pack lies in a folder, or at an `https://`, `http://` or `s3://` address. It is opened once into the store under the digest of
+its manifest. Its counts are checked at every use, so that a dropped or duplicated sample is an error and never another gallery.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class _Part(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a pack holds. samples: pictures in all shards; those of `texts` are files."""
+    """The contents of a pack. samples: images in all shards. The samples of `texts` are files."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,14 +56,14 @@ class Manifest(BaseModel):
 
 
 def write_pack(contents: Contents, data: Path, task: str, out: Path, per_shard: int, advance: Callable[[int], None]) -> Manifest:
-    """Pack a data folder into a new folder; equal contents give equal bytes. `advance(k)` is told of k more pictures.
+    """Pack a data folder into a new folder. Equal contents give equal bytes. `advance(k)` reports k more images.
 
-    Raises HarnessError if the folder is there already, or if there is no picture to pack.
+    Raises HarnessError if the folder exists, or if there is no image to pack.
     """
     if out.exists():
-        raise HarnessError(f"{out} is there already: name a new folder for the pack")
+        raise HarnessError(f"{out} exists: name a new folder for the pack")
     if not contents.pictures:
-        raise HarnessError(f"{data} has no pictures to pack")
+        raise HarnessError(f"{data} has no images to pack")
     for path in (*(data / name for name in contents.texts), *map(Path, contents.files)):
         _check_inside(path, data)
     with new_folder(out) as folder:
@@ -78,31 +77,31 @@ def write_pack(contents: Contents, data: Path, task: str, out: Path, per_shard: 
         manifest = Manifest(task=task, samples=len(contents.pictures), shards=shards, texts=_part(folder / TEXTS_TAR))
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
         _check_counts(folder, manifest)
-        # A temporary folder is its owner's alone; a pack is made to be served.
+        # Only the owner can read a temporary folder, but a pack is made to be served.
         folder.chmod(0o755)
     return manifest
 
 
 def _check_inside(path: Path, data: Path) -> None:
-    """Raise HarnessError unless a path is a plain file of the folder: a pack is made to be given away."""
+    """Raise HarnessError unless a path is a regular file inside the folder, since packs are made to be given to others."""
     real = path.resolve()
     if not real.is_relative_to(data.resolve()) and not _is_shard_of(real, data):
-        raise HarnessError(f"{path} is a link to {real}, outside of {data}: put the file itself there to pack it")
+        raise HarnessError(f"{path} is a link to {real}, outside of {data}: replace it by the file to pack it")
     if real.exists() and not real.is_file():
-        raise HarnessError(f"{path} is no plain file: a pack holds plain files alone")
+        raise HarnessError(f"{path} is not a regular file: a pack holds regular files only")
 
 
 def _is_shard_of(real: Path, data: Path) -> bool:
-    """Whether a file is a shard of the local pack that `open_pack` opened into `data`, which links to it."""
+    """Return whether a file is a shard of the local pack that `open_pack` opened into `data` by links."""
     manifest = real.parent.parent / MANIFEST
     return manifest.is_file() and _opened_as(manifest.read_bytes()) == data.name
 
 
 def _write_shard(contents: Contents, names: Sequence[str], shard: IO[bytes], advance: Callable[[int], None]) -> None:
-    """Write pictures as webdataset's samples: a key without a dot, and the picture under its suffix.
+    """Write images as webdataset samples: a key without a dot, and the image under its suffix.
 
-    Owner, rights and time are the same for all, or the same pictures would make another pack tomorrow. The writer is given an
-    open file: what it is given by name, it may take for a command.
+    Owner, permissions and time are fixed, so that equal images give an equal pack. The writer gets an open file, because it may
+    take a file name for a command.
     """
     from webdataset import TarWriter
 
@@ -131,14 +130,14 @@ def _part(path: Path, folder: str = "") -> _Part:
 
 
 def is_pack(data: str) -> bool:
-    """Whether a name is the address of a pack, or a folder with a manifest."""
+    """Return whether a name is an address, or a folder with a manifest."""
     return is_address(data) or (Path(data) / MANIFEST).is_file()
 
 
 def open_pack(data: str, store: Store) -> Path:
-    """The folder in the store where a pack lies open, as its task reads it. The shards of a local pack stay where they are.
+    """Open a pack into the store and return its folder, as its task reads it. The shards of a local pack are linked.
 
-    Raises HarnessError if something cannot be read, is at an address that is not read, or is not what the manifest says.
+    Raises HarnessError if a file cannot be read or differs from the manifest, or if the address has an unknown scheme.
     """
     address, raw = f"{data.rstrip('/')}/{MANIFEST}", b""
     for chunk in _chunks(address):
@@ -156,12 +155,12 @@ def open_pack(data: str, store: Store) -> Path:
 
 
 def _opened_as(manifest: bytes) -> str:
-    """The name in the store of a pack with that manifest."""
+    """Return the digest of a manifest, which names the opened pack in the store."""
     return hashlib.sha256(manifest).hexdigest()[:32]
 
 
 def _check_names(data: str, manifest: Manifest) -> None:
-    """Raise HarnessError for a name that could lead elsewhere: it becomes a path here, and a part of an address."""
+    """Raise HarnessError for a name that leads outside the pack. Names become paths on this machine and parts of addresses."""
     names = [part.name for part in manifest.shards]
     for name in names:
         if not re.fullmatch(rf"{SHARDS_FOLDER}/[\w-][\w.-]{{0,199}}", name, re.ASCII):
@@ -184,7 +183,7 @@ def _open_into(folder: Path, data: str, manifest: Manifest) -> Path:
 
 
 def _bring(data: str, part: _Part, target: Path) -> None:
-    """Put one tar where it is wanted: a link to a local one, a copy of a remote one. Raises HarnessError if it is another."""
+    """Link a local tar, or copy a remote one. Raises HarnessError if it differs from the manifest."""
     address = f"{data.rstrip('/')}/{part.name}"
     digest, size = hashlib.sha256(), 0
     local = not is_address(data)
@@ -192,12 +191,12 @@ def _bring(data: str, part: _Part, target: Path) -> None:
         for chunk in _chunks(address):
             digest.update(chunk)
             size += len(chunk)
-            if size > part.bytes:  # or a server could fill the disk
+            if size > part.bytes:  # otherwise a server could fill the disk
                 break
             if not local:
                 out.write(chunk)
     if (size, digest.hexdigest()) != (part.bytes, part.sha256):
-        raise HarnessError(f"{address} is not what the manifest says: {size:,} bytes of {part.bytes:,}, or other contents")
+        raise HarnessError(f"{address} differs from the manifest: {size:,} bytes of {part.bytes:,}, or other contents")
     if local:
         target.unlink()
         try:
@@ -207,7 +206,7 @@ def _bring(data: str, part: _Part, target: Path) -> None:
 
 
 def _chunks(address: str) -> Iterator[bytes]:
-    """A file of a pack, piece by piece. Raises HarnessError if it cannot be read."""
+    """Yield the bytes of a file of a pack in pieces. Raises HarnessError if it cannot be read."""
     try:
         with open_address(address) if is_address(address) else _open_file(Path(address)) as file:
             while chunk := file.read(_CHUNK):
@@ -217,13 +216,13 @@ def _chunks(address: str) -> Iterator[bytes]:
 
 
 def _open_file(path: Path) -> IO[bytes]:
-    """A plain file. Raises HarnessError as `check_plain_file` does."""
+    """Open a regular file. Raises HarnessError as `check_plain_file`."""
     check_plain_file(path)
     return path.open("rb")
 
 
 def _check_counts(folder: Path, manifest: Manifest) -> None:
-    """Raise HarnessError unless every shard holds the samples it should, and no sample is there twice."""
+    """Raise HarnessError unless every shard has the samples of the manifest, and no sample occurs twice."""
     seen: Counter[str] = Counter()
     for part in manifest.shards:
         names = [member.name for member in read_members(folder / part.name)]

@@ -1,4 +1,4 @@
-"""Files to read are plain ones: opening a FIFO waits for who writes into it, and a device may have no end."""
+"""Refuse FIFOs, sockets and devices as input files: opening a FIFO waits for a writer, and a device may have no end."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _SPECIAL = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a 
 
 
 def check_plain_file(path: Path | str) -> None:
-    """Raise HarnessError if a path leads to a FIFO, a socket or a device. What is missing or a folder, its reader says."""
+    """Raise HarnessError if a path leads to a FIFO, a socket or a device. Readers report missing files and folders themselves."""
     try:
-        kind = _SPECIAL.get(stat.S_IFMT(os.stat(path).st_mode))  # noqa: PTH116 (asked once a picture)
+        kind = _SPECIAL.get(stat.S_IFMT(os.stat(path).st_mode))  # noqa: PTH116 (called once per image)
     except (OSError, ValueError):
         return
     if kind:

@@ -1,4 +1,4 @@
-"""What shows that an entry of the store is whole and of its own key: SHA-256 of its contents, and the key beside them."""
+"""Seals: the key of an entry of the store and the SHA-256 of its contents, which show that the entry is undamaged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KEY_FIELD, DIGEST_FIELD, CONTENT_FIELD = "key", "sha256", "content"
 
 
 class Seal(BaseModel):
-    """What `seal_folder` writes beside the files of a folder. key: None where an earlier version wrote it."""
+    """The seal that `seal_folder` writes into a folder. key: None in seals of an earlier version."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -39,13 +39,13 @@ _KEYLESS_SEAL = TypeAdapter(dict[str, str])
 
 
 def report_skipped(error: HarnessError) -> None:
-    """Report that what cannot be read is left out."""
+    """Print that something which cannot be read is skipped."""
     what = error.what if isinstance(error, DamagedError) else str(error)
-    print(visible(f"note: left out: {what}"), file=sys.stderr)
+    print(visible(f"note: skipped: {what}"), file=sys.stderr)
 
 
 def load_readable(folders: Iterable[Path], load: Callable[[Path], T]) -> Iterator[tuple[Path, T]]:
-    """What can be loaded of some folders, with its folder; what cannot is named in a note and left out."""
+    """Yield each folder that can be loaded, with its content. A folder that cannot is named in a note and skipped."""
     for folder in folders:
         try:
             found = load(folder)
@@ -57,7 +57,7 @@ def load_readable(folders: Iterable[Path], load: Callable[[Path], T]) -> Iterato
 
 @contextmanager
 def open_regular_file(path: Path) -> Iterator[BufferedReader]:
-    """A file to be read. Raises DamagedError if there is no such file, HarnessError if it cannot be read."""
+    """Open a regular file for reading. Raises DamagedError if there is none, HarnessError if it cannot be read."""
     try:
         with explain_read_errors(path):
             if not stat.S_ISREG(path.stat().st_mode):
@@ -69,30 +69,30 @@ def open_regular_file(path: Path) -> Iterator[BufferedReader]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's contents. Raises as `open_regular_file`."""
+    """Return a file's contents. Raises as `open_regular_file`."""
     with open_regular_file(path) as file:
         return file.read()
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's contents. Raises as `open_regular_file`."""
+    """Return the SHA-256 of a file's contents. Raises as `open_regular_file`."""
     with open_regular_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_bytes(data: bytes) -> str:
-    """SHA-256 in hexadecimal digits."""
+    """Return the SHA-256 of some bytes in hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def seal_folder(folder: Path, key: str) -> None:
-    """Write down what a folder is of and the digests of its files."""
+    """Write the seal of a folder: its key and the digests of its files."""
     files = {path.name: file_digest(path) for path in sorted(folder.iterdir()) if path.name != SEAL_FILE}
     (folder / SEAL_FILE).write_text(json.dumps({"key": key, "files": files}, indent=1) + "\n", encoding="utf-8")
 
 
 def read_seal(folder: Path) -> Seal | None:
-    """A folder's seal; None if it has none. Raises DamagedError if it is not one."""
+    """Return a folder's seal, None if it has none. Raises DamagedError if the file is not a seal."""
     path = folder / SEAL_FILE
     with explain_read_errors(path):
         if not path.exists():
@@ -103,14 +103,14 @@ def read_seal(folder: Path) -> Seal | None:
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]["msg"]
     try:
-        # Before seals had a key they were the digests alone.
+        # Seals of an earlier version have no key and consist of the digests.
         return Seal(key=None, files=_KEYLESS_SEAL.validate_json(data, strict=True))
     except ValidationError:
         raise DamagedError(f"{path} is damaged ({problem[:200]})") from None
 
 
 def check_seal(folder: Path) -> Seal | None:
-    """A folder's seal, None if it has none. Raises DamagedError if a file is not what was written."""
+    """Return a folder's seal, None if it has none. Raises DamagedError if a file differs from its digest."""
     found = read_seal(folder)
     for name, digest in found.files.items() if found else ():
         if not re.fullmatch(r"[\w.-]+", name):
@@ -121,7 +121,7 @@ def check_seal(folder: Path) -> Seal | None:
 
 
 def read_sealed_bytes(folder: Path, name: str, found: Seal | None) -> bytes:
-    """A file of a folder of which `found` is the seal. Raises DamagedError if it is not what was sealed."""
+    """Return the contents of a file in a folder. found: the folder's seal. Raises DamagedError if the file differs from it."""
     data = read_bytes(folder / name)
     if found and found.files.get(name) != digest_bytes(data):
         raise DamagedError(f"{folder / name} is damaged (it is not what was written)")
@@ -129,24 +129,24 @@ def read_sealed_bytes(folder: Path, name: str, found: Seal | None) -> bytes:
 
 
 def check_sealed_entry(folder: Path) -> None:
-    """Raise DamagedError unless a folder of the store is sealed, whole, and of the key that is its name."""
+    """Raise DamagedError unless a folder of the store is undamaged and its seal has the folder's name as its key."""
     found = check_seal(folder)
     check_key(folder, found.key if found else None, folder.name)
 
 
 def check_key(path: Path, key: object, expected: str) -> None:
-    """Raise DamagedError if what lies at a path is of another key."""
+    """Raise DamagedError if the entry at a path has another key than the expected one, or none."""
     if key is None:
-        raise DamagedError(f"{path} does not say what it is of (an earlier version wrote it)")
+        raise DamagedError(f"{path} has no key (an earlier version wrote it)")
     if key != expected:
-        raise DamagedError(f"{path} is of another key ({str(key)[:80]!r})")
+        raise DamagedError(f"{path} has another key ({str(key)[:80]!r})")
 
 
 EntryCheck = Callable[[Path], object]
 
 
 def load_undamaged(path: Path, check: EntryCheck = check_sealed_entry) -> Path | None:
-    """Return a path of the store that passes its check, None if nothing is there. Raises DamagedError if it does not pass."""
+    """Return the path of an entry that passes its check, None if there is no entry. Raises DamagedError if it does not pass."""
     with explain_read_errors(path):
         if not path.exists():
             return None
@@ -155,7 +155,7 @@ def load_undamaged(path: Path, check: EntryCheck = check_sealed_entry) -> Path |
 
 
 def is_undamaged(path: Path, check: EntryCheck = check_sealed_entry) -> bool:
-    """Return whether an entry of the store is there and passes its check."""
+    """Return whether an entry of the store exists and passes its check."""
     try:
         return load_undamaged(path, check) is not None
     except DamagedError:
@@ -163,7 +163,7 @@ def is_undamaged(path: Path, check: EntryCheck = check_sealed_entry) -> bool:
 
 
 def clear_damaged(path: Path, check: EntryCheck = check_sealed_entry) -> None:
-    """Report an entry that does not pass its check, and remove it if it is a folder. Only the process with the claim calls it."""
+    """Report an entry that does not pass its check, and remove it if it is a folder. The caller must have claimed it."""
     try:
         load_undamaged(path, check)
     except DamagedError as error:
@@ -193,19 +193,19 @@ def get_or_create_folder(store: Store, folder: Path, fill: Callable[[Path], None
 
 
 def entry_key(path: Path) -> str:
-    """The key of a file of the store: what it is of, and which one, as `trials/DIGEST.json`."""
+    """Return the key of a file of the store: its folder and name, as `trials/DIGEST.json`."""
     return f"{path.parent.name}/{path.name}"
 
 
 def write_json_entry(path: Path, content: object) -> None:
-    """Write a value with its key and digest."""
+    """Write a JSON value with its key and digest."""
     with new_file(path) as temporary:
         kept = {KEY_FIELD: entry_key(path), DIGEST_FIELD: digest_value(entry_key(path), content), CONTENT_FIELD: content}
         temporary.write_text(json.dumps(kept, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def load_json_entry(path: Path) -> Any | None:
-    """The value in a file that `write_json_entry` wrote; None if there is none. Raises DamagedError as `read_json_entry`."""
+    """Return the value that `write_json_entry` wrote, None if there is no file. Raises DamagedError as `read_json_entry`."""
     with explain_read_errors(path):
         if not path.exists():
             return None
@@ -213,13 +213,13 @@ def load_json_entry(path: Path) -> Any | None:
 
 
 def read_json_entry(path: Path) -> Any:
-    """The value in a file that `write_json_entry` wrote. Raises DamagedError if it is damaged or of another key."""
+    """Return the value that `write_json_entry` wrote. Raises DamagedError if the file is damaged or has another key."""
     data = read_bytes(path)
     try:
         kept = from_json(data)
         whole = CONTENT_FIELD not in kept or digest_value(kept.get(KEY_FIELD), kept[CONTENT_FIELD]) == kept.get(DIGEST_FIELD)
     except (ValueError, TypeError, AttributeError):
-        raise DamagedError(f"{path} is damaged (it is not JSON that was written here)") from None
+        raise DamagedError(f"{path} is damaged (it is not JSON of this store)") from None
     if not whole:
         raise DamagedError(f"{path} is damaged (it is not what was written)")
     check_key(path, kept.get(KEY_FIELD) if CONTENT_FIELD in kept else None, entry_key(path))
@@ -227,5 +227,5 @@ def read_json_entry(path: Path) -> Any:
 
 
 def digest_value(key: object, content: object) -> str:
-    """SHA-256 of a JSON value and its key."""
+    """Return the SHA-256 of a JSON value and its key."""
     return digest_bytes(json.dumps([key, content], sort_keys=True).encode())

@@ -1,4 +1,4 @@
-"""The folder that keeps what was computed. Every entry appears whole or not at all, and is made by one process at a time."""
+"""The store of computed entries. An entry appears complete or not at all, and one process at a time makes it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from harness.runtime.markup import visible
 
 T = TypeVar("T")
 
-_FULL_DISK_BYTES = 64 * 1024  # bytes left under which a failed write is put down to the disk
+_FULL_DISK_BYTES = 64 * 1024  # with fewer free bytes, a failed write is blamed on the disk
 _WRITE_ERRORS = {errno.EEXIST, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EIO, errno.ESTALE, errno.EFBIG}
-TEMPORARY_PREFIX = ".new-"  # begins the name of what is being written
+TEMPORARY_PREFIX = ".new-"  # prefix of files and folders that are being written
 _RIGHTS = "in a store that users share, its owner gives the rights, as by `chmod -R g+rwX STORE`, and works with umask 002"
 
 
@@ -33,7 +33,7 @@ class BusyError(Exception):
 
 
 class DamagedError(HarnessError):
-    """An entry is not what was written there, or not of its key. what: the damage; way: what the user can do."""
+    """An entry is damaged or has another key. what: the damage; way: what the user can do about it."""
 
     def __init__(self, what: str, way: str = "delete it to have it made again") -> None:
         super().__init__(what, way)
@@ -58,7 +58,7 @@ def remove_damaged(path: Path, error: DamagedError) -> None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what a run that was killed left half-written for a path. Only for who holds its lock."""
+    """Remove the temporary files that a killed run left for a path. Only the process that holds its lock may call this."""
     for left in path.parent.glob(f"{TEMPORARY_PREFIX}{path.name}-*"):
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
@@ -68,7 +68,7 @@ def remove_leftovers(path: Path) -> None:
 
 @contextmanager
 def explain_read_errors(path: Path) -> Iterator[None]:
-    """Turn what keeps a file from being read, which is no sign of damage, into one line with the way out."""
+    """Turn errors of reading, which are no sign of damage, into a HarnessError with the way out. A missing file raises as usual."""
     try:
         yield
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
@@ -81,7 +81,7 @@ def explain_read_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def explain_write_errors(path: Path) -> Iterator[None]:
-    """Turn the disk's refusals into one line that names the path."""
+    """Turn errors of writing into a HarnessError that names the path and the way out."""
     try:
         yield
     except Exception as error:
@@ -97,7 +97,7 @@ def explain_write_errors(path: Path) -> Iterator[None]:
 
 
 def disk_is_full(path: Path, error: Exception) -> bool:
-    """Whether an error came of a full disk. numpy, safetensors and tokenizers tell it in words, or not at all."""
+    """Return whether an error comes from a full disk. numpy, safetensors and tokenizers say so in their messages, or not at all."""
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return True
     if re.search(r"no space left|not enough free space|os error 28|quota exceeded", str(error), re.IGNORECASE):
@@ -107,14 +107,14 @@ def disk_is_full(path: Path, error: Exception) -> bool:
 
 
 def new_temporary_folder(path: Path) -> Path:
-    """A new temporary folder beside a path, with the rights that the umask gives: `tempfile` gives its owner alone any."""
+    """Create a temporary folder next to a path, with the permissions of the umask. `tempfile` would give them to its owner alone."""
     folder = path.with_name(f"{TEMPORARY_PREFIX}{path.name}-{uuid.uuid4().hex[:8]}")
     folder.mkdir()
     return folder
 
 
 def grant_umask_rights(folder: Path) -> None:
-    """Give the files in a new folder the rights that the umask gave the folder itself: safetensors gives its owner alone any."""
+    """Extend the permissions of the files in a new folder to those of the folder. safetensors gives them to the owner alone."""
     shared = stat.S_IMODE(folder.stat().st_mode) & 0o666
     for path in folder.rglob("*"):
         of = path.lstat().st_mode
@@ -126,13 +126,13 @@ def grant_umask_rights(folder: Path) -> None:
 def new_folder(path: Path) -> Iterator[Path]:
     """Fill a temporary folder that becomes `path` when the block ends without an exception.
 
-    If another process has made `path` meanwhile, its version stays: equal names hold equal contents.
+    If another process has created `path` meanwhile, its version stays, since equal names have equal contents.
     """
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = new_temporary_folder(path)
     try:
-        # Asked before the clean-up, which gives space back.
+        # Errors are explained before the clean-up, which frees disk space.
         with explain_write_errors(path):
             yield temporary
             grant_umask_rights(temporary)
@@ -146,8 +146,8 @@ def new_folder(path: Path) -> Iterator[Path]:
 def new_file(path: Path) -> Iterator[Path]:
     """Write a temporary file that becomes `path` when the block ends without an exception.
 
-    It lies in a folder of its own: safetensors writes a temporary file beside the one that it is given, under a name that nobody
-    knows, and a run that is killed would leave it for good.
+    The temporary file has a folder of its own. safetensors writes another temporary file next to it under an unknown name, which a
+    killed run would leave behind for good.
     """
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -163,30 +163,30 @@ def new_file(path: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Store:
-    """Paths inside one store."""
+    """A store: the paths of its entries, and the locks under which they are made."""
 
     root: Path
 
     @classmethod
     def at(cls, root: Path | None) -> Store:
-        """The store in `root`, else in $HARNESS_STORE, else in the user's data folder."""
+        """Return the store in `root`, else in $HARNESS_STORE, else in the user's data folder."""
         if root is None and (named := os.environ.get("HARNESS_STORE")):
             root = Path(named)
         return cls((root or Path(platformdirs.user_data_dir("flickr30k-harness"))).resolve())
 
     @contextmanager
     def claim(self, path: Path, wait: bool = True) -> Iterator[None]:
-        """Be the only one of all processes who makes `path`; whoever comes later should look first whether it is there by then.
+        """Hold the lock on `path`, so that no other process makes the entry. See `get_or_create`.
 
-        The lock is the operating system's and ends with its owner, however that ends; what an owner that was killed left
-        half-written is removed. Raises BusyError if another process holds it and `wait` is False.
+        The lock is the operating system's and ends with the process. Temporary files that a killed owner left are removed. Raises
+        BusyError if another process holds the lock and `wait` is False.
         """
         from filelock import FileLock, Timeout
 
         name = path.relative_to(self.root).as_posix().replace("/", "-")
         with explain_write_errors(self.root / "locks"):
             (self.root / "locks").mkdir(parents=True, exist_ok=True)
-            # The rights that the umask gave the folder: others who share the store open the file as well.
+            # Other users of a shared store open the lock file too, so it has the permissions of the folder.
             rights = stat.S_IMODE((self.root / "locks").stat().st_mode) & 0o666
             lock = FileLock(self.root / "locks" / f"{name}.lock", mode=rights)
             try:
@@ -194,7 +194,7 @@ class Store:
             except Timeout:
                 if not wait:
                     raise BusyError(path) from None
-                print(visible(f"note: waits for another process, which is making {path}"), file=sys.stderr)
+                print(visible(f"note: waiting for another process that is making {path}"), file=sys.stderr)
                 lock.acquire()
         try:
             remove_leftovers(path)
@@ -227,65 +227,65 @@ class Store:
             return make(path) if found is None else found
 
     def sample(self, task: str, version: str) -> Path:
-        """Folder of a task's embedded sample."""
+        """Return the folder of a task's embedded sample."""
         return self.root / "samples" / f"{task}-{version}"
 
     def pack(self, digest: str) -> Path:
-        """Folder in which a pack of data lies open."""
+        """Return the folder of an opened pack."""
         return self.root / "packs" / digest
 
     def embeddings(self, key: str) -> Path:
-        """File of one matrix of embeddings."""
+        """Return the file of one matrix of embeddings."""
         return self.root / "embeddings" / f"{key}.safetensors"
 
     def part(self, key: str, start: int) -> Path:
-        """File of some rows of a matrix that is not yet whole, from row `start` on."""
+        """Return the file of the rows from `start` on of a matrix that is not complete yet."""
         return self.root / "parts" / key / f"{start}.safetensors"
 
     def states(self, key: str) -> Path:
-        """Folder of the token or patch states of one list of items."""
+        """Return the folder of the token or patch states of one list of items."""
         return self.root / "states" / key
 
     def translations(self, key: str) -> Path:
-        """File of some captions in English, by a translator."""
+        """Return the file of a translator's English for some captions."""
         return self.root / "translations" / f"{key}.json"
 
     def teacher(self, key: str) -> Path:
-        """Folder of a teacher's states for one list of sentences."""
+        """Return the folder of a teacher's states for one list of sentences."""
         return self.root / "teacher" / key
 
     def tower(self, digest: str) -> Path:
-        """Folder of one distilled tower."""
+        """Return the folder of one distilled tower."""
         return self.root / "towers" / digest
 
     def training(self, digest: str) -> Path:
-        """Checkpoint of a tower whose training has not ended."""
+        """Return the checkpoint of a tower whose training has not ended."""
         return self.root / "training" / f"{digest}.safetensors"
 
     def trial(self, digest: str) -> Path:
-        """Score of a learning rate that was tried."""
+        """Return the file of the score of one tried learning rate."""
         return self.root / "trials" / f"{digest}.json"
 
     def record(self, cell: str) -> Path:
-        """Folder of one cell's record."""
+        """Return the folder of one cell's record."""
         return self.root / "records" / cell
 
     def towers(self) -> list[Path]:
-        """Every finished tower."""
+        """Return the folders of all finished towers."""
         return finished_folders(self.root / "towers")
 
     def records(self) -> list[Path]:
-        """Every finished record."""
+        """Return the folders of all finished records."""
         return finished_folders(self.root / "records")
 
 
 def existing_folder(path: Path) -> Path | None:
-    """Return the folder at `path`, None if there is none. It loads entries that no seal describes."""
+    """Return the folder at `path`, None if there is none. This loads entries without a seal."""
     return path if path.is_dir() else None
 
 
 def finished_folders(folder: Path) -> list[Path]:
-    """The sub-folders of a store's folder that are whole, by name."""
+    """Return the finished sub-folders of a store's folder, sorted by name."""
     with explain_read_errors(folder):
         if not folder.is_dir():
             return []

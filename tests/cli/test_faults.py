@@ -92,7 +92,7 @@ def test_embeddings_of_another_key_are_computed_again_and_said(tmp_path: Path, c
     get_or_compute(store, "other", 3, lambda *_: iter([2 * ones]), 9)
     shutil.copyfile(store.embeddings("other"), store.embeddings("key"))
     assert np.array_equal(get_or_compute(store, "key", 3, lambda *_: iter([ones]), 9), ones)
-    assert "key.safetensors is of another key ('embeddings/other.safetensors'): it is computed again" in capsys.readouterr().err
+    assert "key.safetensors has another key ('embeddings/other.safetensors'): it is computed again" in capsys.readouterr().err
 
 
 def test_a_part_of_other_rows_is_computed_again(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_embeddings_without_a_key_are_computed_again(tmp_path: Path, capsys: pyt
     store.embeddings("key").parent.mkdir()
     save_file({"embeddings": 2 * ones}, store.embeddings("key"), {"sha256": digest_array(2 * ones)})
     assert np.array_equal(get_or_compute(store, "key", 3, lambda *_: iter([ones]), 9), ones)
-    assert "key.safetensors does not say what it is of (an earlier version wrote it)" in capsys.readouterr().err
+    assert "key.safetensors has no key (an earlier version wrote it)" in capsys.readouterr().err
 
 
 def test_states_of_another_key_are_computed_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,7 +126,7 @@ def test_states_of_another_key_are_computed_again(tmp_path: Path, capsys: pytest
     get_or_compute_states(store, "other", 2, lambda: iter([other]))
     shutil.copytree(store.states("other"), store.states("key"))
     assert (get_or_compute_states(store, "key", 2, lambda: iter([first])).rows == 0.5).all()
-    assert "states/key is of another key ('other'): it is computed again" in capsys.readouterr().err
+    assert "states/key has another key ('other'): it is computed again" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [{"learning_rate": 0.1, "score": 2.5}, ["one", "two"]])
@@ -138,10 +138,10 @@ def test_a_kept_value_is_whole_and_of_its_key_or_is_made_again(
     assert load_json_entry(store.trial("a")) == content
     assert load_json_entry(store.trial("none")) is None
     shutil.copyfile(store.trial("a"), store.trial("b"))
-    with pytest.raises(DamagedError, match=r"b\.json is of another key \('trials/a\.json'\)"):
+    with pytest.raises(DamagedError, match=r"b\.json has another key \('trials/a\.json'\)"):
         load_json_entry(store.trial("b"))
     store.trial("c").write_text(json.dumps(content))
-    with pytest.raises(DamagedError, match=r"c\.json does not say what it is of \(an earlier version wrote it\)"):
+    with pytest.raises(DamagedError, match=r"c\.json has no key \(an earlier version wrote it\)"):
         load_json_entry(store.trial("c"))
     whole = store.trial("a").read_bytes()
     for place in range(len(whole) - 1):
@@ -166,7 +166,7 @@ def test_a_checkpoint_of_another_training_is_not_gone_on_from(tmp_path: Path) ->
     save_training(store.training("a"), tower, optimiser, TrainingState(losses=[1.0]))
     assert load_training(store.training("a"), tower, optimiser).losses == [1.0]
     shutil.copyfile(store.training("a"), store.training("b"))
-    with pytest.raises(DamagedError, match="is of another key"):
+    with pytest.raises(DamagedError, match="has another key"):
         load_training(store.training("b"), tower, optimiser)
 
 
@@ -237,7 +237,7 @@ def test_a_record_of_an_earlier_version_has_no_seal_and_scores_that_follow(three
     folder = three_records[0]
     (folder / "digests.json").unlink()
     assert check_stored_record(folder).cell == folder.name
-    with pytest.raises(DamagedError, match="is of another key"):
+    with pytest.raises(DamagedError, match="has another key"):
         check_stored_record(folder.rename(folder.with_name("x")))
     assert load_record(folder.with_name("x")).cell == folder.name, "outside of a store a folder has any name"
     spoil_rank(folder.with_name("x"))
@@ -275,7 +275,7 @@ def test_damaged_records_are_measured_again_and_said(tmp_path: Path, capsys: pyt
     assert measured() == expected
     said = capsys.readouterr().err
     assert {folder for folder in store.records() if folder.stat().st_mtime_ns != times[folder]} == {first, second, third}
-    for folder, why in ((first, "is damaged"), (second, "its scores do not follow"), (third, "is of another key")):
+    for folder, why in ((first, "is damaged"), (second, "its scores do not follow"), (third, "has another key")):
         assert re.search(rf"note: {folder}.*{why}.*: it is computed again", said), why
 
 

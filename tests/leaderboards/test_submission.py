@@ -97,7 +97,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a caption's text": ("none but facets beside them", lambda f: edit_queries(f, lambda c: c.update(caption=["x"] * 90))),
     "not what was sealed": ("is not what was written", lambda f: (f / "queries.parquet").write_bytes(b"PAR1")),
     "no parquet": ("cannot be read", lambda f: ((f / "queries.parquet").write_bytes(b"PAR1"), reseal(f))),
-    "a seal of another cell": ("is of another key", lambda f: edit_record(f, lambda r: r.update(cell="0" * 64), "1" * 64)),
+    "a seal of another cell": ("has another key", lambda f: edit_record(f, lambda r: r.update(cell="0" * 64), "1" * 64)),
     "ranks in lists": (
         "its column rank is of type",
         lambda f: edit_queries(f, lambda c: c.update(rank=[[r] for r in c["rank"]])),

@@ -342,9 +342,9 @@ def test_broken_states_are_refused_and_nothing_is_kept(name: str, message: str, 
 
 def test_an_encoder_without_states_says_so(tmp_path: Path) -> None:
     encoder, store = load_encoder("random", "cpu"), Store(tmp_path)
-    with pytest.raises(HarnessError, match="this text tower gives no token states"):
+    with pytest.raises(HarnessError, match="this text tower has no token states"):
         embed_tokens(encoder, ["a"], "en", store)
-    with pytest.raises(HarnessError, match="this image encoder gives no patch states"):
+    with pytest.raises(HarnessError, match="this image encoder has no patch states"):
         embed_patches(encoder, NoImages(("1",)), store, print)
 
 
@@ -377,7 +377,7 @@ def test_a_run_reports_late_interaction_beside_the_plain_scorer(store: Path) -> 
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("--scorer", "maxsim", "--encoder", "random"), "this text tower gives no token states"),
+        (("--scorer", "maxsim", "--encoder", "random"), "this text tower has no token states"),
         (("--scorer", "maxism"), "error: no scorer is called 'maxism': did you mean maxsim"),
         (("--scorer", "maxsim", "--task", "flickr30k-entities"), "error: --scorer maxsim is for retrieval"),
     ],

@@ -115,7 +115,7 @@ def test_a_file_that_changed_meanwhile_is_begun_anew(server: Server, tmp_path: P
 
 def test_a_known_checksum_is_held_to(server: Server, tmp_path: Path) -> None:
     right, wrong = hashlib.sha256(BODY).hexdigest(), "0" * 64
-    with pytest.raises(HarnessError, match=rf"gave a file of SHA-256 {right}, expected {wrong}: it was deleted"):
+    with pytest.raises(HarnessError, match=rf"sent a file of SHA-256 {right}, expected {wrong}: it was deleted"):
         fetch_file(file_of(server, sha256=wrong), tmp_path)
     assert not list((tmp_path / "multi30k").iterdir())
     assert fetch_file(file_of(server, sha256=right), tmp_path)
@@ -125,7 +125,7 @@ def test_a_file_that_was_changed_here_is_named(server: Server, tmp_path: Path) -
     fetch_file(file_of(server), tmp_path)
     target = tmp_path / "multi30k" / "train.de"
     target.write_bytes(b"edited")
-    with pytest.raises(HarnessError, match=rf"{re.escape(str(target))} is not the file that .* gave: delete it"):
+    with pytest.raises(HarnessError, match=rf"{re.escape(str(target))} differs from the file of .*: delete it"):
         fetch_file(file_of(server), tmp_path)
 
 

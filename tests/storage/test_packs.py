@@ -178,7 +178,7 @@ def test_a_pipe_in_a_folder_is_not_packed(flickr30k_folder: Path, tmp_path: Path
     contents = TASK.contents(flickr30k_folder)
     (flickr30k_folder / "flickr30k-images" / "31.jpg").unlink()
     os.mkfifo(flickr30k_folder / "flickr30k-images" / "31.jpg")
-    with pytest.raises(HarnessError, match=r"31\.jpg is no plain file"):
+    with pytest.raises(HarnessError, match=r"31\.jpg is not a regular file"):
         write_pack(contents, flickr30k_folder, "flickr30k", tmp_path / "out", 10, lambda _: None)
 
 
@@ -200,7 +200,7 @@ def test_a_shard_that_was_lost_cut_or_changed_is_named(pack: Path, tmp_path: Pat
     whole = shard.read_bytes()
     for spoilt in (whole[:-512], whole[:100] + b"x" + whole[101:]):
         shard.write_bytes(spoilt)
-        with pytest.raises(HarnessError, match=rf"{re.escape(str(shard))} is not what the manifest says"):
+        with pytest.raises(HarnessError, match=rf"{re.escape(str(shard))} differs from the manifest"):
             open_pack(str(pack), Store(tmp_path / "store"))
     shard.unlink()
     with pytest.raises(HarnessError, match=rf"{re.escape(str(shard))} cannot be read"):
@@ -245,10 +245,10 @@ def test_a_manifest_that_counts_otherwise_is_refused(pack: Path, tmp_path: Path)
 
 
 def test_a_folder_that_is_there_is_not_written_over(flickr30k_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(HarnessError, match="is there already: name a new folder"):
+    with pytest.raises(HarnessError, match="exists: name a new folder"):
         write_pack(TASK.contents(flickr30k_folder), flickr30k_folder, "flickr30k", tmp_path, 2, lambda _: None)
     shutil.rmtree(flickr30k_folder / "flickr30k-images")
-    with pytest.raises(HarnessError, match="has no pictures to pack"):
+    with pytest.raises(HarnessError, match="has no images to pack"):
         write_pack(TASK.contents(flickr30k_folder), flickr30k_folder, "flickr30k", tmp_path / "p", 2, lambda _: None)
 
 

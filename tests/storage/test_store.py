@@ -307,7 +307,7 @@ def test_a_comparison_names_the_record_that_may_not_be_read(shared: Store) -> No
 
     said = as_user(4002, noted)
     first.chmod(0o755)
-    assert said.startswith(f"['{other.name}'] note: left out: {first} may not be read by this user"), said
+    assert said.startswith(f"['{other.name}'] note: skipped: {first} may not be read by this user"), said
 
 
 class Tower:

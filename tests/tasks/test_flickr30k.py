@@ -191,10 +191,10 @@ def test_a_cut_shard_is_named(flickr30k_folder: Path) -> None:
     shard.write_bytes(whole[:1800])
     with pytest.raises(HarnessError, match=rf"{re.escape(str(shard))} \(\./3\d\.jpg\) is cut off: 0 of"):
         images.digest()
-    with pytest.raises(HarnessError, match=rf"{re.escape(str(shard))} is not a whole tar file"):
+    with pytest.raises(HarnessError, match=rf"{re.escape(str(shard))} is not a complete tar file"):
         TASK.load(flickr30k_folder, "en", "test")
     shard.write_bytes(b"not a tar file at all" * 50)
-    with pytest.raises(HarnessError, match=rf"{re.escape(str(shard))} is not a whole tar file"):
+    with pytest.raises(HarnessError, match=rf"{re.escape(str(shard))} is not a complete tar file"):
         TASK.load(flickr30k_folder, "en", "test")
 
 
@@ -413,7 +413,7 @@ def test_check_names_a_broken_shard_and_the_sample(flickr30k_folder: Path) -> No
     (flickr30k_folder / "shards" / "flickr30k-00000.tar").write_bytes(b"x" * 700)
     (flickr30k_folder / "sample.json").write_text('{"sample": true}')
     found = by_name(TASK.check(flickr30k_folder))
-    assert "not a whole tar file" in found["pictures"].detail
+    assert "not a complete tar file" in found["pictures"].detail
     assert found["dataset_flickr30k.json (the embedded sample)"].found
     assert found["sample-translations: German (de)"].found
 
