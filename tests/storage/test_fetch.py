@@ -17,8 +17,8 @@ from harness.core.data import Download
 from harness.core.errors import HarnessError
 from harness.storage.downloads import LEDGER, fetch_all, fetch_file
 from harness.tasks.caption_sources import catalogue
-from harness.tasks.evaluation_sets import xtd
 from harness.tasks.flickr30k import Flickr30k
+from harness.tasks.xtd import xtd
 from tests.support.command_line import ROOT, environment
 
 BODY = b"eine Zeile\n" * 9_000

@@ -27,9 +27,9 @@ from harness.readers.text_files import read_text
 from harness.storage.packs import open_pack, write_pack
 from harness.storage.plain_files import check_plain_file
 from harness.storage.store import Store
+from harness.tasks.crossmodal3600 import crossmodal3600
 from harness.tasks.entities.corpus import read_annotation
 from harness.tasks.entities.region_proposals import read_regions
-from harness.tasks.evaluation_sets import crossmodal3600
 from harness.tasks.flickr30k import Flickr30k
 from harness.tasks.readers.karpathy import read_photos
 from harness.tasks.readers.picture_decoding import MAX_RATIO, MAX_SCANS, decode_picture

@@ -13,9 +13,10 @@ from PIL import Image
 from harness.core.builtins import TASKS
 from harness.core.errors import HarnessError, MissingError
 from harness.tasks.caption_sources import catalogue
-from harness.tasks.evaluation_sets import crossmodal3600, xtd
+from harness.tasks.crossmodal3600 import crossmodal3600
 from harness.tasks.flickr30k import Flickr30k
 from harness.tasks.readers.captions import SourceCaptions, read_captions
+from harness.tasks.xtd import xtd
 from tests.support.folders import MULTI30K, captions_of, english_line, write_lines
 
 TASK = Flickr30k()
