@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from harness.cli.options import StoreOption, listed
+from harness.cli.options import RESAMPLES, StoreOption, comma_separated, run_option
 
 EXAMPLES = """Examples:
 
@@ -37,7 +37,7 @@ def compare(
     metric: Annotated[
         str, typer.Option(help="Column to compare: r1, r5, r10, ndcg@10, ...; by default what the task's own table compares.")
     ] = "",
-    resamples: Annotated[int, typer.Option(min=100, max=1_000_000, help="Bootstrap resamples, and sign flips.")] = 10_000,
+    resamples: Annotated[int, run_option("resamples", "Bootstrap resamples, and sign flips of the test.")] = RESAMPLES,
     records: Annotated[Path | None, typer.Option(help="Folder of records to look in, instead of the store's.")] = None,
     format_: Annotated[
         Literal["text", "json", "markdown", "latex"] | None,
@@ -57,8 +57,8 @@ def compare(
     question = ComparisonOptions(
         metric=metric,
         directions=("t2i", "i2t") if direction == "both" else (direction,),
-        by=listed(by),
-        langs=listed(lang),
+        by=comma_separated(by),
+        langs=comma_separated(lang),
         pairs=pairs,
         resamples=resamples,
     )

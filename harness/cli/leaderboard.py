@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.options import RESAMPLES, ResamplesOption
+
 EXAMPLES = """Examples:
 
 python -m harness leaderboard --out board
@@ -29,7 +31,7 @@ def leaderboard(
     add: Annotated[
         Path | None, typer.Option(help="Folder of records of others: check them and merge them into --records.")
     ] = None,
-    resamples: Annotated[int, typer.Option(min=100, max=1_000_000, help="Bootstrap resamples.")] = 10_000,
+    resamples: ResamplesOption = RESAMPLES,
 ) -> None:
     """Rank records on boards, so that rows which cannot be told apart share a rank; or merge records of others."""
     from harness.core.errors import HarnessError

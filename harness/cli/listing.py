@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from harness.cli.options import StoreOption, TaskOption
+from harness.cli.options import TASK, StoreOption, TaskOption
 
 What = Literal[
     "tasks", "encoders", "objectives", "scorers", "chunkers", "executors", "translators", "languages", "sources", "runs"
@@ -15,7 +15,7 @@ What = Literal[
 
 def list_(
     what: Annotated[What, typer.Argument(help="What to list.")],
-    task: TaskOption = "flickr30k",
+    task: TaskOption = TASK,
     store: StoreOption = None,
 ) -> None:
     """List what there is: all that can be chosen by name, and the runs of the store."""

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import (
-    BitextOption,
-    ChunkerOption,
-    CleanOption,
-    DataOption,
-    StoreOption,
-    TaskOption,
-    TextOption,
-    configured,
-    listed,
-)
-from harness.core.config import DistillConfig, ExecutorConfig, GroundingConfig
+from harness.cli.options import DryRunOption, StoreOption, configured
+from harness.core.config import ExecutorConfig, RunConfig
 from harness.core.data import Grounding
 from harness.core.errors import HarnessError
 
@@ -34,103 +24,33 @@ python -m harness run --task flickr30k --lang de
 python -m harness run --task flickr30k --lang de --data ~/flickr30k --encoder open_clip:ViT-B-32/laion2b_s34b_b79k --pairs 1000"""
 
 
-DEFAULT_OBJECTIVES = ("kd-mse", "ot-token")
-
-
-@configured(ExecutorConfig, "choices", "Several workers")
-@configured(GroundingConfig, "grounding", "Regions of images")
-@configured(DistillConfig, "distill", "Distillation", "objective")
+@configured(ExecutorConfig, "execution")
+@configured(RunConfig, "config", without={"objective"})
 def run(
-    distill: DistillConfig,
-    grounding: GroundingConfig,
-    choices: ExecutorConfig,
-    lang: Annotated[
-        str,
-        typer.Option(help="Languages: codes or English names (de,Swahili), all, tier:0-2, script:Arab; see `list languages`."),
-    ],
-    task: TaskOption = "flickr30k",
-    data: DataOption = None,
-    encoder: Annotated[str, typer.Option(help="Image encoder and teacher: see `list encoders`.")] = "sample",
-    split: Annotated[str, typer.Option(help="Images to measure on, see `list tasks`; make choices on val.")] = "test",
-    source: Annotated[str | None, typer.Option(help="Caption source, see `list sources`; else the first that is there.")] = None,
-    objectives: Annotated[
-        str | None,
-        typer.Option(
-            help="Objectives or sums (ot-token + 0.5*kd-mse), comma-separated, first the baseline; none: untrained. "
-            "By default kd-mse,ot-token, or nothing beside --tower."
-        ),
-    ] = None,
-    tower: Annotated[
-        list[str] | None, typer.Option(help="Measure a tower that is there already: its folder, or its digest's beginning.")
-    ] = None,
-    measures: Annotated[
-        str,
-        typer.Option(help="Where texts are looked for, what to measure: nDCG, MRR, AP, recall, P, success; @k for the first k."),
-    ] = "",
-    translations: Annotated[
-        str | None,
-        typer.Option(help="Measure translate-test: the captions in English, .tsv or xFlickr&CO's .jsonl; {lang} for the code."),
-    ] = None,
-    translator: Annotated[
-        str | None, typer.Option(help="Measure translate-test by a translator: see `list translators`; or FILE.py:NAME.")
-    ] = None,
-    scorer: Annotated[str, typer.Option(help="Scorer to measure beside the plain cosine: see `list scorers`.")] = "plain",
-    bitext: BitextOption = None,
-    text: TextOption = None,
-    clean: CleanOption = None,
-    leakage: Annotated[Literal["drop", "refuse"], typer.Option(help="What to do with bitext of evaluation images.")] = "drop",
-    chunker: ChunkerOption = "simple",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    skip_broken: Annotated[
-        bool, typer.Option("--skip-broken", help="Leave out pictures that cannot be decoded; the record says which.")
-    ] = False,
-    resamples: Annotated[int, typer.Option(help="Bootstrap resamples.")] = 10_000,
+    config: RunConfig,
+    execution: ExecutorConfig,
     by: Annotated[str | None, typer.Option(help="Facet to break scores down by: entity-type, entities, length, source.")] = None,
     examples: Annotated[
         Path | None, typer.Option(help="Grounding: folder for pictures of some phrases, with the boxes drawn.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
+    dry_run: DryRunOption = False,
     store: StoreOption = None,
 ) -> None:
-    """Distil text towers for languages and measure them beside the English one."""
-    from harness.core.config import RunConfig, validated
+    """Distill text towers for languages and measure them with the English one."""
     from harness.evaluation.planning import make_plans
     from harness.runtime.console import Console
     from harness.statistics.breakdown import break_down, facet_of
     from harness.storage.store import Store
 
-    config = validated(
-        RunConfig,
-        task=task,
-        lang=lang,
-        split=split,
-        source=source,
-        data=data,
-        encoder=encoder,
-        objectives=listed(objectives) if objectives is not None else () if tower else DEFAULT_OBJECTIVES,
-        towers=tuple(tower or ()),
-        distill=distill,
-        bitext=bitext,
-        text=text,
-        clean=clean,
-        measures=listed(measures),
-        translations=translations,
-        translator=translator,
-        scorer=scorer,
-        grounding=grounding,
-        chunker=chunker,
-        leakage=leakage,
-        skip_broken=skip_broken,
-        device=device,
-        resamples=resamples,
-    )
+    if config.towers and "objectives" not in config.model_fields_set:
+        config = config.model_copy(update={"objectives": ()})
     console, kept = Console(), Store.at(store)
     plans, absent = make_plans(config, kept)
     if absent:
         console.print(f"languages passed over, since {plans[0].data} has no captions in them: {len(absent):,}")
     facets = {plan.language.code: [facet_of(cell.retrieval, by) for cell in plan.cells] for plan in plans if by}
     if examples and plans[0].cells[0].retrieval.sought != "regions":
-        raise HarnessError(f"--examples draws what phrases found, and {task} has none: pass --task flickr30k-entities")
+        raise HarnessError(f"--examples draws what phrases found, and {config.task} has none: pass --task flickr30k-entities")
     if dry_run:
         from harness.reporting.tables import plan_table
 
@@ -143,7 +63,7 @@ def run(
 
     reports: list[LanguageReport] = []
     failures: dict[str, CellsFailedError] = {}
-    for plan, failed in measure_plans(plans, kept, console, choices):
+    for plan, failed in measure_plans(plans, kept, console, execution):
         cells = plan.cells
         if failed:
             failures[plan.language.name] = failed
@@ -151,12 +71,12 @@ def run(
             if plan.cells[0] not in cells:  # the floor, without which a table says nothing
                 continue
         towers = [Measurement.read(cell.label, kept.record(cell.key)) for cell in cells]
-        summaries = print_report(towers, console, str(kept.root / "records"), resamples, plan.remark)
+        summaries = print_report(towers, console, str(kept.root / "records"), config.resamples, plan.remark)
         reports.append(LanguageReport(plan.language.name, towers, summaries))
         if by:
             known = {cell.label: facet for cell, facet in zip(plan.cells, facets[plan.language.code], strict=True)}
             broken = [(tower, known[tower.label]) for tower in towers]
-            groups = {tower.label: break_down(tower, facet, resamples) for tower, facet in broken}
+            groups = {tower.label: break_down(tower, facet, config.resamples) for tower, facet in broken}
             console.print(breakdown_table(by, groups, towers[0].record.unit))
         if examples:
             draw_examples(plan, kept, examples, console)

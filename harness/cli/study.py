@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import StoreOption, configured
+from harness.cli.options import DEVICE, DeviceOption, StoreOption, configured
 from harness.core.config import ExecutorConfig
 
 EXAMPLES = """Examples:
@@ -18,9 +18,9 @@ python -m harness study
 python -m harness study low-resource --data ~/flickr30k --encoder open_clip:ViT-B-32/laion2b_s34b_b79k --hours 8"""
 
 
-@configured(ExecutorConfig, "choices", "Several workers")
+@configured(ExecutorConfig, "execution")
 def study(
-    choices: ExecutorConfig,
+    execution: ExecutorConfig,
     design: Annotated[str, typer.Argument(help="A study's TOML file, or one that comes along: sample, low-resource.")] = "sample",
     data: Annotated[str | None, typer.Option(help="Folder of the data set, in place of what the file says.")] = None,
     encoder: Annotated[str | None, typer.Option(help="Image encoder and teacher, in place of what the file says.")] = None,
@@ -32,7 +32,7 @@ def study(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what is done, what is missing and what it costs, and stop.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    device: DeviceOption = DEVICE,
     store: StoreOption = None,
 ) -> None:
     """Compare transport with standard distillation over languages, bitext sizes and seeds, and write the report.
@@ -61,7 +61,7 @@ def study(
     from harness.leaderboards.study.page import publish_study
     from harness.study.collect import collect_findings
 
-    failed = {} if report_only else run_study(laid_out, kept, console, math.inf if hours is None else 3600 * hours, choices)
+    failed = {} if report_only else run_study(laid_out, kept, console, math.inf if hours is None else 3600 * hours, execution)
     findings = collect_findings(laid_out, kept, failed, console)
     for line in publish_study(findings, out or kept.root / "studies" / path.stem):
         console.print(line)

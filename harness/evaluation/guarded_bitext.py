@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
+from harness.core.config import DataConfig
 from harness.core.data import Language
 from harness.core.protocols import Task
 from harness.distill.data.cleaning import clean
@@ -17,31 +17,7 @@ UNSTATED = "unstated"
 """The kind of captions and bitext whose origin is not stated: the user's own."""
 
 
-class BitextChoices(Protocol):
-    """The options of a run or a study that choose the text for distillation: see `RunConfig`."""
-
-    @property
-    def bitext(self) -> Path | None:
-        """File of sentence pairs that replaces the folder's own bitext."""
-        ...
-
-    @property
-    def text(self) -> Path | None:
-        """Folder of monolingual text."""
-        ...
-
-    @property
-    def clean(self) -> bool | None:
-        """Whether to clean the bitext. None cleans only bitext whose origin is not stated."""
-        ...
-
-    @property
-    def leakage(self) -> str:
-        """What to do with sentence pairs of evaluation images: `drop` or `refuse`."""
-        ...
-
-
-def load_guarded_bitext(task: Task, data: Path, languages: Sequence[Language], choices: BitextChoices) -> tuple[Guarded, ...]:
+def load_guarded_bitext(task: Task, data: Path, languages: Sequence[Language], choices: DataConfig) -> tuple[Guarded, ...]:
     """Return the bitext of each language, from the given file or the folder, without evaluation images.
 
     It is cleaned if `choices.clean` says so, and by default if its origin is not stated. The leakage guard comes before cleaning,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.core.builtins import OBJECTIVES
-from harness.core.config import DistillConfig, spoken
+from harness.core.config import DistillConfig, field_label
 from harness.core.errors import HarnessError
 from harness.core.objective_terms import STEPLESS, reads_entities, spell_objective
 from harness.core.plugins import unnamed_code
@@ -59,11 +59,11 @@ class StoredRecord:
         card = self.record.tower
         fields = [field for field in DistillConfig.model_fields if field not in {"objective", "seed", "pairs", "steps"}]
         if card is None:
-            return dict.fromkeys((_PAIRS, "steps", "teacher", *map(spoken, fields)))
+            return dict.fromkeys((_PAIRS, "steps", "teacher", *map(field_label, fields)))
         # After how many steps the patience was at its end is no choice, and may differ between seeds of one recipe.
         steps = card.steps if card.config.patience is None else card.config.steps_for(card.bitext.used - card.config.held_out)
         made = {_PAIRS: card.bitext.used, "steps": steps, "teacher": card.teacher_fingerprint}
-        made |= {spoken(field): getattr(card.requested, field) for field in fields}
+        made |= {field_label(field): getattr(card.requested, field) for field in fields}
         return made if weighs_entities(card.config.objective) else made | {ENTITY_WEIGHT: None}
 
     def seed(self) -> int | None:

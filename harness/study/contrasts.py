@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.core.config import spoken
+from harness.core.config import field_label
 from harness.core.objective_terms import STEPLESS
 from harness.records.files import load_facets
 from harness.statistics.comparison_schema import BY_LANGUAGE, BY_NOTHING, BY_TIER, ComparisonLine, ComparisonOptions, Estimate
@@ -280,7 +280,9 @@ def find_ablations(config: StudyConfig) -> list[Ablation]:
 
 def single_change(a: Arm, b: Arm) -> str:
     """The one thing that two arms differ in, or nothing where there are more or where it is no ablation."""
-    changes = [spoken(key) for key in sorted(a.options.keys() | b.options.keys()) if a.options.get(key) != b.options.get(key)]
+    changes = [
+        field_label(key) for key in sorted(a.options.keys() | b.options.keys()) if a.options.get(key) != b.options.get(key)
+    ]
     if a.init != b.init:
         changes.append("start")
     if a.objective != b.objective:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from pydantic_core import PydanticCustomError
 
 from harness.core.arms import Side, side_of
-from harness.core.config import LARGEST_SEED, Config, DistillConfig, specs_of, spoken
+from harness.core.config import LARGEST_SEED, Config, DataConfig, DistillConfig, field_label
 from harness.core.errors import HarnessError
 from harness.core.objective_terms import STEPLESS, UNTRAINED, spell_objective
 from harness.core.plugins import without_code
@@ -71,7 +71,7 @@ class Arm(Config):
     def _told(self) -> str:
         trained = "untrained" if self.objective == UNTRAINED else self.objective
         start = [self.init] if self.init != Arm.model_fields["init"].default else []
-        apart = ", ".join([*start, *(f"{spoken(key)} {value}" for key, value in self.options.items())])
+        apart = ", ".join([*start, *(f"{field_label(key)} {value}" for key, value in self.options.items())])
         return f"{trained} ({apart})" if apart else trained
 
     def recipe(self, shared: Mapping[str, Any], pairs: int | None, seed: int) -> DistillConfig:
@@ -82,7 +82,7 @@ class Arm(Config):
         return DistillConfig(**{**shared, **self.options, **own})
 
 
-class StudyConfig(Config):
+class StudyConfig(DataConfig):
     """Arms x languages x bitext sizes x seeds over one split. What the arms do not name they share."""
 
     title: str = Field("A study", max_length=120)
@@ -91,23 +91,13 @@ class StudyConfig(Config):
         "image-text R@1 in languages that have little data?",
         max_length=600,
     )
-    task: str = "flickr30k"
     lang: str = Field(description="as for run, or a list of codes; those with the fewest resources are run first")
-    split: str = "test"
-    source: str | None = None
-    data: str | None = None
-    encoder: str = "sample"
-    bitext: Path | None = None
-    text: Path | None = None
-    clean: bool | None = None
-    leakage: Literal["drop", "refuse"] = "drop"
     pairs: tuple[int | Literal["all"], ...] = Field(min_length=1, description="sizes of the bitext, nested, run in this order")
     seeds: tuple[Annotated[int, Field(ge=0, le=LARGEST_SEED)], ...] = Field((0, 1, 2), min_length=1)
     replicate: tuple[Annotated[int, Field(ge=0, le=LARGEST_SEED)], ...] = Field(
         (), description="seeds of the same study again, run last, which is to say the same; true: as many new ones"
     )
     distill: dict[str, Any] = Field({}, description="options of DistillConfig that all arms share")
-    chunker: str = Field("simple", description="what finds the phrases of English sentences that have no tags, for ot-entity")
     arms: tuple[Arm, ...] = Field(min_length=2)
     direction: Literal["t2i", "i2t"] = Field("t2i", description="whose R@1 is compared")
     by: tuple[str, ...] = Field(("entity-type",), description="facets of captions to break down by, where the records have them")
@@ -115,12 +105,12 @@ class StudyConfig(Config):
         None, ge=100, le=1_000_000, description="by default 10,000, or as many as Holm needs over the study's tests"
     )
 
-    @field_validator("lang", "data", mode="before")
+    @field_validator("lang", mode="before")
     @classmethod
-    def _lists_and_paths_are_text(cls, value: object) -> object:
+    def _list_of_codes_to_string(cls, value: object) -> object:
         if isinstance(value, list) and all(isinstance(word, str) for word in value):
             return ",".join(value)
-        return str(value) if isinstance(value, Path) else value
+        return value
 
     @field_validator("pairs", mode="before")
     @classmethod
@@ -206,6 +196,15 @@ def check_values(given: Mapping[str, Any]) -> dict[str, Any]:
     return {key: getattr(checked, key) for key in given}
 
 
+def plug_in_names(table: Mapping[str, Any]) -> Iterator[str]:
+    """Yield every task, encoder, chunker and objective that a study's file names: `FILE.py:NAME` would load code."""
+    arms = table.get("arms")
+    for each in (table, *(arms if isinstance(arms, list) else ())):
+        if isinstance(each, dict):
+            names = (each.get(key) for key in ("task", "encoder", "chunker", "objective"))
+            yield from (name for name in names if isinstance(name, str))
+
+
 def read_study(path: Path, **given: Any) -> StudyConfig:
     """A study's TOML file, with what was given on the command line in place of what it says.
 
@@ -216,7 +215,7 @@ def read_study(path: Path, **given: Any) -> StudyConfig:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise HarnessError(f"{path} cannot be read as TOML: {reason}; docs/study.md shows a study") from None
-    for spec in specs_of(told):
+    for spec in plug_in_names(told):
         without_code(spec, path)
     try:
         return StudyConfig(**{"title": path.stem, **told, **{key: value for key, value in given.items() if value is not None}})

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from harness.core.config import RunConfig, validated
+from harness.core.config import DataConfig, RunConfig, validated
 from harness.core.data import Language
 from harness.core.errors import HarnessError, MissingError
 from harness.core.languages import ENGLISH
@@ -165,8 +165,8 @@ def learning_rate_search(config: StudyConfig, plan: Plan) -> Search | None:
 
 def run_config(config: StudyConfig, device: str) -> RunConfig:
     """What `run` would be told of the study's languages, nothing distilled."""
-    shared = ("task", "lang", "split", "source", "data", "encoder", "bitext", "clean", "leakage")
-    return validated(RunConfig, objectives=(), device=device, **{name: getattr(config, name) for name in shared})
+    shared = {name: getattr(config, name) for name in DataConfig.model_fields if name not in ("text", "chunker")}
+    return validated(RunConfig, objectives=(), device=device, **shared)
 
 
 def unavailable_sizes(config: StudyConfig, tongues: Iterable[StudyLanguage]) -> list[UnavailableData]:

@@ -95,7 +95,7 @@ def test_a_teacher_that_tells_of_other_tokens_than_it_reads_is_refused() -> None
 
 @pytest.mark.parametrize("init", ["teacher", "scratch", "hf:here"])
 def test_spelling_needs_an_alignment(init: str) -> None:
-    with pytest.raises(HarnessError, match=f"--spelling has no use with --init {init}: it is for those that align"):
+    with pytest.raises(HarnessError, match=f"--spelling has no effect with --init {init}: use one that aligns"):
         validated(DistillConfig, init=init, spelling=10)
 
 

@@ -339,7 +339,7 @@ def test_other_starts_need_the_teachers_layers(tokenizer: Tokenizer, init: str) 
 
 
 def test_a_size_is_for_scratch_alone() -> None:
-    with pytest.raises(HarnessError, match=r"^--size tiny: a size is for --init scratch; with --init teacher"):
+    with pytest.raises(HarnessError, match=r"^--size tiny: a size needs --init scratch; with --init teacher"):
         validated(DistillConfig, init="teacher", size="tiny")
     assert validated(DistillConfig, init="scratch", size="tiny").size == "tiny"
 

@@ -152,6 +152,6 @@ def execute_jobs(jobs: Iterable[J], choices: ExecutorConfig, store: Store, conso
 def announce_jobs(jobs: Sequence[J], choices: ExecutorConfig, console: Console, unit: str) -> Iterator[J]:
     """The jobs, each named when it is begun; but not where they are done here one by one, which their own lines tell."""
     for number, job in enumerate(jobs, 1):
-        if not choices.in_turn:
+        if not choices.sequential:
             console.say(f"{unit} {number:,} of {len(jobs):,}: {job.name}")
         yield job
