@@ -302,13 +302,13 @@ def picture_score(
     student: TextTower, tokenizer: Tokenizer, teacher: Encoder, retrieval: Retrieval, store: Store, console: Console
 ) -> float:
     """How well captions and pictures find each other: mean reciprocal rank, both directions, in percent."""
-    from harness.retrieval.ranking import rank
+    from harness.retrieval.ranking import mean_reciprocal_rank, rank
 
     with console.stage("embeds val images", len(retrieval.images.ids), "images") as advance:
         images = embed_images(teacher, retrieval.images, store, lambda count: advance(count, ""))
     texts = tokenize(tokenizer, retrieval.captions, student.config.max_length)
     ranks = rank(images, student.embed(texts).cpu().numpy(), retrieval.caption_images)
-    return 50 * float((1 / ranks.t2i).mean() + (1 / ranks.i2t).mean())
+    return mean_reciprocal_rank(ranks)
 
 
 def trained(

@@ -28,7 +28,7 @@ from harness.distill.model.cuda_graphs import Recorded
 from harness.distill.model.teacher import TeacherStates
 from harness.distill.model.tower import Encoded, TextTower, Tokens
 from harness.distill.transport.problem import NotConverged
-from harness.retrieval.ranking import rank
+from harness.retrieval.ranking import mean_reciprocal_rank, rank
 from harness.storage.store import DamagedError, report_damaged
 
 SECONDS_A_CHECKPOINT = 60
@@ -200,7 +200,7 @@ class Training:
         embeddings = self.tower.embed([self.texts[row] for row in rows]).cpu().numpy()
         self.tower.train()
         ranks = rank(self.teacher.pooled[rows].cpu().numpy(), embeddings, np.arange(len(rows)))
-        score = self.ranks.told(50 * float((1 / ranks.t2i).mean() + (1 / ranks.i2t).mean()))
+        score = self.ranks.told(mean_reciprocal_rank(ranks))
         if all(score > earlier for _, earlier in self.state.validations):
             self.state.best = {name: value.detach().clone() for name, value in self.tower.state_dict().items()}
         self.state.validations.append((self.state.step, score))

@@ -124,6 +124,15 @@ def rank_scored(score: Score, owner: Ints, n: int, *, chunk: int = 64 << 20) -> 
     return Ranks(t2i, i2t)
 
 
+def mean_reciprocal_rank(ranks: Ranks) -> float:
+    """Return the mean reciprocal rank, averaged over both directions, in percent.
+
+    >>> mean_reciprocal_rank(Ranks(np.array([1, 2]), np.array([1, 4])))
+    68.75
+    """
+    return 50 * float((1 / ranks.t2i).mean() + (1 / ranks.i2t).mean())
+
+
 def hit_rate(ranks: Ints, k: int) -> float:
     """Percentage of queries whose best relevant item is among the first k (0-100).
 

@@ -86,7 +86,7 @@ def bootstrap_means(
     sums, sizes = _cluster_sums(values, cluster)
     estimates = sums.sum(axis=0) / sizes.sum()
     resampled = _resample(np.column_stack([sums, sizes]), resamples, seed)
-    low, high = _percentiles(resampled[:, :-1] / resampled[:, -1:], len(sizes), level)
+    low, high = _cluster_interval(resampled[:, :-1] / resampled[:, -1:], len(sizes), level)
     return [Interval(float(e), float(a), float(b)) for e, a, b in zip(estimates, low, high, strict=True)]
 
 
@@ -121,7 +121,7 @@ def paired_difference(
     sums, sizes = _cluster_sums(columns[:, :1] - columns[:, 1:], cluster)
     resampled = _resample(np.column_stack([sums, sizes]), resamples, seed)
     means = resampled[:, 0] / resampled[:, 1]
-    low, high = _percentiles(means, len(sizes), level)
+    low, high = _cluster_interval(means, len(sizes), level)
     error = float(np.std(means, ddof=1)) if len(sizes) > 1 else np.nan
     return Difference(
         estimate=float(sums.sum() / sizes.sum()),
@@ -311,7 +311,7 @@ class _Pool:
 
     def interval(self, level: float) -> Interval:
         """The percentile interval, expanded where seeds are few."""
-        low, high = _percentiles(self.images + self.seeds, self.clusters, level)
+        low, high = _cluster_interval(self.images + self.seeds, self.clusters, level)
         if not self.seed_variances:
             return Interval(self.estimate, float(low), float(high))
         out = stdtrit(self.freedom(), (1 + level) / 2) / ndtri((1 + level) / 2)
@@ -402,7 +402,7 @@ def gap_recovered(
     if closed.mean() >= (1 - level) / 2:
         return Interval(estimate, np.nan, np.nan)
     shares = np.where(closed, np.copysign(np.inf, gains), gains / np.where(closed, 1, gaps))
-    low, high = _percentiles(shares, len(sizes), level)
+    low, high = _cluster_interval(shares, len(sizes), level)
     return Interval(estimate, float(low), float(high))
 
 
@@ -466,10 +466,21 @@ def _resample(sums: Doubles, resamples: int, seed: int) -> Doubles:
     return np.concatenate([weights @ sums for weights in cluster_weights(len(sums), resamples, seed)])
 
 
-def _percentiles(resampled: Doubles, clusters: int, level: float) -> Doubles:
-    """Both ends of the percentile interval along the first axis; NaN for fewer than two clusters."""
-    # Of the resampled values themselves, never between two of them: one may be infinite, see gap_recovered.
-    ends = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0, method="inverted_cdf")
+def percentile_interval(resampled: Doubles, level: float = 0.95) -> Doubles:
+    """Return the lower and the upper end of the percentile interval of resamples (r, ...), (2, ...).
+
+    Both ends are resampled values and never interpolated, because a value may be infinite (see `gap_recovered`).
+
+    >>> percentile_interval(np.arange(1000.0)).tolist()
+    [24.0, 974.0]
+    """
+    ends: Doubles = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0, method="inverted_cdf")
+    return ends
+
+
+def _cluster_interval(resampled: Doubles, clusters: int, level: float) -> Doubles:
+    """Return the percentile interval of resampled clusters, or NaN for fewer than two clusters."""
+    ends = percentile_interval(resampled, level)
     return ends if clusters > 1 else np.full_like(ends, np.nan)
 
 

@@ -35,7 +35,7 @@ from harness.leaderboards.records.query_files import MAX_FACET_VALUES, FacetInde
 from harness.records.schema import TRANSLATE_TEST, Record
 from harness.retrieval.scorers import PLAIN
 from harness.statistics.breakdown import facet_values as in_order
-from harness.statistics.inference import Interval, cluster_weights
+from harness.statistics.inference import Interval, cluster_weights, percentile_interval
 from harness.statistics.rank_inference import RankInterval, rank_intervals, significant_differences
 
 Floats32 = npt.NDArray[np.float32]
@@ -392,7 +392,7 @@ class ColumnScores:
 
 def percentile_intervals(estimates: Doubles, resampled: Doubles) -> list[Interval]:
     """Estimates (k,) with percentile intervals of their resamples (r, k)."""
-    ends = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0, method="inverted_cdf")
+    ends = percentile_interval(resampled, LEVEL)
     return [Interval(float(e), float(low), float(high)) for e, low, high in zip(estimates, *ends, strict=True)]
 
 
