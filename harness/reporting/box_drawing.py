@@ -1,4 +1,4 @@
-"""Boxes drawn into a picture, with what they are beside them."""
+"""Boxes drawn on images, with labels below the image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.statistics.measurement import Measurement
 if TYPE_CHECKING:
     from PIL import Image
 
-# Okabe and Ito's colours, which people with any colour vision tell apart; the first is kept for what is right.
+# Okabe and Ito's palette for colour-blind readers. The first colour marks true boxes.
 _BOX_COLOURS = ("#009E73", "#D55E00", "#0072B2", "#E69F00", "#CC79A7", "#56B4E9")
 _MIN_WIDTH = 480
 _MAX_EXAMPLES = 24
@@ -24,10 +24,11 @@ PixelBox = tuple[float, float, float, float]
 
 
 def draw_boxes(image: Image.Image, boxes: Sequence[PixelBox], labels: Sequence[str], title: str = "") -> Image.Image:
-    """A copy of a picture, at least 480 pixels wide, with boxes (left, top, right, bottom, in its pixels) and labels under it.
+    """Return a copy of an image, at least 480 pixels wide, with boxes (left, top, right, bottom, in its pixels).
 
-    Each label stands below the picture beside a patch of its box's colour, so that nothing of the picture is covered; `title`, a
-    phrase say, stands above them. Letters are those of Pillow's own font: what it lacks is shown as boxes.
+    Each label is printed below the image next to a patch of the colour of its box, so that labels cover no part of the image.
+    `title`, for example a phrase, is printed above them. The font is the default one of Pillow. It shows missing characters as
+    boxes.
     """
     from PIL import Image, ImageDraw, ImageFont
 
@@ -42,7 +43,7 @@ def draw_boxes(image: Image.Image, boxes: Sequence[PixelBox], labels: Sequence[s
     for box, colour in zip(boxes, colours, strict=True):
         left, top, right, bottom = (side * scale for side in box)
         corners = left, top, max(right - 1, left), max(bottom - 1, top)
-        # The last is thinner, so that a box under it is still seen.
+        # The last box has a thinner line, so that a box below it stays visible.
         pen.rectangle(corners, outline=colour, width=3 if box is boxes[-1] else 6)
     for place, text in enumerate(rows):
         top = shown.height + 6 + line * place
@@ -54,10 +55,10 @@ def draw_boxes(image: Image.Image, boxes: Sequence[PixelBox], labels: Sequence[s
 
 
 def save_examples(folder: Path, tower: Measurement, grounding: Grounding, regions: Regions, found: Ints) -> list[Path]:
-    """Write pictures of up to 24 phrases, from all over the gallery: the true boxes and the region that was found first.
+    """Write images of up to 24 phrases from all parts of the gallery, with true boxes and the first-ranked region.
 
-    found: (phrases, 4), in the pixels of the regions. A file's name is the phrase's id. Raises HarnessError if the folder or a
-    file cannot be written.
+    found: (phrases, 4), the first-ranked region in the pixels of the regions. The id of the phrase names the file.
+    Raises HarnessError if the folder or a file cannot be written.
     """
     places, sizes = gallery_places(regions, grounding.images)[grounding.caption_images], regions.sizes
     saved = []
@@ -65,7 +66,7 @@ def save_examples(folder: Path, tower: Measurement, grounding: Grounding, region
         picture = grounding.images.open(int(grounding.caption_images[phrase]))
         true = grounding.targets[grounding.target_captions == phrase]
         boxes = [scaled(picture, box, sizes[places[phrase]]) for box in (*true, found[phrase])]
-        right = "found first, right" if tower.ranks.t2i[phrase] == 1 else "found first, wrong"
+        right = "ranked first, correct" if tower.ranks.t2i[phrase] == 1 else "ranked first, wrong"
         sheet = draw_boxes(picture, boxes, [*["true"] * len(true), right], f"{tower.label}: {grounding.captions[phrase]}")
         path = folder / f"{grounding.caption_ids[phrase].replace('#', '-').replace('@', '-')}.png"
         try:

@@ -1,4 +1,7 @@
-"""A comparison as text, Markdown, LaTeX and JSON: the same cells in each, but JSON, which has every digit."""
+"""A comparison as text, Markdown, LaTeX and JSON.
+
+Text, Markdown and LaTeX show the same cells. JSON holds every digit.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +32,18 @@ if TYPE_CHECKING:
 
 ReportFormat = Literal["text", "json", "markdown", "latex"]
 _SUFFIXES: dict[str, ReportFormat] = {".txt": "text", ".json": "json", ".md": "markdown", ".tex": "latex"}
-_DETAIL_COLUMNS = {"only A : only B", "McNemar p", "80 % power", "s.e. images", "s.e. seeds", "gap, A", "gap, B"}
-_WIDEST = 1000  # no table is wider, asked for its natural width
-_MAX_UNPAIRED = 6  # records left out that are named one by one
+_MDE = "MDE (80 % power)"
+_DETAIL_COLUMNS = {"only A : only B", "McNemar p", _MDE, "s.e. images", "s.e. seeds", "gap, A", "gap, B"}
+_WIDEST = 1000  # upper bound on the natural width of a table
+_MAX_UNPAIRED = 6  # unpaired records that the notes name one by one
 
 
 @dataclass(frozen=True)
 class ComparisonTable:
-    """One setting as cells. sections: a title and its rows; before, after: lines of text around the table."""
+    """One setting as cells.
+
+    sections: a title and its rows. before, after: lines of text around the table.
+    """
 
     before: tuple[str, ...]
     headings: tuple[str, ...]
@@ -45,16 +52,19 @@ class ComparisonTable:
 
 
 def report_format(given: ReportFormat | None, out: Path | None) -> ReportFormat:
-    """The format asked for, else the one that the file's name ends in, else text. Raises HarnessError for an unknown ending."""
+    """Return the requested format, or the one of the file's suffix, or text.
+
+    Raises HarnessError if the suffix is unknown.
+    """
     if given or out is None:
         return given or "text"
     if out.suffix not in _SUFFIXES:
-        raise HarnessError(f"--out {out}: ends in none of {', '.join(_SUFFIXES)}; rename it or give --format")
+        raise HarnessError(f"--out {out}: the file name must end in one of {', '.join(_SUFFIXES)}; rename it or give --format")
     return _SUFFIXES[out.suffix]
 
 
 def render_comparison(comparison: Comparison, form: ReportFormat) -> str:
-    """The comparison in one of the formats, ending in a line feed."""
+    """Return the comparison in one of the formats. The text ends in a line feed."""
     if form == "json":
         return json_text(comparison.model_dump_json(indent=1)) + "\n"
     if form == "text":
@@ -71,7 +81,7 @@ def render_comparison(comparison: Comparison, form: ReportFormat) -> str:
 
 
 def print_comparison(comparison: Comparison, out: RichConsole) -> None:
-    """Print the comparison as text. Where one table would be too wide it becomes two."""
+    """Print the comparison as text. A table that is too wide is printed as two."""
     from harness.runtime.terminal import plain
 
     for setting in comparison.settings:
@@ -95,7 +105,7 @@ def print_comparison(comparison: Comparison, out: RichConsole) -> None:
 
 
 def terminal_table(shown: ComparisonTable, columns: Sequence[int]) -> Table:
-    """Some columns of a block, drawn. A cell that is too wide goes on in the next line: no digit is cut off."""
+    """Return some columns of a table for the terminal. Long cells are wrapped, so that no digit is cut off."""
     from rich import box
     from rich.table import Table
 
@@ -114,7 +124,7 @@ def terminal_table(shown: ComparisonTable, columns: Sequence[int]) -> Table:
 
 
 def comparison_markdown(shown: ComparisonTable) -> list[str]:
-    """A block as a Markdown table under its lines of text."""
+    """Return a table as Markdown, below its lines of text."""
 
     def row(cells: Iterable[str]) -> str:
         return "| " + " | ".join(map(markdown_text, cells)) + " |"
@@ -128,7 +138,7 @@ def comparison_markdown(shown: ComparisonTable) -> list[str]:
 
 
 def comparison_latex(shown: ComparisonTable) -> list[str]:
-    """A block as a LaTeX table; it needs the package booktabs."""
+    """Return a table as LaTeX. It needs the package booktabs."""
 
     def row(cells: Iterable[str]) -> str:
         return " & ".join(map(latex_text, cells)) + r" \\"
@@ -153,7 +163,7 @@ def comparison_latex(shown: ComparisonTable) -> list[str]:
 
 
 def setting_table(setting: ComparisonSetting) -> ComparisonTable:
-    """One setting as cells. Columns that would be empty are left out."""
+    """Return one setting as cells, without columns that would be empty."""
     lines = [line for section in setting.sections for line in section.lines]
     columns = columns_of(setting, lines)
     sections = tuple(
@@ -168,17 +178,17 @@ TableColumn = tuple[str, "Callable[[ComparisonLine], str]"]
 
 
 def line_cells(line: ComparisonLine, columns: Sequence[TableColumn]) -> tuple[str, ...]:
-    """The cells of a line."""
+    """Return the cells of a line."""
     return tuple(cell(line) for _, cell in columns)
 
 
 def side_names(setting: ComparisonSetting) -> tuple[str, str]:
-    """What A and B are called."""
+    """Return the names of A and B."""
     return (setting.a, setting.b) if setting.a != setting.b else (f"A: {setting.a}", f"B: {setting.b}")
 
 
 def columns_of(setting: ComparisonSetting, lines: Sequence[ComparisonLine]) -> list[TableColumn]:
-    """Headings, and what stands under them."""
+    """Return the headings and the functions that fill the cells below them."""
     a, b = side_names(setting)
     columns: list[TableColumn] = [
         (f"{setting.metric} in percent", line_label),
@@ -190,7 +200,7 @@ def columns_of(setting: ComparisonSetting, lines: Sequence[ComparisonLine]) -> l
         ("p (Holm)", lambda line: number_text(line.p_holm, ".3g") if line.by != BY_NOTHING else ""),
         ("only A : only B", lambda line: "—" if line.only_a is None else f"{line.only_a:,} : {line.only_b:,}"),
         ("McNemar p", lambda line: number_text(line.p_mcnemar, ".3g")),
-        ("80 % power", lambda line: number_text(line.minimal_detectable, ".1f")),
+        (_MDE, lambda line: number_text(line.minimal_detectable, ".1f")),
         ("s.e. images", lambda line: number_text(line.image_error, ".2f")),
         ("s.e. seeds", lambda line: number_text(line.seed_error, ".2f")),
         ("gap, A", lambda line: gap_percent_text(line.gap_a)),
@@ -204,26 +214,26 @@ def columns_of(setting: ComparisonSetting, lines: Sequence[ComparisonLine]) -> l
 
 
 def line_label(line: ComparisonLine) -> str:
-    """What a line is over."""
+    """Return the group of queries that a line is about."""
     if line.by == BY_NOTHING:
         return f"all {len(line.langs)} languages" if len(line.langs) > 1 else f"all ({line.langs[0]})"
     return line.value if line.by == BY_LANGUAGE else f"{line.by} {line.value}"
 
 
 def number_text(value: float | None, form: str) -> str:
-    """A number, or a dash where there is none."""
+    """Format a number; a dash if there is none."""
     return "—" if value is None else re.sub(r"^-0$", "0", format(value, form))
 
 
 def estimate_text(score: Estimate, form: str) -> str:
-    """An estimate with its interval, if it has one."""
+    """Format an estimate with its confidence interval, if it has one."""
     if score.low is None and score.high is None:
         return number_text(score.estimate, form)
     return f"{number_text(score.estimate, form)} [{number_text(score.low, form)}, {number_text(score.high, form)}]"
 
 
 def gap_percent_text(score: Estimate | None) -> str:
-    """A share in percent with its interval, or a dash."""
+    """Format a share in percent with its confidence interval; a dash if there is none."""
     if score is None or score.estimate is None:
         return "—"
     if score.low is None and score.high is None:
@@ -233,12 +243,12 @@ def gap_percent_text(score: Estimate | None) -> str:
 
 
 def outcome_text(line: ComparisonLine, names: tuple[str, str]) -> str:
-    """Which side is ahead, if they can be told apart."""
-    return {"win": f"{names[0]} ahead", "loss": f"{names[1]} ahead", "tie": "not told apart"}[line.outcome]
+    """Return the side that is ahead if the difference is significant."""
+    return {"win": f"{names[0]} ahead", "loss": f"{names[1]} ahead", "tie": "not significant"}[line.outcome]
 
 
 def setting_heading(setting: ComparisonSetting) -> tuple[str, ...]:
-    """What is compared, on what, and what else differs."""
+    """Return the towers, the data, and the other differences between both sides."""
     named_apart = setting.a != setting.b
     texts = setting.sought == "texts"
     origin = (
@@ -253,44 +263,44 @@ def setting_heading(setting: ComparisonSetting) -> tuple[str, ...]:
     sizes = f" · {' or '.join(f'{size:,}' for size in setting.pairs)} sentence pairs" if setting.pairs else ""
     encoders = " and ".join(setting.encoders)
     distilled = all(each.seeds_a != (None,) and each.seeds_b != (None,) for each in setting.paired)
-    alike = "trained alike but for the objective" if distilled else "nothing else differs"
+    others = "same training except for the objective" if distilled else "no other differences"
     if setting.differences:
-        alike = f"what else differs: {'; '.join(setting.differences)}"
+        others = f"other differences: {'; '.join(setting.differences)}"
     return (
         f"A = {setting.a}, B = {setting.b}" if named_apart else f"A and B = {setting.a}",
         f"{setting.task} · {setting.split} split · {origin}{size} · {encoders}{sizes}",
         *over,
-        alike,
+        others,
     )
 
 
 def seeds_text(a: Sequence[int | None], b: Sequence[int | None]) -> str:
-    """The seeds of both sides, once if they are the same."""
+    """Return the seeds of both sides, once if they are equal."""
     words = [" ".join(str(seed) for seed in side if seed is not None) for side in (a, b)]
     named = [word for word in dict.fromkeys(words) if word]
     return f", seed {' against '.join(named)}" if named else ""
 
 
 def tally_text(setting: ComparisonSetting) -> Callable[[ComparisonSection], str]:
-    """How many languages A wins, in words."""
+    """Return a function that counts the languages in which each side is ahead."""
     a, b = side_names(setting)
 
     def say(section: ComparisonSection) -> str:
-        count = f"{a} ahead in {section.wins}, {b} in {section.losses}, not told apart in {section.ties}"
-        return f"{DIRECTION_TITLES[setting.sought][section.direction]}: languages with {count}"
+        count = f"{a} ahead in {section.wins}, {b} ahead in {section.losses}, not significant in {section.ties}"
+        return f"{DIRECTION_TITLES[setting.sought][section.direction]}, languages: {count}"
 
     return say
 
 
 def footnotes(comparison: Comparison) -> list[str]:
-    """How to read the table, and what was left out of it."""
+    """Return how to read the tables, and the records that were excluded."""
     several = any(line.seed_error is not None for each in comparison.settings for part in each.sections for line in part.lines)
     resampled = "images and of seeds" if several else "images"
     notes = [
-        f"[low, high]: 95 %, {comparison.resamples:,} bootstrap resamples of {resampled}, paired. p: sign flips over images"
-        + (", or a t over images and seeds where that is larger." if several else "."),
-        "Told apart: p (Holm) below 0.05. 80 % power: the true difference that would be found four times in five.",
+        f"[low, high]: 95 % confidence interval, {comparison.resamples:,} paired bootstrap resamples of {resampled}. "
+        "p: sign-flip test over images" + (", or a t-test over images and seeds if its p is larger." if several else "."),
+        "Significant: p (Holm) below 0.05. MDE: minimum detectable effect, the true difference found with 80 % power.",
     ]
-    left = [f"left out of {each.side}: {each.text_tower} {each.cell[:12]}, {each.reason}" for each in comparison.unpaired]
+    left = [f"excluded from {each.side}: {each.text_tower} {each.cell[:12]}, {each.reason}" for each in comparison.unpaired]
     more = len(left) - _MAX_UNPAIRED
-    return notes + left[:_MAX_UNPAIRED] + ([f"left out: {more} records more (--format json names them all)"] if more > 0 else [])
+    return notes + left[:_MAX_UNPAIRED] + ([f"excluded: {more} more records (--format json lists all)"] if more > 0 else [])

@@ -1,4 +1,4 @@
-"""The closing table of a run over several languages: a row a language, and differences corrected for having looked so often."""
+"""The closing table of a run over several languages, with p-values corrected for multiple comparisons."""
 
 from __future__ import annotations
 
@@ -22,18 +22,21 @@ FLOOR_COLUMN, CEILING_COLUMN = "English tower", "on the English"
 
 @dataclass(frozen=True)
 class LanguageReport:
-    """What was measured of one language: its towers, and their figures, one summary a direction."""
+    """Towers of one language and their summaries, one for each direction."""
 
     language: str
     towers: Sequence[Measurement]
     summaries: Sequence[Summary]
 
     def summary(self, direction: str) -> Summary:
-        """The figures of one direction."""
+        """Return the summary of one direction."""
         return next(summary for summary in self.summaries if summary.direction == direction)
 
     def scores(self, direction: str) -> dict[str, Interval]:
-        """The headline by column: the floor, each distilled tower, and English on the same captions where there is such a row."""
+        """Return the headline metric by column: the English tower, each distilled tower, and English on its own captions.
+
+        The last column is missing where English captions of the same images were not measured.
+        """
         summary = self.summary(direction)
         place = summary.columns.index(summary.headline)
         rows = list(zip(self.towers, summary.rows, strict=True))
@@ -45,12 +48,12 @@ class LanguageReport:
         return columns
 
     def contrasts(self, direction: str) -> tuple[TowerContrast, ...]:
-        """Differences between distilled towers."""
+        """Return the differences between distilled towers."""
         return self.summary(direction).contrasts
 
 
 def print_multilingual(reports: Sequence[LanguageReport], console: Console) -> None:
-    """Print one table a direction, and in how many languages a difference was found."""
+    """Print one table for each direction and the number of significant comparisons."""
     for direction in (summary.direction for summary in reports[0].summaries):
         console.print(multilingual_table(reports, direction))
         for line in significance_lines(reports, direction):
@@ -58,7 +61,7 @@ def print_multilingual(reports: Sequence[LanguageReport], console: Console) -> N
 
 
 def multilingual_table(reports: Sequence[LanguageReport], direction: str) -> Table:
-    """The headline of every tower in every language, with the differences and their p-values after Holm."""
+    """Return the headline metric of every tower in every language, with differences and p-values after Holm."""
     from rich import box
     from rich.table import Table
 
@@ -92,7 +95,7 @@ def multilingual_table(reports: Sequence[LanguageReport], direction: str) -> Tab
 
 
 def difference_cells(contrasts: Sequence[TowerContrast], labels: Sequence[str], adjusted: Sequence[float]) -> list[Text | str]:
-    """Two cells for each label: the difference with its interval, if it has one, and its adjusted p-value."""
+    """Return two cells for each label: the difference with its confidence interval, and its adjusted p-value."""
     known = {contrast.label: (contrast.difference, p) for contrast, p in zip(contrasts, adjusted, strict=True)}
     cells: list[Text | str] = []
     for label in labels:
@@ -105,16 +108,16 @@ def difference_cells(contrasts: Sequence[TowerContrast], labels: Sequence[str], 
 
 
 def holm_by_language(reports: Sequence[LanguageReport], direction: str) -> list[list[float]]:
-    """The p-values of a direction after Holm over all of its comparisons, a list a report."""
+    """Return the p-values of a direction after Holm over all languages and contrasts, a list for each report."""
     raw = [[contrast.difference.p_value for contrast in report.contrasts(direction)] for report in reports]
     adjusted = iter(holm([p for row in raw for p in row]))
     return [[next(adjusted) for _ in row] for row in raw]
 
 
 def significance_lines(reports: Sequence[LanguageReport], direction: str) -> list[str]:
-    """One line: how many of a direction's comparisons were told apart once corrected; none if there was no comparison."""
+    """Return one line with the number of significant comparisons, or no line if there was no comparison."""
     flat = [p for row in holm_by_language(reports, direction) for p in row]
-    told = sum(p < ALPHA for p in flat)
+    significant = sum(p < ALPHA for p in flat)
     title = DIRECTION_TITLES[reports[0].towers[0].record.sought][direction]
-    line = f"{title}: {told:,} of {len(flat):,} comparisons told apart, Holm-corrected over all of them at {ALPHA:g}"
+    line = f"{title}: {significant:,} of {len(flat):,} comparisons significant at {ALPHA:g} (p after Holm over all of them)"
     return [line] if flat else []

@@ -1,4 +1,4 @@
-"""The table that a run prints."""
+"""The report that a run prints: data, models, scores and differences."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.retrieval.ranking import MISSED
 from harness.retrieval.scorers import PLAIN
 from harness.runtime.console import Console
 from harness.statistics.breakdown import FacetGroup
-from harness.statistics.inference import Difference, Interval
+from harness.statistics.inference import ALPHA, Difference, Interval
 from harness.statistics.measurement import DIRECTION_TITLES, DIRECTIONS, Measurement
 from harness.statistics.run_summary import Summary, summarise
 
@@ -29,11 +29,14 @@ _INITIALIZER_TEXTS = {
     "ibm1": "the teacher's layers and a vocabulary aligned by IBM's Model 1",
     "scratch": "random weights",
 }
-_VIEW_TEXTS = {"crop": "cut out", "context": "cut out with as much around them", "blackout": "with the rest blacked out"}
+_VIEW_TEXTS = {"crop": "cropped", "context": "cropped with context", "blackout": "with the rest blacked out"}
 
 
 def print_report(towers: Sequence[Measurement], console: Console, where: str, resamples: int, remark: str = "") -> list[Summary]:
-    """Print what was measured, on what, and how far it can be trusted; give the figures back, one summary a direction."""
+    """Print the report of one language and return its summaries, one for each direction.
+
+    The report names the data and the models, shows the scores, and tests the differences between towers.
+    """
     record = towers[0].record
     summaries = [summarise(towers, direction, resamples) for direction in DIRECTIONS if f"{direction}_r1" in record.scores]
     titles = DIRECTION_TITLES[record.sought]
@@ -51,7 +54,7 @@ def print_report(towers: Sequence[Measurement], console: Console, where: str, re
 
 
 def run_heading(towers: Sequence[Measurement]) -> list[str]:
-    """What data and what models this is."""
+    """Return the lines that describe the data and the models."""
     first = towers[0].record
     origin = "the embedded sample: drawn scenes, NOT Flickr30k" if first.sample else "the folder given"
     lines = [
@@ -72,58 +75,60 @@ def run_heading(towers: Sequence[Measurement]) -> list[str]:
 
 
 def gallery_text(record: Record) -> str:
-    """How many looked for how many."""
+    """Return the sizes of the gallery and of the queries."""
     if record.documents is None:
         return f"{record.images:,} images, {record.captions:,} {record.unit}"
     return f"{record.captions:,} queries, {record.documents:,} English texts"
 
 
 def interval_note(summaries: Sequence[Summary], unit: str, resamples: int) -> str:
-    """How the intervals of a table were made, or why it has none."""
+    """Return how the confidence intervals of a table were computed, or why it has none."""
     if all(math.isnan(each.low) for summary in summaries for row in summary.rows for each in row.intervals):
-        return f"No intervals: they come from resampling {unit}, and there are fewer than two."
-    return f"Intervals: 95 %, {resamples:,} bootstrap resamples of {unit}."
+        return f"No confidence intervals: the bootstrap resamples {unit} and needs at least two."
+    return f"Confidence intervals: 95 %, {resamples:,} bootstrap resamples of {unit}."
 
 
 def resampled_unit(towers: Sequence[Measurement]) -> str:
-    """What is resampled: images, unless each query of texts stands for itself."""
+    """Return the unit that the bootstrap resamples: queries for independent text queries, images otherwise."""
     alone = all(tower.record.sought == "texts" and tower.record.images == tower.record.captions for tower in towers)
     return "queries" if alone else "images"
 
 
 def student_line(card: TowerCard) -> str:
-    """How the students were made, all alike but for the objective."""
+    """Return how the students were trained. They share everything except the objective."""
     if card.steps == 0:
-        return f"students: not trained, {initializer_text(card)}, seed {card.config.seed}"
+        return f"students: not trained, initialized from {initializer_text(card)}, seed {card.config.seed}"
     pairs = min(card.config.batch, card.bitext.used)
-    return f"students: {card.steps:,} steps of {pairs:,} pairs from {initializer_text(card)}, seed {card.config.seed}"
+    return (
+        f"students: {card.steps:,} steps of {pairs:,} pairs, initialized from {initializer_text(card)}, seed {card.config.seed}"
+    )
 
 
 def initializer_text(card: TowerCard) -> str:
-    """What a student started from, in words."""
+    """Return a description of a student's initialization."""
     return _INITIALIZER_TEXTS.get(card.config.init, card.config.init)
 
 
 def bitext_line(bitext: BitextCard) -> str:
-    """The pairs distilled from."""
+    """Return the size and the source of the bitext."""
     return (
         f"bitext: {bitext.used:,} pairs of {bitext.offered:,}, {bitext.source} ({bitext.kind}); "
-        f"the leakage guard dropped {bitext.dropped:,} of evaluation images"
+        f"the leakage guard dropped {bitext.dropped:,} pairs of evaluation images"
     )
 
 
 def unique_notes(towers: Sequence[Measurement]) -> list[str]:
-    """Every note of the records, once."""
+    """Return each note of the records once."""
     return list(dict.fromkeys(note for tower in towers for note in record_notes(tower.record)))
 
 
 def record_notes(record: Record) -> tuple[str, ...]:
-    """Notes on the captions, and on the bitext if there was one."""
+    """Return the notes on the captions of a record and on its bitext, if it has one."""
     return record.notes + (record.tower.bitext.notes if record.tower else ())
 
 
 def run_table(summaries: Sequence[Summary], sought: Sought = "images") -> Table:
-    """One table, a section a direction."""
+    """Return one table with a section for each direction."""
     from rich import box
     from rich.table import Table
 
@@ -148,12 +153,15 @@ def run_table(summaries: Sequence[Summary], sought: Sought = "images") -> Table:
 
 
 def median_rank_text(rank: float) -> str:
-    """A median rank; a dash where half of the phrases have no candidate at their place."""
+    """Format a median rank; a dash if half of the phrases have no correct candidate."""
     return "—" if rank >= MISSED else f"{rank:g}"
 
 
 def breakdown_table(name: str, groups: Mapping[str, Sequence[FacetGroup]], unit: str) -> Table:
-    """R@k by the values of a facet, a section a value; groups of each tower by its label."""
+    """Return R@k by the values of a facet, a section for each value.
+
+    groups: by tower label, the groups of captions.
+    """
     from rich import box
     from rich.table import Table
 
@@ -174,7 +182,7 @@ def breakdown_table(name: str, groups: Mapping[str, Sequence[FacetGroup]], unit:
 
 
 def interval_text(score: Interval | Difference, form: str = ".1f") -> Text:
-    """A score or a difference with its interval, if it has one.
+    """Format a score or a difference with its confidence interval, if it has one.
 
     >>> str(interval_text(Interval(12.34, 10.0, 14.0))), str(interval_text(Interval(100.0, math.nan, math.nan)))
     ('12.3 [10.0, 14.0]', '100.0')
@@ -186,7 +194,7 @@ def interval_text(score: Interval | Difference, form: str = ".1f") -> Text:
 
 
 def contrast_lines(summary: Summary, title: str) -> list[str]:
-    """One line a comparison."""
+    """Return one line for each difference between towers, and one for the recovered gaps to English."""
     lines = []
     for contrast in summary.contrasts:
         lines.append(f"{title}: {contrast.label} = {difference_text(contrast.difference, summary.headline)}")
@@ -195,19 +203,19 @@ def contrast_lines(summary: Summary, title: str) -> list[str]:
 
 
 def difference_text(difference: Difference, headline: str) -> str:
-    """A difference in points of the headline, and what may be read from it."""
-    found = "told apart" if difference.p_value < 0.05 else "no difference found"
+    """Format a difference with its confidence interval, p-value, significance, and minimum detectable effect."""
+    outcome = "significant" if difference.p_value < ALPHA else "not significant"
     points = f"{difference.estimate:+.1f} points of {headline}"
     if math.isnan(difference.low):
-        return f"{points}, p = {difference.p_value:.3g}: {found}"
+        return f"{points}, p = {difference.p_value:.3g}: {outcome}"
     return (
-        f"{points} [{difference.low:+.1f}, {difference.high:+.1f}], p = {difference.p_value:.3g}: {found}; "
-        f"{difference.minimal_detectable:.1f} points would have been seen with 80 % power"
+        f"{points} [{difference.low:+.1f}, {difference.high:+.1f}], p = {difference.p_value:.3g}: {outcome}; "
+        f"minimum detectable effect (80 % power): {difference.minimal_detectable:.1f} points"
     )
 
 
 def share_text(share: Interval) -> str:
-    """A share with its interval, in percent; a dash where it is not defined."""
+    """Format a share with its confidence interval in percent; a dash if the share is undefined."""
     if math.isnan(share.estimate):
         return "—"
     if math.isnan(share.low):

@@ -1,4 +1,4 @@
-"""Tables of what there is and of what would be done."""
+"""Tables of registries, stored objects and plans."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def listing(what: str, task: str, store: Store) -> Table:
-    """The table that `list WHAT` prints."""
+    """Return the table that `list WHAT` prints."""
     tables: dict[str, Callable[[], Table]] = {
         "tasks": tasks_table,
         "encoders": encoders_table,
@@ -48,7 +48,7 @@ def listing(what: str, task: str, store: Store) -> Table:
 
 
 def tasks_table() -> Table:
-    """Every task, with what its card says."""
+    """Return every task with its title, splits and licence."""
 
     def row(name: str) -> Sequence[str]:
         card = TASKS.load(name)().card
@@ -58,43 +58,43 @@ def tasks_table() -> Table:
 
 
 def encoders_table() -> Table:
-    """Every encoder, with the form of its argument."""
-    return registry_table(ENCODERS, ("what it is",), lambda name: summary_line(ENCODERS.load(name)))
+    """Return every encoder with the form of its argument."""
+    return registry_table(ENCODERS, ("description",), lambda name: summary_line(ENCODERS.load(name)))
 
 
 def objectives_table() -> Table:
-    """Every objective of distillation."""
+    """Return every objective of distillation."""
 
     def row(name: str) -> Sequence[str]:
         entry = OBJECTIVES.find(name)
-        # To import a built-in one would take torch.
+        # Importing a built-in objective would import torch.
         return (docstring_summary(entry.builtin),) if entry.builtin else summary_line(OBJECTIVES.load(name))
 
-    return registry_table(OBJECTIVES, ("what it is",), row)
+    return registry_table(OBJECTIVES, ("description",), row)
 
 
 def chunkers_table() -> Table:
-    """Every phrase chunker, with the form of its argument."""
-    return registry_table(CHUNKERS, ("what it is",), lambda name: summary_line(CHUNKERS.load(name)))
+    """Return every phrase chunker with the form of its argument."""
+    return registry_table(CHUNKERS, ("description",), lambda name: summary_line(CHUNKERS.load(name)))
 
 
 def scorers_table() -> Table:
-    """Every scorer."""
-    return registry_table(SCORERS, ("what it is",), lambda name: summary_line(SCORERS.load(name)))
+    """Return every scorer."""
+    return registry_table(SCORERS, ("description",), lambda name: summary_line(SCORERS.load(name)))
 
 
 def translators_table() -> Table:
-    """Every translator, with the form of its argument."""
-    return registry_table(TRANSLATORS, ("what it is",), lambda name: summary_line(TRANSLATORS.load(name)))
+    """Return every translator with the form of its argument."""
+    return registry_table(TRANSLATORS, ("description",), lambda name: summary_line(TRANSLATORS.load(name)))
 
 
 def executors_table() -> Table:
-    """Every executor."""
-    return registry_table(EXECUTORS, ("what it is",), lambda name: summary_line(EXECUTORS.load(name)))
+    """Return every executor."""
+    return registry_table(EXECUTORS, ("description",), lambda name: summary_line(EXECUTORS.load(name)))
 
 
 def docstring_summary(target: str) -> str:
-    """The first line of the docstring of `module:function`, read from its source."""
+    """Return the first line of the docstring of `module:function`, read from its source."""
     module, _, function = target.partition(":")
     spec = importlib.util.find_spec(module)
     source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
@@ -105,12 +105,15 @@ def docstring_summary(target: str) -> str:
 
 
 def summary_line(thing: object) -> Sequence[str]:
-    """What something's docstring says first."""
+    """Return the first line of the docstring of an object."""
     return ((inspect.getdoc(thing) or "").partition("\n")[0],)
 
 
 def registry_table(registry: Registry[Any], headings: Sequence[str], row: Callable[[str], Sequence[str]]) -> Table:
-    """Every entry with where it comes from. What is broken stays in the table, with its error below, and harms no other row."""
+    """Return every entry of a registry with its origin.
+
+    A broken entry stays in the table, its error is printed below, and other rows are not affected.
+    """
     from rich.text import Text
 
     from harness.runtime.terminal import plain
@@ -131,9 +134,9 @@ def registry_table(registry: Registry[Any], headings: Sequence[str], row: Callab
 
 
 def languages_table(task: str) -> Table:
-    """Every language of a task."""
+    """Return every language of a task."""
     loaded = TASKS.load(task)()
-    # A user's own files and the sample can be in any language, which says nothing of this one.
+    # A user's own files and the sample may be in any language, so they are not listed for this one.
     public = {source.name for source in loaded.sources() if source.url}
     rows = (
         (
@@ -146,42 +149,42 @@ def languages_table(task: str) -> Table:
         for lang in loaded.languages().values()
     )
     return grid(
-        f"Languages of {task} (tier: resources from 0 to 5, Joshi et al. 2020; ? where their list does not name the language)",
+        f"Languages of {task} (tier: resources from 0 to 5, Joshi et al. 2020; ? if their list does not name the language)",
         ("code", "name", "script", "tier", "captions"),
         rows,
     )
 
 
 def published_sources(language: Language, public: Collection[str]) -> list[str]:
-    """The sources of a language that are published, the preferred one first."""
+    """Return the public sources of a language, the preferred one first."""
     return [name for name in language.sources if name in public]
 
 
 def sources_table(task: str) -> Table:
-    """Every caption source of a task, in the order in which they are looked for."""
+    """Return every caption source of a task in search order."""
     rows = (
         (source.name, source.kind, codes_text(source.languages), source.licence, source.url, source.title)
         for source in TASKS.load(task)().sources()
     )
     return grid(
-        f"Caption sources of {task}, in the order in which they are looked for",
-        ("name", "captions", "languages", "licence", "get it from", "what it is"),
+        f"Caption sources of {task}, in search order",
+        ("name", "captions", "languages", "licence", "download from", "description"),
         rows,
     )
 
 
 def downloads_table(downloads: Sequence[Download], folder: Path) -> Table:
-    """What would be fetched, a row a source: how many files, what of them is there, under which licence, from where."""
+    """Return a row for each source: the number of files, how many exist, the licence and the first address."""
     rows = []
     for name, licence in dict.fromkeys((item.source, item.licence) for item in downloads):
         items = [item for item in downloads if item.source == name]
         there = sum((folder / item.path).is_file() for item in items)
         rows.append((name, f"{len(items):,}", f"{there:,}", licence, items[0].url))
-    return grid(f"Public files for {folder}", ("source", "files", "there", "licence", "the first of them"), rows)
+    return grid(f"Public files for {folder}", ("source", "files", "present", "licence", "first address"), rows)
 
 
 def codes_text(codes: Sequence[str], shown: int = 8) -> str:
-    """Some codes, or how many there are.
+    """Format language codes, or their number if there are many.
 
     >>> codes_text(["de", "fr"]), codes_text([]), codes_text([str(k) for k in range(201)])
     ('de, fr', 'any', '201')
@@ -190,7 +193,7 @@ def codes_text(codes: Sequence[str], shown: int = 8) -> str:
 
 
 def towers_table(folders: Iterable[Path], title: str) -> Table:
-    """Distilled towers."""
+    """Return distilled towers, a row for each."""
     cards = [card for _, card in load_readable(folders, load_card)]
     rows = (
         (
@@ -212,7 +215,7 @@ def towers_table(folders: Iterable[Path], title: str) -> Table:
 
 
 def card_table(card: TowerCard, folder: Path) -> Table:
-    """Everything that made a tower, a line each."""
+    """Return the complete provenance of a tower, a line for each fact."""
     bitext, made = card.bitext, card.provenance
     rows = [
         ("digest", card.digest),
@@ -232,7 +235,7 @@ def card_table(card: TowerCard, folder: Path) -> Table:
 
 
 def runs_table(store: Store) -> Table:
-    """Every record of the store. What is damaged is named in a note and left out."""
+    """Return every record of the store. Damaged records are named in a note and skipped."""
     records = [record for _, record in load_readable(store.records(), check_stored_record)]
     rows = (
         (
@@ -254,18 +257,18 @@ def runs_table(store: Store) -> Table:
 
 
 def findings_table(folder: Path, findings: Iterable[Finding]) -> Table:
-    """What `data check` prints."""
+    """Return the table that `data check` prints."""
     return grid(str(folder), ("", "what", ""), (("✓" if f.found else "–", f.what, f.detail) for f in findings))
 
 
 def trials_table(encoder: str, trials: Iterable[EncoderCheck]) -> Table:
-    """What `check` prints."""
+    """Return the table that `check` prints."""
     marks = {"ok": "✓", "note": "!", "failed": "✗"}
     return grid(encoder, ("", "what", ""), ((marks[trial.verdict], trial.what, trial.detail) for trial in trials))
 
 
 def plan_table(plans: Sequence[Plan], store: Store) -> Table:
-    """What `--dry-run` prints: each cell once, and whether it is done, needs ranking only, or a tower to be distilled."""
+    """Return the table that `--dry-run` prints: each cell once, with its state."""
     cells = {cell.key: cell for plan in plans for cell in plan.cells}
     rows = []
     for cell in cells.values():
@@ -277,21 +280,21 @@ def plan_table(plans: Sequence[Plan], store: Store) -> Table:
 
 
 def failures_table(failures: Mapping[str, Mapping[str, str]], unit: str = "cell") -> Table:
-    """What closes a run of which some cells failed: for each language and cell, why."""
+    """Return the reason for each failed cell, by language."""
     rows = [(language, label, why) for language, of in failures.items() for label, why in of.items()]
     count = f"{len(rows):,} {unit}{'s' if len(rows) > 1 else ''}"
-    return grid(f"{count} failed; the others are kept, and the same command tries these again", ("language", unit, "why"), rows)
+    return grid(f"{count} failed; all other results are stored; repeat the command to retry", ("language", unit, "why"), rows)
 
 
 def cell_state(cell: Cell, store: Store) -> str:
-    """What is still to be done for a cell."""
+    """Return the work that a cell still needs."""
     if is_undamaged(store.record(cell.key), check_stored_record):
         return "done"
     if cell.recipe is None:
         return "to embed and rank"
     if store.tower(cell.recipe.digest).is_dir():
-        return "tower is there; to embed and rank"
+        return "tower exists; to embed and rank"
     bitext = cell.recipe.bitext
     steps = cell.recipe.steps
-    begun = ", goes on from a checkpoint" if store.training(cell.recipe.digest).is_file() else ""
-    return f"to distil: {steps:,} steps on {len(bitext):,} pairs{begun}" if steps else f"to make of {len(bitext):,} pairs"
+    begun = ", resumes from a checkpoint" if store.training(cell.recipe.digest).is_file() else ""
+    return f"to distil: {steps:,} steps on {len(bitext):,} pairs{begun}" if steps else f"to build from {len(bitext):,} pairs"

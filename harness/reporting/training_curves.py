@@ -1,4 +1,4 @@
-"""A training's curves: in the terminal, and as a picture."""
+"""Training curves in the terminal and as SVG."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LOSS, _VALIDATION = "training loss", "validation: mean reciprocal rank among he
 
 
 def curve_series(card: TowerCard) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
-    """Steps and values of each curve that a training left, by its name."""
+    """Return the steps and values of each curve of a training, by the curve's name."""
     stretch = card.steps / max(1, len(card.losses))
     curves: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
     if card.losses:
@@ -45,14 +45,14 @@ def print_curves(card: TowerCard, console: Console) -> None:
 
 
 def draw_curves(card: TowerCard, path: Path) -> None:
-    """Draw the curves into an SVG file. Raises HarnessError if there is none."""
+    """Draw the curves into an SVG file. Raises HarnessError if the tower was not trained."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     curves = curve_series(card)
     if not curves:
-        raise HarnessError(f"tower {card.digest[:12]} was not trained: it has no curve to draw into {path}")
-    # Without a date and with fixed ids, the same card gives the same bytes.
+        raise HarnessError(f"tower {card.digest[:12]} was not trained and has no curve to draw into {path}")
+    # Without a date and with fixed ids, equal cards give equal bytes.
     with mpl.rc_context({"svg.hashsalt": card.digest, "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(7, 2.6 * len(curves)), layout="constrained")
         for place, (title, (steps, values)) in enumerate(curves.items(), 1):

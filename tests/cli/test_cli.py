@@ -204,7 +204,7 @@ def test_an_interrupted_training_goes_on_and_ends_as_if_undisturbed(store: Path,
     assert not list(tmp_path.glob("towers/*"))
     assert list(tmp_path.glob("training/*.safetensors"))
     plan = harness(*words, "--dry-run", store=tmp_path)
-    assert "goes on from a checkpoint" in plan.stdout
+    assert "resumes from a checkpoint" in plan.stdout
     resumed = harness(*words, store=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert not list(tmp_path.glob("training/*"))

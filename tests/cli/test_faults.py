@@ -398,7 +398,7 @@ def test_a_failing_cell_stops_no_other_and_the_closing_table_says_why(
     done = harness(*words, "--encoder", encoder, store=store)
     assert done.returncode == 1
     assert "English tower on German" in done.stdout
-    assert "1 cell failed; the others are kept, and the same command tries these again" in done.stdout
+    assert "1 cell failed; all other results are stored" in done.stdout
     assert "Quechua" in done.stdout
     assert "ZeroDivisionError: no such text for me" in done.stdout
     assert "Traceback" in done.stderr, "whoever wrote the encoder sees where it failed"

@@ -168,7 +168,7 @@ def test_p_values_are_corrected_over_all_languages() -> None:
     raw = [report.contrasts("t2i")[0].difference.p_value for report in reports]
     assert [p for (p,) in holm_by_language(reports, "t2i")] == holm(raw)
     assert significance_lines(reports, "t2i") == [
-        "text → image: 0 of 3 comparisons told apart, Holm-corrected over all of them at 0.05"
+        "text → image: 0 of 3 comparisons significant at 0.05 (p after Holm over all of them)"
     ]
 
 

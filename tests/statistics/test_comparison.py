@@ -211,7 +211,7 @@ def test_towers_that_were_not_trained_alike_are_compared_and_it_is_said(records:
     comparison = asked(records, "ot-batch")
     said = comparison.settings[0].differences
     assert said == ("pairs 900 and 1000", "learning rate 0.01 and 0.001", "bitext others and pairs")
-    assert "what else differs: pairs 900 and 1000; learning rate" in render_comparison(comparison, "text")
+    assert "other differences: pairs 900 and 1000; learning rate" in render_comparison(comparison, "text")
 
 
 @pytest.mark.parametrize(
@@ -361,7 +361,7 @@ def test_the_command_writes_what_the_suffix_says(records: Path, tmp_path: Path) 
         code="import sys; from harness.cli.app import app; app(standalone_mode=False); sys.exit('torch' in sys.modules)",
     )
     assert printed.returncode == 0, printed.stderr
-    assert "ot-token ahead in 1, kd-mse in 0, not told apart in 1" in printed.stdout
+    assert "ot-token ahead in 1, kd-mse ahead in 0, not significant in 1" in printed.stdout
     refused = harness(*words, "--out", str(tmp_path / "c.doc"), store=tmp_path)
     assert refused.returncode == 1
     assert re.fullmatch(r"error: --out .*c\.doc: ends in none of \.txt, \.json, \.md, \.tex; .*\n", refused.stderr)
