@@ -1,4 +1,4 @@
-"""Pictures that cannot be decoded: found before anything is measured, left out of a gallery, and told."""
+"""Find images that cannot be decoded before anything is measured, and drop them from the gallery with a note."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ R = TypeVar("R", bound=Retrieval)
 
 @dataclass(frozen=True)
 class ImageSubset:
-    """Some pictures of a gallery, in its order."""
+    """Some images of a gallery, in its order."""
 
     images: Images
     rows: tuple[int, ...]
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Their ids."""
+        """The ids of the images."""
         return tuple(self.images.ids[row] for row in self.rows)
 
     def open(self, index: int) -> Image.Image:
-        """Decode one of them."""
+        """Decode one of the images."""
         return self.images.open(self.rows[index])
 
     def digest(self) -> str:
-        """A digest of the whole gallery and of what is left of it."""
+        """Return a digest of the full gallery and of the remaining ids."""
         return digest_strings(["part", self.images.digest(), *self.ids])
 
 
 def without_undecodable_images(retrieval: R) -> R:
-    """The captions of the pictures that can be decoded, to be found among these; a note says what was left out.
+    """Return a copy without the images that cannot be decoded and their captions. A note names the dropped images.
 
-    Every picture is decoded for that, by all processors. Raises HarnessError if none can be.
+    Every image is decoded, on all processors. Raises HarnessError if none can be decoded.
     """
     images = retrieval.images
     problems = {
@@ -55,7 +55,7 @@ def without_undecodable_images(retrieval: R) -> R:
         return retrieval
     rows = tuple(row for row in range(len(images.ids)) if row not in problems)
     if not rows:
-        raise HarnessError(f"none of the {len(images.ids):,} pictures can be decoded, the first: {problems[0]}")
+        raise HarnessError(f"none of the {len(images.ids):,} images can be decoded, the first: {problems[0]}")
     names = [images.ids[row] for row in problems]
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
     told = f"{len(names):,} of {len(images.ids):,} images skipped, which cannot be decoded: {', '.join(names[:_NAMED])}{more}"
@@ -64,7 +64,7 @@ def without_undecodable_images(retrieval: R) -> R:
 
 
 def decoding_problem(images: Images, row: int) -> str:
-    """Why a picture cannot be decoded; nothing if it can."""
+    """Return why an image cannot be decoded, an empty text if it can."""
     try:
         images.open(row)
     except HarnessError as error:

@@ -1,4 +1,4 @@
-"""From cells to records."""
+"""Measure the cells of plans and write their records."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ T = TypeVar("T")
 
 
 class CellsFailedError(HarnessError):
-    """Some cells of a plan could not be measured; the others were. failures: why, by the cell's label.
+    """Some cells of a plan failed; the others were measured. failures: the error of each failed cell, by label.
 
-    reason: why, if it is one of all cells that the user can put right, else "".
+    reason: the error, if all cells failed with the same one and the user can fix it, else "".
     """
 
     def __init__(self, failures: Mapping[str, str], cells: int, reason: str = "") -> None:
@@ -53,7 +53,7 @@ class CellsFailedError(HarnessError):
 
 @dataclass(frozen=True, eq=False)
 class CellJob:
-    """A cell to be measured. find: makes the same job of the choices that the cell was planned by."""
+    """The job of measuring a cell. find: makes the same job from the configuration in another process."""
 
     cell: Cell
     plan: Plan
@@ -62,27 +62,27 @@ class CellJob:
 
     @property
     def name(self) -> str:
-        """Language and label."""
+        """Language and label of the cell."""
         return f"{self.plan.language.name}, {self.cell.label}"
 
     @property
     def is_there(self) -> bool:
-        """Whether its record is, whole and of this cell."""
+        """Whether the store has an undamaged record of the cell."""
         return is_undamaged(self.store.record(self.cell.key), check_stored_record)
 
     def do(self, console: Console, wait: bool) -> None:
-        """Measure it unless its record is there. Raises BusyError if another run is at it or at its tower and `wait` is False."""
+        """Measure the cell unless it has a record. Raises BusyError if another run works on it or its tower and `wait` is False."""
         load_or_measure(self.cell, self.plan, self.store, console, wait)
 
     def elsewhere(self) -> Callable[[], CellJob]:
-        """What makes it in another process."""
+        """Return the function that makes the job in another process."""
         return self.find
 
 
 def measure_plan(plan: Plan, store: Store, console: Console) -> list[Record]:
-    """The record of each cell, in order: read back where it lies in the store, measured and kept where it does not.
+    """Return the record of each cell, in order, read from the store or measured.
 
-    Raises CellsFailedError as `measure_plans` gives it.
+    Raises CellsFailedError if a cell fails.
     """
     for _, failed in measure_plans([plan], store, console, ExecutorConfig()):
         if failed:
@@ -93,11 +93,11 @@ def measure_plan(plan: Plan, store: Store, console: Console) -> list[Record]:
 def measure_plans(
     plans: Sequence[Plan], store: Store, console: Console, choices: ExecutorConfig
 ) -> Iterator[tuple[Plan, CellsFailedError | None]]:
-    """Measure the cells of plans, those that several plans have once, and give each plan, in order, when all of its cells ended.
+    """Measure the cells of plans and yield each plan, in order, when all of its cells have ended.
 
-    A cell that another run is at is left for later. One that fails does not stop the others: it is told with its plan. If nothing
-    is measured, and all cells of the first two plans (or of the only one) failed for one reason that the user can put right, that
-    is raised.
+    A cell of several plans is measured once. A cell that another run is measuring comes last. A failed cell does not stop the
+    others: its error is yielded with its plan. Raises HarnessError if all cells of the first two plans (or of the only one) fail
+    with one error that the user can fix.
     """
     jobs: dict[str, CellJob] = {}
     for plan in plans:
@@ -114,14 +114,14 @@ def measure_plans(
             plan = waiting.popleft()
             failed = summarize_failures({cell.label: outcomes[cell.key] for cell in plan.cells})
             reasons.append(failed.reason if failed else "")
-            # One language may lack what the others have; two that fail alike, and nothing else yet, will not be the last.
+            # One language may lack data that the others have. If the first two fail alike, all others probably fail too.
             if reasons[0] and len(set(reasons)) == 1 and len(reasons) == min(2, len(plans)):
                 raise HarnessError(reasons[0])
             yield plan, failed
 
 
 def summarize_failures(outcomes: Mapping[str, Outcome]) -> CellsFailedError | None:
-    """What is to be told of cells that failed, by label; None if none did."""
+    """Return the error that names the failed cells, None if no cell failed. outcomes: by the cell's label."""
     failed = {label: outcome for label, outcome in outcomes.items() if outcome.state == "failed"}
     if not failed:
         return None
@@ -132,31 +132,31 @@ def summarize_failures(outcomes: Mapping[str, Outcome]) -> CellsFailedError | No
 
 
 def cell_job(cell: Cell, plan: Plan, store: Store) -> CellJob:
-    """The job of a plan's cell."""
+    """Return the job of a plan's cell."""
     config = plan.config.model_copy(update={"lang": plan.language.code, "data": str(plan.data)})
     return CellJob(cell, plan, store, partial(find_cell_job, config, cell.key, store))
 
 
 def find_cell_job(config: RunConfig, key: str, store: Store) -> CellJob:
-    """The job of the cell of that digest. Raises HarnessError if the choices do not lead to it here."""
+    """Return the job of the cell with a digest. Raises HarnessError if the configuration gives no such cell on this machine."""
     plan = plan_of_worker(config, store)
     cell = find_planned({cell.key: cell for cell in plan.cells}, key)
     return CellJob(cell, plan, store, partial(find_cell_job, config, key, store))
 
 
 def find_planned(found: Mapping[str, T], digest: str) -> T:
-    """What is planned here under a digest of all that decides it. Raises HarnessError if that is nothing."""
+    """Return what is planned on this machine under a digest. Raises HarnessError if there is nothing."""
     if digest not in found:
         raise HarnessError(
-            f"{socket.gethostname()} finds other data, weights or code than the run was planned with (it has no {digest[:12]}): "
-            "they have to be the same for all workers"
+            f"{socket.gethostname()} has other data, weights or code than the run was planned with (it finds no {digest[:12]}): "
+            "give all workers the same"
         )
     return found[digest]
 
 
 @lru_cache(maxsize=1)
 def plan_of_worker(config: RunConfig, store: Store) -> Plan:
-    """The plan of one language, made once in each process that measures cells of it."""
+    """Return the plan of one language, made once in each worker process."""
     task = TASKS.load(config.task)()
     ((language, _),) = select_languages(task, config.lang)
     return make_plan(config, task, Path(config.data or ""), cached_encoder(config.encoder, config.device), language, store)
@@ -164,12 +164,12 @@ def plan_of_worker(config: RunConfig, store: Store) -> Plan:
 
 @lru_cache(maxsize=1)
 def cached_encoder(spec: str, device: str) -> Encoder:
-    """An encoder, whose model is loaded once for all languages."""
+    """Return an encoder. Its model is loaded once for all languages."""
     return load_encoder(spec, device)
 
 
 def load_or_measure(cell: Cell, plan: Plan, store: Store, console: Console, wait: bool = True) -> Record:
-    """One cell's record. Raises BusyError if another run is at it, or at its tower, and `wait` is False."""
+    """Return a cell's record. Raises BusyError if another run works on it or its tower and `wait` is False."""
     folder = store.record(cell.key)
 
     def make(path: Path) -> Record:
@@ -180,10 +180,10 @@ def load_or_measure(cell: Cell, plan: Plan, store: Store, console: Console, wait
 
 
 def check_record_encoder(record: Record, encoder: Encoder, folder: Path) -> Record:
-    """The record, if it is the encoder's. Raises HarnessError if it is another one's.
+    """Return the record if it is of the encoder. Raises HarnessError if it is of another encoder.
 
-    Built-in encoders of one fingerprint are one model by two names (a folder, by two paths). What a plug-in's fingerprint misses
-    its name may tell.
+    Built-in encoders with one fingerprint are one model under two names (a folder under two paths). The name of a plug-in may
+    show a difference that its fingerprint misses.
     """
     another = isinstance(encoder.fingerprint, Fingerprint) and record.encoder != encoder.name
     if another or record.encoder_fingerprint != encoder.fingerprint():
@@ -194,7 +194,7 @@ def check_record_encoder(record: Record, encoder: Encoder, folder: Path) -> Reco
 
 
 def measure_cell(cell: Cell, plan: Plan, store: Store, console: Console, wait: bool = True) -> None:
-    """Embed, rank, and keep the record. The text tower is distilled first if it is not there."""
+    """Embed, rank and write the record. The text tower is distilled first if it does not exist."""
     from harness.runtime.device import resolve_device
 
     retrieval, encoder, translations = cell.retrieval, plan.encoder, cell.translations
@@ -242,9 +242,9 @@ def measure_cell(cell: Cell, plan: Plan, store: Store, console: Console, wait: b
 
 
 def shared_images(cell: Cell) -> Iterator[tuple[str, Images]]:
-    """What a cell shares with others and looks up, and what people call it.
+    """Yield the images that a cell shares with other cells, each with its name for the progress display.
 
-    It is embedded before a tower is distilled, so that a picture that cannot be read is told before an hour is spent.
+    They are embedded before a tower is distilled, so that an unreadable image is reported before an hour is spent.
     """
     if cell.retrieval.sought == "images":
         yield "images", cell.retrieval.images
@@ -253,13 +253,13 @@ def shared_images(cell: Cell) -> Iterator[tuple[str, Images]]:
 
 
 def region_card(views: Views) -> RegionCard:
-    """What the record says of the regions."""
+    """Return the regions' entry in the record."""
     regions = views.regions
     return RegionCard(source=regions.source, view=views.view, count=len(regions.boxes), digest=regions.digest())
 
 
 def load_text_tower(cell: Cell, plan: Plan, store: Store, console: Console, wait: bool) -> TextEncoder:
-    """The cell's text tower, distilled now if it has to be. Raises BusyError if another run is at that and `wait` is False."""
+    """Return the cell's text tower, distilled if necessary. Raises BusyError if another run distils it and `wait` is False."""
     folder = cell.folder(store)
     if folder is None:
         return plan.encoder

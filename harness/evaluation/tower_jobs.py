@@ -1,4 +1,4 @@
-"""Towers that are made and not measured: what `distill` does."""
+"""Distil towers without measuring them, as the command `distill` does."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def torchrun_processes(device: str) -> Iterator[tuple[Processes | None, str]]:
-    """This process among those that torchrun started, and its device; None and the device that was asked for without torchrun."""
+    """Yield this process's rank under torchrun and its device. Without torchrun, yield None and the requested device."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield None, device
         return
@@ -42,7 +42,7 @@ def torchrun_processes(device: str) -> Iterator[tuple[Processes | None, str]]:
 
 @dataclass(frozen=True)
 class TowerOrder:
-    """Towers to be distilled: one for each language that `config.lang` means, or one that they share, with so many seeds."""
+    """The towers to distil: one for each language that `config.lang` selects, or one shared tower, each with several seeds."""
 
     config: RunConfig
     seeds: int
@@ -50,11 +50,11 @@ class TowerOrder:
     store: Store
 
     def recipes(self) -> list[Recipe]:
-        """A recipe for each tower. Raises HarnessError for every input that cannot be served."""
+        """Return a recipe for each tower. Raises HarnessError if the data or an option do not fit."""
         config, task = self.config, TASKS.load(self.config.task)()
         languages = [language for language, _ in select_languages(task, config.lang)]
         if any(language.code == ENGLISH for language in languages):
-            raise HarnessError("English is what is distilled from: name other languages with --lang")
+            raise HarnessError("English is the source of distillation: name other languages with --lang")
         folder, encoder = Path(config.data or ""), load_encoder(config.encoder, config.device)
         guarded = load_guarded_bitext(task, folder, languages, config)
         distill = config.distill.for_objective(config.distill.objective)
@@ -66,7 +66,7 @@ class TowerOrder:
 
 @dataclass(frozen=True, eq=False)
 class TowerJob:
-    """A tower to be distilled. ranks: this process among those that do it together."""
+    """The job of distilling a tower. ranks: this process among those that distil it together."""
 
     recipe: Recipe
     order: TowerOrder
@@ -74,12 +74,12 @@ class TowerJob:
 
     @property
     def folder(self) -> Path:
-        """Where the tower is, or will be."""
+        """The tower's folder, which may not exist yet."""
         return self.order.store.tower(self.recipe.digest)
 
     @property
     def langs(self) -> str:
-        """Its language, or those that share it."""
+        """The tower's language, or the languages that share it."""
         return ",".join(each.bitext.lang for each in self.recipe.guarded)
 
     @property
@@ -93,35 +93,35 @@ class TowerJob:
         return f"{self.langs}, {self.label}"
 
     def do(self, console: Console, wait: bool) -> None:
-        """Distil it unless it is there. Raises BusyError if another run is at it and `wait` is False."""
+        """Distil the tower unless it exists. Raises BusyError if another run distils it and `wait` is False."""
         distil(self.recipe, self.order.config.device, self.order.store, console, wait, self.ranks)
 
     def elsewhere(self) -> Callable[[], TowerJob]:
-        """What makes it in another process."""
+        """Return the function that makes the job in another process."""
         return partial(find_tower_job, self.order, self.recipe.digest)
 
 
 @lru_cache(maxsize=1)
 def recipes_by_digest(order: TowerOrder) -> Mapping[str, Recipe]:
-    """An order's recipes, made once in each process that distils some of them."""
+    """Return an order's recipes by digest, made once in each worker process."""
     return {recipe.digest: recipe for recipe in order.recipes()}
 
 
 def find_tower_job(order: TowerOrder, digest: str) -> TowerJob:
-    """The job of the tower of that digest. Raises HarnessError if the order does not lead to it here."""
+    """Return the job of the tower with a digest. Raises HarnessError if the order has no such tower on this machine."""
     return TowerJob(find_planned(recipes_by_digest(order), digest), order)
 
 
 def distil_all(
     order: TowerOrder, console: Console, choices: ExecutorConfig, ranks: Processes | None = None
 ) -> tuple[list[Path], Mapping[str, Mapping[str, str]]]:
-    """Distil an order's towers: the folders of those that are made, and why others could not be, by language and label.
+    """Distil an order's towers. Return the folders of finished towers, and the errors of failed ones by language and label.
 
-    One that fails does not stop the others; if all do for one reason that the user can put right, that HarnessError is raised.
-    ranks: this process among those that make each tower together; there whatever fails is raised.
+    A failed tower does not stop the others. Raises HarnessError if all fail with one error that the user can fix. ranks: this
+    process among those that distil each tower together; with it, every error is raised.
     """
     jobs = [TowerJob(recipe, order, ranks) for recipe in order.recipes()]
-    if ranks:  # which have to do the same in the same order, or they would wait for each other for ever
+    if ranks:  # all ranks do the same jobs in the same order, or they would wait for each other forever
         for job in jobs:
             job.do(console, wait=True)
         return [job.folder for job in jobs], {}

@@ -1,4 +1,4 @@
-"""The tower `translate-test`: captions are translated into English by a machine, and the encoder's own text tower reads that."""
+"""The tower `translate-test`: the encoder's own text tower reads machine translations of the captions into English."""
 
 from __future__ import annotations
 
@@ -25,35 +25,35 @@ _TEXTS_A_CALL = 256
 
 
 class Translations(Protocol):
-    """English for the captions of one retrieval. source: the file or the translator, for people."""
+    """English translations of the captions of one retrieval."""
 
     @property
     def source(self) -> str:
-        """Where they come from."""
+        """The name of the file or the translator, for readers."""
         ...
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know of them."""
+        """Notes for readers of the record."""
         ...
 
     @property
     def by(self) -> TranslationSource:
-        """What made them."""
+        """Whether a file has them or a translator makes them."""
         ...
 
     def cache_key_parts(self) -> list[str]:
-        """What decides them: part of a cell's name."""
+        """Return what decides them. It is part of a cell's key."""
         ...
 
     def english(self, retrieval: Retrieval, store: Store, console: Console) -> tuple[str, ...]:
-        """One for each caption, in their order."""
+        """Return a translation for each caption, in order."""
         ...
 
 
 @dataclass(frozen=True)
 class FileTranslations:
-    """Translations that a file has. source: its name as it was given, `{lang}` and all, so that languages share it."""
+    """Translations from a file. source: the given name with its `{lang}`, so that all languages share it."""
 
     source: str
     texts: tuple[str, ...]
@@ -61,17 +61,17 @@ class FileTranslations:
     by: ClassVar[TranslationSource] = "file"
 
     def cache_key_parts(self) -> list[str]:
-        """The texts: the same by another name are the same."""
+        """Return a digest of the texts. The name of the file does not matter."""
         return [TRANSLATE_TEST, digest_strings(self.texts)]
 
     def english(self, retrieval: Retrieval, store: Store, console: Console) -> tuple[str, ...]:  # noqa: ARG002
-        """As they stand."""
+        """Return the texts of the file."""
         return self.texts
 
 
 @dataclass(frozen=True)
 class MachineTranslations:
-    """Translations that a translator makes when they are needed, and the store keeps."""
+    """Translations that a translator makes on demand and the store caches."""
 
     translator: Translator
     notes: tuple[str, ...] = ()
@@ -83,11 +83,11 @@ class MachineTranslations:
         return self.translator.name
 
     def cache_key_parts(self) -> list[str]:
-        """The translator's fingerprint."""
+        """Return the translator's fingerprint."""
         return [TRANSLATE_TEST, "translator", self.translator.fingerprint()]
 
     def english(self, retrieval: Retrieval, store: Store, console: Console) -> tuple[str, ...]:
-        """Translate what the store does not have. Raises HarnessError if the translator gives anything but a text for each."""
+        """Translate the captions that the store does not have. Raises HarnessError unless the translator returns a text for each."""
         captions, lang = retrieval.captions, retrieval.lang
         texts: list[str] = []
         with console.stage(f"translates {lang}", len(captions), "captions") as advance:
@@ -106,25 +106,25 @@ class MachineTranslations:
 
 
 def translate_checked(translator: Translator, texts: Sequence[str], lang: str) -> list[str]:
-    """What a translator makes of some texts. Raises HarnessError if it is not a text for each."""
+    """Translate some texts. Raises HarnessError unless the translator returns a text for each."""
     english = list(translator.translate(texts, lang))
     if len(english) != len(texts):
-        raise HarnessError(f"the translator {translator.name} gave {len(english):,} texts for {len(texts):,}")
+        raise HarnessError(f"the translator {translator.name} returned {len(english):,} texts for {len(texts):,}")
     strange = [type(text).__name__ for text in english if not isinstance(text, str)]
     if strange:
-        raise HarnessError(f"the translator {translator.name} gave {strange[0]} where a text was expected")
+        raise HarnessError(f"the translator {translator.name} returned {strange[0]}; expected a text")
     return english
 
 
 def with_translations(retrieval: Retrieval, english: tuple[str, ...]) -> Retrieval:
-    """The same queries, as the English tower is to read them."""
+    """Return a copy with English translations as captions, for the English tower."""
     return replace(retrieval, lang=ENGLISH, captions=english, english=None, phrases=(), english_phrases=())
 
 
 def load_file_translations(pattern: str, retrieval: Retrieval) -> FileTranslations:
-    """Translations from the file of a retrieval's language: `{lang}` in the pattern stands for its code.
+    """Load translations from a file. `{lang}` in the pattern stands for the code of the retrieval's language.
 
-    Raises HarnessError as the reader does.
+    Raises HarnessError as `read_translations`.
     """
     path = Path(pattern.replace("{lang}", retrieval.lang)).expanduser()
     found = read_translations(path, retrieval)
@@ -132,5 +132,5 @@ def load_file_translations(pattern: str, retrieval: Retrieval) -> FileTranslatio
 
 
 def load_machine_translations(spec: str, device: str) -> MachineTranslations:
-    """Translations by a translator. Raises HarnessError if there is none of the name."""
+    """Return the translations of a translator. Raises HarnessError if there is no translator of the name."""
     return MachineTranslations(load_translator(spec, device))

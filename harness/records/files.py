@@ -1,4 +1,4 @@
-"""A record's files: written, read back and checked against its seal and its ranks."""
+"""Write the files of a record, read them back, and check them against the seal and the ranks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
 RECORD_FILE, QUERIES_FILE, CARD_FILE, SEEN_FILE = "record.json", "queries.parquet", "card.json", "seen.npy"
-FACET_PREFIX = "facet:"  # begins the name of a column of facets
+FACET_PREFIX = "facet:"  # prefix of the columns of facets
 POINTED_COLUMN = "pointed"
 
 
@@ -37,16 +37,16 @@ def save_record(
     ranks: Ranks,
     columns: Mapping[str, npt.NDArray[np.generic]] | None = None,
 ) -> None:
-    """Write `record.json` and `queries.parquet` (direction, query, image, rank, facets of the captions): both or neither.
+    """Write `record.json` and `queries.parquet` (direction, query, image, rank, facets of the captions), both or neither.
 
-    columns: more of each query, (queries,), where images are no queries.
+    columns: further values of each query, (queries,), for records whose images are not queries.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     image_ids = np.array(retrieval.images.ids, dtype=object)
     owners = image_ids[retrieval.caption_images]
-    image_ids = image_ids[: len(ranks.i2t)]  # none where images do not look for captions
+    image_ids = image_ids[: len(ranks.i2t)]  # empty where images are not queries
     table = pa.table(
         {
             "direction": ["t2i"] * len(ranks.t2i) + ["i2t"] * len(ranks.i2t),
@@ -65,14 +65,14 @@ def save_record(
         pq.write_table(table, temporary / QUERIES_FILE)
 
 
-_WAY_OUT = "measure it again, or take it anew from where it came from"
+_WAY_OUT = "measure it again, or copy it again from its source"
 
 
 def load_record(folder: Path) -> Record:
-    """Read a record back, wherever its folder lies.
+    """Read a record from any folder.
 
-    Of a sealed one it is certain that it is what was written. One of an earlier version has no seal: its scores must follow from
-    its ranks. Raises DamagedError if that is not so, and HarnessError if it cannot be read or is of a newer version.
+    The seal shows whether the record is as it was written. A record of an earlier version has no seal, so its scores must follow
+    from its ranks. Raises DamagedError if either fails, and HarnessError if it cannot be read or is of a newer version.
     """
     path = folder / RECORD_FILE
     found = read_seal(folder)
@@ -87,7 +87,7 @@ def load_record(folder: Path) -> Record:
         record = Record.model_validate_json(data)
     except ValidationError as error:
         what = f"{path} is not a record of this version: {first_line(error)}"
-        # What is sealed is as it was written, by a version that has other fields: it is not thrown away.
+        # A sealed record is as another version with other fields wrote it, so it is not damaged and stays.
         raise (HarnessError(what) if found else DamagedError(what, _WAY_OUT)) from error
     if found:
         check_key(folder, found.key, record.cell)
@@ -105,7 +105,8 @@ def check_scores(folder: Path, record: Record, ranks: Ranks, measures: Mapping[s
     sizes = record.captions, record.images if record.sought == "images" else 0
     if sizes != (len(ranks.t2i), len(ranks.i2t)):
         raise DamagedError(
-            f"{folder} has {len(ranks.t2i):,} + {len(ranks.i2t):,} ranks, its record {sizes[0]:,} + {sizes[1]:,}", _WAY_OUT
+            f"{folder} has {len(ranks.t2i):,} + {len(ranks.i2t):,} ranks, but its record says {sizes[0]:,} + {sizes[1]:,}",
+            _WAY_OUT,
         )
     with explain_broken_queries(folder / QUERIES_FILE):
         if record.sought == "texts":
@@ -118,14 +119,14 @@ def check_scores(folder: Path, record: Record, ranks: Ranks, measures: Mapping[s
         said, value = record.scores.get(name, math.nan), true.get(name, math.nan)
         if not math.isclose(said, value, rel_tol=1e-9, abs_tol=1e-9):
             raise DamagedError(
-                f"{folder}: its scores do not follow from its ranks: {name} is {said}, by its ranks {value}", _WAY_OUT
+                f"{folder}: its scores do not follow from its ranks: {name} is {said}, but its ranks give {value}", _WAY_OUT
             )
 
 
 def record_folders(folder: Path) -> list[Path]:
-    """Every folder below one that holds a record, in order of path, but for those that are being written.
+    """Return every folder below a folder that holds a record, sorted by path, except temporary ones.
 
-    What may not be looked into is named in a note: `Path.rglob` would pass over it in silence.
+    A folder that may not be read is named in a note. `Path.rglob` would skip it silently.
     """
 
     def refused(error: OSError) -> None:
@@ -144,14 +145,14 @@ def record_folders(folder: Path) -> list[Path]:
 
 
 def check_stored_record(folder: Path) -> Record:
-    """The record in a folder of the store. Raises DamagedError if it is damaged, or of another cell than the folder's name."""
+    """Return the record in a folder of the store. Raises DamagedError if it is damaged or of another cell than the folder's."""
     record = load_record(folder)
     check_key(folder, record.cell, folder.name)
     return record
 
 
 def load_stored_record(folder: Path) -> Record | None:
-    """The record in a folder of the store, None if there is no such folder. Raises DamagedError as `check_stored_record`."""
+    """Return the record in a folder of the store, None if there is no folder. Raises DamagedError as `check_stored_record`."""
     with explain_read_errors(folder):
         if not folder.is_dir():
             return None
@@ -160,7 +161,7 @@ def load_stored_record(folder: Path) -> Record | None:
 
 @contextmanager
 def explain_broken_queries(path: Path) -> Iterator[None]:
-    """Turn what a broken file of queries makes its readers raise into one line that names it."""
+    """Turn the errors that a broken file of queries causes into a DamagedError that names it."""
     import pyarrow as pa
 
     try:
@@ -173,27 +174,27 @@ def explain_broken_queries(path: Path) -> Iterator[None]:
 
 @contextmanager
 def open_queries(folder: Path) -> Iterator[ParquetFile]:
-    """A record's queries. Raises DamagedError naming the file if it is not what was written, or no such file."""
+    """Open a record's queries. Raises DamagedError naming the file if it differs from the seal or cannot be read."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    # Files this small are read fastest as a whole and by one thread.
+    # Files this small are read fastest in one piece and by one thread.
     data = read_sealed_bytes(folder, QUERIES_FILE, read_seal(folder))
     with explain_broken_queries(folder / QUERIES_FILE), pq.ParquetFile(pa.BufferReader(data)) as file:
         yield file
 
 
 def read_queries(folder: Path, *names: str) -> Table:
-    """Columns of a record's queries, all if none is named. Raises as `open_queries`, and if it has not got them."""
+    """Return columns of a record's queries, all columns without names. Raises as `open_queries`, and if a column is missing."""
     with open_queries(folder) as file:
         return file.read(columns=list(names) or None, use_threads=False).select(names or file.schema_arrow.names)
 
 
 def load_ranks(folder: Path) -> tuple[Ranks, Ints]:
-    """The ranks of a record's queries, from which its scores follow, and the image (as an index) that each caption belongs to.
+    """Return the ranks of a record's queries, and the index of the image that each caption belongs to.
 
-    Images are numbered in gallery order; where they are no queries themselves, in the order of those there are.
-    Raises HarnessError naming the file if it holds no such ranks.
+    Images are numbered in gallery order. Where images are not queries, they are numbered in order of occurrence. Raises
+    HarnessError naming the file if its ranks cannot be read or do not give the record's scores.
     """
     record = load_record(folder)
     ranks, owner, measures = read_ranks(folder)
@@ -202,7 +203,7 @@ def load_ranks(folder: Path) -> tuple[Ranks, Ints]:
 
 
 def read_ranks(folder: Path) -> tuple[Ranks, Ints, dict[str, Doubles]]:
-    """Ranks, owners and measures of a record's queries, as `load_ranks` and `load_measures` have them."""
+    """Return ranks, image indices and measures of a record's queries, as `load_ranks` and `load_measures` return them."""
     with open_queries(folder) as file:
         kept = [name for name in file.schema_arrow.names if is_measure_column(name)]
         table = file.read(columns=["direction", "image", "rank", *kept], use_threads=False)
@@ -220,9 +221,9 @@ def read_ranks(folder: Path) -> tuple[Ranks, Ints, dict[str, Doubles]]:
 
 
 def load_facets(folder: Path) -> dict[str, list[tuple[str, ...]]]:
-    """What a record says of its captions: for each facet (`entity-type`, ...) the values of each caption.
+    """Return the values of each caption for each facet (`entity-type`, ...) of a record, empty where it has no facets.
 
-    Captions are in the order of `load_ranks`; one may have several values or none. Empty where the record has no facets.
+    Captions are in the order of `load_ranks`. A caption may have several values or none.
     """
     table = read_queries(folder)
     with explain_broken_queries(folder / QUERIES_FILE):
@@ -232,16 +233,16 @@ def load_facets(folder: Path) -> dict[str, list[tuple[str, ...]]]:
 
 
 def load_found_boxes(folder: Path) -> Ints:
-    """The box (left, top, right, bottom) that each phrase of a record of grounding found first, (phrases, 4)."""
+    """Return the first-ranked box (left, top, right, bottom) of each phrase of a grounding record, (phrases, 4)."""
     table = read_queries(folder, "found")
     with explain_broken_queries(folder / QUERIES_FILE):
         return np.array(table["found"].to_pylist(), dtype=np.int64).reshape(-1, 4)
 
 
 def load_measures(folder: Path) -> dict[str, Doubles]:
-    """What a record has of each query beside its rank, in percent, by name, (queries,); empty for a record of images.
+    """Return the measures of each query in percent by name, (queries,), empty for image retrieval.
 
-    Measures of texts found (`nDCG@10`), or, in grounding, whether a phrase pointed into a true box.
+    They are the measures of text-to-text retrieval (`nDCG@10`), or, in grounding, whether a phrase points into a true box.
     """
     with open_queries(folder) as file:
         return measures_in_table(
@@ -250,12 +251,12 @@ def load_measures(folder: Path) -> dict[str, Doubles]:
 
 
 def is_measure_column(column: str) -> bool:
-    """Whether a column of queries is a measure of each."""
+    """Return whether a column holds a measure of each query."""
     return column == POINTED_COLUMN or column.startswith(MEASURE)
 
 
 def measures_in_table(table: Table) -> dict[str, Doubles]:
-    """Columns of measures as `load_measures` has them."""
+    """Return the columns of measures as `load_measures` returns them."""
     measures = {}
     for name in table.column_names:
         values = table[name].to_numpy(zero_copy_only=False).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Which code, versions and command made a number."""
+"""Collect the code version, packages and command that produce a record."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PACKAGES = ("numba", "numpy", "open_clip_torch", "pillow", "safetensors", "token
 
 
 def current_provenance(device: str) -> Provenance:
-    """Where and by what this process runs."""
+    """Return the provenance of records that this process writes."""
     commit, dirty = checkout_state(Path(harness.__file__).resolve().parent)
     return Provenance(
         version=harness.__version__,
@@ -36,7 +36,7 @@ def current_provenance(device: str) -> Provenance:
 
 @cache
 def installed_packages() -> dict[str, str]:
-    """Versions of the libraries that a result may hang on."""
+    """Return the versions of the libraries that may affect a result."""
     installed = {}
     for name in PACKAGES:
         with suppress(metadata.PackageNotFoundError):
@@ -45,22 +45,22 @@ def installed_packages() -> dict[str, str]:
 
 
 def command_line() -> str:
-    """The command that this process was started by."""
+    """Return the command line of this process."""
     return shlex.join(["python", "-m", "harness", *sys.argv[1:]])
 
 
 @cache
 def checkout_state(folder: Path) -> tuple[str | None, bool | None]:
-    """Commit and dirtiness of the checkout that tracks this package; (None, None) outside one.
+    """Return commit and dirtiness of the checkout that tracks this package, (None, None) outside a checkout.
 
-    Asked once a process: what runs is the code that was there when it started.
+    Called once per process, because the process runs the code that it found at its start.
     """
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
 
     try:
-        # A copy in somebody else's repository (site-packages in a tracked folder) must not borrow its commit.
+        # A copy inside another repository (site-packages in a tracked folder) must not report that commit.
         git("ls-files", "--error-unmatch", "__init__.py")
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.CalledProcessError):

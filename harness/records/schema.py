@@ -21,23 +21,23 @@ class Schema(BaseModel):
 
 
 class Version(BaseModel):
-    """What of a record can be read whatever else has changed in it."""
+    """The field of a record that every version can read."""
 
     schema_version: int = 1
 
 
 class Provenance(Schema):
-    """Which code made a number, where and when."""
+    """The code that made a number, and where and when it ran."""
 
     version: str = Field(description="version of this harness")
-    commit: str | None = Field(description="its commit, where it ran from a checkout")
+    commit: str | None = Field(description="its commit, if it ran from a checkout")
     dirty: bool | None = Field(description="whether that checkout had uncommitted changes")
     python: str
     platform: str
-    packages: dict[str, str] = Field(description="versions of the libraries that touch a number")
+    packages: dict[str, str] = Field(description="versions of the libraries that may affect a result")
     device: str
     created: str = Field(description="UTC, ISO 8601")
-    command: str = Field(description="the command line that asked for it")
+    command: str = Field(description="the command line")
 
 
 class BitextCard(Schema):
@@ -45,99 +45,97 @@ class BitextCard(Schema):
 
     lang: str
     source: str
-    kind: str = Field(description="how the translations came to be")
+    kind: str = Field(description="how the translations were made")
     offered: int = Field(description="pairs in the source")
-    dropped: int = Field(description="pairs that the leakage guard left out")
-    used: int = Field(description="pairs distilled from, those held out for validation among them")
-    digest: str = Field(description="digest of the pairs used, in order")
+    dropped: int = Field(description="pairs that the leakage guard dropped")
+    used: int = Field(description="pairs used, including those held out for validation")
+    digest: str = Field(description="digest of the used pairs, in order")
     notes: tuple[str, ...] = ()
 
 
 class Trial(Schema):
-    """One learning rate that was tried."""
+    """One tried learning rate and its score."""
 
     learning_rate: float
-    score: float = Field(
-        description="of translations among pairs held out, or of val images: mean reciprocal rank, both directions, in percent"
-    )
+    score: float = Field(description="mean reciprocal rank over both directions in percent, of held-out pairs or of val images")
 
 
 class TowerCard(Schema):
-    """Everything that made a distilled tower."""
+    """How a distilled tower was made."""
 
-    digest: str = Field(description="of all that decides its weights; its name in the store")
+    digest: str = Field(description="digest of everything that decides its weights; its name in the store")
     lang: str
     config: DistillConfig
     teacher: str
     teacher_fingerprint: str
     bitext: BitextCard
     steps: int
-    losses: tuple[float, ...] = Field(description="mean losses over equal stretches of the steps, 100 at most")
-    validations: tuple[tuple[int, float], ...] = Field((), description="step and score of each validation on the pairs held out")
-    unconverged: int = Field(0, description="transport problems, of all steps, that had not converged")
-    tuning: tuple[Trial, ...] = Field((), description="how the learning rate was chosen, if it was")
+    losses: tuple[float, ...] = Field(description="mean losses over at most 100 equal ranges of steps")
+    validations: tuple[tuple[int, float], ...] = Field((), description="step and score of each validation on the held-out pairs")
+    unconverged: int = Field(0, description="transport problems of all steps that did not converge")
+    tuning: tuple[Trial, ...] = Field((), description="the tried learning rates, if it was tuned")
     seconds: float = Field(description="training time")
     provenance: Provenance
 
     @property
     def requested(self) -> DistillConfig:
-        """The options as they were chosen: a rate that was tuned is found, and may differ between seeds of one recipe."""
+        """The requested options. A tuned learning rate is not requested, and may differ between seeds of one recipe."""
         default = DistillConfig.model_fields["learning_rate"].default
         return self.config.model_copy(update={"learning_rate": default}) if self.tuning else self.config
 
 
 class TranslationCard(Schema):
-    """The English that was read instead of the captions."""
+    """The English translations that the text tower read instead of the captions."""
 
     by: Literal["file", "translator"]
-    source: str = Field(description="name of that file or translator")
-    digest: str = Field(description="of the translations, in the order of the captions")
+    source: str = Field(description="name of the file or the translator")
+    digest: str = Field(description="digest of the translations, in the order of the captions")
 
 
 class RegionCard(Schema):
-    """The regions of the images, where a score hangs on them."""
+    """The regions of the images, where scores depend on them."""
 
-    source: str = Field(description="`boxes` that people drew or `proposals` of a detector")
+    source: str = Field(description="`boxes` drawn by people, or `proposals` of a detector")
     view: str = Field(description="how a region is shown to the encoder")
     count: int = Field(description="regions of all images of the split")
     digest: str
 
 
 class Record(Schema):
-    """One cell, measured. Holds ids and digests, never a caption or a picture, so that it can be published."""
+    """The scores of one cell. A record holds ids and digests, never a caption or an image, so that it can be published."""
 
     schema_version: int = SCHEMA_VERSION
-    cell: str = Field(description="digest of all that decides the scores; its name in the store")
+    cell: str = Field(description="digest of everything that decides the scores; its name in the store")
     task: str
     task_version: str
     lang: str
     split: str
     source: str = Field(description="caption source")
-    kind: str = Field(description="how the captions came to be")
-    sample: bool = Field(description="the embedded sample: says nothing about Flickr30k")
-    images: int = Field(description="images in the gallery; where texts are looked for, what the queries belong to")
-    captions: int = Field(description="captions ranked against it")
-    documents: int | None = Field(None, description="texts in the gallery, where texts are looked for")
+    kind: str = Field(description="how the captions were made")
+    sample: bool = Field(description="whether it is the embedded sample, which says nothing about Flickr30k")
+    images: int = Field(description="images in the gallery; in text-to-text retrieval, images that the queries belong to")
+    captions: int = Field(description="captions, phrases or queries ranked against the gallery")
+    documents: int | None = Field(None, description="texts in the gallery of text-to-text retrieval")
     headline: str = Field("R@1", description="the measure that towers are compared by")
     images_digest: str
     texts_digest: str
     encoder: str
     encoder_fingerprint: str
     text_tower: str = Field(
-        description="`english` for the encoder's own, `translate-test` for the same on translations, else the objective"
+        description="`english` for the encoder's own, `translate-test` for the same tower on translations, else the objective"
     )
     tower: TowerCard | None = Field(description="how the text tower was made, if it was distilled")
-    translations: TranslationCard | None = Field(None, description="what the English tower read instead of the captions")
+    translations: TranslationCard | None = Field(None, description="the translations that the English tower read")
     scorer: str = Field("plain", description="how the gallery is ranked: the cosine of embeddings, or another of `list scorers`")
     regions: RegionCard | None = None
     scores: dict[str, float] = Field(description="hit rates and measures in percent, median ranks, mean of the six hit rates")
-    chance: dict[str, float] = Field(description="what a random ranking is expected to have, in percent")
+    chance: dict[str, float] = Field(description="expected scores of a random ranking, in percent")
     notes: tuple[str, ...] = ()
     provenance: Provenance
 
     @property
     def sought(self) -> Sought:
-        """What its queries look for."""
+        """What its queries are ranked against."""
         return "texts" if self.documents is not None else "regions" if "pointing" in self.scores else "images"
 
     @property

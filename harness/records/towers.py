@@ -1,4 +1,4 @@
-"""A tower's card, and what the tower has seen, read from its folder."""
+"""Read a tower's card, and the hashes of its training data, from its folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.storage.store import DamagedError, Store, explain_read_errors
 
 
 def load_card(folder: Path) -> TowerCard:
-    """Read a tower's card. Raises DamagedError if it is not one, or not what was written."""
+    """Return a tower's card. Raises DamagedError if the file is not a card or differs from the seal."""
     path = folder / CARD_FILE
     found = read_seal(folder)
     try:
@@ -32,32 +32,32 @@ def load_card(folder: Path) -> TowerCard:
 
 
 def check_stored_tower(folder: Path) -> None:
-    """Raise DamagedError unless a folder of the store holds the tower of its name, whole as far as its seal says.
+    """Raise DamagedError unless a folder of the store holds the undamaged tower of its name.
 
-    A tower of an earlier version names itself in its card alone.
+    A tower of an earlier version has its digest in its card alone.
     """
     check_seal(folder)
     check_key(folder, load_card(folder).digest, folder.name)
 
 
 def load_seen(folder: Path) -> npt.NDArray[np.uint64]:
-    """Hashes of what a tower was distilled from (`harness.distill.data.leakage.seen`). Raises HarnessError without it."""
+    """Return the hashes of a tower's training data (`harness.distill.data.leakage.seen`). Raises HarnessError without them."""
     path = folder / SEEN_FILE
     with explain_read_errors(path):
         if not path.is_file():
-            raise HarnessError(f"{folder} has no {SEEN_FILE}, which says what it was distilled from: distil it again")
+            raise HarnessError(f"{folder} has no {SEEN_FILE}, which lists what it was distilled from: distil it again")
     data = read_sealed_bytes(folder, SEEN_FILE, read_seal(folder))
     try:
         seen: npt.NDArray[np.uint64] = np.load(io.BytesIO(data), allow_pickle=False)
         if seen.dtype != np.uint64 or seen.ndim != 1:
             raise ValueError(f"it holds {seen.dtype} {seen.shape}")
-    except Exception as error:  # numpy's reader of headers raises many kinds, those of Python's own tokenizer among them
-        raise HarnessError(f"{path} does not say what the tower has seen: {first_line(error)}; distil it again") from None
+    except Exception as error:  # numpy's reader of headers raises many kinds of errors, also those of Python's tokenizer
+        raise HarnessError(f"{path} is not a list of hashes: {first_line(error)}; distil the tower again") from None
     return seen
 
 
 def find_tower_folder(text: str, store: Store) -> Path:
-    """A tower's folder, given as such or by the beginning of its digest in the store. Raises HarnessError if it is not one."""
+    """Return the folder of a tower, given by its path or the beginning of its digest. Raises HarnessError if there is none."""
     if (Path(text) / CARD_FILE).is_file():
         return Path(text)
     found = [folder for folder in store.towers() if folder.name.startswith(text)]

@@ -68,7 +68,7 @@ def remove_leftovers(path: Path) -> None:
 
 @contextmanager
 def explain_read_errors(path: Path) -> Iterator[None]:
-    """Turn errors of reading, which are no sign of damage, into a HarnessError with the way out. A missing file raises as usual."""
+    """Turn errors of reading, which are no sign of damage, into a HarnessError with the way out. Missing files raise as usual."""
     try:
         yield
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):

@@ -213,7 +213,7 @@ def test_a_tower_made_before_foreign_sentences_were_compared_is_still_known() ->
 
 @pytest.mark.parametrize(("words", "message"), [
     (("towers", "show", "zzz"), "neither a folder with a card.json nor the beginning of a digest"),
-    (("distill", "--lang", "en"), "English is what is distilled from"),
+    (("distill", "--lang", "en"), "English is the source of distillation"),
     (("distill", "--lang", "de", "--patience", "2"), "--patience counts validations: hold out pairs for them with --held-out"),
     (("distill", "--lang", "de", "--pairs", "20", "--held-out", "19"), "leaves nothing to train on"),
     (("distill", "--lang", "de", "--init", "hf:here", "--unpaired", "9"), "--unpaired has no effect with --init hf:"),

@@ -239,7 +239,7 @@ def test_broken_pictures_are_left_out_and_told(flickr30k_folder: Path) -> None:
     assert left.images.open(1).size == (8, 8)
     for name in ("31", "33"):
         (flickr30k_folder / "flickr30k-images" / f"{name}.jpg").write_bytes(b"no picture")
-    with pytest.raises(HarnessError, match=r"none of the 3 pictures can be decoded, the first: .*31\.jpg"):
+    with pytest.raises(HarnessError, match=r"none of the 3 images can be decoded, the first: .*31\.jpg"):
         without_undecodable_images(whole)
 
 

@@ -165,7 +165,7 @@ def test_what_was_translated_is_kept_and_not_translated_again(
 
 
 @pytest.mark.parametrize(
-    ("how", "message"), [("short", "gave 2 texts for 3"), ("nothing", "gave NoneType where a text was expected")]
+    ("how", "message"), [("short", "returned 2 texts for 3"), ("nothing", "returned NoneType; expected a text")]
 )
 def test_a_translator_that_gives_something_else_is_named(how: str, message: str, german: Retrieval, tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match=f"the translator shouting {message}"):
