@@ -71,7 +71,7 @@ class CellJob:
         return is_undamaged(self.store.record(self.cell.key), check_stored_record)
 
     def do(self, console: Console, wait: bool) -> None:
-        """Measure the cell unless it has a record. Raises BusyError if another run works on it or its tower and `wait` is False."""
+        """Measure the cell unless it has a record. Raises BusyError if another run makes it or its tower and `wait` is False."""
         load_or_measure(self.cell, self.plan, self.store, console, wait)
 
     def elsewhere(self) -> Callable[[], CellJob]:

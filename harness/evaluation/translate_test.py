@@ -87,7 +87,7 @@ class MachineTranslations:
         return [TRANSLATE_TEST, "translator", self.translator.fingerprint()]
 
     def english(self, retrieval: Retrieval, store: Store, console: Console) -> tuple[str, ...]:
-        """Translate the captions that the store does not have. Raises HarnessError unless the translator returns a text for each."""
+        """Translate the captions that the store does not have. Raises HarnessError as `translate_checked`."""
         captions, lang = retrieval.captions, retrieval.lang
         texts: list[str] = []
         with console.stage(f"translates {lang}", len(captions), "captions") as advance:

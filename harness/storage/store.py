@@ -97,7 +97,7 @@ def explain_write_errors(path: Path) -> Iterator[None]:
 
 
 def disk_is_full(path: Path, error: Exception) -> bool:
-    """Return whether an error comes from a full disk. numpy, safetensors and tokenizers say so in their messages, or not at all."""
+    """Return whether an error comes from a full disk. Libraries say so in their messages alone, or not at all."""
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return True
     if re.search(r"no space left|not enough free space|os error 28|quota exceeded", str(error), re.IGNORECASE):
@@ -107,7 +107,7 @@ def disk_is_full(path: Path, error: Exception) -> bool:
 
 
 def new_temporary_folder(path: Path) -> Path:
-    """Create a temporary folder next to a path, with the permissions of the umask. `tempfile` would give them to its owner alone."""
+    """Create a temporary folder next to a path, with the permissions of the umask, which `tempfile` would ignore."""
     folder = path.with_name(f"{TEMPORARY_PREFIX}{path.name}-{uuid.uuid4().hex[:8]}")
     folder.mkdir()
     return folder
