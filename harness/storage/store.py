@@ -146,8 +146,8 @@ def new_folder(path: Path) -> Iterator[Path]:
 def new_file(path: Path) -> Iterator[Path]:
     """Write a temporary file that becomes `path` when the block ends without an exception.
 
-    The temporary file has a folder of its own. safetensors writes another temporary file next to it under an unknown name, which a
-    killed run would leave behind for good.
+    The temporary file has a folder of its own, because safetensors writes another temporary file next to it under an unknown
+    name, which a killed run would leave behind for good.
     """
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -190,7 +190,7 @@ def test_a_worker_that_ends_itself_fails_its_job_alone(tmp_path: Path) -> None:
     ended = dict(carried(jobs, tmp_path, workers=2))
     assert ended["well"] == Outcome()
     assert ended["deadly"].state == "failed"
-    assert ended["deadly"].why.startswith("its process ended with status 0, the last of 4 times;")
+    assert ended["deadly"].why.startswith("its process ended with status 0, the last of 4 attempts;")
 
 
 @pytest.mark.parametrize("done", [0, 1])
@@ -205,7 +205,7 @@ def test_what_an_executor_leaves_undone_has_failed(tmp_path: Path, monkeypatch: 
     registry.register("idle", idle)
     monkeypatch.setattr("harness.core.builtins.EXECUTORS", registry)
     jobs = [Errand(name, os.getpid) for name in ("one", "two", "three")]
-    left = Outcome("failed", "the executor idle ended without it")
+    left = Outcome("failed", "the executor idle ended without an outcome of this job")
     assert dict(carried(jobs, tmp_path, executor="idle")) == {"one": Outcome() if done else left, "two": left, "three": left}
 
 
@@ -214,7 +214,7 @@ def test_a_job_that_kills_every_worker_is_given_up(tmp_path: Path) -> None:
     jobs = [Errand("deadly", partial(os.system, f"echo >> {log}; kill -9 $PPID")), Errand("well", os.getpid)]
     ended = dict(carried(jobs, tmp_path, workers=2))
     assert ended["well"] == Outcome()
-    assert re.fullmatch(r"its process was killed by signal 9, the last of 4 times; .* fewer --workers", ended["deadly"].why)
+    assert re.fullmatch(r"its process was killed by signal 9, the last of 4 attempts; .* fewer --workers", ended["deadly"].why)
     assert log.read_text().count("\n") == RETRIES + 1
 
 

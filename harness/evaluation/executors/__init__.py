@@ -1,1 +1,1 @@
-"""Where the independent jobs of a run are done: in this process, in several of this machine, or on a Ray cluster."""
+"""Run the independent jobs of a run in this process, in several processes of this machine, or on a Ray cluster."""

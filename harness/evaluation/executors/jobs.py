@@ -1,6 +1,6 @@
-"""Jobs that need nothing of each other but what the store keeps, and how they are carried out by whatever does the work.
+"""Independent jobs, and their execution by any executor. Jobs share nothing but the store.
 
-Adding an executor takes a context manager that gives an `Execute`, and `register_executor` (docs/plugins.md).
+An executor is a context manager that yields an `Execute`, registered by `register_executor` (docs/plugins.md).
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
     from harness.core.config import ExecutorConfig
 
 RETRIES = 3
-"""How often a job is tried again whose process was killed: as often as Ray does."""
+"""How often a job is retried after its process was killed. Ray retries as often."""
 
 
 class Job(Protocol):
-    """One thing to be made and kept in the store. Jobs are done in any order, and several at a time."""
+    """The job of making one entry of the store. Jobs run in any order, and several at a time."""
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """The name of the job in messages."""
         ...
 
     def do(self, console: Console, wait: bool) -> None:
-        """Make it unless it is there. Raises BusyError if another process is making it and `wait` is False."""
+        """Make the entry unless it exists. Raises BusyError if another process is making it and `wait` is False."""
         ...
 
     def elsewhere(self) -> Callable[[], Job]:
-        """What makes the same job in another process: a module's function and what it is told, small and fit to be sent.
+        """Return a small, picklable function that makes the same job in another process.
 
-        No model, picture or sentence travels: the other process reads them where this one did.
+        No model, image or sentence is sent. The other process reads them where this one did.
         """
         ...
 
@@ -52,7 +52,7 @@ J = TypeVar("J", bound=Job)
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended. why: what failed; expected: whether that is in words for the user, and not an error of some code."""
+    """How a job ended. why: the error of a failed job. expected: whether it is a HarnessError and not a bug."""
 
     state: Literal["done", "busy", "failed"] = "done"
     why: str = ""
@@ -60,23 +60,23 @@ class Outcome:
 
 
 class Execute(Protocol):
-    """What an executor does with jobs."""
+    """The function by which an executor runs jobs."""
 
     def __call__(self, jobs: Iterable[J], wait: bool) -> Iterator[tuple[J, Outcome]]:
-        """Each job as it ends. The next one is taken only when there is room to begin it; `wait` is what `Job.do` is told."""
+        """Yield each job as it ends. The next one is taken only when it can start. `wait` is passed to `Job.do`."""
         ...
 
 
 Outcomes: TypeAlias = Generator[tuple[J, Outcome], None, None]
 
 Executor: TypeAlias = "Callable[[ExecutorConfig, Store, Console], AbstractContextManager[Execute]]"
-"""Ready to work while its context lasts. What runs when that is left is interrupted, so that trainings keep a checkpoint."""
+"""An executor works within its context. At the exit, running jobs are interrupted, so that trainings save a checkpoint."""
 
 
 def run_job(do: Callable[[], None]) -> Outcome:
-    """Do a job in this process. What nobody expected is shown with its trace, for whoever wrote that code.
+    """Run a job in this process. An unexpected error is printed with its traceback.
 
-    `sys.exit()` and a panic of a Rust extension, which are no `Exception`, end the job and not the run. Ctrl-C ends the run.
+    `sys.exit()` and a panic of a Rust extension, which are not an `Exception`, end the job but not the run. Ctrl-C ends the run.
     """
     try:
         do()
@@ -86,7 +86,7 @@ def run_job(do: Callable[[], None]) -> Outcome:
         return Outcome("failed", str(error))
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # of encoders, tasks and objectives of others, and of every library
+    except BaseException as error:  # from plug-ins and libraries
         traceback.print_exception(error)
         return Outcome("failed", gist(error), expected=False)
     return Outcome()
@@ -94,34 +94,34 @@ def run_job(do: Callable[[], None]) -> Outcome:
 
 @dataclass(frozen=True)
 class WorkerEnvironment:
-    """What another process is told before it makes this one's jobs: plug-in files, and where relative paths begin."""
+    """What another process needs before it makes jobs of this one: plug-in files and the current folder."""
 
     plugins: tuple[Path, ...]
     folder: Path
 
     @classmethod
     def here(cls) -> WorkerEnvironment:
-        """Those of this process."""
+        """Return the environment of this process."""
         return cls(tuple(LOADED), Path.cwd())
 
     def enter(self) -> None:
-        """Take them over. What is wrong with a plug-in was said where it was loaded first."""
+        """Adopt the environment. Errors of plug-ins have been reported by the process that loaded them first."""
         if self.folder.is_dir():
             os.chdir(self.folder)
         load_plugins(self.plugins)
 
 
 def run_job_of_parent(find: Callable[[], Job], wait: bool, around: WorkerEnvironment) -> Outcome:
-    """Do a job of another process in this one."""
+    """Run a job of another process in this one."""
     around.enter()
     return run_job(lambda: find().do(Console(live=False), wait))
 
 
 def execute_jobs(jobs: Iterable[J], choices: ExecutorConfig, store: Store, console: Console) -> Outcomes[J]:
-    """Each job and how it ended, as they end. Those that another process is at are left for last, and waited for then.
+    """Yield each job and its outcome, as they end. Jobs that another process is doing come last.
 
-    Workers are made ready before the first job is asked for, so ask only where there is one. A job that an executor takes and
-    says nothing of has failed, and so have those that it leaves.
+    Workers start before the first job is taken, so call this only with at least one job. A job without an outcome has failed, and
+    so have the jobs that the executor leaves.
     """
     from harness.core.builtins import EXECUTORS
 
@@ -146,11 +146,11 @@ def execute_jobs(jobs: Iterable[J], choices: ExecutorConfig, store: Store, conso
             yield job, outcome
     deque(coming, maxlen=0)
     for job in taken.values():
-        yield job, Outcome("failed", f"the executor {choices.executor} ended without it")
+        yield job, Outcome("failed", f"the executor {choices.executor} ended without an outcome of this job")
 
 
 def announce_jobs(jobs: Sequence[J], choices: ExecutorConfig, console: Console, unit: str) -> Iterator[J]:
-    """The jobs, each named when it is begun; but not where they are done here one by one, which their own lines tell."""
+    """Yield the jobs and print the name of each at its start, except where they run one by one in this process."""
     for number, job in enumerate(jobs, 1):
         if not choices.sequential:
             console.say(f"{unit} {number:,} of {len(jobs):,}: {job.name}")

@@ -1,4 +1,4 @@
-"""The executor `local`: this process, or several of this machine."""
+"""The executor `local`: this process, or several processes of this machine."""
 
 from __future__ import annotations
 
@@ -24,44 +24,44 @@ from harness.storage.store import Store
 if TYPE_CHECKING:
     from harness.core.config import ExecutorConfig
 
-# A fork would inherit locks of torch's threads that nobody opens again, and CUDA does not survive one.
+# A forked process would inherit locks of torch's threads that are never released, and CUDA does not survive a fork.
 _SECONDS_TO_STOP = 10
 _SPAWN = multiprocessing.get_context("spawn")
 
 
 @contextmanager
-def local(choices: ExecutorConfig, store: Store, console: Console) -> Iterator[Execute]:  # noqa: ARG001 (what all are told)
-    """This process, one job after another; or several processes of this machine (`--workers`)."""
+def local(choices: ExecutorConfig, store: Store, console: Console) -> Iterator[Execute]:  # noqa: ARG001 (the arguments of every executor)
+    """Run jobs one after another in this process, or in several processes of this machine (`--workers`)."""
     if choices.address is not None or choices.gpus_per_cell is not None:
         raise HarnessError("--address and --gpus-per-cell are for --executor ray")
     if choices.workers == 1:
         yield partial(run_in_turn, console)
         return
-    crew = WorkerPool(choices.workers)
+    pool = WorkerPool(choices.workers)
     try:
-        yield crew.execute
+        yield pool.execute
     finally:
-        crew.dismiss()
+        pool.close()
 
 
 def run_in_turn(console: Console, jobs: Iterable[J], wait: bool) -> Iterator[tuple[J, Outcome]]:
-    """One job after another, in this process."""
+    """Run one job after another in this process."""
     for job in jobs:
         yield job, run_job(partial(job.do, console, wait))
 
 
 class WorkerPool:
-    """Up to `size` processes, started as there is work for them. Each does one job at a time."""
+    """A pool of up to `size` processes, started on demand. Each runs one job at a time."""
 
     def __init__(self, size: int) -> None:
-        # The first worker would start it, and that lets through the signal which its own start holds back.
+        # The first worker would start the tracker, whose start unblocks the signal that the start of a worker blocks.
         resource_tracker.ensure_running()
         self.size, self.threads = size, max(1, processors() // size)
         self.idle: list[Worker] = []
         self.busy: set[Worker] = set()
 
     def execute(self, jobs: Iterable[J], wait: bool) -> Iterator[tuple[J, Outcome]]:
-        """As `Execute`. A job whose process is killed is tried again by another one."""
+        """Run jobs as `Execute` does. A job whose process is killed is retried by another process."""
         coming, again, at_work = iter(jobs), list[J](), dict[Worker, J]()
         killed = Counter[int]()
         while True:
@@ -83,10 +83,10 @@ class WorkerPool:
                     killed[id(job)] += 1
                     again.append(job)
                 else:
-                    yield job, Outcome("failed", worker.obituary())
+                    yield job, Outcome("failed", worker.death_reason())
 
-    def dismiss(self) -> None:
-        """Interrupt who is at work, and wait until all have ended."""
+    def close(self) -> None:
+        """Interrupt the busy workers, and wait until all workers have ended."""
         for worker in self.busy:
             worker.interrupt()
         for worker in (*self.idle, *self.busy):
@@ -94,7 +94,7 @@ class WorkerPool:
 
 
 class Worker:
-    """A process that does jobs. threads: for its arithmetic, where OMP_NUM_THREADS does not say otherwise."""
+    """A process that runs jobs. threads: number of threads for arithmetic, unless OMP_NUM_THREADS is set."""
 
     def __init__(self, threads: int) -> None:
         self.connection, theirs = _SPAWN.Pipe()
@@ -104,12 +104,12 @@ class Worker:
         theirs.close()
 
     def begin(self, job: Job, wait: bool) -> None:
-        """Give it a job."""
-        with suppress(BrokenPipeError):  # one that was killed while it was idle is found dead when it is listened to
+        """Send a job to the process."""
+        with suppress(BrokenPipeError):  # `ended` notices a worker that was killed while it was idle
             self.connection.send((job.elsewhere(), wait, WorkerEnvironment.here()))
 
     def ended(self) -> Outcome | None:
-        """How its job ended; None if the process did."""
+        """Return how the job ended, None if the process ended instead."""
         try:
             outcome: Outcome = self.connection.recv()
         except (EOFError, ConnectionResetError):
@@ -118,28 +118,28 @@ class Worker:
         return outcome
 
     def interrupt(self) -> None:
-        """Ctrl-C."""
+        """Send Ctrl-C to the process."""
         with suppress(ProcessLookupError):
             os.kill(self.process.pid or 0, signal.SIGINT)
 
     def end(self) -> None:
-        """Give it no more jobs, and wait until it has ended."""
+        """Close the connection, and wait until the process has ended."""
         self.connection.close()
         self.process.join(_SECONDS_TO_STOP)
         while self.process.is_alive():
-            # A signal just before a system call that waits is noticed only after it, so it is given again.
+            # A signal just before a blocking system call is noticed only after the call, so it is sent again.
             self.interrupt()
             self.process.join(_SECONDS_TO_STOP)
 
-    def obituary(self) -> str:
-        """Why its last job is given up."""
+    def death_reason(self) -> str:
+        """Return why the last job is given up."""
         how = f"was killed by signal {-code}" if (code := self.process.exitcode or 0) < 0 else f"ended with status {code}"
-        return f"its process {how}, the last of {RETRIES + 1} times; if for want of memory, try fewer --workers"
+        return f"its process {how}, the last of {RETRIES + 1} attempts; if memory ran out, use fewer --workers"
 
 
 @contextmanager
 def interrupts_blocked() -> Iterator[None]:
-    """Processes started meanwhile begin without listening to Ctrl-C, until they are ready to end quietly by it."""
+    """Block Ctrl-C in processes that are started meanwhile, until they can handle it."""
     if hasattr(signal, "pthread_sigmask"):
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -151,15 +151,15 @@ def interrupts_blocked() -> Iterator[None]:
 
 
 def serve_jobs(connection: Connection, threads: int) -> None:
-    """What a worker does: one job after another, until it is interrupted or the process that it works for ends."""
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # read when numpy and torch are imported, which they are not yet
+    """Run the jobs of a connection, until the process is interrupted or its parent ends."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # set before numpy and torch are imported, which read it
     steady_streams()
     threading.Thread(target=end_with_parent, daemon=True).start()
-    # What a shell starts in the background ignores Ctrl-C, and so would its workers: but this is how they are told to stop.
+    # Background processes of a shell ignore Ctrl-C, and so would their workers, which are stopped by it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with suppress(KeyboardInterrupt, EOFError):
         if hasattr(signal, "pthread_sigmask"):
-            # The terminal's Ctrl-C goes to a group. It is the parent that passes it on, once, to who is at work.
+            # The terminal sends Ctrl-C to a process group. A group of its own lets the parent pass it on once, to busy workers.
             os.setpgid(0, 0)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         while True:
@@ -167,7 +167,7 @@ def serve_jobs(connection: Connection, threads: int) -> None:
 
 
 def end_with_parent() -> None:
-    """End at once when the process that this one works for is gone, however that ended."""
+    """End this process as soon as its parent has ended."""
     parent = multiprocessing.parent_process()
     if parent:
         parent.join()

@@ -1,4 +1,4 @@
-"""The executor `ray`: jobs as tasks of Ray, which places them, counts their cores and GPUs, and tries them again."""
+"""The executor `ray`: jobs are Ray tasks. Ray places them, counts their cores and GPUs, and retries them."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     from harness.core.config import ExecutorConfig
 
 _OBJECT_STORE_BYTES = 100 * 2**20
-"""Bytes of the object store of a Ray of one's own: jobs and outcomes are a few hundred bytes each."""
+"""Size of the object store of a local Ray. Jobs and outcomes take a few hundred bytes each."""
 _SECONDS_TO_CONNECT, _SECONDS_TO_STOP = 10, 60
-# No telemetry; and every line of progress, said once, under the name of its process alone.
+# No telemetry, and each line of progress once, with the name of its process.
 RAY_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"}
-# A Ray that no other machine may join takes 127.0.0.1 for its address, and then its servers listen nowhere else. Asked for that
-# address in so many words, Ray puts the machine's public one in its place and listens everywhere.
+# A Ray that no other machine may join has the address 127.0.0.1, so its servers listen nowhere else. If that address is requested
+# explicitly, Ray replaces it by the machine's public one and listens everywhere.
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 @contextmanager
-def on_ray(choices: ExecutorConfig, store: Store, console: Console) -> Iterator[Execute]:  # noqa: ARG001 (what all are told)
-    """A Ray cluster (`--address`), or a Ray of this machine; needs the extra [ray]. All its machines see the store."""
+def on_ray(choices: ExecutorConfig, store: Store, console: Console) -> Iterator[Execute]:  # noqa: ARG001 (the arguments of every executor)
+    """Run jobs on a Ray cluster (`--address`), or a local Ray. Needs the extra [ray]. All its machines must see the store."""
     for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if not choices.address:
@@ -52,7 +52,7 @@ def on_ray(choices: ExecutorConfig, store: Store, console: Console) -> Iterator[
 
 @contextmanager
 def connected(ray: Any, choices: ExecutorConfig) -> Iterator[None]:
-    """Join the cluster that was named, else start a Ray of this machine; not where this process has joined one already."""
+    """Join the named cluster, or start a local Ray. Do nothing if this process has joined one already."""
     if ray.is_initialized():
         yield
         return
@@ -77,43 +77,43 @@ def connected(ray: Any, choices: ExecutorConfig) -> Iterator[None]:
 
 
 def check_address(address: str) -> None:
-    """Raise HarnessError unless it is the address of a cluster: of other schemes Ray would import a module of that name."""
+    """Raise HarnessError unless a text is the address of a cluster. For other schemes Ray would import a module of that name."""
     if not re.fullmatch(r"auto|(ray://)?[\w.-]+:\d{1,5}|(ray://)?\[[0-9a-fA-F:.]+\]:\d{1,5}", address, re.ASCII):
         raise HarnessError(f"--address {address[:200]}: expected auto, HOST:PORT or ray://HOST:PORT")
 
 
 def check_loopback(ray: Any) -> None:
-    """Raise HarnessError if the Ray that was started here can be reached from elsewhere: it runs whatever it is sent."""
+    """Raise HarnessError if other machines can reach the local Ray, since it runs any code that it receives."""
     for node in ray.nodes():
         if not ip_address(node["NodeManagerAddress"]).is_loopback:
             raise HarnessError(
-                f"the Ray started here listens at {node['NodeManagerAddress']}, where others could send it code: set "
+                f"the local Ray listens at {node['NodeManagerAddress']}, where other machines could send it code: set "
                 "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 before Ray is imported, or name a cluster that you trust with --address"
             )
 
 
 def check_reachable(address: str) -> None:
-    """Raise OSError or ValueError if nobody is at HOST:PORT, for whom Ray would wait ten minutes and more."""
+    """Raise OSError or ValueError if nothing listens at HOST:PORT. Ray itself would wait for ten minutes and more."""
     parts = urlsplit(address if "//" in address else f"//{address}")
     if parts.port is not None:
         socket.create_connection((parts.hostname or "", parts.port), timeout=_SECONDS_TO_CONNECT).close()
 
 
 def alive_machines(ray: Any) -> list[dict[str, float]]:
-    """The resources of every machine that can work."""
+    """Return the resources of every usable machine."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
 
 
 @dataclass(frozen=True)
 class JobResources:
-    """What a job takes of a machine."""
+    """The cores and GPUs that a job reserves."""
 
     cpus: float
     gpus: float
 
     @classmethod
     def of_machines(cls, there: list[dict[str, float]], choices: ExecutorConfig) -> JobResources:
-        """A machine's cores by `workers`, of the smallest one, and its GPUs likewise, but one at most.
+        """Divide the cores and GPUs of the smallest machine by `workers`. A job reserves at most one GPU.
 
         >>> from harness.core.config import ExecutorConfig
         >>> Share.of_machines([{"CPU": 8.0}, {"CPU": 16.0, "GPU": 2.0}], ExecutorConfig(workers=3))
@@ -125,7 +125,7 @@ class JobResources:
         return cls(int(cores) if cores >= 1 else cores, usual if choices.gpus_per_cell is None else choices.gpus_per_cell)
 
     def room(self, there: list[dict[str, float]]) -> int:
-        """How many jobs can be done at a time.
+        """Return how many jobs can run at a time.
 
         >>> JobResources(2, 0.5).room([{"CPU": 8.0, "GPU": 1.0}, {"CPU": 2.0, "GPU": 1.0}, {"CPU": 64.0}])
         3
@@ -139,7 +139,7 @@ class JobResources:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A Ray that is connected. flag: what this process has claimed, by which a machine tells whether it sees the same store."""
+    """A connected Ray. flag: a path that this process has claimed, so that machines can check that they see the same store."""
 
     ray: Any
     share: JobResources
@@ -147,7 +147,7 @@ class Cluster:
     flag: Path
 
     def execute(self, jobs: Iterable[J], wait: bool) -> Iterator[tuple[J, Outcome]]:
-        """As `Execute`. Jobs are given to Ray only as there is room for them, so that none is begun later than it was taken."""
+        """Run jobs as `Execute` does. A job is submitted only when there is room for it, so that it starts at once."""
         ray, coming, running = self.ray, iter(jobs), dict[Any, J]()
         task = ray.remote(num_cpus=self.share.cpus, num_gpus=self.share.gpus, max_retries=RETRIES)(run_on_machine)
         try:
@@ -164,7 +164,7 @@ class Cluster:
             self.cancel(list(running))
 
     def room(self, works: bool) -> int:
-        """How many jobs the cluster has room for. Raises HarnessError if there is none though nothing works."""
+        """Return how many jobs the cluster has room for. Raises HarnessError if an idle cluster has none."""
         room = self.share.room(alive_machines(self.ray))
         if not room and not works:
             raise HarnessError(
@@ -174,15 +174,15 @@ class Cluster:
         return room
 
     def outcome(self, ended: Any) -> Outcome:
-        """How a task ended."""
+        """Return how a task ended."""
         try:
             outcome: Outcome = self.ray.get(ended)
         except self.ray.exceptions.RayError as error:
-            return Outcome("failed", f"Ray gave it up after {RETRIES + 1} times: {first_line(error)}")
+            return Outcome("failed", f"Ray gave up after {RETRIES + 1} attempts: {first_line(error)}")
         return outcome
 
     def cancel(self, running: list[Any]) -> None:
-        """Interrupt what runs, and give trainings the time to keep a checkpoint."""
+        """Interrupt running tasks, and give trainings the time to save a checkpoint."""
         for each in running:
             self.ray.cancel(each)
         if running:
@@ -190,7 +190,7 @@ class Cluster:
 
 
 def run_on_machine(find: Callable[[], Job], wait: bool, around: WorkerEnvironment, store: Store, flag: Path) -> Outcome:
-    """Do a job on a machine of the cluster."""
+    """Run a job on a machine of the cluster."""
     try:
         with store.claim(flag, wait=False):
             pass
@@ -198,6 +198,6 @@ def run_on_machine(find: Callable[[], Job], wait: bool, around: WorkerEnvironmen
         return run_job_of_parent(find, wait, around)
     return Outcome(
         "failed",
-        f"{socket.gethostname()} does not see the locks of {store.root}: the store has to lie on a file system with locks that "
+        f"{socket.gethostname()} does not see the locks of {store.root}: put the store on a file system with locks that "
         "all machines of the cluster share (docs/scale.md)",
     )
