@@ -18,30 +18,33 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from harness.core.builtins import load_encoder
+from harness.core.builtins import load_encoder, load_initializer
 from harness.core.config import DistillConfig, RunConfig
 from harness.core.data import Bitext, Doubles, Floats, Retrieval
 from harness.core.protocols import Encoder, TokenEncoder, TokenLocator
-from harness.distill.data.bitext import Unpaired, subset
-from harness.distill.data.monolingual import unpaired
-from harness.distill.data.subwords import locate, tokenize
+from harness.distill.data.bitext import MonolingualText, subset
+from harness.distill.data.monolingual import select_monolingual_text
+from harness.distill.data.subwords import token_spans, tokenize
 from harness.distill.initializers.alignment import (
-    FARTHEST,
-    LOOSELY,
-    POWER,
-    POWER_OF_ROUNDS,
+    LARGEST_COST,
+    LOOSE_MARGINALS,
+    ROUND_SHARPENING,
     ROUNDS,
-    alignment,
-    costs,
-    embed,
-    posterior,
-    realigned,
+    SHARPENING,
+    AlignedVocabulary,
+    TokenizedBitext,
+    lift_costs,
+    realign,
     sharpen,
     token_transport_plan,
+    weighted_embeddings,
 )
 from harness.distill.initializers.cooccurrence import Sparse, association, balance, occurrences
-from harness.distill.initializers.orthography import Spelling, spelled
-from harness.distill.model.student import layers_of, new_student, student_tokenizer
+from harness.distill.initializers.distributional import DistributionalContext
+from harness.distill.initializers.ibm1 import posterior
+from harness.distill.initializers.orthography import Spelling, bitext_spelling
+from harness.distill.initializers.teacher import layers_of
+from harness.distill.model.student import new_student, student_tokenizer
 from harness.distill.model.tower import DonatedLayers, TextTower
 from harness.distill.transport.solvers import solve
 from harness.evaluation.guarded_bitext import load_guarded_bitext
@@ -53,10 +56,10 @@ from harness.tasks.flickr30k import Flickr30k
 SMALLER = (500, 1000)
 CLOSENESS = 4.0
 LEFT = 0.2
-MET = replace(LOOSELY, method="sinkhorn")
+MET = replace(LOOSE_MARGINALS, method="sinkhorn")
 MARGINALS = {
-    "marginals half as firm": replace(LOOSELY, rho=LOOSELY.rho / 2),
-    "marginals twice as firm": replace(LOOSELY, rho=LOOSELY.rho * 2),
+    "marginals half as firm": replace(LOOSE_MARGINALS, rho=LOOSE_MARGINALS.rho / 2),
+    "marginals twice as firm": replace(LOOSE_MARGINALS, rho=LOOSE_MARGINALS.rho * 2),
     "marginals met (Sinkhorn)": MET,
 }
 SPELLING = 10.0
@@ -71,7 +74,7 @@ class Trial:
     tokenizer: Tokenizer
     student: TextTower
     bitext: Bitext
-    text: Unpaired
+    text: MonolingualText
     retrieval: Retrieval
     images: Floats
 
@@ -113,6 +116,12 @@ class Trial:
         """The sentence pairs, by length, so that few are padded."""
         return sorted(zip(map(tuple, self.foreign), map(tuple, self.english), strict=True), key=lambda pair: len(pair[0]))
 
+    def weights(self, init: str, spelling: Spelling | None = None, context: DistributionalContext | None = None) -> Sparse:
+        """The weights by which an initializer makes the subwords' embeddings."""
+        initializer = load_initializer(init)
+        assert isinstance(initializer, AlignedVocabulary)
+        return initializer.weights(TokenizedBitext(self.foreign, self.english, self.sizes, spelling, context))
+
     def scores(self, weights: Sparse) -> tuple[float, float]:
         """R@1 and R@10 with the embeddings that these weights make."""
         self.start_from(weights)
@@ -124,7 +133,7 @@ class Trial:
     def start_from(self, weights: Sparse) -> None:
         """Give the student the embeddings that these weights make."""
         rows = np.flatnonzero(np.diff(weights.indptr))
-        made = torch.from_numpy(embed(weights[rows], self.known)).float()
+        made = torch.from_numpy(weighted_embeddings(weights[rows], self.known)).float()
         self.student.token_embedding.weight[torch.from_numpy(rows)] = made
 
 
@@ -143,7 +152,7 @@ def prepared(
     folder = Path(data)
     (guarded,) = load_guarded_bitext(task, folder, [task.language(lang)], RunConfig(lang=lang))
     bitext = subset(change(guarded.bitext), pairs, seed)
-    text = unpaired([guarded], sentences, pairs, seed)
+    text = select_monolingual_text([guarded], sentences, pairs, seed)
     config = DistillConfig(vocabulary=vocabulary, seed=seed)
     tokenizer = student_tokenizer(config, bitext, text)
     retrieval = task.load(folder, lang, "val")
@@ -155,7 +164,7 @@ def prepared(
 def rounds(trial: Trial, plan: Sparse, shared: Callable[[Doubles], Doubles], count: int) -> Sparse:
     """A plan made anew so often."""
     for _ in range(count):
-        plan = realigned(plan, trial.pairs, shared)
+        plan = realign(plan, trial.pairs, shared)
     return plan
 
 
@@ -174,8 +183,8 @@ def with_rest(lifts: Doubles) -> Doubles:
     """Plans in which each side leaves a share of its mass to a token that is none, which costs nothing and takes all of it."""
     rows, columns = lifts.any(2), lifts.any(1)
     shares = (np.pad(some / some.sum(1, keepdims=True), ((0, 0), (0, 1)), constant_values=LEFT) for some in (rows, columns))
-    cost = np.pad(costs(lifts), ((0, 0), (0, 1), (0, 1)))
-    cost[:, -1, -1] = FARTHEST
+    cost = np.pad(lift_costs(lifts), ((0, 0), (0, 1), (0, 1)))
+    cost[:, -1, -1] = LARGEST_COST
     plans: Doubles = solve(torch.from_numpy(cost), *map(torch.from_numpy, shares), MET).plan.numpy()[:, :-1, :-1]
     shorter = np.minimum(rows.sum(1), columns.sum(1))
     return plans * shorter[:, None, None]
@@ -183,7 +192,7 @@ def with_rest(lifts: Doubles) -> Doubles:
 
 def contextual(trial: Trial, plan: Sparse) -> Sparse:
     """A plan made anew at costs to which the cosine of the tokens' states is added, student's against teacher's, in context."""
-    trial.start_from(sharpen(plan, POWER_OF_ROUNDS))
+    trial.start_from(sharpen(plan, ROUND_SHARPENING))
     assert isinstance(trial.teacher, TokenEncoder)
     told = trial.teacher.encode_tokens(trial.bitext.english, "en")
     of_english = np.split(told.tokens, np.cumsum(told.lengths)[:-1])
@@ -202,7 +211,7 @@ def contextual(trial: Trial, plan: Sparse) -> Sparse:
             of_pair[:n, :m] = cosines[row]
         return token_transport_plan(lifts * np.exp(CLOSENESS * close))
 
-    again = realigned(plan, trial.pairs, shared)
+    again = realign(plan, trial.pairs, shared)
     assert next(place, None) is None, "a pair without any association was passed over"
     return again
 
@@ -216,36 +225,39 @@ def unit(states: Floats) -> Floats:
 def spelled_alike(trial: Trial) -> Spelling:
     """How the tokens of a trial are spelled."""
     assert isinstance(trial.teacher, TokenLocator)
-    spans = locate(trial.tokenizer, trial.bitext.foreign, trial.longest), trial.teacher.locate_tokens(trial.bitext.english, "en")
-    return spelled(trial.bitext, (trial.foreign, trial.english), spans, SPELLING)
+    spans = (
+        token_spans(trial.tokenizer, trial.bitext.foreign, trial.longest),
+        trial.teacher.locate_tokens(trial.bitext.english, "en"),
+    )
+    return bitext_spelling(trial.bitext, (trial.foreign, trial.english), spans, SPELLING)
 
 
 def variants(trial: Trial) -> Iterator[tuple[str, Sparse]]:
     """Each alignment by its name."""
     for way in ("association", "ibm1", "ot-vocabulary", "ot-sentences"):
-        yield f"`{way}`", alignment(trial.foreign, trial.english, trial.sizes, way)
+        yield f"`{way}`", trial.weights(way)
     kernel = association(*trial.counts)
     start = balanced(trial, kernel)
     plan = rounds(trial, start, token_transport_plan, ROUNDS)
-    yield "`ibm1` in both directions, agreed", sharpen(rounds(trial, kernel, agreed, ROUNDS), POWER_OF_ROUNDS)
+    yield "`ibm1` in both directions, agreed", sharpen(rounds(trial, kernel, agreed, ROUNDS), ROUND_SHARPENING)
     yield (
         "`ot-sentences` from a kernel not balanced",
-        sharpen(rounds(trial, kernel, token_transport_plan, ROUNDS), POWER_OF_ROUNDS),
+        sharpen(rounds(trial, kernel, token_transport_plan, ROUNDS), ROUND_SHARPENING),
     )
-    yield "one round", sharpen(rounds(trial, start, token_transport_plan, 1), POWER_OF_ROUNDS)
-    yield "eight rounds", sharpen(rounds(trial, plan, token_transport_plan, ROUNDS), POWER_OF_ROUNDS)
+    yield "one round", sharpen(rounds(trial, start, token_transport_plan, 1), ROUND_SHARPENING)
+    yield "eight rounds", sharpen(rounds(trial, plan, token_transport_plan, ROUNDS), ROUND_SHARPENING)
     yield "not sharpened", sharpen(plan, 1.0)
-    yield "sharpened by 3", sharpen(plan, POWER)
+    yield "sharpened by 3", sharpen(plan, SHARPENING)
     for name, solver in MARGINALS.items():
         firmly = rounds(trial, start, partial(token_transport_plan, solver=solver), ROUNDS)
-        yield name, sharpen(firmly, POWER_OF_ROUNDS)
-    yield f"a share of {LEFT:g} left over (partial)", sharpen(rounds(trial, start, with_rest, ROUNDS), POWER_OF_ROUNDS)
+        yield name, sharpen(firmly, ROUND_SHARPENING)
+    yield f"a share of {LEFT:g} left over (partial)", sharpen(rounds(trial, start, with_rest, ROUNDS), ROUND_SHARPENING)
     again = contextual(trial, plan)
-    yield "and a fifth round with contextual costs", sharpen(again, POWER_OF_ROUNDS)
-    yield "and a sixth", sharpen(contextual(trial, again), POWER_OF_ROUNDS)
+    yield "and a fifth round with contextual costs", sharpen(again, ROUND_SHARPENING)
+    yield "and a sixth", sharpen(contextual(trial, again), ROUND_SHARPENING)
     yield (
         f"with `--spelling {SPELLING:g}`",
-        alignment(trial.foreign, trial.english, trial.sizes, "ot-sentences", spelling=spelled_alike(trial)),
+        trial.weights("ot-sentences", spelled_alike(trial)),
     )
 
 
@@ -263,7 +275,7 @@ def main(spec: str, data: str, langs: Sequence[str], pairs: int, seeds: int) -> 
                 found[name][lang].append(trial.scores(weights))
             for size in SMALLER:
                 smaller = prepared(teacher, task, data, lang, pairs, seed, size)
-                weights = alignment(smaller.foreign, smaller.english, smaller.sizes, "ot-sentences")
+                weights = smaller.weights("ot-sentences")
                 found[f"`ot-sentences`, {size:,} subwords"][lang].append(smaller.scores(weights))
     print(f"{pairs:,} pairs, {seeds} seeds: R@1 / R@10, text to image, val\n")
     show(found, langs)

@@ -21,7 +21,6 @@ from harness.core.builtins import load_encoder
 from harness.core.config import RunConfig
 from harness.core.data import Bitext
 from harness.distill.data.leakage import normalise
-from harness.distill.initializers.alignment import alignment
 from harness.evaluation.guarded_bitext import load_guarded_bitext
 from harness.tasks.flickr30k import Flickr30k
 from harness.tasks.readers.karpathy import JSON_NAME, read_photos
@@ -64,7 +63,7 @@ def main(spec: str, data: str, langs: Sequence[str], pairs: int, seeds: int, fol
             for kind in KINDS:
                 trial = prepared(teacher, task, data, lang, pairs, seed, change=partial(changed, captions=captions, kind=kind))
                 for way in WAYS:
-                    weights = alignment(trial.foreign, trial.english, trial.sizes, way)
+                    weights = trial.weights(way)
                     found[f"{kind}, `{way}`"][lang].append(trial.scores(weights))
         if folder:
             (guarded,) = load_guarded_bitext(task, Path(data), [task.language(lang)], RunConfig(lang=lang))

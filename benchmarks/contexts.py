@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from benchmarks.alignments import SPELLING, Found, Trial, prepared, show, spelled_alike
 from harness.core.builtins import load_encoder
 from harness.distill.data.subwords import tokenize
-from harness.distill.initializers.alignment import POWER_OF_ROUNDS, alignment, sharpen
+from harness.distill.initializers.alignment import ROUND_SHARPENING, sharpen
 from harness.distill.initializers.cooccurrence import Sparse
 from harness.distill.initializers.distributional import DistributionalContext
 from harness.tasks.flickr30k import Flickr30k
@@ -25,20 +25,20 @@ SUBWORDS = 3000
 class Nearest(DistributionalContext):
     """Tokens that keep like company, each for itself: without transport."""
 
-    def carried(self, weights: Sparse) -> Sparse:
-        """As `Company.carried`, from a kernel that is not balanced."""
-        return self.placed(self.likeness(weights))
+    def transport_plan(self, weights: Sparse) -> Sparse:
+        """As `DistributionalContext.transport_plan`, from a kernel that is not balanced."""
+        return self.in_vocabulary(self.similarity_kernel(weights))
 
 
 class Again(DistributionalContext):
     """Rotation and transport in turns, twice."""
 
-    def carried(self, weights: Sparse) -> Sparse:
-        """As `Company.carried`, from the weights that it would give."""
-        return super().carried(sharpen(super().carried(weights), POWER_OF_ROUNDS))
+    def transport_plan(self, weights: Sparse) -> Sparse:
+        """As `DistributionalContext.transport_plan`, from the weights that it would give."""
+        return super().transport_plan(sharpen(super().transport_plan(weights), ROUND_SHARPENING))
 
 
-def company(trial: Trial, share: float = 1.0) -> DistributionalContext:
+def contexts(trial: Trial, share: float = 1.0) -> DistributionalContext:
     """A trial's texts, or a share of those that nobody translated."""
     foreign, english = (side[: round(share * len(side))] for side in (trial.text.foreign, trial.text.english))
     of_foreign = [*trial.foreign, *tokenize(trial.tokenizer, foreign, trial.longest)]
@@ -47,18 +47,17 @@ def company(trial: Trial, share: float = 1.0) -> DistributionalContext:
 
 def variants(trial: Trial) -> Iterator[tuple[str, Sparse]]:
     """Each alignment by its name."""
-    texts = company(trial)
+    texts = contexts(trial)
     whole = texts.foreign, texts.english, texts.sizes
-    pairs = trial.foreign, trial.english, trial.sizes
-    without = alignment(*pairs, "ot-sentences")
+    without = trial.weights("ot-sentences")
     yield "`ot-sentences`, the same subwords", without
-    yield "from the contexts without transport", alignment(*pairs, "ot-contexts", Nearest(*whole))
-    yield "rotation and transport twice", alignment(*pairs, "ot-contexts", Again(*whole))
-    yield "from the contexts alone", sharpen(texts.carried(without), POWER_OF_ROUNDS)
+    yield "from the contexts without transport", trial.weights("ot-contexts", context=Nearest(*whole))
+    yield "rotation and transport twice", trial.weights("ot-contexts", context=Again(*whole))
+    yield "from the contexts alone", sharpen(texts.transport_plan(without), ROUND_SHARPENING)
     spelling = spelled_alike(trial)
-    yield f"with `--spelling {SPELLING:g}`", alignment(*pairs, "ot-contexts", texts, spelling)
-    yield "with a tenth of the texts", alignment(*pairs, "ot-contexts", company(trial, 0.1))
-    yield "with the texts of the pairs alone", alignment(*pairs, "ot-contexts", company(trial, 0.0))
+    yield f"with `--spelling {SPELLING:g}`", trial.weights("ot-contexts", spelling, texts)
+    yield "with a tenth of the texts", trial.weights("ot-contexts", context=contexts(trial, 0.1))
+    yield "with the texts of the pairs alone", trial.weights("ot-contexts", context=contexts(trial, 0.0))
 
 
 def main(spec: str, data: str, langs: Sequence[str], pairs: int, sentences: int, seeds: int) -> None:
@@ -68,11 +67,11 @@ def main(spec: str, data: str, langs: Sequence[str], pairs: int, sentences: int,
     for lang in langs:
         for seed in range(seeds):
             plain = prepared(teacher, task, data, lang, pairs, seed)
-            weights = alignment(plain.foreign, plain.english, plain.sizes, "ot-sentences")
+            weights = plain.weights("ot-sentences")
             found["`ot-sentences`, subwords of the pairs"][lang].append(plain.scores(weights))
             for vocabulary in (8000, 2000, SUBWORDS):
                 trial = prepared(teacher, task, data, lang, pairs, seed, vocabulary, sentences)
-                weights = alignment(trial.foreign, trial.english, trial.sizes, "ot-contexts", company(trial))
+                weights = trial.weights("ot-contexts", context=contexts(trial))
                 found[f"`ot-contexts`, {vocabulary:,} subwords"][lang].append(trial.scores(weights))
             for name, weights in variants(trial):
                 found[name][lang].append(trial.scores(weights))

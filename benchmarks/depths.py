@@ -20,9 +20,9 @@ from benchmarks.alignments import Found, Trial, prepared, show
 from harness.core.builtins import load_encoder
 from harness.core.config import DistillConfig
 from harness.distill.data.subwords import tokenize
-from harness.distill.model.tower import Encoded, TextTower, Tokens, padded
-from harness.distill.objectives import cosines, divergence, info_nce, kd_mse, ot_batch, ot_token
-from harness.distill.trainer import batches, learning_rate
+from harness.distill.model.tower import Encoded, TextTower, Tokens, pad_token_ids
+from harness.distill.objectives import cosine_similarities, info_nce, kd_mse, ot_batch, ot_token, symmetric_kl
+from harness.distill.trainer import batch_rows, learning_rate
 from harness.distill.transport.batches import batch_target
 from harness.distill.transport.tokens import token_transport
 from harness.retrieval.ranking import hit_rate, rank
@@ -37,7 +37,7 @@ Loss = Callable[[Depths, Depths, DistillConfig], Tensor]
 def at_depths(tower: TextTower, texts: Tokens) -> list[Encoded]:
     """A batch through a tower."""
     device = tower.position_embedding.device
-    lengths, ids = torch.tensor([len(text) for text in texts], device=device), padded(texts).to(device)
+    lengths, ids = torch.tensor([len(text) for text in texts], device=device), pad_token_ids(texts).to(device)
     mask = torch.arange(ids.shape[1], device=device) < lengths[:, None]
     visible = None if tower.config.causal else mask[:, None, None, :]
     x, found = tower.embedding_norm(tower.token_embedding(ids) + tower.position_embedding[: ids.shape[1]]), []
@@ -96,7 +96,7 @@ def closeness(x: Encoded, y: Encoded) -> Tensor:
     places = torch.arange(size, device=x.mask.device)
     rows, columns = places.repeat_interleave(size), places.repeat(size)
     costs, _ = token_transport(x.states[rows], y.states[columns], x.mask[rows], y.mask[columns])
-    return (cosines(x.pooled, y.pooled) + 1 - costs.view(size, size)) / 2
+    return (cosine_similarities(x.pooled, y.pooled) + 1 - costs.view(size, size)) / 2
 
 
 def fused(student: Depths, teacher: Depths, config: DistillConfig) -> Tensor:
@@ -105,7 +105,7 @@ def fused(student: Depths, teacher: Depths, config: DistillConfig) -> Tensor:
         targets = batch_target(closeness(teacher[-1], teacher[-1]), config.batch_eps, config.batch_iterations)
     scores = closeness(student[-1], teacher[-1]) / config.temperature
     contrast = (info_nce(scores) + info_nce(scores.T)) / 2
-    return config.alpha * contrast + (1 - config.alpha) * divergence(targets, scores, config)
+    return config.alpha * contrast + (1 - config.alpha) * symmetric_kl(targets, scores, config)
 
 
 WAYS: Mapping[str, Loss] = {
@@ -125,7 +125,7 @@ def trained(trial: Trial, told: Sequence[Sequence[Tensor]], loss: Loss, config: 
     device = tower.position_embedding.device
     optimiser = torch.optim.AdamW(tower.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=config.weight_decay)
     steps = config.steps_for(len(trial.bitext))
-    for step, rows in enumerate(batches(len(trial.bitext), config, steps, 0)):
+    for step, rows in enumerate(batch_rows(len(trial.bitext), config, steps, 0)):
         with torch.autocast(device.type, torch.bfloat16):
             student = at_depths(tower, [trial.foreign[row] for row in rows])
         lengths = torch.tensor([len(trial.english[row]) for row in rows], device=device)

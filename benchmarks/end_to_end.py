@@ -32,7 +32,7 @@ from harness.distill.data.subwords import tokenize
 from harness.distill.distributed import ALONE
 from harness.distill.model.student import new_student, student_tokenizer
 from harness.distill.model.tower import TextTower, TowerConfig
-from harness.distill.pipeline import Recipe, trained
+from harness.distill.pipeline import Recipe, train_student
 from harness.encoders.open_clip.export import bert_config, bert_weights, with_pad
 from harness.evaluation.guarded_bitext import load_guarded_bitext
 from harness.retrieval.ranking import rank, scores
@@ -112,7 +112,7 @@ def main() -> None:
             taken = time.perf_counter() - began
             rows.append((f"sentence-transformers, {label}", taken, r1(student.encode(list(retrieval.captions)))))
         began = time.perf_counter()
-        tower, tokenizer, _ = trained(recipe, recipe.digest, device, store, Console(), ALONE)
+        tower, tokenizer, _ = train_student(recipe, recipe.digest, device, store, Console(), ALONE)
         taken = time.perf_counter() - began
         ids = tokenize(tokenizer, retrieval.captions, tower.config.max_length)
         found = tower.embed(ids).cpu().numpy()

@@ -68,14 +68,14 @@ def kernels() -> None:
     """The time that a GPU takes for the two kernels of token transport, without Python's."""
     from triton.testing import do_bench
 
-    from harness.distill.transport.gpu_kernels import carry, spread
+    from harness.distill.transport.gpu_kernels import cosine_transport, cosine_transport_gradient
 
     for pairs in (256, 2048):
         x, y, rows, columns = (part.cuda() for part in token_transport.states(pairs))
         a, b, outer = rows.float(), columns.float(), torch.ones(pairs, device="cuda")
-        forth = functools.partial(carry, x, y, a, b, (0.1, 1.0, 1e-3, 1000, 8, 85.0))
+        forth = functools.partial(cosine_transport, x, y, a, b, (0.1, 1.0, 1e-3, 1000, 8, 85.0))
         plan, _, _, _, scales_x, lengths_x, scales_y, _ = forth()
-        back = functools.partial(spread, plan, outer, (scales_x, scales_y), y, lengths_x, x)
+        back = functools.partial(cosine_transport_gradient, plan, outer, (scales_x, scales_y), y, lengths_x, x)
         times = [do_bench(kernel, return_mode="median") for kernel in (forth, back)]
         print(f"\nkernels of {pairs:,} pairs: {times[0]:.2f} ms for the plan, {times[1]:.2f} ms for the gradient")
 

@@ -29,7 +29,7 @@ from benchmarks.ranking import CAPTIONS, WIDTH, embeddings, resident
 from harness.core.config import DistillConfig, RunConfig
 from harness.core.data import Images
 from harness.core.digests import digest_strings
-from harness.distill.pipeline import distil
+from harness.distill.pipeline import distill
 from harness.evaluation.planning import make_plans
 from harness.evaluation.runner import measure_plan
 from harness.retrieval.ranking import rank
@@ -97,7 +97,7 @@ class World:
         def work() -> None:
             ((plan,), _) = make_plans(config, self.store)
             (recipe,) = [cell.recipe for cell in plan.cells if cell.recipe]
-            distil(recipe, "cpu", self.store, self.console)
+            distill(recipe, "cpu", self.store, self.console)
 
         return work
 

@@ -69,7 +69,7 @@ def main(device: str = "cpu", pairs: int = 256) -> None:
         return gradient(token_transport(x, y, rows, columns, Solver(eps=eps))[0].mean())
 
     def step_by_step(eps: float) -> tuple[Tensor, ...]:
-        with patch.object(transport, "gpu_kernels", lambda: None):
+        with patch.object(transport, "gpu_kernel_module", lambda: None):
             return ours(eps)
 
     for eps in (0.1, 0.05):

@@ -198,7 +198,7 @@ def watched() -> None:
 
     Nor does every fork read what numba compiled: it takes longer than all else in such a run, and nothing in it is of a store.
     """
-    harness.distill.transport.tokens.kernels = lambda: None
+    harness.distill.transport.tokens.cpu_kernel_module = lambda: None
     harness.distill.trainer.SECONDS_A_CHECKPOINT = 0
     for name in ("teacher", "tower", "record"):
         place, attribute = WORK[name]

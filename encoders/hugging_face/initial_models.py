@@ -15,18 +15,28 @@ from harness.encoders.weights import loads_in_half, reason
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+    from torch import Generator
 
-    from harness.distill.model.tower import DonatedLayers
+    from harness.core.config import DistillConfig
+    from harness.core.data import Bitext
+    from harness.core.protocols import TextEncoder
+    from harness.distill.data.bitext import MonolingualText
+    from harness.distill.model.tower import DonatedLayers, TextTower
 
 CONTEXT = 77
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 WEIGHTS = "model.safetensors"
 
 
-class HuggingFaceStart:
-    """A BERT, RoBERTa or XLM-RoBERTa: `config.json`, `model.safetensors` and `tokenizer.json`, of a folder or of the hub."""
+class HuggingFaceInitializer:
+    """The initializer `hf:NAME-or-FOLDER`: layers and subwords of a BERT, RoBERTa or XLM-RoBERTa.
+
+    Its files are `config.json`, `model.safetensors` and `tokenizer.json`, of a folder or of the hub.
+    """
 
     def __init__(self, argument: str) -> None:
+        if not argument:
+            raise HarnessError("--init hf names no model: expected --init hf:NAME-or-FOLDER")
         self.name = argument
 
     @cached_property
@@ -48,8 +58,21 @@ class HuggingFaceStart:
         files = [digest_file(self.folder / file) for file in (CONFIG, WEIGHTS, TOKENIZER)]
         return digest_strings([*files, "float32"] if loads_in_half(self.folder) else files)
 
-    def tokenizer(self) -> Tokenizer:
-        """Its subwords, framing included."""
+    def tokenizer(self, _: DistillConfig, __: Bitext, ___: MonolingualText) -> Tokenizer:
+        """Return the model's own tokenizer."""
+        return self.own_tokenizer()
+
+    def student(self, teacher: TextEncoder, _: Tokenizer, config: DistillConfig, __: Bitext, ___: MonolingualText) -> TextTower:
+        """Return the model with a random projection into the teacher's joint space."""
+        import torch
+
+        from harness.distill.model.tower import joint_dim
+
+        generator = torch.Generator().manual_seed(config.seed)
+        return with_projection(self.donate_layers(), joint_dim(teacher), config, generator)
+
+    def own_tokenizer(self) -> Tokenizer:
+        """Read the model's tokenizer, framing included. Raises HarnessError if its file is none."""
         from tokenizers import Tokenizer
 
         try:
@@ -78,9 +101,21 @@ class HuggingFaceStart:
             raise HarnessError(f"{self.folder} cannot be loaded: {reason(error, self.folder / WEIGHTS)}") from error
         check_whole(f"hf:{self.name}", self.folder, model, report)
         config, weights = from_bert(model, model.config, torch.eye(model.config.hidden_size), CONTEXT)
-        tokenizer = self.tokenizer()
+        tokenizer = self.own_tokenizer()
 
         def tokenize(texts: Sequence[str]) -> list[list[int]]:
             return [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
 
         return DonatedLayers(config, copied(weights), None, None, tokenize)
+
+
+def with_projection(lent: DonatedLayers, dim: int, config: DistillConfig, generator: Generator) -> TextTower:
+    """Return a tower of a model's layers with a projection (dim, width), drawn with standard deviation 1 / sqrt(width)."""
+    import torch
+
+    from harness.distill.model.tower import TextTower
+
+    student = TextTower(lent.config.model_copy(update={"pooling": config.pooling, "joint_dim": dim}))
+    drawn = torch.randn(dim, lent.config.width, generator=generator) * lent.config.width**-0.5
+    student.load_state_dict(student.state_dict() | lent.weights | {"projection.weight": drawn}, strict=True)
+    return student

@@ -16,7 +16,7 @@ from torch import Tensor
 from harness.core.data import Span, Spans
 from harness.core.errors import HarnessError
 from harness.core.languages import all_languages, resolve_language
-from harness.distill.data.subwords import cut
+from harness.distill.data.subwords import truncate
 from harness.encoders.open_clip.model_files import ModelFiles
 from harness.retrieval.text_spans import moved
 
@@ -46,7 +46,7 @@ class FileTokenizer:
         """Token ids."""
         ids = torch.zeros(len(texts), self.context_length, dtype=torch.long)
         for row, encoding in enumerate(self.tokenizer.encode_batch(texts)):
-            text = cut(encoding.ids, self.context_length)
+            text = truncate(encoding.ids, self.context_length)
             ids[row, : len(text)] = torch.tensor(text)
         return ids
 
@@ -189,11 +189,11 @@ def read_text(tokenizer: Tokenizer, text: str) -> tuple[str, list[tuple[int, Spa
     longest = tokenizer.context_length
     if isinstance(tokenizer, FileTokenizer):
         found = tokenizer.tokenizer.encode(text)
-        return text, cut(list(zip(found.ids, found.offsets, strict=True)), longest)
+        return text, truncate(list(zip(found.ids, found.offsets, strict=True)), longest)
     if isinstance(tokenizer, SimpleTokenizer):
         cleaned = tokenizer.clean_fn(text)
         first, last = ((number, NOWHERE) for number in (tokenizer.sot_token_id, tokenizer.eot_token_id))
-        return cleaned, cut([first, *byte_pairs(tokenizer, cleaned), last], longest)
+        return cleaned, truncate([first, *byte_pairs(tokenizer, cleaned), last], longest)
     if isinstance(tokenizer, HFTokenizer) and tokenizer.tokenizer.is_fast:
         cleaned, inner = tokenizer.clean_fn(text), tokenizer.tokenizer
         if tokenizer.tokenizer_mode == "clips":

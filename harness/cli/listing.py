@@ -9,7 +9,17 @@ import typer
 from harness.cli.options import TASK, StoreOption, TaskOption
 
 What = Literal[
-    "tasks", "encoders", "objectives", "scorers", "chunkers", "executors", "translators", "languages", "sources", "runs"
+    "tasks",
+    "encoders",
+    "objectives",
+    "initializers",
+    "scorers",
+    "chunkers",
+    "executors",
+    "translators",
+    "languages",
+    "sources",
+    "runs",
 ]
 
 

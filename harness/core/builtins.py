@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from harness.core.data import Language, Spans
+from harness.core.errors import HarnessError
+from harness.core.plugins import code_digest, in_one_line
 from harness.core.protocols import Encoder, Task, Translator
-from harness.core.registry import Registry, made
+from harness.core.registry import Registry, builtin, made, parted
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from harness.core.config import DistillConfig, RunConfig
-    from harness.distill.model.tower import Encoded, StartingModel
+    from harness.distill.initializers.interface import Initializer
+    from harness.distill.model.tower import Encoded
     from harness.evaluation.executors.jobs import Executor
     from harness.retrieval.scorers import Maker
 
@@ -88,29 +91,69 @@ CHUNKERS: Registry[Callable[[str], Chunker]] = Registry(
     group="harness.chunkers",
 )
 Objective: TypeAlias = "Callable[[Encoded, Encoded, DistillConfig], Tensor]"
+# Built-in objectives and initializers declare the options that they read: the fields of `DistillConfig` that can change a tower.
 OBJECTIVES: Registry[Objective] = Registry(
     "objective",
     {
-        "kd-mse": "harness.distill.objectives:kd_mse",
-        "kd-cosine": "harness.distill.objectives:kd_cosine",
-        "kd-contrastive": "harness.distill.objectives:kd_contrastive",
-        "kd-relation": "harness.distill.objectives:kd_relation",
-        "ot-token": "harness.distill.objectives:ot_token",
-        "ot-entity": "harness.distill.objectives:ot_entity",
-        "ot-batch": "harness.distill.objectives:ot_batch",
-        "ot-unbalanced": "harness.distill.objectives:ot_unbalanced",
+        "kd-mse": builtin("harness.distill.objectives:kd_mse"),
+        "kd-cosine": builtin("harness.distill.objectives:kd_cosine"),
+        "kd-contrastive": builtin("harness.distill.objectives:kd_contrastive", reads=("temperature",)),
+        "kd-relation": builtin("harness.distill.objectives:kd_relation", reads=("temperature", "diagonal")),
+        "ot-token": builtin("harness.distill.objectives:ot_token", reads=("solver", "eps", "sentence_weight")),
+        "ot-entity": builtin("harness.distill.objectives:ot_entity", reads=("solver", "eps", "sentence_weight", "entity_weight")),
+        "ot-batch": builtin(
+            "harness.distill.objectives:ot_batch",
+            reads=("temperature", "diagonal", "alpha", "batch_eps", "batch_iterations"),
+        ),
+        "ot-unbalanced": builtin("harness.distill.objectives:ot_unbalanced", reads=("eps", "rho", "sentence_weight")),
     },
     group="harness.objectives",
 )
-STARTS: Registry[Callable[[str], StartingModel]] = Registry(
-    "start", {"hf": "harness.encoders.hugging_face.initial_models:HuggingFaceStart"}
+_NEW_SUBWORDS = ("pooling", "vocabulary", "unpaired")
+_ALIGNED = (*_NEW_SUBWORDS, "spelling")
+INITIALIZERS: Registry[Callable[[str], Initializer]] = Registry(
+    "initializer",
+    {
+        "teacher": builtin("harness.distill.initializers.teacher:TeacherLayers", reads=_NEW_SUBWORDS),
+        "scratch": builtin("harness.distill.initializers.scratch:Scratch", reads=(*_NEW_SUBWORDS, "size")),
+        "association": builtin("harness.distill.initializers.association:Association", reads=_ALIGNED),
+        "ibm1": builtin("harness.distill.initializers.ibm1:Ibm1", reads=_ALIGNED),
+        "ot-vocabulary": builtin("harness.distill.initializers.ot_vocabulary:OtVocabulary", reads=_ALIGNED),
+        "ot-sentences": builtin("harness.distill.initializers.ot_sentences:OtSentences", reads=_ALIGNED),
+        "ot-contexts": builtin("harness.distill.initializers.ot_contexts:OtContexts", reads=_ALIGNED),
+        "hf": builtin("harness.encoders.hugging_face.initial_models:HuggingFaceInitializer", reads=("pooling",)),
+    },
+    group="harness.initializers",
 )
 
 
-def starting_model(init: str) -> StartingModel | None:
-    """The model that the student's start `NAME:ARGUMENT` names; None where it starts from the teacher, or from scratch."""
-    name, colon, argument = init.partition(":")
-    return STARTS.load(name)(argument) if colon else None
+def load_initializer(init: str) -> Initializer:
+    """Return the initializer that `NAME`, `NAME:ARGUMENT`, `FILE.py:NAME` or `FILE.py:NAME:ARGUMENT` names.
+
+    Raises HarnessError for an unknown name, for an argument that it does not take, and for a plug-in that is no initializer.
+    """
+    name, argument = parted(init)
+    make = INITIALIZERS.load(name)
+    if INITIALIZERS.find(name).builtin:
+        return make(argument)
+    with in_one_line(f"the initializer {init} cannot be made", getattr(make, "__module__", None)):
+        initializer = make(argument)
+    if lacking := [word for word in ("fingerprint", "tokenizer", "student") if not hasattr(initializer, word)]:
+        raise HarnessError(f"{init} is no initializer: {INITIALIZERS.origin(name)} lacks {', '.join(lacking)} (docs/plugins.md)")
+    return initializer
+
+
+def initializer_sources(init: str) -> list[str]:
+    """Return the digests of what decides an initializer besides options, teacher and sentences; none for most built-in ones.
+
+    Raises HarnessError as `load_initializer` does.
+    """
+    name, argument = parted(init)
+    if INITIALIZERS.find(name).builtin:
+        # Without an argument there is nothing: the version of the trainer stands for the code. To import it would take torch.
+        return [load_initializer(init).fingerprint()] if argument or name == "hf" else []
+    with in_one_line(f"the fingerprint of the initializer {init} cannot be had"):
+        return [code_digest(INITIALIZERS.load(name)), argument, load_initializer(init).fingerprint()]
 
 
 EXECUTORS: Registry[Executor] = Registry(
@@ -144,6 +187,14 @@ def register_translator(name: str, make: Callable[[str, str], Translator]) -> No
 def register_objective(name: str, loss: Objective) -> None:
     """Add a distillation objective, `loss(student, teacher, config)`. Raises HarnessError as `register_encoder` does."""
     OBJECTIVES.register(name, loss)
+
+
+def register_initializer(name: str, make: Callable[[str], Initializer]) -> None:
+    """Add an initializer: `make(argument)` is called for `--init NAME:ARGUMENT`; a class will do.
+
+    Raises HarnessError as `register_encoder` does.
+    """
+    INITIALIZERS.register(name, make)
 
 
 def register_chunker(name: str, make: Callable[[str], Chunker]) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from harness.core.errors import HarnessError
-from harness.core.objective_terms import STEPLESS, reads_entities, spell_objective
+from harness.core.objective_terms import STEPLESS, spell_objective
+from harness.core.option_use import without_unread
 
 LARGEST_SEED = 2**63 - 1
 """Every generator of random numbers accepts seeds up to this."""
@@ -47,7 +48,6 @@ class DistillConfig(Config):
     )
     init: str = Field(
         "teacher",
-        pattern="^(teacher|scratch|ot-contexts|ot-sentences|ot-vocabulary|association|ibm1|hf:.+)$",
         description="Initialization of the student. `teacher`: the teacher's layers with random subword embeddings. `scratch`: "
         "random weights. `ot-vocabulary`: the teacher's layers with subword embeddings transported from English subwords over "
         "the bitext. `ot-sentences`: the same with transport within each sentence pair. `ot-contexts`: the same with monolingual "
@@ -119,47 +119,16 @@ class DistillConfig(Config):
     batch_eps: float = Field(0.15, ge=0.01, le=10, description="ot-batch: entropic regularization of the teacher's plan.")
     batch_iterations: int = Field(5, ge=1, le=1000, description="ot-batch: iterations of the teacher's plan.")
 
-    @field_validator("size")
-    @classmethod
-    def _size_needs_scratch(cls, size: str | None, info: ValidationInfo) -> str | None:
-        init = info.data.get("init", "scratch")
-        if size is not None and init != "scratch":
-            raise PydanticCustomError("size", f"a size needs --init scratch; with --init {init} the shape is the teacher's")
-        return size
-
-    @model_validator(mode="after")
-    def _patience_needs_validation(self) -> Self:
-        if self.patience is not None and not self.held_out:
-            raise PydanticCustomError("patience", "--patience counts validations: hold out pairs for them with --held-out")
-        return self
-
-    @model_validator(mode="after")
-    def _spelling_needs_an_alignment(self) -> Self:
-        if self.spelling and (self.init in ("teacher", "scratch") or self.init.startswith("hf:")):
-            raise PydanticCustomError(
-                "spelling",
-                f"--spelling has no effect with --init {self.init}: use one that aligns a vocabulary, as ot-sentences",
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _unpaired_needs_new_subwords(self) -> Self:
-        if self.unpaired and self.init.startswith("hf:"):
-            raise PydanticCustomError(
-                "unpaired", "--unpaired has no effect with --init hf:, which brings subwords and their embeddings"
-            )
-        return self
-
     def for_objective(self, objective: str) -> Self:
-        """Return a copy for another objective, in its canonical spelling.
+        """Return a copy with another objective, in its one spelling.
 
-        The weight of entities is reset to its default if the objective does not read it, so that no tower is trained twice.
-        Raises HarnessError as `spell_objective`.
+        Options that nothing then reads go back to their defaults, so that no tower is trained twice.
+        Raises HarnessError as `spell_objective`, and for an unknown initializer.
+
+        >>> DistillConfig(eps=0.2).for_objective("kd-mse").eps, DistillConfig(eps=0.2).for_objective("ot-token").eps
+        (0.1, 0.2)
         """
-        changes: dict[str, object] = {"objective": spell_objective(objective)}
-        if not reads_entities(objective):
-            changes["entity_weight"] = type(self).model_fields["entity_weight"].default
-        return self.model_copy(update=changes)
+        return without_unread(self.model_copy(update={"objective": spell_objective(objective)}))
 
     def steps_for(self, pairs: int) -> int:
         """Return the optimizer steps for a number of pairs; 0 for the objectives `none` and `ridge`.

@@ -81,7 +81,7 @@ def reads_entities(text: str) -> bool:
     """
     entries = [(name, OBJECTIVES.find(name)) for _, name in parse_objective(text)]
     return any(
-        name == "ot-entity" if entry.builtin else getattr(OBJECTIVES.load(name), "reads_entities", False)
+        "entity_weight" in entry.reads if entry.builtin else getattr(OBJECTIVES.load(name), "reads_entities", False)
         for name, entry in entries
     )
 

@@ -21,12 +21,13 @@ T = TypeVar("T")
 class Entry(Generic[T]):
     """One thing by name. origin: where it comes from, for people. load: import it and hand it over.
 
-    builtin: its `module:attribute` if it comes with the harness, else "".
+    builtin: its `module:attribute` if it comes with the harness, else "". reads: the options that a built-in declares to read.
     """
 
     origin: str
     load: Callable[[], T]
     builtin: str = ""
+    reads: tuple[str, ...] = ()
 
 
 class Registry(Generic[T]):
@@ -34,10 +35,10 @@ class Registry(Generic[T]):
     group `group`; what `register` was given; and, by the name `FILE.py:NAME`, anything of a file.
     """
 
-    def __init__(self, kind: str, builtins: Mapping[str, str], group: str = "") -> None:
+    def __init__(self, kind: str, builtins: Mapping[str, str | Entry[T]], group: str = "") -> None:
         self.kind = kind
         self.group = group
-        self._own = {name: [builtin(target)] for name, target in builtins.items()}
+        self._own = {name: [builtin(target) if isinstance(target, str) else target] for name, target in builtins.items()}
 
     @functools.cached_property
     def _entries(self) -> dict[str, list[Entry[T]]]:
@@ -67,6 +68,10 @@ class Registry(Generic[T]):
     def names(self) -> list[str]:
         """All names, sorted."""
         return sorted(self._entries)
+
+    def builtin_names(self) -> list[str]:
+        """Return the names of the built-in entries, in the order of their table."""
+        return [name for name, entries in self._own.items() if entries[0].builtin]
 
     def origin(self, name: str) -> str:
         """Where an entry comes from.
@@ -98,6 +103,21 @@ class Registry(Generic[T]):
         with in_one_line(f"the {self.kind} {name} of {entry.origin} cannot be loaded"):
             return entry.load()
 
+    def declared_reads(self, name: str) -> tuple[str, ...] | None:
+        """Return the options that an entry declares to read: of a plug-in its attribute `reads`, None where it has none.
+
+        Raises HarnessError as `load` does, and if the attribute is no list of names.
+        """
+        entry = self.find(name)
+        if entry.builtin:
+            return entry.reads
+        reads = getattr(self.load(name), "reads", None)
+        if reads is None:
+            return None
+        if isinstance(reads, str) or not (isinstance(reads, Iterable) and all(isinstance(word, str) for word in reads)):
+            raise HarnessError(f"{self.kind} {name}: reads is {reads!r}; expected names of options, as reads = ('eps',)")
+        return tuple(reads)
+
     def identity(self, name: str) -> tuple[str, ...]:
         """What sets an entry of others apart from every other; nothing for a built-in one, whose own digest says enough.
 
@@ -112,14 +132,14 @@ class Registry(Generic[T]):
         return HarnessError(f"two {self.kind}s are called {name!r}, of {places}: rename one, or take one away")
 
 
-def builtin(target: str) -> Entry[Any]:
-    """The entry of a built-in, `module:attribute`."""
+def builtin(target: str, reads: tuple[str, ...] = ()) -> Entry[Any]:
+    """Return the entry of a built-in, `module:attribute`. reads: the options that it reads, known without importing it."""
 
     def load() -> Any:
         module, _, attribute = target.partition(":")
         return getattr(importlib.import_module(module), attribute)
 
-    return Entry(f"built in ({target})", load, target)
+    return Entry(f"built in ({target})", load, target, reads)
 
 
 def parted(spec: str) -> tuple[str, str]:

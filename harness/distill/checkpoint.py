@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 CURVES = ("losses", "seconds", "validations", "unconverged")
-FILES = WEIGHTS, SHAPE, TOKENIZER = "tower.safetensors", "shape.json", "tokenizer.json"
+TOWER_FILES = TOWER_WEIGHTS, TOWER_SHAPE, TOWER_TOKENIZER = "tower.safetensors", "shape.json", "tokenizer.json"
 
 
 @dataclass
@@ -58,20 +58,20 @@ class TrainingState:
 
 def save_tower(folder: Path, tower: TextTower, tokenizer: Tokenizer) -> None:
     """Write a tower's weights, shape and tokenizer into a folder."""
-    save_file({name: value.detach().cpu().contiguous() for name, value in tower.state_dict().items()}, folder / WEIGHTS)
-    (folder / SHAPE).write_text(tower.config.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    tokenizer.save(str(folder / TOKENIZER))
+    save_file({name: value.detach().cpu().contiguous() for name, value in tower.state_dict().items()}, folder / TOWER_WEIGHTS)
+    (folder / TOWER_SHAPE).write_text(tower.config.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    tokenizer.save(str(folder / TOWER_TOKENIZER))
 
 
 def load_tower(folder: Path) -> tuple[TextTower, Tokenizer]:
     """Read what `save_tower` wrote, ready to encode. Raises HarnessError naming the folder if it is not whole."""
     try:
         check_tower(folder)
-        config = TowerConfig.model_validate_json(read_bytes(folder / SHAPE))
-        check_shape(config, folder / WEIGHTS)
+        config = TowerConfig.model_validate_json(read_bytes(folder / TOWER_SHAPE))
+        check_shape(config, folder / TOWER_WEIGHTS)
         tower = TextTower(config)
-        tower.load_state_dict(load_file(folder / WEIGHTS), strict=True)
-        return tower.eval(), load_tokenizer(folder / TOKENIZER)
+        tower.load_state_dict(load_file(folder / TOWER_WEIGHTS), strict=True)
+        return tower.eval(), load_tokenizer(folder / TOWER_TOKENIZER)
     except HarnessError:
         raise
     except Exception as error:  # of pydantic, safetensors, torch and tokenizers, which has but a bare Exception
@@ -83,7 +83,7 @@ def check_tower(folder: Path) -> None:
     found = check_seal(folder)
     if found is None:
         return
-    if missing := {*FILES} - found.files.keys():
+    if missing := {*TOWER_FILES} - found.files.keys():
         raise DamagedError(f"{folder} is damaged (its seal has no {sorted(missing)[0]})", "delete it to distil it again")
     if found.key is not None:
         check_key(folder, found.key, load_card(folder).digest)
@@ -98,7 +98,7 @@ def check_shape(config: TowerConfig, weights: Path) -> None:
             wanted = {name: tuple(value.shape) for name, value in TextTower(config).state_dict().items()}
         if wanted == there:
             return
-    raise ValueError(f"{weights.name} and {SHAPE} are not of one tower")
+    raise ValueError(f"{weights.name} and {TOWER_SHAPE} are not of one tower")
 
 
 def save_training(path: Path, tower: TextTower, optimiser: torch.optim.Optimizer, state: TrainingState) -> None:
@@ -110,7 +110,7 @@ def save_training(path: Path, tower: TextTower, optimiser: torch.optim.Optimizer
     tensors = {name: value.contiguous().cpu() for name, value in tensors.items()}
     metadata = {KEY_FIELD: entry_key(path)} | {name: json.dumps(getattr(state, name)) for name in CURVES}
     with new_file(path) as temporary:
-        save_file(tensors, temporary, metadata | {DIGEST_FIELD: digest_of(metadata, tensors)})
+        save_file(tensors, temporary, metadata | {DIGEST_FIELD: training_digest(metadata, tensors)})
 
 
 def load_training(path: Path, tower: TextTower, optimiser: torch.optim.Optimizer) -> TrainingState:
@@ -127,21 +127,21 @@ def load_training(path: Path, tower: TextTower, optimiser: torch.optim.Optimizer
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise DamagedError(f"{path} is damaged ({first_line(error)})") from None
-    if (metadata or {}).get(DIGEST_FIELD) != digest_of(metadata or {}, tensors):
+    if (metadata or {}).get(DIGEST_FIELD) != training_digest(metadata or {}, tensors):
         raise DamagedError(f"{path} is damaged (it is not what was written)")
     check_key(path, metadata.get(KEY_FIELD), entry_key(path))
-    tower.load_state_dict(under("tower.", tensors))
+    tower.load_state_dict(strip_prefix("tower.", tensors))
     moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in under("optimiser.", tensors).items():
+    for name, value in strip_prefix("optimiser.", tensors).items():
         index, moment = name.split(".")
         moments.setdefault(int(index), {})[moment] = value
     optimiser.load_state_dict(optimiser.state_dict() | {"state": moments})
     curves = {name: json.loads(metadata[name]) for name in CURVES}
     curves["validations"] = [(step, score) for step, score in curves["validations"]]
-    return TrainingState(best=under("best.", tensors), **curves)
+    return TrainingState(best=strip_prefix("best.", tensors), **curves)
 
 
-def digest_of(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+def training_digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of a training: its curves, and every tensor by name."""
     digest = hashlib.sha256(json.dumps([metadata.get(name) for name in CURVES]).encode())
     for name, value in sorted(tensors.items()):
@@ -150,6 +150,6 @@ def digest_of(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str
     return digest.hexdigest()
 
 
-def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def strip_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors whose names begin so, by the rest of their names."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from harness.distill.model.tower import Encoded, TextTower
 
-TEXTS_A_BATCH = 64
+TEXTS_A_STEP = 64
 
 
 class DistilledTower:
@@ -29,10 +29,10 @@ class DistilledTower:
 
     def fingerprint(self) -> str:
         """Digest of weights, shape and tokenizer, as they lie on disk."""
-        from harness.distill.checkpoint import FILES
+        from harness.distill.checkpoint import TOWER_FILES
 
         digest = hashlib.sha256()
-        for name in FILES:
+        for name in TOWER_FILES:
             digest.update(hashlib.sha256((self.folder / name).read_bytes()).digest())
         return digest.hexdigest()
 
@@ -72,8 +72,8 @@ class DistilledTower:
         tower, tokenizer = self.loaded
         ids = tokenize(tokenizer, texts, tower.config.max_length)
         order = np.argsort([len(row) for row in ids], kind="stable")
-        for start in range(0, len(ids), TEXTS_A_BATCH):
-            rows = order[start : start + TEXTS_A_BATCH]
+        for start in range(0, len(ids), TEXTS_A_STEP):
+            rows = order[start : start + TEXTS_A_STEP]
             with torch.inference_mode():
                 encoded = tower.encode([ids[row] for row in rows])
             yield rows, encoded

@@ -60,7 +60,7 @@ class Processes:
         sizes = [end - start for start, end in pairwise(self.bounds(rows))]
         padded = functional.pad(part, (0, 0) * (part.dim() - 1) + (0, sizes[0] - len(part)))
         everyone = [torch.empty_like(padded) for _ in sizes]
-        with together():
+        with report_lost_processes():
             distributed.all_gather(everyone, padded.contiguous())
         return torch.cat([each[:size] for each, size in zip(everyone, sizes, strict=True)])
 
@@ -69,7 +69,7 @@ class Processes:
         if self.count == 1 or not gradients:
             return
         whole = torch.cat([each.flatten() for each in gradients])
-        with together():
+        with report_lost_processes():
             distributed.all_reduce(whole)
         for each, added in zip(gradients, torch.split(whole, [each.numel() for each in gradients]), strict=True):
             each.copy_(added.view_as(each))
@@ -93,7 +93,7 @@ class Processes:
 
     def _reduced(self, number: float, how: distributed.ReduceOp.RedOpType) -> float:
         value = torch.tensor(number, dtype=torch.float64, device=self.device)
-        with together():
+        with report_lost_processes():
             distributed.all_reduce(value, how)
         return float(value)
 
@@ -102,7 +102,7 @@ ALONE = Processes()
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def report_lost_processes() -> Iterator[None]:
     """Turn what is raised when another rank is gone into one line."""
     try:
         yield
@@ -112,7 +112,7 @@ def together() -> Iterator[None]:
 
 
 @contextmanager
-def ranks_of_torchrun(device: str) -> Iterator[tuple[Processes, str]]:
+def torchrun_processes(device: str) -> Iterator[tuple[Processes, str]]:
     """This process among those that torchrun started, and its device: of GPUs the one of its number on its machine.
 
     Raises HarnessError if they do not find each other.
@@ -129,7 +129,7 @@ def ranks_of_torchrun(device: str) -> Iterator[tuple[Processes, str]]:
         ranks = Processes(distributed.get_rank(), distributed.get_world_size(), device if on_gpus else "cpu")
         yield ranks, device
         # None leaves while the leading one still writes: what happens to one that ends, torchrun does to all.
-        with together():
+        with report_lost_processes():
             distributed.barrier()
     finally:
         distributed.destroy_process_group()

@@ -13,7 +13,7 @@ import torch
 from harness.core.data import Bitext, Spans
 from harness.core.errors import HarnessError
 from harness.core.protocols import TokenLocator
-from harness.distill.data.subwords import locate
+from harness.distill.data.subwords import token_spans
 from harness.distill.model.teacher import TeacherStates
 from harness.distill.model.tower import Encoded
 from harness.retrieval.text_spans import within
@@ -22,22 +22,24 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 # A pair's tokens: 1 for those that name something, 0 for others; a single NaN for a sentence of which nobody knows.
-Row = npt.NDArray[np.float32]
+EntityRow = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Marks:
+class EntityMarks:
     """The tokens of n pairs, English ones as the teacher reads them and foreign ones as the student does."""
 
-    english: tuple[Row, ...]
-    foreign: tuple[Row, ...]
+    english: tuple[EntityRow, ...]
+    foreign: tuple[EntityRow, ...]
 
     def on(self, rows: Sequence[int], student: Encoded, teacher: Encoded) -> tuple[Encoded, Encoded]:
         """A batch of some pairs, with `Encoded.entities`."""
-        return marked(student, [self.foreign[row] for row in rows]), marked(teacher, [self.english[row] for row in rows])
+        return with_entities(student, [self.foreign[row] for row in rows]), with_entities(
+            teacher, [self.english[row] for row in rows]
+        )
 
 
-def marked(side: Encoded, rows: Sequence[Row]) -> Encoded:
+def with_entities(side: Encoded, rows: Sequence[EntityRow]) -> Encoded:
     """One side of a batch with its entities."""
     entities = np.zeros(side.mask.shape, dtype=np.float32)
     for place, row in enumerate(rows):
@@ -45,7 +47,9 @@ def marked(side: Encoded, rows: Sequence[Row]) -> Encoded:
     return replace(side, entities=torch.from_numpy(entities).to(side.states))
 
 
-def mark(bitext: Bitext, teacher: TokenLocator, states: TeacherStates, tokenizer: Tokenizer, longest: int) -> Marks:
+def mark_entities(
+    bitext: Bitext, teacher: TokenLocator, states: TeacherStates, tokenizer: Tokenizer, longest: int
+) -> EntityMarks:
     """Find which tokens of the pairs name something. longest: at how many tokens the student's texts are cut.
 
     Raises HarnessError if the teacher does not tell where its tokens stand, or tells of others than it has states of.
@@ -53,14 +57,14 @@ def mark(bitext: Bitext, teacher: TokenLocator, states: TeacherStates, tokenizer
     english = teacher.locate_tokens(bitext.english, "en")
     if [len(tokens) for tokens in english] != states.lengths.tolist():
         raise HarnessError("the teacher tells where other tokens stand (locate_tokens) than it gives states of (encode_tokens)")
-    foreign = locate(tokenizer, bitext.foreign, longest)
-    return Marks(
+    foreign = token_spans(tokenizer, bitext.foreign, longest)
+    return EntityMarks(
         tuple(entity_rows(english, bitext.english_entities, bitext.english)),
         tuple(entity_rows(foreign, bitext.foreign_entities, bitext.foreign)),
     )
 
 
-def entity_rows(tokens: Sequence[Spans], entities: Sequence[Spans | None], texts: Sequence[str]) -> Iterator[Row]:
+def entity_rows(tokens: Sequence[Spans], entities: Sequence[Spans | None], texts: Sequence[str]) -> Iterator[EntityRow]:
     """The row of each text."""
     for at, named, text in zip(tokens, entities, texts, strict=True):
         yield np.array([np.nan] if named is None else within(at, named, text), dtype=np.float32)

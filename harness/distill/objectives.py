@@ -53,24 +53,24 @@ def kd_contrastive(student: Encoded, teacher: Encoded, config: DistillConfig) ->
     >>> kd_contrastive(student, teacher, DistillConfig(temperature=1.0))
     tensor(1.3133)
     """
-    return info_nce(cosines(student.pooled, teacher.pooled) / config.temperature)
+    return info_nce(cosine_similarities(student.pooled, teacher.pooled) / config.temperature)
 
 
 def kd_relation(student: Encoded, teacher: Encoded, config: DistillConfig) -> Tensor:
     """KL from softmax(cos(Z, Z) / tau) to softmax(cos(W, Z) / tau), mean over all rows and all columns.
 
     After C2KD (arXiv 2210.03625), between texts alone.
-    The student is to stand to the teacher's sentences as the teacher stands to them. `config.diagonal`: see `divergence`.
+    The student is to stand to the teacher's sentences as the teacher stands to them. `config.diagonal`: see `symmetric_kl`.
 
     >>> mask, w, z = torch.ones(2, 1, dtype=torch.bool), torch.eye(2), torch.eye(2).flip(0)
     >>> student, teacher = Encoded(w[:, None], mask, w), Encoded(z[:, None], mask, z)
     >>> kd_relation(student, teacher, DistillConfig(temperature=1.0))
     tensor(0.4621)
     """
-    scores = cosines(student.pooled, teacher.pooled) / config.temperature
+    scores = cosine_similarities(student.pooled, teacher.pooled) / config.temperature
     # Between the teacher's own sentences the matrix is symmetric: its rows are the targets of the columns too.
-    targets = torch.softmax(among_teachers(teacher, config) / config.temperature, 1)
-    return divergence(targets, scores, config)
+    targets = torch.softmax(teacher_similarities(teacher, config) / config.temperature, 1)
+    return symmetric_kl(targets, scores, config)
 
 
 def ot_batch(student: Encoded, teacher: Encoded, config: DistillConfig) -> Tensor:
@@ -78,7 +78,7 @@ def ot_batch(student: Encoded, teacher: Encoded, config: DistillConfig) -> Tenso
 
     After OTTER (arXiv 2112.09445), whose sums over both sides are twice these means. P (B, B) is the entropic plan over the
     teacher's similarities cos(Z, Z) between uniform marginals, each row divided by its sum (`batch_target` with
-    `config.batch_eps` and `config.batch_iterations`). alpha is `config.alpha`. `config.diagonal`: see `divergence`. Against
+    `config.batch_eps` and `config.batch_iterations`). alpha is `config.alpha`. `config.diagonal`: see `symmetric_kl`. Against
     `kd-relation`, whose target is as sharp with batch_eps = tau, what differs is InfoNCE and that P shares every candidate out.
 
     >>> mask, w, z = torch.ones(2, 1, dtype=torch.bool), torch.eye(2), torch.eye(2).flip(0)
@@ -86,11 +86,11 @@ def ot_batch(student: Encoded, teacher: Encoded, config: DistillConfig) -> Tenso
     >>> ot_batch(student, teacher, DistillConfig(temperature=1.0, alpha=0.0, batch_eps=1.0))
     tensor(0.4621)
     """
-    scores = cosines(student.pooled, teacher.pooled) / config.temperature
+    scores = cosine_similarities(student.pooled, teacher.pooled) / config.temperature
     # The matrix is symmetric, so the other side (half steps swapped on its transpose) has the same targets.
-    targets = batch_target(among_teachers(teacher, config), config.batch_eps, config.batch_iterations)
+    targets = batch_target(teacher_similarities(teacher, config), config.batch_eps, config.batch_iterations)
     contrast = (info_nce(scores) + info_nce(scores.T)) / 2
-    return config.alpha * contrast + (1 - config.alpha) * divergence(targets, scores, config)
+    return config.alpha * contrast + (1 - config.alpha) * symmetric_kl(targets, scores, config)
 
 
 def ot_token(student: Encoded, teacher: Encoded, config: DistillConfig) -> Tensor:
@@ -168,7 +168,7 @@ def token_transport_loss(
 
     weights: of the tokens of both sides; by default real ones all weigh the same.
     """
-    solver = Solver(method, eps=config.eps, rho=config.rho)
+    solver = Solver(method, eps=config.eps, rho=config.rho) if method == "unbalanced" else Solver(method, eps=config.eps)
     rows, columns = weights or (student.mask, teacher.mask)
     values, _ = token_transport(student.states, teacher.states, rows, columns, solver)
     if config.sentence_weight == 0:
@@ -177,7 +177,7 @@ def token_transport_loss(
     return values.mean() + config.sentence_weight * kd_mse(student, teacher, config) / scale
 
 
-def cosines(x: Tensor, y: Tensor) -> Tensor:
+def cosine_similarities(x: Tensor, y: Tensor) -> Tensor:
     """cos(x_i, y_j) for rows of x and y (B, d), in float32 under autocast too: tau would magnify what bfloat16 loses."""
     with torch.autocast(x.device.type, enabled=False):
         return project(functional.normalize(x.float(), dim=1), functional.normalize(y.float(), dim=1))
@@ -188,13 +188,13 @@ def info_nce(scores: Tensor) -> Tensor:
     return functional.cross_entropy(scores, torch.arange(len(scores), device=scores.device))
 
 
-def among_teachers(teacher: Encoded, config: DistillConfig) -> Tensor:
+def teacher_similarities(teacher: Encoded, config: DistillConfig) -> Tensor:
     """cos(Z, Z), with -inf for a sentence and itself where the diagonal is removed, so that no target falls on it."""
-    similarity = cosines(teacher.pooled, teacher.pooled)
+    similarity = cosine_similarities(teacher.pooled, teacher.pooled)
     return similarity.fill_diagonal_(-torch.inf) if config.diagonal == "remove" else similarity
 
 
-def divergence(targets: Tensor, scores: Tensor, config: DistillConfig) -> Tensor:
+def symmetric_kl(targets: Tensor, scores: Tensor, config: DistillConfig) -> Tensor:
     """KL from targets (B, B) to softmax(scores), for the rows of scores and for its columns, each averaged; then their mean.
 
     With `config.diagonal` "remove" a pair's own sentence is no candidate, neither of the target nor of the student: it compares

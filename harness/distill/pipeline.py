@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from harness.core.builtins import starting_model
+from harness.core.builtins import initializer_sources
 from harness.core.config import DistillConfig
 from harness.core.data import Bitext, Retrieval
 from harness.core.digests import digest_json
@@ -20,9 +20,9 @@ from harness.core.errors import HarnessError
 from harness.core.languages import ENGLISH
 from harness.core.objective_terms import FITTED, objective_sources, reads_entities
 from harness.core.protocols import Encoder, TokenLocator
-from harness.distill.data.bitext import Unpaired, joined, subset
-from harness.distill.data.leakage import Guarded, seen
-from harness.distill.data.monolingual import unpaired
+from harness.distill.data.bitext import MonolingualText, join_bitexts, subset
+from harness.distill.data.leakage import GuardedBitext, seen_hashes
+from harness.distill.data.monolingual import select_monolingual_text
 from harness.distill.data.subwords import tokenize
 from harness.records.files import CARD_FILE, SEEN_FILE
 from harness.records.provenance import current_provenance
@@ -51,13 +51,13 @@ if TYPE_CHECKING:
 # Part of every tower's digest. Raise it when the same recipe no longer gives the same weights.
 TRAINER_VERSION = 2
 CURVE_POINTS = 100
-RATES = (1e-4, 3e-4, 1e-3, 3e-3)
+LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 # Part of the digest of towers whose rate is searched for. Raise it when the same trials no longer choose the same rate.
 SEARCH_VERSION = 2
 
 
 @dataclass(frozen=True)
-class Search:
+class LearningRateSearch:
     """Pictures and captions, of the val split, that score learning rates, and the seed of the towers that try them."""
 
     retrieval: Retrieval
@@ -81,9 +81,9 @@ class Recipe:
 
     config: DistillConfig
     teacher: Encoder
-    guarded: tuple[Guarded, ...]
+    guarded: tuple[GuardedBitext, ...]
     tag: Callable[[Bitext], Bitext]
-    search: Search | None = None
+    search: LearningRateSearch | None = None
 
     def __post_init__(self) -> None:
         needs = (
@@ -107,28 +107,27 @@ class Recipe:
         """The pairs given to the training: `config.pairs` of each language, those held out at the end."""
         config = self.config
         if not self.reads_entities:
-            return chosen_pairs(self.guarded, config.pairs, config.seed, config.held_out)[0]
+            return training_pairs(self.guarded, config.pairs, config.seed, config.held_out)[0]
         parts = [self.tag(subset(each.bitext, config.pairs, config.seed)) for each in self.guarded]
-        return joined(parts, config.held_out)
+        return join_bitexts(parts, config.held_out)
 
     @property
-    def text(self) -> Unpaired:
+    def text(self) -> MonolingualText:
         """The sentences given to it without their translations: `config.unpaired` of each side of each language."""
-        return chosen_text(self.guarded, self.config.unpaired, self.config.pairs, self.config.seed)[0]
+        return training_text(self.guarded, self.config.unpaired, self.config.pairs, self.config.seed)[0]
 
     @cached_property
     def digest(self) -> str:
         """The tower's name in the store."""
         # Without defaults, so that an option added later leaves the towers made before it where they are.
         choices = self.config.model_dump(mode="json", exclude_defaults=True)
-        _, pairs = chosen_pairs(self.guarded, self.config.pairs, self.config.seed, self.config.held_out)
+        _, pairs = training_pairs(self.guarded, self.config.pairs, self.config.seed, self.config.held_out)
         parts = [TRAINER_VERSION, choices, self.teacher.fingerprint(), pairs]
-        model = starting_model(self.config.init)
-        others = [*([model.fingerprint()] if model else []), *objective_sources(self.config.objective)]
+        others = [*initializer_sources(self.config.init), *objective_sources(self.config.objective)]
         entities = [self.bitext.english_entities, self.bitext.foreign_entities] if self.reads_entities else []
         if self.config.unpaired:
-            others.append(chosen_text(self.guarded, self.config.unpaired, self.config.pairs, self.config.seed)[1])
-        searched = [SEARCH_VERSION, RATES, *([self.search.digest] if self.search else [])] if self.config.tune else []
+            others.append(training_text(self.guarded, self.config.unpaired, self.config.pairs, self.config.seed)[1])
+        searched = [SEARCH_VERSION, LEARNING_RATES, *([self.search.digest] if self.search else [])] if self.config.tune else []
         return digest_json([*parts, *others, *entities, *searched])
 
     @property
@@ -138,20 +137,22 @@ class Recipe:
 
 
 @lru_cache(maxsize=4)
-def chosen_pairs(guarded: tuple[Guarded, ...], pairs: int | None, seed: int, held_out: int) -> tuple[Bitext, str]:
+def training_pairs(guarded: tuple[GuardedBitext, ...], pairs: int | None, seed: int, held_out: int) -> tuple[Bitext, str]:
     """The pairs of a training, and their digest. Few are held: a study lays out hundreds of recipes over the same pairs."""
-    bitext = joined([subset(each.bitext, pairs, seed) for each in guarded], held_out)
+    bitext = join_bitexts([subset(each.bitext, pairs, seed) for each in guarded], held_out)
     return bitext, bitext.digest()
 
 
 @lru_cache(maxsize=4)
-def chosen_text(guarded: tuple[Guarded, ...], sentences: int, pairs: int | None, seed: int) -> tuple[Unpaired, str]:
+def training_text(
+    guarded: tuple[GuardedBitext, ...], sentences: int, pairs: int | None, seed: int
+) -> tuple[MonolingualText, str]:
     """The text of a training, and its digest. As few are held as of its pairs."""
-    text = unpaired(guarded, sentences, pairs, seed)
+    text = select_monolingual_text(guarded, sentences, pairs, seed)
     return text, digest_json([text.english, text.foreign])
 
 
-def distil(
+def distill(
     recipe: Recipe, device: str, store: Store, console: Console, wait: bool = True, ranks: Processes | None = None
 ) -> None:
     """Train the recipe's tower and keep it in the store, going on from its checkpoint if an earlier run left one.
@@ -183,10 +184,10 @@ def make_tower(recipe: Recipe, device: str, store: Store, console: Console, rank
     """Train and keep the recipe's tower, whatever is there."""
     from harness.distill.checkpoint import save_tower
 
-    tuning = tuned(recipe, device, store, console, ranks)
+    tuning = tune_learning_rate(recipe, device, store, console, ranks)
     best = max(tuning, key=lambda trial: trial.score, default=None)
     config = recipe.config.model_copy(update={"learning_rate": best.learning_rate}) if best else recipe.config
-    student, tokenizer, state = trained(replace(recipe, config=config), recipe.digest, device, store, console, ranks)
+    student, tokenizer, state = train_student(replace(recipe, config=config), recipe.digest, device, store, console, ranks)
     if not ranks.leads:
         return
     card = TowerCard(
@@ -206,17 +207,17 @@ def make_tower(recipe: Recipe, device: str, store: Store, console: Console, rank
     )
     with new_sealed_folder(store.tower(recipe.digest), recipe.digest) as folder:
         save_tower(folder, student, tokenizer)
-        np.save(folder / SEEN_FILE, seen(recipe.bitext, recipe.text))
+        np.save(folder / SEEN_FILE, seen_hashes(recipe.bitext, recipe.text))
         (folder / CARD_FILE).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
     store.training(recipe.digest).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
-class Attempt:
+class LearningRateTrial:
     """A short training that tries a learning rate. search: what scores it; None: the pairs that it holds out."""
 
     recipe: Recipe
-    search: Search | None
+    search: LearningRateSearch | None
 
     @property
     def digest(self) -> str:
@@ -224,7 +225,7 @@ class Attempt:
         return digest_json([self.recipe.digest, self.search.digest]) if self.search else self.recipe.digest
 
 
-def attempts(recipe: Recipe) -> list[Attempt]:
+def learning_rate_trials(recipe: Recipe) -> list[LearningRateTrial]:
     """Each of RATES for a third of the steps and the whole training's warm-up; none if the recipe's rate is given.
 
     Scored by pictures, they are towers of the search's own seed, so that towers of other seeds share them. Scored by pairs, they
@@ -238,27 +239,27 @@ def attempts(recipe: Recipe) -> list[Attempt]:
     warmup = min(0.9, config.warmup * recipe.steps / steps)
     choices: dict[str, object] = {"tune": False, "patience": None, "steps": steps, "warmup": warmup}
     choices |= {"seed": search.seed} if search else {"held_out": max(2, len(recipe.bitext) // 10)}
-    configs = [config.model_copy(update=choices | {"learning_rate": rate}) for rate in RATES]
-    return [Attempt(replace(recipe, config=each, search=None), search) for each in configs]
+    configs = [config.model_copy(update=choices | {"learning_rate": rate}) for rate in LEARNING_RATES]
+    return [LearningRateTrial(replace(recipe, config=each, search=None), search) for each in configs]
 
 
-def tuned(recipe: Recipe, device: str, store: Store, console: Console, ranks: Processes) -> tuple[Trial, ...]:
+def tune_learning_rate(recipe: Recipe, device: str, store: Store, console: Console, ranks: Processes) -> tuple[Trial, ...]:
     """The scores of a recipe's learning rates. Kept in the store.
 
     A rate that another process is trying is left for last, so that towers of several seeds share the work of their search.
     """
     scores: dict[str, float] = {}
-    left = tries = attempts(recipe)
+    left = tries = learning_rate_trials(recipe)
     # Ranks of one training go through them in one order.
     for wait in (True,) if ranks.count > 1 else (False, True):
         for attempt in left:
             with suppress(BusyError):
-                scores[attempt.digest] = scored(attempt, device, store, console, ranks, wait)
+                scores[attempt.digest] = trial_score(attempt, device, store, console, ranks, wait)
         left = [attempt for attempt in left if attempt.digest not in scores]
     return tuple(Trial(learning_rate=each.recipe.config.learning_rate, score=scores[each.digest]) for each in tries)
 
 
-def scored(attempt: Attempt, device: str, store: Store, console: Console, ranks: Processes, wait: bool) -> float:
+def trial_score(attempt: LearningRateTrial, device: str, store: Store, console: Console, ranks: Processes, wait: bool) -> float:
     """A trial's score, from the store if it is there. Raises BusyError if another process is at it and `wait` is False."""
 
     def load(path: Path) -> float | None:
@@ -268,7 +269,7 @@ def scored(attempt: Attempt, device: str, store: Store, console: Console, ranks:
     def make(path: Path) -> float:
         if ranks.leads:
             clear_damaged(path, read_json_entry)
-        return try_rate(attempt, path, device, store, console, ranks)
+        return run_trial(attempt, path, device, store, console, ranks)
 
     return store.get_or_create(store.trial(attempt.digest), load, make, wait, claim=ranks.leads)
 
@@ -282,14 +283,14 @@ def stored_score(path: Path) -> float:
     return Trial.model_validate(content).score if content is not None else math.nan
 
 
-def try_rate(attempt: Attempt, path: Path, device: str, store: Store, console: Console, ranks: Processes) -> float:
+def run_trial(attempt: LearningRateTrial, path: Path, device: str, store: Store, console: Console, ranks: Processes) -> float:
     """Train for a trial, and keep its score."""
     recipe = attempt.recipe
     if ranks.leads:
         remove_leftovers(store.training(attempt.digest))
-    student, tokenizer, state = trained(recipe, attempt.digest, device, store, console, ranks)
+    student, tokenizer, state = train_student(recipe, attempt.digest, device, store, console, ranks)
     if attempt.search:
-        score = ranks.told(picture_score(student, tokenizer, recipe.teacher, attempt.search.retrieval, store, console))
+        score = ranks.told(image_retrieval_score(student, tokenizer, recipe.teacher, attempt.search.retrieval, store, console))
     else:
         score = max(score for _, score in state.validations)
     if ranks.leads:
@@ -298,7 +299,7 @@ def try_rate(attempt: Attempt, path: Path, device: str, store: Store, console: C
     return score
 
 
-def picture_score(
+def image_retrieval_score(
     student: TextTower, tokenizer: Tokenizer, teacher: Encoder, retrieval: Retrieval, store: Store, console: Console
 ) -> float:
     """How well captions and pictures find each other: mean reciprocal rank, both directions, in percent."""
@@ -311,7 +312,7 @@ def picture_score(
     return mean_reciprocal_rank(ranks)
 
 
-def trained(
+def train_student(
     recipe: Recipe, name: str, device: str, store: Store, console: Console, ranks: Processes
 ) -> tuple[TextTower, Tokenizer, TrainingState]:
     """The recipe's student, trained from the teacher's states; without a step for the objectives `none` and `ridge`.
@@ -319,7 +320,7 @@ def trained(
     name: of its checkpoint in the store.
     """
     from harness.distill.checkpoint import TrainingState
-    from harness.distill.entity_marks import mark
+    from harness.distill.entity_marks import mark_entities
     from harness.distill.model.ridge import fit_projection
     from harness.distill.model.student import new_student, student_tokenizer
     from harness.distill.model.teacher import teacher_states
@@ -343,7 +344,7 @@ def trained(
         states = teacher_states(recipe.teacher, bitext.english, store, lambda count: advance(count, ""))
     marks = None
     if recipe.reads_entities:
-        marks = mark(bitext, cast(TokenLocator, recipe.teacher), states, tokenizer, student.config.max_length)
+        marks = mark_entities(bitext, cast(TokenLocator, recipe.teacher), states, tokenizer, student.config.max_length)
     with console.stage(f"distils {bitext.lang} by {config.objective}", recipe.steps, "steps") as advance:
         state = train(
             student,

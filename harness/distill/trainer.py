@@ -23,8 +23,8 @@ from harness.core.errors import HarnessError
 from harness.core.objective_terms import load_objective
 from harness.distill.checkpoint import TrainingState, load_training, save_training
 from harness.distill.distributed import ALONE, Processes
-from harness.distill.entity_marks import Marks
-from harness.distill.model.cuda_graphs import Recorded
+from harness.distill.entity_marks import EntityMarks
+from harness.distill.model.cuda_graphs import GraphedTower
 from harness.distill.model.teacher import TeacherStates
 from harness.distill.model.tower import Encoded, TextTower, Tokens
 from harness.distill.transport.problem import NotConverged
@@ -36,7 +36,7 @@ VALIDATIONS = 20
 
 
 @contextmanager
-def interrupts_held() -> Iterator[threading.Event]:
+def delayed_interrupts() -> Iterator[threading.Event]:
     """Turn Ctrl-C and SIGTERM into an event: in the middle of a step, weights and optimiser moments do not belong together."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -64,7 +64,7 @@ def learning_rate(config: DistillConfig, step: int, steps: int) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def batches(pairs: int, config: DistillConfig, steps: int, start: int) -> Iterator[list[int]]:
+def batch_rows(pairs: int, config: DistillConfig, steps: int, start: int) -> Iterator[list[int]]:
     """Rows of each batch from step `start` on: shuffled passes over all pairs, decided by the seed and the step alone."""
     size = min(config.batch, pairs)
     a_pass = pairs // size
@@ -88,9 +88,9 @@ class Training:
     teacher: TeacherStates
     config: DistillConfig
     places: Sequence[int]
-    marks: Marks | None = None
+    marks: EntityMarks | None = None
     ranks: Processes = ALONE
-    recorded: Recorded | None = field(init=False)
+    recorded: GraphedTower | None = field(init=False)
     objective: Objective = field(init=False)
     weights: list[nn.Parameter] = field(init=False)
     optimiser: torch.optim.AdamW = field(init=False)
@@ -100,7 +100,7 @@ class Training:
         on_gpu = self.device.type == "cuda"
         # Played back, a tower's work leaves its gradient where the next one will: one part of a batch at a time.
         whole = self.config.accumulate == 1 and self.ranks.count == 1 and not self.config.checkpointing
-        self.recorded = Recorded(self.tower, self.texts, self.half) if on_gpu and whole else None
+        self.recorded = GraphedTower(self.tower, self.texts, self.half) if on_gpu and whole else None
         self.teacher = self.teacher.near(self.device)
         self.objective = load_objective(self.config.objective)
         self.weights = list(self.tower.parameters())
@@ -137,7 +137,7 @@ class Training:
         value, gradient = torch.stack([loss.detach(), length]).tolist()
         if not (math.isfinite(value) and math.isfinite(gradient)):
             lines = sorted(self.places[row] for row in rows)
-            raise HarnessError(non_finite(self.state.step, value, gradient, lines, rate, self.config))
+            raise HarnessError(non_finite_message(self.state.step, value, gradient, lines, rate, self.config))
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.step()
@@ -166,7 +166,7 @@ class Training:
         begin = self.ranks.bounds(len(rows))[self.ranks.rank]
         for part in parts:
             again = encoded[0] if len(parts) == 1 else self.encode(part)
-            carry_on(again, whole, slice(begin, begin + len(part)))
+            backpropagate_part(again, whole, slice(begin, begin + len(part)))
             begin += len(part)
         self.ranks.add_up([each.grad for each in self.weights if each.grad is not None])
         return loss
@@ -211,7 +211,7 @@ class Training:
             save_training(checkpoint, self.tower, self.optimiser, self.state)
 
 
-def carry_on(part: Encoded, whole: Encoded, place: slice) -> None:
+def backpropagate_part(part: Encoded, whole: Encoded, place: slice) -> None:
     """Carry the gradient of a whole batch on into the tower that a part of it came from. place: of the part in the whole."""
     outputs = [(part.states, whole.states.grad), (part.pooled, whole.pooled.grad)]
     # An objective need not look at both: what it does not look at has no gradient, and neither has what only that depends on.
@@ -228,7 +228,7 @@ def train(
     places: Sequence[int],
     checkpoint: Path,
     report: Callable[[int, Sequence[float]], None],
-    marks: Marks | None = None,
+    marks: EntityMarks | None = None,
     ranks: Processes = ALONE,
 ) -> TrainingState:
     """Train a tower in place. For `texts`, `teacher`, `places`, `marks` and `ranks` see `Training`.
@@ -250,7 +250,7 @@ def train(
         except DamagedError as error:
             report_damaged(error)
     tower.train()
-    with interrupts_held() as asked:
+    with delayed_interrupts() as asked:
         run_steps(training, checkpoint, report, asked)
     if training.state.best:
         tower.load_state_dict(training.state.best)
@@ -266,7 +266,7 @@ def run_steps(
     config, state = training.config, training.state
     steps = config.steps_for(training.pairs)
     began, saved = time.monotonic() - state.seconds, time.monotonic()
-    for rows in batches(training.pairs, config, steps, state.step):
+    for rows in batch_rows(training.pairs, config, steps, state.step):
         if config.patience is not None and state.since_best >= config.patience:
             return
         try:
@@ -286,7 +286,7 @@ def run_steps(
             raise KeyboardInterrupt
 
 
-def non_finite(step: int, loss: float, gradient: float, lines: list[int], rate: float, config: DistillConfig) -> str:
+def non_finite_message(step: int, loss: float, gradient: float, lines: list[int], rate: float, config: DistillConfig) -> str:
     """The line for a loss or a gradient that is NaN or infinite."""
     what = f"the gradient became {gradient} at a loss of {loss:.4g}" if math.isfinite(loss) else f"the loss became {loss}"
     if config.precision != "float32":

@@ -12,7 +12,7 @@ from harness.core.digests import digest_json
 from harness.core.errors import HarnessError
 from harness.core.objective_terms import UNTRAINED, spell_objective
 from harness.core.protocols import Encoder, Task
-from harness.distill.data.leakage import leaked
+from harness.distill.data.leakage import count_leaked
 from harness.distill.distilled_tower import DistilledTower
 from harness.distill.pipeline import Recipe
 from harness.evaluation.guarded_bitext import load_guarded_bitext
@@ -118,7 +118,7 @@ def check_existing_tower(folder: Path, card: TowerCard, task: Task, data: Path, 
             f"{folder} was distilled from {card.teacher}, so its embeddings cannot be compared with images of {encoder.name}: "
             "pass that teacher as --encoder"
         )
-    overlap = leaked(load_seen(folder), task.held_out(data, lang))
+    overlap = count_leaked(load_seen(folder), task.held_out(data, lang))
     if overlap:
         raise HarnessError(
             f"{folder} was distilled from {overlap:,} of this folder's evaluation images or sentences, so its scores would be "

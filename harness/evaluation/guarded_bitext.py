@@ -10,14 +10,14 @@ from harness.core.config import DataConfig
 from harness.core.data import Language
 from harness.core.protocols import Task
 from harness.distill.data.cleaning import clean
-from harness.distill.data.leakage import Guarded, guard, guarded_texts
+from harness.distill.data.leakage import GuardedBitext, guard, guarded_texts
 from harness.readers.bitext import load_bitext_file, load_monolingual_texts
 
 UNSTATED = "unstated"
 """The kind of captions and bitext whose origin is not stated: the user's own."""
 
 
-def load_guarded_bitext(task: Task, data: Path, languages: Sequence[Language], choices: DataConfig) -> tuple[Guarded, ...]:
+def load_guarded_bitext(task: Task, data: Path, languages: Sequence[Language], choices: DataConfig) -> tuple[GuardedBitext, ...]:
     """Return the bitext of each language, from the given file or the folder, without evaluation images.
 
     It is cleaned if `choices.clean` says so, and by default if its origin is not stated. The leakage guard comes before cleaning,

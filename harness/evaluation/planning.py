@@ -11,6 +11,7 @@ from harness.core.config import RunConfig
 from harness.core.data import Language, Retrieval
 from harness.core.errors import HarnessError, MissingError
 from harness.core.languages import select_languages
+from harness.core.option_use import check_options
 from harness.core.protocols import Encoder, KnownFeatures, Task
 from harness.evaluation.cell_scorers import with_scorers
 from harness.evaluation.cells import Cell, distilled_cells, english_cell, existing_tower_cell, translated_cells
@@ -41,6 +42,7 @@ def make_plans(config: RunConfig, store: Store) -> tuple[list[Plan], list[Langua
     Only languages of a group (`all`, `tier:0-2`, `script:Arab`) may be missing. Raises HarnessError if the data do not have a
     language that is named, if they have none at all, or if an option does not fit.
     """
+    check_options(config.distill, config.objectives)
     task = TASKS.load(config.task)()
     data = data_folder(task, config.task, config.data, store)
     encoder = load_encoder(config.encoder, config.device)

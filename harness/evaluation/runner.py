@@ -264,7 +264,7 @@ def load_text_tower(cell: Cell, plan: Plan, store: Store, console: Console, wait
     if folder is None:
         return plan.encoder
     if cell.recipe:
-        from harness.distill.pipeline import distil
+        from harness.distill.pipeline import distill
 
-        distil(cell.recipe, plan.config.device, store, console, wait)
+        distill(cell.recipe, plan.config.device, store, console, wait)
     return DistilledTower(folder, plan.config.device)

@@ -15,7 +15,8 @@ from harness.core.builtins import TASKS, load_encoder
 from harness.core.config import ExecutorConfig, RunConfig
 from harness.core.errors import HarnessError
 from harness.core.languages import ENGLISH, select_languages
-from harness.distill.pipeline import Recipe, distil
+from harness.core.option_use import check_options
+from harness.distill.pipeline import Recipe, distill
 from harness.evaluation.executors.jobs import announce_jobs, execute_jobs
 from harness.evaluation.executors.local import run_in_turn
 from harness.evaluation.guarded_bitext import load_guarded_bitext
@@ -34,9 +35,9 @@ def torchrun_processes(device: str) -> Iterator[tuple[Processes | None, str]]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield None, device
         return
-    from harness.distill.distributed import ranks_of_torchrun
+    from harness.distill.distributed import torchrun_processes
 
-    with ranks_of_torchrun(device) as ranks_and_device:
+    with torchrun_processes(device) as ranks_and_device:
         yield ranks_and_device
 
 
@@ -52,6 +53,7 @@ class TowerOrder:
     def recipes(self) -> list[Recipe]:
         """Return a recipe for each tower. Raises HarnessError if the data or an option do not fit."""
         config, task = self.config, TASKS.load(self.config.task)()
+        check_options(config.distill, [config.distill.objective])
         languages = [language for language, _ in select_languages(task, config.lang)]
         if any(language.code == ENGLISH for language in languages):
             raise HarnessError("English is the source of distillation: name other languages with --lang")
@@ -94,7 +96,7 @@ class TowerJob:
 
     def do(self, console: Console, wait: bool) -> None:
         """Distil the tower unless it exists. Raises BusyError if another run distils it and `wait` is False."""
-        distil(self.recipe, self.order.config.device, self.order.store, console, wait, self.ranks)
+        distill(self.recipe, self.order.config.device, self.order.store, console, wait, self.ranks)
 
     def elsewhere(self) -> Callable[[], TowerJob]:
         """Return the function that makes the job in another process."""

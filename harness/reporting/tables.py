@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from harness.core.builtins import CHUNKERS, ENCODERS, EXECUTORS, OBJECTIVES, SCORERS, TASKS, TRANSLATORS
+from harness.core.builtins import CHUNKERS, ENCODERS, EXECUTORS, INITIALIZERS, OBJECTIVES, SCORERS, TASKS, TRANSLATORS
 from harness.core.data import Download, Finding, Language
 from harness.core.error_messages import gist
 from harness.core.plugins import BROKEN
@@ -36,6 +36,7 @@ def listing(what: str, task: str, store: Store) -> Table:
         "tasks": tasks_table,
         "encoders": encoders_table,
         "objectives": objectives_table,
+        "initializers": initializers_table,
         "chunkers": chunkers_table,
         "scorers": scorers_table,
         "translators": translators_table,
@@ -64,13 +65,22 @@ def encoders_table() -> Table:
 
 def objectives_table() -> Table:
     """Return every objective of distillation."""
+    return distillation_table(OBJECTIVES)
+
+
+def initializers_table() -> Table:
+    """Return every initializer of students."""
+    return distillation_table(INITIALIZERS)
+
+
+def distillation_table(registry: Registry[Any]) -> Table:
+    """Return the entries of a registry without importing built-in ones, which would import torch."""
 
     def row(name: str) -> Sequence[str]:
-        entry = OBJECTIVES.find(name)
-        # Importing a built-in objective would import torch.
-        return (docstring_summary(entry.builtin),) if entry.builtin else summary_line(OBJECTIVES.load(name))
+        entry = registry.find(name)
+        return (docstring_summary(entry.builtin),) if entry.builtin else summary_line(registry.load(name))
 
-    return registry_table(OBJECTIVES, ("description",), row)
+    return registry_table(registry, ("description",), row)
 
 
 def chunkers_table() -> Table:
@@ -94,12 +104,14 @@ def executors_table() -> Table:
 
 
 def docstring_summary(target: str) -> str:
-    """Return the first line of the docstring of `module:function`, read from its source."""
-    module, _, function = target.partition(":")
+    """Return the first line of the docstring of a function or class, `module:name`, read from its source."""
+    module, _, defined = target.partition(":")
     spec = importlib.util.find_spec(module)
     source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
     docs = (
-        ast.get_docstring(node) for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == function
+        ast.get_docstring(node)
+        for node in ast.parse(source).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == defined
     )
     return (next(docs, None) or "").partition("\n")[0]
 

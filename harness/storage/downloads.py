@@ -85,8 +85,8 @@ def _receive(download: Download, part: Path) -> None:
     except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or error
         raise HarnessError(
-            f"no network, or it broke off: {download.url} ({reason}). Run the same command again to resume, or put the file at "
-            f"{part.with_suffix('')} yourself"
+            f"no network, or it broke off: {download.url} ({reason}). Run the same command again to resume, "
+            f"or put the file at {part.with_suffix('')} yourself"
         ) from None
     if expected is not None and part.stat().st_size != before + int(expected):
         raise HarnessError(f"{download.url} broke off after {part.stat().st_size:,} bytes: run the same command again to resume")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -14,6 +14,7 @@ from harness.core.arms import Side, side_of
 from harness.core.config import LARGEST_SEED, Config, DataConfig, DistillConfig, field_label
 from harness.core.errors import HarnessError
 from harness.core.objective_terms import STEPLESS, UNTRAINED, spell_objective
+from harness.core.option_use import initializer_reads, unread_option
 from harness.core.plugins import without_code
 from harness.core.suggestions import nearest
 
@@ -59,10 +60,20 @@ class Arm(Config):
         except HarnessError as error:
             raise wrong(str(error)) from None
 
+    @field_validator("init")
+    @classmethod
+    def _there_is_such_an_initializer(cls, init: str) -> str:
+        try:
+            initializer_reads(init)
+        except HarnessError as error:
+            raise wrong(str(error)) from None
+        return init
+
     @model_validator(mode="after")
     def _is_fair_and_has_a_name(self) -> Self:
         check_options(self.options, OF_THE_GRID | OF_THE_ARM | OF_THE_BUDGET)
         checked = check_values({**self.options, "objective": self.objective, "init": self.init})
+        check_read([DistillConfig(**checked)])
         object.__setattr__(self, "options", {key: checked[key] for key in self.options})
         object.__setattr__(self, "name", self.name or self._told()[:60])
         object.__setattr__(self, "side", self.side or side_of(self.objective, self.init))
@@ -75,11 +86,14 @@ class Arm(Config):
         return f"{trained} ({apart})" if apart else trained
 
     def recipe(self, shared: Mapping[str, Any], pairs: int | None, seed: int) -> DistillConfig:
-        """How the arm's tower of one size and seed is made. Where nothing is trained there is no budget."""
+        """How the arm's tower of one size and seed is made. Where nothing is trained there is no budget.
+
+        Options that the arm does not read are at their defaults.
+        """
         if self.objective in STEPLESS:
             shared = {key: value for key, value in shared.items() if key not in BUDGET}
         own = {"objective": self.objective, "init": self.init, "pairs": pairs, "seed": seed}
-        return DistillConfig(**{**shared, **self.options, **own})
+        return DistillConfig(**{**shared, **self.options, **own}).for_objective(self.objective)
 
 
 class StudyConfig(DataConfig):
@@ -149,11 +163,11 @@ class StudyConfig(DataConfig):
         for arm in self.arms:
             if arm.name in seen.values():
                 raise wrong(f"two arms are called {arm.name!r}: give one another name")
-            check_values({**self.distill, **arm.options, "objective": arm.objective, "init": arm.init})
             recipe = arm.recipe(self.distill, None, 0)
             if recipe in seen:
                 raise wrong(f"the arms {seen[recipe]!r} and {arm.name!r} are the same: leave one out")
             seen[recipe] = arm.name
+        check_read([DistillConfig(**{**self.distill, "objective": arm.objective, "init": arm.init}) for arm in self.arms])
         for side in ("transport", "standard"):
             if all(arm.side != side for arm in self.arms):
                 raise wrong(f"no arm is on the side of {side}: add one, or say so of one with side = {side!r}")
@@ -185,6 +199,12 @@ def check_options(given: Mapping[str, Any], elsewhere: Mapping[str, str]) -> Non
             raise wrong(f"{key}: {elsewhere[key]}")
 
 
+def check_read(configs: Sequence[DistillConfig]) -> None:
+    """Refuse an option that none of the configurations reads: those of one arm, or of all arms that share options."""
+    if line := unread_option(configs, flags=False):
+        raise wrong(line)
+
+
 def check_values(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options, each of its field's type. Refuses those out of their range, naming the first."""
     try:
@@ -201,7 +221,7 @@ def plug_in_names(table: Mapping[str, Any]) -> Iterator[str]:
     arms = table.get("arms")
     for each in (table, *(arms if isinstance(arms, list) else ())):
         if isinstance(each, dict):
-            names = (each.get(key) for key in ("task", "encoder", "chunker", "objective"))
+            names = (each.get(key) for key in ("task", "encoder", "chunker", "objective", "init"))
             yield from (name for name in names if isinstance(name, str))
 
 

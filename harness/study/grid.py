@@ -15,8 +15,8 @@ from harness.core.errors import HarnessError, MissingError
 from harness.core.languages import ENGLISH
 from harness.core.protocols import KnownFeatures
 from harness.core.suggestions import nearest
-from harness.distill.data.leakage import Guarded
-from harness.distill.pipeline import Recipe, Search, attempts
+from harness.distill.data.leakage import GuardedBitext
+from harness.distill.pipeline import LearningRateSearch, Recipe, learning_rate_trials
 from harness.evaluation.cells import Cell, distilled_cell
 from harness.evaluation.guarded_bitext import load_guarded_bitext
 from harness.evaluation.planning import Plan, make_plans
@@ -58,8 +58,8 @@ class StudyLanguage:
     """
 
     plan: Plan
-    guarded: tuple[Guarded, ...]
-    search: Search | None
+    guarded: tuple[GuardedBitext, ...]
+    search: LearningRateSearch | None
 
     @property
     def language(self) -> Language:
@@ -150,7 +150,7 @@ def plan_study(config: StudyConfig, device: str, store: Store) -> Study:
     return Study(config, tongues, steps, tuple(impossible))
 
 
-def learning_rate_search(config: StudyConfig, plan: Plan) -> Search | None:
+def learning_rate_search(config: StudyConfig, plan: Plan) -> LearningRateSearch | None:
     """Where a language's learning rates are searched for, if they are and it has val captions: by towers of the first seed.
 
     Without val captions, or if they cannot be read, it is searched by its pairs, and the report says so of each such language.
@@ -158,7 +158,7 @@ def learning_rate_search(config: StudyConfig, plan: Plan) -> Search | None:
     if not config.distill.get("tune"):
         return None
     try:
-        return Search(plan.task.load(plan.data, plan.language.code, _VAL, config.source), config.seeds[0])
+        return LearningRateSearch(plan.task.load(plan.data, plan.language.code, _VAL, config.source), config.seeds[0])
     except HarnessError:
         return None
 
@@ -227,7 +227,7 @@ class StepTimes:
         """What it takes to make the towers of some cells that are not there yet, and to search for their learning rates."""
         recipes = {each.cell.recipe.digest: each.cell.recipe for each in steps if each.cell.recipe}
         wanted = [recipe for recipe in recipes.values() if not store.tower(recipe.digest).is_dir()]
-        tried = {each.digest: each.recipe for recipe in wanted for each in attempts(recipe)}
+        tried = {each.digest: each.recipe for recipe in wanted for each in learning_rate_trials(recipe)}
         towers = [*wanted, *(recipe for digest, recipe in tried.items() if not store.trial(digest).is_file())]
         seconds = sum(tower.steps * self.of(tower.config.objective) for tower in towers if tower.steps)
         return TrainingCost(len(steps), sum(tower.steps for tower in towers), seconds)

@@ -91,7 +91,8 @@ def test_dry_run_says_what_is_missing_and_makes_none_of_it(store: Path) -> None:
 
 
 def test_a_student_with_an_aligned_vocabulary_needs_no_training_to_be_measured(store: Path) -> None:
-    done = harness("run", "--lang", "de", "--init", "ot-vocabulary", "--objectives", "none,ridge", *SMALL, store=store)
+    words = ("--init", "ot-vocabulary", "--objectives", "none,ridge", "--pairs", "400", "--resamples", "200")
+    done = harness("run", "--lang", "de", *words, store=store)
     assert done.returncode == 0, done.stderr
     assert "ot-vocabulary, untrained" in done.stdout
     assert "ridge − ot-vocabulary, untrained = +" in done.stdout

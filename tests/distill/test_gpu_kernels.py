@@ -118,9 +118,9 @@ def test_where_triton_cannot_compile_it_is_said_and_the_padded_way_serves(monkey
         raise RuntimeError("Failed to find C compiler")
 
     monkeypatch.setattr(kernels, "works", fails)
-    transport.gpu_kernels.cache_clear()
+    transport.gpu_kernel_module.cache_clear()
     with pytest.warns(UserWarning, match=r"cannot compile for this GPU \(Failed to find C compiler\)"):
-        assert transport.gpu_kernels() is None
+        assert transport.gpu_kernel_module() is None
     states = torch.ones(1, 2, 3)
     assert not transport.fits_gpu(states, states, Solver())
-    transport.gpu_kernels.cache_clear()
+    transport.gpu_kernel_module.cache_clear()

@@ -11,19 +11,21 @@ from scipy import sparse
 from tokenizers import Tokenizer
 
 from harness.core.builtins import load_encoder
-from harness.core.config import DistillConfig, validated
+from harness.core.config import DistillConfig
 from harness.core.data import Bitext, Floats
 from harness.core.errors import HarnessError
 from harness.core.objective_terms import parse_objective, spell_objective
+from harness.core.option_use import check_options
 from harness.distill.checkpoint import load_tower, save_tower
 from harness.distill.data.subwords import END, START, train_tokenizer
-from harness.distill.initializers.alignment import ROUNDS, Alignment, alignment, embed, realigned, sharpen, token_transport_plan
+from harness.distill.initializers.alignment import ROUNDS, realign, sharpen, token_transport_plan, weighted_embeddings
 from harness.distill.initializers.cooccurrence import association, balance, occurrences
 from harness.distill.model.ridge import PENALTIES, fit_projection, pooled_states
 from harness.distill.model.student import new_student
 from harness.distill.model.tower import TOKENS_A_CHUNK, DonatedLayers, TextTower, TowerConfig
+from tests.support.alignments import alignment
 
-WAYS: tuple[Alignment, ...] = ("association", "ibm1", "ot-vocabulary", "ot-sentences", "ot-contexts")
+WAYS = ("association", "ibm1", "ot-vocabulary", "ot-sentences", "ot-contexts")
 WORDS = 60
 SHAPE = TowerConfig(vocab_size=WORDS + 2, width=32, layers=2, heads=2, mlp_width=48, joint_dim=12, max_length=16)
 ENGLISH = [f"e{i}" for i in range(WORDS)]
@@ -132,7 +134,7 @@ def test_balancing_reaches_the_sums() -> None:
     rng, kernel = np.random.default_rng(0), random_kernel(12, 9, 1.0)
     rows, columns = rng.random(12), rng.random(9)
     rows, columns = rows / rows.sum(), columns / columns.sum()
-    plan = balance(kernel, 7 * rows, 3 * columns, firmness=1).toarray()
+    plan = balance(kernel, 7 * rows, 3 * columns, exponent=1).toarray()
     np.testing.assert_allclose(plan.sum(1), rows, atol=1e-7)
     np.testing.assert_allclose(plan.sum(0), columns, atol=1e-7)
     np.testing.assert_allclose(plan, ot.sinkhorn(rows, columns, -np.log(kernel.toarray()), 1.0, stopThr=1e-12), atol=1e-7)
@@ -142,7 +144,7 @@ def test_balancing_leaves_out_what_has_no_entry() -> None:
     kernel = random_kernel(6, 5, 1.0).tolil()
     kernel[2], kernel[:, 3] = 0, 0
     kernel, rows, columns = sparse.csr_array(kernel), np.arange(1.0, 7), np.arange(1.0, 6)
-    plan = balance(kernel, rows, columns, firmness=1).toarray()
+    plan = balance(kernel, rows, columns, exponent=1).toarray()
     assert not plan[2].any()
     assert not plan[:, 3].any()
     np.testing.assert_allclose(plan.sum(1), np.array([1, 2, 0, 4, 5, 6]) / 18, atol=1e-7)
@@ -150,16 +152,16 @@ def test_balancing_leaves_out_what_has_no_entry() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:If reg_type")
-@pytest.mark.parametrize("firmness", [0.5, 0.8, 0.9])
-def test_loose_balancing_is_unbalanced_transport(firmness: float) -> None:
+@pytest.mark.parametrize("exponent", [0.5, 0.8, 0.9])
+def test_loose_balancing_is_unbalanced_transport(exponent: float) -> None:
     kernel, rng = random_kernel(10, 14, 0.5), np.random.default_rng(0)
     rows, columns = rng.random(10) + 0.1, rng.random(14) + 0.1
     rows, columns = rows / rows.sum(), columns / columns.sum()
     cost = -np.log(np.maximum(kernel.toarray(), 1e-300))
     expected = ot.unbalanced.sinkhorn_unbalanced(
-        rows, columns, cost, 1.0, firmness / (1 - firmness), reg_type="entropy", numItermax=5000, stopThr=1e-14
+        rows, columns, cost, 1.0, exponent / (1 - exponent), reg_type="entropy", numItermax=5000, stopThr=1e-14
     )
-    np.testing.assert_allclose(balance(kernel, rows, columns, firmness).toarray(), expected, atol=1e-7)
+    np.testing.assert_allclose(balance(kernel, rows, columns, exponent).toarray(), expected, atol=1e-7)
 
 
 def test_a_token_that_is_taken_is_left_to_its_own() -> None:
@@ -168,16 +170,16 @@ def test_a_token_that_is_taken_is_left_to_its_own() -> None:
     assert sharpen(balance(kernel, np.ones(2), np.ones(2)), 1).argmax(axis=1).tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("firmness", [0.8, 1])
-def test_balancing_does_what_a_plain_loop_does(firmness: float) -> None:
+@pytest.mark.parametrize("exponent", [0.8, 1])
+def test_balancing_does_what_a_plain_loop_does(exponent: float) -> None:
     kernel, rng = random_kernel(30, 20, 0.6), np.random.default_rng(0)
     rows, columns = rng.random(30), rng.random(20)
     dense, a, b = kernel.toarray(), rows / rows.sum(), columns / columns.sum()
     u, v = np.ones(30), np.ones(20)
     for _ in range(3000):
-        u = (a / (dense @ v)) ** firmness
-        v = (b / (dense.T @ u)) ** firmness
-    np.testing.assert_allclose(balance(kernel, rows, columns, firmness).toarray(), u[:, None] * dense * v, atol=1e-7)
+        u = (a / (dense @ v)) ** exponent
+        v = (b / (dense.T @ u)) ** exponent
+    np.testing.assert_allclose(balance(kernel, rows, columns, exponent).toarray(), u[:, None] * dense * v, atol=1e-7)
 
 
 @pytest.mark.filterwarnings("ignore:If reg_type")
@@ -203,7 +205,7 @@ def test_realigning_is_unbalanced_transport_in_each_pair() -> None:
         even = np.full(len(x), 1 / len(x)), np.full(len(y), 1 / len(y))
         solved = ot.unbalanced.sinkhorn_unbalanced(*even, cost, 1.0, 4.0, reg_type="kl", numItermax=3000, stopThr=1e-12)
         np.add.at(expected, (np.array(foreign)[x][:, None], np.array(english)[y]), solved * min(len(x), len(y)))
-    found = realigned(plan, pairs, token_transport_plan).toarray()
+    found = realign(plan, pairs, token_transport_plan).toarray()
     np.testing.assert_allclose(found, expected, rtol=0.01, atol=0.02)
     assert not found[0].any()
     assert not found[:, 0].any()
@@ -246,7 +248,7 @@ def test_sharpened_rows_are_weights() -> None:
 def test_embeddings_are_as_far_from_the_mean_as_the_teachers() -> None:
     known = np.random.default_rng(0).normal(size=(15, 6)) + 2
     weights = sharpen(random_kernel(10, 15, 0.7), 1)
-    moved, centre = embed(weights, known), known.mean(0)
+    moved, centre = weighted_embeddings(weights, known), known.mean(0)
     offsets, means = moved - centre, weights @ known - centre
     np.testing.assert_allclose(np.linalg.norm(offsets, axis=1), np.median(np.linalg.norm(known - centre, axis=1)))
     np.testing.assert_allclose((offsets * means).sum(1), np.linalg.norm(offsets, axis=1) * np.linalg.norm(means, axis=1))
@@ -339,9 +341,9 @@ def test_other_starts_need_the_teachers_layers(tokenizer: Tokenizer, init: str) 
 
 
 def test_a_size_is_for_scratch_alone() -> None:
-    with pytest.raises(HarnessError, match=r"^--size tiny: a size needs --init scratch; with --init teacher"):
-        validated(DistillConfig, init="teacher", size="tiny")
-    assert validated(DistillConfig, init="scratch", size="tiny").size == "tiny"
+    with pytest.raises(HarnessError, match=r"^--size tiny has no use with kd-mse and --init teacher: --init scratch reads it"):
+        check_options(DistillConfig(init="teacher", size="tiny"), ["kd-mse"])
+    check_options(DistillConfig(init="scratch", size="tiny"), ["kd-mse"])
 
 
 def pool_plainly(states: torch.Tensor, pooling: str, query: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from harness.core.data import Floats, TokenStates
-from harness.distill.model.teacher import in_half, teacher_states
+from harness.distill.model.teacher import as_half_precision, teacher_states
 from harness.storage.store import Store
 
 TEXTS = ("a dog", "two dogs run", "snow")
@@ -45,4 +45,4 @@ def test_token_states_keep_their_directions(length: float, tmp_path: Path) -> No
 def test_states_that_half_precision_holds_take_half_the_room(tmp_path: Path) -> None:
     assert teacher_states(Teacher(1.0), TEXTS, Store(tmp_path), lambda _: None).tokens.dtype == torch.float16
     zeros = np.zeros((1, 4), np.float32)
-    assert in_half(zeros).dtype == np.float16
+    assert as_half_precision(zeros).dtype == np.float16

@@ -35,7 +35,7 @@ def compiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     if there:
         pytest.importorskip("numba")
     else:
-        monkeypatch.setattr(transport, "kernels", lambda: None)
+        monkeypatch.setattr(transport, "cpu_kernel_module", lambda: None)
     return there
 
 

@@ -22,7 +22,7 @@ from harness.core.digests import digest_file, digest_strings
 from harness.core.errors import HarnessError
 from harness.core.plugins import fingerprint
 from harness.core.protocols import PatchEncoder, TokenEncoder, TokenLocator
-from harness.encoders.hugging_face.initial_models import HuggingFaceStart
+from harness.encoders.hugging_face.initial_models import HuggingFaceInitializer
 from harness.encoders.hugging_face.models import HuggingFace, hugging_face, model_files
 from harness.encoders.text_preparation import left_undone
 from harness.encoders.weights import loads_in_half
@@ -323,9 +323,9 @@ def start_digest(folder: Path) -> str:
 
 def test_a_student_starts_from_half_precision_in_float32(tmp_path: Path) -> None:
     folder = write_bert(tmp_path / "bert")
-    assert HuggingFaceStart(str(folder)).fingerprint() == start_digest(folder)
+    assert HuggingFaceInitializer(str(folder)).fingerprint() == start_digest(folder)
     weights = halve(folder)
-    start = HuggingFaceStart(str(folder))
+    start = HuggingFaceInitializer(str(folder))
     got = start.donate_layers().weights["position_embedding"]
     # Summed in half precision, they would be rounded once more.
     types = weights["embeddings.token_type_embeddings.weight"]
@@ -343,7 +343,7 @@ def test_a_student_does_not_start_from_weights_that_are_made_up(tmp_path: Path) 
     folder = write_bert(tmp_path / "bert")
     drop_bias(folder / "model.safetensors")
     with pytest.raises(HarnessError, match=r"lacks 1 weights of BertModel, first encoder.layer.1.output.dense.bias"):
-        HuggingFaceStart(str(folder)).donate_layers()
+        HuggingFaceInitializer(str(folder)).donate_layers()
 
 
 def test_an_adapter_is_not_left_out_in_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,7 +352,7 @@ def test_an_adapter_is_not_left_out_in_silence(tmp_path: Path, monkeypatch: pyte
     clip, bert = write_model(tmp_path / "clip", "clip"), write_bert(tmp_path / "bert")
     for folder in (clip, bert):
         (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
-    for make in (hugging_face(str(clip), "cpu").fingerprint, HuggingFaceStart(str(bert)).fingerprint):
+    for make in (hugging_face(str(clip), "cpu").fingerprint, HuggingFaceInitializer(str(bert)).fingerprint):
         with pytest.raises(
             HarnessError, match=r"adapter_config.json is of an adapter, which would be left out: pip install peft"
         ):

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from harness.core.config import RunConfig
 from harness.core.data import Bitext, HeldOut, Language
 from harness.core.errors import HarnessError, MissingError
-from harness.distill.data.cleaning import LONGEST, clean, loops, mostly_in
-from harness.distill.data.leakage import Guarded
+from harness.distill.data.cleaning import LONGEST_SENTENCE, clean, is_looping, is_mostly_in_script
+from harness.distill.data.leakage import GuardedBitext
 from harness.evaluation.guarded_bitext import load_guarded_bitext
 from harness.readers.bitext import _tmx, load_bitext_file, load_bitext_folder, load_monolingual_texts
 from harness.tasks.flickr30k import Flickr30k
@@ -39,7 +39,7 @@ def pairs(bitext: Bitext) -> list[tuple[str, str]]:
     return list(zip(bitext.english, bitext.foreign, strict=True))
 
 
-def ready(config: RunConfig, folder: Path, language: Language) -> Guarded:
+def ready(config: RunConfig, folder: Path, language: Language) -> GuardedBitext:
     (guarded,) = load_guarded_bitext(TASK, folder, [language], config)
     return guarded
 
@@ -365,7 +365,7 @@ def test_every_reason_is_counted_once() -> None:
     assert pairs(cleaned) == good
     assert cleaned.notes == (
         "a note",
-        f"cleaning left out 8 of 10 pairs: 2 empty, 1 over {LONGEST} characters, 1 looping, 2 in another script, "
+        f"cleaning left out 8 of 10 pairs: 2 empty, 1 over {LONGEST_SENTENCE} characters, 1 looping, 2 in another script, "
         "1 the same as their English, 1 duplicates",
     )
 
@@ -382,20 +382,20 @@ def test_nothing_left_is_an_error() -> None:
 
 @pytest.mark.parametrize("unit", ["ima ", "und dann ", "犬が", "der Mann mit dem roten Hut und "])
 def test_loops_are_four_in_a_row(unit: str) -> None:
-    assert loops("Ein Text: " + (unit * 4).strip())
-    assert not loops("Ein Text: " + (unit * 3).strip())
+    assert is_looping("Ein Text: " + (unit * 4).strip())
+    assert not is_looping("Ein Text: " + (unit * 3).strip())
 
 
 @given(st.text(max_size=60))
 def test_a_line_is_judged_whatever_is_in_it(text: str) -> None:
-    assert loops(text) in (True, False)
-    assert not (mostly_in("Latn", text) and mostly_in("Arab", text)) or len(text) > 1
+    assert is_looping(text) in (True, False)
+    assert not (is_mostly_in_script("Latn", text) and is_mostly_in_script("Arab", text)) or len(text) > 1
 
 
 @pytest.mark.parametrize("script", sorted({language.script for language in TASK.languages().values()}))
 def test_every_script_of_the_languages_is_known(script: str) -> None:
-    assert not mostly_in(script, "123 ...")
-    assert mostly_in(script, "A dog") == (script == "Latn")
+    assert not is_mostly_in_script(script, "123 ...")
+    assert is_mostly_in_script(script, "A dog") == (script == "Latn")
 
 
 # in a plan

@@ -1,4 +1,4 @@
-"""What each process of torchrun does in tests/distill/test_ranks.py: small trainings. It writes down their losses and weights."""
+"""The work of each torchrun process in tests/distill/test_distributed.py: small trainings that write losses and weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from harness.distill.distributed import ALONE, Processes, ranks_of_torchrun
+from harness.distill.distributed import ALONE, Processes, torchrun_processes
 from harness.distill.trainer import Training as Trainer
 from harness.distill.trainer import train
 from tests.support.students import Training
@@ -37,7 +37,7 @@ def trained(ranks: Processes, folder: Path, **choices: object) -> dict[str, list
 
 def main(folder: Path) -> None:
     """Do them all, among torchrun's processes."""
-    with ranks_of_torchrun("cpu") as (ranks, _):
+    with torchrun_processes("cpu") as (ranks, _):
         found = [trained(ranks, folder, **choices) for choices in CHOICES]
         (folder / f"{ranks.rank}.json").write_text(json.dumps(found))
 

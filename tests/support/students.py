@@ -13,7 +13,7 @@ from harness.core.config import DistillConfig
 from harness.core.data import Bitext, Floats
 from harness.distill.checkpoint import TrainingState
 from harness.distill.data.subwords import tokenize, train_tokenizer
-from harness.distill.entity_marks import Marks
+from harness.distill.entity_marks import EntityMarks
 from harness.distill.model.student import new_student
 from harness.distill.model.teacher import TeacherStates
 from harness.distill.model.tower import DonatedLayers, TextTower, TowerConfig
@@ -66,7 +66,7 @@ class Training:
             lengths,
             torch.from_numpy(rng.normal(size=(len(lengths), 8)).astype(np.float32)),
         )
-        self.marks: Marks | None = None
+        self.marks: EntityMarks | None = None
 
     def student(self) -> TextTower:
         return new_student(Teacher(), self.tokenizer, self.config, self.bitext)

@@ -20,13 +20,13 @@ from harness.core.config import DistillConfig
 from harness.core.data import Bitext, Language, Spans
 from harness.core.errors import HarnessError
 from harness.core.protocols import TaggedTask
-from harness.distill.data.bitext import joined
-from harness.distill.data.leakage import Guarded
-from harness.distill.data.subwords import locate, train_tokenizer
-from harness.distill.entity_marks import Marks, entity_rows, mark
+from harness.distill.data.bitext import join_bitexts
+from harness.distill.data.leakage import GuardedBitext
+from harness.distill.data.subwords import token_spans, train_tokenizer
+from harness.distill.entity_marks import EntityMarks, entity_rows, mark_entities
 from harness.distill.model.teacher import teacher_states
 from harness.distill.model.tower import Encoded
-from harness.distill.pipeline import Recipe, distil
+from harness.distill.pipeline import Recipe, distill
 from harness.retrieval.phrases import chunked, phrases_of, tagged
 from harness.retrieval.text_spans import moved, within
 from harness.runtime.console import Console
@@ -103,7 +103,7 @@ def test_bitext_finds_the_tags_of_either_side(tagged_folder: Path) -> None:
 
 def test_languages_that_share_a_tower_keep_their_tags(tagged_folder: Path) -> None:
     parts = [TASK.tag_bitext(tagged_folder, TASK.load_bitext(tagged_folder, lang)) for lang in ("de", "qu")]
-    whole = joined(parts, 2)
+    whole = join_bitexts(parts, 2)
     rows = zip(whole.foreign, whole.foreign_entities, strict=True)
     assert {text: said(text, spans) for text, spans in rows if spans} == {"Bildtext von 12.": ["Bildtext von", "12"]}
 
@@ -307,10 +307,10 @@ def test_marked_tokens_are_those_of_the_phrases(sample_pairs: Bitext, tmp_path: 
     # The student's side is tagged too here, as Japanese would be.
     bitext = replace(sample_pairs, foreign=sample_pairs.english, foreign_entities=sample_pairs.english_entities)
     states = teacher_states(teacher, bitext.english, Store(tmp_path), lambda _: None)
-    marks = mark(bitext, teacher, states, tokenizer, 77)  # type: ignore[arg-type]
+    marks = mark_entities(bitext, teacher, states, tokenizer, 77)  # type: ignore[arg-type]
     sides = (
         (teacher.locate_tokens(bitext.english, "en"), marks.english),  # type: ignore[attr-defined]
-        (locate(tokenizer, bitext.foreign, 77), marks.foreign),
+        (token_spans(tokenizer, bitext.foreign, 77), marks.foreign),
     )
     for located, rows in sides:
         for tokens, row, text, phrases in zip(located, rows, bitext.english, bitext.english_entities, strict=True):
@@ -323,7 +323,7 @@ def test_marked_tokens_are_those_of_the_phrases(sample_pairs: Bitext, tmp_path: 
 def test_a_batch_is_marked_row_by_row_and_what_nobody_knows_is_nan() -> None:
     rows = tuple(entity_rows([((0, 1), (2, 3)), ((0, 1),)], [((2, 3),), None], ["a b", "c"]))
     sides = (Encoded(torch.zeros(2, 3, 4), torch.tensor([[True, True, False], [True, False, False]]), torch.zeros(2, 4)),) * 2
-    student, teacher = Marks(rows, (rows[1], rows[0])).on([0, 1], *sides)
+    student, teacher = EntityMarks(rows, (rows[1], rows[0])).on([0, 1], *sides)
     assert teacher.entities is not None
     assert student.entities is not None
     assert teacher.entities.nan_to_num(9).tolist() == [[0, 1, 0], [9, 9, 9]]
@@ -335,7 +335,7 @@ def test_a_teacher_that_tells_of_other_tokens_is_refused(sample_pairs: Bitext, t
     states = teacher_states(teacher, sample_pairs.english, Store(tmp_path), lambda _: None)
     longer = replace(states, lengths=states.lengths + 1)
     with pytest.raises(HarnessError, match="tells where other tokens stand"):
-        mark(sample_pairs, teacher, longer, train_tokenizer(sample_pairs.foreign, 200), 77)  # type: ignore[arg-type]
+        mark_entities(sample_pairs, teacher, longer, train_tokenizer(sample_pairs.foreign, 200), 77)  # type: ignore[arg-type]
 
 
 # towers
@@ -345,7 +345,7 @@ def recipe(folder: Path, chunker: str = "simple", teacher: Any = None, **choices
     bitext = TASK.load_bitext(folder, "de").take(range(80))
     config = DistillConfig(**{"steps": 4, "batch": 8, "vocabulary": 200} | choices)
     tag = partial(tagged, task=TASK, data=folder, chunker=chunker)
-    guarded = (Guarded(bitext, len(bitext), 0),)
+    guarded = (GuardedBitext(bitext, len(bitext), 0),)
     return Recipe(config.for_objective(config.objective), teacher or load_encoder("sample", "cpu"), guarded, tag)
 
 
@@ -354,7 +354,7 @@ def test_towers_of_weight_one_are_those_of_ot_token_to_the_bit(beside: str, samp
     weights = {}
     for objective, weight in (("ot-token", 1), ("ot-entity", 1), ("ot-entity", 2)):
         made = recipe(sample_folder, objective=objective + beside, entity_weight=weight)
-        distil(made, "cpu", Store(tmp_path), Console())
+        distill(made, "cpu", Store(tmp_path), Console())
         weights[objective, weight] = (Store(tmp_path).tower(made.digest) / "tower.safetensors").read_bytes()
     assert weights["ot-entity", 1] == weights["ot-token", 1]
     assert weights["ot-entity", 2] != weights["ot-token", 1]
@@ -368,7 +368,7 @@ def test_a_training_with_marks_goes_on_where_it_was_broken_off(told: bool, tmp_p
     foreign = tuple(
         draw.integers(0, 2, len(text)).astype(np.float32) if told else np.array([np.nan], np.float32) for text in training.texts
     )
-    training.marks = Marks(english, foreign)
+    training.marks = EntityMarks(english, foreign)
     whole, resumed = training.student(), training.student()
     losses = training.run(whole, tmp_path / "a")
     with pytest.raises(KeyboardInterrupt):
@@ -387,7 +387,7 @@ def test_what_names_something_is_part_of_a_tower_s_name_only_where_it_is_read(sa
     assert recipe(sample_folder, objective="ot-entity", entity_weight=5).digest != entity.digest
     # So does a chunker, where it has a say.
     assert recipe(sample_folder, nothing, objective="ot-entity").digest == entity.digest, "every sentence has tags"
-    bare = (Guarded(replace(plain.guarded[0].bitext, image_ids=("",) * 80), 80, 0),)
+    bare = (GuardedBitext(replace(plain.guarded[0].bitext, image_ids=("",) * 80), 80, 0),)
     told = [replace(recipe(sample_folder, each, objective="ot-entity"), guarded=bare).digest for each in ("simple", nothing)]
     assert len({*told, entity.digest}) == 3
     plainly = [replace(recipe(sample_folder, each, objective="ot-token"), guarded=bare).digest for each in ("simple", nothing)]

@@ -18,17 +18,17 @@ def subset(bitext: Bitext, pairs: int | None, seed: int) -> Bitext:
     """
     if pairs is not None and pairs > len(bitext):
         raise HarnessError(f"--pairs {pairs:,} asked for, but {bitext.source} has {len(bitext):,} usable pairs in {bitext.lang}")
-    return bitext.take(shuffled(len(bitext), seed)[:pairs])
+    return bitext.take(shuffled_rows(len(bitext), seed)[:pairs])
 
 
-def shuffled(rows: int, seed: int) -> list[int]:
+def shuffled_rows(rows: int, seed: int) -> list[int]:
     """So many rows, in an order that the seed and their number decide."""
     order: list[int] = np.random.default_rng([seed, 1]).permutation(rows).tolist()
     return order
 
 
 @dataclass(frozen=True)
-class Unpaired:
+class MonolingualText:
     """Sentences of two languages of which none translates another. marks: what the leakage guard knows their pairs by."""
 
     english: tuple[str, ...] = ()
@@ -36,10 +36,10 @@ class Unpaired:
     marks: tuple[str, ...] = ()
 
 
-NO_TEXT = Unpaired()
+NO_TEXT = MonolingualText()
 
 
-def joined(parts: Sequence[Bitext], held_out: int) -> Bitext:
+def join_bitexts(parts: Sequence[Bitext], held_out: int) -> Bitext:
     """The pairs of one language, or of several that share a tower, with `held_out` of them, as many of each, at the end.
 
     Raises HarnessError if that leaves fewer than two pairs to train on.

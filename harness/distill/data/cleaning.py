@@ -12,7 +12,7 @@ from harness.core.data import Bitext
 from harness.core.errors import HarnessError
 from harness.distill.data.leakage import normalise
 
-LONGEST = 400
+LONGEST_SENTENCE = 400
 """Characters on either side. A caption that is longer is a list, or a translation that has run wild."""
 
 # The same two to forty characters four times running: what a translator does that has lost the thread.
@@ -29,7 +29,7 @@ def clean(bitext: Bitext, script: str) -> Bitext:
     """
     reasons: Counter[str] = Counter()
     keep = []
-    judge = judge_of(script)
+    judge = pair_judge(script)
     for row, pair in enumerate(zip(bitext.english, bitext.foreign, strict=True)):
         reason = judge(*pair)
         if reason:
@@ -45,17 +45,17 @@ def clean(bitext: Bitext, script: str) -> Bitext:
     return replace(bitext.take(keep), notes=(*bitext.notes, note))
 
 
-def judge_of(script: str) -> Callable[[str, str], str]:
+def pair_judge(script: str) -> Callable[[str, str], str]:
     """A function that says why a pair is left out, or nothing. It remembers the pairs it has seen.
 
-    >>> judge = judge_of("Latn")
+    >>> judge = pair_judge("Latn")
     >>> judge("A dog.", "Ein Hund."), judge("A dog!", "ein Hund"), judge("A dog.", "Хунд")
     ('', 'duplicates', 'in another script')
     """
     seen: set[tuple[str, str]] = set()
 
     def judge(english: str, foreign: str) -> str:
-        if fault := fault_of(english, foreign, script):
+        if fault := pair_fault(english, foreign, script):
             return fault
         pair = (normalise(english), normalise(foreign))
         if pair[0] == pair[1]:
@@ -68,30 +68,30 @@ def judge_of(script: str) -> Callable[[str, str], str]:
     return judge
 
 
-def fault_of(english: str, foreign: str, script: str) -> str:
+def pair_fault(english: str, foreign: str, script: str) -> str:
     """What is wrong with the lines of a pair as they stand, or nothing."""
     if not english.strip() or not foreign.strip():
         return "empty"
-    if max(len(english), len(foreign)) > LONGEST:
-        return f"over {LONGEST} characters"
-    if loops(foreign) or loops(english):
+    if max(len(english), len(foreign)) > LONGEST_SENTENCE:
+        return f"over {LONGEST_SENTENCE} characters"
+    if is_looping(foreign) or is_looping(english):
         return "looping"
-    return "" if mostly_in(script, foreign) else "in another script"
+    return "" if is_mostly_in_script(script, foreign) else "in another script"
 
 
-def loops(text: str) -> bool:
+def is_looping(text: str) -> bool:
     """Whether some words of a line follow on themselves four times or more.
 
-    >>> loops("uka uka uka uka uka"), loops("very very good"), loops("..........")
+    >>> is_looping("uka uka uka uka uka"), is_looping("very very good"), is_looping("..........")
     (True, False, False)
     """
     return any(re.search(r"\w", found[1]) for found in _LOOP.finditer(text + " "))
 
 
-def mostly_in(script: str, text: str) -> bool:
+def is_mostly_in_script(script: str, text: str) -> bool:
     """Whether at least half of a line's letters are of a script; a line without letters is not.
 
-    >>> mostly_in("Latn", "Ein T-Shirt von 北京"), mostly_in("Arab", "Ein Hund")
+    >>> is_mostly_in_script("Latn", "Ein T-Shirt von 北京"), is_mostly_in_script("Arab", "Ein Hund")
     (True, False)
     """
     letters = _letters().findall(text)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from harness.core.data import Bitext, HeldOut
 from harness.core.errors import HarnessError
-from harness.distill.data.bitext import Unpaired
+from harness.distill.data.bitext import MonolingualText
 
 
 def normalise(text: str) -> str:
@@ -36,17 +36,17 @@ def _between_words() -> re.Pattern[str]:
     return between
 
 
-def compared(text: str) -> str:
+def comparison_form(text: str) -> str:
     """A sentence as the guard compares it: normalised, and without spaces, which tokenizers and segmenters set as they like.
 
-    >>> compared("A T-shirt does n't fit .") == compared("a tshirt doesn't fit")
+    >>> comparison_form("A T-shirt does n't fit .") == comparison_form("a tshirt doesn't fit")
     True
     """
     return normalise(text).replace(" ", "")
 
 
 @dataclass(frozen=True)
-class Guarded:
+class GuardedBitext:
     """Bitext that holds nothing of the evaluation images, and how many pairs were dropped for that.
 
     texts: sentences of English and of its language without translations; None where they are to be taken from the bitext.
@@ -58,7 +58,7 @@ class Guarded:
     texts: tuple[tuple[str, ...], tuple[str, ...]] | None = None
 
 
-def guard(bitext: Bitext, held_out: HeldOut, refuse: bool = False) -> Guarded:
+def guard(bitext: Bitext, held_out: HeldOut, refuse: bool = False) -> GuardedBitext:
     """Drop the pairs of evaluation images: those with the image, its English caption, or its caption in the language.
 
     The sentences are compared whether or not a pair has an image, so that an id that says nothing hides nothing. A pair counts
@@ -71,9 +71,9 @@ def guard(bitext: Bitext, held_out: HeldOut, refuse: bool = False) -> Guarded:
     for row, (image, *sentences) in enumerate(zip(bitext.image_ids, bitext.english, bitext.foreign, strict=True)):
         if image in held_out.image_ids:
             dropped[by_image] += 1
-        elif compared(sentences[0]) in english:
+        elif comparison_form(sentences[0]) in english:
             dropped[by_english] += 1
-        elif compared(sentences[1]) in foreign:
+        elif comparison_form(sentences[1]) in foreign:
             dropped[by_foreign] += 1
         else:
             keep.append(row)
@@ -89,53 +89,53 @@ def guard(bitext: Bitext, held_out: HeldOut, refuse: bool = False) -> Guarded:
     kept = bitext.take(keep)
     if dropped.keys() - {by_image}:
         kept = replace(kept, notes=(*bitext.notes, f"the leakage guard dropped {dropped.total():,} pairs of {what}: {counted}"))
-    return Guarded(kept, len(bitext), dropped.total())
+    return GuardedBitext(kept, len(bitext), dropped.total())
 
 
 def guarded_texts(english: Sequence[str], foreign: Sequence[str], held_out: HeldOut) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Texts without the sentences that are captions of evaluation images, in English and in the other language."""
     sides = (english, _all_compared(held_out.english)), (foreign, _all_compared(held_out.foreign))
-    left, right = (tuple(text for text in texts if compared(text) not in captions) for texts, captions in sides)
+    left, right = (tuple(text for text in texts if comparison_form(text) not in captions) for texts, captions in sides)
     return left, right
 
 
 def _all_compared(captions: Iterable[str]) -> set[str]:
     """Captions as the guard compares sentences. One without a letter is no sentence that a pair could have from it."""
-    return {compared(text) for text in captions} - {""}
+    return {comparison_form(text) for text in captions} - {""}
 
 
-def seen(bitext: Bitext, text: Unpaired) -> npt.NDArray[np.uint64]:
+def seen_hashes(bitext: Bitext, text: MonolingualText) -> npt.NDArray[np.uint64]:
     """What a tower that was made of these has seen: sorted hashes of the image ids and of the sentences of both sides.
 
     Kept beside the tower, so that whoever measures it can tell without the pairs whether it saw what it is measured on.
     """
-    return hashes([*marks_of(bitext), *text.marks])
+    return hash_keys([*bitext_keys(bitext), *text.marks])
 
 
-def leaked(seen: npt.NDArray[np.uint64], held_out: HeldOut) -> int:
+def count_leaked(seen: npt.NDArray[np.uint64], held_out: HeldOut) -> int:
     """How many evaluation images and sentences are among what a tower has seen.
 
     Towers made before foreign sentences were compared have the normalised English, as `sentence`, of pairs without an image id.
 
     >>> held_out = HeldOut(frozenset({"7", "8"}), frozenset({"A dog ."}), frozenset({"Ein Hund ."}))
-    >>> leaked(hashes(["image 7", "image 9", "sentence a dog", "foreign einhund"]), held_out)
+    >>> count_leaked(hash_keys(["image 7", "image 9", "sentence a dog", "foreign einhund"]), held_out)
     3
     """
     former = [f"sentence {normalise(text)}" for text in held_out.english if normalise(text)]
-    return int(np.isin(hashes([*marks(held_out.image_ids, held_out.english, held_out.foreign), *former]), seen).sum())
+    return int(np.isin(hash_keys([*leakage_keys(held_out.image_ids, held_out.english, held_out.foreign), *former]), seen).sum())
 
 
-def marks(images: Iterable[str] = (), english: Iterable[str] = (), foreign: Iterable[str] = ()) -> list[str]:
+def leakage_keys(images: Iterable[str] = (), english: Iterable[str] = (), foreign: Iterable[str] = ()) -> list[str]:
     """What the leakage guard knows images and sentences by; nothing for no image, or for a sentence without a letter."""
-    kinds = {"image": images, "english": map(compared, english), "foreign": map(compared, foreign)}
+    kinds = {"image": images, "english": map(comparison_form, english), "foreign": map(comparison_form, foreign)}
     return [f"{kind} {value}" for kind, values in kinds.items() for value in values if value]
 
 
-def marks_of(bitext: Bitext) -> list[str]:
+def bitext_keys(bitext: Bitext) -> list[str]:
     """Those of all pairs: of images, and of both sides' sentences."""
-    return marks(bitext.image_ids, bitext.english, bitext.foreign)
+    return leakage_keys(bitext.image_ids, bitext.english, bitext.foreign)
 
 
-def hashes(marks: Iterable[str]) -> npt.NDArray[np.uint64]:
+def hash_keys(marks: Iterable[str]) -> npt.NDArray[np.uint64]:
     """The first 64 bits of each mark's SHA-256, sorted, each once."""
     return np.unique(np.array([int.from_bytes(hashlib.sha256(m.encode()).digest()[:8], "big") for m in marks], dtype=np.uint64))

@@ -46,18 +46,18 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str], longest: int) -> list[list[int]]:
     """Subword ids of each text, at most `longest` of them; a text that is cut keeps its `<end>`."""
-    return [cut(encoding.ids, longest) for encoding in tokenizer.encode_batch(list(texts))]
+    return [truncate(encoding.ids, longest) for encoding in tokenizer.encode_batch(list(texts))]
 
 
-def locate(tokenizer: Tokenizer, texts: Sequence[str], longest: int) -> list[Spans]:
+def token_spans(tokenizer: Tokenizer, texts: Sequence[str], longest: int) -> list[Spans]:
     """Where in its text each of the subwords stands that `tokenize` gives; the framing stands nowhere."""
-    return [tuple(cut(encoding.offsets, longest)) for encoding in tokenizer.encode_batch(list(texts))]
+    return [tuple(truncate(encoding.offsets, longest)) for encoding in tokenizer.encode_batch(list(texts))]
 
 
-def cut(row: list[T], longest: int) -> list[T]:
+def truncate(row: list[T], longest: int) -> list[T]:
     """A row without what stands before its last and is too much.
 
-    >>> cut([0, 5, 6, 7, 1], 3)
+    >>> truncate([0, 5, 6, 7, 1], 3)
     [0, 5, 1]
     """
     return row if len(row) <= longest else [*row[: longest - 1], row[-1]]

@@ -1,166 +1,197 @@
-"""From which of the teacher's tokens the first embedding of each foreign subword is made, told by the bitext alone."""
+"""Subword embeddings as weighted means of the teacher's English token embeddings, aligned by sentence pairs."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias, cast
 
 import numpy as np
 import torch
 from scipy import sparse
+from tokenizers import Tokenizer
 
-from harness.core.data import Doubles, Ints
+from harness.core.config import DistillConfig
+from harness.core.data import Bitext, Doubles, Ints
+from harness.core.languages import ENGLISH
+from harness.core.protocols import TextEncoder, TokenLocator
+from harness.distill.data.bitext import MonolingualText
+from harness.distill.data.subwords import token_spans, tokenize
 from harness.distill.initializers.cooccurrence import (
-    FIRMNESS,
+    MARGINAL_EXPONENT,
     Sparse,
     association,
     balance,
-    divided,
+    divide_rows,
     occurrences,
-    ratio,
+    safe_ratio,
 )
 from harness.distill.initializers.distributional import DistributionalContext
-from harness.distill.initializers.orthography import Spelling
-from harness.distill.model.tower import Tokens
+from harness.distill.initializers.interface import LearnedSubwords
+from harness.distill.initializers.orthography import Spelling, bitext_spelling
+from harness.distill.initializers.teacher import layers_of, student_of_layers
+from harness.distill.model.tower import TextTower, Tokens
 from harness.distill.transport.problem import Solver
 from harness.distill.transport.solvers import solve
 
-Alignment: TypeAlias = Literal["association", "ibm1", "ot-vocabulary", "ot-sentences", "ot-contexts"]
-Pairs: TypeAlias = Sequence[tuple[Sequence[int], Sequence[int]]]
+TokenPairs: TypeAlias = Sequence[tuple[Sequence[int], Sequence[int]]]
 
-# Chosen before any training step: by translation retrieval on held-out pairs, ROUNDS and what they end in on val images
+# Chosen before any training step: by translation retrieval on held-out pairs; ROUNDS and POWER_OF_ROUNDS on val images
 # (docs/decisions.md).
-POWER = 3.0
-ROUNDS, POWER_OF_ROUNDS = 4, 2.0
-LOOSELY = Solver("unbalanced", eps=1.0, rho=FIRMNESS / (1 - FIRMNESS))
-# Of tokens in a sentence pair that are associated with others of it, but not with each other: exp(-25) is nothing.
-FARTHEST = 25.0
-# Of a token's mass; what is less is left out.
-LEAST = 1e-4
-PAIRS_AT_ONCE = 256
-# What is left of the association of two tokens that keep quite different company.
-UNHEARD = 1e-6
+SHARPENING = 3.0
+ROUNDS, ROUND_SHARPENING = 4, 2.0
+LOOSE_MARGINALS = Solver("unbalanced", eps=1.0, rho=MARGINAL_EXPONENT / (1 - MARGINAL_EXPONENT))
+# The largest cost, of tokens of a sentence pair that are associated with others of it but not with each other: exp(-25) is 0.
+LARGEST_COST = 25.0
+# Smaller shares of a token's mass are dropped.
+SMALLEST_MASS = 1e-4
+PAIRS_A_BATCH = 256
 
 
-def alignment(
-    foreign: Tokens,
-    english: Tokens,
-    sizes: tuple[int, int],
-    way: Alignment,
-    company: DistributionalContext | None = None,
-    spelling: Spelling | None = None,
-) -> Sparse:
-    """Weights W (f, e) of the teacher's e tokens in the embedding of each of f subwords, from n sentence pairs of token ids.
+@dataclass(frozen=True)
+class TokenizedBitext:
+    """n sentence pairs as ids of f foreign subwords and e English tokens.
 
-    A row sums to 1, or is empty where the bitext associates its subword with nothing. The order of the pairs makes no difference.
-
-    - `association`: the kernel of that name, sharpened by POWER.
-    - `ot-vocabulary`: the kernel is first scaled to how often the tokens stand in the texts (`balance`): an English token that
-      many subwords are associated with is then taken by those that have nothing better.
-    - `ot-sentences`: that plan is made anew ROUNDS times, by transport within each sentence pair (`realigned`), and sharpened by
-      POWER_OF_ROUNDS.
-    - `ot-contexts`: the same again, from a kernel that is held to the plan of `Company.carried`, by texts without translations.
-      Subwords that stand in no pair have their weights from that plan alone.
-    - `ibm1`: the same rounds without transport, from the kernel as it is and by IBM's Model 1 within each pair.
-
-    company: the texts of `ot-contexts`, those of the pairs among them.
-    spelling: strengthens the kernel that all ways start from.
+    spelling: strengthens the kernel for tokens that are spelled alike.
+    context: the contexts of tokens in monolingual text and in the pairs.
     """
-    counts = [occurrences(texts, size) for texts, size in zip((foreign, english), sizes, strict=True)]
-    kernel = association(*counts)
-    if spelling:
-        kernel = spelling.strengthened(kernel)
-    if not kernel.nnz or way == "association":
-        return sharpen(kernel, POWER)
 
-    def balanced(kernel: Sparse) -> Sparse:
-        return balance(kernel, counts[0].sum(0), counts[1].sum(0))
+    foreign: Tokens
+    english: Tokens
+    sizes: tuple[int, int]
+    spelling: Spelling | None = None
+    context: DistributionalContext | None = None
 
-    if way == "ot-vocabulary":
-        return sharpen(balanced(kernel), POWER)
-    # The order decides how sums are rounded.
-    pairs = sorted(zip(map(tuple, foreign), map(tuple, english), strict=True), key=lambda pair: (len(pair[0]), pair))
-    if way == "ibm1":
-        return by_rounds(kernel, pairs, posterior)
-    weights = by_rounds(balanced(kernel), pairs, token_transport_plan)
-    if company is None:
-        return weights
-    carried = company.carried(weights)
-    weights = by_rounds(balanced(kernel * (carried + UNHEARD * kernel.sign())), pairs, token_transport_plan)
-    unseen = np.diff(weights.indptr) == 0
-    return sparse.csr_array(weights + sparse.diags_array(unseen.astype(float)) @ sharpen(carried, POWER_OF_ROUNDS))
+    @cached_property
+    def counts(self) -> tuple[Sparse, Sparse]:
+        """The tokens' counts in each text, (n, f) and (n, e)."""
+        return occurrences(self.foreign, self.sizes[0]), occurrences(self.english, self.sizes[1])
+
+    @cached_property
+    def kernel(self) -> Sparse:
+        """The association kernel K (f, e), with larger entries for tokens of similar spelling."""
+        kernel = association(*self.counts)
+        return self.spelling.strengthen(kernel) if self.spelling else kernel
+
+    @cached_property
+    def sorted_pairs(self) -> TokenPairs:
+        """The pairs in an order that they alone decide, since the order decides how sums are rounded."""
+        pairs = zip(map(tuple, self.foreign), map(tuple, self.english), strict=True)
+        return sorted(pairs, key=lambda pair: (len(pair[0]), pair))
+
+    def balanced(self, kernel: Sparse) -> Sparse:
+        """Return the plan (f, e) of a kernel whose marginals are the tokens' counts; see `balance`."""
+        return balance(kernel, self.counts[0].sum(0), self.counts[1].sum(0))
 
 
-def by_rounds(plan: Sparse, pairs: Pairs, shared: Callable[[Doubles], Doubles]) -> Sparse:
-    """Weights (f, e) of a plan that is made anew ROUNDS times."""
+class AlignedVocabulary(LearnedSubwords, ABC):
+    """Copy the teacher's layers, and make subword embeddings of the teacher's English ones.
+
+    A subword that is aligned with no English token keeps the random embedding of the initializer `teacher`.
+    reads_contexts: whether `TokenizedBitext.context` is computed.
+    """
+
+    reads_contexts = False
+
+    @abstractmethod
+    def align(self, bitext: TokenizedBitext) -> Sparse:
+        """Return `weights` for a kernel that has entries."""
+
+    def weights(self, bitext: TokenizedBitext) -> Sparse:
+        """Return weights W (f, e) of the teacher's tokens in the embedding of each subword.
+
+        A row sums to 1, or is empty where the bitext associates its subword with nothing. The order of pairs changes no bit.
+        """
+        return self.align(bitext) if bitext.kernel.nnz else bitext.kernel
+
+    @torch.no_grad()
+    def student(
+        self, teacher: TextEncoder, tokenizer: Tokenizer, config: DistillConfig, bitext: Bitext, text: MonolingualText
+    ) -> TextTower:
+        """Return the student. Raises HarnessError if the teacher cannot lend its layers."""
+        donated = layers_of(teacher)
+        student = student_of_layers(donated, tokenizer, config)
+        known = donated.weights["token_embedding.weight"].double().numpy()
+        sizes, longest = (student.config.vocab_size, len(known)), student.config.max_length
+        ids = tokenize(tokenizer, bitext.foreign, longest), donated.tokenize(bitext.english)
+        context, spelling = None, None
+        if self.reads_contexts:
+            more = tokenize(tokenizer, text.foreign, longest), donated.tokenize(text.english)
+            context = DistributionalContext([*ids[0], *more[0]], [*ids[1], *more[1]], sizes)
+        if config.spelling:
+            places = cast(TokenLocator, teacher).locate_tokens(bitext.english, ENGLISH)
+            spelling = bitext_spelling(bitext, ids, (token_spans(tokenizer, bitext.foreign, longest), places), config.spelling)
+        weights = self.weights(TokenizedBitext(*ids, sizes, spelling, context))
+        rows = np.flatnonzero(np.diff(weights.indptr))
+        student.token_embedding.weight[torch.from_numpy(rows)] = torch.from_numpy(
+            weighted_embeddings(weights[rows], known)
+        ).float()
+        return student
+
+
+def realigned_weights(plan: Sparse, pairs: TokenPairs, shared: Callable[[Doubles], Doubles]) -> Sparse:
+    """Return the weights (f, e) of a plan that is realigned ROUNDS times."""
     for _ in range(ROUNDS):
-        plan = realigned(plan, pairs, shared)
-    return sharpen(plan, POWER_OF_ROUNDS)
+        plan = realign(plan, pairs, shared)
+    return sharpen(plan, ROUND_SHARPENING)
 
 
-def realigned(plan: Sparse, pairs: Pairs, shared: Callable[[Doubles], Doubles]) -> Sparse:
-    """How much mass each foreign token shares with each English one, added up over the sentence pairs that they stand in.
+def realign(plan: Sparse, pairs: TokenPairs, shared: Callable[[Doubles], Doubles]) -> Sparse:
+    """Return the mass that foreign and English tokens share (f, e), summed over the sentence pairs.
 
-    shared: what the tokens of B pairs share with each other, (B, n, m), from how often they go together by a plan P (f, e) over
-    the vocabulary against chance, lift_ij = P_ij / (sum_k P_ik sum_k P_kj), (B, n, m). 0 stays 0.
+    shared: maps the lifts of the tokens of B pairs (B, n, m) to the masses that they share (B, n, m). The lift of tokens under
+    the plan P (f, e) is lift_ij = P_ij / (sum_k P_ik sum_k P_kj). A lift of 0 shares no mass.
     """
-    lift = divided(plan, plan.sum(1))
-    lift = sparse.csr_array(lift @ sparse.diags_array(ratio(np.ones(plan.shape[1]), plan.sum(0))))
-    entries, parts = looked_up(lift), []
-    for first in range(0, len(pairs), PAIRS_AT_ONCE):
-        x, y = (padded(side) for side in zip(*pairs[first : first + PAIRS_AT_ONCE], strict=True))
+    lift = divide_rows(plan, plan.sum(1))
+    lift = sparse.csr_array(lift @ sparse.diags_array(safe_ratio(np.ones(plan.shape[1]), plan.sum(0))))
+    entries, parts = entry_lookup(lift), []
+    for first in range(0, len(pairs), PAIRS_A_BATCH):
+        x, y = (pad_ids(side) for side in zip(*pairs[first : first + PAIRS_A_BATCH], strict=True))
         lifts = entries(x, y)
         some = lifts.any((1, 2))
         if not some.any():
             continue
         x, y, masses = x[some], y[some], shared(lifts[some])
-        pair, i, j = np.nonzero(masses > LEAST)
+        pair, i, j = np.nonzero(masses > SMALLEST_MASS)
         parts.append((masses[pair, i, j], x[pair, i], y[pair, j]))
     masses, rows, columns = (np.concatenate(part) for part in zip(*parts, strict=True))
     return sparse.csr_array(sparse.coo_array((masses, (rows, columns)), shape=plan.shape))
 
 
-def token_transport_plan(lifts: Doubles, solver: Solver = LOOSELY) -> Doubles:
-    """Plans (B, n, m) of transport at `costs`: by default unbalanced, at eps 1, with marginals as loose as in `balance`.
+def token_transport_plan(lifts: Doubles, solver: Solver = LOOSE_MARGINALS) -> Doubles:
+    """Return transport plans (B, n, m) at `lift_costs`, by default unbalanced at eps 1 with marginals relaxed as in `balance`.
 
-    So tokens compete for each other within their sentence, as in IBM's Model 1, but on both sides. Marginals are even over the
-    tokens that go with any of the other side. A pair weighs as much as its shorter side has such tokens.
+    Tokens compete for each other within their sentence, as in IBM's Model 1, but on both sides. Marginals are uniform over the
+    tokens with a positive lift. The mass of a pair is the number of such tokens on its shorter side.
     """
     rows, columns = lifts.any(2), lifts.any(1)
     sides = torch.from_numpy(rows), torch.from_numpy(columns)
-    plans: Doubles = solve(torch.from_numpy(costs(lifts)), *sides, solver).plan.numpy()
+    plans: Doubles = solve(torch.from_numpy(lift_costs(lifts)), *sides, solver).plan.numpy()
     shorter: Ints = np.minimum(rows.sum(1), columns.sum(1))
     return plans * shorter[:, None, None]
 
 
-def costs(lifts: Doubles) -> Doubles:
-    """-log lift (B, n, m), less the lowest of each pair, FARTHEST at most."""
+def lift_costs(lifts: Doubles) -> Doubles:
+    """Return -log lift (B, n, m) minus the minimum of each pair, at most LARGEST_COST."""
     with np.errstate(divide="ignore"):
-        cost: Doubles = np.minimum(-np.log(lifts / lifts.max((1, 2), keepdims=True)), FARTHEST)
+        cost: Doubles = np.minimum(-np.log(lifts / lifts.max((1, 2), keepdims=True)), LARGEST_COST)
     return cost
 
 
-def posterior(lifts: Doubles) -> Doubles:
-    """Which English token each foreign one translates by IBM's Model 1: its lifts over their sum (Brown et al. 1993, eq. 13).
-
-    The model's t(f | e) is P_fe / sum_k P_ke; a foreign token's own frequency, by which a lift differs from it, cancels.
-    """
-    sums: Doubles = lifts.sum(2, keepdims=True)
-    return ratio(lifts, np.broadcast_to(sums, lifts.shape))
-
-
-def padded(texts: Tokens) -> Ints:
-    """Token ids (B, L) of B texts, and -1 after their ends."""
+def pad_ids(texts: Tokens) -> Ints:
+    """Return the token ids (B, L) of B texts, padded with -1."""
     out = np.full((len(texts), max(map(len, texts))), -1)
     for row, text in zip(out, texts, strict=True):
         row[: len(text)] = text
     return out
 
 
-def looked_up(matrix: Sparse) -> Callable[[Ints, Ints], Doubles]:
-    """What gives the entries (B, n, m) of a csr matrix at all pairs of rows (B, n) and columns (B, m); 0 where either is -1.
+def entry_lookup(matrix: Sparse) -> Callable[[Ints, Ints], Doubles]:
+    """Return a function of rows (B, n) and columns (B, m) to a csr matrix's entries (B, n, m), 0 for rows or columns of -1.
 
-    >>> entries = looked_up(sparse.csr_array(np.array([[1.0, 2.0], [0.0, 3.0]])))
+    >>> entries = entry_lookup(sparse.csr_array(np.array([[1.0, 2.0], [0.0, 3.0]])))
     >>> entries(np.array([[1, 0]]), np.array([[0, 1, -1]])).tolist()
     [[[0.0, 3.0, 0.0], [1.0, 2.0, 0.0]]]
     """
@@ -177,22 +208,22 @@ def looked_up(matrix: Sparse) -> Callable[[Ints, Ints], Doubles]:
 
 
 def sharpen(plan: Sparse, power: float) -> Sparse:
-    """Weights W_ij = P_ij^power / sum_k P_ik^power. Rows without an entry stay empty."""
-    # Relative to the row's largest, so that no power of a small number is lost.
-    weights = divided(plan, plan.max(axis=1).toarray())
+    """Return weights W_ij = P_ij^power / sum_k P_ik^power. Rows without entries stay empty."""
+    # Dividing by the row's maximum first avoids underflow of the power.
+    weights = divide_rows(plan, plan.max(axis=1).toarray())
     weights.data **= power
-    return divided(weights, weights.sum(1))
+    return divide_rows(weights, weights.sum(1))
 
 
-def embed(weights: Sparse, known: Doubles) -> Doubles:
-    """Embeddings (f, width) of subwords with weights W (f, e), none of them empty, over known ones X (e, width).
+def weighted_embeddings(weights: Sparse, known: Doubles) -> Doubles:
+    """Return embeddings (f, width) of subwords with weights W (f, e), without empty rows, over known embeddings X (e, width).
 
-    A mean of many lies near the mean of all, mu. Each is therefore moved along its own line from mu, to the known ones' median
-    distance: mu + (W X - mu) * median_j |X_j - mu| / |W X - mu|.
+    A mean of many embeddings lies near the mean of all, mu. Each is therefore scaled to the median distance of the known
+    embeddings from mu: mu + (W X - mu) * median_j |X_j - mu| / |W X - mu|.
     """
     centre = known.mean(0)
     usual = np.median(np.linalg.norm(known - centre, axis=1))
     offsets = weights @ known - centre
     distances = np.linalg.norm(offsets, axis=1)
-    moved: Doubles = centre + offsets * ratio(np.full_like(distances, usual), distances)[:, None]
+    moved: Doubles = centre + offsets * safe_ratio(np.full_like(distances, usual), distances)[:, None]
     return moved

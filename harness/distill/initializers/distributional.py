@@ -1,4 +1,4 @@
-"""Which tokens of two languages go together by the company they keep, told by texts that nobody has translated."""
+"""Distributional contexts: which tokens of two languages correspond, from monolingual text of both."""
 
 from __future__ import annotations
 
@@ -9,74 +9,74 @@ import numpy as np
 from scipy import sparse
 
 from harness.core.data import Doubles, Ints
-from harness.distill.initializers.cooccurrence import Sparse, balance, divided, occurrences, ratio
+from harness.distill.initializers.cooccurrence import Sparse, balance, divide_rows, occurrences, safe_ratio
 from harness.distill.model.tower import Tokens
 
 DIMENSIONS, WINDOW = 100, 4
 POWER_ITERATIONS = 8
-# Chosen by untrained towers on val images (docs/decisions.md).
+# Chosen by the retrieval of val images with untrained towers (docs/decisions.md).
 EPS = 1 / 16
-# What is rarer keeps too little company to be told by it.
-LEAST_SEEN = 4
-# An anchor that is seen more often than this counts no more.
-MOST_COUNTED = 50
-# Of the largest entry of a row before the plan is balanced; what is less is left out.
-LEAST = 3e-4
-ROWS_AT_ONCE = 1000
+# Rarer tokens occur in too few contexts.
+SMALLEST_COUNT = 4
+# An anchor that is more frequent than this weighs no more.
+LARGEST_COUNT = 50
+# Smaller entries, relative to the largest of their row, are dropped before the plan is balanced.
+SMALLEST_ENTRY = 3e-4
+ROWS_A_BATCH = 1000
 
 
-def vectors(texts: Tokens, size: int) -> Doubles:
-    """A vector of length 1 for each of `size` token ids, (size, d), alike for tokens that stand among the same others.
+def distributional_vectors(texts: Tokens, size: int) -> Doubles:
+    """Return vectors (size, d) of length 1 that are similar for tokens with similar contexts.
 
-    Positive pointwise mutual information with the tokens up to WINDOW places away, one at a distance of k counting 1 / k, and
-    contexts smoothed by the power 0.75; of its singular value decomposition the DIMENSIONS largest, U S^(1/2) (Levy, Goldberg
-    and Dagan 2015). A token that stands nowhere has the vector 0.
+    They are U S^(1/2) of the DIMENSIONS largest singular values of the positive pointwise mutual information with the tokens up
+    to WINDOW positions away (Levy, Goldberg and Dagan 2015). A token at distance k counts 1 / k, and context counts are smoothed
+    by the power 0.75. A token that does not occur has the vector 0.
     """
     from sklearn.utils.extmath import randomized_svd
 
-    together = neighbours(texts, size)
-    contexts = together.sum(0) ** 0.75
-    counts = together.tocoo()
-    pmi = np.log(counts.data * contexts.sum() / (together.sum(1)[counts.row] * contexts[counts.col]))
+    near = neighbour_counts(texts, size)
+    contexts = near.sum(0) ** 0.75
+    counts = near.tocoo()
+    pmi = np.log(counts.data * contexts.sum() / (near.sum(1)[counts.row] * contexts[counts.col]))
     matrix = sparse.csr_array((np.maximum(pmi, 0), (counts.row, counts.col)), shape=counts.shape)
     left, values, _ = randomized_svd(matrix, min(DIMENSIONS, size), n_iter=POWER_ITERATIONS, random_state=0)
     scaled = left * np.sqrt(values)
     lengths = np.linalg.norm(scaled, axis=1)
-    vectors: Doubles = scaled * np.where(matrix.sum(1) > 0, ratio(np.ones(size), lengths), 0.0)[:, None]
+    vectors: Doubles = scaled * np.where(matrix.sum(1) > 0, safe_ratio(np.ones(size), lengths), 0.0)[:, None]
     return vectors
 
 
-def neighbours(texts: Tokens, size: int) -> Sparse:
-    """How often tokens stand near each other, (size, size), symmetric: 1 / k for each time that they are k <= WINDOW apart.
+def neighbour_counts(texts: Tokens, size: int) -> Sparse:
+    """Return symmetric counts (size, size) of tokens near each other: 1 / k for each time that they are k <= WINDOW apart.
 
-    >>> neighbours([[0, 1, 2]], 3).toarray().tolist()
+    >>> neighbour_counts([[0, 1, 2]], 3).toarray().tolist()
     [[0.0, 1.0, 0.5], [1.0, 0.0, 1.0], [0.5, 1.0, 0.0]]
     """
-    # Texts end to end, with a gap between any two that no window spans.
+    # All texts in one line, with gaps that no window spans.
     line = np.concatenate([np.append(text, np.full(WINDOW, -1)) for text in texts]).astype(np.int64)
-    found = sparse.csr_array((size, size))
+    counts_at = sparse.csr_array((size, size))
     for apart in range(1, WINDOW + 1):
         before, after = line[:-apart], line[apart:]
         both = (before >= 0) & (after >= 0)
         weights = np.full(int(both.sum()), 1 / apart)
-        found += sparse.csr_array(sparse.coo_array((weights, (before[both], after[both])), shape=found.shape))
-    return sparse.csr_array(found + found.T)
+        counts_at += sparse.csr_array(sparse.coo_array((weights, (before[both], after[both])), shape=counts_at.shape))
+    return sparse.csr_array(counts_at + counts_at.T)
 
 
-def telling(texts: Tokens, size: int) -> Doubles:
-    """How often each token stands in the texts, those that stand in all of them left out.
+def content_token_counts(texts: Tokens, size: int) -> Doubles:
+    """Return the count of each token in the texts, and 0 for tokens that occur in all of them.
 
-    >>> telling([[0, 1, 1], [0, 2]], 4).tolist()
+    >>> content_token_counts([[0, 1, 1], [0, 2]], 4).tolist()
     [0.0, 2.0, 1.0, 0.0]
     """
-    found = occurrences(texts, size)
-    counts: Doubles = np.where(found.sign().sum(0) < len(texts), found.sum(0), 0.0)
+    counts_at = occurrences(texts, size)
+    counts: Doubles = np.where(counts_at.sign().sum(0) < len(texts), counts_at.sum(0), 0.0)
     return counts
 
 
 @dataclass(frozen=True)
 class DistributionalContext:
-    """Texts of two languages, as token ids of f foreign subwords and e English tokens. No text need translate another."""
+    """Texts of two languages as ids of f foreign subwords and e English tokens. They need not be translations of each other."""
 
     foreign: Tokens
     english: Tokens
@@ -84,52 +84,52 @@ class DistributionalContext:
 
     @cached_property
     def counts(self) -> tuple[Doubles, Doubles]:
-        """How often each token stands in them; never, if it stands in every one: that is the framing, which goes with nothing."""
-        of_foreign, of_english = map(telling, (self.foreign, self.english), self.sizes)
+        """The count of each token, 0 for the framing tokens, which occur in every text and align with nothing."""
+        of_foreign, of_english = map(content_token_counts, (self.foreign, self.english), self.sizes)
         return of_foreign, of_english
 
     @cached_property
     def vectors(self) -> tuple[Doubles, Doubles]:
-        """Of all tokens."""
-        return vectors(self.foreign, self.sizes[0]), vectors(self.english, self.sizes[1])
+        """The vectors of all tokens of each side."""
+        return distributional_vectors(self.foreign, self.sizes[0]), distributional_vectors(self.english, self.sizes[1])
 
     @cached_property
     def known(self) -> tuple[Ints, Ints]:
-        """The tokens that are not too rare."""
-        of_foreign, of_english = (np.flatnonzero(counts >= LEAST_SEEN) for counts in self.counts)
+        """The ids of the tokens that are frequent enough, of each side."""
+        of_foreign, of_english = (np.flatnonzero(counts >= SMALLEST_COUNT) for counts in self.counts)
         return of_foreign, of_english
 
-    def carried(self, weights: Sparse) -> Sparse:
-        """A plan (f, e) between tokens that keep the same company, from first weights W (f, e); the largest in a row is made 1.
+    def transport_plan(self, weights: Sparse) -> Sparse:
+        """Return a plan (f, e) between tokens with similar contexts, from initial weights W (f, e). Row maxima are 1.
 
-        It is that of unbalanced transport with the kernel of `likeness`, its sums held to how often tokens stand in the texts.
-        Taken in turns with the rotation it is the alignment of Grave, Joulin and Berthet (arXiv 1805.11222), here from a start
-        that sentence pairs give. Nothing, where all tokens are too rare.
+        It is the plan of unbalanced transport with the kernel of `similarity_kernel` and the tokens' counts as marginals.
+        Alternating it with the rotation is the alignment of Grave, Joulin and Berthet (arXiv 1805.11222), here initialized by
+        sentence pairs. The plan is empty if all tokens are too rare.
         """
         (rows, columns), (of_foreign, of_english) = self.known, self.counts
         if not (len(rows) and len(columns)):
             return sparse.csr_array(self.sizes)
-        return self.placed(balance(self.likeness(weights), of_foreign[rows], of_english[columns]))
+        return self.in_vocabulary(balance(self.similarity_kernel(weights), of_foreign[rows], of_english[columns]))
 
-    def likeness(self, weights: Sparse) -> Sparse:
-        """exp((cos(F Q, E) - its largest in the row) / EPS) between the tokens that are not too rare, all but nothing left out.
+    def similarity_kernel(self, weights: Sparse) -> Sparse:
+        """Return exp((cos(F Q, E) - its row maximum) / EPS) between the frequent tokens, without entries below SMALLEST_ENTRY.
 
-        Q is the rotation that brings the foreign vectors F nearest to W E, E being the English ones (orthogonal Procrustes;
-        Schönemann 1966), tokens counting by the root of how often they are seen.
+        F and E are the foreign and English vectors. Q is the rotation that minimises the distance of F Q from W E (orthogonal
+        Procrustes; Schönemann 1966), with tokens weighted by the square root of their counts.
         """
         (foreign, english), (rows, columns) = self.vectors, self.known
-        counted = np.sqrt(np.minimum(self.counts[0], MOST_COUNTED))
+        counted = np.sqrt(np.minimum(self.counts[0], LARGEST_COUNT))
         left, _, right = np.linalg.svd((foreign * counted[:, None]).T @ (weights @ english), full_matrices=False)
-        turned, others = foreign[rows] @ (left @ right), english[columns].T
+        rotated, others = foreign[rows] @ (left @ right), english[columns].T
         parts = []
-        for first in range(0, len(rows), ROWS_AT_ONCE):
-            cosines = turned[first : first + ROWS_AT_ONCE] @ others
+        for first in range(0, len(rows), ROWS_A_BATCH):
+            cosines = rotated[first : first + ROWS_A_BATCH] @ others
             kernel = np.exp((cosines - cosines.max(1, keepdims=True)) / EPS)
-            parts.append(sparse.coo_array(np.where(kernel > LEAST, kernel, 0.0)))
+            parts.append(sparse.coo_array(np.where(kernel > SMALLEST_ENTRY, kernel, 0.0)))
         return sparse.csr_array(sparse.vstack(parts))
 
-    def placed(self, plan: Sparse) -> Sparse:
-        """A plan between the tokens that are not too rare as one between all (f, e), the largest in a row made 1."""
+    def in_vocabulary(self, plan: Sparse) -> Sparse:
+        """Return a plan between the frequent tokens as one between all tokens (f, e), with row maxima scaled to 1."""
         rows, columns = self.known
-        scaled = divided(plan, plan.max(axis=1).toarray()).tocoo()
+        scaled = divide_rows(plan, plan.max(axis=1).toarray()).tocoo()
         return sparse.csr_array((scaled.data, (rows[scaled.row], columns[scaled.col])), shape=self.sizes)

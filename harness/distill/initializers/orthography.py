@@ -1,4 +1,4 @@
-"""Tokens that are spelled alike, as names and loan words are in a sentence and its translation."""
+"""Tokens with similar spelling, such as names and loan words in a sentence and its translation."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from harness.distill.model.tower import Tokens
 
 @dataclass(frozen=True)
 class Spelling:
-    """How much more two tokens go together that are spelled alike.
+    """The spelling of tokens, and how much it strengthens their association.
 
-    foreign: the letter n-grams of each subword (`letters`). english: of each of the teacher's tokens.
-    weight: what a kernel of two tokens spelled the same gains, as a multiple of it.
+    foreign: the character n-grams of each subword (`token_ngrams`). english: those of each of the teacher's tokens.
+    weight: the gain of a kernel entry of two tokens with the same spelling, as a multiple of the entry.
     """
 
     foreign: Mapping[int, frozenset[str]]
     english: Mapping[int, frozenset[str]]
     weight: float
 
-    def strengthened(self, kernel: Sparse) -> Sparse:
-        """K_ij (1 + weight * Dice_ij) of a kernel K (f, e), Dice being that of their n-grams. What is 0 stays 0.
+    def strengthen(self, kernel: Sparse) -> Sparse:
+        """Return K_ij (1 + weight * Dice_ij) of a kernel K (f, e), with the Dice coefficient of the n-grams. Zeros stay zeros.
 
         >>> words = {id_: frozenset(ngrams(word)) for id_, word in enumerate(("ball", "pelota"))}
         >>> kernel = sparse.csr_array(np.array([[0.5, 0.5], [0.0, 1.0]]))
-        >>> Spelling(words, words, weight=2.0).strengthened(kernel).toarray().tolist()
+        >>> Spelling(words, words, weight=2.0).strengthen(kernel).toarray().tolist()
         [[1.5, 0.5], [0.0, 3.0]]
         """
         entries = kernel.tocoo()
@@ -42,23 +42,23 @@ class Spelling:
         return sparse.csr_array((gained, (entries.row, entries.col)), shape=kernel.shape)
 
 
-def spelled(
+def bitext_spelling(
     bitext: Bitext, ids: tuple[Tokens, Tokens], spans: tuple[Sequence[Spans], Sequence[Spans]], weight: float
 ) -> Spelling:
-    """How the tokens of a bitext are spelled, from their ids and where they stand, foreign and English.
+    """Return the spelling of a bitext's tokens, from their ids and their character spans, foreign and English.
 
-    Raises HarnessError if the teacher tells where other tokens stand than it reads.
+    Raises HarnessError if the teacher's character spans do not match its token ids.
     """
     if [len(text) for text in ids[1]] != [len(text) for text in spans[1]]:
         raise HarnessError("the teacher tells where other tokens stand (locate_tokens) than it reads (donate_layers)")
-    foreign, english = (letters(*side) for side in zip(ids, (bitext.foreign, bitext.english), spans, strict=True))
+    foreign, english = (token_ngrams(*side) for side in zip(ids, (bitext.foreign, bitext.english), spans, strict=True))
     return Spelling(foreign, english, weight)
 
 
-def letters(ids: Tokens, texts: Sequence[str], spans: Sequence[Spans]) -> dict[int, frozenset[str]]:
-    """The n-grams of what each id stands for most often in the texts; none of what stands for no letters.
+def token_ngrams(ids: Tokens, texts: Sequence[str], spans: Sequence[Spans]) -> dict[int, frozenset[str]]:
+    """Return the n-grams of each id's most frequent spelling in the texts; none for a token without characters.
 
-    ids, spans: of each text its tokens, and where in it they stand.
+    ids, spans: the tokens of each text, and their character spans.
     """
     found: dict[int, Counter[str]] = defaultdict(Counter)
     for row, text, places in zip(ids, texts, spans, strict=True):
@@ -68,7 +68,7 @@ def letters(ids: Tokens, texts: Sequence[str], spans: Sequence[Spans]) -> dict[i
 
 
 def ngrams(word: str) -> Iterator[str]:
-    """Stretches of two and three letters, the ends marked.
+    """Yield character n-grams of two and three characters, with marked word boundaries.
 
     >>> list(ngrams("no"))
     ['<n', 'no', 'o>', '<no', 'no>']
@@ -79,5 +79,5 @@ def ngrams(word: str) -> Iterator[str]:
 
 
 def dice(one: frozenset[str], other: frozenset[str]) -> float:
-    """What two sets share, from 0 to 1; 0 of two empty ones."""
+    """Return the Dice coefficient of two sets, and 0 for two empty ones."""
     return 2 * len(one & other) / max(1, len(one) + len(other))

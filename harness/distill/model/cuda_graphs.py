@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from harness.distill.model.tower import Encoded, TextTower, Tokens, padded
+from harness.distill.model.tower import Encoded, TextTower, Tokens, pad_token_ids
 
 # Lengths are filled up to a multiple of this, so that few shapes are recorded.
-LENGTHS = 8
+LENGTH_MULTIPLE = 8
 # Padded tokens beyond which a GPU is busy for longer than it takes to ask; a recording keeps the memory of its batch.
 MOST_TOKENS = 1 << 14
 # For texts as short as captions cuDNN's attention takes twice the time.
@@ -26,7 +26,7 @@ Forward = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass
-class Recorded:
+class GraphedTower:
     """A tower on a GPU, and the texts that it is trained on: `TextTower.forward` and its gradient as CUDA graphs.
 
     Each batch overwrites what the last of the same shape gave, its gradient included: that must be done with before.
@@ -41,12 +41,12 @@ class Recorded:
     def __post_init__(self) -> None:
         device = self.tower.position_embedding.device
         self.sizes = np.array([len(text) for text in self.texts])
-        self.ids, self.lengths = padded(self.texts).to(device), torch.from_numpy(self.sizes).to(device)
+        self.ids, self.lengths = pad_token_ids(self.texts).to(device), torch.from_numpy(self.sizes).to(device)
 
     def encode(self, rows: Sequence[int]) -> Encoded:
         """The texts of these rows, as `TextTower.encode` has them."""
         longest = int(self.sizes[rows].max())
-        filled = min(-(-longest // LENGTHS) * LENGTHS, self.ids.shape[1])
+        filled = min(-(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, self.ids.shape[1])
         at = torch.tensor(rows, device=self.ids.device)
         ids, lengths = self.ids[:, :filled][at], self.lengths[at]
         states = self.forward(ids, lengths)[:, :longest]
@@ -68,12 +68,12 @@ class Recorded:
         # Weights cast for one recording would be gone when it is played.
         with torch.autocast("cuda", torch.bfloat16, enabled=self.half, cache_enabled=False), sdpa_kernel(ATTENTION):
             # A module that is recorded plays for itself from then on, so each shape has one of its own around the tower.
-            around = Around(self.tower)
+            around = TowerModule(self.tower)
             torch.cuda.make_graphed_callables(around, (ids.clone(), lengths.clone()), allow_unused_input=True)
         return around
 
 
-class Around(nn.Module):
+class TowerModule(nn.Module):
     """A tower's forward, as a module."""
 
     def __init__(self, tower: TextTower) -> None:

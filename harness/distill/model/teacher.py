@@ -20,16 +20,16 @@ from harness.distill.model.tower import Encoded
 from harness.storage.seals import get_or_create_folder
 from harness.storage.store import Store
 
-TEXTS_A_CALL = 1024
-STATES = ("tokens", "lengths", "pooled")
+SENTENCES_A_CALL = 1024
+STATE_FILES = ("tokens", "lengths", "pooled")
 
 
 @dataclass(frozen=True)
 class TeacherStates:
-    """States of n sentences, memory-mapped or on a GPU.
+    """The teacher's states of n sentences, memory-mapped or on a GPU.
 
-    tokens: (rows, d) float16, or float32 where float16 cannot hold them (`in_half`), packed; sentence i owns `lengths[i]` rows
-    from `starts[i]` on. pooled: (n, d) float32.
+    tokens: (rows, d), packed, in float16, or in float32 where float16 cannot hold them (`as_half_precision`). Sentence i has
+    `lengths[i]` rows from `starts[i]` on. pooled: (n, d) float32.
     """
 
     tokens: Tensor
@@ -66,7 +66,7 @@ def teacher_states(teacher: TextEncoder, texts: Sequence[str], store: Store, adv
     places = {text: place for place, text in enumerate(unique)}
     rows = np.array([places[text] for text in texts])
     # Copied where it is written to, which it is not: torch warns of memory that it could not write to.
-    tokens, lengths, pooled = (np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False) for name in STATES)
+    tokens, lengths, pooled = (np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False) for name in STATE_FILES)
     starts = np.cumsum(lengths) - lengths
     return TeacherStates(torch.from_numpy(tokens), starts[rows], lengths[rows], torch.from_numpy(pooled[rows]))
 
@@ -76,17 +76,17 @@ def compute_states(teacher: TextEncoder, texts: Sequence[str], folder: Path, adv
     if not isinstance(teacher, TokenEncoder):
         raise HarnessError("this text tower gives no token states (encode_tokens), so it cannot be a teacher")
     parts = []
-    for start in range(0, len(texts), TEXTS_A_CALL):
-        part = teacher.encode_tokens(texts[start : start + TEXTS_A_CALL], "en")
+    for start in range(0, len(texts), SENTENCES_A_CALL):
+        part = teacher.encode_tokens(texts[start : start + SENTENCES_A_CALL], "en")
         if not (np.isfinite(part.tokens).all() and np.isfinite(part.pooled).all()):
             raise HarnessError("the teacher gave NaN or infinity for an English sentence; nothing can be distilled from it")
-        parts.append((in_half(part.tokens), part.lengths, part.pooled))
+        parts.append((as_half_precision(part.tokens), part.lengths, part.pooled))
         advance(len(part.lengths))
-    for name, arrays in zip(STATES, zip(*parts, strict=True), strict=True):
+    for name, arrays in zip(STATE_FILES, zip(*parts, strict=True), strict=True):
         np.save(folder / f"{name}.npy", np.concatenate(arrays))
 
 
-def in_half(tokens: Floats) -> npt.NDArray[np.floating[Any]]:
+def as_half_precision(tokens: Floats) -> npt.NDArray[np.floating[Any]]:
     """Token states (rows, d) as float16, which takes half the room; as they are where that would overflow or lose digits.
 
     Token transport compares directions, so what counts is an entry's error beside the largest entry of its state. Below its

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from harness.runtime.matmul import Linear
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from harness.core.protocols import TextEncoder
 
 Tokens = Sequence[Sequence[int]]
 Pooling = Literal["mean", "last", "attention"]
@@ -72,16 +72,9 @@ class LayerDonor(Protocol):
         ...
 
 
-class StartingModel(LayerDonor, Protocol):
-    """A model other than the teacher that a student can start from, subwords included."""
-
-    def fingerprint(self) -> str:
-        """Digest of everything that decides the start, asked for without loading the model."""
-        ...
-
-    def tokenizer(self) -> Tokenizer:
-        """Its subwords, framing included."""
-        ...
+def joint_dim(teacher: TextEncoder) -> int:
+    """Return the width d of the teacher's joint space."""
+    return int(teacher.encode_texts(["a"], "en").shape[1])
 
 
 @dataclass(frozen=True)
@@ -98,10 +91,10 @@ class Encoded:
     entities: Tensor | None = None
 
 
-def chunks(order: Tensor, lengths: Tensor, budget: int) -> Iterator[Tensor]:
+def chunk_rows(order: Tensor, lengths: Tensor, budget: int) -> Iterator[Tensor]:
     """Cut texts, sorted from short to long, where the next would make a part dearer than `budget` tokens, padding included.
 
-    >>> [rows.tolist() for rows in chunks(torch.tensor([2, 0, 1]), torch.tensor([3, 4, 2]), 7)]
+    >>> [rows.tolist() for rows in chunk_rows(torch.tensor([2, 0, 1]), torch.tensor([3, 4, 2]), 7)]
     [[2, 0], [1]]
     """
     start = 0
@@ -112,10 +105,10 @@ def chunks(order: Tensor, lengths: Tensor, budget: int) -> Iterator[Tensor]:
     yield order[start:]
 
 
-def padded(texts: Tokens) -> Tensor:
+def pad_token_ids(texts: Tokens) -> Tensor:
     """Token ids (B, L) of texts, with zeros to their right.
 
-    >>> padded([[1, 2], [3]]).tolist()
+    >>> pad_token_ids([[1, 2], [3]]).tolist()
     [[1, 2], [3, 0]]
     """
     lengths = np.array([len(text) for text in texts])
@@ -219,8 +212,8 @@ class TextTower(nn.Module):
         order = torch.argsort(lengths, stable=True)
         longest = int(lengths.max())
         parts = []
-        for rows in chunks(order, lengths, TOKENS_A_CHUNK[device.type]):
-            ids = padded([texts[row] for row in rows.tolist()]).to(device)
+        for rows in chunk_rows(order, lengths, TOKENS_A_CHUNK[device.type]):
+            ids = pad_token_ids([texts[row] for row in rows.tolist()]).to(device)
             states = self(ids, lengths[rows].to(device))
             parts.append(functional.pad(states, (0, 0, 0, longest - ids.shape[1])))
         return self.encoded(torch.cat(parts)[torch.argsort(order).to(device)], lengths.to(device))

@@ -1,7 +1,8 @@
-"""Token transport compiled for a processor: each pair by itself, on its real tokens alone, while it lies in the cache.
+"""Token transport compiled for the CPU by numba.
 
-The same as `transport.carry` and `transport.spread` do for a padded batch, by numba. What comes out for a pair hangs on nothing
-else in the batch, neither on padding nor on how the pairs are shared out over threads.
+The functions compute what `tokens.cosine_transport` and `tokens.cosine_transport_gradient` compute for a padded batch. Each pair
+is solved on its own, on its real tokens, while it fits the cache. Neither the rest of the batch, nor padding, nor the number of
+threads changes a pair's result.
 """
 
 from __future__ import annotations
@@ -15,70 +16,80 @@ from torch import Tensor
 
 from harness.runtime.numba_threads import Array, compiled, share
 
-Four: TypeAlias = tuple[Any, Any, Any, Any]
+FourWeights: TypeAlias = tuple[Any, Any, Any, Any]
 
-LANES = 16  # float32 in a vector register, at the most
+LANES = 16  # the most float32 values in a vector register
 PAIRS_A_TURN = 16
 
 
-def carry(x: Tensor, y: Tensor, a: Tensor, b: Tensor, terms: tuple[float, float, float, int, int, float]) -> tuple[Tensor, ...]:
-    """Plan, value, error, iterations, scales and lengths of both sides, as `transport.carry` has them, in float32 on the CPU.
+def cosine_transport(
+    x: Tensor, y: Tensor, a: Tensor, b: Tensor, terms: tuple[float, float, float, int, int, float]
+) -> tuple[Tensor, ...]:
+    """Return plan, value, error, iterations, scales and lengths of both sides, as `tokens.cosine_transport`, in float32.
 
-    terms: eps, power, tolerance, most iterations, iterations a check, and the reach of float32.
+    terms: eps, power, tolerance, the most iterations, iterations between checks, and FLOAT32_REACH.
     """
     (count, n, _), m = x.shape, y.shape[1]
     plan, value, error, iterations = torch.empty(count, n, m), torch.zeros(count), torch.zeros(count), torch.zeros(count).long()
     scales_x, lengths_x, scales_y, lengths_y = (torch.zeros(count, size) for size in (n, n, m, m))
     out = plan, value, error, iterations, scales_x, scales_y, lengths_x, lengths_y
-    given, found = arrays(x, y, a, b), arrays(*out)
-    share(lambda first, last: carry_some(first, last, given, terms, found), count, PAIRS_A_TURN)
+    inputs, outputs = arrays(x, y, a, b), arrays(*out)
+    share(lambda first, last: cosine_transport_range(first, last, inputs, terms, outputs), count, PAIRS_A_TURN)
     return out
 
 
-def spread(plan: Tensor, outer: Tensor, scales: tuple[Tensor, Tensor], y: Tensor, lengths: Tensor, x: Tensor) -> Tensor:
-    """The gradient (B, n, d), as `transport.spread` has it, in float32 on the CPU."""
+def cosine_transport_gradient(
+    plan: Tensor, outer: Tensor, scales: tuple[Tensor, Tensor], y: Tensor, lengths: Tensor, x: Tensor
+) -> Tensor:
+    """Return the gradient (B, n, d), as `tokens.cosine_transport_gradient`, in float32."""
     out = torch.empty(x.shape)
     given = arrays(plan, outer, *scales, y, lengths, x, out)
-    share(lambda first, last: spread_some(first, last, *given), len(x), PAIRS_A_TURN)
+    share(lambda first, last: gradient_range(first, last, *given), len(x), PAIRS_A_TURN)
     return out
 
 
 def arrays(*tensors: Tensor) -> tuple[Array, ...]:
-    """Tensors as numpy sees them, each in one piece."""
+    """Return tensors as contiguous numpy arrays."""
     return tuple(tensor.detach().contiguous().numpy() for tensor in tensors)
 
 
 @compiled
-def carry_some(
-    first: int, last: int, given: tuple[Array, ...], terms: tuple[float, float, float, int, int, float], found: tuple[Array, ...]
+def cosine_transport_range(
+    first: int,
+    last: int,
+    inputs: tuple[Array, ...],
+    terms: tuple[float, float, float, int, int, float],
+    outputs: tuple[Array, ...],
 ) -> None:
-    """The pairs from first to last."""
-    x, y, a, b = given
+    """Solve the pairs from first to last."""
+    x, y, a, b = inputs
     eps, power, tolerance, most, every, reach = terms
-    plan, value, error, iterations, scales_x, scales_y, lengths_x, lengths_y = found
+    plan, value, error, iterations, scales_x, scales_y, lengths_x, lengths_y = outputs
     for pair in range(first, last):
         rows, columns = np.flatnonzero(a[pair]), np.flatnonzero(b[pair])
         of_x, of_y = inverse_norms(x[pair], rows), inverse_norms(y[pair], columns)
         cosines = products(x[pair], y[pair], rows, columns)
         cosines *= of_x.reshape(-1, 1) * of_y
-        low, span = lowered(1 - cosines, power)
+        low, span = subtract_row_minimum(1 - cosines, power)
         if span <= reach * eps:
             kernel = np.exp(low / np.float32(-eps))
-            solved, error[pair], iterations[pair] = scaled(kernel, a[pair][rows], b[pair][columns], power, tolerance, most, every)
+            solved, error[pair], iterations[pair] = iterate_scalings(
+                kernel, a[pair][rows], b[pair][columns], power, tolerance, most, every
+            )
         else:
             wide = np.exp(low / np.float64(-eps))
             masses = a[pair][rows].astype(np.float64), b[pair][columns].astype(np.float64)
-            best, error[pair], iterations[pair] = scaled(wide, *masses, power, tolerance, most, every)
+            best, error[pair], iterations[pair] = iterate_scalings(wide, *masses, power, tolerance, most, every)
             solved = best.astype(np.float32)
         plan[pair] = 0
         cost, to_y = np.float32(0), np.zeros(len(columns), np.float32)
         for i, row in enumerate(rows):
             to_x = np.float32(0)
             for j in range(len(columns)):
-                carried = solved[i, j] * cosines[i, j]
+                mass_cosine = solved[i, j] * cosines[i, j]
                 cost += solved[i, j] * (1 - cosines[i, j])
-                to_x += carried
-                to_y[j] += carried
+                to_x += mass_cosine
+                to_y[j] += mass_cosine
             for j, column in enumerate(columns):
                 plan[pair, row, column] = solved[i, j]
             scales_x[pair, row], lengths_x[pair, row] = of_x[i], to_x * of_x[i] ** 2
@@ -89,7 +100,7 @@ def carry_some(
 
 @compiled
 def inverse_norms(x: Array, rows: Array) -> Array:
-    """As `transport.inverse_norms`, of the given rows."""
+    """Return `tokens.inverse_norms` of the given rows."""
     out = np.zeros(len(rows), np.float32)
     for i, place in enumerate(rows):
         row, total = x[place], np.float32(0)
@@ -103,9 +114,10 @@ def inverse_norms(x: Array, rows: Array) -> Array:
 
 @compiled
 def products(x: Array, y: Array, rows: Array, columns: Array) -> Array:
-    """Dot products of the given rows of x with those of y, four by four: each state is then read a quarter as often.
+    """Return the dot products of the given rows of x and y.
 
-    Where fewer than four are left, the last one fills their places, and its products are written more than once.
+    Blocks of four by four read each state a quarter as often. Where fewer than four rows remain, the last row is repeated, and
+    its products are written more than once.
     """
     n, m = len(rows), len(columns)
     out = np.empty((n, m), np.float32)
@@ -131,8 +143,8 @@ def products(x: Array, y: Array, rows: Array, columns: Array) -> Array:
 
 
 @compiled
-def lowered(cost: Array, power: float) -> tuple[Array, float]:
-    """As `transport.lowered` where marginals are kept, and `transport.reach` times eps."""
+def subtract_row_minimum(cost: Array, power: float) -> tuple[Array, float]:
+    """Return `solvers.subtract_row_minimum` of hard-marginal problems (else the costs), and `solvers.reach` times eps."""
     if power < 1:
         return cost, 3 * cost.max()
     low = cost.copy()
@@ -142,40 +154,42 @@ def lowered(cost: Array, power: float) -> tuple[Array, float]:
 
 
 @compiled
-def scaled(kernel: Array, a: Array, b: Array, power: float, tolerance: float, most: int, every: int) -> tuple[Array, float, int]:
-    """Plan, error and iterations of one pair, as `transport.scaled`.
+def iterate_scalings(
+    kernel: Array, a: Array, b: Array, power: float, tolerance: float, most: int, every: int
+) -> tuple[Array, float, int]:
+    """Return plan, error and iterations of one pair, as `solvers.iterate_scalings`.
 
-    Both sums run along the rows of a matrix whose width is a multiple of LANES: no loop then has a rest to do one by one.
+    Both sums run along the rows of matrices whose width is a multiple of LANES, so that every loop is vectorised throughout.
     """
     n, m = kernel.shape
-    across, down = padded(kernel), padded(kernel.T)
+    across, down = pad_to_lanes(kernel), pad_to_lanes(kernel.T)
     au, bv = np.zeros_like(down[0]), np.zeros_like(across[0])
     au[:n], bv[:m] = a, b
     u, v = np.empty_like(a), np.empty_like(b)
-    left, iteration = 0.0, 0
+    error, iteration = 0.0, 0
     while True:
-        add_columns(across, bv, u)
+        weighted_row_sums(across, bv, u)
         if iteration == most or (iteration and iteration % every == 0):
-            left = 0.0
+            error = 0.0
             for i in range(n):
-                asked = a[i] if power == 1 else a[i] * (au[i] / a[i]) ** (1 - 1 / power)
-                left += abs(au[i] * u[i] - asked)
-            # What is not a number ends it as well: more iterations will not mend it.
-            if iteration == most or not left > tolerance:
+                target = a[i] if power == 1 else a[i] * (au[i] / a[i]) ** (1 - 1 / power)
+                error += abs(au[i] * u[i] - target)
+            # NaN ends the loop as well, since more iterations cannot mend it.
+            if iteration == most or not error > tolerance:
                 break
-        answer(a, u, power, au)
-        add_columns(down, au, v)
-        answer(b, v, power, bv)
+        scaled_masses(a, u, power, au)
+        weighted_row_sums(down, au, v)
+        scaled_masses(b, v, power, bv)
         iteration += 1
     for i in range(n):
         for j in range(m):
             kernel[i, j] *= au[i] * bv[j]
-    return kernel, left, iteration
+    return kernel, error, iteration
 
 
 @compiled
-def padded(kernel: Array) -> Array:
-    """A matrix with zeros to its right, up to a multiple of LANES."""
+def pad_to_lanes(kernel: Array) -> Array:
+    """Pad the rows of a matrix with zeros to a multiple of LANES."""
     n, m = kernel.shape
     out = np.zeros((n, -(-m // LANES) * LANES), kernel.dtype)
     for i in range(n):
@@ -185,8 +199,8 @@ def padded(kernel: Array) -> Array:
 
 
 @compiled
-def add_columns(matrix: Array, weights: Array, out: Array) -> None:
-    """out_i = sum_j w_j M_ij."""
+def weighted_row_sums(matrix: Array, weights: Array, out: Array) -> None:
+    """Write out_i = sum_j w_j M_ij."""
     for i in range(len(out)):
         row, total = matrix[i], matrix.dtype.type(0)
         for j in range(len(row)):
@@ -195,14 +209,14 @@ def add_columns(matrix: Array, weights: Array, out: Array) -> None:
 
 
 @compiled
-def answer(masses: Array, sums: Array, power: float, out: Array) -> None:
-    """out = a u, the scaling u being the one of `transport.Scalings.answer`."""
+def scaled_masses(masses: Array, sums: Array, power: float, out: Array) -> None:
+    """Write out = a u, with the scaling u of `Scalings.optimal_scaling`."""
     for i in range(len(masses)):
         out[i] = masses[i] / sums[i] if power == 1 else masses[i] * sums[i] ** -power
 
 
 @compiled
-def spread_some(
+def gradient_range(
     first: int,
     last: int,
     plan: Array,
@@ -214,12 +228,12 @@ def spread_some(
     x: Array,
     out: Array,
 ) -> None:
-    """The pairs from first to last of `spread`: two states of x and four of y at a time."""
+    """Compute the gradient of the pairs from first to last, two states of x and four of y at a time."""
     for pair in range(first, last):
         mine, theirs, (n, m) = out[pair], y[pair], plan[pair].shape
         for i in range(n):
             row, own, length = mine[i], x[pair, i], outer[pair] * lengths[pair, i]
-            # On padding it is 0, which need not be read.
+            # Padding has length 0 and is not read.
             if length == 0:
                 row[:] = 0
             else:
@@ -229,16 +243,16 @@ def spread_some(
             states = theirs[j], theirs[min(j + 1, m - 1)], theirs[min(j + 2, m - 1)], theirs[min(j + 3, m - 1)]
             for i in range(0, n, 2):
                 other = min(i + 1, n - 1)
-                one = four(plan[pair, i], scales_y[pair], -outer[pair] * scales_x[pair, i], j)
-                two = four(plan[pair, other], scales_y[pair], -outer[pair] * scales_x[pair, other] * (other > i), j)
-                # On padding there is no weight.
-                if any_of(one) or any_of(two):
-                    add(one, two, states, mine[i], mine[other])
+                one = four_weights(plan[pair, i], scales_y[pair], -outer[pair] * scales_x[pair, i], j)
+                two = four_weights(plan[pair, other], scales_y[pair], -outer[pair] * scales_x[pair, other] * (other > i), j)
+                # Padding has no weight.
+                if any_nonzero(one) or any_nonzero(two):
+                    add_weighted_states(one, two, states, mine[i], mine[other])
 
 
 @compiled
-def four(row: Array, scales: Array, scale: float, j: int) -> Four:
-    """Four weights of a row of the plan from place j on, zero beyond its end."""
+def four_weights(row: Array, scales: Array, scale: float, j: int) -> FourWeights:
+    """Return four weights of a row of the plan from position j on, zero beyond its end."""
     m, none = len(row), np.float32(0)
     return (
         row[j] * scales[j] * scale,
@@ -249,15 +263,17 @@ def four(row: Array, scales: Array, scale: float, j: int) -> Four:
 
 
 @compiled
-def any_of(weights: Four) -> bool:
-    """Whether one of them is not 0."""
+def any_nonzero(weights: FourWeights) -> bool:
+    """Return whether one of the weights is not 0."""
     a, b, c, d = weights
     return bool(a != 0 or b != 0 or c != 0 or d != 0)
 
 
 @compiled
-def add(one: Four, two: Four, states: tuple[Array, Array, Array, Array], row: Array, other: Array) -> None:
-    """row += sum_j one_j states_j, other += sum_j two_j states_j."""
+def add_weighted_states(
+    one: FourWeights, two: FourWeights, states: tuple[Array, Array, Array, Array], row: Array, other: Array
+) -> None:
+    """Add sum_j one_j states_j to row, and sum_j two_j states_j to other."""
     a0, a1, a2, a3 = one
     b0, b1, b2, b3 = two
     y0, y1, y2, y3 = states

@@ -1,8 +1,9 @@
-"""Token transport compiled for a GPU: a program for each pair, which keeps its costs and scalings in registers to the end.
+"""Token transport compiled for a GPU by Triton.
 
-The same as `transport.carry` and `transport.spread` do for a padded batch, by Triton, in one launch each; step by step, a GPU
-is bound by launching the hundreds of small steps. What comes out for a pair hangs on nothing else in the batch, but for rounding:
-its sums are taken over as many places as the longest pair has.
+The functions compute what `tokens.cosine_transport` and `tokens.cosine_transport_gradient` compute for a padded batch, in one
+launch each. The padded computation launches hundreds of small steps, which bound a GPU. One program solves each pair, and keeps
+its costs and scalings in registers throughout. The rest of the batch changes a pair's result by rounding alone, since sums run
+over as many positions as the longest pair has.
 """
 
 from __future__ import annotations
@@ -12,18 +13,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from harness.distill.transport.problem import FLOAT32_REACH, ITERATIONS_A_CHECK, farthest
+from harness.distill.transport.problem import FLOAT32_REACH, ITERATIONS_A_CHECK, cosine_reach
 
-# Entries of a state that are read at once, and that a program writes; states of the other side that go into it at once.
-TILE, WIDTH, AT_ONCE = 32, 128, 16
+# Entries of a state that one step reads, entries that a program writes, and states of the other side that one step adds.
+TILE, ENTRIES_A_PROGRAM, STATES_A_STEP = 32, 128, 16
 
 
-def carry(x: Tensor, y: Tensor, a: Tensor, b: Tensor, terms: tuple[float, float, float, int, int, float]) -> tuple[Tensor, ...]:
-    """Plan, value, error, iterations, scales and lengths of both sides, as `transport.carry` has them, in float32.
+def cosine_transport(
+    x: Tensor, y: Tensor, a: Tensor, b: Tensor, terms: tuple[float, float, float, int, int, float]
+) -> tuple[Tensor, ...]:
+    """Return plan, value, error, iterations, scales and lengths of both sides, as `tokens.cosine_transport`, in float32.
 
-    a (B, n) and b (B, m) are weights, to which the masses are in proportion; a pair of which those are wrong (see
-    `transport.marginals`) has an error that is not a number. terms: as of `kernels.carry`; if float32 cannot hold what may come,
-    whatever the costs, all is done in float64. Nothing here waits for the GPU.
+    a (B, n) and b (B, m) are weights, proportional to the masses. A pair of invalid weights (see `problem.marginals`) has an
+    error of NaN. terms: as of `cpu_kernels.cosine_transport`. If some costs could exceed the range of float32, all problems are
+    solved in float64. Nothing here waits for the GPU.
     """
     eps, power, tolerance, most, every, reach = terms
     (count, n, width), m = x.shape, y.shape[1]
@@ -33,8 +36,8 @@ def carry(x: Tensor, y: Tensor, a: Tensor, b: Tensor, terms: tuple[float, float,
     value, error = x.new_empty(count), x.new_empty(count)
     iterations = torch.empty(count, dtype=torch.long, device=x.device)
     out = plan, value, error, iterations, scales_x, scales_y, lengths_x, lengths_y
-    rows, columns = tile(n), tile(m)
-    carry_one[(count,)](
+    rows, columns = padded_size(n), padded_size(m)
+    cosine_transport_kernel[(count,)](
         *(x, y, a, b, *out),
         *(n, m, width, eps, power, tolerance, most),
         ROWS=rows,
@@ -42,44 +45,46 @@ def carry(x: Tensor, y: Tensor, a: Tensor, b: Tensor, terms: tuple[float, float,
         TILE=TILE,
         EVERY=every,
         KEPT=power == 1,
-        WIDE=farthest(eps, power) > reach,
+        WIDE=cosine_reach(eps, power) > reach,
         num_warps=warps(rows, columns),
     )
     return out
 
 
-def spread(plan: Tensor, outer: Tensor, scales: tuple[Tensor, Tensor], y: Tensor, lengths: Tensor, x: Tensor) -> Tensor:
-    """The gradient (B, n, d), as `transport.spread` has it, in float32."""
+def cosine_transport_gradient(
+    plan: Tensor, outer: Tensor, scales: tuple[Tensor, Tensor], y: Tensor, lengths: Tensor, x: Tensor
+) -> Tensor:
+    """Return the gradient (B, n, d), as `tokens.cosine_transport_gradient`, in float32."""
     (count, n, width), m = x.shape, y.shape[1]
     x, y, outer = x.contiguous(), y.contiguous(), outer.contiguous()
     out = torch.empty_like(x)
-    rows = tile(n)
-    spread_one[(count, triton.cdiv(width, WIDTH))](
+    rows = padded_size(n)
+    gradient_kernel[(count, triton.cdiv(width, ENTRIES_A_PROGRAM))](
         *(plan, outer, *scales, y, lengths, x, out),
         *(n, m, width, *plan.stride()),
         ROWS=rows,
-        WIDTH=WIDTH,
-        AT_ONCE=AT_ONCE,
-        num_warps=warps(rows, WIDTH),
+        WIDTH=ENTRIES_A_PROGRAM,
+        AT_ONCE=STATES_A_STEP,
+        num_warps=warps(rows, ENTRIES_A_PROGRAM),
     )
     return out
 
 
-def longest(device: torch.device) -> int:
-    """The most tokens of a side that a program can hold on this GPU: their costs go through the memory that its warps share."""
-    # Which torch tells from 2.7 on.
+def longest_text(device: torch.device) -> int:
+    """Return the most tokens of a side that a program can hold on this GPU, whose shared memory their costs pass through."""
+    # torch has this property from 2.7 on.
     shared = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0)
     return 128 if shared >= 160 << 10 else 64
 
 
-def works() -> None:
-    """Compile and solve the smallest problem; raises whatever stands in the way."""
+def check_compiler() -> None:
+    """Compile the kernel and solve the smallest problem. Raises any error of Triton, the C compiler or the driver."""
     state, weight = torch.ones(1, 1, 1, device="cuda"), torch.ones(1, 1, device="cuda")
-    carry(state, state, weight, weight, (1.0, 1.0, 1e-3, 1, ITERATIONS_A_CHECK, FLOAT32_REACH))
+    cosine_transport(state, state, weight, weight, (1.0, 1.0, 1e-3, 1, ITERATIONS_A_CHECK, FLOAT32_REACH))
 
 
-def tile(tokens: int) -> int:
-    """The places that a program has for so many tokens: a power of two, and no fewer than a product takes."""
+def padded_size(tokens: int) -> int:
+    """Return the positions that a program has for so many tokens: a power of two, at least the 16 of a matrix product."""
     return max(16, int(triton.next_power_of_2(tokens)))
 
 
@@ -89,7 +94,7 @@ def warps(rows: int, columns: int) -> int:
 
 
 @triton.jit(do_not_specialize=["n", "m", "most"])
-def carry_one(
+def cosine_transport_kernel(
     x,
     y,
     a,
@@ -116,7 +121,7 @@ def carry_one(
     KEPT: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """One pair of `carry`."""
+    """Solve one pair of `cosine_transport`."""
     pair = tl.program_id(0).to(tl.int64)
     i, j = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
     a_i, right_a = masses(a + pair * n, i, n)
@@ -130,7 +135,7 @@ def carry_one(
     if WIDE:
         low, a_i, b_j = low.to(tl.float64), a_i.to(tl.float64), b_j.to(tl.float64)
     kernel = tl.where(real, tl.exp(-tl.where(real, low, 0.0) / eps), 0.0)
-    au, bv, left, done = scaled(kernel, a_i, b_j, power, tolerance, most, EVERY, KEPT)
+    au, bv, left, done = iterate_scalings(kernel, a_i, b_j, power, tolerance, most, EVERY, KEPT)
     solved = (au[:, None] * kernel * bv[None, :]).to(tl.float32)
     carried = solved * cosine
     in_x, in_y = i < n, j < m
@@ -146,7 +151,7 @@ def carry_one(
 
 @triton.jit
 def masses(weights, places, count):
-    """Masses that sum to 1, in proportion to weights, and whether these are right: none negative, a sum that is finite, not 0."""
+    """Return masses that sum to 1, proportional to weights, and whether these are valid: none negative, a finite positive sum."""
     given = tl.load(weights + places, mask=places < count, other=0.0)
     total = tl.sum(given, 0)
     return given / total, (tl.min(given, 0) >= 0) & (total > 0) & (total < float("inf"))
@@ -154,7 +159,7 @@ def masses(weights, places, count):
 
 @triton.jit
 def cosines(x, y, a_i, b_j, i, j, width, TILE: tl.constexpr):
-    """Cosines of one pair's tokens, and the inverse norms of both sides: 0 where a token has no mass, or no length."""
+    """Return the cosines of one pair's tokens, and the inverse norms of both sides, 0 for a token without mass or length."""
     product = tl.zeros((i.shape[0], j.shape[0]), tl.float32)
     squares_x, squares_y = tl.zeros((i.shape[0],), tl.float32), tl.zeros((j.shape[0],), tl.float32)
     for start in range(0, width, TILE):
@@ -162,7 +167,7 @@ def cosines(x, y, a_i, b_j, i, j, width, TILE: tl.constexpr):
         inside = (at < width)[None, :]
         of_x = tl.load(x + i[:, None] * width + at[None, :], mask=(a_i > 0)[:, None] & inside, other=0.0)
         of_y = tl.load(y + j[:, None] * width + at[None, :], mask=(b_j > 0)[:, None] & inside, other=0.0)
-        # In three parts on the cores for products: as near to float64 as a float32 product, and quicker.
+        # Three TF32 products on the tensor cores are as accurate as a float32 product, and faster.
         product = tl.dot(of_x, tl.trans(of_y), product, input_precision="tf32x3")
         squares_x += tl.sum(of_x * of_x, 1)
         squares_y += tl.sum(of_y * of_y, 1)
@@ -172,45 +177,45 @@ def cosines(x, y, a_i, b_j, i, j, width, TILE: tl.constexpr):
 
 @triton.jit
 def inverse_norms(squares):
-    """As `transport.inverse_norms`, from sums of squares."""
+    """Return `tokens.inverse_norms` from sums of squares."""
     norms = tl.sqrt(squares)
     return tl.where(norms > 1e-12, 1 / norms, 0.0)
 
 
 @triton.jit
-def scaled(kernel, a, b, power, tolerance, most, EVERY: tl.constexpr, KEPT: tl.constexpr):
-    """Masses times scalings of both sides, error and iterations of one pair, as `transport.scaled` has them."""
+def iterate_scalings(kernel, a, b, power, tolerance, most, EVERY: tl.constexpr, KEPT: tl.constexpr):
+    """Return masses times scalings of both sides, error and iterations of one pair, as `solvers.iterate_scalings`."""
     au, bv = a, b
     sums = tl.sum(kernel * bv[None, :], 1)
     left, done, going = tl.sum(a, 0), 0, most > 0
     while going:
         stretch = tl.minimum(EVERY, most - done)
         for _ in range(stretch):
-            au = answer(a, sums, power, KEPT)
-            bv = answer(b, tl.sum(kernel * au[:, None], 0), power, KEPT)
+            au = scaled_masses(a, sums, power, KEPT)
+            bv = scaled_masses(b, tl.sum(kernel * au[:, None], 0), power, KEPT)
             sums = tl.sum(kernel * bv[None, :], 1)
         done += stretch
-        left = tl.sum(tl.abs(au * sums - asked(a, au, power, KEPT)), 0)
-        # What is not a number ends it as well: more iterations will not mend it.
+        left = tl.sum(tl.abs(au * sums - target_row_sums(a, au, power, KEPT)), 0)
+        # NaN ends the loop as well, since more iterations cannot mend it.
         going = (left > tolerance) & (done < most)
     return au, bv, left, done
 
 
 @triton.jit
-def answer(a, sums, power, KEPT: tl.constexpr):
-    """Masses times the scalings of `transport.Scalings.answer`; 0 where there is no mass."""
+def scaled_masses(a, sums, power, KEPT: tl.constexpr):
+    """Return masses times the scalings of `Scalings.optimal_scaling`, 0 where there is no mass."""
     sums = tl.where(a > 0, sums, 1.0)
     return a / sums if KEPT else a * tl.exp(-power * tl.log(sums))
 
 
 @triton.jit
-def asked(a, au, power, KEPT: tl.constexpr):
-    """What row sums ought to be, as `transport.Scalings.error` has it."""
+def target_row_sums(a, au, power, KEPT: tl.constexpr):
+    """Return the row sums at the optimum, as in `Scalings.error`."""
     return a if KEPT else a * tl.exp((1 - 1 / power) * tl.log(tl.where(a > 0, au / a, 1.0)))
 
 
 @triton.jit(do_not_specialize=["n", "m", "a_pair", "a_row", "a_column"])
-def spread_one(
+def gradient_kernel(
     plan,
     outer,
     scales_x,
@@ -229,14 +234,14 @@ def spread_one(
     WIDTH: tl.constexpr,
     AT_ONCE: tl.constexpr,
 ):
-    """One pair of `spread`, some entries of each state. a_pair, a_row, a_column: strides of the plan."""
+    """Compute some entries of each state's gradient for one pair. a_pair, a_row, a_column: strides of the plan."""
     pair = tl.program_id(0).to(tl.int64)
     i, at = tl.arange(0, ROWS), tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
     in_x, inside = i < n, (at < width)[None, :]
     of_x = tl.load(scales_x + pair * n + i, mask=in_x, other=0.0)
     length = tl.load(lengths + pair * n + i, mask=in_x, other=0.0)
     scale = tl.load(outer + pair)
-    # Scales are 0 on padding, whose states need not be read.
+    # Padding has scales of 0, and its states are not read.
     mine = tl.load(x + pair * n * width + i[:, None] * width + at[None, :], mask=(of_x > 0)[:, None] & inside, other=0.0)
     gradient = scale * length[:, None] * mine
     for start in range(0, m, AT_ONCE):

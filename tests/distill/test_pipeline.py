@@ -8,25 +8,30 @@ import threading
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 
 from harness.core.builtins import load_encoder
+from harness.core.config import DistillConfig
 from harness.core.data import HeldOut
 from harness.core.errors import HarnessError
+from harness.core.protocols import Encoder
 from harness.distill import pipeline as distil
 from harness.distill.checkpoint import save_tower
-from harness.distill.data.leakage import hashes, leaked, marks
+from harness.distill.data.leakage import GuardedBitext, count_leaked, hash_keys, leakage_keys
 from harness.distill.distributed import ALONE
-from harness.distill.model.student import draw_weights
+from harness.distill.initializers.scratch import draw_weights
 from harness.distill.model.tower import TextTower, TowerConfig
+from harness.distill.pipeline import Recipe
 from harness.encoders.open_clip.export import write_open_clip
 from harness.records.towers import load_card
 from harness.storage.seals import seal_folder
 from harness.storage.store import Store
 from tests.support.command_line import harness
+from tests.support.students import pairs
 
 SMALL = ("--pairs", "300", "--steps", "10", "--batch", "32")
 TEXTS = ["ein Mann läuft", "zwei rote Hunde spielen vor dem Haus", "Wasser"]
@@ -131,12 +136,12 @@ def test_a_rate_that_another_process_is_trying_is_left_for_last(tmp_path: Path, 
             held.set()
             others_done.wait(60)
 
-    monkeypatch.setattr(distil, "attempts", lambda _: [attempt(rate) for rate in (0.1, 0.2, 0.3)])
-    monkeypatch.setattr(distil, "try_rate", try_rate)
+    monkeypatch.setattr(distil, "learning_rate_trials", lambda _: [attempt(rate) for rate in (0.1, 0.2, 0.3)])
+    monkeypatch.setattr(distil, "run_trial", try_rate)
     other = threading.Thread(target=hold)
     other.start()
     assert held.wait(60)
-    found = distil.tuned(None, "cpu", store, None, ALONE)  # type: ignore[arg-type]
+    found = distil.tune_learning_rate(None, "cpu", store, None, ALONE)  # type: ignore[arg-type]
     other.join()
     assert tried == ["0.2", "0.3", "0.1"]
     assert [(trial.learning_rate, trial.score) for trial in found] == [(0.1, 0.1), (0.2, 0.2), (0.3, 0.3)]
@@ -144,9 +149,11 @@ def test_a_rate_that_another_process_is_trying_is_left_for_last(tmp_path: Path, 
 
 def test_a_student_that_is_not_trained_has_no_rate_to_tune(fresh: Path) -> None:
     done = harness("distill", "--lang", "de", "--pairs", "200", "--tune", "--objective", "none", store=fresh)
-    assert done.returncode == 0, done.stderr
-    (folder,) = (fresh / "towers").iterdir()
-    assert load_card(folder).tuning == ()
+    assert done.returncode == 1
+    assert "--tune has no use with none and --init teacher: only objectives that are trained read it" in done.stderr
+    config, guarded = DistillConfig(objective="none", tune=True), (GuardedBitext(pairs(40), 40, 0),)
+    untrained = Recipe(config, cast(Encoder, None), guarded, lambda bitext: bitext)
+    assert distil.learning_rate_trials(untrained) == []
 
 
 def test_a_tower_is_measured_like_one_that_run_distils(store: Path) -> None:
@@ -186,7 +193,7 @@ def test_a_tower_that_cannot_be_measured_honestly_is_refused(store: Path, tmp_pa
         (sample,) = (store / "samples").iterdir()
         images = json.loads((sample / "dataset_flickr30k.json").read_text())["images"]
         image = next(entry["filename"].removesuffix(".jpg") for entry in images if entry["split"] == "test")
-        np.save(folder / "seen.npy", hashes(marks([image])))
+        np.save(folder / "seen.npy", hash_keys(leakage_keys([image])))
     elif callable(spoil):
         card = json.loads((folder / "card.json").read_text())
         (folder / "card.json").write_text(json.dumps(spoil(card)))
@@ -201,24 +208,24 @@ def test_a_tower_that_cannot_be_measured_honestly_is_refused(store: Path, tmp_pa
 
 def test_what_was_seen_is_told_by_image_and_by_either_sentence() -> None:
     held_out = HeldOut(frozenset({"7"}), frozenset({"A dog runs .", "..."}), frozenset({"Ein Hund läuft ."}))
-    assert leaked(hashes(marks(["7"], ["Two cats ."], ["EIN HUND läuft"])), held_out) == 2
-    assert leaked(hashes(marks(["9"], ["a dog runs"], ["Zwei Katzen ."])), held_out) == 1
-    assert leaked(hashes(marks(["9", ""], ["Two cats .", ""], ["Zwei Katzen .", "!"])), held_out) == 0
+    assert count_leaked(hash_keys(leakage_keys(["7"], ["Two cats ."], ["EIN HUND läuft"])), held_out) == 2
+    assert count_leaked(hash_keys(leakage_keys(["9"], ["a dog runs"], ["Zwei Katzen ."])), held_out) == 1
+    assert count_leaked(hash_keys(leakage_keys(["9", ""], ["Two cats .", ""], ["Zwei Katzen .", "!"])), held_out) == 0
 
 
 def test_a_tower_made_before_foreign_sentences_were_compared_is_still_known() -> None:
     held_out = HeldOut(frozenset({"7"}), frozenset({"A dog runs ."}), frozenset({"Ein Hund läuft ."}))
-    assert leaked(hashes(["image 7", "sentence a dog runs", "image 9", "sentence two cats"]), held_out) == 2
+    assert count_leaked(hash_keys(["image 7", "sentence a dog runs", "image 9", "sentence two cats"]), held_out) == 2
 
 
 @pytest.mark.parametrize(("words", "message"), [
     (("towers", "show", "zzz"), "neither a folder with a card.json nor the beginning of a digest"),
     (("distill", "--lang", "en"), "English is the source of distillation"),
-    (("distill", "--lang", "de", "--patience", "2"), "--patience counts validations: hold out pairs for them with --held-out"),
+    (("distill", "--lang", "de", "--patience", "2"), "--patience 2 has no use with kd-mse and --init teacher: "),
     (("distill", "--lang", "de", "--pairs", "20", "--held-out", "19"), "leaves nothing to train on"),
-    (("distill", "--lang", "de", "--init", "hf:here", "--unpaired", "9"), "--unpaired has no effect with --init hf:"),
+    (("distill", "--lang", "de", "--init", "hf:here", "--unpaired", "9"), "--unpaired 9 has no use with kd-mse and --init hf"),
     (("distill", "--lang", "de", "--text", "."), "--text holds monolingual text: set with --unpaired how many"),
-    (("distill", "--lang", "de", "--init", "wrong"), "--init wrong"),
+    (("distill", "--lang", "de", "--init", "wrong"), "no initializer is called 'wrong'"),
     (("distill", "--lang", "de", "--init", "hf:/nowhere/at/all"), "hf:/nowhere/at/all"),
 ])  # fmt: skip
 def test_errors_are_one_line(words: tuple[str, ...], message: str, store: Path) -> None:
@@ -309,33 +316,28 @@ def test_a_student_starts_from_a_hugging_face_model(fresh: Path, tmp_path: Path)
     shape = json.loads((folder / "shape.json").read_text())
     assert (shape["width"], shape["layers"], shape["norm"], shape["joint_dim"]) == (32, 2, "post", 128)
     # Untrained, its token states are the model's own.
-    from harness.core.builtins import starting_model
-    from harness.core.config import DistillConfig
-    from harness.distill.model.student import take_model
+    from harness.encoders.hugging_face.initial_models import HuggingFaceInitializer, with_projection
 
-    start = starting_model(f"hf:{tmp_path / 'bert'}")
-    assert start is not None
-    student = take_model(start.donate_layers(), 128, DistillConfig(), torch.Generator().manual_seed(0)).eval()
-    ids = start.tokenizer().encode(TEXTS[1]).ids
+    start = HuggingFaceInitializer(str(tmp_path / "bert"))
+    student = with_projection(start.donate_layers(), 128, DistillConfig(), torch.Generator().manual_seed(0)).eval()
+    ids = start.own_tokenizer().encode(TEXTS[1]).ids
     with torch.inference_mode():
         hidden = model(input_ids=torch.tensor([ids])).last_hidden_state[0]
         torch.testing.assert_close(student.encode([ids]).states[0], student.projection(hidden), atol=1e-5, rtol=1e-4)
 
 
 def test_another_model_under_the_same_name_makes_another_tower(tmp_path: Path) -> None:
-    from harness.core.builtins import starting_model
+    from harness.core.builtins import load_initializer
 
     (folder := tmp_path / "model").mkdir()
     prints = []
     for weights in (b"one", b"two"):
         for name in ("config.json", "model.safetensors", "tokenizer.json"):
             (folder / name).write_bytes(weights)
-        start = starting_model(f"hf:{folder}")
-        assert start is not None
+        start = load_initializer(f"hf:{folder}")
         prints.append(start.fingerprint())
     assert prints[0] != prints[1]
     (folder / "tokenizer.json").unlink()
-    missing = starting_model(f"hf:{folder}")
-    assert missing is not None
+    missing = load_initializer(f"hf:{folder}")
     with pytest.raises(HarnessError, match=r"has no tokenizer\.json"):
         missing.fingerprint()

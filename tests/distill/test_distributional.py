@@ -15,14 +15,20 @@ from scipy import sparse
 from harness.core.data import Bitext, Doubles, HeldOut
 from harness.core.errors import HarnessError
 from harness.distill.data.bitext import NO_TEXT, subset
-from harness.distill.data.leakage import Guarded, guarded_texts, marks, marks_of, seen
-from harness.distill.data.monolingual import unpaired
+from harness.distill.data.leakage import GuardedBitext, bitext_keys, guarded_texts, leakage_keys, seen_hashes
+from harness.distill.data.monolingual import select_monolingual_text
 from harness.distill.initializers import distributional as contexts
-from harness.distill.initializers.alignment import alignment
-from harness.distill.initializers.distributional import LEAST_SEEN, WINDOW, DistributionalContext, neighbours, vectors
+from harness.distill.initializers.distributional import (
+    SMALLEST_COUNT,
+    WINDOW,
+    DistributionalContext,
+    distributional_vectors,
+    neighbour_counts,
+)
 from harness.readers.bitext import load_monolingual_texts
 from harness.records.towers import load_card
 from harness.tasks.flickr30k import Flickr30k
+from tests.support.alignments import alignment
 from tests.support.command_line import harness
 
 WORDS, PAIRS = 120, 30
@@ -63,10 +69,10 @@ def few_dimensions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contexts, "DIMENSIONS", 30)
 
 
-def bitext(pairs: int, images: bool = True) -> Guarded:
+def bitext(pairs: int, images: bool = True) -> GuardedBitext:
     english, foreign = (tuple(f"{side} {row}" for row in range(pairs)) for side in ("english", "foreign"))
     ids = tuple(str(row) if images else "" for row in range(pairs))
-    return Guarded(Bitext("xx", "test", "human translation", english, foreign, ids), pairs, 0)
+    return GuardedBitext(Bitext("xx", "test", "human translation", english, foreign, ids), pairs, 0)
 
 
 def test_neighbours_are_counted_one_by_one() -> None:
@@ -76,17 +82,17 @@ def test_neighbours_are_counted_one_by_one() -> None:
             for other in range(max(0, place - WINDOW), min(len(text), place + WINDOW + 1)):
                 if other != place:
                     expected[word, text[other]] += 1 / abs(other - place)
-    np.testing.assert_allclose(neighbours(texts, WORDS).toarray(), expected, rtol=1e-12)
+    np.testing.assert_allclose(neighbour_counts(texts, WORDS).toarray(), expected, rtol=1e-12)
 
 
 def test_vectors_keep_what_positive_mutual_information_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """With as many dimensions as tokens, U S U' would be the matrix but for the signs of its eigenvalues."""
     monkeypatch.setattr(contexts, "DIMENSIONS", WORDS)
     texts, size = told(4, 200), WORDS + 1
-    found = vectors(texts, size)
+    found = distributional_vectors(texts, size)
     stands = np.isin(np.arange(size), np.concatenate(texts))
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), stands, atol=1e-12)
-    together = neighbours(texts, size).toarray()
+    together = neighbour_counts(texts, size).toarray()
     smoothed = together.sum(0) ** 0.75
     with np.errstate(divide="ignore", invalid="ignore"):
         pmi = np.log(together * smoothed.sum() / np.outer(together.sum(1), smoothed))
@@ -99,22 +105,22 @@ def test_vectors_keep_what_positive_mutual_information_says(monkeypatch: pytest.
 
 def test_neither_another_run_nor_the_order_of_texts_changes_a_bit() -> None:
     texts = told(5, 300)
-    assert np.array_equal(vectors(texts, WORDS), vectors(texts[::-1], WORDS))
+    assert np.array_equal(distributional_vectors(texts, WORDS), distributional_vectors(texts[::-1], WORDS))
 
 
 def test_a_few_known_words_and_two_texts_of_which_none_translates_the_other_tell_the_rest() -> None:
     company = DistributionalContext(renamed(told(1)), told(2), (WORDS, WORDS))
     anchors = np.arange(40)
     known = sparse.csr_array(sparse.coo_array((np.ones(40), (RENAMED[anchors], anchors)), shape=(WORDS, WORDS)))
-    carried = company.carried(known)
+    carried = company.transport_plan(known)
     assert right(carried)[40:].mean() > 0.8
     np.testing.assert_allclose(carried.max(axis=1).toarray()[carried.max(axis=1).toarray() > 0], 1)
 
 
 def test_rare_tokens_are_left_to_the_pairs() -> None:
-    rare = (WORDS,) * (LEAST_SEEN - 1)
+    rare = (WORDS,) * (SMALLEST_COUNT - 1)
     company = DistributionalContext([*renamed(told(1)), rare], [*told(2), rare], (WORDS + 1, WORDS + 1))
-    carried = company.carried(sparse.eye_array(WORDS + 1, format="csr"))
+    carried = company.transport_plan(sparse.eye_array(WORDS + 1, format="csr"))
     assert not carried[[WORDS]].nnz
     assert not carried[:, [WORDS]].nnz
 
@@ -124,7 +130,7 @@ def test_texts_in_which_every_token_is_rare_say_nothing() -> None:
     foreign = renamed(pairs)
     company = DistributionalContext(foreign, pairs, (WORDS, WORDS))
     without = alignment(foreign, pairs, (WORDS, WORDS), "ot-sentences")
-    assert not company.carried(without).nnz
+    assert not company.transport_plan(without).nnz
     found = alignment(foreign, pairs, (WORDS, WORDS), "ot-contexts", company)
     np.testing.assert_allclose(found.toarray(), without.toarray(), atol=1e-9)
 
@@ -145,7 +151,7 @@ def test_texts_find_what_few_pairs_leave_open() -> None:
 
 def test_no_sentence_is_there_with_its_translation_or_in_the_pairs() -> None:
     whole = bitext(100)
-    text, used = unpaired([whole], 30, 40, seed=3), subset(whole.bitext, 40, 3)
+    text, used = select_monolingual_text([whole], 30, 40, seed=3), subset(whole.bitext, 40, 3)
     of_english, of_foreign = ({text.split()[1] for text in side} for side in (text.english, text.foreign))
     of_pairs = {english.split()[1] for english in used.english}
     assert len(of_english) == len(of_foreign) == 30
@@ -156,38 +162,38 @@ def test_no_sentence_is_there_with_its_translation_or_in_the_pairs() -> None:
 
 def test_the_text_is_the_same_whatever_the_subset() -> None:
     whole = bitext(100)
-    assert unpaired([whole], 30, 40, seed=3) == unpaired([whole], 30, 2, seed=3)
-    assert unpaired([whole], 30, 40, seed=3) != unpaired([whole], 30, 40, seed=4)
-    assert unpaired([whole], 0, None, seed=3) == NO_TEXT
+    assert select_monolingual_text([whole], 30, 40, seed=3) == select_monolingual_text([whole], 30, 2, seed=3)
+    assert select_monolingual_text([whole], 30, 40, seed=3) != select_monolingual_text([whole], 30, 40, seed=4)
+    assert select_monolingual_text([whole], 0, None, seed=3) == NO_TEXT
 
 
 @pytest.mark.parametrize(("pairs", "used"), [(41, "41"), (None, "100")])
 def test_text_needs_pairs_that_are_not_used(pairs: int | None, used: str) -> None:
     with pytest.raises(HarnessError, match=f"--unpaired 30 takes one side each of 60 pairs besides the {used} that are used"):
-        unpaired([bitext(100)], 30, pairs, seed=0)
+        select_monolingual_text([bitext(100)], 30, pairs, seed=0)
 
 
 @pytest.mark.parametrize("images", [True, False])
 def test_a_tower_has_seen_the_text_as_well(images: bool) -> None:
     whole = bitext(100, images)
-    known = seen(subset(whole.bitext, 40, 0), unpaired([whole], 30, 40, 0))
+    known = seen_hashes(subset(whole.bitext, 40, 0), select_monolingual_text([whole], 30, 40, 0))
     each = 3 if images else 2
     assert len(known) == each * 100
-    assert len(seen(subset(whole.bitext, 40, 0), NO_TEXT)) == each * 40
-    assert set(marks_of(whole.bitext)) == set(unpaired([whole], 50, 0, 0).marks)
+    assert len(seen_hashes(subset(whole.bitext, 40, 0), NO_TEXT)) == each * 40
+    assert set(bitext_keys(whole.bitext)) == set(select_monolingual_text([whole], 50, 0, 0).marks)
 
 
 def test_texts_of_ones_own_are_drawn_by_the_seed_and_leave_the_pairs_alone() -> None:
     sides = tuple(f"own english {row}" for row in range(50)), tuple(f"own foreign {row}" for row in range(20))
     whole = replace(bitext(100), texts=sides)
-    text = unpaired([whole], 20, None, seed=3)
+    text = select_monolingual_text([whole], 20, None, seed=3)
     assert set(text.foreign) == set(sides[1])
     assert len(set(text.english)) == 20
     assert set(text.english) < set(sides[0])
-    assert text != unpaired([whole], 20, None, seed=4)
-    assert set(text.marks) == set(marks(english=text.english, foreign=text.foreign))
+    assert text != select_monolingual_text([whole], 20, None, seed=4)
+    assert set(text.marks) == set(leakage_keys(english=text.english, foreign=text.foreign))
     with pytest.raises(HarnessError, match="--unpaired 21 asked for, but a text for xx has 20 sentences"):
-        unpaired([whole], 21, None, seed=3)
+        select_monolingual_text([whole], 21, None, seed=3)
 
 
 def test_texts_are_kept_without_the_captions_of_evaluation_images() -> None:

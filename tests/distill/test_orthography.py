@@ -11,15 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from harness.core.config import DistillConfig, validated
+from harness.core.config import DistillConfig
 from harness.core.data import Bitext
 from harness.core.errors import HarnessError
+from harness.core.option_use import check_options
 from harness.core.protocols import Encoder
-from harness.distill.initializers.alignment import alignment
 from harness.distill.initializers.cooccurrence import Sparse
-from harness.distill.initializers.orthography import Spelling, dice, letters, ngrams, spelled
+from harness.distill.initializers.orthography import Spelling, bitext_spelling, dice, ngrams, token_ngrams
 from harness.distill.pipeline import Recipe
 from harness.records.towers import load_card
+from tests.support.alignments import alignment
 from tests.support.command_line import harness
 
 
@@ -36,7 +37,7 @@ kernels = st.lists(st.floats(0, 10), min_size=16, max_size=16).map(lambda entrie
 def test_nothing_is_lost_and_what_is_spelled_the_same_gains_most(
     foreign: list[str], english: list[str], kernel: Sparse, weight: float
 ) -> None:
-    found, before = spelling(foreign, english, weight).strengthened(kernel).toarray(), kernel.toarray()
+    found, before = spelling(foreign, english, weight).strengthen(kernel).toarray(), kernel.toarray()
     for i, one in enumerate(foreign):
         for j, other in enumerate(english):
             most = before[i, j] * (1 + weight)
@@ -60,7 +61,7 @@ def test_likeness_is_dice_of_two_and_three_letters(one: str, other: str) -> None
 def test_a_token_is_spelled_as_it_stands_most_often() -> None:
     texts, ids = ["Dog dog", "cat dog"], [(7, 3, 3, 8), (7, 1, 3, 8)]
     spans = [((0, 0), (0, 3), (3, 7), (0, 0)), ((0, 0), (0, 3), (3, 7), (0, 0))]
-    found = letters(ids, texts, spans)
+    found = token_ngrams(ids, texts, spans)
     assert {id_ for id_, ngrams_ in found.items() if ngrams_} == {1, 3}
     assert found[3] == frozenset(ngrams("dog"))
     assert found[1] == frozenset(ngrams("cat"))
@@ -71,8 +72,8 @@ def test_spelling_tells_apart_what_always_stands_together(way: str) -> None:
     """Two words and their translations, never one without the other: the pairs alone give either half of each."""
     foreign, english = [[0, 1], [2, 3]] * 5, [[0, 1], [2, 3]] * 5
     alike = spelling(["ana", "uno", "x", "y"], ["one", "ana", "v", "w"], 10.0)
-    blind = alignment(foreign, english, (4, 4), way).toarray()  # type: ignore[arg-type]
-    seeing = alignment(foreign, english, (4, 4), way, spelling=alike).toarray()  # type: ignore[arg-type]
+    blind = alignment(foreign, english, (4, 4), way).toarray()
+    seeing = alignment(foreign, english, (4, 4), way, spelling=alike).toarray()
     assert blind[0, 1] == pytest.approx(0.5)
     assert seeing[0, 1] > 0.9
     assert seeing[2:] == pytest.approx(blind[2:])
@@ -88,15 +89,15 @@ def test_a_teacher_that_cannot_tell_how_tokens_are_spelled_is_refused() -> None:
 def test_a_teacher_that_tells_of_other_tokens_than_it_reads_is_refused() -> None:
     bitext = Bitext("xx", "test", "human translation", ("a b",), ("c d",), ("",))
     both = ((0, 1), (2, 3))
-    assert spelled(bitext, ([(0, 1)], [(0, 1)]), ([both], [both]), 10).english[1] == frozenset(ngrams("b"))
+    assert bitext_spelling(bitext, ([(0, 1)], [(0, 1)]), ([both], [both]), 10).english[1] == frozenset(ngrams("b"))
     with pytest.raises(HarnessError, match=r"tells where other tokens stand \(locate_tokens\) than it reads"):
-        spelled(bitext, ([(0, 1)], [(0, 1, 2)]), ([both], [both]), 10)
+        bitext_spelling(bitext, ([(0, 1)], [(0, 1, 2)]), ([both], [both]), 10)
 
 
 @pytest.mark.parametrize("init", ["teacher", "scratch", "hf:here"])
 def test_spelling_needs_an_alignment(init: str) -> None:
-    with pytest.raises(HarnessError, match=f"--spelling has no effect with --init {init}: use one that aligns"):
-        validated(DistillConfig, init=init, spelling=10)
+    with pytest.raises(HarnessError, match=f"--spelling 10.0 has no use with kd-mse and --init {init}: --init association"):
+        check_options(DistillConfig(init=init, spelling=10), ["kd-mse"])
 
 
 def test_a_tower_is_made_by_spelling_and_says_so(tmp_path: Path) -> None:

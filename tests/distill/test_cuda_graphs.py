@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from harness.distill.model import cuda_graphs as recorded
-from harness.distill.model.cuda_graphs import Recorded
+from harness.distill.model.cuda_graphs import GraphedTower
 from harness.distill.model.tower import Encoded, TextTower
 from tests.support.students import SHAPE
 from tests.support.students import Training as Small
@@ -30,7 +30,7 @@ def learned(encoded: Encoded, made: TextTower) -> list[torch.Tensor]:
 @pytest.mark.parametrize("half", [False, True])
 def test_what_is_played_back_is_the_towers_own(norm: str, half: bool) -> None:
     made = tower(norm)
-    play = Recorded(made, TEXTS, half)
+    play = GraphedTower(made, TEXTS, half)
     for rows in ([0, 1, 2, 3], [3, 1, 2, 0], [1, 2], [0, 4], [0, 1, 2, 3]):
         with torch.autocast("cuda", torch.bfloat16, enabled=half):
             mine, theirs = play.encode(rows), made.encode([TEXTS[row] for row in rows])
@@ -46,7 +46,7 @@ def test_what_is_played_back_is_the_towers_own(norm: str, half: bool) -> None:
 def test_a_batch_that_keeps_a_gpu_busy_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorded, "MOST_TOKENS", 20)
     made = tower()
-    play = Recorded(made, TEXTS, half=False)
+    play = GraphedTower(made, TEXTS, half=False)
     torch.testing.assert_close(play.encode([0, 1, 2]).states, made.encode(TEXTS[:3]).states, atol=1e-5, rtol=1e-4)
     assert not play.plays
 

@@ -1,0 +1,157 @@
+"""Which options of distillation a tower depends on: those that its objective, its initializer or the trainer reads.
+
+Other options are refused where they are given, and left out of the tower's digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from harness.core.builtins import INITIALIZERS, OBJECTIVES
+from harness.core.errors import HarnessError
+from harness.core.objective_terms import parse_objective, reads_entities
+from harness.core.registry import Registry, parted
+from harness.core.suggestions import nearest
+
+if TYPE_CHECKING:
+    from harness.core.config import DistillConfig
+
+T = TypeVar("T", bound="DistillConfig")
+
+ALWAYS_READ = ("objective", "init", "pairs", "seed", "held_out")
+"""The options that decide which sentence pairs a tower is made of, and how."""
+TRAINER_READS = (
+    "steps",
+    "batch",
+    "learning_rate",
+    "weight_decay",
+    "warmup",
+    "patience",
+    "tune",
+    "precision",
+    "accumulate",
+    "checkpointing",
+)
+"""The options that the trainer reads, for every objective but `none` and `ridge`."""
+OBJECTIVE_READS = tuple(dict.fromkeys(option for name in OBJECTIVES.builtin_names() for option in OBJECTIVES.find(name).reads))
+INITIALIZER_READS = tuple(
+    dict.fromkeys(option for name in INITIALIZERS.builtin_names() for option in INITIALIZERS.find(name).reads)
+)
+
+OPTIONS = {*ALWAYS_READ, *TRAINER_READS, *OBJECTIVE_READS, *INITIALIZER_READS}
+"""The fields of `DistillConfig`."""
+
+
+def objective_reads(objective: str) -> frozenset[str]:
+    """Return the options that an objective reads, besides the trainer's: of a sum, those of every term.
+
+    A plug-in without the attribute `reads` counts as reading every option of objectives, of which `entity_weight` only with
+    `reads_entities`. Raises HarnessError as `parse_objective` does, and for a plug-in that declares an unknown option.
+    """
+    read: set[str] = set()
+    for _, name in parse_objective(objective):
+        declared = _declared(OBJECTIVES, name)
+        if declared is None:
+            declared = {option for option in OBJECTIVE_READS if option != "entity_weight" or reads_entities(name)}
+        read |= declared
+    return frozenset(read)
+
+
+def initializer_reads(init: str) -> frozenset[str]:
+    """Return the options that an initializer reads. Raises HarnessError for an unknown name.
+
+    A plug-in without the attribute `reads` counts as reading every option of initializers.
+    """
+    declared = _declared(INITIALIZERS, parted(init)[0])
+    return frozenset(INITIALIZER_READS if declared is None else declared)
+
+
+def options_read(config: DistillConfig) -> frozenset[str]:
+    """Return the options that decide the tower of a configuration.
+
+    `learning_rate` is not among them where `tune` chooses it, nor is `patience` without validations.
+    Raises HarnessError for an unknown objective or initializer.
+    """
+    read = objective_reads(config.objective) | initializer_reads(config.init) | {*ALWAYS_READ}
+    if not parse_objective(config.objective):
+        return read
+    unread = {*(["learning_rate"] if config.tune else []), *([] if config.held_out else ["patience"])}
+    return read | ({*TRAINER_READS} - unread)
+
+
+def without_unread(config: T) -> T:
+    """Return a copy with options that nothing reads at their defaults. Raises HarnessError as `options_read` does."""
+    return config.model_copy(update={name: getattr(type(config)(), name) for name in _unread(config)})
+
+
+def unread_option(configs: Sequence[DistillConfig], flags: bool = True) -> str:
+    """Return a line on the first option that is not at its default and that no configuration reads; "" if there is none.
+
+    configs: one for each objective and initializer of a run, with the same options otherwise. flags: name options as the command
+    line does, else as a study's file does. Raises HarnessError as `options_read` does.
+    """
+    unread = [option for option in _unread(configs[0]) if all(option in _unread(config) for config in configs)]
+    if not unread:
+        return ""
+    option, config = unread[0], configs[0]
+    given = _given(option, config, flags)
+    inits = _listed(f"{'--init ' if flags else 'init '}{init}" for init in dict.fromkeys(config.init for config in configs))
+    objectives = _listed(dict.fromkeys(config.objective for config in configs))
+    return f"{given} has no use with {objectives} and {inits}: {_way_out(option, config)}"
+
+
+def check_options(config: DistillConfig, objectives: Sequence[str]) -> None:
+    """Raise HarnessError for an option that is not at its default and that nothing reads in a run of these objectives.
+
+    Raises HarnessError as `options_read` does too.
+    """
+    if not objectives:
+        changed = [name for name in type(config).model_fields if getattr(config, name) != getattr(type(config)(), name)]
+        if changed:
+            raise HarnessError(f"{_given(changed[0], config)} has no use: nothing is distilled without --objectives")
+        return
+    if line := unread_option([config.model_copy(update={"objective": objective}) for objective in objectives]):
+        raise HarnessError(line)
+
+
+def _unread(config: DistillConfig) -> list[str]:
+    defaults, read = type(config)(), options_read(config)
+    fields = [name for name in type(config).model_fields if name not in read]
+    return [name for name in fields if getattr(config, name) != getattr(defaults, name)]
+
+
+def _declared(registry: Registry[Any], name: str) -> set[str] | None:
+    declared = registry.declared_reads(name)
+    for option in declared or ():
+        if option not in OPTIONS:
+            raise HarnessError(
+                f"the {registry.kind} {name} declares that it reads {option!r}, which is no option of distillation: "
+                f"{nearest(option, OPTIONS)}"
+            )
+    return None if declared is None else set(declared)
+
+
+def _given(option: str, config: DistillConfig, flags: bool = True) -> str:
+    value = getattr(config, option)
+    if flags:
+        return f"--{option.replace('_', '-')}{'' if value is True else f' {value}'}"
+    return f"{option} = {str(value).lower() if isinstance(value, bool) else value}"
+
+
+def _way_out(option: str, config: DistillConfig) -> str:
+    if option == "patience" and parse_objective(config.objective):
+        return "it counts validations, so keep pairs for them with --held-out"
+    if option == "learning_rate" and config.tune:
+        return "--tune chooses the learning rate"
+    if option in TRAINER_READS:
+        return "only objectives that are trained read it"
+    readers = [name for name in OBJECTIVES.builtin_names() if option in OBJECTIVES.find(name).reads]
+    inits = [name for name in INITIALIZERS.builtin_names() if option in INITIALIZERS.find(name).reads]
+    names = [*readers, *(f"--init {name}" for name in inits)]
+    return f"{_listed(names)} {'reads' if len(names) == 1 else 'read'} it"
+
+
+def _listed(names: Iterable[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
