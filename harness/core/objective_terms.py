@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Literal
 
 from harness.core.builtins import OBJECTIVES, Objective
 from harness.core.errors import HarnessError
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
     from harness.core.config import DistillConfig
     from harness.distill.model.tower import Encoded
+
+Side = Literal["transport", "standard", "control"]
 
 UNTRAINED, FITTED = "none", "ridge"
 STEPLESS = (UNTRAINED, FITTED)
@@ -97,3 +100,18 @@ def load_objective(text: str) -> Objective:
         return functools.reduce(operator.add, losses)
 
     return weighted
+
+
+def side_of(objective: str, init: str) -> Side:
+    """Return the side of the comparison that a tower is on.
+
+    It is on transport's side if its loss or its initializer transports. A control is untrained, or is initialized by an alignment
+    without transport. All others are standard distillation.
+
+    >>> side_of("ot-token + 0.5*kd-mse", "teacher"), side_of("none", "ot-sentences"), side_of("kd-mse", "ibm1")
+    ('transport', 'transport', 'control')
+    """
+    # Records may name objectives that are not installed here.
+    if re.search(r"\bot-", objective) or init.startswith("ot-"):
+        return "transport"
+    return "control" if objective == UNTRAINED or init in ("association", "ibm1") else "standard"

@@ -41,7 +41,7 @@ def check_stored_tower(folder: Path) -> None:
 
 
 def load_seen(folder: Path) -> npt.NDArray[np.uint64]:
-    """Return the hashes of a tower's training data (`harness.distill.data.leakage.seen_hashes`). Raises HarnessError without it."""
+    """Return a tower's `harness.distill.data.leakage.seen_hashes`. Raises HarnessError if it has none."""
     path = folder / SEEN_FILE
     with explain_read_errors(path):
         if not path.is_file():

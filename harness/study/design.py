@@ -10,10 +10,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from harness.core.arms import Side, side_of
 from harness.core.config import LARGEST_SEED, Config, DataConfig, DistillConfig, field_label
 from harness.core.errors import HarnessError
-from harness.core.objective_terms import STEPLESS, UNTRAINED, spell_objective
+from harness.core.objective_terms import STEPLESS, UNTRAINED, Side, side_of, spell_objective
 from harness.core.option_use import initializer_reads, unread_option
 from harness.core.plugins import without_code
 from harness.core.suggestions import nearest

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from harness.core.arms import Side
+from harness.core.objective_terms import Side
 from harness.records.schema import Schema
 from harness.statistics.comparison_schema import Estimate
 

@@ -15,11 +15,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from harness.core.arms import Side, side_of
 from harness.core.config import DistillConfig
 from harness.core.data import Doubles, Ints, Language, english_side
 from harness.core.errors import HarnessError
-from harness.core.objective_terms import UNTRAINED
+from harness.core.objective_terms import UNTRAINED, Side, side_of
 from harness.leaderboards.board.config import BoardConfig
 from harness.leaderboards.records.board_records import (
     BoardGallery,
