@@ -1,1 +1,1 @@
-"""The built-in tasks: what they are made of, and how the folders that people already have are read."""
+"""The built-in tasks, their caption sources, and the readers of data folders."""

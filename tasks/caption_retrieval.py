@@ -1,4 +1,4 @@
-"""From captions and pictures to the retrieval problem that a task hands out."""
+"""Construction of image-text retrieval problems from captions and pictures."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ def build_retrieval(
     notes: Sequence[str] = (),
     sample: bool = False,
 ) -> Retrieval:
-    """The images of a split that have a caption, in their order, and all their captions; notes count what repeats or has none.
+    """Return the retrieval over the images of a split that have captions, in order, and all their captions.
 
-    pictures: where their pictures are; None if nobody will look at them.
+    The notes count images without captions and repeated captions. pictures: the pictures of the images, or None if the retrieval
+    needs none.
     """
     by_image: defaultdict[str, list[Caption]] = defaultdict(list)
     for row in rows:
@@ -53,7 +54,7 @@ def build_retrieval(
 
 
 def _repeats(taken: Sequence[Caption]) -> Iterator[str]:
-    """Notes on captions that stand several times in a gallery, counted apart for one image and for several."""
+    """Yield notes on repeated captions, counted separately within one image and across images."""
     owners: defaultdict[str, list[str]] = defaultdict(list)
     for row in taken:
         owners[row.text].append(row.image)
@@ -70,5 +71,5 @@ def _repeats(taken: Sequence[Caption]) -> Iterator[str]:
 
 
 def caption_id(caption: Caption) -> str:
-    """What a caption is called in records: its image and its number."""
+    """Return the id of a caption in records: the image id, `#` and the caption number."""
     return f"{caption.image}#{caption.number}"

@@ -23,7 +23,7 @@ from harness.core.suggestions import nearest
 _PLACEHOLDER = re.compile(r"\{\w+\}")
 SOURCES = Path(__file__).with_name("sources.toml")
 UNSPACED = frozenset({"Hani", "Hans", "Hant", "Jpan", "Khmr", "Laoo", "Mymr", "Thai", "Tibt"})
-"""Scripts that put no blanks between words."""
+"""Scripts that write no blanks between words."""
 
 Kind = Literal["original", "human translation", "machine translation", "independent caption", "sample grammar", "unstated"]
 Layout = Literal["karpathy", "aligned", "tagged", "jsonl", "tsv", "crossmodal"]
@@ -36,15 +36,15 @@ class _Table(BaseModel):
 
 
 class MissingLines(_Table):
-    """Lines that some languages of a line-aligned source are known to lack."""
+    """Lines that the files of some languages of a line-aligned source are known to lack."""
 
     split: _Text
-    """The file's stem: `test_2016_flickr`."""
+    """The stem of the file, such as `test_2016_flickr`."""
     languages: Annotated[tuple[_Text, ...], Field(min_length=1, strict=False)]
     lines: Annotated[int, Field(gt=0)]
-    """How many lines the English file has: the gap is known of that very file and of no other."""
+    """The number of lines of the English file. The entry applies to files of exactly this length."""
     missing: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, strict=False)]
-    """Line numbers of the English file, counted from 0 and ascending, that have no line in the other file."""
+    """The lines of the English file without a line in the other file: numbers from 0, ascending."""
 
     @model_validator(mode="after")
     def _check_missing(self) -> Self:
@@ -54,14 +54,14 @@ class MissingLines(_Table):
 
 
 class DownloadPattern(_Table):
-    """A file that `data fetch` can fetch. Both hold the placeholders of the source's `files`."""
+    """A file that `data fetch` downloads. `path` and `url` contain the placeholders of the source's `files`."""
 
     path: _Text
-    """Where it goes in the data folder."""
+    """The path of the file in the data folder."""
     url: Annotated[str, Field(pattern="^https?://")]
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     languages: _Texts = ()
-    """Those of the source's languages whose file is at the address; all of them where none is named."""
+    """The languages of the source whose file is at the address. Empty means all of them."""
 
 
 class SourceSpec(_Table):
@@ -90,15 +90,15 @@ class SourceSpec(_Table):
     gaps: Annotated[tuple[MissingLines, ...], Field(strict=False)] = ()
 
     def kind_of(self, lang: str) -> Kind:
-        """How the captions of a language came to be."""
+        """Return how the captions of a language were made."""
         return self.kinds.get(lang, self.kind)
 
     def gap(self, lang: str, split: str) -> MissingLines | None:
-        """What the file of a language and split is known to lack."""
+        """Return the lines that the file of a language and split is known to lack, or None."""
         return next((gap for gap in self.gaps if gap.split == split and lang in gap.languages), None)
 
-    def named(self) -> set[str]:
-        """Every language that the table names."""
+    def mentioned_languages(self) -> set[str]:
+        """Return every language that the table mentions."""
         given = () if isinstance(self.languages, str) else self.languages
         gapped = (lang for gap in self.gaps for lang in gap.languages)
         fetched = (lang for item in self.downloads for lang in item.languages)
@@ -119,12 +119,12 @@ class Catalogue(_Table):
     @model_validator(mode="after")
     def _check_references(self) -> Self:
         for name, source in self.sources.items():
-            if strange := sorted(source.named() - self.languages.keys()):
-                raise ValueError(f"sources.{name}: there is no language {strange[0]!r}")
+            if strange := sorted(source.mentioned_languages() - self.languages.keys()):
+                raise ValueError(f"sources.{name}: {strange[0]!r} is not a language of languages.toml")
         return self
 
     def serves(self, source: SourceSpec, lang: str) -> bool:
-        """Whether a source has a language."""
+        """Return whether a source has a language."""
         if lang in source.without:
             return False
         if source.languages == "flores":
@@ -132,7 +132,7 @@ class Catalogue(_Table):
         return source.languages == "any" or lang in source.languages
 
     def code(self, source: SourceSpec, lang: str) -> str:
-        """The code of a language in the names of a source's files."""
+        """Return the code of a language in the file names of a source."""
         row = self.languages[lang]
         return source.codes.get(lang) or (source.coding == "flores" and row.flores) or lang
 
@@ -153,7 +153,7 @@ def catalogue() -> Catalogue:
 
 @cache
 def known_languages(task: str = "flickr30k") -> Mapping[str, Language]:
-    """Every language of the built-in file that a task has a caption source for, by code."""
+    """Return every language that has a caption source of a task, by code."""
     languages = {}
     for code, row in catalogue().languages.items():
         if served := tuple(name for name, source in known_sources(task).items() if catalogue().serves(source, code)):
@@ -162,30 +162,30 @@ def known_languages(task: str = "flickr30k") -> Mapping[str, Language]:
 
 
 def known_sources(task: str = "flickr30k") -> Mapping[str, SourceSpec]:
-    """The caption sources of a task, the embedded sample's among them, in the order in which they are looked for."""
+    """Return the caption sources of a task by name, in order of preference. They include those of the embedded sample."""
     return {name: source for name, source in catalogue().sources.items() if source.task == task}
 
 
 def caption_sources(task: str) -> tuple[CaptionSource, ...]:
-    """The caption sources of a task for people, without those of the embedded sample."""
-    return tuple(_for_people(source) for source in known_sources(task).values() if not source.sample)
+    """Return the descriptions of a task's caption sources, without those of the embedded sample."""
+    return tuple(_describe(source) for source in known_sources(task).values() if not source.sample)
 
 
-def _for_people(source: SourceSpec) -> CaptionSource:
+def _describe(source: SourceSpec) -> CaptionSource:
     given = source.languages
     codes = tuple(code for code in catalogue().languages if catalogue().serves(source, code)) if given != "any" else ()
     return CaptionSource(source.name, source.title, source.kind, codes, source.licence, source.url)
 
 
 def list_downloads(task: str, languages: Sequence[str] | None, source: str | None) -> tuple[api.Download, ...]:
-    """The files that may be fetched for some languages (None: all) and one source (None: all), each path once.
+    """Return the files to download for some languages (None: all) and one source (None: all), each path once.
 
-    With translations come the lists and English files of another source that they need.
-    Raises HarnessError if nothing of the source can be fetched.
+    They include the image lists and English files of other sources that translations need.
+    Raises HarnessError if the source has no downloads.
     """
     sources = {name: found for name, found in known_sources(task).items() if found.downloads}
     if source is not None and source not in sources:
-        raise HarnessError(f"nothing of {source!r} can be fetched; {nearest(source, sources)}")
+        raise HarnessError(f"the source {source!r} has no downloads; {nearest(source, sources)}")
     found: dict[str, api.Download] = {}
     for name in [source] if source else sources:
         codes = [code for code in catalogue().languages if catalogue().serves(sources[name], code)]
@@ -197,7 +197,7 @@ def list_downloads(task: str, languages: Sequence[str] | None, source: str | Non
 
 
 def _needed(source: SourceSpec, others: Collection[SourceSpec]) -> Iterator[api.Download]:
-    """What a source's lists and English files need of others: everything of them that is of no language."""
+    """Yield the language-independent files of other sources that the image lists and English files of a source come from."""
     patterns = {*source.images[:1], *source.english[:1]} - {item.path.removesuffix(".gz") for item in source.downloads}
     for other in others:
         if other is not source and patterns & {item.path.removesuffix(".gz") for item in other.downloads}:
@@ -214,7 +214,7 @@ def _expand(source: SourceSpec, codes: Sequence[str]) -> Iterator[api.Download]:
 
 
 def caption_files(data: Path, task: str) -> tuple[str, ...]:
-    """Every file that the sources of a task can read in a folder, as paths in it, plain or gzip, sorted."""
+    """Return every file of a folder that the sources of a task can read, plain or gzip, as sorted relative paths."""
     patterns = {p for source in known_sources(task).values() for p in (source.files, *source.images, *source.english)}
     patterns |= {"bitext/*", "Annotations/{image}.xml", "Sentences*/{image}.txt", "UNRELATED_CAPTIONS", "proposals/{image}.json"}
     found = {path for pattern in patterns for end in ("", ".gz") for path in data.glob(_PLACEHOLDER.sub("*", pattern) + end)}
@@ -222,9 +222,9 @@ def caption_files(data: Path, task: str) -> tuple[str, ...]:
 
 
 def restrict_to_source(language: Language, source: str | None, task: str) -> Language:
-    """The language, to be read from one source alone if one is named.
+    """Return the language restricted to one caption source, or unchanged if `source` is None.
 
-    Raises MissingError if that source has no such language, HarnessError if there is no such source.
+    Raises MissingError if the source does not have the language, and HarnessError if the source is unknown.
     """
     if source is None:
         return language
@@ -232,17 +232,19 @@ def restrict_to_source(language: Language, source: str | None, task: str) -> Lan
     if source not in known:
         raise HarnessError(f"unknown caption source {source!r}: {nearest(source, known)}; see `list sources`")
     if source not in language.sources:
-        raise MissingError(f"{source} has no {language.name} ({language.code}); for that there are {', '.join(language.sources)}")
+        raise MissingError(
+            f"{source} has no {language.name} ({language.code}); the sources with it are {', '.join(language.sources)}"
+        )
     return replace(language, sources=(source,))
 
 
 class AllLanguages:
-    """What a `harness.core.protocols.Task` says of languages, if it has those of `languages.toml`, or some of them."""
+    """The language methods of a `harness.core.protocols.Task` over the languages of `languages.toml` or some of them."""
 
     def languages(self) -> Mapping[str, Language]:
-        """Every language of `languages.toml`, by code."""
+        """Return every language of `languages.toml` by code."""
         return known_languages()
 
     def language(self, text: str) -> Language:
-        """Find a language by code, alias or English name. Raises HarnessError with the nearest ones."""
+        """Find a language by code, alias or English name. Raises HarnessError with the nearest names."""
         return resolve_language(text, self.languages())

@@ -1,11 +1,11 @@
-"""The task clir: queries in one language, documents in English, in the folder form of BEIR (arXiv 2104.08663).
+"""The task clir: queries in one language and documents in English, in the folder layout of BEIR (arXiv 2104.08663).
 
-    corpus.jsonl           {"_id": ..., "title": ..., "text": ...}, an English document a line; the title may be missing
-    queries.jsonl          {"_id": ..., "text": ...}: the only file of queries, in the language asked for; beside others, English
-    queries.<code>.jsonl   the same queries in a language, by its code (`queries.de.jsonl`)
-    qrels/<split>.tsv      query id, document id, relevance (0: none; 1, 2, ...: the more the better), under a line of headings
+    corpus.jsonl           {"_id": ..., "title": ..., "text": ...}, one English document a line; the title is optional
+    queries.jsonl          {"_id": ..., "text": ...}, in the requested language; English if there are other query files
+    queries.<code>.jsonl   the same queries in the language of the code (`queries.de.jsonl`)
+    qrels/<split>.tsv      query id, document id, relevance (0: not relevant; a larger number: more relevant), with a header
 
-Any of them may be gzip.
+Each file may be gzip.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _DOCUMENT_FORM, _QUERY_FORM = '{"_id": "...", "title": "...", "text": "..."}', '
 
 @dataclass(frozen=True)
 class DocumentFile:
-    """`harness.core.data.Documents` in a file that is read as often as they are needed, and never held whole."""
+    """`harness.core.data.Documents` in a file. They are read again for each use and never all in memory."""
 
     path: Path
     count: int
@@ -69,7 +69,7 @@ class DocumentFile:
         return self.count
 
     def parts(self) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
-        """Ids and texts, part by part. Raises HarnessError if the file has changed since it was opened."""
+        """Yield ids and texts in parts. Raises HarnessError if the file has changed since it was opened."""
         ids, texts, left = [], [], self.count
         for name, text in read_documents(self.path):
             ids.append(name)
@@ -79,17 +79,17 @@ class DocumentFile:
                 yield ids, texts
                 ids, texts = [], []
         if left:
-            raise HarnessError(f"{self.path} has no longer {self.count:,} documents: it was changed while it was read")
+            raise HarnessError(f"{self.path} no longer has {self.count:,} documents: the file changed while it was read")
         if ids:
             yield ids, texts
 
     def digest(self) -> str:
-        """A digest of ids and texts, in order."""
+        """Return a digest of ids and texts in order."""
         return self.contents
 
 
 class Clir(AllLanguages):
-    """`harness.core.protocols.Task` over a folder in BEIR's form, which has the languages of its files of queries."""
+    """`harness.core.protocols.Task` over a folder in the layout of BEIR, in the languages of its query files."""
 
     def __init__(self) -> None:
         self._taken_for: dict[Path, str] = {}
@@ -97,23 +97,24 @@ class Clir(AllLanguages):
 
     @property
     def card(self) -> TaskCard:
-        """What the task is."""
+        """Return the card of the task."""
         return CLIR_CARD
 
     def sources(self) -> tuple[CaptionSource, ...]:
-        """The folder's own queries."""
+        """Return the one source, the queries of the folder."""
         return (_SOURCE,)
 
     def load(self, data: Path, lang: str, split: str, source: str | None = None) -> TextRetrieval:
-        """Read the queries that a split judges, in one language, and what is judged of them; the documents are read later.
+        """Read the judged queries of a split in one language, and their judgements. The documents are read later.
 
-        Left out, and counted in the notes: judged queries without a text in this language. A document of a query's own id is no
-        candidate for it, as in BEIR. Raises MissingError if the folder has no such queries, HarnessError naming file and line if
-        something is malformed, and if the folder lacks the documents or the split.
+        Judged queries without a text in this language are left out and counted in the notes. As in BEIR, a document with the id
+        of a query is no candidate for that query.
+        Raises MissingError if the folder has no queries in the language. Raises HarnessError naming file and line if a line is
+        malformed, and HarnessError if the folder has no documents or no such split.
         """
         if source not in (None, _SOURCE.name):
             raise HarnessError(
-                f"unknown caption source {source!r}: {CLIR_CARD.name} reads the queries of the folder, and has no other"
+                f"unknown caption source {source!r}: {CLIR_CARD.name} has one source, {_SOURCE.name}, the queries of the folder"
             )
         language = self.language(lang)
         judged = read_judgements(_judgements_of(data, split))
@@ -125,7 +126,7 @@ class Clir(AllLanguages):
         corpus, places = self._opened[data, split]
         rows = _judged_queries(judged, queries, places)
         if not rows:
-            raise HarnessError(f"{path} has no query that {split}.tsv finds a document relevant to: are they of one collection?")
+            raise HarnessError(f"{path} has no query with a relevant document in {split}.tsv: do both belong to one collection?")
         twins = self._english(data, language)
         english = tuple(twins[name] for name in rows if name in twins)
         names = tuple(rows)
@@ -150,17 +151,17 @@ class Clir(AllLanguages):
         )
 
     def load_bitext(self, data: Path, lang: str) -> Bitext:
-        """Read the folder's `bitext/`: a collection itself has none. Raises MissingError if there is nothing."""
+        """Read the bitext in the folder's `bitext/`. Raises MissingError if there is none."""
         return load_bitext_folder(data, self.language(lang), self.held_out(data, lang))
 
     def held_out(self, data: Path, lang: str) -> HeldOut:
-        """The queries in English and in the language, where the folder has them."""
+        """Return the queries in English and in the language that the folder has."""
         own = next(iter(_named_files(data, self.language(lang))), None) or find_plain_or_gzip(data / QUERY_FILE)
         english, foreign = (frozenset(read_beir_queries(path).values() if path else ()) for path in (_english_file(data), own))
         return HeldOut(frozenset(), english, foreign)
 
     def check(self, data: Path) -> list[Finding]:
-        """Say what the folder has and lacks. Raises HarnessError only if there is no such folder."""
+        """Return what the folder has and what is missing. Raises HarnessError only if the folder does not exist."""
         _need_folder(data)
         findings = [_found("documents", f"in {CORPUS_FILE}", _documents_of, data)]
         findings += [_found(path.name, "queries", read_beir_queries, path) for path in _query_files(data)]
@@ -171,43 +172,41 @@ class Clir(AllLanguages):
         return findings if splits else [*findings, Finding(QRELS_FOLDER, False, f"no {QRELS_FOLDER}/<split>.tsv")]
 
     def downloads(self, languages: Sequence[str] | None, source: str | None = None) -> tuple[Download, ...]:  # noqa: ARG002
-        """Nothing: every collection has its own place."""
+        """Return no files: every collection has its own publisher."""
         return ()
 
     def contents(self, data: Path) -> Contents:
-        """Every file that the task reads; there are no pictures."""
+        """Return every file that the task reads. There are no pictures."""
         files = [_need(data, CORPUS_FILE), *_query_files(data), *_splits(data).values(), *(data / "bitext").glob("*")]
         return Contents(tuple(sorted(path.relative_to(data).as_posix() for path in files)), {})
 
     def write_sample(self, folder: Path) -> None:  # noqa: ARG002
-        """There is none: raises HarnessError."""
+        """Raise HarnessError: the task has no sample."""
         _no_sample()
 
     def sample_version(self) -> str:
-        """There is none: raises HarnessError."""
+        """Raise HarnessError: the task has no sample."""
         _no_sample()
 
     def _queries_of(self, data: Path, language: Language) -> tuple[Path, list[str]]:
-        """The file of a language's queries, and what must be said of it."""
+        """Return the query file of a language, and notes on it."""
         named = _named_files(data, language)
         if named:
             return named[0], []
         alone = find_plain_or_gzip(data / QUERY_FILE)
         if alone is None or (len(_query_files(data)) > 1 and language.code != "en"):
-            there = ", ".join(path.name for path in _query_files(data)) or "none at all"
-            raise MissingError(
-                f"{data} has no {language.name} queries: looked for queries.{language.code}.jsonl; there are {there}"
-            )
+            there = ", ".join(path.name for path in _query_files(data)) or "none"
+            raise MissingError(f"{data} has no {language.name} queries: looked for queries.{language.code}.jsonl, found {there}")
         if len(_query_files(data)) > 1:
             return alone, []
         other = self._taken_for.setdefault(alone, language.code)
         if other != language.code:
             kind = MissingError if language.code == "en" else HarnessError
-            raise kind(f"{alone} was taken to be in {other} and cannot be in {language.code} too: name it queries.{other}.jsonl")
+            raise kind(f"{alone} was read as {other} and cannot be {language.code} too: rename it queries.{other}.jsonl")
         return alone, [f"{QUERY_FILE} does not say its language: taken to be {language.name}"]
 
     def _english(self, data: Path, language: Language) -> dict[str, str]:
-        """The English texts of queries in another language, by id, where the folder has them."""
+        """Return the English texts by query id for queries in another language; empty if the folder has none."""
         path = _english_file(data)
         return read_beir_queries(path) if path and language.code != "en" else {}
 
@@ -217,9 +216,9 @@ def _documents_of(data: Path) -> DocumentFile:
 
 
 def open_documents(path: Path, wanted: Collection[str]) -> tuple[DocumentFile, dict[str, int]]:
-    """Read a corpus once: what is needed to read it again, and the numbers of the documents wanted by id.
+    """Read a document file once. Return a handle to read it again, and the positions of the wanted documents by id.
 
-    Raises HarnessError naming the line that is no document, or whose id another has.
+    Raises HarnessError naming a line that is no document or repeats an id.
     """
     digest, places, seen = hashlib.sha256(), {}, array("Q")
     wanted = frozenset(wanted)
@@ -231,8 +230,8 @@ def open_documents(path: Path, wanted: Collection[str]) -> tuple[DocumentFile, d
         if name in wanted:
             places[name] = number
     if not seen:
-        raise HarnessError(f"{path} has no document: expected {_DOCUMENT_FORM} on each line")
-    # Eight bytes a document tell whether two may be of one id; only then are the ids themselves held.
+        raise HarnessError(f"{path} has no documents: expected {_DOCUMENT_FORM} on each line")
+    # Hashes of eight bytes show whether two documents may share an id. Only then are the ids themselves held in memory.
     if len(np.unique(np.frombuffer(seen, np.uint64))) < len(seen):
         _refuse_doubles(path)
     return DocumentFile(path, len(seen), digest.hexdigest()), places
@@ -246,20 +245,20 @@ def _refuse_doubles(path: Path) -> None:
 
 
 def read_documents(path: Path) -> Iterator[tuple[str, str]]:
-    """Id and text of each document, title first. Raises HarnessError naming the line that is none."""
+    """Yield id and text, title first, of each document. Raises HarnessError naming a line that is no document."""
     for _, entry in read_beir_lines(path, _DOCUMENT_FORM):
         yield str(entry.id), f"{entry.title or ''} {entry.text}".strip()
 
 
 def read_beir_queries(path: Path) -> dict[str, str]:
-    """The text of each query by id. Raises HarnessError naming the line that is none, is empty, or whose id another has."""
+    """Return the query texts by id. Raises HarnessError naming a line that is no query, is empty, or repeats an id."""
     queries: dict[str, str] = {}
     for line, entry in read_beir_lines(path, _QUERY_FORM):
         name = str(entry.id)
         if not entry.text.strip():
             raise HarnessError(f"{path}, line {line:,}: the query {name!r} is empty")
         if name in queries:
-            raise HarnessError(f"{path}, line {line:,}: the query {name!r} is there twice")
+            raise HarnessError(f"{path}, line {line:,}: the query {name!r} occurs twice")
         queries[name] = entry.text
     return queries
 
@@ -269,7 +268,7 @@ _NumberId = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
 class BeirLine(BaseModel):
-    """A document or a query. Ids may be numbers; what else a line holds (`metadata`) is passed over."""
+    """A document or a query. Ids may be numbers. Other fields, such as `metadata`, are ignored."""
 
     model_config = ConfigDict(strict=True)
 
@@ -279,9 +278,9 @@ class BeirLine(BaseModel):
 
 
 def read_beir_lines(path: Path, form: str) -> Iterator[tuple[int, BeirLine]]:
-    """Number and content of each line that is not blank; read line by line, since not all may fit into memory.
+    """Yield number and content of each line that is not blank. The file is read line by line, since it may exceed memory.
 
-    Raises HarnessError naming the line that is malformed or longer than LONGEST_LINE, and if the file cannot be read.
+    Raises HarnessError naming a line that is malformed or longer than MAX_LINE_BYTES, and if the file cannot be read.
     """
     opened = gzip.open if path.suffix == ".gz" else open
     number = 0
@@ -301,9 +300,9 @@ def read_beir_lines(path: Path, form: str) -> Iterator[tuple[int, BeirLine]]:
 
 
 def read_judgements(path: Path) -> dict[str, dict[str, int]]:
-    """How relevant each judged document is to each query, by ids, 1 or more; queries without any are left out.
+    """Return the relevance, 1 or more, of each relevant document by query id and document id.
 
-    Raises HarnessError naming the line that is no judgement, or judges a pair for the second time.
+    Queries without a relevant document are left out. Raises HarnessError naming a line that is no judgement or repeats a pair.
     """
     judged: dict[str, dict[str, int]] = {}
     for number, line in enumerate(read_lines(path), start=1):
@@ -326,12 +325,15 @@ def read_judgements(path: Path) -> dict[str, dict[str, int]]:
 def _judged_queries(
     judged: Mapping[str, Mapping[str, int]], queries: Mapping[str, str], places: Mapping[str, int]
 ) -> dict[str, dict[int, int]]:
-    """Relevant documents by number, of each query in the order of the queries; one that is in no corpus by a number of none."""
+    """Return the relevance by document position for each judged query, in the order of the queries.
+
+    A document that the corpus lacks has a negative position.
+    """
     rows = {}
     for query in queries:
         grades = {name: grade for name, grade in judged.get(query, {}).items() if name != query}
         if grades:
-            # Below -1, which stands for no document at all: they count in what could have been found.
+            # Below -1, which means no document. Missing documents count among the relevant ones that recall expects.
             rows[query] = {places.get(name, -2 - place): grade for place, (name, grade) in enumerate(grades.items())}
     return rows
 
@@ -350,14 +352,14 @@ def _counts(
 
 def _need_folder(data: Path) -> None:
     if not data.is_dir():
-        raise HarnessError(f"{data} is not a folder: give that of a collection with --data DIR or CLIR_ROOT")
+        raise HarnessError(f"{data} is not a folder: give the folder of a collection with --data DIR or CLIR_ROOT")
 
 
 def _need(data: Path, name: str) -> Path:
     _need_folder(data)
     path = find_plain_or_gzip(data / name)
     if path is None:
-        raise HarnessError(f"{data / name} is missing: expected a folder in BEIR's form ({CLIR_CARD.source})")
+        raise HarnessError(f"{data / name} is missing: expected a folder in the layout of BEIR ({CLIR_CARD.source})")
     return path
 
 
@@ -370,7 +372,9 @@ def _judgements_of(data: Path, split: str) -> Path:
     _need_folder(data)
     splits = _splits(data)
     if split not in splits:
-        raise HarnessError(f"{data / QRELS_FOLDER / split}.tsv is missing: the splits there are {', '.join(splits) or 'none'}")
+        raise HarnessError(
+            f"{data / QRELS_FOLDER / split}.tsv is missing: the folder has the splits {', '.join(splits) or 'none'}"
+        )
     return splits[split]
 
 
@@ -384,7 +388,7 @@ def _named_files(data: Path, language: Language) -> list[Path]:
 
 
 def _english_file(data: Path) -> Path | None:
-    """The file of English queries; one without a language's name is English if there are others beside it."""
+    """Return the file of English queries. A file without a language code is English if there are other query files."""
     named = _named_files(data, known_languages()["en"])
     return named[0] if named else find_plain_or_gzip(data / QUERY_FILE) if len(_query_files(data)) > 1 else None
 
@@ -397,4 +401,4 @@ def _found(what: str, unit: str, read: Callable[[Path], Sized], path: Path) -> F
 
 
 def _no_sample() -> NoReturn:
-    raise HarnessError("clir has no embedded sample: give a collection's folder with --data DIR or CLIR_ROOT")
+    raise HarnessError("clir has no embedded sample: give the folder of a collection with --data DIR or CLIR_ROOT")

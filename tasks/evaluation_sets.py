@@ -1,6 +1,6 @@
-"""The tasks xtd and crossmodal3600: other images than Flickr30k's, to measure what a tower is worth elsewhere.
+"""Tasks over images other than those of Flickr30k, to measure how towers transfer: xtd and crossmodal3600.
 
-Both are test sets alone: they have no bitext, so that towers come from elsewhere.
+They are test sets without training splits and bitext, so towers are distilled on other data.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ from harness.tasks.readers.pictures import PictureIndex, find_pictures
 
 @dataclass(frozen=True)
 class EvaluationSet(AllLanguages):
-    """`harness.core.protocols.Task` over a folder of pictures and the captions that `sources.toml` has for the task.
+    """`harness.core.protocols.Task` over a folder of pictures and the caption sources of the task in `sources.toml`.
 
-    folders: where pictures are looked for, all together. images: the file that lists them; without it the English captions do.
+    folders: the folders of the pictures, all of which are searched. images: the file that lists the images; without it, the
+    images are those of the English captions.
     """
 
     card: TaskCard
@@ -52,23 +53,23 @@ class EvaluationSet(AllLanguages):
     images: str | None = None
 
     def languages(self) -> Mapping[str, Language]:
-        """Every language that a source of the task has, by code."""
+        """Return every language of the task's sources by code."""
         return known_languages(self.card.name)
 
     def sources(self) -> tuple[CaptionSource, ...]:
-        """Every source of the task in `sources.toml`."""
+        """Return every source of the task in `sources.toml`."""
         return caption_sources(self.card.name)
 
     def load(self, data: Path, lang: str, split: str, source: str | None = None) -> Retrieval:
-        """Read the images and their captions in one language, from the first source that is there.
+        """Read the images and their captions in one language, from the first source that the folder has.
 
-        Raises MissingError if there is none, PicturesError if a picture is missing, HarnessError if the language, source, split
-        or folder cannot be had.
+        Raises MissingError if the folder has none, PicturesError if a picture is missing, and HarnessError if the language,
+        source, split or folder does not exist.
         """
         return self.load_captions(data, lang, split, source, pictures=True)
 
     def load_captions(self, data: Path, lang: str, split: str, source: str | None = None, *, pictures: bool = False) -> Retrieval:
-        """As `load`; without pictures none need be there, and none can be looked at."""
+        """Read captions as `load` does. Without `pictures`, the folder needs no pictures and the images cannot be opened."""
         if split not in self.card.splits:
             raise HarnessError(f"unknown split {split!r}: {self.card.name} has {', '.join(self.card.splits)}")
         language = restrict_to_source(self.language(lang), source, self.card.name)
@@ -78,23 +79,23 @@ class EvaluationSet(AllLanguages):
             places = ", ".join(f"{name}/" for name in self.folders)
             raise PicturesError(
                 f"{data} lacks {len(missing):,} of {len(names):,} pictures, {missing[0]}.jpg first: looked in {places} and for "
-                f".tar there or in shards/ ({self.card.source})"
+                f".tar files there and in shards/ ({self.card.source})"
             )
         found = self._choose(data, language)
         kind = known_sources(self.card.name)[found[0]].kind_of(language.code)
         return build_retrieval(self.card, language.code, split, found[0], kind, names, found[1].rows, index, found[1].notes)
 
     def load_bitext(self, data: Path, lang: str) -> Bitext:
-        """Read the folder's `bitext/`: the task itself has none. Raises MissingError if there is nothing."""
+        """Read the bitext in the folder's `bitext/`. Raises MissingError if there is none."""
         return load_bitext_folder(data, self.language(lang), self.held_out(data, lang))
 
     def held_out(self, data: Path, lang: str) -> HeldOut:
-        """All of its images, and their captions in English and the language, of every source that is there."""
+        """Return all images, and their captions in English and the language from every source that the folder has."""
         images = frozenset(self._names(data))
         return HeldOut(images, self._texts(data, self.language("en")), self._texts(data, self.language(lang)), images)
 
     def check(self, data: Path) -> list[Finding]:
-        """Say what the folder has and lacks. Raises HarnessError only if there is no such folder."""
+        """Return what the folder has and what is missing. Raises HarnessError only if the folder does not exist."""
         _need_folder(self.card, data)
         try:
             names, index = self._names(data), find_pictures(data, self.folders, together=True)
@@ -106,22 +107,22 @@ class EvaluationSet(AllLanguages):
         ]
 
     def downloads(self, languages: Sequence[str] | None, source: str | None = None) -> tuple[Download, ...]:
-        """The public caption files of some languages, or of all, and of one source or of all."""
+        """Return the public caption files of the given languages (None: all) and source (None: all)."""
         return list_downloads(self.card.name, languages, source)
 
     def contents(self, data: Path) -> Contents:
-        """Every caption and bitext file, and every picture of the task's images."""
+        """Return every caption and bitext file, and every picture of the task's images."""
         blobs = find_pictures(data, self.folders, together=True).blobs
         taken = {f"{name}{blobs[name].suffix}": blobs[name] for name in self._names(data) if name in blobs}
         files = tuple(dict.fromkeys(blob.path for blob in taken.values()))
         return Contents(caption_files(data, self.card.name), {name: blob.read for name, blob in taken.items()}, files)
 
     def write_sample(self, folder: Path) -> None:  # noqa: ARG002
-        """There is none: raises HarnessError."""
+        """Raise HarnessError: the task has no sample."""
         self._no_sample()
 
     def sample_version(self) -> str:
-        """There is none: raises HarnessError."""
+        """Raise HarnessError: the task has no sample."""
         self._no_sample()
 
     def _names(self, data: Path) -> list[str]:
@@ -160,7 +161,7 @@ class EvaluationSet(AllLanguages):
         except HarnessError as error:
             return Finding(name, False, str(error))
         detail = f"{len(found):,} of {len(offered):,} languages ({source.kind})"
-        way_out = "" if found else f"; nothing like {source.files}: get it from {source.url} (licence: {source.licence})"
+        way_out = "" if found else f"; no file like {source.files}: get it from {source.url} (licence: {source.licence})"
         return Finding(name, bool(found), detail + way_out)
 
     def _no_sample(self) -> NoReturn:

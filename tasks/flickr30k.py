@@ -48,10 +48,10 @@ from harness.tasks.readers.pictures import PICTURE_FOLDERS, SHARD_FOLDER, Pictur
 EVALUATION_SPLITS = ("val", "test")
 SPLITS = ("train", *EVALUATION_SPLITS)
 LATER_TEST_SPLITS = ("test_2017_flickr", "test_2018_flickr")
-"""Multi30k's later test sets: photographs that Flickr30k does not have, with one English caption each."""
+"""The later test sets of Multi30k: images that Flickr30k does not have, with one English caption each."""
 SAMPLE_NAME = "sample.json"
 _MAX_LISTED = 12
-"""How many languages of a source that are not there `data check` names."""
+"""The maximum number of missing languages of a source that `data check` names."""
 
 FLICKR30K_CARD = TaskCard(
     name="flickr30k",
@@ -65,7 +65,7 @@ FLICKR30K_CARD = TaskCard(
 
 @dataclass(frozen=True)
 class _Folder:
-    """A data folder whose list of images has been read."""
+    """A data folder and its list of images."""
 
     path: Path
     photos: tuple[Photo, ...]
@@ -77,35 +77,35 @@ class _Folder:
 
 @dataclass(frozen=True)
 class _Choice:
-    """The source that serves a language, and what it has."""
+    """The chosen caption source of a language, and its captions."""
 
     source: SourceSpec
     captions: SourceCaptions
 
 
 class Flickr30k(AllLanguages):
-    """`harness.core.protocols.Task` over a folder in the layouts that people already have; `check` says which."""
+    """`harness.core.protocols.Task` over a data folder in the layouts of the publishers. `check` lists them."""
 
     @property
     def card(self) -> TaskCard:
-        """What the task is."""
+        """Return the card of the task."""
         return FLICKR30K_CARD
 
     def sources(self) -> tuple[CaptionSource, ...]:
-        """Every source of `sources.toml` but those of the sample."""
+        """Return every source of the task in `sources.toml` except those of the sample."""
         return caption_sources(FLICKR30K_CARD.name)
 
     def load(self, data: Path, lang: str, split: str, source: str | None = None) -> Retrieval:
-        """Read the images of a split and all their captions in one language, from the first source that has any of them.
+        """Read the images of a split and all their captions in one language, from the first source that has any.
 
-        If some images have no caption in the language, the gallery holds the others, and a note says so.
-        Raises MissingError if the folder has no caption of these images, HarnessError if the language, the source, the split, the
-        folder or a picture cannot be had.
+        Images without a caption in the language are left out of the gallery, and a note counts them.
+        Raises MissingError if the folder has no caption of these images, and HarnessError if the language, source, split, folder
+        or a picture does not exist.
         """
         return self.load_captions(data, lang, split, source, pictures=True)
 
     def load_captions(self, data: Path, lang: str, split: str, source: str | None = None, *, pictures: bool = False) -> Retrieval:
-        """As `load`; without pictures none need be there, and none can be looked at."""
+        """Read captions as `load` does. Without `pictures`, the folder needs no pictures and the images cannot be opened."""
         language = restrict_to_source(self.language(lang), source, FLICKR30K_CARD.name)
         folder = _open_folder(data)
         photos = _photos_of(folder, split)
@@ -121,22 +121,22 @@ class Flickr30k(AllLanguages):
         return _tagged(whole, folder, language, rows)
 
     def load_regions(self, data: Path, split: str, candidates: str) -> Regions:
-        """Read the regions of all images of a split that have a picture, in whatever language they have captions.
+        """Read the regions of all images of a split that have a picture, whatever the language of their captions.
 
-        Raises HarnessError if the folder has none, and as `read_regions`.
+        candidates: `boxes` or `proposals`. Raises HarnessError if the folder has no regions, and as `read_regions`.
         """
         photos, index = _open_folder(data).split(split), find_pictures(data)
         names = [photo.id for photo in photos if photo.id in index.blobs]
         return read_regions(data, Pictures(names, [index.blobs[name] for name in names]), candidates)
 
     def load_bitext(self, data: Path, lang: str) -> Bitext:
-        """Read the pairs in the training file of the language's first source that has one, else the folder's `bitext/`.
+        """Read the sentence pairs of the first source of the language with a training file, else those of the folder's `bitext/`.
 
-        Nothing is guarded here. Raises MissingError where there are none, HarnessError for English.
+        The leakage guard is not applied here. Raises MissingError if there are no pairs, and HarnessError for English.
         """
         language = self.language(lang)
         if language.code == "en":
-            raise HarnessError("English is what the teacher speaks: name a language to distil into")
+            raise HarnessError("English is the language of the teacher: name a language to distil into")
         try:
             choice = _choose(_open_folder(data), language, None, "bitext")
         except MissingError as error:
@@ -147,18 +147,18 @@ class Flickr30k(AllLanguages):
         return Bitext(language.code, choice.source.name, kind, english, foreign, images, choice.captions.notes)
 
     def tag_bitext(self, data: Path, bitext: Bitext) -> Bitext:
-        """What the sentences of Flickr30k's images name, told by Flickr30k Entities. Raises HarnessError as `read_sentences`."""
+        """Add the entity spans of Flickr30k Entities to a bitext. Raises HarnessError as `read_sentences`."""
         return tag_bitext(data, bitext)
 
     def load_places(self, data: Path, retrieval: Retrieval) -> tuple[tuple[Place, ...], ...]:
-        """What each caption names and where that is, told by Flickr30k Entities. Raises HarnessError as its readers do."""
+        """Return the entities and boxes of each caption from Flickr30k Entities. Raises HarnessError as its readers do."""
         return load_places(data, retrieval)
 
     def held_out(self, data: Path, lang: str) -> HeldOut:
-        """Every image of the splits val and test and of Multi30k's later test sets, and its captions in English and the language.
+        """Return the evaluation images (val, test and the later test sets of Multi30k) and their captions.
 
-        Captions are those of every source in the folder. Raises HarnessError if the folder has no list, or if a source cannot be
-        read.
+        The captions are those in English and the language from every source in the folder. Raises HarnessError if the folder has
+        no list of images, or if a source cannot be read.
         """
         folder = _open_folder(data)
         later = [photo for split in _later_splits(folder) for photo in _later_photos(folder, split)]
@@ -176,9 +176,9 @@ class Flickr30k(AllLanguages):
         )
 
     def check(self, data: Path) -> list[Finding]:
-        """Say what a folder has: the list of images, the pictures, and every source of captions with its languages and gaps.
+        """Return what a folder has: the list of images, the pictures, and every caption source with its languages and gaps.
 
-        What is broken is a finding too. Raises HarnessError only if there is no such folder.
+        Damaged files are findings too. Raises HarnessError only if the folder does not exist.
         """
         _need_folder(data)
         try:
@@ -192,11 +192,11 @@ class Flickr30k(AllLanguages):
         return findings
 
     def downloads(self, languages: Sequence[str] | None, source: str | None = None) -> tuple[Download, ...]:
-        """The public caption files of some languages, or of all, and of one source or of all."""
+        """Return the public caption files of the given languages (None: all) and source (None: all)."""
         return list_downloads(FLICKR30K_CARD.name, languages, source)
 
     def contents(self, data: Path) -> Contents:
-        """Every caption and bitext file, and every picture that the list of images has."""
+        """Return every caption and bitext file, and every picture in the list of images."""
         folder, blobs = _open_folder(data), find_pictures(data).blobs
         texts = (*caption_files(data, FLICKR30K_CARD.name), *([SAMPLE_NAME] if folder.sample else []))
         taken = {photo.filename: blobs[photo.id] for photo in folder.photos if photo.id in blobs}
@@ -204,20 +204,20 @@ class Flickr30k(AllLanguages):
         return Contents(texts, {name: blob.read for name, blob in taken.items()}, files)
 
     def write_sample(self, folder: Path) -> None:
-        """Write the embedded sample world into an empty folder, in the layout that `load` reads."""
+        """Write the embedded sample into an empty folder, in the layout that `load` reads."""
         from harness.tasks.sample import dataset
 
         dataset.write_sample(folder)
 
     def sample_version(self) -> str:
-        """A name for the bytes that `write_sample` writes."""
+        """Return the version of the bytes that `write_sample` writes."""
         from harness.tasks.sample import dataset
 
         return dataset.SAMPLE_VERSION
 
 
 def _all_captions(folder: _Folder, language: Language) -> Iterator[Caption]:
-    """The captions of every source that the folder has of a language, of all splits and the later test sets."""
+    """Yield the captions of a language from every source in the folder, of all splits and the later test sets."""
     for name in language.sources:
         source = catalogue().sources[name]
         if source.sample != folder.sample:
@@ -243,7 +243,7 @@ def _need_folder(data: Path) -> None:
 
 
 def _photos_of(folder: _Folder, split: str) -> list[Photo]:
-    """The images of a split. Raises HarnessError if there is no such split, or the folder has no image of it."""
+    """Return the images of a split. Raises HarnessError if the split is unknown or has no image in the folder."""
     if split in LATER_TEST_SPLITS:
         return _later_photos(folder, split)
     if split not in SPLITS:
@@ -251,7 +251,7 @@ def _photos_of(folder: _Folder, split: str) -> list[Photo]:
     photos = folder.split(split)
     if not photos:
         has = ", ".join(f"{name} ({count:,})" for name, count in Counter(photo.split for photo in folder.photos).items())
-        raise HarnessError(f"{folder.path / JSON_NAME} has no image of the split {split}: it has {has or 'none at all'}")
+        raise HarnessError(f"{folder.path / JSON_NAME} has no image of the split {split}: it has {has or 'none'}")
     return photos
 
 
@@ -260,7 +260,7 @@ def _later_list(folder: _Folder, split: str) -> Path | None:
 
 
 def _later_splits(folder: _Folder) -> list[str]:
-    """The later test sets whose lists and English the folder has."""
+    """Return the later test sets whose image list and English captions the folder has."""
     return [split for split in LATER_TEST_SPLITS if _later_list(folder, split) and _later_english(folder, split)]
 
 
@@ -288,7 +288,10 @@ def _open_folder(data: Path) -> _Folder:
 
 
 def _is_sample(path: Path) -> bool:
-    """Whether a folder is the embedded sample. A broken mark is refused, since its numbers would pass for Flickr30k's."""
+    """Return whether a folder is the embedded sample, from its mark `sample.json`.
+
+    Raises HarnessError if the mark is damaged, since results on the sample would otherwise count as results on Flickr30k.
+    """
     if not path.exists():
         return False
     check_plain_file(path)
@@ -297,12 +300,12 @@ def _is_sample(path: Path) -> bool:
     except (OSError, ValueError) as error:
         raise HarnessError(f"{path} cannot be read as JSON: {error}") from None
     if not isinstance(content, dict) or not isinstance(content.get("sample"), bool):
-        raise HarnessError(f'{path} does not say whether this is the sample: expected {{"sample": true, ...}}')
+        raise HarnessError(f'{path} does not state whether this is the sample: expected {{"sample": true, ...}}')
     return bool(content["sample"])
 
 
 def _check_pictures(data: Path, photos: Sequence[Photo], index: PictureIndex, split: str) -> None:
-    """Raise PicturesError unless every photo of a split has a picture."""
+    """Raise PicturesError unless every image of a split has a picture."""
     missing = [photo for photo in photos if photo.id not in index.blobs]
     if index.folder is None:
         places = ", ".join(f"{name}/" for name in PICTURE_FOLDERS)
@@ -325,10 +328,10 @@ def _choose(
     purpose: str,
     splits: Collection[str] | None = None,
 ) -> _Choice:
-    """The first source of a language that has captions of the wanted images, or, if none are named, translations.
+    """Return the first source of a language that has captions of the wanted images, or translations if `wanted` is None.
 
-    splits: those of the sources' own that are read, if not all.
-    Raises MissingError saying what was looked for if no source has any.
+    splits: the splits of the sources to read; None reads all. Raises MissingError listing the files searched if no source has
+    any.
     """
     looked: list[str] = []
     for name in language.sources:
@@ -342,14 +345,14 @@ def _choose(
         fits = _is_translation if wanted is None else _is_of(wanted)
         if any(fits(row) for row in captions.rows):
             return _Choice(source, captions)
-        lacks = "training file with English beside it" if wanted is None else "caption of these images"
+        lacks = "training file with English" if wanted is None else "caption of these images"
         looked.append(f"{file_pattern(source, language.code)} (which has no {lacks})")
     who = f"{language.name} ({language.code})"
     raise MissingError(f"{folder.path} has no {who} captions for {purpose}: looked for {'; '.join(looked) or 'nothing'}")
 
 
 def _has_later(source: SourceSpec) -> bool:
-    """Whether a source is in the form of Multi30k's task 1, in which the later test sets come too."""
+    """Return whether a source has the form of Multi30k's task 1, which includes the later test sets."""
     return source.images == catalogue().sources["multi30k"].images
 
 
@@ -362,7 +365,7 @@ def _is_of(wanted: Collection[str]) -> Callable[[Caption], bool]:
 
 
 def _tagged(retrieval: Retrieval, folder: _Folder, language: Language, rows: Iterable[Caption]) -> Retrieval:
-    """The same captions with their facets and phrases, told by Flickr30k Entities' tags."""
+    """Return a copy with the facets and phrases of the captions from the tags of Flickr30k Entities."""
     by_id = {caption_id(row): row for row in rows}
     captions = [by_id[name] for name in retrieval.caption_ids]
     tags = read_tags(folder.path, language.code, captions)
@@ -376,7 +379,10 @@ def _tagged(retrieval: Retrieval, folder: _Folder, language: Language, rows: Ite
 
 
 def _stranger_notes(folder: _Folder, choice: _Choice) -> list[str]:
-    """In the user's own captions an unlisted id is most likely a slip; other sources list all of Flickr30k whatever is here."""
+    """Return a note on captions of unlisted images if the source is the user's own.
+
+    There, an unlisted id is probably a mistake. Other sources cover all of Flickr30k, whatever the folder lists.
+    """
     if choice.source.url:
         return []
     known = {photo.id for photo in folder.photos}
@@ -412,7 +418,7 @@ def _check_picture_files(folder: _Folder) -> list[Finding]:
 
 
 def _check_source(folder: _Folder, source: SourceSpec, languages: Collection[Language]) -> list[Finding]:
-    """One finding a language; one for all if none is there, and then only if there is somewhere to get it from."""
+    """Return one finding for each language, and one for all absent languages if the source has an address."""
     offered = [language for language in languages if source.name in language.sources]
     findings = [(language, _check_language(folder, source, language)) for language in offered]
     there = [finding for _, finding in findings if finding is not None]
@@ -422,7 +428,7 @@ def _check_source(folder: _Folder, source: SourceSpec, languages: Collection[Lan
         codes = ", ".join(language.code for language in absent[:_MAX_LISTED]) + rest
         pattern = file_pattern(source, absent[0].code)
         fetch = f", or `data fetch --source {source.name}`" if source.downloads else ""
-        detail = f"nothing like {pattern}; get it from {source.url}{fetch} (licence: {source.licence})"
+        detail = f"no file like {pattern}; get it from {source.url}{fetch} (licence: {source.licence})"
         there.append(Finding(f"{source.name}: {codes}", False, detail))
     return there
 

@@ -1,7 +1,7 @@
-"""The task flickr30k-clir: a foreign caption finds the English captions of its image, and no picture is looked at.
+"""The task flickr30k-clir: text-to-text retrieval of the English captions of a foreign caption's image. No picture is read.
 
-No query is ranked against the English caption that it was translated from: that would be asking for the sentence itself. So the
-English tower on the captions that were translated, which must not find themselves, has the very same candidates.
+A query is never ranked against the English caption that it was translated from, since that is the same sentence. The English
+queries of those captions exclude themselves, so both sides have the same candidates.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ FLICKR30K_CLIR_CARD = replace(
 )
 _MEASURES = ("MRR", "nDCG@10")
 MIN_SIMILARITY = 0.9
-"""Share of letters in common from which two captions of an image are one: copies of a caption differ in spelling (gray, grey)."""
+"""The minimum similarity of two captions of an image that count as one. Copies of a caption differ in spelling (gray, grey)."""
 
 
 class Flickr30kClir(Flickr30k):
-    """`harness.core.protocols.Task`. Languages, captions, bitext and sample are flickr30k's; the pictures need not be there."""
+    """`harness.core.protocols.Task` with the languages, captions, bitext and sample of flickr30k. It needs no pictures."""
 
     @property
     def card(self) -> TaskCard:
-        """What the task is."""
+        """Return the card of the task."""
         return FLICKR30K_CLIR_CARD
 
     def load(self, data: Path, lang: str, split: str, source: str | None = None) -> TextRetrieval:
-        """Read a language's captions, and as documents all English captions of all images of the split.
+        """Read the captions of a language as queries, and all English captions of all images of the split as documents.
 
-        Relevant are the captions of the query's image, but the one that it was translated from, or is. Left out, and counted in
-        the notes: queries whose image has no other. Raises HarnessError as `Flickr30k.load`, but for pictures, and for a split
-        whose images have one English caption each.
+        The relevant documents are the captions of the query's image, except the query itself or the caption that it was
+        translated from. Queries whose image has no other caption are left out and counted in the notes. Raises HarnessError as
+        `Flickr30k.load`, except for pictures, and for a split whose images have one English caption each.
         """
         if split not in FLICKR30K_CLIR_CARD.splits:
             raise HarnessError(f"unknown split {split!r}: {FLICKR30K_CLIR_CARD.name} has {', '.join(FLICKR30K_CLIR_CARD.splits)}")
@@ -52,7 +52,10 @@ class Flickr30kClir(Flickr30k):
 
 
 def text_retrieval(queries: Retrieval, english: Retrieval) -> TextRetrieval:
-    """Captions that look for the English captions of their images. Raises HarnessError if no image has one to find."""
+    """Return the retrieval of English captions by captions of the same images.
+
+    Raises HarnessError if no query has a relevant caption.
+    """
     places = defaultdict(list)
     for place, image in enumerate(english.caption_images.tolist()):
         places[english.images.ids[image]].append(place)
@@ -63,7 +66,7 @@ def text_retrieval(queries: Retrieval, english: Retrieval) -> TextRetrieval:
     rows = [row for row, of in enumerate(relevant) if of]
     if not rows:
         raise HarnessError(
-            f"no {queries.lang} caption of {queries.split} has an English caption to find but the one it translates"
+            f"no {queries.lang} caption of {queries.split} has a relevant English caption other than the one it translates"
         )
     lost = len(relevant) - len(rows)
     unknown = sum(twin is not None and not own for twin, own in zip(twins, barred, strict=True))
@@ -85,7 +88,10 @@ def text_retrieval(queries: Retrieval, english: Retrieval) -> TextRetrieval:
 
 
 def matching_captions(text: str | None, places: Iterable[int], captions: tuple[str, ...]) -> list[int]:
-    """Of the captions at some places those that are a text but for case, punctuation and spelling: the most alike."""
+    """Return the positions of the captions that equal a text except for case, punctuation and spelling.
+
+    If several are similar, only the most similar ones are returned.
+    """
     if text is None:
         return []
     wanted = caption_key(text)
@@ -95,7 +101,7 @@ def matching_captions(text: str | None, places: Iterable[int], captions: tuple[s
 
 
 def similarity(one: str, other: str) -> float:
-    """The share of letters that two texts have in common, in order.
+    """Return the share of letters that two texts have in common, in order (the ratio of `difflib.SequenceMatcher`).
 
     >>> similarity("agreybird", "agraybird") > 0.85, similarity("adog", "adog")
     (True, 1.0)

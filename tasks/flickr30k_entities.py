@@ -1,6 +1,6 @@
-"""The task flickr30k-entities: phrases of Flickr30k's captions, and where in their image they are, zero-shot.
+"""The task flickr30k-entities: zero-shot grounding of caption phrases in regions of their image.
 
-The captions, images and splits are those of flickr30k (Karpathy's); Flickr30k Entities is joined by image id alone.
+Captions, images and splits (Karpathy's) are those of flickr30k. Flickr30k Entities is joined by image id alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from harness.tasks.entities.corpus import (
     ANNOTATIONS,
     SENTENCES,
     URL,
-    PixelBox,
+    EntityBox,
     TaggedPhrase,
     TaggedSentence,
     find_sentence_folder,
@@ -54,42 +54,42 @@ FLICKR30K_ENTITIES_CARD = TaskCard(
 
 @dataclass(frozen=True)
 class _Place:
-    """A phrase of one caption, its twin in the English caption if there is one, and its true boxes."""
+    """A phrase of a caption, its English counterpart if there is one, and its ground-truth boxes."""
 
     caption: int
     phrase: TaggedPhrase
     twin: str | None
-    boxes: tuple[PixelBox, ...]
+    boxes: tuple[EntityBox, ...]
 
 
 class Flickr30kEntities:
-    """`harness.core.protocols.Task` and `RegionTask`. Everything but the phrases is flickr30k's."""
+    """`harness.core.protocols.Task` and `RegionTask`. Everything except the phrases comes from flickr30k."""
 
     def __init__(self) -> None:
         self._flickr30k = Flickr30k()
 
     @property
     def card(self) -> TaskCard:
-        """What the task is."""
+        """Return the card of the task."""
         return FLICKR30K_ENTITIES_CARD
 
     def languages(self) -> Mapping[str, Language]:
-        """Every language of flickr30k; a folder can serve those whose captions it has with tags."""
+        """Return every language of flickr30k. A folder serves those whose captions it has with tags."""
         return self._flickr30k.languages()
 
     def language(self, text: str) -> Language:
-        """Find a language by code, alias or English name. Raises HarnessError with the nearest ones."""
+        """Find a language by code, alias or English name. Raises HarnessError with the nearest names."""
         return self._flickr30k.language(text)
 
     def sources(self) -> tuple[CaptionSource, ...]:
-        """Those of flickr30k."""
+        """Return the sources of flickr30k."""
         return self._flickr30k.sources()
 
     def load(self, data: Path, lang: str, split: str, source: str | None = None) -> Grounding:
         """Read the phrases of a language's captions that name something with a box.
 
-        Left out, and counted in the notes: phrases without a box, captions without tags, captions that do not describe their
-        image, and, in a translation, phrases without a twin in its English caption.
+        The task leaves out phrases without a box, captions without tags, captions that do not describe their image, and phrases
+        of translations without an English counterpart. The notes count them.
         Raises HarnessError as `Flickr30k.load`, and MissingError if the language has no tagged captions.
         """
         retrieval = self._flickr30k.load(data, lang, split, source)
@@ -107,39 +107,41 @@ class Flickr30kEntities:
             f"of {len(tags.own):,} captions ({origin}) have no tags": untagged,
         }
         if not twinned:
-            raise HarnessError(f"{data} ties no phrase of the {retrieval.lang} captions of {split} to a box: is it {URL}?")
+            raise HarnessError(
+                f"{data} has no box for any phrase of the {retrieval.lang} captions of {split}: check the annotations ({URL})"
+            )
         return _grounding(retrieval, twinned, tuple(f"{count:,} {what}: left out" for what, count in lost.items() if count))
 
     def load_regions(self, data: Path, split: str, candidates: str) -> Regions:
-        """As `Flickr30k.load_regions`."""
+        """Read regions as `Flickr30k.load_regions` does."""
         return self._flickr30k.load_regions(data, split, candidates)
 
     def load_bitext(self, data: Path, lang: str) -> Bitext:
-        """As `Flickr30k.load_bitext`: whole sentences, so that a tower serves both tasks."""
+        """Read bitext as `Flickr30k.load_bitext` does. Its pairs are sentences, so a tower serves both tasks."""
         return self._flickr30k.load_bitext(data, lang)
 
     def tag_bitext(self, data: Path, bitext: Bitext) -> Bitext:
-        """As `Flickr30k.tag_bitext`."""
+        """Add entity spans as `Flickr30k.tag_bitext` does."""
         return self._flickr30k.tag_bitext(data, bitext)
 
     def load_places(self, data: Path, retrieval: Retrieval) -> tuple[tuple[Place, ...], ...]:
-        """As `Flickr30k.load_places`."""
+        """Return entities and boxes as `Flickr30k.load_places` does."""
         return self._flickr30k.load_places(data, retrieval)
 
     def held_out(self, data: Path, lang: str) -> HeldOut:
-        """As `Flickr30k.held_out`."""
+        """Return evaluation images and captions as `Flickr30k.held_out` does."""
         return self._flickr30k.held_out(data, lang)
 
     def downloads(self, languages: Sequence[str] | None, source: str | None = None) -> tuple[Download, ...]:
-        """As `Flickr30k.downloads`: the annotations themselves have to be asked for."""
+        """Return files as `Flickr30k.downloads` does. The annotations must be requested from their publisher."""
         return self._flickr30k.downloads(languages, source)
 
     def contents(self, data: Path) -> Contents:
-        """As `Flickr30k.contents`."""
+        """Return files as `Flickr30k.contents` does."""
         return self._flickr30k.contents(data)
 
     def check(self, data: Path) -> list[Finding]:
-        """What flickr30k finds, then the boxes and the tagged captions of each language."""
+        """Return the findings of flickr30k, then the boxes and the tagged captions of each language."""
         findings = self._flickr30k.check(data)
         boxes = sum(1 for _ in (data / ANNOTATIONS).glob("*.xml"))
         findings.append(Finding("boxes", bool(boxes), f"{boxes:,} images in {ANNOTATIONS}" if boxes else f"get {URL}"))
@@ -151,16 +153,16 @@ class Flickr30kEntities:
         return findings
 
     def write_sample(self, folder: Path) -> None:
-        """As `Flickr30k.write_sample`: the embedded sample has boxes and tags."""
+        """Write the sample as `Flickr30k.write_sample` does. It has boxes and tags."""
         self._flickr30k.write_sample(folder)
 
     def sample_version(self) -> str:
-        """As `Flickr30k.sample_version`."""
+        """Return the version as `Flickr30k.sample_version` does."""
         return self._flickr30k.sample_version()
 
 
 def _places(data: Path, retrieval: Retrieval, tags: Tags) -> Iterator[_Place]:
-    """Every phrase that names something to be seen, with the boxes it has, if any."""
+    """Yield every phrase that names something visible, with its boxes, if any."""
     unrelated = _unrelated(data)
     annotations = {image: read_image_annotation(data, image) for image in retrieval.images.ids}
     for caption, (own, english) in enumerate(zip(tags.own, tags.english, strict=True)):
@@ -175,7 +177,7 @@ def _places(data: Path, retrieval: Retrieval, tags: Tags) -> Iterator[_Place]:
 
 
 def _unrelated(data: Path) -> frozenset[tuple[str, str]]:
-    """Image id and letters of each English caption that does not describe its image."""
+    """Return image id and caption key of each English caption that does not describe its image."""
     folder, found = find_sentence_folder(data, "en"), set()
     for image, number in read_unrelated(data):
         sentences = read_image_sentences(folder, image) if folder else ()
@@ -185,7 +187,10 @@ def _unrelated(data: Path) -> frozenset[tuple[str, str]]:
 
 
 def _twin(own: TaggedSentence, phrase: TaggedPhrase, english: TaggedSentence | None) -> str | None:
-    """The words of the English phrase of the same chain; where a caption names a thing twice, the first is the first's twin."""
+    """Return the words of the English phrase of the same chain, or None.
+
+    If the captions name an entity several times, their mentions correspond in order.
+    """
     if english is None:
         return None
     if phrase.twin is not None:

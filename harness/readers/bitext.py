@@ -1,4 +1,4 @@
-"""Sentence pairs in the files that people have: tab-separated, Moses and TMX, plain or gzip."""
+"""Readers of sentence pairs and monolingual text: tab-separated files, Moses pairs and TMX, plain or gzip."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 
 
 class SentencePair(NamedTuple):
-    """English, its translation, and the image that both belong to, or ""."""
+    """An English sentence, its translation, and the id of their image or ""."""
 
     english: str
     foreign: str
@@ -30,7 +30,7 @@ class SentencePair(NamedTuple):
 
 
 class FilePairs(NamedTuple):
-    """The pairs of a file, and what must be known of how they were read."""
+    """The sentence pairs of a file, and notes on how they were read."""
 
     name: str
     rows: Sequence[SentencePair]
@@ -38,12 +38,13 @@ class FilePairs(NamedTuple):
 
 
 def load_bitext_file(path: Path, language: Language, held_out: HeldOut = NOTHING_HELD_OUT) -> Bitext:
-    """Read the pairs of a file, as they stand: English with one language.
+    """Read the sentence pairs of English and one language from a file. The texts are returned unchanged.
 
-    `.tsv` holds English, tab, translation, and may hold a tab and an image id, or says in a first line what it holds. `.tmx` is
-    read piece by piece. Anything else is Moses' form: either file of the pair `x.en` and `x.sw`, or their common name `x`. All
-    may end in `.gz` as well. held_out: what the data set has, by which columns are known (`find_columns`).
-    Raises HarnessError if the file is not there, is broken, has columns that cannot be told, or has no pair in the language.
+    A `.tsv` file holds English, tab, translation, and optionally a tab and an image id, or names its columns in a header. A
+    `.tmx` file is parsed incrementally. Any other file is one of a Moses pair, `x.en` and `x.sw`, or their common name `x`. Each
+    may also end in `.gz`. held_out: the evaluation data, by which `find_columns` recognizes columns.
+    Raises HarnessError if the file does not exist, is damaged, has columns that cannot be recognized, or has no pair in the
+    language.
     """
     kind = (path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix).casefold()
     if kind == ".tsv":
@@ -54,14 +55,14 @@ def load_bitext_file(path: Path, language: Language, held_out: HeldOut = NOTHING
         pairs = FilePairs(path.name, list(_moses(path, language)))
     if not pairs.rows:
         codes = ", ".join(sorted(codes_of(language)))
-        raise HarnessError(f"{path} has no pair of English and {language.name}: its codes are {codes}")
+        raise HarnessError(f"{path} has no sentence pair of English and {language.name}, whose codes are {codes}")
     return _bitext(language, [pairs])
 
 
 def load_bitext_folder(data: Path, language: Language, held_out: HeldOut = NOTHING_HELD_OUT) -> Bitext:
-    """Read everything in a data folder's `bitext/` that has the language: `<code>.tsv`, Moses pairs, and TMX, in that order.
+    """Read all bitext of a language in a data folder's `bitext/`: `<code>.tsv`, Moses pairs, and TMX files, in that order.
 
-    Raises MissingError if there is nothing.
+    Raises MissingError if there is none.
     """
     folder = data / BITEXT_FOLDER
     tsv = find_language_file(folder, language, "{}.tsv".format)
@@ -80,19 +81,20 @@ def load_bitext_folder(data: Path, language: Language, held_out: HeldOut = NOTHI
 
 
 def load_monolingual_texts(folder: Path, language: Language) -> tuple[list[str], list[str]]:
-    """The sentences of a folder's `en.txt` and `<code>.txt`, plain or gzip, one a line; no line need translate another.
+    """Read monolingual text: the sentences of a folder's `en.txt` and `<code>.txt`, plain or gzip, one a line.
 
-    Raises HarnessError if either is not there, cannot be read, or has no sentence.
+    The lines need not be translations of each other. Raises HarnessError if either file does not exist, cannot be read, or has no
+    sentence.
     """
     sides = []
     for side in (ENGLISH_LANGUAGE, language):
         path = find_language_file(folder, side, "{}.txt".format)
         if path is None:
             missing = folder / f"{side.code}.txt"
-            raise HarnessError(f"{missing} is not there: --text takes a folder with en.txt and {language.code}.txt")
+            raise HarnessError(f"{missing} does not exist: --text takes a folder with en.txt and {language.code}.txt")
         sides.append([line.strip() for line in _sentences(path) if line.strip()])
         if not sides[-1]:
-            raise HarnessError(f"{path} has no sentence: expected one a line")
+            raise HarnessError(f"{path} has no sentence: expected one sentence a line")
     return sides[0], sides[1]
 
 
@@ -105,12 +107,12 @@ def _bitext(language: Language, found: Sequence[FilePairs]) -> Bitext:
 def _there(path: Path) -> Path:
     found = find_plain_or_gzip(path)
     if found is None:
-        raise HarnessError(f"{path} is not there: --bitext takes a .tsv, a .tmx, or Moses' pair x.en and x.<code>")
+        raise HarnessError(f"{path} does not exist: --bitext takes a .tsv, a .tmx, or a Moses pair x.en and x.<code>")
     return found
 
 
 def _sentences(path: Path) -> list[str]:
-    """The lines of a file. Raises HarnessError naming the first that is too long for a sentence, and as `read_lines`."""
+    """Return the lines of a file. Raises HarnessError naming the first line that is too long, and as `read_lines`."""
     lines = read_lines(path)
     for number, line in enumerate(lines, start=1):
         _check_length(f"{path}, line {number:,}", line)
@@ -120,7 +122,7 @@ def _sentences(path: Path) -> list[str]:
 def _check_length(place: str, text: str) -> None:
     if len(text) > MAX_TEXT_CHARACTERS:
         raise HarnessError(
-            f"{place}: {len(text):,} characters are no sentence, expected {MAX_TEXT_CHARACTERS:,} at most: cut it, or take it out"
+            f"{place}: the sentence has {len(text):,} characters, expected at most {MAX_TEXT_CHARACTERS:,}: split it or remove it"
         )
 
 
@@ -132,7 +134,9 @@ def _tsv(path: Path, language: Language, held_out: HeldOut) -> FilePairs:
     rows, strangers = [], 0
     for number, cells in lines[columns.header :]:
         if len(cells) <= max(columns.english, columns.foreign):
-            raise HarnessError(f"{path}, line {number:,}: expected English, tab, translation, in the columns of the other lines")
+            raise HarnessError(
+                f"{path}, line {number:,}: expected English, tab, translation, in the same columns as the other lines"
+            )
         cell = cells[columns.image] if columns.image is not None and len(cells) > columns.image else ""
         image = image_of(cell)
         strangers += bool(cell.strip()) and image not in held_out.images
@@ -150,15 +154,17 @@ def _moses(path: Path, language: Language) -> Iterator[SentencePair]:
     )
     if english is None or foreign is None:
         missing = "en" if english is None else language.code
-        raise HarnessError(f"{stem}.{missing} is not there: Moses' form is a pair of files")
+        raise HarnessError(f"{stem}.{missing} does not exist: a Moses corpus is a pair of files")
     left, right = _sentences(english), _sentences(foreign)
     if len(left) != len(right):
-        raise HarnessError(f"{english} has {len(left):,} lines and {foreign.name} {len(right):,}: line i translates line i")
+        raise HarnessError(
+            f"{english} has {len(left):,} lines and {foreign.name} has {len(right):,}: line i must translate line i"
+        )
     yield from map(SentencePair, left, right)
 
 
 def _tmx(path: Path, language: Language) -> Iterator[SentencePair]:
-    """The first segment in each of the two languages of every translation unit that has both, whatever the namespace."""
+    """Yield the first segment of each language from every translation unit that has both, in any XML namespace."""
     from defusedxml import DefusedXmlException
     from defusedxml.ElementTree import iterparse
 
@@ -175,11 +181,11 @@ def _tmx(path: Path, language: Language) -> Iterator[SentencePair]:
                         for text in pair:
                             _check_length(f"{path}, unit {units:,}", text)
                         yield pair
-                    # What has been read is let go: a TMX may be larger than memory.
+                    # Elements are freed as soon as they are read, since a TMX file may be larger than memory.
                     if body is not None:
                         body.clear()
     except (ParseError, DefusedXmlException, OSError, EOFError, zlib.error, ValueError, LookupError, RecursionError) as error:
-        raise HarnessError(f"{path} is not a whole TMX file: {error}") from None
+        raise HarnessError(f"{path} is not a complete TMX file: {error}") from None
 
 
 def _tag(element: Element) -> str:
@@ -197,7 +203,7 @@ def _unit(unit: Element, language: Language) -> SentencePair | None:
 
 
 def _text(element: Element) -> str:
-    """The words of a segment, without the native formatting codes that stand in it."""
+    """Return the text of a segment without the native formatting codes inside it."""
     parts = [element.text or ""]
     for child in element:
         parts += ["" if _tag(child) in _MARKUP else _text(child), child.tail or ""]

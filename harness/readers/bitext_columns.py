@@ -1,4 +1,4 @@
-"""Which column of a table of sentence pairs is which: read off its header or told by what stands in it, and never assumed."""
+"""Recognition of the columns in a table of sentence pairs, by its header or by its contents. No order of columns is assumed."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from harness.readers.image_ids import photo_id
 from harness.readers.language_codes import ENGLISH_LANGUAGE, codes_of, fold_code
 
 MAX_COLUMNS = 16
-"""Columns. A line with more is no line of a table of sentence pairs."""
+"""The maximum number of columns of a table of sentence pairs."""
 SAMPLED_LINES = 1_000
-"""Lines, spread over the file, by which columns are told."""
+"""How many lines, spread over the file, columns are recognized by."""
 MIN_ENGLISH_RATIO = 1.25
-"""How many times the share of English words in English is that in its translation, at the least."""
+"""The minimum ratio of the shares of English words in the English column and in its translation."""
 MIN_CORRELATION_GAP = 0.2
-"""By how much the lengths of translations correlate more with those of the sentences than the lengths of anything else do."""
+"""The minimum lead, in correlation of text lengths, of the right pair of columns over every other pair."""
 MIN_LENGTHS = 20
-"""Lines that tell nothing of lengths, and times that a text may come again on average."""
+"""The minimum number of lines for a correlation of lengths, and how often a text may repeat on average."""
 
 _WORD = re.compile(r"[^\W\d_]+")
 _OF_NAMES = re.compile(r"[\d/_@]")
@@ -46,7 +46,10 @@ _FUNCTION_WORDS = _words(
 
 @dataclass(frozen=True)
 class BitextColumns:
-    """Where a table has what, counted from 0. width: columns that a line may have. header: whether its first line says so."""
+    """The columns of a table, counted from 0.
+
+    width: the maximum number of columns of a line. header: whether the first line is a header.
+    """
 
     english: int
     foreign: int
@@ -57,14 +60,15 @@ class BitextColumns:
 
 
 Numbered = tuple[int, list[str]]
-"""A line's number, from 1, and its cells."""
+"""The number of a line, from 1, and its cells."""
 
 
 def find_columns(path: Path, lines: Sequence[Numbered], language: Language, held_out: HeldOut) -> BitextColumns:
-    """Tell the columns of a table, of which there is at least one line.
+    """Recognize the columns of a table with at least one line.
 
-    English is the column of two with clearly more words of English: of the evaluation captions, and those that any text has.
-    Image ids are those that the data set lists. Raises HarnessError, showing the first line, if two columns cannot be told.
+    The English column has clearly more English words than its translation. English words are those of the evaluation captions and
+    common function words. An image column has ids that the data set lists.
+    Raises HarnessError showing the first line if no pair of columns is recognized.
     """
     named = _read_header(path, lines[0], language)
     body, width = lines if named is None else lines[1:], max(3, len(lines[0][1]))
@@ -87,7 +91,7 @@ def find_columns(path: Path, lines: Sequence[Numbered], language: Language, held
 
 
 def image_of(cell: str) -> str:
-    """The image id in a cell: in an id, a file's name or path, or a caption's id.
+    """Return the image id in a cell that has an image id, a file name or path, or a caption id.
 
     >>> image_of("flickr30k-images/1000.jpg"), image_of("1000.jpg#0"), image_of(" 1000 ")
     ('1000', '1000', '1000')
@@ -96,9 +100,9 @@ def image_of(cell: str) -> str:
 
 
 def _read_header(path: Path, line: Numbered, language: Language) -> dict[str, int] | None:
-    """Where the first line says that each language is, by code; None if it is a line like the others.
+    """Return the column of each language that the first line names, by code, or None if the first line is no header.
 
-    It is a header if a cell says English, or if all are what headers say. Raises HarnessError if it has other languages alone.
+    A header names English, or has only words that headers use. Raises HarnessError if it names only other languages.
     """
     known = {fold_code(word): each.code for each in all_languages().values() for word in (each.code, each.name, *each.aliases)}
     known |= {word: each.code for each in (language, ENGLISH_LANGUAGE) for word in (*codes_of(each), fold_code(each.name))}
@@ -108,15 +112,17 @@ def _read_header(path: Path, line: Numbered, language: Language) -> dict[str, in
     ):
         return None
     found = {known[word]: k for k, word in enumerate(words) if word in known}
-    # `id` is Indonesian, but most often what numbers the lines.
+    # `id` is the code of Indonesian, but most often the heading of line numbers.
     others = [code for code in found if code not in (ENGLISH_LANGUAGE.code, "id")]
     if others and language.code not in found:
-        raise HarnessError(f"{path}, line {line[0]:,}: names columns of {', '.join(found)} and none of {language.code}")
+        raise HarnessError(
+            f"{path}, line {line[0]:,}: the header names columns of {', '.join(found)} and none of {language.code}"
+        )
     return found
 
 
 def _named_pair(named: dict[str, int], columns: Sequence[Sequence[str]], language: Language) -> tuple[int, int] | None:
-    """The columns that a header names, if there are words in them."""
+    """Return the columns that the header names if both contain words."""
     english, foreign = (named.get(code) for code in (ENGLISH_LANGUAGE.code, language.code))
     if english is None or foreign is None or not (_has_words(columns[english]) and _has_words(columns[foreign])):
         return None
@@ -124,9 +130,9 @@ def _named_pair(named: dict[str, int], columns: Sequence[Sequence[str]], languag
 
 
 def _told_pair(columns: Sequence[Sequence[str]], held_out: HeldOut, english: int | None) -> tuple[int, int] | None:
-    """The two columns of text of which one, or the one that is given, is clearly English beside the other.
+    """Return the two text columns of which one is clearly English compared with the other; english: the known English column.
 
-    Of several such pairs it is the one whose sentences are clearly of more like lengths, as those of translations are.
+    Of several such pairs, the one whose text lengths correlate clearly more is chosen, since those of translations do.
     """
     known = _FUNCTION_WORDS.union(*(map(str.lower, _WORD.findall(text)) for text in held_out.english))
     shares = {k: _share(cells, known) for k, cells in enumerate(columns) if _is_text(cells, held_out.images)}
@@ -139,11 +145,11 @@ def _told_pair(columns: Sequence[Sequence[str]], held_out: HeldOut, english: int
 
 
 def _alike(one: Sequence[str], other: Sequence[str]) -> float:
-    """The correlation of the lengths of two columns' texts; 0 where few lines tell of it."""
+    """Return the correlation of the text lengths of two columns, or 0 with fewer than `MIN_LENGTHS` lines."""
     lengths = [(len(text), len(twin)) for text, twin in zip(one, other, strict=True) if text and twin]
     try:
         return correlation(*zip(*lengths, strict=True)) if len(lengths) >= MIN_LENGTHS else 0.0
-    except StatisticsError:  # all of one length
+    except StatisticsError:  # all texts have one length
         return 0.0
 
 
@@ -153,27 +159,27 @@ def _share(cells: Sequence[str], known: Collection[str]) -> float:
 
 
 def _is_text(cells: Sequence[str], images: Collection[str]) -> bool:
-    """Whether a column has words, and neither image ids nor a few labels that come again and again."""
+    """Return whether a column has words, and neither image ids nor a few repeated labels."""
     there = [cell for cell in cells if cell]
     ids = sum(image_of(cell) in images for cell in there)
     return _has_words(cells) and 2 * ids < len(there) and len(set(there)) > len(there) / MIN_LENGTHS
 
 
 def _has_words(cells: Sequence[str]) -> bool:
-    """Whether most cells of a column hold words, and not numbers, names of files, or nothing."""
+    """Return whether most cells of a column hold words, and not numbers or file names."""
     there = [cell for cell in cells if cell]
     return 2 * sum(bool(_WORD.search(cell)) and not _is_name(cell) for cell in there) > len(there)
 
 
 def _is_name(cell: str) -> bool:
-    """Whether a cell is one word as names of files, addresses and ids are written."""
+    """Return whether a cell is one word in the form of a file name, an address or an id."""
     return len(cell.split()) == 1 and cell.isascii() and _OF_NAMES.search(cell) is not None
 
 
 def _not_told(path: Path, line: Numbered, language: Language) -> HarnessError:
     cells = ", ".join(repr(cell if len(cell) <= 40 else f"{cell[:40]}...") for cell in line[1][:4])
     return HarnessError(
-        f"{path}, line {line[0]:,}: expected English, tab, translation, and perhaps a tab and an image id, not {cells}"
-        f"{', ...' if len(line[1]) > 4 else ''}; if that is right, say which column is which in a first line: "
-        f"en, tab, {language.code}, and image for ids"
+        f"{path}, line {line[0]:,}: expected English, tab, translation, and optionally a tab and an image id, not {cells}"
+        f"{', ...' if len(line[1]) > 4 else ''}; if the line is right, name the columns in a header: "
+        f"en, tab, {language.code}, and image for image ids"
     )

@@ -1,7 +1,7 @@
-"""Tables of captions, as people and programs write them: an image's id or file name, a tab, a caption.
+"""Reader of tables of captions: an image id or file name, a tab, a caption.
 
-What spreadsheets and taggers put around these is taken off: a line of headings, a column of caption numbers, quotes, marks of
-parts of speech. A table whose columns cannot be recognized is refused.
+The reader removes what spreadsheets and taggers add: a header, a column of caption numbers, quotes, part-of-speech tags. It
+refuses a table whose columns it cannot recognize.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ _HEADINGS = {
     "number": {"number", "commentnumber", "captionnumber", "sentid", "sentenceid", "index"},
     "text": {"caption", "captions", "comment", "text", "sentence", "description", "raw", "translation", "english"},
 }
-"""Headings of columns, in small letters, without blanks and underscores."""
+"""Headings of columns in lower case, without blanks and underscores."""
 _NUMBER = re.compile("[0-9]{1,4}")
 _FILE_NAME = re.compile(r"\S+\.(?:jpe?g|png|webp)(?:#\S*)?", re.IGNORECASE)
 _PART_OF_SPEECH = re.compile("[A-Za-z]{1,6}[0-9]?")
 _MARKS = ":/_"
-"""What stands between a word and its part of speech: BosonNLP's `word:n`, as in Flickr30k-CN, `word/n`, `word_NN`."""
+"""Separators of a word and its part-of-speech tag: `word:n` of BosonNLP, as in Flickr30k-CN, `word/n`, `word_NN`."""
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionRow:
-    """A caption of a table. name: the image's id or file name, with `#` and the caption's number where the table has one."""
+    """A caption of a table. name: the image id or file name, with `#` and the caption number where the table has one."""
 
     line: int
     name: str
@@ -41,18 +41,18 @@ class CaptionRow:
 
 @dataclass(frozen=True)
 class CaptionTable:
-    """The captions of a file in its order, and what was taken off them."""
+    """The captions of a file in its order, and notes on what was removed from them."""
 
     rows: tuple[CaptionRow, ...]
     notes: tuple[str, ...]
 
 
 def read_table(path: Path, form: str = "image id, tab, caption", unspaced: bool = False) -> CaptionTable:
-    """Read a table of captions; empty lines are passed over, and empty captions kept.
+    """Read a table of captions. Empty lines are ignored, and empty captions are returned.
 
-    form: what a line is, for messages. unspaced: whether the language puts no blanks between words, so that words that were
-    taken apart to be marked are put together again.
-    Raises HarnessError naming the line that is not in the form, or the columns that cannot be recognized.
+    form: the form of a line, for messages. unspaced: whether the language writes no blanks between words; words that a tagger
+    separated are then joined again.
+    Raises HarnessError naming a line of another form, or the columns that cannot be recognized.
     """
     lines = [(number, line.removeprefix("\ufeff")) for number, line in enumerate(read_lines(path), start=1)]
     fields = [(number, _fields(path, number, line, form)) for number, line in lines if line.strip()]
@@ -69,10 +69,10 @@ def read_table(path: Path, form: str = "image id, tab, caption", unspaced: bool 
 
 
 def _fields(path: Path, number: int, line: str, form: str) -> list[str]:
-    """The columns of a line. Flickr30k-CN and Flickr8k-CN have a blank, no tab, behind `id#zhm#0`."""
+    """Return the cells of a line. Flickr30k-CN and Flickr8k-CN have a blank instead of a tab after `id#zhm#0`."""
     place = f"{path}, line {number:,}"
     if "\r" in line:
-        raise HarnessError(f"{place}: a carriage return inside a line: end all lines alike")
+        raise HarnessError(f"{place}: the line contains a carriage return: end all lines in the same way")
     name, tab, rest = line.partition("\t")
     if not tab:
         name, _, rest = line.partition(" ")
@@ -85,7 +85,7 @@ def _fields(path: Path, number: int, line: str, form: str) -> list[str]:
 
 
 def _by_headings(path: Path, lines: Sequence[tuple[int, list[str]]]) -> list[CaptionRow] | None:
-    """The rows of a table whose first line has headings for the id and the caption; None if it has none."""
+    """Return the rows of a table whose first line has headings of an id and a caption, or None without such headings."""
     if not lines:
         return None
     headings = [re.sub(r"[\s_\"-]", "", field).casefold() for field in lines[0][1]]
@@ -95,16 +95,14 @@ def _by_headings(path: Path, lines: Sequence[tuple[int, list[str]]]) -> list[Cap
     rows = []
     for line, fields in lines[1:]:
         if len(fields) < len(headings) or not is_blank("".join(fields[len(headings) :])):
-            raise HarnessError(
-                f"{path}, line {line:,}: {len(fields)} columns, expected {len(headings)}, as in the line of headings"
-            )
+            raise HarnessError(f"{path}, line {line:,}: {len(fields)} columns, expected {len(headings)} as in the header")
         written = _inside(fields[name]) or fields[name]
         rows.append(CaptionRow(line, written if number is None else _numbered(written, fields[number].strip()), fields[text]))
     return rows
 
 
 def _by_position(path: Path, lines: Sequence[tuple[int, list[str]]], form: str) -> list[CaptionRow]:
-    """The rows of a table without headings: id, number or id of the caption if there is one, caption."""
+    """Return the rows of a table without headings: id, optionally the number or id of the caption, caption."""
     rows = []
     for line, (name, *rest) in lines:
         number = rest[0].strip()
@@ -125,14 +123,14 @@ def _is_id(text: str, name: str) -> bool:
 
 
 def _numbered(name: str, number: str) -> str:
-    """An id with the number of its caption, which its own column has, as a number or as a whole id."""
+    """Return an image id with the caption number of another column, which has a number or a complete caption id."""
     if "#" in name or not number:
         return name
     return number if "#" in number else f"{name}#{number}"
 
 
 def _inside(field: str) -> str | None:
-    """What stands in a field in quotes, doubled quotes undone; None for one that is not in a spreadsheet's quotes."""
+    """Return the contents of a quoted field with doubled quotes undone, or None if it has no quotes of a spreadsheet."""
     if len(field) < 2 or not field.startswith('"') or not field.endswith('"'):
         return None
     inside = field[1:-1]
@@ -140,10 +138,10 @@ def _inside(field: str) -> str | None:
 
 
 def _unquoted(texts: Sequence[str]) -> tuple[list[str], int]:
-    """Captions without a spreadsheet's quotes, and how many had any.
+    """Return the captions without the quotes of a spreadsheet, and how many had such quotes.
 
-    Doubled quotes inside are proof. Without them quotes may be the writer's own: they are a spreadsheet's if every caption is in
-    quotes, or those and only those with a comma, a tab or a quote are, and no quote stands anywhere else.
+    Doubled quotes inside a caption prove a spreadsheet. Other quotes may belong to the caption. They come from a spreadsheet if
+    no quote is elsewhere, and if every caption is quoted, or exactly those with a comma, a tab or a quote are.
     """
     inside = [_inside(text.strip()) for text in texts]
     found = [(text, text if each is None else each, each is not None) for text, each in zip(texts, inside, strict=True)]
@@ -156,9 +154,9 @@ def _unquoted(texts: Sequence[str]) -> tuple[list[str], int]:
 
 
 def _unmarked(texts: Sequence[str], unspaced: bool) -> tuple[list[str], int]:
-    """Captions without marks of parts of speech, and how many had any.
+    """Return the captions without part-of-speech tags, and how many had tags.
 
-    A file is taken to have them if most of its captions have one at every word.
+    A file has tags if most of its captions have one at every word.
     """
     for mark in _MARKS:
         words = [[_word(token, mark) for token in text.split()] for text in texts]
@@ -170,7 +168,7 @@ def _unmarked(texts: Sequence[str], unspaced: bool) -> tuple[list[str], int]:
 
 
 def _unmark(text: str, mark: str, unspaced: bool) -> str:
-    """The words of a caption without their marks. In a script without blanks they stand only between Latin words."""
+    """Return a caption without its tags. In a script without blanks, only Latin words keep a blank between them."""
     words = [_word(token, mark) or token for token in text.split()]
     if not unspaced:
         return " ".join(words)
@@ -183,18 +181,18 @@ def _latin(char: str) -> bool:
 
 
 def _word(token: str, mark: str) -> str | None:
-    """The word of a marked token; None for one without a mark."""
+    """Return the word of a tagged token, or None for a token without a tag."""
     word, _, tag = token.rpartition(mark)
     return word if word and _PART_OF_SPEECH.fullmatch(tag) else None
 
 
 def _check_captions(path: Path, rows: Sequence[CaptionRow], form: str) -> None:
-    """Raise HarnessError if the captions are no captions, but numbers, ids or names of files."""
+    """Raise HarnessError if all captions are numbers, ids or file names."""
     told = [row for row in rows if not is_blank(row.text)]
     if told and all(
         row.text.strip().isdecimal() or _FILE_NAME.fullmatch(row.text.strip()) or _is_id(row.text, row.name) for row in told
     ):
-        raise HarnessError(f"{path}: its captions are numbers or names, such as {told[0].text[:60]!r}: expected {form}")
+        raise HarnessError(f"{path}: the captions are numbers or names, such as {told[0].text[:60]!r}: expected {form}")
 
 
 def _notes(path: Path, rows: Sequence[CaptionRow], quoted: int, marked: int) -> Iterator[str]:

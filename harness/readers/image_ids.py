@@ -1,10 +1,10 @@
-"""Image ids as they stand in names of files and captions."""
+"""Image ids in the names of files and captions."""
 
 from __future__ import annotations
 
 
 def photo_id(name: str) -> str:
-    """The id in a file name: what stands before the first `_`, `.` or `#`. COCO's names are whole ids, of other pictures.
+    """Return the image id in a file name: the part before the first `_`, `.` or `#`. In a COCO name, `_` belongs to the id.
 
     >>> photo_id("1000366164_ab12.jpg"), photo_id("1000366164.jpg#0"), photo_id("1000366164")
     ('1000366164', '1000366164', '1000366164')

@@ -1,4 +1,4 @@
-"""Language codes as files of others write them: ISO 639, FLORES-200, BCP 47 with regions and scripts, in any case."""
+"""Language codes in the names and contents of files: ISO 639, FLORES-200, and BCP 47 with regions and scripts, in any case."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SCRIPTS_BY_REGION = {
 
 
 def fold_code(code: str) -> str:
-    """A code in the one spelling in which codes are compared.
+    """Return a code in the spelling in which codes are compared: casefolded, with underscores.
 
     >>> fold_code("zh-Hant") == fold_code("ZH_hant ")
     True
@@ -30,13 +30,13 @@ def fold_code(code: str) -> str:
 
 
 def codes_of(language: Language) -> list[str]:
-    """What may stand for a language in a file: its code, then every alias that is one, folded."""
+    """Return the folded codes of a language: its own code first, then the aliases that are codes."""
     others = sorted({fold_code(word) for word in language.aliases if " " not in word} - {fold_code(language.code)})
     return [fold_code(language.code), *others]
 
 
 def stands_for(code: str, language: Language) -> bool:
-    """Whether a code means a language: its own, or its own with a region or script that is not another one's.
+    """Return whether a code means a language: one of its codes, or its code with a region or script that fits no other language.
 
     >>> from harness.core.languages import all_languages
     >>> [lang for lang in ("zh", "zh-Hant") if stands_for("zh-TW", all_languages()[lang])]
@@ -55,14 +55,14 @@ def stands_for(code: str, language: Language) -> bool:
 
 
 def best_match(found: dict[str, T], language: Language) -> T | None:
-    """Of things by code that of a language: its code's before an alias's, and these before one with a region."""
+    """Return the value whose key means a language, or None. The code wins over an alias, and both over a code with a region."""
     folded = {fold_code(code): value for code, value in reversed(found.items())}
     exact = [folded[code] for code in codes_of(language) if code in folded]
     return next(iter([*exact, *(value for code, value in found.items() if stands_for(code, language))]), None)
 
 
 def find_language_file(folder: Path, language: Language, name: Callable[[str], str]) -> Path | None:
-    """The file in a folder that is called `name(code)` with a code of a language, in any case of the code, plain before gzip."""
+    """Return the file of a folder named `name(code)` for a code of the language in any case, or None. Plain wins over gzip."""
     mark = "\0"
     start, end = name(mark).split(mark)
     found: dict[str, Path] = {}

@@ -1,4 +1,4 @@
-"""Text files as data sets ship them: UTF-8, plain or gzip, one sentence a line."""
+"""Readers of text files: UTF-8, plain or gzip, one sentence a line."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ OTHER_ENCODINGS = {
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
-"""Encodings by their byte order mark, longer marks first: that of UTF-32 begins like that of UTF-16."""
+"""Encodings by their byte order mark, longer marks first, since the mark of UTF-32 starts with that of UTF-16."""
 
 MAX_TEXT_CHARACTERS = 10_000
-"""Characters that a caption or a sentence may have. The longest of the known sets has a few hundred; detailed descriptions, a few
-thousand. Tokenizers take minutes over a longer one."""
+"""The maximum length of a caption or a sentence. The longest captions of the known sets have a few hundred characters, and
+detailed descriptions a few thousand. Tokenizers take minutes for longer texts."""
 
 
 def find_plain_or_gzip(path: Path) -> Path | None:
-    """The file itself, or its gzip beside it, or None. The plain one wins, since it is the one that people edit."""
+    """Return the file, else its gzip in the same folder, else None. The plain file wins, since users edit that one."""
     packed = path.with_name(path.name + ".gz")
     return path if path.is_file() else packed if packed.is_file() else None
 
 
 def read_text(path: Path) -> str:
-    """Read a file, unpacking `.gz`; a byte order mark is dropped.
+    """Read a file as text. A `.gz` file is decompressed and a byte order mark is dropped.
 
-    Raises HarnessError if it cannot be read or unpacked, is a bomb, or is not UTF-8: then with line and byte.
+    Raises HarnessError if the file cannot be read or decompressed, if it is a decompression bomb, or if it is not UTF-8. The last
+    error names line and byte.
     """
     check_plain_file(path)
     try:
@@ -43,20 +44,20 @@ def read_text(path: Path) -> str:
         else:
             data = path.read_bytes()
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise HarnessError(f"{path} is not a whole gzip file: {error}") from None
+        raise HarnessError(f"{path} is a damaged gzip file: {error}") from None
     except OSError as error:
         raise HarnessError(f"{path} cannot be read: {error.strerror or error}") from None
     return _decode(path, data)
 
 
 def _decode(path: Path, data: bytes) -> str:
-    way_out = "save it as UTF-8, as by `iconv -f ENCODING -t UTF-8`"
+    way_out = "save it as UTF-8, for example with `iconv -f ENCODING -t UTF-8`"
     other = next((name for mark, name in OTHER_ENCODINGS.items() if data.startswith(mark)), None)
     if other:
         raise HarnessError(f"{path} is {other}, not UTF-8, by its byte order mark: {way_out}")
-    # ASCII in UTF-16 without a mark is valid UTF-8 too, with a NUL beside every letter.
+    # ASCII text in UTF-16 without a mark is also valid UTF-8, with a NUL next to every letter.
     if data.count(0) * 4 > len(data):
-        raise HarnessError(f"{path} is UTF-16 or no text at all, by its many NUL bytes: {way_out}")
+        raise HarnessError(f"{path} has many NUL bytes, so it is UTF-16 or not a text file: {way_out}")
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -68,10 +69,10 @@ def _decode(path: Path, data: bytes) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file, without their ends: line feeds, with or without a carriage return before them.
+    """Return the lines of a text file without their line ends, which are `\\n` or `\\r\\n`.
 
-    In a file without line feeds, but for one at its very end, carriage returns end the lines, as they did on old Macintoshes.
-    Nothing else does: a Unicode line separator inside a sentence must not shift all later ones, as str.splitlines would.
+    If the file has no line feed, or only one at its end, carriage returns end the lines, as on old Macintoshes. Unicode line
+    separators do not end a line, unlike in str.splitlines: one inside a sentence would shift all later lines.
     """
     text = read_text(path)
     only = text.removesuffix("\n").removesuffix("\r")
@@ -86,13 +87,13 @@ def read_lines(path: Path) -> list[str]:
 def check_caption(place: str, text: str) -> None:
     """Raise HarnessError naming the place if a text is longer than `MAX_TEXT_CHARACTERS` or contains a NUL."""
     if len(text) > MAX_TEXT_CHARACTERS:
-        raise HarnessError(f"{place}: a caption of {len(text):,} characters; expected {MAX_TEXT_CHARACTERS:,} at most")
+        raise HarnessError(f"{place}: the caption has {len(text):,} characters, expected at most {MAX_TEXT_CHARACTERS:,}")
     if "\0" in text:
-        raise HarnessError(f"{place}: a caption with a NUL in it, {text[:60]!r}: the file is damaged or in another encoding")
+        raise HarnessError(f"{place}: the caption {text[:60]!r} contains a NUL: the file is damaged or has another encoding")
 
 
 def is_blank(text: str) -> bool:
-    """Whether a text has nothing to be seen: blanks, no-break spaces, zero-width characters.
+    """Return whether a text has only invisible characters, such as blanks, no-break spaces and zero-width characters.
 
     >>> is_blank("\\u00a0\\u200b "), is_blank(".")
     (True, False)

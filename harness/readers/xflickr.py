@@ -1,4 +1,4 @@
-"""The JSON lines in which xFlickr&CO keeps captions and their machine translations."""
+"""Reader of the JSON lines of xFlickr&CO: captions and their machine translations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.readers.text_files import read_lines
 
 
 class XFlickrLine(BaseModel):
-    """A line of xFlickr&CO. The ids of its Flickr30k half are strings, those of its COCO half numbers."""
+    """A line of xFlickr&CO. Ids of Flickr30k images are strings, and ids of COCO images are numbers."""
 
     model_config = ConfigDict(strict=True)
 
@@ -22,7 +22,7 @@ class XFlickrLine(BaseModel):
 
 
 def read_xflickr_lines(path: Path) -> Iterator[XFlickrLine]:
-    """Every line of one of xFlickr&CO's files. Raises HarnessError naming the line that is not in its form."""
+    """Yield every line of a file of xFlickr&CO. Raises HarnessError naming the line that has another form."""
     for number, line in enumerate(read_lines(path), start=1):
         try:
             yield XFlickrLine.model_validate_json(line)

@@ -1,1 +1,1 @@
-"""Flickr30k Entities: tagged phrases, boxes, and the grounding task."""
+"""Flickr30k Entities: tagged phrases, boxes, region proposals and phrase chunkers."""

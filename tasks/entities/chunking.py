@@ -1,4 +1,4 @@
-"""Phrase chunkers: what names something in captions that nobody has tagged."""
+"""Phrase chunkers, which find noun phrases in captions without tags."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.core.builtins import Chunker
 from harness.core.data import Language, Span, Spans
 from harness.core.errors import HarnessError
 
-# Closed-class words and the verbs that say no more than "is": what never stands inside the name of a thing.
+# Closed-class words and copular verbs, which never occur inside a noun phrase.
 FUNCTION_WORDS = {
     "en": "a an the this that these those some his her its their my your our and or but while as with without in on at of "
     "to from into onto over under by near next behind between beside before for against through across along around "
@@ -32,20 +32,20 @@ FUNCTION_WORDS = {
     "který která které co to ten ta ti jeho její jejich svůj svou si jak",
 }
 _SHORT = 2
-"""In other alphabetic languages a word of so few letters ends a phrase."""
+"""In other alphabetic languages, a word of at most so many letters ends a phrase."""
 _STRETCH = re.compile(r"[\w\s'’ʼ-]+")
 _JAPANESE = re.compile(r"[^\W\u3041-\u3096]+(?:の[^\W\u3041-\u3096]+)*")
 _CHINESE = re.compile(r"[^\W在和与跟着了是有被把从向对于上下里中前后旁边正]+")
 
 
 def simple_chunker(argument: str) -> Chunker:
-    """`simple`: runs of words between function words, by the rules of the script; needs nothing.
+    """`simple`: runs of words between function words, by the rules of the script. No dependencies.
 
-    Between blanks, a phrase is a run of words that are no function words of the language (or, where those are not listed, are
-    longer than two letters) within one stretch of punctuation. In Japanese it is a run of other letters than hiragana, joined by
-    `の`; in Chinese a run without particles; in other scripts without blanks, what stands between blanks.
+    In languages with blanks, a phrase is a run of words that are no function words, without punctuation. Without a list of the
+    language's function words, words of at most two letters end a phrase. In Japanese, a phrase is a run of characters other than
+    hiragana, joined by `の`. In Chinese, it is a run without particles. In other scripts without blanks, phrases end at blanks.
 
-    Raises HarnessError if it is given an argument.
+    Raises HarnessError if it receives an argument.
 
     >>> text = "A man in a red shirt, with two dogs."
     >>> (spans,) = simple_chunker("")([text], Language("en", "English", "Latn", 5, ()))
@@ -53,7 +53,7 @@ def simple_chunker(argument: str) -> Chunker:
     ['man', 'red shirt', 'two dogs']
     """
     if argument:
-        raise HarnessError(f"the phrase chunker simple takes no argument, but was given {argument!r}")
+        raise HarnessError(f"the phrase chunker simple takes no argument, not {argument!r}")
     return lambda texts, language: [_phrases(text, language) for text in texts]
 
 
@@ -63,34 +63,34 @@ def _phrases(text: str, language: Language) -> Spans:
     if language.script in {"Hani", "Hans", "Hant"}:
         return tuple(found.span() for found in _CHINESE.finditer(text))
     closed = frozenset(FUNCTION_WORDS.get(language.code, "").split())
-    # In French and its like an elided article stands before an apostrophe.
+    # In French and similar languages, an apostrophe follows an elided article.
     words = re.sub(r"\b(\w)['’]", r"\1 ", text) if closed else text
     return tuple(span for part in _STRETCH.finditer(words) for span in _runs(part, closed))
 
 
 def _runs(part: re.Match[str], closed: frozenset[str]) -> Iterator[Span]:
-    """Runs of words that say what is there."""
+    """Yield the spans of runs of content words."""
 
-    def says(word: re.Match[str]) -> bool:
+    def is_content(word: re.Match[str]) -> bool:
         return word[0].casefold() not in closed if closed else len(word[0]) > _SHORT
 
-    for kept, run in groupby(re.finditer(r"\S+", part[0]), says):
-        if kept:
+    for content, run in groupby(re.finditer(r"\S+", part[0]), is_content):
+        if content:
             first, *rest = run
             yield part.start() + first.start(), part.start() + (rest[-1] if rest else first).end()
 
 
 def spacy_chunker(argument: str) -> Chunker:
-    """`spacy:MODEL` or `spacy:MODEL,MODEL`: noun chunks of spaCy pipelines, each for its language; needs the extra [spacy].
+    """`spacy:MODEL` or `spacy:MODEL,MODEL`: noun chunks of spaCy pipelines, each for its language. Needs the extra [spacy].
 
-    MODEL is an installed pipeline (en_core_web_sm) or a folder that holds one. Of several, a text gets the one of its language,
-    else one that is of many (`xx`). Chunks that are a mere pronoun name nothing and are left out.
+    MODEL is an installed pipeline (en_core_web_sm) or the folder of one. Texts are processed by the model of their language, else
+    by a multilingual model (`xx`). Chunks headed by a pronoun are left out.
 
-    Raises HarnessError if spaCy is not installed or no model is named; and, once there are texts, for a model that cannot be
-    loaded or has no noun chunks, and for a language that no model reads.
+    Raises HarnessError if spaCy is not installed or no model is named. The returned function raises HarnessError if a model
+    cannot be loaded or has no noun chunks, and for a language without a model.
     """
     if not argument:
-        raise HarnessError("spacy: names no model; expected spacy:MODEL, as in spacy:en_core_web_sm")
+        raise HarnessError("spacy: names no model: expected spacy:MODEL, as in spacy:en_core_web_sm")
     if find_spec("spacy") is None:
         raise HarnessError(f"spacy:{argument} needs spaCy: pip install 'flickr30k-harness[spacy]'")
     models = cache(lambda: [_load(name) for name in argument.split(",")])
@@ -100,8 +100,8 @@ def spacy_chunker(argument: str) -> Chunker:
         model = known.get(language.code.partition("-")[0], known.get("xx"))
         if model is None:
             raise HarnessError(
-                f"spacy:{argument} reads {', '.join(sorted(known))} and not {language.name}: add a model for {language.code} "
-                "after a comma"
+                f"spacy:{argument} has models for {', '.join(sorted(known))} and none for {language.name}: add a model for "
+                f"{language.code} after a comma"
             )
         return [_noun_chunks(doc, model) for doc in model.pipe(texts)]
 
@@ -113,7 +113,7 @@ def _load(name: str) -> Any:
 
     try:
         return spacy.load(name)
-    except Exception as error:  # of whatever components a pipeline has
+    except Exception as error:  # of any component of the pipeline
         reason = " ".join(str(error).split())[:200]
         raise HarnessError(f"spacy:{name} cannot be loaded ({reason}): python -m spacy download {name}") from error
 
@@ -124,6 +124,6 @@ def _noun_chunks(doc: Any, model: Any) -> Spans:
     except (NotImplementedError, ValueError) as error:  # no rules in this language, or no parser in this pipeline
         name = f"{model.lang}_{model.meta['name']}"
         raise HarnessError(
-            f"spaCy's {name} gives no noun chunks: they need a model with a parser, in a language with rules for them"
+            f"spaCy's {name} gives no noun chunks: use a model with a parser, in a language with noun chunk rules"
         ) from error
     return tuple((chunk.start_char, chunk.end_char) for chunk in chunks if chunk.root.pos_ != "PRON")

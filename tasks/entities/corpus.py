@@ -1,11 +1,11 @@
-"""Flickr30k Entities: phrases of captions tied to boxes, read from its own files and joined by image id alone.
+"""Reader of Flickr30k Entities: phrases of captions with their boxes, joined to images by id alone.
 
-`Sentences/<id>.txt` holds an image's captions, a line each, with tags around the phrases that name something:
-`[/EN#283585/people A young boy] with ...`. `Annotations/<id>.xml` holds the boxes of each chain (the number after `#`).
-Its train, val and test lists are another split than Karpathy's (25 of its 1,000 test images are in Karpathy's test): they are
-never read. Flickr30kEnt-JP (`Sentences_jp_v2/`) has the same tags with the English phrase's number before each.
+`Sentences/<id>.txt` has the captions of an image, one a line, with tags around entity phrases: `[/EN#283585/people A young boy]
+with ...`. `Annotations/<id>.xml` has the boxes of each coreference chain (the number after `#`). The train, val and test lists of
+Flickr30k Entities are never read, since they differ from Karpathy's splits: 25 of its 1,000 test images are in Karpathy's test
+split. Flickr30kEnt-JP (`Sentences_jp_v2/`) has the same tags after the number of the English phrase.
 
-python -m harness.tasks.entities.corpus FOLDER reads every file of a folder and says what it holds.
+`python -m harness.tasks.entities.corpus FOLDER` reads every file of a folder and prints counts.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 SENTENCES, ANNOTATIONS, UNRELATED = "Sentences", "Annotations", "UNRELATED_CAPTIONS"
 URL = "https://github.com/BryanPlummer/flickr30k_entities"
 NOT_VISUAL = 0
-"""The chain of phrases that name nothing to be seen."""
+"""The chain number of phrases that name nothing visible."""
 
-# Part of an index's name. Raise it when the same files give another corpus.
+# Part of the name of an index. Increase it when the same files give another corpus.
 _INDEX_VERSION = 1
 _IMAGES_A_BATCH = 2048
 _TAG = re.compile(
@@ -42,16 +42,16 @@ _TAG = re.compile(
 )
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
-PixelBox = tuple[int, int, int, int]
+EntityBox = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class TaggedPhrase:
-    """Words that name something. `start` is their place in the sentence, in characters.
+    """An entity phrase. `start` is its position in the sentence, in characters.
 
-    chain: what they name; the same number in an image's captions is the same thing. types: one or more of people, clothing,
-    bodyparts, animals, vehicles, instruments, scene, other, notvisual. twin: in a translation, which phrase of the English
-    sentence it is, counted from 1, where the file says so.
+    chain: the coreference chain; phrases of an image with the same number name the same entity. types: one or more of people,
+    clothing, bodyparts, animals, vehicles, instruments, scene, other, notvisual. twin: in a translation, the number from 1 of the
+    corresponding English phrase, if the file has it.
     """
 
     words: str
@@ -63,39 +63,39 @@ class TaggedPhrase:
 
 @dataclass(frozen=True, slots=True)
 class TaggedSentence:
-    """A caption without its tags, and its phrases in order. An empty text keeps the place of a caption that is not there."""
+    """A caption without tags, and its phrases in order. An empty text stands for a missing caption."""
 
     text: str
     phrases: tuple[TaggedPhrase, ...]
 
     @property
     def entities(self) -> tuple[TaggedPhrase, ...]:
-        """The phrases that name something to be seen."""
+        """The phrases that name something visible."""
         return tuple(phrase for phrase in self.phrases if phrase.chain != NOT_VISUAL)
 
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """What is where in an image of `width` x `height` pixels.
+    """The boxes of an image of `width` x `height` pixels.
 
-    boxes: (chain, box) pairs in the file's order; a chain may have several boxes and a box several chains. A box is (left, top,
-    right, bottom) in pixels counted from 0, right and bottom excluded, and lies inside the image.
-    scenes: chains that are the scene as a whole. unboxed: chains that are said to have no box.
+    boxes: (chain, box) pairs in the order of the file. A chain may have several boxes, and a box several chains. A box is (left,
+    top, right, bottom) in pixels from 0 inside the image; right and bottom are excluded.
+    scenes: chains that name the whole scene. unboxed: chains that the file marks as having no box.
     """
 
     width: int
     height: int
-    boxes: tuple[tuple[int, PixelBox], ...]
+    boxes: tuple[tuple[int, EntityBox], ...]
     scenes: tuple[int, ...]
     unboxed: tuple[int, ...]
 
-    def boxes_of(self, chain: int) -> tuple[PixelBox, ...]:
-        """The boxes of a chain; none where it has none or is not in the file at all."""
+    def boxes_of(self, chain: int) -> tuple[EntityBox, ...]:
+        """Return the boxes of a chain, which may be none."""
         return tuple(box for name, box in self.boxes if name == chain)
 
 
 def parse_sentence(line: str) -> TaggedSentence:
-    """Take the tags out of a line. Raises ValueError saying what is wrong with a bracket that is no whole tag.
+    """Parse a tagged line. Raises ValueError showing a bracket that belongs to no complete tag.
 
     >>> sentence = parse_sentence("[/EN#7/people/other A man] in [/EN#0/notvisual front] .")
     >>> sentence.text, [(phrase.chain, phrase.types, phrase.start) for phrase in sentence.phrases]
@@ -115,13 +115,13 @@ def parse_sentence(line: str) -> TaggedSentence:
     for piece in pieces[::2]:  # outside the tags
         if found := re.search(r"[\[\]]", piece):
             raise ValueError(
-                f"a bracket outside any tag near {piece[found.start() : found.start() + 30]!r}; expected [/EN#CHAIN/TYPE WORDS]"
+                f"bracket outside any tag near {piece[found.start() : found.start() + 30]!r}: expected [/EN#CHAIN/TYPE WORDS]"
             )
     return TaggedSentence("".join(pieces), tuple(phrases))
 
 
 def read_sentences(path: Path) -> tuple[TaggedSentence, ...]:
-    """The captions of an image, line for line, empty lines included. Raises HarnessError naming file and line."""
+    """Return the captions of an image, one for each line, including empty ones. Raises HarnessError naming file and line."""
     sentences = []
     for number, line in enumerate(read_lines(path), start=1):
         check_caption(f"{path}, line {number}", line)
@@ -133,10 +133,10 @@ def read_sentences(path: Path) -> tuple[TaggedSentence, ...]:
 
 
 def read_annotation(path: Path) -> Annotation:
-    """The boxes of an image. Sides that stand over the picture's edge are cut off there.
+    """Return the boxes of an image, clipped to the picture.
 
-    Raises HarnessError naming file and line if the file is no XML, declares entities of its own, has no size, or has an object
-    without a chain, without a box where none is said to be missing, or with a box that is empty or outside the picture.
+    Raises HarnessError naming file and line if the file is not XML, declares XML entities, or has no size. The same holds for an
+    object without a chain, without both a box and `nobndbox`, or with a box that is empty or outside the picture.
     """
     from defusedxml.common import DefusedXmlException
     from defusedxml.ElementTree import ParseError, fromstring
@@ -151,12 +151,12 @@ def read_annotation(path: Path) -> Annotation:
         reason, _, _ = str(error).partition(": line")
         raise HarnessError(f"{path}, line {error.position[0]}: not XML ({reason})") from None
     except (DefusedXmlException, ValueError, LookupError) as error:
-        raise HarnessError(f"{path}, line 1: not XML as Flickr30k Entities writes it ({error})") from None
+        raise HarnessError(f"{path}, line 1: not an XML file of Flickr30k Entities ({error})") from None
     try:
         width, height = (_whole(root.find("size"), side, at_least=1) for side in ("width", "height"))
     except ValueError as error:
         raise HarnessError(f"{path}, line {_line(data, 'size', 0)}: size: {error}") from None
-    boxes: list[tuple[int, PixelBox]] = []
+    boxes: list[tuple[int, EntityBox]] = []
     flags: dict[str, list[int]] = {"scene": [], "nobndbox": []}
     for place, element in enumerate(root.iterfind("object")):
         try:
@@ -173,29 +173,29 @@ def read_annotation(path: Path) -> Annotation:
 def _chains(element: Any) -> list[int]:
     names = [(name.text or "").strip() for name in element.iterfind("name")]
     if not names:
-        raise ValueError("it has no name; expected the number of a chain")
+        raise ValueError("it has no name: expected the number of a chain")
     return [_number(name, "name") for name in names]
 
 
-def _boxes(element: Any, width: int, height: int) -> list[PixelBox]:
-    """The box of an object, or none where it says that it has none."""
+def _boxes(element: Any, width: int, height: int) -> list[EntityBox]:
+    """Return the box of an object in a list, which is empty if the object has `nobndbox` 1."""
     sides, none = element.find("bndbox"), element.find("nobndbox")
     if sides is None:
         if none is None or not _whole(element, "nobndbox"):
             raise ValueError("it has neither a bndbox nor nobndbox 1")
         return []
     if none is not None and _whole(element, "nobndbox"):
-        raise ValueError("it has a bndbox and nobndbox 1: which is it?")
+        raise ValueError("it has both a bndbox and nobndbox 1: remove one")
     left, top, right, bottom = (_whole(sides, side) for side in _SIDES)
-    # The files count from 1 and include the last pixel.
+    # The files count pixels from 1 and include the last one.
     box = max(left - 1, 0), max(top - 1, 0), min(right, width), min(bottom, height)
     if box[0] >= box[2] or box[1] >= box[3]:
-        raise ValueError(f"the box {left}, {top}, {right}, {bottom} holds no pixel of the {width} x {height} picture")
+        raise ValueError(f"the box {left}, {top}, {right}, {bottom} contains no pixel of the {width} x {height} picture")
     return [box]
 
 
 def _whole(parent: Any, name: str, at_least: int = 0) -> int:
-    """The whole number in a child of an element."""
+    """Return the integer in a child of an element."""
     child = None if parent is None else parent.find(name)
     if child is None:
         raise ValueError(f"there is no {name}")
@@ -204,22 +204,22 @@ def _whole(parent: Any, name: str, at_least: int = 0) -> int:
 
 def _number(text: str, name: str, at_least: int = 0) -> int:
     if not re.fullmatch("[0-9]{1,18}", text) or int(text) < at_least:
-        raise ValueError(f"{name} is {text[:40]!r}; expected a whole number from {at_least}")
+        raise ValueError(f"{name} is {text[:40]!r}: expected a whole number from {at_least}")
     return int(text)
 
 
 def _line(data: bytes, tag: str, place: int) -> int:
-    """The line on which an element opens. ElementTree forgets lines, so that they are looked for only when one is wanted."""
-    # A comment that does not close runs to the end: without that, each opening of many would be looked through to the end.
+    """Return the line on which an element opens. ElementTree keeps no line numbers, so they are searched for messages only."""
+    # An unclosed comment runs to the end. Otherwise each of many openings would be searched to the end.
     text = re.sub(rb"<!--.*?(?:-->|\Z)", lambda comment: b"\n" * comment[0].count(b"\n"), data, flags=re.DOTALL)
     opened = [match.start() for match in re.finditer(rb"<" + tag.encode() + rb"[\s>/]", text)]
     return text.count(b"\n", 0, opened[place]) + 1 if place < len(opened) else 1
 
 
 def read_unrelated(data: Path) -> frozenset[tuple[str, int]]:
-    """The captions that do not describe their image, as (image id, number from 0); none where there is no such file.
+    """Return the captions that do not describe their image as (image id, number from 0); empty without such a file.
 
-    Raises HarnessError naming file and line. The file counts sentences from 1.
+    The file counts sentences from 1. Raises HarnessError naming file and line.
     """
     path = data / UNRELATED
     if not path.is_file():
@@ -230,33 +230,33 @@ def read_unrelated(data: Path) -> frozenset[tuple[str, int]]:
             continue
         row = re.fullmatch(r"\s*([0-9]+)\s+([1-9][0-9]?)\s*", line)
         if row is None:
-            raise HarnessError(f"{path}, line {number}: {line[:100]!r}; expected an image id and a sentence number from 1")
+            raise HarnessError(f"{path}, line {number}: {line[:100]!r}: expected an image id and a sentence number from 1")
         found.add((row[1], int(row[2]) - 1))
     return frozenset(found)
 
 
 def find_sentence_folder(data: Path, lang: str) -> Path | None:
-    """The folder with a language's tagged sentences, or None: `Sentences` is English, `Sentences_jp_v2` (or 1) Japanese."""
+    """Return the folder of a language's tagged sentences, or None: `Sentences` (English), `Sentences_jp_v2` (Japanese)."""
     names = {"en": [SENTENCES], "ja": ["Sentences_jp_v2", "Sentences_ja", "Sentences_jp_v1"]}.get(lang, [f"{SENTENCES}_{lang}"])
     return next((data / name for name in names if (data / name).is_dir()), None)
 
 
 def read_image_sentences(folder: Path, image: str) -> tuple[TaggedSentence, ...]:
-    """The tagged captions of an image in a folder; none where it has no file. Raises HarnessError as `read_sentences`."""
+    """Return the tagged captions of an image; empty if it has no file. Raises HarnessError as `read_sentences`."""
     path = folder / f"{image}.txt"
     return read_sentences(path) if path.is_file() else ()
 
 
 def read_image_annotation(data: Path, image: str) -> Annotation | None:
-    """The boxes of an image, or None where it has no file. Raises HarnessError as `read_annotation`."""
+    """Return the boxes of an image, or None if it has no file. Raises HarnessError as `read_annotation`."""
     path = data / ANNOTATIONS / f"{image}.xml"
     return read_annotation(path) if path.is_file() else None
 
 
 class EntitiesCorpus:
-    """All of a folder, in an index: opened at once, and an image's part built when it is asked for.
+    """Access to all files of a folder through an index. It opens at once and builds the objects of an image on request.
 
-    Raises HarnessError naming the index if it is not one.
+    Raises HarnessError naming the index if it cannot be read.
     """
 
     def __init__(self, index: Path) -> None:
@@ -266,7 +266,7 @@ class EntitiesCorpus:
             with pa.memory_map(str(index)) as source:
                 self._table = pa.ipc.open_file(source).read_all().combine_chunks()
         except (OSError, pa.ArrowInvalid) as error:
-            raise HarnessError(f"{index} cannot be read ({error}); delete it to have it made again") from None
+            raise HarnessError(f"{index} cannot be read ({error}): delete it, and the next run builds it again") from None
 
     @cached_property
     def _rows(self) -> dict[str, int]:
@@ -274,20 +274,20 @@ class EntitiesCorpus:
 
     @cached_property
     def images(self) -> tuple[str, ...]:
-        """The ids of all images that have sentences or boxes, sorted."""
+        """The sorted ids of all images with sentences or boxes."""
         return tuple(self._table["image"].to_pylist())
 
     def sentences(self, image: str) -> tuple[TaggedSentence, ...]:
-        """The tagged captions of an image, from 0 to all it has."""
+        """Return the tagged captions of an image, which may be none."""
         return tuple(_sentence(row) for row in self._part("sentences", image) or ())
 
     def annotation(self, image: str) -> Annotation | None:
-        """The boxes of an image, or None."""
+        """Return the boxes of an image, or None."""
         row = self._part("annotation", image)
         return None if row is None else _annotation(row)
 
     def counts(self) -> dict[str, int]:
-        """How many images, captions, phrases, chains that the captions name, and boxes there are; and phrases of each type."""
+        """Return the numbers of images, captions, phrases, chains in captions, and boxes, and of phrases of each type."""
         import pyarrow.compute as pc
 
         sentences = pc.list_flatten(self._table["sentences"])
@@ -305,10 +305,10 @@ class EntitiesCorpus:
 
 
 def open_entities_corpus(data: Path, cache: Path, lang: str = "en") -> EntitiesCorpus:
-    """All tagged sentences of a language and all boxes of a folder, through an index in the folder `cache`.
+    """Open all tagged sentences of a language and all boxes of a folder, through an index in the folder `cache`.
 
-    The index is made at first use and again whenever a file's name, size or time of change is another. Raises HarnessError if
-    the folder has no tagged sentences, and as `read_sentences` and `read_annotation`.
+    The index is built at first use, and again after a change of the name, size or modification time of a file.
+    Raises HarnessError if the folder has no tagged sentences, and as `read_sentences` and `read_annotation`.
     """
     folder = find_sentence_folder(data, lang)
     if folder is None:
@@ -323,7 +323,7 @@ def open_entities_corpus(data: Path, cache: Path, lang: str = "en") -> EntitiesC
 
 
 def _files(folder: Path, suffix: str) -> dict[str, tuple[Path, str]]:
-    """The files of a folder by stem, sorted, each with what changes when it does."""
+    """Return the files of a folder by stem, sorted, each with its size and modification time."""
     if not folder.is_dir():
         return {}
     with os.scandir(folder) as entries:
@@ -353,7 +353,7 @@ def _write_index(path: Path, texts: dict[str, Path], pictures: dict[str, Path]) 
 
     images = sorted({*texts, *pictures})
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, _schema()) as writer:
-        # By batches, so that the whole corpus never stands in memory as objects.
+        # In batches, so that the objects of the whole corpus are never in memory.
         for start in range(0, len(images), _IMAGES_A_BATCH):
             rows = [_row(name, texts.get(name), pictures.get(name)) for name in images[start : start + _IMAGES_A_BATCH]]
             writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=_schema()))
@@ -372,7 +372,7 @@ def _row(image: str, text: Path | None, picture: Path | None) -> dict[str, Any]:
 
 
 def _plain(noun: TaggedPhrase | Annotation) -> dict[str, Any]:
-    """A noun's fields as they stand; `dataclasses.asdict` would copy every one of them."""
+    """Return the fields of an object without copies, unlike `dataclasses.asdict`."""
     return {name: getattr(noun, name) for name in noun.__slots__}
 
 
@@ -387,7 +387,7 @@ def _annotation(row: dict[str, Any]) -> Annotation:
 
 
 def main(arguments: Sequence[str], show: Callable[[str], object] = print) -> None:
-    """Read all of the folder that the command line names, and say what it holds. The index is kept in the store."""
+    """Read the folder named on the command line and print counts. The index is stored in the store."""
     if len(arguments) != 1:
         raise SystemExit("usage: python -m harness.tasks.entities.corpus FOLDER")
     try:

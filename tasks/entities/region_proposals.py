@@ -1,4 +1,4 @@
-"""The regions of images: the boxes that people drew, or a detector's proposals. Neither looks at a caption that is asked."""
+"""Readers of image regions: annotated boxes or the proposals of a detector. Neither depends on the query."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from harness.core.data import Images, Regions
 from harness.core.error_messages import first_line
 from harness.core.errors import HarnessError
-from harness.tasks.entities.corpus import ANNOTATIONS, URL, PixelBox, read_image_annotation
+from harness.tasks.entities.corpus import ANNOTATIONS, URL, EntityBox, read_image_annotation
 
 PROPOSALS = "proposals"
 ORACLE = "regions are boxes that people drew for the image's own captions: an oracle, not what a system would find by itself"
@@ -22,9 +22,10 @@ _Size = tuple[int, int]
 
 
 class _Proposals(BaseModel):
-    """A file of proposals: boxes as left, top, right, bottom in pixels from 0, best first or with scores.
+    """A file of proposals: boxes (left, top, right, bottom) in pixels from 0, in descending order or with scores.
 
-    width, height: of the picture they were found in, where it is not that of `Annotations` or, without one, the picture's own.
+    width, height: the size of the picture that the detector processed. The default is the size in `Annotations`, else that of the
+    picture.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,16 +40,16 @@ class _Proposals(BaseModel):
         if self.scores is not None and len(self.scores) != len(self.boxes):
             raise ValueError(f"{len(self.scores)} scores for {len(self.boxes)} boxes")
         if (self.width is None) != (self.height is None):
-            raise ValueError("width and height belong together")
+            raise ValueError("width and height are only valid together")
         return self
 
 
 def read_regions(data: Path, images: Images, candidates: str) -> Regions:
-    """The regions of images, an image's equal boxes once.
+    """Return the regions of images, without duplicate boxes of an image.
 
-    candidates: `boxes`, all that `Annotations/<id>.xml` has of an image, whichever caption they were drawn for; or `proposals`,
+    candidates: `boxes` for all boxes of an image in `Annotations/<id>.xml`, whichever caption they belong to; `proposals` for
     those of `proposals/<id>.json`.
-    Raises HarnessError if the folder has none of them, and naming a file that cannot be read.
+    Raises HarnessError if the folder has none of them, and HarnessError naming a file that cannot be read.
     """
     found = [_of_image(data, images, index, candidates) for index in range(len(images.ids))]
     boxes = [tuple(dict.fromkeys(each)) for _, each in found]
@@ -67,7 +68,7 @@ def read_regions(data: Path, images: Images, candidates: str) -> Regions:
     )
 
 
-def _of_image(data: Path, images: Images, index: int, candidates: str) -> tuple[_Size, list[PixelBox]]:
+def _of_image(data: Path, images: Images, index: int, candidates: str) -> tuple[_Size, list[EntityBox]]:
     annotation = read_image_annotation(data, images.ids[index])
     size = None if annotation is None else (annotation.width, annotation.height)
     if candidates == "proposals":
@@ -79,13 +80,13 @@ def _of_image(data: Path, images: Images, index: int, candidates: str) -> tuple[
     return size or (1, 1), [box for _, box in annotation.boxes] if annotation else []
 
 
-def _fitted(path: Path, box: tuple[float, float, float, float], given: _Size, size: _Size) -> PixelBox:
-    """A proposal in whole pixels of a picture of another size, no part of it outside."""
+def _fitted(path: Path, box: tuple[float, float, float, float], given: _Size, size: _Size) -> EntityBox:
+    """Return a proposal scaled from one picture size to another, in whole pixels and clipped to the picture."""
     across, down = size[0] / given[0], size[1] / given[1]
     left, top = max(int(np.floor(box[0] * across)), 0), max(int(np.floor(box[1] * down)), 0)
     right, bottom = min(int(np.ceil(box[2] * across)), size[0]), min(int(np.ceil(box[3] * down)), size[1])
     if left >= right or top >= bottom:
-        raise HarnessError(f"{path}: the box {list(box)} holds no pixel of the {given[0]} x {given[1]} picture")
+        raise HarnessError(f"{path}: the box {list(box)} contains no pixel of the {given[0]} x {given[1]} picture")
     return left, top, right, bottom
 
 
@@ -96,7 +97,7 @@ def _read(path: Path) -> _Proposals:
         raise HarnessError(f"{path} cannot be read: {error.strerror or error}") from None
     except ValidationError as error:
         raise HarnessError(
-            f'{path} holds no proposals: {first_line(error)}; expected {{"boxes": [[left, top, right, '
+            f'{path} is no file of proposals: {first_line(error)}; expected {{"boxes": [[left, top, right, '
             'bottom], ...], "scores": [...] (optional)}'
         ) from None
 

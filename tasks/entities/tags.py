@@ -1,7 +1,7 @@
-"""Captions joined to their tagged sentences, and the facets that come of it: what a caption speaks of, and how much.
+"""The join of captions with their tagged sentences, and the facets of captions that follow from it.
 
-A caption finds its tags by image id and by its letters: files differ in blanks, capitals and punctuation, and their numbering is
-not relied on.
+A caption is matched to its tags by image id and by its letters and digits, since files differ in blanks, capitals, punctuation
+and numbering.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ Tagged = tuple[TaggedSentence | None, ...]
 
 @dataclass(frozen=True)
 class Tags:
-    """The tagged sentence of each caption, and of its English twin: None where there is none."""
+    """The tagged sentence of each caption and of its English original; None where there is none."""
 
     own: Tagged
     english: Tagged
     lang: str
     known: bool
-    """Whether the folder has tagged sentences in this language at all."""
+    """Whether the folder has tagged sentences in this language."""
 
     @property
     def best(self) -> Tagged:
-        """The caption's own tags, or its twin's where the language has none."""
+        """The tags of the captions, or of their English originals if the language has none."""
         return self.own if self.known else self.english
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the facets must know."""
+        """Notes on the origin and the gaps of the facets."""
         if not any(self.best):
             return ()
         borrowed = f"no tagged captions in {self.lang}: their entities are those of their English twins"
@@ -57,7 +57,7 @@ class Tags:
 
 
 def read_tags(data: Path, lang: str, rows: Sequence[Caption]) -> Tags:
-    """Find the tags of captions. Raises HarnessError naming file and line of a tagged sentence that cannot be read."""
+    """Match captions to their tags. Raises HarnessError naming file and line of a tagged sentence that cannot be read."""
     own, english = find_sentence_folder(data, lang), find_sentence_folder(data, "en")
     return Tags(
         _find(own, [(row.image, row.text) for row in rows]),
@@ -76,7 +76,7 @@ def _find(folder: Path | None, texts: Sequence[tuple[str, str | None]]) -> Tagge
 
 
 def caption_key(text: str) -> str:
-    """A caption's letters and digits, by which it is known whatever its blanks, capitals and punctuation.
+    """Return the letters and digits of a caption, casefolded, to compare captions without blanks, capitals and punctuation.
 
     >>> caption_key("Two dogs , in Paris .") == caption_key("two dogs, in Paris")
     True
@@ -85,18 +85,18 @@ def caption_key(text: str) -> str:
 
 
 def captions_of(retrieval: Retrieval) -> list[Caption]:
-    """The captions of a retrieval, to find their tags by."""
+    """Return the captions of a retrieval as `Caption` rows, to match their tags."""
     twins: Sequence[str | None] = retrieval.english or [None] * len(retrieval.captions)
     images = [retrieval.images.ids[place] for place in retrieval.caption_images.tolist()]
     return [Caption(image, 0, text, twin, False) for image, text, twin in zip(images, retrieval.captions, twins, strict=True)]
 
 
 def caption_facets(tags: Tags, rows: Sequence[Caption], language: Language, source: str) -> Facets:
-    """What each caption speaks of, as values under `entity-type`, `entities`, `length` and `source`.
+    """Return the facets of captions: `entity-type`, `entities`, `length` and `source`, with one or more values a caption.
 
-    entity-type: the types it mentions, several of them perhaps; `none` if it names nothing to be seen. entities: how many
-    things it names. length: its words. A folder without any tags gives no entity facets; a caption that alone has none is
-    `untagged`.
+    entity-type: the entity types that the caption mentions, or `none` if it names nothing visible. entities: the number of
+    entities that it names. length: its number of words. Without any tags in the folder, there are no entity facets. A single
+    caption without tags is `untagged`.
     """
     found: dict[str, tuple[tuple[str, ...], ...]] = {}
     if any(tags.best):
@@ -122,7 +122,7 @@ def _count(sentence: TaggedSentence | None) -> str:
 
 
 def _length(text: str) -> str:
-    """The group of a caption's number of words.
+    """Return the group of a caption by its number of words.
 
     >>> [_length(text) for text in ("A dog .", "A dog runs over a field of green grass .")]
     ['1-7', '8-12']
@@ -132,12 +132,12 @@ def _length(text: str) -> str:
 
 
 def entity_phrases(sentence: TaggedSentence | None) -> tuple[str, ...] | None:
-    """The phrases that name something to be seen, or None without tags."""
+    """Return the phrases that name something visible, or None without tags."""
     return None if sentence is None else tuple(phrase.words for phrase in sentence.entities)
 
 
 def tag_bitext(data: Path, bitext: Bitext) -> Bitext:
-    """The same pairs with the stretches of both sides that name something to be seen, None for a sentence without tags.
+    """Return a copy with the spans of visible entities on both sides, or None for a sentence without tags.
 
     Raises HarnessError as `read_tags`.
     """
@@ -151,7 +151,7 @@ def tag_bitext(data: Path, bitext: Bitext) -> Bitext:
 
 
 def _spans(sentence: TaggedSentence | None, text: str) -> Spans | None:
-    """Where in a caption the phrases of its tagged sentence stand."""
+    """Return the spans in a caption of the entity phrases of its tagged sentence."""
     if sentence is None:
         return None
     phrases = [(phrase.start, phrase.start + len(phrase.words)) for phrase in sentence.entities]
@@ -159,9 +159,9 @@ def _spans(sentence: TaggedSentence | None, text: str) -> Spans | None:
 
 
 def load_places(data: Path, retrieval: Retrieval) -> tuple[tuple[Place, ...], ...]:
-    """What each caption, or else its English twin, names, and where in its image that is.
+    """Return the entities that each caption names, or else its English original, with their boxes.
 
-    Raises HarnessError as `read_tags` and `read_annotation`.
+    Boxes are in fractions of the picture. Raises HarnessError as `read_tags` and `read_annotation`.
     """
     rows = captions_of(retrieval)
     tags = read_tags(data, retrieval.lang, rows)

@@ -1,1 +1,1 @@
-"""Readers of the layouts in which captions, bitext and pictures are found."""
+"""Readers of captions and pictures in the layouts of their publishers."""

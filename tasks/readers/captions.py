@@ -1,6 +1,6 @@
-"""Who translated what: one reader for each layout in which captions are found, all joined by image id.
+"""Readers of captions, one for each layout. All captions are joined to images by image id.
 
-The files' own splits are never used as ours: 757 of the 1,000 test images of one real folder stand in Multi30k's *train*.
+The splits of these files never define evaluation splits: 757 of 1,000 test images of a real folder are in Multi30k's *train*.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from harness.tasks.readers.karpathy import read_photos
 
 TRAIN = "train"
 
-# Flickr30k Entities' phrases, as `[/EN#12/people Two men]`; the Japanese ones have the English phrase's number before them.
+# Phrases of Flickr30k Entities, `[/EN#12/people Two men]`. Japanese phrases have the number of the English phrase in front.
 _TAG = re.compile(r"(?:[0-9]{1,4}:)?\[/EN#[0-9]{1,18}(?:/[^\s\]]+)?\s([^\]]*)\]")
 _ASCII_DIGITS = re.compile("[0-9]+")
 
 
 class Caption(NamedTuple):
-    """One caption.
+    """A caption.
 
-    number: counts an image's captions in their source, from 0. english: what the text was translated from, if it was.
-    train: whether it stands in the source's training file, which is what bitext is taken from.
+    number: its number, from 0, among the captions of the image in the source. english: the English caption that it translates, if
+    any. train: whether it is in the source's training file, from which bitext is taken.
     """
 
     image: str
@@ -47,14 +47,14 @@ class Caption(NamedTuple):
 
 @dataclass(frozen=True)
 class SourceCaptions:
-    """All captions that one source has in one language, in the order of its files, and what must be known of them."""
+    """All captions of a source in one language, in the order of its files, and notes on them."""
 
     rows: tuple[Caption, ...]
     notes: tuple[str, ...]
 
 
 class _Collector:
-    """Numbers the captions of each image, and leaves out and counts the empty ones."""
+    """Collects captions: numbers those of each image, and leaves out and counts empty ones."""
 
     def __init__(self) -> None:
         self._rows: list[Caption] = []
@@ -67,14 +67,14 @@ class _Collector:
     def add(
         self, file: Path, images: Sequence[str], texts: Sequence[str | None], english: Sequence[str] | None, train: bool = False
     ) -> None:
-        """Take the lines of one file. A text that is None is known to be missing: it keeps its number and is not an empty one."""
+        """Add the lines of a file. A text of None is a known gap: it takes a number but does not count as empty."""
         empty = self.take(file, images, texts, english, train)
         self.note_empty(empty, file.name, english is not None)
 
     def take(
         self, file: Path, images: Sequence[str], texts: Sequence[str | None], english: Sequence[str] | None, train: bool = False
     ) -> int:
-        """Take some lines, and tell how many were empty. Raises HarnessError naming the image whose text can be no caption."""
+        """Add lines and return how many were empty. Raises HarnessError naming the image of a text that is no valid caption."""
         twins: Sequence[str | None] = [None] * len(images) if english is None else english
         empty = 0
         for image, text, twin in zip(images, texts, twins, strict=True):
@@ -98,17 +98,17 @@ class _Collector:
 
 
 def file_pattern(source: SourceSpec, lang: str) -> str:
-    """Where a source keeps a language, as one pattern relative to the data folder, for messages."""
+    """Return the files of a source in a language as one pattern relative to the data folder, for messages."""
     numbers = "{" + ",".join(map(str, source.numbers)) + "}"
     split = "{" + ",".join(source.splits) + "}"
     return source.files.format(code=catalogue().code(source, lang), split=split, k=numbers, image="*")
 
 
 def read_captions(data: Path, source: SourceSpec, lang: str, splits: Collection[str] | None = None) -> SourceCaptions | None:
-    """Read all captions that a source has in a language, of all splits; None if the folder has no file of it.
+    """Read all captions of a source in a language, or return None if the folder has no file of it.
 
-    splits: the source's own splits to read instead of all it declares; only aligned files have any.
-    Raises HarnessError if a file is there but cannot be right.
+    splits: the splits of the source to read instead of all that it declares; only aligned files have splits.
+    Raises HarnessError if a file is invalid.
     """
     match source.layout:
         case "karpathy":
@@ -126,7 +126,7 @@ def read_captions(data: Path, source: SourceSpec, lang: str, splits: Collection[
 
 
 def read_karpathy(path: Path) -> SourceCaptions | None:
-    """Read the English captions of Karpathy's JSON: as many as an image has, usually five."""
+    """Read the English captions of Karpathy's JSON file, usually five for each image."""
     if not path.is_file():
         return None
     rows = _Collector()
@@ -136,9 +136,9 @@ def read_karpathy(path: Path) -> SourceCaptions | None:
 
 
 def read_tsv(data: Path, source: SourceSpec, lang: str) -> SourceCaptions | None:
-    """Read image id or file name, tab, caption; `harness.readers.caption_tables` says what else is understood.
+    """Read a table of image id or file name, tab, caption, in the forms of `harness.readers.caption_tables`.
 
-    Raises HarnessError naming the line that has no id, and as `read_table` does.
+    Raises HarnessError naming a line without an id, and as `read_table`.
     """
     path = find_plain_or_gzip(data / file_pattern(source, lang))
     if path is None:
@@ -155,9 +155,9 @@ def read_tsv(data: Path, source: SourceSpec, lang: str) -> SourceCaptions | None
 
 
 def read_jsonl(data: Path, source: SourceSpec, lang: str) -> SourceCaptions | None:
-    """Read xFlickr&CO, without its COCO half; phrase numbers that captions keep are taken out, and counted.
+    """Read the Flickr30k half of xFlickr&CO. Stray phrase numbers in captions are removed and counted.
 
-    Raises HarnessError naming the line that is not in its form.
+    Raises HarnessError naming a line of another form.
     """
     path = find_plain_or_gzip(data / file_pattern(source, lang))
     if path is None:
@@ -171,7 +171,7 @@ def read_jsonl(data: Path, source: SourceSpec, lang: str) -> SourceCaptions | No
             texts += row.sentences
         else:
             coco += 1
-    # Every language's file has the same name, so that messages need the folder.
+    # The files of all languages have the same name, so messages include the folder.
     place = "/".join(path.parts[-2:])
     rows = _Collector()
     if lang in source.numbered:
@@ -186,15 +186,15 @@ def read_jsonl(data: Path, source: SourceSpec, lang: str) -> SourceCaptions | No
 
 
 class _Captions(BaseModel):
-    """The captions of one image in one language, in Crossmodal-3600's file."""
+    """The captions of an image in one language in the file of Crossmodal-3600."""
 
     caption: list[str]
 
 
 def read_crossmodal(data: Path, source: SourceSpec, lang: str) -> SourceCaptions | None:
-    """Read one language of Crossmodal-3600's `captions.jsonl`: an object a line, with `image/key` and an object a language.
+    """Read one language of `captions.jsonl` of Crossmodal-3600: one object a line, with `image/key` and an object a language.
 
-    Raises HarnessError naming the line that is not in its form.
+    Raises HarnessError naming a line of another form.
     """
     path = find_plain_or_gzip(data / source.files)
     if path is None:
@@ -215,10 +215,10 @@ def read_crossmodal(data: Path, source: SourceSpec, lang: str) -> SourceCaptions
 
 
 def read_tagged(data: Path, source: SourceSpec) -> SourceCaptions | None:
-    """Read a folder of Flickr30k Entities' tagged sentences, `<image>.txt`, as plain text.
+    """Read a folder of tagged sentences in the form of Flickr30k Entities, `<image>.txt`, as plain text.
 
-    Line i is the translation of line i of the English file of the same name, where that is there with as many lines; a blank
-    line is known to be missing. All count as training lines, since the leakage guard knows each one's image.
+    Line i translates line i of the English file of the same name, if that file exists with as many lines. A blank line is a known
+    gap. All lines with English count as training lines, since the leakage guard knows the image of each.
     """
     folder = (data / source.files).parent
     if not folder.is_dir():
@@ -243,7 +243,7 @@ def _english_sentences(data: Path, source: SourceSpec, image: str) -> list[str] 
 
 
 def _untagged(path: Path) -> list[str]:
-    """The lines of a file without their tags. Lines that can be no caption are refused before the pattern looks at them."""
+    """Return the lines of a file without their tags. Lines that are no valid captions are refused before matching."""
     lines = read_lines(path)
     for number, line in enumerate(lines, start=1):
         check_caption(f"{path}, line {number:,}", line)
@@ -251,9 +251,9 @@ def _untagged(path: Path) -> list[str]:
 
 
 def read_aligned(data: Path, source: SourceSpec, lang: str, splits: Collection[str] | None = None) -> SourceCaptions | None:
-    """Read files whose line i belongs to the image in line i of an image list and, if they are translations, to an English line.
+    """Read line-aligned files. Line i belongs to the image on line i of the image list and translates line i of the English file.
 
-    Raises HarnessError if a file's lines do not match the image list, or if the image list or the English side is missing.
+    Raises HarnessError if a file and the image list differ in length, or if the image list or the English file is missing.
     """
     files = list(_aligned_files(data, source, lang, splits or source.splits or ("",)))
     if not any(path for _, _, path in files):
@@ -267,7 +267,7 @@ def read_aligned(data: Path, source: SourceSpec, lang: str, splits: Collection[s
         english = _english_side(data, source, lang, split, path, len(images))
         lines = read_lines(path)
         gap = source.gap(lang, split)
-        # The gap is closed only in a file that shows it: a mended one has all its lines.
+        # The gap is closed only in a file that has it. A corrected file has all its lines.
         if gap and len(images) == gap.lines and len(lines) == gap.lines - len(gap.missing):
             rows.add(path, images, _spread(lines, gap.missing), english, split == TRAIN)
             rows.note(
@@ -289,21 +289,21 @@ def _aligned_files(data: Path, source: SourceSpec, lang: str, splits: Collection
 
 
 def _image_list(data: Path, source: SourceSpec, split: str, asker: Path) -> list[str]:
-    path = _beside(data, source.images, split, asker, "which image each line belongs to")
+    path = _first_existing(data, source.images, split, asker, "the image of each line")
     return [photo_id(line) for line in read_lines(path)]
 
 
 def _english_side(data: Path, source: SourceSpec, lang: str, split: str, asker: Path, expected: int) -> list[str] | None:
     if not source.english or lang == "en":
         return None
-    path = _beside(data, source.english, split, asker, "what each line was translated from")
+    path = _first_existing(data, source.english, split, asker, "the English original of each line")
     lines = read_lines(path)
     _check_count(path, len(lines), expected)
     return lines
 
 
-def _beside(data: Path, patterns: Sequence[str], split: str, asker: Path, why: str) -> Path:
-    """The first of some files that is there. Raises HarnessError naming the first of them and where to get it."""
+def _first_existing(data: Path, patterns: Sequence[str], split: str, asker: Path, why: str) -> Path:
+    """Return the first file that exists. Raises HarnessError naming the first of them and its publisher if none does."""
     wanted = [data / pattern.format(split=split) for pattern in patterns]
     for path in wanted:
         if found := find_plain_or_gzip(path):
@@ -311,7 +311,7 @@ def _beside(data: Path, patterns: Sequence[str], split: str, asker: Path, why: s
     home = Path(patterns[0]).parts[0]
     owner = next(source for source in catalogue().sources.values() if Path(source.files).parts[0] == home)
     raise HarnessError(
-        f"{wanted[0]} is missing: {asker.name} needs it to know {why}; it comes with {owner.title.split(' (')[0]} ({owner.url})"
+        f"{wanted[0]} is missing: {asker.name} needs it for {why}; it comes with {owner.title.split(' (')[0]} ({owner.url})"
     )
 
 
@@ -321,7 +321,7 @@ def _check_count(path: Path, found: int, expected: int) -> None:
 
 
 def _spread(lines: Sequence[str], missing: Sequence[int]) -> list[str | None]:
-    """Put None at the missing line numbers (ascending), so that every other line is where its image is."""
+    """Insert None at the missing line numbers (ascending), so that every other line is aligned with its image."""
     spread: list[str | None] = list(lines)
     for number in missing:
         spread.insert(number, None)

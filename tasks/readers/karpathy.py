@@ -1,4 +1,4 @@
-"""Karpathy's JSON form of Flickr30k: which image is in which split, and its English captions."""
+"""Reader of Karpathy's JSON file of Flickr30k: the split and the English captions of each image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FORM = '{"images": [{"filename", "split", "sentences": [{"raw"}, ...]}, ...]}'
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """An image of the data set. `captions` stand as they are in the file, empty ones included."""
+    """An image of the data set. `captions` are those of the file, unchanged, including empty ones."""
 
     id: str
     filename: str
@@ -48,7 +48,7 @@ class _File:
 def read_photos(path: Path) -> tuple[Photo, ...]:
     """Read all images of a file in Karpathy's form, in its order.
 
-    Raises HarnessError naming the file, what was expected and the first thing that is not so.
+    Raises HarnessError naming the file, the expected form and the first deviation from it.
     """
     check_plain_file(path)
     try:
@@ -60,9 +60,9 @@ def read_photos(path: Path) -> tuple[Photo, ...]:
 
 @lru_cache(maxsize=2)
 def _read(path: Path, _changed: int, _size: int) -> tuple[Photo, ...]:
-    """A study reads the same file once a language: it is kept as long as it does not change."""
+    """Parse a file, cached while it does not change, since a study reads it once for each language."""
     try:
-        # The adapter parses and checks in one pass and never builds the parts that are not asked for, `tokens` above all.
+        # The adapter parses and validates in one pass and never builds unused parts such as `tokens`.
         images = _adapter().validate_json(path.read_bytes().removeprefix(b"\xef\xbb\xbf")).images
     except OSError as error:
         raise HarnessError(f"{path} cannot be read: {error.strerror or error}") from None
@@ -76,9 +76,9 @@ def _read(path: Path, _changed: int, _size: int) -> tuple[Photo, ...]:
 def _check_ids(path: Path, photos: tuple[Photo, ...]) -> None:
     for name, count in Counter(photo.id for photo in photos).items():
         if not name:
-            raise HarnessError(f"{path} is not Karpathy's form {_FORM}: an image has a filename without an id")
+            raise HarnessError(f"{path} is not Karpathy's form {_FORM}: an image has a file name without an id")
         if count > 1:
-            raise HarnessError(f"{path} lists image {name} {count} times: every image belongs to one split")
+            raise HarnessError(f"{path} lists the image {name} {count} times: every image belongs to one split")
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Pictures decoded strictly: one that is damaged is refused, since half of its pixels may be others than the photograph's."""
+"""Strict decoding of pictures. A damaged picture is refused, since many of its pixels may be wrong."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from PIL import Image, ImageFile
 from harness.core.errors import HarnessError
 
 MAX_PIXELS = 64_000_000
-"""A picture of more pixels is refused before it is decoded. Flickr30k's have at most 500 x 500."""
+"""The maximum number of pixels, checked before decoding. Pictures of Flickr30k have at most 500 x 500."""
 MAX_RATIO = 100
-"""How many times as long as the other a side may be: a tower resizes the shorter side to its own, and the longer one with it."""
+"""The maximum ratio of the sides. An image tower scales the shorter side to its input size, and the longer one with it."""
 MAX_SCANS, MAX_SCANNED = 100, 10 * MAX_PIXELS
-"""Scans of a JPEG, and pixels over all of them. Encoders write about ten; each costs as much as a picture and a few bytes."""
+"""The maximum number of scans of a JPEG, and of pixels over all scans. Encoders write about ten scans. A scan of a few bytes takes
+as much time as a picture."""
 
 _JPEG, _PNG, _SCAN = b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"\xff\xda"
 _ODD = "Could not determine subsampling"
 _AFTER_SCAN, _NOISE = re.compile(rb"\xff[\xc4\xd0-\xda\xdd]"), b"\x5a" * 64
-_WAY_OUT = "get or write it again, or leave it out with --skip-broken"
+_WAY_OUT = "download or save it again, or leave it out with --skip-broken"
 
 
 class DecodedPicture(Image.Image):
-    """An RGB picture over pixels (height, width, 3). Whoever wants an array gets these; Pillow makes its own when it is asked to.
+    """An RGB picture over an array of pixels (height, width, 3). Arrays of it share memory; Pillow copies the pixels on demand.
 
-    Pillow keeps four bytes a pixel. To hand it an array and to take one back costs half as much as to decode a JPEG.
+    Pillow stores four bytes a pixel. The conversion of an array to Pillow and back takes half the time of decoding a JPEG.
 
     >>> pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
     >>> np.asarray(DecodedPicture(pixels)).base is not None, DecodedPicture(pixels).getpixel((1, 0))
@@ -41,14 +42,14 @@ class DecodedPicture(Image.Image):
         self._pixels: npt.NDArray[np.uint8] | None = pixels
 
     def load(self) -> Any:
-        """What Pillow calls before it looks at a picture."""
+        """Copy the pixels into Pillow's storage. Pillow calls this method before it reads a picture."""
         if self._pixels is not None:
             self.im, self._pixels = Image.fromarray(self._pixels).im, None
         return super().load()
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
-        """How numpy reads it: without a copy, and only to read, as any picture of Pillow's."""
+        """The array interface of numpy: read-only and without a copy."""
         if self._pixels is None:
             return super().__array_interface__
         return {"shape": self._pixels.shape, "typestr": "|u1", "version": 3, "data": self._pixels.data.toreadonly()}
@@ -59,16 +60,16 @@ class DecodedPicture(Image.Image):
 
 
 def decode_picture(data: bytes, name: str) -> Image.Image:
-    """Decode a JPEG or PNG file to RGB, as it is stored: neither its orientation tag nor its transparency is applied.
+    """Decode a JPEG or PNG file to RGB as it is stored. Orientation tags and transparency are ignored.
 
-    Raises HarnessError naming the file if it is damaged, of another kind, or far too large.
+    Raises HarnessError naming the file if it is damaged, of another format, or too large.
     """
     decoder = _decode_jpeg if data.startswith(_JPEG) else _decode_png if data.startswith(_PNG) else None
     if decoder is None:
-        raise HarnessError(f"{name} cannot be decoded: neither a JPEG nor a PNG file")
+        raise HarnessError(f"{name} cannot be decoded: it is neither a JPEG nor a PNG file")
     try:
         return decoder(data, name)
-    # The decoders answer broken files with any of these.
+    # The decoders raise any of these for damaged files.
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise HarnessError(
             f"{name} cannot be decoded: {str(error).removeprefix('tjDecompressHeader3(): ')}; {_WAY_OUT}"
@@ -76,10 +77,10 @@ def decode_picture(data: bytes, name: str) -> Image.Image:
 
 
 def _decode_jpeg(data: bytes, name: str) -> Image.Image:
-    """Decode by simplejpeg, which takes every warning of libjpeg-turbo for an error. Pillow hears of none, and fills in grey.
+    """Decode with simplejpeg, which treats every warning of libjpeg-turbo as an error. Pillow ignores them and fills in grey.
 
-    Both give the same pixels to the bit. Only Pillow knows how Adobe's programs write four colours, so that it converts those.
-    Only Pillow reads every sampling.
+    Both give bit-identical pixels. Pillow converts pictures of four colours, since only Pillow handles those of Adobe's programs.
+    Only Pillow reads every chroma subsampling.
     """
     import simplejpeg
 
@@ -87,7 +88,7 @@ def _decode_jpeg(data: bytes, name: str) -> Image.Image:
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except (KeyError, ValueError) as error:
-        # It reads 4:4:1 and has no name for it. Other odd samplings it does not read.
+        # simplejpeg reads 4:4:1 but has no name for it. It does not read other unusual subsamplings.
         odd = _ODD in str(error)
         if isinstance(error, ValueError) and not odd:
             raise
@@ -103,9 +104,10 @@ def _decode_jpeg(data: bytes, name: str) -> Image.Image:
 
 
 def _decode_odd(data: bytes) -> Image.Image:
-    """Decode a JPEG by Pillow, and see whether any scan ran out of data, where it would go on with grey.
+    """Decode a JPEG with Pillow and check that no scan ended early, in which case Pillow fills in grey.
 
-    The same file with other bits after each scan, and before each restart, gives the same pixels only if none are missing there.
+    The same file with other bits after each scan and before each restart marker gives the same pixels only if no data are missing
+    there.
     """
     scan = data.index(_SCAN) + len(_SCAN)
     longer = data[:scan] + _AFTER_SCAN.sub(lambda marker: _NOISE + marker[0], data[scan:])
@@ -121,7 +123,7 @@ def _by_pillow(data: bytes) -> Image.Image:
 
 
 def _decode_png(data: bytes, name: str) -> Image.Image:
-    """Decode by Pillow, which compares no checksum while it decodes, so that it is asked for that first."""
+    """Decode with Pillow. It verifies no checksums while decoding, so they are verified first."""
     size = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
     _check_size(name, *size)
     with _opened(data, "PNG") as picture:
@@ -130,21 +132,21 @@ def _decode_png(data: bytes, name: str) -> Image.Image:
         picture.verify()
     with _opened(data, "PNG") as picture:
         if picture.mode.startswith("I"):
-            # Pillow's conversion of 16-bit grey cuts all values off at 255. That of 16-bit colours takes the high bytes, as this.
+            # Pillow's conversion of 16-bit grey clips values at 255. The high bytes are right, as for 16-bit colours.
             return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
         if picture.mode == "P" and "transparency" in picture.info:
-            return picture.convert("RGBA").convert("RGB")  # the same colours as by one step, which Pillow warns of
+            return picture.convert("RGBA").convert("RGB")  # the same colours as in one step, but without a warning of Pillow
         return picture.convert("RGB")
 
 
 def _opened(data: bytes, form: str) -> Image.Image:
-    # A plug-in or its libraries may have set it for all: what is missing would be grey.
+    # A plug-in or its libraries may have set this global option, which would turn missing pixels grey.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     return Image.open(BytesIO(data), formats=(form,))
 
 
 def _check_size(name: str, width: int, height: int, scans: int = 1) -> None:
-    """Raise HarnessError if a picture would take far more time or memory than an honest one."""
+    """Raise HarnessError if a picture would need far more time or memory than an ordinary one."""
     size, pixels = f"{width:,} x {height:,} pixels", width * height
     most_scans = min(MAX_SCANS, MAX_SCANNED // max(pixels, 1))
     if pixels > MAX_PIXELS:

@@ -1,4 +1,4 @@
-"""The pictures of a data folder: found by photo id wherever people keep them, and decoded only when asked for."""
+"""The pictures of a data folder, found by image id in its usual locations and decoded on request."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHARD_FOLDER = "shards"
 
 @dataclass(frozen=True)
 class PictureIndex:
-    """Every picture of a data folder, by photo id. `folder` is the one they lie in, or None if there are none."""
+    """The pictures of a data folder by image id. `folder` is their location, or None if there are none."""
 
     folder: Path | None
     blobs: Mapping[str, Blob]
@@ -38,7 +38,7 @@ class Pictures:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """One id a picture, in gallery order."""
+        """The id of each picture, in gallery order."""
         return self._ids
 
     def open(self, index: int) -> Image.Image:
@@ -49,14 +49,14 @@ class Pictures:
         return decode_picture(blob.read(), str(blob))
 
     def digest(self) -> str:
-        """SHA-256 over ids and file bytes, in order. Nothing is decoded; it is reckoned once."""
+        """Return the SHA-256 of ids and file bytes, in order. It is computed once, without decoding."""
         if self._digest is None:
             self._digest = _digest(self._ids, self._blobs, tuple(map(_stamp, dict.fromkeys(blob.path for blob in self._blobs))))
         return self._digest
 
 
 def _stamp(path: str) -> tuple[int, int]:
-    """When a file was changed and how long it is; nothing for one that is not there, which reading it will say."""
+    """Return modification time and size of a file, or zeros for a missing file, which fails later when it is read."""
     try:
         stat = os.stat(path)  # noqa: PTH116 (see `_scan`)
     except OSError:
@@ -66,7 +66,7 @@ def _stamp(path: str) -> tuple[int, int]:
 
 @lru_cache(maxsize=8)
 def _digest(ids: tuple[str, ...], blobs: tuple[Blob, ...], _stamps: tuple[tuple[int, int], ...]) -> str:
-    """A run over many languages asks once a language: the answer is kept as long as no file changes."""
+    """Return the digest of pictures, cached while no file changes, since a run asks once for each language."""
     digest = hashlib.sha256()
     for name, blob in zip(ids, blobs, strict=True):
         for part in (name.encode(), blob.read()):
@@ -76,10 +76,10 @@ def _digest(ids: tuple[str, ...], blobs: tuple[Blob, ...], _stamps: tuple[tuple[
 
 
 def find_pictures(data: Path, folders: Sequence[str] = PICTURE_FOLDERS, together: bool = False) -> PictureIndex:
-    """Find the pictures of a data folder: the first folder that has any as files, else the first that has any in shards.
+    """Find the pictures of a data folder: the first folder with picture files, else the first folder with shards.
 
-    together: all folders that have any as files make one shelf.
-    Raises HarnessError naming a folder or shard that cannot be read, and two pictures of one id as `pictures_by_id`.
+    together: combine all folders with picture files.
+    Raises HarnessError naming a folder or shard that cannot be read, and as `pictures_by_id`.
     """
     try:
         shelf = PictureIndex(None, {})
@@ -101,7 +101,7 @@ def find_pictures(data: Path, folders: Sequence[str] = PICTURE_FOLDERS, together
 def _scan(folder: Path) -> dict[str, Blob]:
     if not folder.is_dir():
         return {}
-    # os.scandir, since 31,783 Path objects would take longer than all the rest of loading.
+    # os.scandir, since 31,783 Path objects would take longer than the rest of loading.
     with os.scandir(folder) as entries:
         files = sorted((entry.name, entry.path) for entry in entries)
     return pictures_by_id((name, Blob(path)) for name, path in files)
