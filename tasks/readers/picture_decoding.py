@@ -17,8 +17,8 @@ MAX_PIXELS = 64_000_000
 MAX_RATIO = 100
 """The maximum ratio of the sides. An image tower scales the shorter side to its input size, and the longer one with it."""
 MAX_SCANS, MAX_SCANNED = 100, 10 * MAX_PIXELS
-"""The maximum number of scans of a JPEG, and of pixels over all scans. Encoders write about ten scans. A scan of a few bytes takes
-as much time as a picture."""
+"""The maximum number of scans of a JPEG, and of pixels over all scans. Encoders write about ten. A scan of a few bytes takes as
+much time as a picture."""
 
 _JPEG, _PNG, _SCAN = b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"\xff\xda"
 _ODD = "Could not determine subsampling"

@@ -1,1 +1,1 @@
-"""The embedded sample: a small drawn world in Flickr30k Entities' own layout, for a machine that has no data yet."""
+"""The embedded sample: drawn pictures and grammar-made captions in the layout of Flickr30k Entities, for use without data."""

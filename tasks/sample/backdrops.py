@@ -1,4 +1,4 @@
-"""The twelve places, each with enough chance in it that no two pictures share a backdrop."""
+"""Backdrops of the twelve places. Each is randomized, so no two pictures share a backdrop."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ LEAVES: tuple[Colour, ...] = ((74, 148, 70), (92, 164, 84), (58, 128, 66), (120,
 
 
 def between(rng: Random, low: int, high: int) -> int:
-    """A whole number from `low` to `high` inclusive."""
+    """Return a random integer from `low` to `high`, both included."""
     return low + int(rng.random() * (high - low + 1))
 
 
 def draw_backdrop(brush: Brush, rng: Random, place: str) -> None:
-    """Fill the canvas with a place."""
+    """Draw the backdrop of a place over the whole canvas."""
     PAINTERS[place](brush, rng)
 
 

@@ -1,4 +1,4 @@
-"""A brush that remembers the box of whatever it draws. Integers throughout, so that every machine draws the same picture."""
+"""A brush that records the bounding box of what it draws. It uses integers only, so all machines draw the same picture."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from math import isqrt
 from PIL import Image, ImageDraw
 
 PICTURE_WIDTH, PICTURE_HEIGHT = 240, 180
-SCALE = 2  # drawn large and reduced: smooth edges without a renderer that differs between machines
+SCALE = 2  # pictures are drawn larger and reduced, for smooth edges that are the same on all machines
 
 Colour = tuple[int, int, int]
 CanvasPoint = tuple[int, int]
@@ -19,13 +19,13 @@ DrawnBox = tuple[int, int, int, int]
 
 
 def darker(colour: Colour) -> Colour:
-    """The colour of an outline."""
+    """Return the colour of an outline."""
     return colour[0] * 11 // 20, colour[1] * 11 // 20, colour[2] * 11 // 20
 
 
 @dataclass
 class Brush:
-    """Draws on a canvas of twice the picture's size. `entity` names what is being drawn; entities nest."""
+    """Draws on a canvas of twice the size of the picture. `entity` names the entity that is drawn; entities nest."""
 
     image: Image.Image = field(default_factory=lambda: Image.new("RGB", (PICTURE_WIDTH * SCALE, PICTURE_HEIGHT * SCALE)))
     extents: dict[str, list[int]] = field(default_factory=dict)
@@ -36,18 +36,18 @@ class Brush:
 
     @contextmanager
     def entity(self, *names: str) -> Iterator[None]:
-        """Whatever is drawn inside belongs to the named entities, and to those they are part of."""
+        """Assign what is drawn inside the context to the named entities and to the enclosing ones."""
         before = len(self._open)
         self._open += names
         yield
         del self._open[before:]
 
     def picture(self) -> Image.Image:
-        """The finished picture."""
+        """Return the finished picture."""
         return self.image.reduce(SCALE)
 
     def boxes(self) -> dict[str, DrawnBox]:
-        """The box of each entity in the finished picture: (left, top, right, bottom), 0-based, last pixels included."""
+        """Return the box of each entity in the picture: (left, top, right, bottom) from 0, last pixels included."""
         return {name: _clip(extent) for name, extent in self.extents.items()}
 
     def _touch(self, left: int, top: int, right: int, bottom: int) -> None:
@@ -56,32 +56,32 @@ class Brush:
             old[:] = min(old[0], left), min(old[1], top), max(old[2], right), max(old[3], bottom)
 
     def polygon(self, points: Sequence[CanvasPoint], fill: Colour, edge: bool = True) -> None:
-        """A filled polygon, outlined unless told otherwise."""
+        """Draw a filled polygon, with an outline if `edge`."""
         self._touch(min(x for x, _ in points), min(y for _, y in points), max(x for x, _ in points), max(y for _, y in points))
         self._draw.polygon(list(points), fill=fill, outline=darker(fill) if edge else fill)
 
     def rectangle(self, left: int, top: int, right: int, bottom: int, fill: Colour, edge: bool = True) -> None:
-        """A filled rectangle."""
+        """Draw a filled rectangle."""
         self._touch(left, top, right, bottom)
         self._draw.rectangle((left, top, right, bottom), fill=fill, outline=darker(fill) if edge else fill)
 
     def oval(self, left: int, top: int, right: int, bottom: int, fill: Colour, edge: bool = True) -> None:
-        """A filled ellipse inside the given box."""
+        """Draw a filled ellipse inside a box."""
         self._touch(left, top, right, bottom)
         self._draw.ellipse((left, top, right, bottom), fill=fill, outline=darker(fill) if edge else fill)
 
     def disc(self, centre: CanvasPoint, radius: int, fill: Colour, edge: bool = True) -> None:
-        """A filled circle."""
+        """Draw a filled circle."""
         self.oval(centre[0] - radius, centre[1] - radius, centre[0] + radius, centre[1] + radius, fill, edge)
 
     def ring(self, centre: CanvasPoint, radius: int, width: int, fill: Colour) -> None:
-        """A circle that is only a rim."""
+        """Draw a circle without filling."""
         box = (centre[0] - radius, centre[1] - radius, centre[0] + radius, centre[1] + radius)
         self._touch(*box)
         self._draw.ellipse(box, outline=fill, width=width)
 
     def pie(self, centre: CanvasPoint, radius: int, start: int, end: int, fill: Colour) -> None:
-        """A slice of a disc, in degrees clockwise from three o'clock; a half disc where they differ by 180."""
+        """Draw a sector of a disc, from `start` to `end` in degrees clockwise from three o'clock."""
         box = (centre[0] - radius, centre[1] - radius, centre[0] + radius, centre[1] + radius)
         top = centre[1] if (start, end) == (0, 180) else box[1]
         bottom = centre[1] if (start, end) == (180, 360) else box[3]
@@ -89,14 +89,14 @@ class Brush:
         self._draw.pieslice(box, start, end, fill=fill, outline=darker(fill))
 
     def line(self, points: Sequence[CanvasPoint], width: int, fill: Colour) -> None:
-        """Straight strokes with round ends and joints, no outline."""
+        """Draw straight strokes with round ends and joints, without an outline."""
         for start, end in pairwise(points):
             self._stroke(start, end, width, fill)
         for x, y in points:
             self.oval(x - width // 2, y - width // 2, x + width // 2, y + width // 2, fill, edge=False)
 
     def limb(self, points: Sequence[CanvasPoint], width: int, fill: Colour) -> None:
-        """As `line`, with an outline."""
+        """Draw strokes as `line` does, with an outline."""
         self.line(points, width + 2, darker(fill))
         self.line(points, width, fill)
 

@@ -1,4 +1,4 @@
-"""What a caption says, before any language says it: five plans a scene, from everything down to next to nothing."""
+"""The content of captions, independent of language: five plans for each scene, from full detail to very little."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TYPES = {
     "instruments": ("guitar", "drum", "trumpet"),
     "other": ("ball", "umbrella", "book", "bench", "chair"),
 }
-# By level: the parts of a clause of which one is left unsaid, and how often the place is named.
+# By level: the parts of a clause of which one is omitted, and the probability that the place is named.
 FORGETTABLE = {
     1: ("hat", "beside"),
     2: ("garment", "hat", "beside"),
@@ -29,7 +29,7 @@ TYPE_OF_KIND = {kind: name for name, kinds in TYPES.items() for kind in kinds}
 
 @dataclass(frozen=True)
 class Mention:
-    """A thing as a caption names it. `role` says which thing of the scene it is; no colour means that none is named."""
+    """A thing as a caption names it. `role` identifies the thing in the scene. An empty colour is not named."""
 
     role: str
     kind: str
@@ -37,13 +37,13 @@ class Mention:
 
     @property
     def type(self) -> str:
-        """Its type in Flickr30k Entities; a place is a scene."""
+        """Its type in Flickr30k Entities. A place has the type scene."""
         return TYPE_OF_KIND.get(self.kind, "scene")
 
 
 @dataclass(frozen=True)
 class Clause:
-    """Who does what with what beside what."""
+    """A subject, its action and clothes, the object of the action, and what is beside the subject."""
 
     subject: Mention
     action: str
@@ -55,7 +55,7 @@ class Clause:
 
 @dataclass(frozen=True)
 class CaptionPlan:
-    """The content of one caption: one or two clauses and perhaps the place. `wording` picks among synonyms."""
+    """The content of a caption: one or two clauses and optionally the place. `wording` selects synonyms."""
 
     clauses: tuple[Clause, ...]
     place: Mention | None
@@ -63,7 +63,7 @@ class CaptionPlan:
 
 
 def mentions_by_role(scene: Scene) -> dict[str, Mention]:
-    """Every thing of a scene by its role, in a fixed order: what a chain of Flickr30k Entities is."""
+    """Return every thing of a scene by role, in a fixed order. Each corresponds to a chain of Flickr30k Entities."""
     found: dict[str, Mention] = {}
     for number, actor in enumerate(scene.actors):
         parts = {"actor": Thing(actor.kind, actor.colour), "garment": actor.garment, "hat": actor.hat, "object": actor.object}
@@ -79,13 +79,13 @@ def _mention(role: str, thing: Thing) -> Mention:
 
 
 def full_plan(scene: Scene) -> CaptionPlan:
-    """The plan that leaves nothing out."""
+    """Return the plan with all details of a scene."""
     named = mentions_by_role(scene)
     return CaptionPlan(tuple(_clause(named, number, actor) for number, actor in enumerate(scene.actors)), named["place"])
 
 
 def sample_plan(rng: Random, whole: CaptionPlan, level: int) -> CaptionPlan:
-    """What is left of everything in the caption of a level, 0 (all of it) to 4 (next to nothing)."""
+    """Return a random reduction of a full plan to a level from 0 (all details) to 4 (very few)."""
     clauses, place = whole.clauses, whole.place
     if level >= 3:
         clauses = (choose(rng, clauses),)
@@ -99,7 +99,7 @@ def sample_plan(rng: Random, whole: CaptionPlan, level: int) -> CaptionPlan:
 
 
 def _clause(named: dict[str, Mention], number: int, actor: Actor) -> Clause:
-    # The bystander is named once: next to the first actor.
+    # The bystander is named once, next to the first actor.
     return Clause(
         subject=named[f"actor{number}"],
         action=actor.action,
@@ -111,14 +111,14 @@ def _clause(named: dict[str, Mention], number: int, actor: Actor) -> Clause:
 
 
 def _forget(rng: Random, clause: Clause, parts: tuple[str, ...]) -> Clause:
-    """Leave one of the given parts unsaid, of those that are there."""
+    """Omit one of the given parts that the clause has."""
     present = [part for part in parts if getattr(clause, part)]
     forgotten: dict[str, Any] = {choose(rng, present): None} if present else {}
     return replace(clause, **forgotten)
 
 
 def _vague(rng: Random, clause: Clause) -> Clause:
-    """Say only one of: who exactly, what colour the thing is, what they wear."""
+    """Reduce a clause: generalize the subject, or omit the hat and the neighbour, and perhaps the colour of the object."""
     subject = clause.subject
     if bernoulli(rng, 0.25):
         subject = replace(subject, kind="person" if subject.kind in PEOPLE else "animal")

@@ -1,6 +1,6 @@
-"""Writes the sample world to disk, in the layouts of Flickr30k, Flickr30k Entities, Karpathy's splits and Multi30k.
+"""Writer of the sample in the layouts of Flickr30k, Flickr30k Entities, Karpathy's splits and Multi30k.
 
-python -m harness.tasks.sample.dataset FOLDER
+`python -m harness.tasks.sample.dataset FOLDER` writes it to a folder.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ SAMPLE_VERSION = "2"
 SAMPLE_SEED = 30_000
 IMAGES_BY_SPLIT = {"test": 400, "val": 150, "train": 4500}
 JPEG_QUALITY = 88
-# Multi30k's names of the splits.
+# The names of the splits in Multi30k.
 MULTI30K_SPLITS = {"train": "train", "val": "val", "test": "test_2016_flickr"}
-# Which of the five captions was translated: mostly one that says much, as in Multi30k.
+# The levels of the translated captions. Detailed captions are more frequent, as in Multi30k.
 TRANSLATED_LEVELS = (0, 0, 1, 1, 2, 2, 3, 4)
-# Ids from a range of their own (Flickr has no such photo in Flickr30k), scattered by a prime so that order tells nothing.
+# Image ids outside the range of Flickr30k, scattered by a prime so that their order carries no information.
 FIRST_ID, ID_STEP, ID_RANGE = 9_000_000_000, 61_803_399, 99_999_989
 FIRST_CHAIN = 900_001
 
@@ -47,7 +47,7 @@ drawn: distillation reads its sentences only, of which the English ones are tagg
 
 @dataclass(frozen=True)
 class SampleImage:
-    """One image of the world: its id, split and scene, its five captions as plans, and which of them was translated."""
+    """An image of the sample: id, split, scene, the plans of its five captions, and the number of the translated one."""
 
     id: int
     split: str
@@ -57,25 +57,25 @@ class SampleImage:
 
     @property
     def filename(self) -> str:
-        """The name of its picture."""
+        """The name of the picture file."""
         return f"{self.id}.jpg"
 
     @cached_property
     def captions(self) -> tuple[Sentence, ...]:
-        """Its five English captions, from much detail to little."""
+        """The five English captions, in order of decreasing detail."""
         return tuple(REALISERS["en"](plan) for plan in self.plans)
 
     def translation(self, lang: str) -> Sentence:
-        """The one caption that other languages have."""
+        """Return the translated caption in a language."""
         return self.captions[self.translated] if lang == "en" else REALISERS[lang](self.plans[self.translated])
 
     def draw(self) -> tuple[Image.Image, dict[str, DrawnBox]]:
-        """Its picture, and the box of each thing by its role."""
+        """Return the picture and the box of each thing by role."""
         return draw_scene(self.scene, Random(SAMPLE_SEED * ID_RANGE + self.id))
 
 
 def five_plans(rng: Random, scene: Scene) -> tuple[CaptionPlan, ...]:
-    """The content of five captions of a scene, no two of them the same sentence."""
+    """Return the plans of five different captions of a scene."""
     whole = full_plan(scene)
     plans: list[CaptionPlan] = []
     said: set[str] = set()
@@ -89,7 +89,7 @@ def five_plans(rng: Random, scene: Scene) -> tuple[CaptionPlan, ...]:
 
 
 def compose_sample() -> list[SampleImage]:
-    """Every image of the world, ordered by id. No scene comes twice; no sentence of the bitext is a caption to be found."""
+    """Return every image of the sample by id. No scene repeats, and no bitext sentence is an evaluation caption."""
     rng = Random(SAMPLE_SEED)
     items: list[SampleImage] = []
     seen: set[str] = set()
@@ -110,7 +110,7 @@ def compose_sample() -> list[SampleImage]:
 
 
 def write_sample(folder: Path) -> None:
-    """Write the world into an empty folder. The same bytes on every machine."""
+    """Write the sample into an empty folder, with the same bytes on every machine."""
     items = compose_sample()
     drawn = [item for item in items if item.split != "train"]
     _write(folder / "README.txt", README)
@@ -122,7 +122,7 @@ def write_sample(folder: Path) -> None:
     for item in [*drawn, *(item for item in items if item.split == "train")]:
         chains = {role: first_chain + number for number, role in enumerate(mentions_by_role(item.scene))}
         first_chain += len(chains)
-        # As in Flickr30k Entities, English is tagged on training images too; a low-resource language would have no tags there.
+        # As in Flickr30k Entities, English captions of training images are tagged too. Low-resource languages have no such tags.
         _write_sentences(folder, item, chains, () if item.split == "train" else TRANSLATIONS)
         if item.split != "train":
             _write_picture(folder, item, chains)
@@ -130,7 +130,7 @@ def write_sample(folder: Path) -> None:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(text.encode())  # bytes: no platform's line ends
+    path.write_bytes(text.encode())  # bytes, to avoid the line ends of the platform
 
 
 def _lines(lines: Iterable[str]) -> str:
@@ -198,7 +198,7 @@ def _write_sentences(folder: Path, item: SampleImage, chains: dict[str, int], tr
 
 
 def main(arguments: list[str], show: Callable[[str], object] = print) -> None:
-    """Write the world into the folder that the command line names."""
+    """Write the sample into the folder named on the command line."""
     if len(arguments) != 1:
         raise SystemExit("usage: python -m harness.tasks.sample.dataset FOLDER")
     folder = Path(arguments[0])

@@ -1,4 +1,4 @@
-"""People, animals, vehicles and what people hold, drawn from simple shapes."""
+"""Drawing of people, animals, vehicles and held objects from simple shapes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GLASS: Colour = (186, 220, 238)
 
 @dataclass(frozen=True)
 class Rig:
-    """Where a figure stands, how tall a hundred of its units are, and which way it looks (1: right)."""
+    """The position of a figure, the height of 100 of its units in pixels, and the direction that it faces (1: right)."""
 
     x: int
     ground: int
@@ -38,22 +38,22 @@ class Rig:
     facing: int
 
     def at(self, across: int, up: int) -> CanvasPoint:
-        """A point `across` units before the middle and `up` units above the ground."""
+        """Return the point `across` units in front of the middle and `up` units above the ground."""
         return self.x + self.facing * across * self.height // 100, self.ground - up * self.height // 100
 
     def size(self, units: int) -> int:
-        """A length in pixels."""
+        """Return a length in pixels."""
         return max(1, units * self.height // 100)
 
     def moved(self, across: int, up: int, height: int | None = None) -> Rig:
-        """The same rig at another place, or for a figure of another size."""
+        """Return a copy at another position, or for a figure of another height."""
         x, ground = self.at(across, up)
         return Rig(x, ground, self.height if height is None else height, self.facing)
 
 
 @dataclass(frozen=True)
 class Look:
-    """What no caption speaks of."""
+    """The appearance of a person that no caption mentions."""
 
     skin: Colour
     hair: Colour
@@ -62,7 +62,7 @@ class Look:
 
 
 def sample_look(rng: Random, child: bool) -> Look:
-    """A skin, a head of hair (grey only for adults), trousers."""
+    """Return a random look. Only adults have grey hair."""
     return Look(
         choose(rng, SKIN_COLOURS),
         choose(rng, HAIR_COLOURS[:-1] if child else HAIR_COLOURS),
@@ -73,7 +73,7 @@ def sample_look(rng: Random, child: bool) -> Look:
 
 @dataclass(frozen=True)
 class Pose:
-    """Joints in units: two legs from hip to foot, two arms from shoulder to hand, and how far off the ground."""
+    """Joints in units: two legs from hip to foot, two arms from shoulder to hand, and the height above the ground."""
 
     legs: tuple[tuple[CanvasPoint, ...], tuple[CanvasPoint, ...]]
     arms: tuple[tuple[CanvasPoint, ...], tuple[CanvasPoint, ...]]
@@ -129,7 +129,7 @@ POSES = {
 
 
 def draw_person(brush: Brush, rig: Rig, actor: Actor, look: Look, number: int) -> None:
-    """A person with clothes, hat and whatever they have to do with."""
+    """Draw a person with clothes, hat and the object of their action."""
     pose = POSES[actor.action]
     body = rig.moved(0, pose.lift)
     with brush.entity(f"object{number}"):
@@ -140,11 +140,11 @@ def draw_person(brush: Brush, rig: Rig, actor: Actor, look: Look, number: int) -
     if actor.action == "dance":
         _notes(brush, rig)
     if actor.object:
-        if actor.object.kind == "dog":  # the leash belongs to neither box
+        if actor.object.kind == "dog":  # the leash belongs to no box
             brush.line([rig.at(26, 50), rig.at(40, 32), rig.at(54, 24)], 2, INK)
         with brush.entity(f"object{number}"):
             _before(brush, rig, actor.object)
-        if actor.object.kind in ("guitar", "ball", "book", "umbrella"):  # the hands close over what is held
+        if actor.object.kind in ("guitar", "ball", "book", "umbrella"):  # the hands are in front of the object
             with brush.entity(f"actor{number}"):
                 for arm in pose.arms:
                     if arm is not LOWERED_ARM:
@@ -254,7 +254,7 @@ def _notes(brush: Brush, rig: Rig) -> None:
 
 
 def _behind(brush: Brush, rig: Rig, thing: Thing) -> None:
-    """What the person is in front of: a seat, a horse, a bicycle, a dog on a leash."""
+    """Draw an object behind the person: a seat, a horse, a bicycle, a dog on a leash."""
     if thing.kind == "bench":
         for across in (-34, 34):
             brush.line([rig.at(across, 0), rig.at(across, 42)], rig.size(4), STEEL)
@@ -272,7 +272,7 @@ def _behind(brush: Brush, rig: Rig, thing: Thing) -> None:
 
 
 def _before(brush: Brush, rig: Rig, thing: Thing) -> None:
-    """What the person holds or has before them."""
+    """Draw an object in front of the person, such as one that they hold."""
     if thing.kind == "guitar":
         _guitar(brush, rig)
     elif thing.kind == "drum":
@@ -335,7 +335,7 @@ def _bicycle(brush: Brush, rig: Rig, paint: Colour) -> None:
 
 
 def draw_animal(brush: Brush, rig: Rig, kind: str, colour: str, action: str) -> None:
-    """An animal in profile: standing, running or asleep."""
+    """Draw an animal in profile: standing, running or asleep."""
     paint = PAINT_COLOURS[colour]
     if action == "sleep":
         _asleep(brush, rig, kind, paint)
@@ -455,14 +455,14 @@ def _asleep(brush: Brush, rig: Rig, kind: str, paint: Colour) -> None:
     brush.line([rig.at(42, 27 if kind != "horse" else 40), rig.at(49, 26 if kind != "horse" else 39)], rig.size(3), lid)
     for across, up, size in ((50, 60, 9), (62, 74, 13)):  # Z z
         points = [(across, up + size), (across + size, up + size), (across, up), (across + size, up)]
-        # Letters read from left to right whichever way the animal lies.
+        # Letters read from left to right, whichever direction the animal faces.
         corners = [rig.at(*p) for p in points]
         mirrored = corners if rig.facing > 0 else [corners[1], corners[0], corners[3], corners[2]]
         brush.line(mirrored, 2, (90, 90, 130))
 
 
 def draw_vehicle(brush: Brush, rig: Rig, thing: Thing) -> None:
-    """A car, a bus or a boat, seen from the side."""
+    """Draw a car, a bus or a boat from the side."""
     {"car": _car, "bus": _bus, "boat": _boat}[thing.kind](brush, rig, PAINT_COLOURS[thing.colour])
 
 

@@ -1,4 +1,4 @@
-"""Draws a scene: who stands where, how large, in what light. Captions know nothing of what is chosen here."""
+"""Drawing of a scene: positions, sizes and colours. Captions do not mention what is chosen here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.tasks.sample.brush import Brush, DrawnBox
 from harness.tasks.sample.figures import Rig, draw_animal, draw_person, draw_vehicle, sample_look
 from harness.tasks.sample.scenes import ANIMALS, CHILDREN, Actor, Scene, Thing, bernoulli, choose
 
-# How much room a figure needs to its left and right, in hundredths of its height.
+# The width that a figure needs, in hundredths of its height.
 PERSON_ROOM, WIDE_ROOM, DOG_ROOM = 64, 116, 130
 ANIMAL_ROOM = 124
 VEHICLE_ROOM = {"car": 154, "bus": 188, "boat": 158}
@@ -23,7 +23,7 @@ WIDE_ACTIONS = frozenset({"cycle", "ride", "sit", "umbrella", "trumpet", "run"})
 
 @dataclass(frozen=True)
 class _Figure:
-    """Something to place: an actor with its number, or the bystander."""
+    """A figure to place: an actor with its number, or the bystander."""
 
     height: int
     room: int
@@ -33,7 +33,7 @@ class _Figure:
 
 
 def draw_scene(scene: Scene, rng: Random) -> tuple[Image.Image, dict[str, DrawnBox]]:
-    """The picture of a scene, and the box of each thing in it by its role."""
+    """Return the picture of a scene and the box of each thing by role."""
     brush = Brush()
     draw_backdrop(brush, rng, scene.place)
     placed = _place(_figures(scene), rng)
@@ -64,7 +64,7 @@ def _actor_figure(actor: Actor, number: int) -> _Figure:
 
 
 def _place(figures: list[_Figure], rng: Random) -> list[tuple[_Figure, Rig]]:
-    """Set the figures side by side, in either direction, with the free room shared out by chance."""
+    """Place the figures side by side in random order and distribute the free space randomly."""
     order = figures[::-1] if bernoulli(rng, 0.5) else figures
     scale = between(rng, 112, 138)
     needed = sum(figure.height * figure.room * scale // 10_000 for figure in order)
@@ -85,7 +85,7 @@ def _place(figures: list[_Figure], rng: Random) -> list[tuple[_Figure, Rig]]:
 
 
 def _middle(figure: _Figure, left: int, width: int, facing: int) -> int:
-    """Where in its room a figure stands: a person with a dog stands at the end that the dog is not at."""
+    """Return the horizontal position of a figure in its space. A person with a dog leaves space for the dog."""
     if figure.actor and figure.actor.action == "walk dog":
         return left + width // 2 - facing * width // 5
     return left + width // 2

@@ -1,6 +1,6 @@
-"""What a drawn scene holds: a place, one or two actors, and sometimes a vehicle or an animal beside them.
+"""Random scenes: a place, one or two actors, and sometimes a vehicle or an animal beside them.
 
-Only `Random.random()` is asked for numbers: its stream is the one that Python guarantees across versions.
+Only `Random.random()` is used, since Python guarantees its stream across versions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GARMENTS = {
     "woman": ("dress", "dress", "shirt", "jacket"),
     "girl": ("dress", "dress", "shirt", "jacket"),
 }
-# Action -> the kind of thing it is done with.
+# The kind of object of each action.
 ACTIONS: dict[str, str | None] = {
     "run": None,
     "walk": None,
@@ -60,7 +60,7 @@ COLOURED_THINGS = frozenset({"bicycle", "ball", "umbrella", "car", "bus", "boat"
 
 @dataclass(frozen=True, order=True)
 class Thing:
-    """One visible thing and its colour, where the colour is worth a word."""
+    """A visible thing and its colour, or "" if captions do not mention the colour."""
 
     kind: str
     colour: str = ""
@@ -68,7 +68,7 @@ class Thing:
 
 @dataclass(frozen=True, order=True)
 class Actor:
-    """A person or an animal, what they wear, what they do and with what. An animal's colour is its fur."""
+    """A person or an animal with its action, clothes and object. The colour of an animal is that of its fur."""
 
     kind: str
     action: str
@@ -79,41 +79,41 @@ class Actor:
 
     @property
     def is_person(self) -> bool:
-        """Whether a person and not an animal."""
+        """Whether the actor is a person and not an animal."""
         return self.kind in PEOPLE
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything a caption can speak of. How it is laid out and shaded is the drawer's own choice."""
+    """All that captions can mention. Positions and shades are chosen when the scene is drawn."""
 
     place: str
     actors: tuple[Actor, ...]
     beside: Thing | None
 
     def key(self) -> str:
-        """What the scene shows, whatever the order of its actors: equal keys would be one scene twice."""
+        """Return a key of the contents of the scene, independent of the order of actors. Equal scenes have equal keys."""
         return repr((self.place, sorted(repr(actor) for actor in self.actors), self.beside))
 
 
 def choose(rng: Random, options: Sequence[T]) -> T:
-    """One of the options, each as likely."""
+    """Return one of the options with equal probability."""
     return options[int(rng.random() * len(options))]
 
 
 def bernoulli(rng: Random, probability: float) -> bool:
-    """True with the given probability."""
+    """Return True with a probability."""
     return rng.random() < probability
 
 
 def sample_scene(rng: Random) -> Scene:
-    """A scene that could be: no bus in the kitchen, no boat in the desert."""
+    """Return a random plausible scene, without a bus in a kitchen or a boat in a desert."""
     place = choose(rng, PLACES)
     first = _person(rng, place) if bernoulli(rng, 0.88) else _animal(rng, place)
     actors = [first]
     if bernoulli(rng, 0.5):
         second = _person(rng, place) if bernoulli(rng, 0.6) or not first.is_person else _animal(rng, place)
-        # Two of a kind doing the same would leave captions of which nobody knows whom they mean.
+        # Captions of two actors of one kind with one action would be ambiguous.
         if (second.kind, second.action) != (first.kind, first.action) and not _crowded(first, second):
             actors.append(second)
     beside = _bystander(rng, place, actors) if bernoulli(rng, 0.4) else None
@@ -121,7 +121,7 @@ def sample_scene(rng: Random) -> Scene:
 
 
 def _crowded(first: Actor, second: Actor) -> bool:
-    """Whether two actors need more room than a picture has."""
+    """Return whether two actors need more space than a picture has."""
     wide = {"cycle", "ride"}
     return first.action in wide and (second.action in wide or second.kind in {"horse", "cow"})
 

@@ -673,11 +673,11 @@ OUTSIDE = '<!DOCTYPE a [<!ENTITY c SYSTEM "file:///etc/passwd">]>'
 @pytest.mark.parametrize("head", [ENTITIES, OUTSIDE])
 def test_xml_declares_no_entities(head: str, tmp_path: Path) -> None:
     (tmp_path / "1.xml").write_text(f"{head}<annotation><size><width>&c;</width></size></annotation>")
-    with pytest.raises(HarnessError, match=r"1\.xml, line 1: not XML as Flickr30k Entities writes it \(EntitiesForbidden"):
+    with pytest.raises(HarnessError, match=r"1\.xml, line 1: not an XML file of Flickr30k Entities \(EntitiesForbidden"):
         read_annotation(tmp_path / "1.xml")
     unit = '<tu><tuv xml:lang="en"><seg>&c;</seg></tuv><tuv xml:lang="de"><seg>x</seg></tuv></tu>'
     (tmp_path / "x.tmx").write_text(f"{head}<tmx><body>{unit}</body></tmx>")
-    with pytest.raises(HarnessError, match=r"x\.tmx is not a whole TMX file: EntitiesForbidden"):
+    with pytest.raises(HarnessError, match=r"x\.tmx is not a complete TMX file: EntitiesForbidden"):
         load_bitext_file(tmp_path / "x.tmx", GERMAN)
 
 

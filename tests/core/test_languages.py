@@ -151,7 +151,7 @@ def test_one_source_can_be_named(flickr30k_folder: Path, tmp_path: Path) -> None
     assert plan.cells[1].recipe.bitext.source == "multi30k", "bitext comes from where it is"
     with pytest.raises(HarnessError, match="unknown caption source 'own-caption': did you mean own-captions"):
         make_plans(config(flickr30k_folder, "de", source="own-caption"), Store(tmp_path))
-    with pytest.raises(HarnessError, match=r"multi30k has no Quechua \(qu\); for that there are own-multi30k, "):
+    with pytest.raises(HarnessError, match=r"multi30k has no Quechua \(qu\); the sources with it are own-multi30k, "):
         make_plans(config(flickr30k_folder, "qu", source="multi30k"), Store(tmp_path))
 
 

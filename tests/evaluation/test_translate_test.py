@@ -76,7 +76,7 @@ def test_a_table_names_captions_or_images(german: Retrieval, names: Sequence[str
     [
         (["31\tOne.", "33\tThree."], r"de.tsv lacks 1 of 3 de captions, '32#0' first"),
         (["31 One."], r"de.tsv, line 1: expected caption id, tab, English"),
-        (["31\tOne.", "32\tTwo.", "31#0\tAgain."], r"de.tsv, line 3: the caption '31#0' is translated twice"),
+        (["31\tOne.", "32\tTwo.", "31#0\tAgain."], r"de.tsv, line 3: the caption '31#0' has a translation already"),
     ],
 )
 def test_a_table_that_will_not_do_is_named(lines: list[str], message: str, german: Retrieval, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_an_image_of_several_captions_does_not_say_which(flickr30k_folder: Path,
     retrieval = Flickr30k().load(flickr30k_folder, "sw", "test")
     path = tmp_path / "sw.tsv"
     write_lines(path, ["31.jpg\tOne."])
-    with pytest.raises(HarnessError, match=r"line 1: '31' has 2 captions: name each, as 31#0"):
+    with pytest.raises(HarnessError, match=r"line 1: '31' has 2 captions: give caption ids such as 31#0"):
         read_translations(path, retrieval)
     write_lines(path, ["31#1\tTwo.", "31#0\tOne.", "32\tThree.", "33\tFour."])
     assert read_translations(path, retrieval).english == ("One.", "Two.", "Three.", "Four.")
@@ -122,7 +122,7 @@ def test_xflickr_s_own_file_translates_xflickr_s_captions_alone(
 
 
 def test_files_of_other_kinds_and_files_that_are_not_there(german: Retrieval, tmp_path: Path) -> None:
-    with pytest.raises(HarnessError, match=r"de.tsv is not there: --translations takes a .tsv"):
+    with pytest.raises(HarnessError, match=r"de.tsv does not exist: --translations takes a .tsv"):
         read_translations(tmp_path / "de.tsv", german)
     write_lines(tmp_path / "de.txt", ["31\tOne."])
     with pytest.raises(HarnessError, match=r"de.txt: --translations takes a .tsv"):

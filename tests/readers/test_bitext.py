@@ -87,14 +87,14 @@ def test_pairs_stay_as_they_stand(files: Path) -> None:
     [
         ("own.tsv", "no tab", r"own\.tsv, line 1: expected English, tab, translation"),
         ("own.tsv", "a\tb\tc\td", r"own\.tsv, line 1: expected English, tab, translation"),
-        ("own.tsv", "", r"own\.tsv has no pair of English and Swahili: its codes are sw, swa, swh, swh_latn"),
-        ("wiki.swh", "just one", r"wiki\.en has 2 lines and wiki\.swh 1: line i translates line i"),
-        ("web.tmx", TMX[:300], r"web\.tmx is not a whole TMX file: "),
+        ("own.tsv", "", r"own\.tsv has no sentence pair of English and Swahili, whose codes are sw, swa, swh, swh_latn"),
+        ("wiki.swh", "just one", r"wiki\.en has 2 lines and wiki\.swh has 1: "),
+        ("web.tmx", TMX[:300], r"web\.tmx is not a complete TMX file: "),
         ("web.tmx", TMX.replace("sw", "xx"), r"web\.tmx has no pair of English and Swahili"),
         (
             "web.tmx",
             '<!DOCTYPE t [<!ENTITY a "boom"><!ENTITY b "&a;&a;&a;">]><tmx><body><tu>&b;</tu></body></tmx>',
-            r"web\.tmx is not a whole TMX file: EntitiesForbidden",
+            r"web\.tmx is not a complete TMX file: EntitiesForbidden",
         ),
     ],
 )
@@ -117,9 +117,9 @@ def test_a_tmx_is_not_held_in_memory(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_is_named(files: Path) -> None:
-    with pytest.raises(HarnessError, match=r"mine\.tsv is not there: --bitext takes a \.tsv, a \.tmx, or Moses' pair"):
+    with pytest.raises(HarnessError, match=r"mine\.tsv does not exist: --bitext takes a \.tsv, a \.tmx, or a Moses pair"):
         load_bitext_file(files / "mine.tsv", SWAHILI)
-    with pytest.raises(HarnessError, match=r"wiki\.cy is not there: Moses' form is a pair of files"):
+    with pytest.raises(HarnessError, match=r"wiki\.cy does not exist: a Moses corpus is a pair of files"):
         load_bitext_file(files / "wiki.en", TASK.language("cy"))
 
 
@@ -200,7 +200,7 @@ def test_texts_are_found_by_any_code(tmp_path: Path) -> None:
 def test_a_line_of_megabytes_is_no_sentence(files: Path, name: str) -> None:
     text = (files / name).read_text(encoding="utf-8").replace("Mbwa anakimbia.", "w" * 5_000_000)
     (files / name).write_text(text, encoding="utf-8")
-    with pytest.raises(HarnessError, match=r"(line|unit) 1: 5,\d{3},\d{3} characters are no sentence, expected 10,000 at most"):
+    with pytest.raises(HarnessError, match=r"(line|unit) 1: the sentence has 5,\d{3},\d{3} characters, expected at most 10,000"):
         load_bitext_file(files / name, SWAHILI)
 
 
@@ -316,7 +316,7 @@ def test_columns_that_cannot_be_told_are_refused_in_one_line(tmp_path: Path, lin
 
 def test_a_header_is_the_way_out(tmp_path: Path) -> None:
     write_lines(tmp_path / "x.tsv", ["dog\tmbwa", "cat\tpaka"])
-    with pytest.raises(HarnessError, match=r"not 'dog', 'mbwa'; .* in a first line: en, tab, sw, and image for ids"):
+    with pytest.raises(HarnessError, match=r"not 'dog', 'mbwa'; .* in a header: en, tab, sw, and image for image ids"):
         load_bitext_file(tmp_path / "x.tsv", SWAHILI)
     write_lines(tmp_path / "x.tsv", ["en\tsw", "dog\tmbwa", "cat\tpaka"])
     assert pairs(load_bitext_file(tmp_path / "x.tsv", SWAHILI)) == [("dog", "mbwa"), ("cat", "paka")]

@@ -208,4 +208,4 @@ def test_the_command_says_what_it_would_fetch_and_that_there_is_no_network(tmp_p
     assert offline.returncode == 1
     assert re.fullmatch(r"error: no network, or it broke off: https://.*\n", offline.stderr)
     assert "say what to fetch" in run().stderr
-    assert "nothing of 'karpathy' can be fetched" in run("--source", "karpathy").stderr
+    assert "the source 'karpathy' has no downloads" in run("--source", "karpathy").stderr

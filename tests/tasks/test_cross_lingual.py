@@ -226,7 +226,7 @@ def test_files_say_their_language(collection: Path) -> None:
     assert german.in_english().relevant == german.relevant
     assert task.load(collection, "Swahili", "test").caption_ids == ("q1",)
     assert task.load(collection, "en", "test").captions == german.english
-    with pytest.raises(MissingError, match=r"has no French queries: looked for queries.fr.jsonl; there are queries.de.jsonl, "):
+    with pytest.raises(MissingError, match=r"has no French queries: looked for queries.fr.jsonl, found queries.de.jsonl, "):
         task.load(collection, "fr", "test")
     assert task.held_out(collection, "de").english == {"What runs?", "What sits?"}
 
@@ -235,9 +235,9 @@ def test_one_file_is_not_taken_for_two_languages(collection: Path) -> None:
     """`--lang all` would measure the same queries two hundred times, and English rows would be of German queries."""
     task = Clir()
     task.load(collection, "de", "test")
-    with pytest.raises(HarnessError, match=r"was taken to be in de and cannot be in fr too: name it queries.de.jsonl"):
+    with pytest.raises(HarnessError, match=r"was read as de and cannot be fr too: rename it queries.de.jsonl"):
         task.load(collection, "fr", "test")
-    with pytest.raises(MissingError, match="cannot be in en too"):
+    with pytest.raises(MissingError, match="cannot be en too"):
         task.load(collection, "en", "test")
     assert Clir().load(collection, "en", "test").english is None
 
@@ -261,7 +261,7 @@ def broken(folder: Path, name: str, number: int, line: str) -> Path:
         (CORPUS_FILE, 3, '{"_id": "d3", "text": 7}', "text: Input should be a valid string"),
         (CORPUS_FILE, 3, '{"_id": "d3", "title": 7, "text": "x"}', "title: Input should be a valid string"),
         (CORPUS_FILE, 4, '{"_id": "d2", "text": "Twice."}', "the document 'd2' is on line 2 already"),
-        ("queries.jsonl", 2, '{"_id": "q1", "text": "Twice."}', "the query 'q1' is there twice"),
+        ("queries.jsonl", 2, '{"_id": "q1", "text": "Twice."}', "the query 'q1' occurs twice"),
         ("queries.jsonl", 2, '{"_id": "q2", "text": " "}', "the query 'q2' is empty"),
         ("queries.jsonl", 1, "Was rennt?", "Invalid JSON"),
         ("qrels/test.tsv", 3, "q1 d2 1", "expected query id, document id and a whole number, separated by tabs"),
@@ -281,18 +281,18 @@ def test_a_malformed_line_is_named(collection: Path, name: str, number: int, lin
 
 def test_files_that_are_not_whole_or_not_there_are_named(collection: Path, tmp_path: Path) -> None:
     task = Clir()
-    with pytest.raises(HarnessError, match=r"qrels/dev.tsv is missing: the splits there are test"):
+    with pytest.raises(HarnessError, match=r"qrels/dev.tsv is missing: the folder has the splits test"):
         task.load(collection, "de", "dev")
-    with pytest.raises(HarnessError, match="unknown caption source 'multi30k': clir reads the queries of the folder"):
+    with pytest.raises(HarnessError, match="unknown caption source 'multi30k': clir has one source, queries"):
         task.load(collection, "de", "test", "multi30k")
-    with pytest.raises(HarnessError, match="is not a folder: give that of a collection with --data DIR or CLIR_ROOT"):
+    with pytest.raises(HarnessError, match="is not a folder: give the folder of a collection with --data DIR or CLIR_ROOT"):
         task.load(tmp_path / "nowhere", "de", "test")
     (collection / f"{CORPUS_FILE}.gz").write_bytes(gzip.compress((collection / CORPUS_FILE).read_bytes())[:40])
     (collection / CORPUS_FILE).unlink()
     with pytest.raises(HarnessError, match=r"corpus.jsonl.gz cannot be read after line \d+: "):
         Clir().load(collection, "de", "test")
     (collection / f"{CORPUS_FILE}.gz").unlink()
-    with pytest.raises(HarnessError, match=r"corpus.jsonl is missing: expected a folder in BEIR's form"):
+    with pytest.raises(HarnessError, match=r"corpus.jsonl is missing: expected a folder in the layout of BEIR"):
         Clir().load(collection, "de", "test")
 
 
@@ -325,7 +325,7 @@ def test_data_check_says_what_a_collection_has(collection: Path) -> None:
 
 
 def test_there_is_no_sample_of_it() -> None:
-    with pytest.raises(HarnessError, match="clir has no embedded sample: give a collection's folder"):
+    with pytest.raises(HarnessError, match="clir has no embedded sample: give the folder of a collection"):
         TASKS.load("clir")().sample_version()
 
 

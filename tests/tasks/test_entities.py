@@ -112,7 +112,7 @@ def test_a_blank_line_keeps_the_place_of_its_caption(tmp_path: Path) -> None:
 def test_a_tag_that_is_not_whole_is_an_error_with_file_and_line(line: str, tmp_path: Path) -> None:
     path = tmp_path / "7.txt"
     write_lines(path, ["[/EN#1/people Fine] .", line])
-    with pytest.raises(HarnessError, match=rf"^{re.escape(str(path))}, line 2: a bracket outside any tag near"):
+    with pytest.raises(HarnessError, match=rf"^{re.escape(str(path))}, line 2: bracket outside any tag near"):
         read_sentences(path)
 
 
@@ -219,7 +219,7 @@ def test_a_picture_without_a_size_is_an_error(size: str, tmp_path: Path) -> None
 def test_a_bomb_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "7.xml"
     path.write_text('<!DOCTYPE a [<!ENTITY x "xx"><!ENTITY y "&x;&x;">]><annotation>&y;</annotation>')
-    with pytest.raises(HarnessError, match=r"7\.xml, line 1: not XML as Flickr30k Entities writes it"):
+    with pytest.raises(HarnessError, match=r"7\.xml, line 1: not an XML file of Flickr30k Entities"):
         read_annotation(path)
 
 

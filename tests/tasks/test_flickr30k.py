@@ -229,7 +229,7 @@ def png(side: int) -> bytes:
     ("spoil", "complaint"),
     [
         (cut_jpeg, "cannot be decoded: .*[Tt]runcated.*--skip-broken"),
-        (lambda _: b"", "cannot be decoded: neither a JPEG nor a PNG file"),
+        (lambda _: b"", "cannot be decoded: it is neither a JPEG nor a PNG file"),
         (lambda _: b"GIF89a but not really", "cannot be decoded"),
         (lambda _: png(60_000), "is not decoded: .*pixels"),
         (lambda _: png(8_001), "is not decoded: its 8,001 x 8,001 pixels are more than 64,000,000"),

@@ -172,7 +172,7 @@ def test_a_chunker_is_asked_only_for_what_has_no_tags(tagged_folder: Path, monke
 
 
 def test_the_simple_chunker_takes_no_argument() -> None:
-    with pytest.raises(HarnessError, match="simple takes no argument, but was given 'x'"):
+    with pytest.raises(HarnessError, match="simple takes no argument, not 'x'"):
         chunked("simple:x", ["a"], ENGLISH)
 
 
@@ -278,7 +278,7 @@ def test_without_spacy_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("harness.tasks.entities.chunking.find_spec", lambda _: None)
     with pytest.raises(HarnessError, match=r"spacy:en_core_web_sm needs spaCy: pip install 'flickr30k-harness\[spacy\]'"):
         chunked("spacy:en_core_web_sm", ["a dog"], ENGLISH)
-    with pytest.raises(HarnessError, match="spacy: names no model; expected spacy:MODEL"):
+    with pytest.raises(HarnessError, match="spacy: names no model: expected spacy:MODEL"):
         chunked("spacy", ["a dog"], ENGLISH)
 
 

@@ -326,7 +326,7 @@ def test_pixels_hidden_behind_the_picture_are_not_unpacked() -> None:
 def test_a_file_too_long_for_a_picture_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "1.jpg").open("wb") as file:
         file.truncate(MAX_PICTURE_BYTES + 1)  # sparse: it takes no room
-    with pytest.raises(HarnessError, match=r"1\.jpg is not read: its 536,870,913 bytes are more than 536,870,912$"):
+    with pytest.raises(HarnessError, match=r"1\.jpg is too large: its 536,870,913 bytes are more than 536,870,912$"):
         Blob(str(tmp_path / "1.jpg")).read()
 
 
@@ -372,7 +372,7 @@ def test_another_file_of_the_same_id_is_never_the_picture(tmp_path: Path, shards
 def test_two_pictures_of_one_id_are_refused(tmp_path: Path, names: list[str], shards: bool) -> None:
     put_pictures(tmp_path / "images", names, shards)
     first, second = (rf"[^ ]*a\.tar \({name}\)" if shards else rf"[^ ]*/{name}" for name in names)
-    with pytest.raises(HarnessError, match=rf"^{first} and {second} are two pictures of 1: keep one of them$"):
+    with pytest.raises(HarnessError, match=rf"^{first} and {second} are different pictures of 1: remove one of them$"):
         chosen(tmp_path / "images", shards)
 
 

@@ -127,7 +127,9 @@ def test_flickr30k_200_is_read_in_the_order_of_its_own_list_or_of_multi30ks(flic
     folder = flickr30k_folder / "flickr30k-200"
     write_lines(folder / "swh_Latn.txt", ["maelezo ya 33", "maelezo ya 32"])
     write_lines(folder / "zho_Hant.txt", ["圖 33", "圖 32"])
-    with pytest.raises(HarnessError, match=r"eng_captions\.txt is missing: swh_Latn\.txt needs it to know what each line was"):
+    with pytest.raises(
+        HarnessError, match=r"eng_captions\.txt is missing: swh_Latn\.txt needs it for the English original of each line"
+    ):
         TASK.load(flickr30k_folder, "sw", "test")
     write_lines(folder / "eng_Latn.txt", ["Caption 0 of 33.", "Caption 0 of 32."])
     loaded = TASK.load(flickr30k_folder, "swh_Latn", "test")

@@ -1,4 +1,4 @@
-"""One realiser a language: a plan in, a sentence out. Small tables that say outright what they inflect, no cleverness."""
+"""Grammars that realise a caption plan as a sentence, one module a language, with inflected forms listed in tables."""
 
 from __future__ import annotations
 

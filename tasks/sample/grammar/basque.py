@@ -1,4 +1,4 @@
-"""Basque: `bat` carries the case, after noun and colour; ergative only for who `dauka` (holds); clothes by `-dun`."""
+"""Basque. `bat` carries the case after noun and colour. The subject of `dauka` (holds) is ergative. Clothes take `-dun`."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ PLACE_WORDS = {
 
 
 def realise(plan: CaptionPlan) -> Sentence:
-    """A caption such as `Hondartzan , alkandora gorridun gizon bat gitarra jotzen ari da .`"""
+    """Return a caption such as `Hondartzan , alkandora gorridun gizon bat gitarra jotzen ari da .`"""
     pieces: list[Piece] = []
     if plan.place:
         words, postposition = PLACE_WORDS[plan.place.kind]
@@ -113,5 +113,5 @@ def _noun(mention: Mention) -> str:
 
 
 def noun_phrase(mention: Mention, case: str) -> Phrase:
-    """`auto gorri bat`, `auto gorri baten`."""
+    """Return a phrase such as `auto gorri bat`, `auto gorri baten`."""
     return Phrase(f"{_noun(mention)} {CASES[case]}", mention)

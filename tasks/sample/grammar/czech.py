@@ -1,11 +1,11 @@
-"""Czech: every form a caption needs, spelt out noun by noun; the hard declension of adjectives for the colours."""
+"""Czech. All forms of each noun are listed. Colours have the hard adjective declension."""
 
 from __future__ import annotations
 
 from harness.tasks.sample.caption_plans import CaptionPlan, Clause, Mention
 from harness.tasks.sample.grammar.sentences import Phrase, Piece, Sentence, finish_sentence
 
-# Gender (a: masculine animate, i: masculine inanimate, f, n, p: masculine plural only), then the cases in use.
+# Gender (a: masculine animate, i: masculine inanimate, f, n, p: masculine plural only) and the forms in the cases used.
 NOUNS: dict[str, tuple[str, dict[str, str]]] = {
     "man": ("a", {"nom": "muž"}),
     "woman": ("f", {"nom": "žena"}),
@@ -86,7 +86,7 @@ PLACE_WORDS = {
 
 
 def realise(plan: CaptionPlan) -> Sentence:
-    """A caption such as `Muž v červené košili hraje na kytaru na pláži .`"""
+    """Return a caption such as `Muž v červené košili hraje na kytaru na pláži .`"""
     pieces: list[Piece] = []
     for number, clause in enumerate(plan.clauses):
         pieces += ["a" if number else "", *_clause(clause)]
@@ -112,13 +112,13 @@ def _clause(clause: Clause) -> list[Piece]:
 
 
 def _with(mention: Mention) -> list[Piece]:
-    """`s bílým kloboukem`, but `se zeleným kloboukem` and `se psem`."""
+    """Return a phrase such as `s bílým kloboukem`, but `se zeleným kloboukem` and `se psem`."""
     phrase = noun_phrase(mention, "ins")
     return ["se" if phrase.words.startswith(("z", "ž", "s", "š", "ps")) else "s", phrase]
 
 
 def noun_phrase(mention: Mention, case: str) -> Phrase:
-    """`červeného auta`."""
+    """Return a phrase such as `červeného auta`."""
     gender, forms = NOUNS[mention.kind]
     colour = f"{COLOUR_WORDS[mention.colour]}{ENDINGS[gender][case]} " if mention.colour else ""
     return Phrase(f"{colour}{forms[case]}", mention)

@@ -1,4 +1,4 @@
-"""English: the language that the captions are written in, and the only one with synonyms."""
+"""English, the language of the original captions and the only one with synonyms."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ BESIDE = ("next to", "beside", "near")
 
 
 class _Wording:
-    """Turns one number into a run of small choices."""
+    """Derives a sequence of choices from one number."""
 
     def __init__(self, number: int) -> None:
         self._left = number
@@ -63,7 +63,7 @@ class _Wording:
 
 
 def realise(plan: CaptionPlan) -> Sentence:
-    """A caption such as `A man in a red shirt is playing a guitar on the beach .`"""
+    """Return a caption such as `A man in a red shirt is playing a guitar on the beach .`"""
     wording = _Wording(plan.wording)
     place = _place(plan.place, wording) if plan.place else ()
     place_first = bool(place) and wording.pick(8) == 0

@@ -1,4 +1,4 @@
-"""French: two genders; the colour after its noun and agreeing with it; `à côté d'` before a vowel."""
+"""French. Two genders. The colour follows its noun and agrees with it. `à côté d'` before a vowel."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ PLACE_WORDS = {
 
 
 def realise(plan: CaptionPlan) -> Sentence:
-    """A caption such as `Un homme portant une chemise rouge joue de la guitare sur la plage .`"""
+    """Return a caption such as `Un homme portant une chemise rouge joue de la guitare sur la plage .`"""
     return clauses_then_place(plan, _clause, ("", "et"), PLACE_WORDS)
 
 
@@ -91,7 +91,7 @@ def _clause(clause: Clause) -> list[Piece]:
 
 
 def noun_phrase(mention: Mention) -> Phrase:
-    """`une robe blanche`."""
+    """Return a phrase such as `une robe blanche`."""
     gender, noun = NOUNS[mention.kind]
     article = {"m": "un", "f": "une"}[gender]
     colour = f" {COLOUR_WORDS[mention.colour][gender]}" if mention.colour else ""

@@ -1,4 +1,4 @@
-"""German: three genders; dative after `in`, `mit`, `neben` and `auf` (where, not whither); the verb second."""
+"""German. Three genders. Dative after `in`, `mit`, `neben` and `auf` (location, not direction). The verb is second."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ COLOUR_WORDS = {
     "black": "schwarz",
     "brown": "braun",
 }
-# Case -> gender -> article, ending of the adjective after it.
+# Article and adjective ending by case and gender.
 INDEFINITE = {
     "nom": {"m": ("ein", "er"), "f": ("eine", "e"), "n": ("ein", "es")},
     "acc": {"m": ("einen", "en"), "f": ("eine", "e"), "n": ("ein", "es")},
     "dat": {"m": ("einem", "en"), "f": ("einer", "en"), "n": ("einem", "en")},
 }
-# Verb, what stands before the object, the object's case, what closes the clause.
+# The verb, the words before the object, the case of the object, and the words at the end of the clause.
 VERBS = {
     "run": ("rennt", "", "", ""),
     "walk": ("geht", "", "", "spazieren"),
@@ -83,7 +83,7 @@ PLACE_WORDS = {
 
 
 def realise(plan: CaptionPlan) -> Sentence:
-    """A caption such as `Ein Mann in einem roten Hemd spielt am Strand Gitarre .`"""
+    """Return a caption such as `Ein Mann in einem roten Hemd spielt am Strand Gitarre .`"""
     place = _place(plan.place) if plan.place else []
     if len(plan.clauses) == 1:
         subject, verb, rest = _clause(plan.clauses[0])
@@ -93,7 +93,7 @@ def realise(plan: CaptionPlan) -> Sentence:
         subject, verb, rest = _clause(clause)
         if number:
             pieces += ["und", *subject, verb, *rest]
-        elif place:  # the place holds the first field, so the verb goes before its subject
+        elif place:  # the place is in first position, so the verb precedes its subject
             pieces += [*place, verb, *subject, *rest]
         else:
             pieces += [*subject, verb, *rest]
@@ -125,7 +125,7 @@ def _bare(mention: Mention) -> Phrase:
 
 
 def noun_phrase(mention: Mention, case: str) -> Phrase:
-    """`ein roter Hut`, `einen roten Hut`, `einem roten Hut`."""
+    """Return a phrase such as `ein roter Hut`, `einen roten Hut`, `einem roten Hut`."""
     gender, noun = NOUNS[mention.kind]
     article, ending = INDEFINITE[case][gender]
     colour = f" {COLOUR_WORDS[mention.colour]}{ending}" if mention.colour else ""

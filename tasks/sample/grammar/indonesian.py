@@ -1,4 +1,4 @@
-"""Indonesian: no inflection; a classifier before people (`seorang`), animals (`seekor`) and things (`sebuah`)."""
+"""Indonesian. No inflection. Classifiers precede people (`seorang`), animals (`seekor`) and things (`sebuah`)."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ PLACE_WORDS = {
 
 
 def realise(plan: CaptionPlan) -> Sentence:
-    """A caption such as `Seorang pria yang memakai kemeja merah sedang memainkan gitar di pantai .`"""
+    """Return a caption such as `Seorang pria yang memakai kemeja merah sedang memainkan gitar di pantai .`"""
     return clauses_then_place(plan, _clause, ("", "dan"), PLACE_WORDS)
 
 
@@ -91,6 +91,6 @@ def _clause(clause: Clause) -> list[Piece]:
 
 
 def noun_phrase(mention: Mention) -> Phrase:
-    """`sebuah mobil merah`."""
+    """Return a phrase such as `sebuah mobil merah`."""
     colour = f" {COLOUR_WORDS[mention.colour]}" if mention.colour else ""
     return Phrase(f"{NOUNS[mention.kind]}{colour}", mention)

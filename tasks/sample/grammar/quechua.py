@@ -1,4 +1,4 @@
-"""Quechua of Cusco and Collao, in the three-vowel spelling: place, who, beside what, with what, verb; all by suffixes."""
+"""Quechua of Cusco and Collao in three-vowel spelling. Order: place, subject, neighbour, object, verb. Cases are suffixes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ COLOUR_WORDS = {
     "black": "yana",
     "brown": "ch'umpi",
 }
-# The suffix of the object and the verb.
+# The suffix of the object, and the verb.
 VERBS = {
     "run": ("", "phawachkan"),
     "walk": ("", "purichkan"),
@@ -79,16 +79,16 @@ PLACE_WORDS = {
 
 
 def realise(plan: CaptionPlan) -> Sentence:
-    """A caption such as `Mama qucha patapi puka kamisayuq qhari gitarrata tukachkan .`"""
+    """Return a caption such as `Mama qucha patapi puka kamisayuq qhari gitarrata tukachkan .`"""
     pieces: list[Piece] = [Phrase(PLACE_WORDS[plan.place.kind], plan.place)] if plan.place else []
     for number, clause in enumerate(plan.clauses):
-        # Clauses are joined by `-taq` on the second subject.
+        # `-taq` on the second subject joins the clauses.
         pieces += [",", *_clause(clause, "taq")] if number else _clause(clause, "")
     return finish_sentence(pieces)
 
 
 def _clause(clause: Clause, joined: str) -> list[Piece]:
-    # Who wears something is its owner: `-yuq`.
+    # `-yuq` (owner) marks clothes.
     pieces: list[Piece] = [noun_phrase(mention, "yuq") for mention in (clause.garment, clause.hat) if mention]
     pieces.append(noun_phrase(clause.subject, joined))
     if clause.beside:
@@ -104,6 +104,6 @@ def _genitive(mention: Mention) -> str:
 
 
 def noun_phrase(mention: Mention, suffix: str) -> Phrase:
-    """`puka awtup`: the colour first, the suffix last."""
+    """Return a phrase such as `puka awtup`: the colour first, the suffix last."""
     colour = f"{COLOUR_WORDS[mention.colour]} " if mention.colour else ""
     return Phrase(f"{colour}{NOUNS[mention.kind]}{suffix}", mention)

@@ -1,4 +1,4 @@
-"""The pieces that a sentence is made of, and the three forms in which the files write them."""
+"""Sentences as sequences of words and phrases, and the three forms in which files have them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.tasks.sample.caption_plans import CaptionPlan, Clause, Mention
 
 @dataclass(frozen=True)
 class Phrase:
-    """Words that name a thing of the scene."""
+    """Words that mention a thing of the scene."""
 
     words: str
     mention: Mention
@@ -21,7 +21,7 @@ Sentence = tuple[Piece, ...]
 
 
 def finish_sentence(pieces: Iterable[Piece]) -> Sentence:
-    """Start with a capital letter, end with a full stop, leave out empty words."""
+    """Return a sentence with an initial capital and a full stop, without empty words."""
     kept = [piece for piece in pieces if piece]
     first = kept[0]
     kept[0] = Phrase(_capital(first.words), first.mention) if isinstance(first, Phrase) else _capital(first)
@@ -38,7 +38,7 @@ def clauses_then_place(
     lead: tuple[str, str],
     places: Mapping[str, tuple[str, str]],
 ) -> Sentence:
-    """One clause after the other, then the place: `lead` opens the first clause and each later one."""
+    """Return the clauses followed by the place. `lead` has the words before the first clause and before later ones."""
     pieces: list[Piece] = []
     for number, clause in enumerate(plan.clauses):
         pieces += [lead[min(number, 1)], *realise_clause(clause)]
@@ -49,7 +49,7 @@ def clauses_then_place(
 
 
 def subject_with_clothes(clause: Clause, noun_phrase: Callable[[Mention], Phrase], lead: tuple[str, str]) -> list[Piece]:
-    """Who, then what they wear: `lead` opens the first garment and the second."""
+    """Return the subject and its clothes. `lead` has the words before the first and the second garment."""
     pieces: list[Piece] = [noun_phrase(clause.subject)]
     worn = [noun_phrase(mention) for mention in (clause.garment, clause.hat) if mention]
     for opening, phrase in zip(lead, worn, strict=False):
@@ -58,17 +58,17 @@ def subject_with_clothes(clause: Clause, noun_phrase: Callable[[Mention], Phrase
 
 
 def tokenized_text(sentence: Sentence) -> str:
-    """The sentence with all tokens apart, as `results_20130124.token` has it."""
+    """Return the sentence with blanks between all tokens, as in `results_20130124.token`."""
     return " ".join(piece.words if isinstance(piece, Phrase) else piece for piece in sentence)
 
 
 def plain_text(sentence: Sentence) -> str:
-    """The sentence as people write it: no blank before a comma or a full stop, none after an elided `d'`."""
+    """Return the sentence in normal spelling, without blanks before commas and full stops and after an elided `d'`."""
     return tokenized_text(sentence).replace(" d' ", " d'").replace(" ,", ",").replace(" .", ".")
 
 
 def tagged_text(sentence: Sentence, chains: Mapping[str, int]) -> str:
-    """The sentence in Flickr30k Entities' markup; `chains` gives the chain id of each role."""
+    """Return the sentence in the markup of Flickr30k Entities. `chains` has the chain number of each role."""
     return " ".join(_tag(piece, chains) if isinstance(piece, Phrase) else piece for piece in sentence)
 
 

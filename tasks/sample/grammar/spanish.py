@@ -1,4 +1,4 @@
-"""Spanish: two genders; the colour after its noun and agreeing with it."""
+"""Spanish. Two genders. The colour follows its noun and agrees with it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ PLACE_WORDS = {
 
 
 def realise(plan: CaptionPlan) -> Sentence:
-    """A caption such as `Un hombre con una camisa roja toca la guitarra en la playa .`"""
+    """Return a caption such as `Un hombre con una camisa roja toca la guitarra en la playa .`"""
     return clauses_then_place(plan, _clause, ("", "y"), PLACE_WORDS)
 
 
@@ -90,7 +90,7 @@ def _clause(clause: Clause) -> list[Piece]:
 
 
 def noun_phrase(mention: Mention) -> Phrase:
-    """`una camisa blanca`."""
+    """Return a phrase such as `una camisa blanca`."""
     gender, noun = NOUNS[mention.kind]
     article = {"m": "un", "f": "una"}[gender]
     colour = f" {COLOUR_WORDS[mention.colour][gender]}" if mention.colour else ""

@@ -1,11 +1,11 @@
-"""Swahili: adjectives and the `-a` of relation agree with the noun's class; animals agree as people do (class 1)."""
+"""Swahili. Adjectives and the associative `-a` agree with the class of the noun. Animals agree like people (class 1)."""
 
 from __future__ import annotations
 
 from harness.tasks.sample.caption_plans import CaptionPlan, Clause, Mention
 from harness.tasks.sample.grammar.sentences import Phrase, Piece, Sentence, clauses_then_place, subject_with_clothes
 
-# Concord (noun class), noun.
+# Concord (noun class) and noun.
 NOUNS = {
     "man": (1, "mwanaume"),
     "woman": (1, "mwanamke"),
@@ -79,7 +79,7 @@ PLACE_WORDS = {
 
 
 def realise(plan: CaptionPlan) -> Sentence:
-    """A caption such as `Mwanaume aliyevaa shati jekundu anapiga gitaa ufukweni .`"""
+    """Return a caption such as `Mwanaume aliyevaa shati jekundu anapiga gitaa ufukweni .`"""
     return clauses_then_place(plan, _clause, ("", "na"), PLACE_WORDS)
 
 
@@ -92,7 +92,7 @@ def _clause(clause: Clause) -> list[Piece]:
 
 
 def noun_phrase(mention: Mention) -> Phrase:
-    """`gari jekundu`, `kofia nyekundu`, `mpira mwekundu`."""
+    """Return a phrase such as `gari jekundu`, `kofia nyekundu`, `mpira mwekundu`."""
     concord, noun = NOUNS[mention.kind]
     colour = f" {COLOUR_WORDS[mention.colour][concord]}" if mention.colour else ""
     return Phrase(f"{noun}{colour}", mention)

@@ -1,4 +1,4 @@
-"""Welsh: the verb first; adjectives mutate softly and some change form after a feminine noun; `gyda` aspirates."""
+"""Welsh. The verb is first. Adjectives have soft mutation after feminine nouns, and some change form. `gyda` aspirates."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ COLOUR_WORDS = {
     "black": {"m": "du", "f": "ddu"},
     "brown": {"m": "brown", "f": "frown"},
 }
-# Nouns as they stand after a word that mutates them.
+# Nouns after a word that mutates them.
 AFTER_AR = {"bench": "fainc", "chair": "gadair"}
 AFTER_GYDA = {"dog": "chi"}
 VERBS = {
@@ -81,7 +81,7 @@ PLACE_WORDS = {
 
 
 def realise(plan: CaptionPlan) -> Sentence:
-    """A caption such as `Mae dyn mewn crys coch yn chwarae gitâr ar y traeth .`"""
+    """Return a caption such as `Mae dyn mewn crys coch yn chwarae gitâr ar y traeth .`"""
     return clauses_then_place(plan, _clause, ("mae", "ac mae"), PLACE_WORDS)
 
 
@@ -100,7 +100,7 @@ def _object(clause: Clause) -> Phrase:
 
 
 def noun_phrase(mention: Mention, mutations: dict[str, str] | None = None) -> Phrase:
-    """`crys coch`, `ffrog goch`."""
+    """Return a phrase such as `crys coch`, `ffrog goch`."""
     gender, noun = NOUNS[mention.kind]
     noun = (mutations or {}).get(mention.kind, noun)
     colour = f" {COLOUR_WORDS[mention.colour][gender]}" if mention.colour else ""

@@ -1,4 +1,4 @@
-"""Yoruba, with tone marks: noun, colour, `kan` (a); clothes in a relative clause, and a cap has a verb of its own (`dé`)."""
+"""Yoruba with tone marks. Order: noun, colour, `kan` (a). Clothes are in a relative clause; caps have their own verb (`dé`)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ COLOUR_WORDS = {
     "black": "dúdú",
     "brown": "aláwọ̀ búráùn",
 }
-# The verb, and what closes it after the object.
+# The verb, and its second part after the object.
 VERBS = {
     "run": ("ń sáré", ""),
     "walk": ("ń rìn", ""),
@@ -80,10 +80,10 @@ PLACE_WORDS = {
 
 
 def realise(plan: CaptionPlan) -> Sentence:
-    """A caption such as `Ọkùnrin kan tó wọ ṣẹ́ẹ̀tì pupa ń ta gìtá ní etí òkun .`"""
+    """Return a caption such as `Ọkùnrin kan tó wọ ṣẹ́ẹ̀tì pupa ń ta gìtá ní etí òkun .`"""
     pieces: list[Piece] = []
     for number, clause in enumerate(plan.clauses):
-        # `àti` joins nouns only; clauses are joined by `sì` after the second subject.
+        # `àti` joins nouns only. `sì` after the second subject joins clauses.
         pieces += [",", *_clause(clause, "sì")] if number else _clause(clause, "")
     if plan.place:
         preposition, words = PLACE_WORDS[plan.place.kind]
@@ -105,6 +105,6 @@ def _clause(clause: Clause, joined: str) -> list[Piece]:
 
 
 def noun_phrase(mention: Mention) -> Phrase:
-    """`ajá dúdú kan`."""
+    """Return a phrase such as `ajá dúdú kan`."""
     colour = f" {COLOUR_WORDS[mention.colour]}" if mention.colour else ""
     return Phrase(f"{NOUNS[mention.kind]}{colour}{'' if mention.kind in MASS else ' kan'}", mention)
