@@ -1,4 +1,4 @@
-"""`check` finds each way in which an encoder can be wrong, and says it in words."""
+"""`check` finds each way in which an encoder can be wrong, and explains it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from harness.tasks.flickr30k import Flickr30k
 
 
 class Good:
-    """Equal rows for the picture and the captions of one id: the made-up data show it in both."""
+    """Equal rows for the image and the captions of one id, which the made-up data contain."""
 
     name = "good"
 
@@ -47,13 +47,13 @@ class Good:
 
 
 def rows(seeds: Sequence[int]) -> Floats:
-    # The pictures are JPEG files, whose shades are a little off.
+    # JPEG files change the shades a little.
     return np.stack([np.random.default_rng(round(seed / 10)).standard_normal(8, dtype=np.float32) for seed in seeds])
 
 
 @pytest.fixture
 def trials(flickr30k_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, EncoderCheck]]:
-    """Try a good encoder with some members replaced."""
+    """Return a function that checks a good encoder with some members replaced."""
 
     def check(make: Callable[[], Any] = Good, lang: str = "en", **members: Any) -> dict[str, EncoderCheck]:
         registry: Registry[Any] = Registry("encoder", {})
@@ -209,7 +209,7 @@ def cannot_tell(self: object, texts: Sequence[str], lang: str) -> list[Spans]:
         ),
     ],
 )
-def test_what_is_wrong_is_said(
+def test_each_problem_is_reported(
     trials: Callable[..., dict[str, EncoderCheck]], members: dict[str, Any], what: str, verdict: str, words: str
 ) -> None:
     import re
@@ -230,8 +230,8 @@ def test_an_encoder_without_token_states_can_be_measured(trials: Callable[..., d
         assert words in found[what].detail
 
 
-def test_the_built_in_sample_encoder_is_tried_through_the_command(flickr30k_folder: Path, tmp_path: Path) -> None:
-    """On grey squares its towers cannot tell pairs from others: a note, and no failure. A wrong encoder ends with status 1."""
+def test_the_command_checks_the_sample_encoder(flickr30k_folder: Path, tmp_path: Path) -> None:
+    """Grey squares give a note about pairs and no failure. A wrong encoder gives exit status 1."""
     from tests.support.plugin_files import harness
 
     words = ("--data", str(flickr30k_folder), "--split", "test", "--lang", "de")
@@ -249,7 +249,7 @@ def test_the_built_in_sample_encoder_is_tried_through_the_command(flickr30k_fold
     assert "it returned builtins.list; expected a numpy array" in bad.stdout
 
 
-def test_the_registry_is_left_alone() -> None:
+def test_the_registry_is_unchanged() -> None:
     assert "changed" not in ENCODERS.names()
 
 

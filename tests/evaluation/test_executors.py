@@ -1,4 +1,4 @@
-"""Who does the cells decides no number: one process, several, or Ray; with workers that are killed, interrupted or in doubt."""
+"""One process, several processes and Ray give the same numbers, also if workers are killed or interrupted."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tests.support.plugin_files import harness, write
 LOCAL = pytest.param("local", marks=pytest.mark.slow)
 ON_RAY = pytest.param("ray", marks=[pytest.mark.slow, pytest.mark.skipif(not find_spec("ray"), reason="ray is not installed")])
 
-# An encoder without weights, which writes down what it does, and of which one process is killed where a file says so.
+# An encoder without weights that logs its calls. A file requests that one of its processes is killed.
 WATCHED = """
     import os, signal
     import numpy as np
@@ -82,10 +82,10 @@ OPTIONS = ("--init", "scratch", "--size", "tiny", "--steps", "3", "--batch", "4"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Data, and the encoder in a file."""
+    """A folder with data and the file of the encoder."""
     folder = tmp_path_factory.mktemp("place")
     data = write_data(folder / "data")
-    # A second English caption each, so that all of them are others than those that were translated: the twelfth cell.
+    # A second English caption for each image, so that all captions differ from the translated ones: the twelfth cell.
     split = json.loads((data / "dataset_flickr30k.json").read_text())
     for image in split["images"]:
         image["sentences"] = [*image["sentences"][:1], {"raw": f"another of {image['filename']} ."}]
@@ -95,18 +95,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(place: Path, store: Path, *words: str, kill: bool = False) -> subprocess.CompletedProcess[str]:
-    """Measure the twelve cells. kill: the first process that reads French is killed."""
+    """Measure the twelve cells. kill: kill the first process that reads French."""
     store.mkdir(exist_ok=True)
     if kill:
         (store / "kill").touch()
     encoder = f"{place / 'watched.py'}:Watched"
-    told = ("--lang", "de,fr", "--data", str(place / "data"), "--encoder", encoder, "--objectives", ",".join(OBJECTIVES))
-    return harness("run", *told, *OPTIONS, *words, store=store)
+    options = ("--lang", "de,fr", "--data", str(place / "data"), "--encoder", encoder, "--objectives", ",".join(OBJECTIVES))
+    return harness("run", *options, *OPTIONS, *words, store=store)
 
 
 @pytest.fixture(scope="module")
 def serial(place: Path) -> tuple[Path, str]:
-    """The store of a run by one process, and what it printed."""
+    """The store and the output of a run by one process."""
     store = place / "serial"
     done = run(place, store)
     assert done.returncode == 0, done.stderr
@@ -114,13 +114,13 @@ def serial(place: Path) -> tuple[Path, str]:
     return store, done.stdout
 
 
-def told(store: Path) -> Counter[str]:
-    """What was done how often, whoever did it."""
+def logged_calls(store: Path) -> Counter[str]:
+    """Return how often each call was made, by any process."""
     return Counter(line.rpartition(" ")[0] for line in (store / "log").read_text().splitlines())
 
 
 @pytest.mark.parametrize("executor", [LOCAL, ON_RAY])
-def test_two_workers_make_the_records_of_one_and_do_what_they_share_once(
+def test_two_workers_make_the_records_of_one_and_compute_shared_entries_once(
     executor: str, place: Path, serial: tuple[Path, str], tmp_path: Path
 ) -> None:
     done = run(place, tmp_path / "store", "--executor", executor, "--workers", "2")
@@ -128,49 +128,47 @@ def test_two_workers_make_the_records_of_one_and_do_what_they_share_once(
     assert records(tmp_path / "store") == records(serial[0])
     assert done.stdout == serial[1].replace(str(serial[0]), str(tmp_path / "store"))
     assert f"cell {CELLS} of {CELLS}: " in done.stderr
-    assert told(tmp_path / "store") == told(serial[0])
+    assert logged_calls(tmp_path / "store") == logged_calls(serial[0])
     again = run(place, tmp_path / "store", "--executor", executor, "--workers", "2")
     assert again.stdout == done.stdout
     assert "cell 1 of" not in again.stderr
 
 
 @pytest.mark.parametrize("executor", [LOCAL, ON_RAY])
-def test_a_worker_that_is_killed_costs_nothing_but_time(
-    executor: str, place: Path, serial: tuple[Path, str], tmp_path: Path
-) -> None:
+def test_a_killed_worker_changes_no_record(executor: str, place: Path, serial: tuple[Path, str], tmp_path: Path) -> None:
     done = run(place, tmp_path / "store", "--executor", executor, "--workers", "2", kill=True)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "store" / "kill").exists()
     assert records(tmp_path / "store") == records(serial[0])
-    assert told(tmp_path / "store") == told(serial[0])
+    assert logged_calls(tmp_path / "store") == logged_calls(serial[0])
 
 
 # jobs
 
 
-def carried(jobs: Iterable[Errand], tmp_path: Path, **choices: object) -> Generator[tuple[str, Outcome]]:
-    with closing(execute_jobs(jobs, ExecutorConfig(**choices), Store(tmp_path), Console())) as told:  # type: ignore[arg-type]
-        yield from ((job.name, outcome) for job, outcome in told)
+def run_jobs(jobs: Iterable[Errand], tmp_path: Path, **choices: object) -> Generator[tuple[str, Outcome]]:
+    with closing(execute_jobs(jobs, ExecutorConfig(**choices), Store(tmp_path), Console())) as ended:  # type: ignore[arg-type]
+        yield from ((job.name, outcome) for job, outcome in ended)
 
 
 def test_workers_work_at_the_same_time(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     ends = [Errand(mode, partial(meet, tmp_path / "pipe", mode)) for mode in ("rb", "wb")]
-    assert dict(carried(ends, tmp_path, workers=2)) == {"rb": Outcome(), "wb": Outcome()}
+    assert dict(run_jobs(ends, tmp_path, workers=2)) == {"rb": Outcome(), "wb": Outcome()}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_fails_stops_no_other_and_says_why(workers: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_job_stops_no_other_and_gives_its_error(workers: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     jobs = [
-        Errand("told", partial(fail, HarnessError, "mend it so")),
+        Errand("expected", partial(fail, HarnessError, "mend it so")),
         Errand("awkward", partial(fail, AwkwardError, 1, 2)),
         Errand("exit", partial(fail, SystemExit)),
         Errand("exit 0", partial(fail, SystemExit, 0)),
         Errand("panic", partial(fail, PanicException, "called `Option::unwrap()` on a `None` value")),
         Errand("well", partial(os.getpid)),
     ]
-    assert dict(carried(jobs, tmp_path, workers=workers)) == {
-        "told": Outcome("failed", "mend it so"),
+    assert dict(run_jobs(jobs, tmp_path, workers=workers)) == {
+        "expected": Outcome("failed", "mend it so"),
         "awkward": Outcome("failed", "AwkwardError: both hands full", expected=False),
         "exit": Outcome("failed", "SystemExit", expected=False),
         "exit 0": Outcome("failed", "SystemExit: 0", expected=False),
@@ -180,22 +178,22 @@ def test_what_fails_stops_no_other_and_says_why(workers: int, tmp_path: Path, ca
     assert capfd.readouterr().err.count("Traceback") == 4
 
 
-def test_ctrl_c_is_the_user_s_and_ends_the_run(tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        list(carried([Errand("stopped", partial(fail, KeyboardInterrupt))], tmp_path))
+        list(run_jobs([Errand("stopped", partial(fail, KeyboardInterrupt))], tmp_path))
 
 
 def test_a_worker_that_ends_itself_fails_its_job_alone(tmp_path: Path) -> None:
     jobs = [Errand("deadly", partial(os._exit, 0)), Errand("well", os.getpid)]
-    ended = dict(carried(jobs, tmp_path, workers=2))
+    ended = dict(run_jobs(jobs, tmp_path, workers=2))
     assert ended["well"] == Outcome()
     assert ended["deadly"].state == "failed"
     assert ended["deadly"].why.startswith("its process ended with status 0, the last of 4 attempts;")
 
 
 @pytest.mark.parametrize("done", [0, 1])
-def test_what_an_executor_leaves_undone_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: int) -> None:
-    """It may take a job and say nothing of it, or take none at all."""
+def test_jobs_without_an_outcome_have_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: int) -> None:
+    """An executor may take a job and yield no outcome, or take no job."""
 
     @contextmanager
     def idle(choices: ExecutorConfig, store: Store, console: Console) -> Iterator[Execute]:  # noqa: ARG001
@@ -206,35 +204,35 @@ def test_what_an_executor_leaves_undone_has_failed(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("harness.core.builtins.EXECUTORS", registry)
     jobs = [Errand(name, os.getpid) for name in ("one", "two", "three")]
     left = Outcome("failed", "the executor idle ended without an outcome of this job")
-    assert dict(carried(jobs, tmp_path, executor="idle")) == {"one": Outcome() if done else left, "two": left, "three": left}
+    assert dict(run_jobs(jobs, tmp_path, executor="idle")) == {"one": Outcome() if done else left, "two": left, "three": left}
 
 
 def test_a_job_that_kills_every_worker_is_given_up(tmp_path: Path) -> None:
     log = tmp_path / "log"
     jobs = [Errand("deadly", partial(os.system, f"echo >> {log}; kill -9 $PPID")), Errand("well", os.getpid)]
-    ended = dict(carried(jobs, tmp_path, workers=2))
+    ended = dict(run_jobs(jobs, tmp_path, workers=2))
     assert ended["well"] == Outcome()
     assert re.fullmatch(r"its process was killed by signal 9, the last of 4 attempts; .* fewer --workers", ended["deadly"].why)
     assert log.read_text().count("\n") == RETRIES + 1
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_job_is_taken_when_there_is_room_for_it(workers: int, tmp_path: Path) -> None:
+def test_a_job_is_taken_when_a_worker_is_free(workers: int, tmp_path: Path) -> None:
     taken, ended = 0, 0
 
     def coming() -> Iterator[Errand]:
         nonlocal taken
         for number in range(6):
             taken += 1
-            assert taken - ended <= workers + 1, "one is at work with each worker, and one has just ended"
+            assert taken - ended <= workers + 1, "each worker has one job, and one job has just ended"
             yield Errand(str(number), os.getpid)
 
-    for _ in carried(coming(), tmp_path, workers=workers):
+    for _ in run_jobs(coming(), tmp_path, workers=workers):
         ended += 1
     assert (taken, ended) == (6, 6)
 
 
-def test_what_another_process_is_at_is_left_for_last(tmp_path: Path) -> None:
+def test_jobs_of_other_processes_come_last(tmp_path: Path) -> None:
     order = []
 
     class Busy(Errand):
@@ -244,43 +242,43 @@ def test_what_another_process_is_at_is_left_for_last(tmp_path: Path) -> None:
                 raise BusyError(self.name)
 
     jobs = [Busy("busy", os.getpid), Busy("free", os.getpid)]
-    assert [name for name, _ in carried(jobs, tmp_path)] == ["free", "busy"]
+    assert [name for name, _ in run_jobs(jobs, tmp_path)] == ["free", "busy"]
     assert order == [("busy", False), ("free", False), ("busy", True)]
 
 
 @pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN], ids=["in front", "in the background"])
-def test_who_is_left_at_work_is_interrupted(tmp_path: Path, request: pytest.FixtureRequest, handler: object) -> None:
-    """Also of a run that ignores Ctrl-C itself, as one does that a shell starts in the background."""
+def test_busy_workers_are_interrupted_at_the_end(tmp_path: Path, request: pytest.FixtureRequest, handler: object) -> None:
+    """This also holds for a run that ignores Ctrl-C, as background processes of a shell do."""
     before = signal.signal(signal.SIGINT, handler)  # type: ignore[arg-type]
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     begun, never = tmp_path / "begun", tmp_path / "never"
     os.mkfifo(begun)
     os.mkfifo(never)
     jobs = [Errand("vain", partial(wait_in_vain, begun, never)), Errand("other", partial(meet, begun, "rb"))]
-    with closing(carried(jobs, tmp_path, workers=2)) as told:
-        assert next(told) == ("other", Outcome())
+    with closing(run_jobs(jobs, tmp_path, workers=2)) as ended:
+        assert next(ended) == ("other", Outcome())
     assert never.with_suffix(".interrupted").exists()
 
 
 def test_each_worker_has_its_share_of_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     share = max(1, processors() // 2)
-    list(carried([Errand("one", partial(tell_threads, tmp_path / "one"))], tmp_path, workers=2))
+    list(run_jobs([Errand("one", partial(tell_threads, tmp_path / "one"))], tmp_path, workers=2))
     assert (tmp_path / "one").read_text() == f"{share} {share} {share}"
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    list(carried([Errand("two", partial(tell_threads, tmp_path / "two"))], tmp_path, workers=2))
+    list(run_jobs([Errand("two", partial(tell_threads, tmp_path / "two"))], tmp_path, workers=2))
     assert (tmp_path / "two").read_text().split()[0] == "3"
 
 
-def test_options_of_ray_are_for_ray(tmp_path: Path) -> None:
+def test_options_of_ray_need_ray(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="--address and --gpus-per-cell are for --executor ray"):
-        list(carried([Errand("one", os.getpid)], tmp_path, address="auto"))
+        list(run_jobs([Errand("one", os.getpid)], tmp_path, address="auto"))
 
 
-def test_no_worker_is_started_before_there_is_work_or_after(tmp_path: Path) -> None:
-    assert list(carried([], tmp_path, workers=2)) == []
+def test_workers_start_only_for_jobs(tmp_path: Path) -> None:
+    assert list(run_jobs([], tmp_path, workers=2)) == []
     assert multiprocessing.active_children() == []
-    assert len(list(carried([Errand("one", os.getpid)] * 2, tmp_path, workers=9))) == 2
+    assert len(list(run_jobs([Errand("one", os.getpid)] * 2, tmp_path, workers=9))) == 2
     assert multiprocessing.active_children() == []
 
 
@@ -291,10 +289,10 @@ def test_no_worker_is_started_before_there_is_work_or_after(tmp_path: Path) -> N
     machines=st.lists(st.fixed_dictionaries({"CPU": st.integers(1, 64), "GPU": st.integers(0, 8)}), min_size=1, max_size=4),
     workers=st.integers(1, 70),
 )
-def test_every_machine_has_room_for_as_many_cells_as_there_are_workers(machines: list[dict[str, float]], workers: int) -> None:
+def test_every_machine_has_room_for_the_requested_cells(machines: list[dict[str, float]], workers: int) -> None:
     with_gpus = [each for each in machines if each["GPU"]] or machines
     share = JobResources.of_machines(machines, ExecutorConfig(workers=workers))
-    # Whole cores and GPUs cannot always be divided evenly, but never are there fewer cells than was asked for on the smallest.
+    # Cores and GPUs cannot always be divided evenly, but the smallest machine never has fewer cells than requested.
     assert share.room(with_gpus) >= workers
     for each in with_gpus:
         assert share.room([each]) * share.cpus <= each["CPU"] + 1e-3
@@ -302,7 +300,7 @@ def test_every_machine_has_room_for_as_many_cells_as_there_are_workers(machines:
     assert share.gpus <= 1
 
 
-def test_a_machine_that_does_not_share_the_store_refuses(tmp_path: Path) -> None:
+def test_a_machine_without_the_store_refuses(tmp_path: Path) -> None:
     around, flag = WorkerEnvironment((), tmp_path), tmp_path / "flag"
     find = Errand("one", os.getpid).elsewhere()
     alone = run_on_machine(find, True, around, Store(tmp_path), flag)
@@ -342,11 +340,11 @@ MINE = """
 
 @contextmanager
 def training(place: Path, tmp_path: Path, executor: str = "local") -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A run of two workers of which one, whose number is given, trains without end."""
+    """Yield a run of two workers, and the process id of the one that trains without end."""
     objective = f"{write(tmp_path / 'endless.py', ENDLESS)}:endless"
     encoder = f"{place / 'watched.py'}:Watched"
-    told = ("--lang", "de", "--data", str(place / "data"), "--encoder", encoder, "--objectives", objective, *OPTIONS)
-    words = (*told, "--steps", "1000000", "--executor", executor, "--workers", "2")
+    options = ("--lang", "de", "--data", str(place / "data"), "--encoder", encoder, "--objectives", objective, *OPTIONS)
+    words = (*options, "--steps", "1000000", "--executor", executor, "--workers", "2")
     with subprocess.Popen(
         [sys.executable, "-m", "harness", "run", *words], env=environment(tmp_path), stderr=subprocess.PIPE, text=True
     ) as process:
@@ -371,15 +369,15 @@ def test_an_interrupted_run_keeps_the_checkpoints_of_its_workers(executor: str, 
 
 
 @pytest.mark.slow
-def test_workers_end_with_the_run_that_is_killed(place: Path, tmp_path: Path) -> None:
+def test_workers_end_with_a_killed_run(place: Path, tmp_path: Path) -> None:
     with training(place, tmp_path) as (process, worker):
         watch = os.pidfd_open(worker)
         process.kill()
-        assert select.select([watch], [], [], 60)[0], "the worker goes on without the run"
+        assert select.select([watch], [], [], 60)[0], "the worker continues without the run"
 
 
 @pytest.mark.slow
-def test_an_executor_of_others_is_named_like_ours(place: Path, serial: tuple[Path, str], tmp_path: Path) -> None:
+def test_an_executor_of_a_plug_in_is_selected_by_name(place: Path, serial: tuple[Path, str], tmp_path: Path) -> None:
     plugin = write(tmp_path / "mine.py", MINE)
     done = run(place, tmp_path / "store", "--executor", "backwards", "--plugin", str(plugin))
     assert done.returncode == 0, done.stderr
@@ -392,7 +390,7 @@ def test_an_executor_of_others_is_named_like_ours(place: Path, serial: tuple[Pat
 
 
 @pytest.mark.slow
-def test_towers_of_several_seeds_are_those_of_one_process(place: Path, tmp_path: Path) -> None:
+def test_workers_and_one_process_make_the_same_towers(place: Path, tmp_path: Path) -> None:
     made = []
     for workers in ("1", "2"):
         store = tmp_path / workers
@@ -407,7 +405,7 @@ def test_towers_of_several_seeds_are_those_of_one_process(place: Path, tmp_path:
 
 
 @pytest.mark.slow
-def test_a_study_by_two_workers_is_the_study_by_one(place: Path, tmp_path: Path) -> None:
+def test_a_study_by_two_workers_equals_the_study_by_one(place: Path, tmp_path: Path) -> None:
     made = []
     for workers in ("1", "2"):
         store = tmp_path / workers
@@ -418,7 +416,7 @@ def test_a_study_by_two_workers_is_the_study_by_one(place: Path, tmp_path: Path)
         done = harness("study", str(design), *words, store=store)
         assert done.returncode == 0, done.stderr
         made.append(records(store))
-    assert len(made[0]) == 7, "four cells, two floors, and the English that both languages share"
+    assert len(made[0]) == 7, "four cells, two floors, and the English cell of both languages"
     assert made[0] == made[1]
 
 

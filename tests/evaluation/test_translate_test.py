@@ -1,4 +1,4 @@
-"""The tower translate-test: translations from files with their traps, from translators, and how it stands beside the others."""
+"""The tower translate-test: translations from files and translators, and its rows in a run."""
 
 from __future__ import annotations
 
@@ -79,14 +79,14 @@ def test_a_table_names_captions_or_images(german: Retrieval, names: Sequence[str
         (["31\tOne.", "32\tTwo.", "31#0\tAgain."], r"de.tsv, line 3: the caption '31#0' has a translation already"),
     ],
 )
-def test_a_table_that_will_not_do_is_named(lines: list[str], message: str, german: Retrieval, tmp_path: Path) -> None:
+def test_an_invalid_table_is_named(lines: list[str], message: str, german: Retrieval, tmp_path: Path) -> None:
     path = tmp_path / "de.tsv"
     write_lines(path, lines)
     with pytest.raises(HarnessError, match=message):
         read_translations(path, german)
 
 
-def test_an_image_of_several_captions_does_not_say_which(flickr30k_folder: Path, tmp_path: Path) -> None:
+def test_an_image_with_several_captions_is_ambiguous(flickr30k_folder: Path, tmp_path: Path) -> None:
     write_lines(flickr30k_folder / "captions" / "sw.tsv", ["31\tMoja.", "31\tMbili.", "32\tTatu.", "33\tNne."])
     retrieval = Flickr30k().load(flickr30k_folder, "sw", "test")
     path = tmp_path / "sw.tsv"
@@ -97,7 +97,7 @@ def test_an_image_of_several_captions_does_not_say_which(flickr30k_folder: Path,
     assert read_translations(path, retrieval).english == ("One.", "Two.", "Three.", "Four.")
 
 
-def test_an_empty_translation_is_what_the_translator_said(german: Retrieval, tmp_path: Path) -> None:
+def test_an_empty_translation_is_allowed(german: Retrieval, tmp_path: Path) -> None:
     path = tmp_path / "de.tsv"
     write_lines(path, ["31\tOne.", "32\t", "33\tThree."])
     found = read_translations(path, german)
@@ -108,7 +108,7 @@ def test_an_empty_translation_is_what_the_translator_said(german: Retrieval, tmp
 def test_xflickr_s_own_file_translates_xflickr_s_captions_alone(
     flickr30k_folder: Path, tmp_path: Path, german: Retrieval
 ) -> None:
-    """Multi30k's German of an image is another sentence than xFlickr&CO's, though both go by the image's id."""
+    """Multi30k's German caption of an image differs from xFlickr&CO's, although both have the image's id."""
     xflickr(flickr30k_folder / "xFlickrCO" / "annotations" / "de", {name: f"Satz {name}." for name in ENGLISH})
     path = xflickr(tmp_path, ENGLISH)
     retrieval = Flickr30k().load(flickr30k_folder, "de", "test", "xflickrco")
@@ -121,7 +121,7 @@ def test_xflickr_s_own_file_translates_xflickr_s_captions_alone(
         read_translations(path, retrieval)
 
 
-def test_files_of_other_kinds_and_files_that_are_not_there(german: Retrieval, tmp_path: Path) -> None:
+def test_unknown_and_missing_files_are_errors(german: Retrieval, tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match=r"de.tsv does not exist: --translations takes a .tsv"):
         read_translations(tmp_path / "de.tsv", german)
     write_lines(tmp_path / "de.txt", ["31\tOne."])
@@ -133,7 +133,7 @@ def test_files_of_other_kinds_and_files_that_are_not_there(german: Retrieval, tm
 
 
 class Shouting:
-    """A translator that shouts, and counts how often it is asked."""
+    """A translator that returns capitals and counts its calls."""
 
     name = "shouting"
 
@@ -151,29 +151,27 @@ class Shouting:
         return [None if self.argument == "nothing" else text.upper() for text in texts]  # type: ignore[misc]
 
 
-def test_what_was_translated_is_kept_and_not_translated_again(
-    german: Retrieval, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_translations_are_cached(german: Retrieval, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.evaluation.translate_test._TEXTS_A_CALL", 2)
     store, translator = Store(tmp_path), Shouting()
     english = MachineTranslations(translator).english(german, store, Console())
     assert english == ("BILDTEXT VON 31.", "BILDTEXT VON 32.", "BILDTEXT VON 33.")
     assert MachineTranslations(translator).english(german, store, Console()) == english
-    assert translator.calls == [2, 1], "two at a time, so that a run that is stopped goes on"
+    assert translator.calls == [2, 1], "two at a time, so that a stopped run resumes"
     MachineTranslations(other := Shouting("loud")).english(german, store, Console())
-    assert other.calls == [2, 1], "another translator by the same name is another"
+    assert other.calls == [2, 1], "a translator with the same name and another fingerprint differs"
 
 
 @pytest.mark.parametrize(
     ("how", "message"), [("short", "returned 2 texts for 3"), ("nothing", "returned NoneType; expected a text")]
 )
-def test_a_translator_that_gives_something_else_is_named(how: str, message: str, german: Retrieval, tmp_path: Path) -> None:
+def test_an_invalid_translator_output_is_an_error(how: str, message: str, german: Retrieval, tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match=f"the translator shouting {message}"):
         MachineTranslations(Shouting(how)).english(german, Store(tmp_path), Console())
     assert not (tmp_path / "translations").exists()
 
 
-def test_a_thing_that_is_no_translator_is_named() -> None:
+def test_an_object_that_is_not_a_translator_is_named() -> None:
     registry: Registry[Any] = Registry("translator", {})
     registry.register("nothing", lambda *given: given)
     with pytest.MonkeyPatch.context() as patch:
@@ -184,7 +182,7 @@ def test_a_thing_that_is_no_translator_is_named() -> None:
 
 
 class Echo:
-    """Instead of a model that random weights make repeat itself: it gives back what it was asked to translate, and keeps how."""
+    """Replaces a model with random weights, which repeats itself. It returns its inputs and records its options."""
 
     device = "cpu"
 
@@ -197,7 +195,7 @@ class Echo:
 
 
 @pytest.mark.parametrize("kind", ["nllb", "pair"])
-def test_hugging_face_models_are_asked_for_every_text_and_answer_in_order(kind: str, tmp_path: Path) -> None:
+def test_hugging_face_models_translate_every_text_in_order(kind: str, tmp_path: Path) -> None:
     translator = load_translator(small(tmp_path / "model", kind), "cpu")
     texts = ["a dog runs", "the red cat sits on the red grass", "a", "a dog runs on grass"] * 10
     assert translator.translate(texts, "de") == [translator.translate([text], "de")[0] for text in texts]
@@ -211,7 +209,7 @@ def test_hugging_face_models_are_asked_for_every_text_and_answer_in_order(kind: 
     assert translator.fingerprint() == load_translator(translator.name, "cpu").fingerprint()
 
 
-def test_a_model_of_many_languages_is_told_which_it_reads_and_that_it_writes_english(tmp_path: Path) -> None:
+def test_a_multilingual_model_gets_its_source_language_and_english(tmp_path: Path) -> None:
     translator = load_translator(small(tmp_path / "model", "nllb"), "cpu")
     tokenizer = translator.loaded.tokenizer  # type: ignore[attr-defined]
     translator.loaded = Loaded(echo := Echo(), tokenizer)  # type: ignore[attr-defined]
@@ -237,7 +235,7 @@ def test_a_folder_without_a_translation_model_is_named(tmp_path: Path) -> None:
 
 @pytest.fixture
 def measured(flickr30k_folder: Path, tmp_path: Path) -> Callable[..., tuple[list[Measurement], Store]]:
-    """Every German cell of a run with translations, measured in this process."""
+    """Return a function that measures every German cell of a run with translations in this process."""
 
     def measure(**choices: Any) -> tuple[list[Measurement], Store]:
         store = Store(tmp_path / "store")
@@ -255,7 +253,7 @@ def table(folder: Path, name: str, english: dict[str, str]) -> str:
 
 
 def test_translate_test_is_the_english_tower_on_the_translations(measured: Any, tmp_path: Path) -> None:
-    """Translations that are the very English captions must give the ranks of English on the same captions."""
+    """If the translations are the English captions, their ranks equal those of English on the same captions."""
     towers, store = measured(translations=table(tmp_path, "de.tsv", {n: f"Caption 1 of {n}." for n in ENGLISH}))
     by_label = {tower.label: tower for tower in towers}
     assert list(by_label) == [
@@ -271,7 +269,7 @@ def test_translate_test_is_the_english_tower_on_the_translations(measured: Any, 
     assert (record.text_tower, record.lang, record.tower) == ("translate-test", "de", None)
     assert record.translations is not None
     assert record.translations.source == "de.tsv"
-    assert record.texts_digest == towers[0].record.texts_digest, "it answers the same queries, and can be compared over them"
+    assert record.texts_digest == towers[0].record.texts_digest, "it has the same queries, so the towers can be compared"
     assert [gap.label for gap in summarise(towers, "t2i", 200).gaps] == ["translate-test (de.tsv)"]
     assert check_record(store.record(record.cell)) == record
     assert BoardTower.of(record).method == "translate-test (de.tsv)"
@@ -283,7 +281,7 @@ def test_translate_test_is_the_english_tower_on_the_translations(measured: Any, 
     )
 
 
-def test_other_translations_are_another_cell_and_the_same_by_another_name_are_not(measured: Any, tmp_path: Path) -> None:
+def test_translations_decide_the_cell_and_their_file_name_does_not(measured: Any, tmp_path: Path) -> None:
     first = measured(translations=table(tmp_path, "a.tsv", ENGLISH))[0][1].record
     again = measured(translations=table(tmp_path, "b.tsv", ENGLISH))[0][1].record
     other = measured(translations=table(tmp_path, "a.tsv", ENGLISH | {"33": "Four."}))[0][1].record
@@ -314,7 +312,7 @@ def test_damaged_translations_are_made_again(german: Retrieval, tmp_path: Path, 
     assert "is damaged (it is not what was written): it is computed again" in capsys.readouterr().err
 
 
-def test_what_is_asked_keeps_its_queries(german: Retrieval) -> None:
+def test_translated_captions_keep_their_queries(german: Retrieval) -> None:
     asked = with_translations(german, ("One.", "Two.", "Three."))
     assert (asked.captions, asked.lang, asked.caption_ids) == (("One.", "Two.", "Three."), "en", german.caption_ids)
 
@@ -342,7 +340,9 @@ def test_one_file_is_not_read_for_two_languages(flickr30k_folder: Path, tmp_path
         ({"encoder": "features:FILE"}, "holds embeddings by id and cannot read translations: translate-test needs a model"),
     ],
 )
-def test_what_cannot_be_translated_is_said(choices: dict[str, str], message: str, tmp_path: Path, flickr30k_folder: Path) -> None:
+def test_translations_that_do_not_fit_are_errors(
+    choices: dict[str, str], message: str, tmp_path: Path, flickr30k_folder: Path
+) -> None:
     kinds = {"kind": ["text"], "id": ["1"], "lang": ["de"], "embedding": np.ones((1, 2))}
     np.savez(tmp_path / "made.npz", **kinds)
     (flickr30k_folder / "Sentences").mkdir()
@@ -358,13 +358,13 @@ def test_what_cannot_be_translated_is_said(choices: dict[str, str], message: str
         make_plans(config, Store(tmp_path))
 
 
-def test_the_page_s_translator_is_the_example() -> None:
+def test_the_documented_translator_is_the_example() -> None:
     page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
     assert f"```python\n{(ROOT / 'examples' / 'glossary.py').read_text(encoding='utf-8')}```" in page
 
 
 @pytest.mark.slow
-def test_the_example_s_translator_runs_from_its_file(tmp_path: Path) -> None:
+def test_the_example_translator_runs_from_its_file(tmp_path: Path) -> None:
     write_lines(tmp_path / "words.tsv", ["ein\ta", "eine\ta", "hund\tdog", "mann\tman", "frau\twoman", "und\tand"])
     words = (
         "--lang",

@@ -1,4 +1,4 @@
-"""Fetching public files, from a server on this machine: resumed, checked, written down; and what is said without a network."""
+"""Downloads from a server on this machine: they resume, are checked and listed, and report a missing network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BODY = b"eine Zeile\n" * 9_000
 
 @dataclass
 class Server:
-    """Serves every path with one body. It says half of it after `breaks` and counts what was asked for."""
+    """Serves every path with one body. It sends half of it while `breaks` lasts, and records the requests."""
 
     url: str = ""
     body: bytes = BODY
@@ -62,7 +62,7 @@ def server() -> Iterator[Server]:
             self.wfile.write(rest)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
         state.url = f"http://127.0.0.1:{listening.server_address[1]}"
@@ -75,7 +75,7 @@ def file_of(server: Server, path: str = "multi30k/train.de", sha256: str | None 
     return Download(path, server.url + page, "multi30k", "none stated", sha256)
 
 
-def test_a_file_is_fetched_once_and_written_down(server: Server, tmp_path: Path) -> None:
+def test_a_file_is_downloaded_once_and_listed(server: Server, tmp_path: Path) -> None:
     counted: list[int] = []
     assert fetch_all([file_of(server)], tmp_path, counted.append) == 1
     assert (tmp_path / "multi30k" / "train.de").read_bytes() == BODY
@@ -92,7 +92,7 @@ def test_a_file_is_fetched_once_and_written_down(server: Server, tmp_path: Path)
     assert sorted(path.name for path in tmp_path.rglob("*")) == [LEDGER, "multi30k", "train.de"]
 
 
-def test_what_broke_off_goes_on_from_there(server: Server, tmp_path: Path) -> None:
+def test_a_broken_download_resumes(server: Server, tmp_path: Path) -> None:
     server.breaks = 2
     for _ in range(2):
         with pytest.raises(HarnessError, match=r"broke off"):
@@ -104,7 +104,7 @@ def test_what_broke_off_goes_on_from_there(server: Server, tmp_path: Path) -> No
     assert server.asked == [None, f"bytes={half}-", f"bytes={half + (len(BODY) - half) // 2}-"]
 
 
-def test_a_file_that_changed_meanwhile_is_begun_anew(server: Server, tmp_path: Path) -> None:
+def test_a_file_that_changed_on_the_server_starts_over(server: Server, tmp_path: Path) -> None:
     server.breaks = 1
     with pytest.raises(HarnessError, match="broke off"):
         fetch_file(file_of(server), tmp_path)
@@ -113,7 +113,7 @@ def test_a_file_that_changed_meanwhile_is_begun_anew(server: Server, tmp_path: P
     assert (tmp_path / "multi30k" / "train.de").read_bytes() == BODY[::-1]
 
 
-def test_a_known_checksum_is_held_to(server: Server, tmp_path: Path) -> None:
+def test_a_published_checksum_is_enforced(server: Server, tmp_path: Path) -> None:
     right, wrong = hashlib.sha256(BODY).hexdigest(), "0" * 64
     with pytest.raises(HarnessError, match=rf"sent a file of SHA-256 {right}, expected {wrong}: it was deleted"):
         fetch_file(file_of(server, sha256=wrong), tmp_path)
@@ -121,7 +121,7 @@ def test_a_known_checksum_is_held_to(server: Server, tmp_path: Path) -> None:
     assert fetch_file(file_of(server, sha256=right), tmp_path)
 
 
-def test_a_file_that_was_changed_here_is_named(server: Server, tmp_path: Path) -> None:
+def test_a_locally_changed_file_is_named(server: Server, tmp_path: Path) -> None:
     fetch_file(file_of(server), tmp_path)
     target = tmp_path / "multi30k" / "train.de"
     target.write_bytes(b"edited")
@@ -129,7 +129,7 @@ def test_a_file_that_was_changed_here_is_named(server: Server, tmp_path: Path) -
         fetch_file(file_of(server), tmp_path)
 
 
-def test_a_refusal_and_a_dead_line_are_one_line_each(server: Server, tmp_path: Path) -> None:
+def test_a_refusal_and_a_lost_connection_are_one_line_errors(server: Server, tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match=r"/gone: the server answers 404 Not Found; see `list sources`"):
         fetch_file(file_of(server, page="/gone"), tmp_path)
     nobody = Download("a/b.txt", "http://127.0.0.1:9/b.txt", "multi30k", "none stated")
@@ -139,14 +139,14 @@ def test_a_refusal_and_a_dead_line_are_one_line_each(server: Server, tmp_path: P
         fetch_file(nobody, tmp_path)
 
 
-# what there is to fetch
+# what can be downloaded
 
 
 def paths(*languages: str, source: str | None = None) -> set[str]:
     return {item.path for item in Flickr30k().downloads(languages or None, source)}
 
 
-def test_a_language_comes_with_the_lists_and_english_that_it_needs() -> None:
+def test_a_language_includes_the_lists_and_english_that_it_needs() -> None:
     quechua = paths("qu", source="multiscript30k")
     assert quechua == {
         *(f"multiscript30k/multi30k-dataset-en-qu/{split}.qu" for split in ("train", "val", "test_2016_flickr")),
@@ -162,8 +162,8 @@ def test_a_language_comes_with_the_lists_and_english_that_it_needs() -> None:
     }
 
 
-def test_xtd10_is_fetched_from_where_its_publisher_has_it() -> None:
-    """The publisher moved the English from MIC/ to XTD10/; German and French stayed, and Japanese is in STAIR/."""
+def test_xtd10_is_downloaded_from_its_publisher() -> None:
+    """The publisher moved English from MIC/ to XTD10/. German and French stayed, and Japanese is in STAIR/."""
     found = {item.path: item.url.partition("/HEAD/")[2] for item in xtd().downloads(None) if "XTD10/HEAD" in item.url}
     seven = {f"XTD10/test_1kcaptions_{code}.txt" for code in ("en", "es", "it", "ko", "pl", "ru", "tr", "zh")}
     older = {"MIC/test_1kcaptions_de.txt", "MIC/test_1kcaptions_fr.txt", "STAIR/test_1kcaptions_jp.txt"}
@@ -176,7 +176,7 @@ def test_xtd10_is_fetched_from_where_its_publisher_has_it() -> None:
     }
 
 
-def test_every_address_is_whole_and_every_path_stays_in_the_folder() -> None:
+def test_every_address_is_complete_and_every_path_stays_in_the_folder() -> None:
     for task in (Flickr30k(), xtd()):
         for item in task.downloads(None):
             assert item.url.startswith("https://")
@@ -185,13 +185,13 @@ def test_every_address_is_whole_and_every_path_stays_in_the_folder() -> None:
             assert item.licence
 
 
-def test_what_may_be_fetched_is_what_the_readers_look_for() -> None:
+def test_downloads_are_the_files_that_readers_expect() -> None:
     for source in catalogue().sources.values():
         own = {item.path.removesuffix(".gz") for item in source.downloads}
         assert not own or source.files in own, source.name
 
 
-def test_the_command_says_what_it_would_fetch_and_that_there_is_no_network(tmp_path: Path) -> None:
+def test_the_command_lists_its_downloads_and_reports_a_missing_network(tmp_path: Path) -> None:
     import subprocess
     import sys
 

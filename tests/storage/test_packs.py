@@ -1,4 +1,4 @@
-"""Packs: shards, texts and a manifest, read from a folder and from an address; refused when anything is missing or twice."""
+"""Packs of shards, texts and a manifest: read from folders and addresses, refused if anything is missing or duplicated."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TASK = Flickr30k()
 
 @pytest.fixture
 def pack(flickr30k_folder: Path, tmp_path: Path) -> Path:
-    """Six pictures in three shards."""
+    """A pack of six images in three shards."""
     out = tmp_path / "pack"
     write_pack(TASK.contents(flickr30k_folder), flickr30k_folder, "flickr30k", out, 2, lambda _: None)
     return out
@@ -38,7 +38,7 @@ def pack(flickr30k_folder: Path, tmp_path: Path) -> Path:
 def address(pack: Path) -> Iterator[str]:
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(pack.parent))) as listening:
         Thread(target=listening.serve_forever, daemon=True).start()
@@ -85,16 +85,16 @@ def same_problem(opened: Path, folder: Path) -> None:
     assert TASK.load_bitext(opened, "de").digest() == TASK.load_bitext(folder, "de").digest()
 
 
-def test_a_pack_in_a_folder_is_the_folder_it_was_made_of(pack: Path, flickr30k_folder: Path, tmp_path: Path) -> None:
+def test_a_pack_in_a_folder_equals_its_source(pack: Path, flickr30k_folder: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     opened = data_folder(TASK, "flickr30k", str(pack), store)
     same_problem(opened, flickr30k_folder)
     assert data_folder(TASK, "flickr30k", str(pack), store) == opened
     assert data_folder(TASK, "flickr30k", str(flickr30k_folder), store) == flickr30k_folder
-    assert all(path.is_symlink() for path in (opened / "shards").iterdir()), "the shards stay where they are"
+    assert all(path.is_symlink() for path in (opened / "shards").iterdir()), "shards are linked"
 
 
-def test_a_pack_at_an_address_is_the_folder_it_was_made_of(address: str, flickr30k_folder: Path, tmp_path: Path) -> None:
+def test_a_pack_at_an_address_equals_its_source(address: str, flickr30k_folder: Path, tmp_path: Path) -> None:
     assert is_pack(address)
     store = Store(tmp_path / "store")
     opened = open_pack(address, store)
@@ -103,7 +103,7 @@ def test_a_pack_at_an_address_is_the_folder_it_was_made_of(address: str, flickr3
 
 
 @pytest.mark.usefixtures("pack")
-def test_s3_goes_through_the_aws_command(flickr30k_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_s3_is_read_by_the_aws_command(flickr30k_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     aws = tmp_path / "bin" / "aws"
     aws.parent.mkdir()
     aws.write_text(f'#!/bin/sh\n[ "$1 $2 $4" = "s3 cp -" ] && exec cat "{tmp_path}/${{3#s3://bucket/}}"\n')
@@ -113,7 +113,7 @@ def test_s3_goes_through_the_aws_command(flickr30k_folder: Path, tmp_path: Path,
 
 
 @pytest.mark.usefixtures("pack")
-def test_what_aws_says_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_aws_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     aws = tmp_path / "bin" / "aws"
     aws.parent.mkdir()
     aws.write_text("#!/bin/sh\necho fatal: no such >&2\necho bucket >&2\nexit 1\n")
@@ -130,8 +130,8 @@ def test_what_aws_says_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.M
 # what is refused
 
 
-def test_a_shard_named_twice_is_refused_and_written_over_nothing(pack: Path, tmp_path: Path) -> None:
-    """Opened a second time for writing, the link to the first would have emptied the pack's own shard."""
+def test_a_shard_named_twice_is_refused_and_overwrites_nothing(pack: Path, tmp_path: Path) -> None:
+    """Writing through the link to the first shard would have emptied the pack's own shard."""
     first = json.loads((pack / MANIFEST).read_text())["shards"][0]
     rewritten(pack, shards=[first, first], samples=4)
     before = (pack / first["name"]).read_bytes()
@@ -140,7 +140,7 @@ def test_a_shard_named_twice_is_refused_and_written_over_nothing(pack: Path, tmp
     assert (pack / first["name"]).read_bytes() == before
 
 
-def test_a_pipe_in_a_pack_is_not_waited_for(pack: Path, tmp_path: Path) -> None:
+def test_a_pipe_in_a_pack_is_refused(pack: Path, tmp_path: Path) -> None:
     (pack / "texts.tar").unlink()
     os.mkfifo(pack / "texts.tar")
     with pytest.raises(HarnessError, match=r"texts\.tar is a FIFO: expected a plain file"):
@@ -153,7 +153,7 @@ def linked_out(folder: Path, name: str, elsewhere: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["dataset_flickr30k.json", "flickr30k-images/31.jpg", "flickr30k-images", "multi30k"])
-def test_no_link_leads_out_of_what_is_packed(name: str, flickr30k_folder: Path, tmp_path: Path) -> None:
+def test_links_that_lead_outside_are_refused(name: str, flickr30k_folder: Path, tmp_path: Path) -> None:
     linked_out(flickr30k_folder, name, tmp_path / "private")
     with pytest.raises(
         HarnessError, match=rf"is a link to {re.escape(str(tmp_path))}/private.*, outside of .*: put the file"
@@ -163,9 +163,7 @@ def test_no_link_leads_out_of_what_is_packed(name: str, flickr30k_folder: Path, 
     assert not (tmp_path / "out").exists()
 
 
-def test_links_within_what_is_packed_are_followed(
-    flickr30k_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_links_inside_the_folder_are_followed(flickr30k_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = write_pack(TASK.contents(flickr30k_folder), flickr30k_folder, "flickr30k", tmp_path / "plain", 10, lambda _: None)
     linked_out(flickr30k_folder, "flickr30k-images/31.jpg", flickr30k_folder / "31.jpg")
     (tmp_path / "link").symlink_to(flickr30k_folder)
@@ -182,20 +180,20 @@ def test_a_pipe_in_a_folder_is_not_packed(flickr30k_folder: Path, tmp_path: Path
         write_pack(contents, flickr30k_folder, "flickr30k", tmp_path / "out", 10, lambda _: None)
 
 
-def test_a_pack_that_is_open_is_packed_again(pack: Path, flickr30k_folder: Path, tmp_path: Path) -> None:
-    """Its shards are links that lead out of the folder, made here."""
+def test_an_opened_pack_can_be_packed_again(pack: Path, flickr30k_folder: Path, tmp_path: Path) -> None:
+    """The shards of an opened pack are links that lead outside its folder."""
     opened = open_pack(str(pack), Store(tmp_path / "store"))
     again = write_pack(TASK.contents(opened), opened, "flickr30k", tmp_path / "again", 10, lambda _: None)
     assert again == write_pack(TASK.contents(flickr30k_folder), flickr30k_folder, "flickr30k", tmp_path / "b", 10, lambda _: None)
 
 
-def test_what_is_not_at_an_address_is_one_line(address: str, tmp_path: Path) -> None:
+def test_a_missing_address_is_a_one_line_error(address: str, tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match=r"nowhere/manifest\.json cannot be read .*is there a network\?") as caught:
         open_pack(address + "/nowhere", Store(tmp_path / "store"))
     assert "\n" not in str(caught.value)
 
 
-def test_a_shard_that_was_lost_cut_or_changed_is_named(pack: Path, tmp_path: Path) -> None:
+def test_a_missing_truncated_or_changed_shard_is_named(pack: Path, tmp_path: Path) -> None:
     shard = pack / "shards" / "flickr30k-000001.tar"
     whole = shard.read_bytes()
     for spoilt in (whole[:-512], whole[:100] + b"x" + whole[101:]):
@@ -205,7 +203,7 @@ def test_a_shard_that_was_lost_cut_or_changed_is_named(pack: Path, tmp_path: Pat
     shard.unlink()
     with pytest.raises(HarnessError, match=rf"{re.escape(str(shard))} cannot be read"):
         open_pack(str(pack), Store(tmp_path / "store"))
-    assert not list((tmp_path / "store").rglob("*.tar")), "nothing is half open"
+    assert not list((tmp_path / "store").rglob("*.tar")), "no pack is partly opened"
 
 
 def test_a_dropped_sample_is_found_even_after_the_pack_was_opened(pack: Path, tmp_path: Path) -> None:
@@ -223,7 +221,7 @@ def test_a_dropped_sample_is_found_even_after_the_pack_was_opened(pack: Path, tm
         open_pack(str(pack), store)
 
 
-def test_a_sample_that_is_there_twice_is_found(pack: Path, tmp_path: Path) -> None:
+def test_a_duplicated_sample_is_found(pack: Path, tmp_path: Path) -> None:
     manifest = json.loads((pack / MANIFEST).read_text())
     shutil.copy(pack / "shards" / "flickr30k-000000.tar", pack / "shards" / "copy.tar")
     rewritten(pack, shards=[*manifest["shards"], manifest["shards"][0] | {"name": "shards/copy.tar"}], samples=8)
@@ -231,7 +229,7 @@ def test_a_sample_that_is_there_twice_is_found(pack: Path, tmp_path: Path) -> No
         open_pack(str(pack), Store(tmp_path / "store"))
 
 
-def test_a_manifest_that_counts_otherwise_is_refused(pack: Path, tmp_path: Path) -> None:
+def test_a_manifest_with_other_counts_is_refused(pack: Path, tmp_path: Path) -> None:
     rewritten(pack, samples=7)
     with pytest.raises(HarnessError, match="holds 6 samples, its manifest says 7"):
         open_pack(str(pack), Store(tmp_path / "store"))
@@ -244,7 +242,7 @@ def test_a_manifest_that_counts_otherwise_is_refused(pack: Path, tmp_path: Path)
         open_pack(str(pack), Store(tmp_path / "store"))
 
 
-def test_a_folder_that_is_there_is_not_written_over(flickr30k_folder: Path, tmp_path: Path) -> None:
+def test_an_existing_folder_is_not_overwritten(flickr30k_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="exists: name a new folder"):
         write_pack(TASK.contents(flickr30k_folder), flickr30k_folder, "flickr30k", tmp_path, 2, lambda _: None)
     shutil.rmtree(flickr30k_folder / "flickr30k-images")
@@ -252,7 +250,7 @@ def test_a_folder_that_is_there_is_not_written_over(flickr30k_folder: Path, tmp_
         write_pack(TASK.contents(flickr30k_folder), flickr30k_folder, "flickr30k", tmp_path / "p", 2, lambda _: None)
 
 
-def test_what_entities_need_is_packed_too(flickr30k_folder: Path, tmp_path: Path) -> None:
+def test_files_of_entities_are_packed_too(flickr30k_folder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(flickr30k_folder, tmp_path / "data")
     names = ["Annotations/1.xml", "Sentences/1.txt", "Sentences_de/1.txt", "UNRELATED_CAPTIONS", "proposals/1.json"]
     for name in names:

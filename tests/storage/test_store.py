@@ -1,4 +1,4 @@
-"""Entries of the store appear whole or not at all, and embeddings are found by what they were made of."""
+"""Entries of the store appear complete or not at all, and the key of embeddings is a digest of their inputs."""
 
 import contextlib
 import errno
@@ -35,8 +35,8 @@ from harness.storage.store import BusyError, Store, disk_is_full, new_file, new_
 from tests.support.made_up import Arm, write_board
 
 
-def made_at_once(make: Callable[[], object], count: int = 2) -> list[object]:
-    """What `count` threads get that begin to make one thing together."""
+def make_concurrently(make: Callable[[], object], count: int = 2) -> list[object]:
+    """Return the results of `count` threads that make one entry at the same time."""
     barrier, found = threading.Barrier(count), list[object]()
 
     def work() -> None:
@@ -51,7 +51,7 @@ def made_at_once(make: Callable[[], object], count: int = 2) -> list[object]:
     return found
 
 
-def test_an_entry_is_made_once_by_two_makers(tmp_path: Path) -> None:
+def test_two_concurrent_makers_make_an_entry_once(tmp_path: Path) -> None:
     store, made = Store(tmp_path), list[str]()
 
     def load(path: Path) -> str | None:
@@ -64,11 +64,11 @@ def test_an_entry_is_made_once_by_two_makers(tmp_path: Path) -> None:
             temporary.write_text("entry")
         return "entry"
 
-    assert made_at_once(lambda: Store(tmp_path).get_or_create(store.trial("x"), load, make)) == ["entry", "entry"]
+    assert make_concurrently(lambda: Store(tmp_path).get_or_create(store.trial("x"), load, make)) == ["entry", "entry"]
     assert made == ["once"]
 
 
-def test_a_sealed_folder_is_filled_once_by_two_makers(tmp_path: Path) -> None:
+def test_two_concurrent_makers_fill_a_sealed_folder_once(tmp_path: Path) -> None:
     store, filled = Store(tmp_path), list[Path]()
 
     def fill(folder: Path) -> None:
@@ -77,13 +77,13 @@ def test_a_sealed_folder_is_filled_once_by_two_makers(tmp_path: Path) -> None:
         (folder / "numbers").write_text("1")
 
     place = store.states("key")
-    assert made_at_once(lambda: get_or_create_folder(Store(tmp_path), place, fill)) == [place, place]
+    assert make_concurrently(lambda: get_or_create_folder(Store(tmp_path), place, fill)) == [place, place]
     assert len(filled) == 1
-    assert filled[0] != place, "it is filled beside its place"
+    assert filled[0] != place, "it is filled as a temporary folder"
     assert is_undamaged(place)
 
 
-def test_a_damaged_entry_is_made_again_and_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_entry_is_made_again_and_reported_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = Store(tmp_path)
     place = get_or_create_folder(store, store.states("key"), lambda folder: (folder / "numbers").write_text("1") and None)
     (place / "numbers").write_text("2")
@@ -92,21 +92,21 @@ def test_a_damaged_entry_is_made_again_and_said_once(tmp_path: Path, capsys: pyt
     assert capsys.readouterr().err.count("numbers is damaged") == 1
 
 
-def test_who_does_not_wait_is_told_that_an_entry_is_being_made(tmp_path: Path) -> None:
+def test_a_busy_entry_raises_without_waiting(tmp_path: Path) -> None:
     store = Store(tmp_path)
     path = store.trial("x")
     with store.claim(path), pytest.raises(BusyError):
         Store(tmp_path).get_or_create(path, lambda _: None, str, wait=False)
     with store.claim(path):
-        assert Store(tmp_path).get_or_create(path, lambda _: "there", str, wait=False) == "there", "what is there needs no claim"
-        assert Store(tmp_path).get_or_create(path, lambda _: None, str, claim=False) == str(path), "the leading process has it"
+        assert Store(tmp_path).get_or_create(path, lambda _: "there", str, wait=False) == "there", "it needs no claim"
+        assert Store(tmp_path).get_or_create(path, lambda _: None, str, claim=False) == str(path), "another process holds it"
 
 
 def leftovers(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if "locks" not in path.parts)
 
 
-def test_a_folder_appears_whole(tmp_path: Path) -> None:
+def test_a_folder_appears_complete(tmp_path: Path) -> None:
     with new_folder(tmp_path / "a" / "b") as folder:
         (folder / "file").write_text("x")
         assert not (tmp_path / "a" / "b").exists()
@@ -134,18 +134,18 @@ def test_a_broken_write_keeps_the_file_that_was_there(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "old"
 
 
-def test_what_a_library_writes_beside_a_new_file_goes_with_it(tmp_path: Path) -> None:
-    """safetensors does so, and a run that is killed meanwhile leaves both."""
+def test_temporary_files_of_libraries_are_removed(tmp_path: Path) -> None:
+    """safetensors writes such a file, and a killed run leaves both."""
     with new_file(tmp_path / "file") as temporary:
         temporary.write_text("new")
         (temporary.parent / ".tmp1").touch()
         shutil.copytree(temporary.parent, temporary.parent.with_name(f"{temporary.parent.name}-killed"))
-    assert len(leftovers(tmp_path)) == 4, "the file, and the two of the killed run in their folder"
+    assert len(leftovers(tmp_path)) == 4, "the file, and two files of the killed run in their folder"
     remove_leftovers(tmp_path / "file")
     assert leftovers(tmp_path) == [tmp_path / "file"]
 
 
-def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+def test_a_full_disk_is_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match=r"the disk is full: .*record"), new_folder(tmp_path / "record"):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert leftovers(tmp_path) == []
@@ -158,17 +158,17 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
         "Error while serializing: I/O error: No space left on device (os error 28)",  # safetensors
     ],
 )
-def test_libraries_tell_of_a_full_disk_in_words(tmp_path: Path, words: str) -> None:
+def test_messages_of_libraries_about_a_full_disk_are_recognized(tmp_path: Path, words: str) -> None:
     assert disk_is_full(tmp_path / "x", OSError(words))
     assert not disk_is_full(tmp_path / "x", OSError("something else"))
 
 
-def test_an_error_that_tells_nothing_on_a_full_disk_is_put_down_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_errors_on_a_full_disk_are_blamed_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 0}))
     assert disk_is_full(tmp_path / "x", RuntimeError("something else"))
 
 
-def test_a_store_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_written_is_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file, not a folder")
     with pytest.raises(HarnessError, match="cannot be written"), new_file(tmp_path / "store" / "x" / "y"):
         raise AssertionError("not reached")
@@ -182,8 +182,8 @@ def group_umask() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("group_umask")
-def test_what_lies_in_a_store_has_the_rights_of_the_umask(tmp_path: Path) -> None:
-    """Those of a folder that a group shares: entries are of its group, which may write them."""
+def test_entries_have_the_permissions_of_the_umask(tmp_path: Path) -> None:
+    """In a folder that a group shares, entries belong to the group, which may write them."""
     root = tmp_path / "store"
     root.mkdir()
     root.chmod(0o2775)
@@ -202,7 +202,7 @@ def test_what_lies_in_a_store_has_the_rights_of_the_umask(tmp_path: Path) -> Non
 
 
 def as_user(user: int, work: Callable[[], str]) -> str:
-    """What some work says, done by another process, which may not do all: as a user of group 4000, where this one is root."""
+    """Return the result of work in another process without root's rights: a user of group 4000 if this process is root."""
     there, here = os.pipe()
     if os.fork():
         os.close(here)
@@ -224,7 +224,7 @@ def as_user(user: int, work: Callable[[], str]) -> str:
 
 @pytest.fixture
 def shared() -> Iterator[Store]:
-    """A store in a folder that all users reach, of group 4000 where this one is root."""
+    """A store in a folder that all users can reach, of group 4000 if this process is root."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         Path(name).chmod(0o755)
         (Path(name) / "store").mkdir()
@@ -235,7 +235,7 @@ def shared() -> Iterator[Store]:
 
 
 def computed(store: Store, value: float) -> str:
-    """Embeddings that the store keeps, computed as a value where it has none."""
+    """Return stored embeddings. Without any, all numbers are `value`."""
     found = get_or_compute(store, "key", 3, lambda start, stop: iter([np.full((stop - start, 2), value, np.float32)]), 2)
     return str(found[0, 0])
 
@@ -243,10 +243,10 @@ def computed(store: Store, value: float) -> str:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
 def test_two_users_of_a_group_share_a_store(shared: Store) -> None:
     assert as_user(4001, lambda: computed(shared, 1.0)) == "1.0"
-    assert as_user(4002, lambda: computed(shared, 2.0)) == "1.0", "what one computed the other reads"
+    assert as_user(4002, lambda: computed(shared, 2.0)) == "1.0", "one user reads the embeddings of the other"
     path = shared.embeddings("key")
     path.write_bytes(path.read_bytes()[:-1])
-    assert as_user(4002, lambda: computed(shared, 3.0)) == "3.0", "what one spoiled the other makes again"
+    assert as_user(4002, lambda: computed(shared, 3.0)) == "3.0", "one user replaces the damaged embeddings of the other"
     assert as_user(4001, lambda: computed(shared, 4.0)) == "3.0"
     with_folder = lambda value: stored_folder(shared, value)  # noqa: E731
     assert as_user(4001, lambda: with_folder("a")) == "a"
@@ -255,7 +255,7 @@ def test_two_users_of_a_group_share_a_store(shared: Store) -> None:
 
 
 def stored_folder(store: Store, value: str) -> str:
-    """A sealed folder that the store keeps, made of a value where it has none."""
+    """Return the text in a stored, sealed folder. Without any, it is `value`."""
     folder = store.record("x")
     if not is_undamaged(folder):
         with store.claim(folder):
@@ -277,8 +277,8 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("what", UNREADABLE)
-def test_what_may_not_be_read_is_no_damage(what: str, shared: Store) -> None:
-    """It says whose rights are lacking, and is neither removed nor made again."""
+def test_unreadable_entries_are_not_damaged(what: str, shared: Store) -> None:
+    """The error names the missing permission. The entry is neither removed nor made again."""
     computed(shared, 2.0)
     write_json_entry(shared.trial("x"), 1.0)
     for folder, name in ((shared.record("x"), "record.json"), (shared.tower("x"), "weights")):
@@ -296,7 +296,7 @@ def test_what_may_not_be_read_is_no_damage(what: str, shared: Store) -> None:
 
 
 def test_a_comparison_names_the_record_that_may_not_be_read(shared: Store) -> None:
-    """And reads the others; `Path.rglob` passes over such a folder in silence."""
+    """The other records are read. `Path.rglob` would skip such a folder silently."""
     write_board(shared.root / "records", ["de"], [Arm("kd-mse", 0.5)], seeds=1, images=20)
     first, other = shared.records()
     first.chmod(0)
@@ -342,7 +342,7 @@ def test_new_weights_texts_or_language_are_new_embeddings(tmp_path: Path, weight
     assert other.calls == 1
 
 
-def test_embeddings_that_are_not_finite_are_refused_and_not_kept(tmp_path: Path) -> None:
+def test_embeddings_that_are_not_finite_are_refused_and_not_stored(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="NaN or infinity for 2 of 2 items"):
         embed_texts(Tower("w", np.nan), ["a", "b"], "de", Store(tmp_path))
     assert leftovers(tmp_path) == []

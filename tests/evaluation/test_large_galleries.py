@@ -1,4 +1,4 @@
-"""Pictures in numbers: read ahead, decoded faster to the same bits, encoded in parts, and skipped only aloud."""
+"""Large galleries: images are prefetched, decoded to the same bits as by Pillow, encoded in parts, and skipped with a note."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ from tests.support.plugin_files import harness, write
 
 
 def photograph(width: int, height: int, seed: int = 0) -> Image.Image:
-    """Smooth colours and sharp edges, as photographs have."""
+    """Return an image with smooth colours and sharp edges, as photographs have."""
     small = np.random.default_rng(seed).integers(0, 255, (12, 16, 3), dtype=np.uint8)
     picture = Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
     picture.paste((250, 10, 30), (width // 3, height // 4, width // 2, height // 2))
     return picture
 
 
-# read ahead
+# prefetching
 
 
-def test_items_come_in_order_and_never_too_many_at_once() -> None:
+def test_items_are_prefetched_in_order_and_in_bounded_numbers() -> None:
     begun, taken, most = [], 0, []
     lock = threading.Lock()
 
@@ -60,7 +60,7 @@ def test_items_come_in_order_and_never_too_many_at_once() -> None:
     assert max(most) <= 9
 
 
-def test_what_an_item_raises_is_raised_at_its_place() -> None:
+def test_the_error_of_an_item_is_raised_in_order() -> None:
     results = ahead(lambda item: 6 // item, [1, 2, 3, 0, 1], 4)
     assert [next(results) for _ in range(3)] == [6, 3, 2]
     with pytest.raises(ZeroDivisionError):
@@ -73,7 +73,7 @@ def test_what_an_item_raises_is_raised_at_its_place() -> None:
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
-def test_pixels_are_those_that_pillow_decodes(mode: str, progressive: bool, subsampling: int, tmp_path: Path) -> None:
+def test_pixels_equal_those_of_pillow(mode: str, progressive: bool, subsampling: int, tmp_path: Path) -> None:
     path = tmp_path / "1.jpg"
     photograph(83, 61).convert(mode).save(path, progressive=progressive, subsampling=subsampling, quality=85)
     opened = Pictures(["1"], [Blob(str(path))]).open(0)
@@ -82,13 +82,13 @@ def test_pixels_are_those_that_pillow_decodes(mode: str, progressive: bool, subs
 
 
 @pytest.mark.real
-def test_real_pixels_are_those_that_pillow_decodes(real_folder: Path) -> None:
+def test_real_pixels_equal_those_of_pillow(real_folder: Path) -> None:
     for path in sorted((real_folder / "flickr30k-images").glob("*.jpg"))[:100]:
         assert np.array_equal(np.asarray(Pictures(["1"], [Blob(str(path))]).open(0)), np.asarray(Image.open(path).convert("RGB")))
 
 
-def test_a_decoded_picture_is_one_of_pillows(tmp_path: Path) -> None:
-    """Whatever is done with it, before and after Pillow has taken the pixels over, and between processes."""
+def test_a_decoded_image_behaves_like_one_of_pillow(tmp_path: Path) -> None:
+    """This holds for every operation, before and after Pillow takes over the pixels, and between processes."""
     pixels = np.array(photograph(40, 30))
     plain = Image.fromarray(pixels)
     for change in (
@@ -106,17 +106,17 @@ def test_a_decoded_picture_is_one_of_pillows(tmp_path: Path) -> None:
     assert not before.flags.writeable
     picture.putpixel((0, 0), (1, 2, 3))
     assert np.asarray(picture)[0, 0].tolist() == [1, 2, 3]
-    assert np.array_equal(before, pixels), "an array that was taken before stays as it was"
+    assert np.array_equal(before, pixels), "an earlier array is unchanged"
     picture.save(tmp_path / "1.png")
     assert np.array_equal(np.asarray(Image.open(tmp_path / "1.png")), np.asarray(picture))
 
 
-# preparing
+# preprocessing
 
 
 @pytest.mark.parametrize("size", [(500, 375), (333, 500), (224, 224), (1600, 1200), (100, 90), (499, 77)])
 @pytest.mark.parametrize("ways", [{}, {"resize_mode": "squash", "interpolation": "bilinear"}])
-def test_fast_preparation_is_within_two_of_255_of_open_clips(size: tuple[int, int], ways: dict[str, str]) -> None:
+def test_fast_preprocessing_is_within_two_of_255_of_open_clip(size: tuple[int, int], ways: dict[str, str]) -> None:
     config = PreprocessCfg(size=224, **ways)
     theirs, ours = image_transform_v2(config, is_train=False), fast_preparation(vars(config))
     std = torch.tensor(config.std)[:, None, None]
@@ -128,7 +128,7 @@ def test_fast_preparation_is_within_two_of_255_of_open_clips(size: tuple[int, in
         assert difference.abs().mean() < 0.05
 
 
-def test_ways_of_resizing_that_it_does_not_know_are_refused() -> None:
+def test_unknown_resizing_methods_are_refused() -> None:
     for changes in ({"resize_mode": "longest"}, {"size": (224, 160)}, {"interpolation": "random"}):
         with pytest.raises(HarnessError, match="leave fast: out"):
             fast_preparation(vars(PreprocessCfg(**changes)))
@@ -147,7 +147,7 @@ def cosines(first: Floats, second: Floats) -> Floats:
     return (first * second).sum(1) / np.linalg.norm(first, axis=1) / np.linalg.norm(second, axis=1)
 
 
-def test_variants_are_other_encoders_near_the_same(model: str) -> None:
+def test_variants_are_other_encoders_with_close_embeddings(model: str) -> None:
     pictures = [photograph(90 + 7 * seed, 80, seed) for seed in range(20)]
     plain, fast, half, both = (load_encoder(f"{way}{model}", "cpu") for way in ("", "fast:", "bfloat16:", "bfloat16:fast:"))
     assert [fast.name, both.name] == [f"fast:{model}", f"bfloat16:fast:{model}"]
@@ -186,16 +186,16 @@ def test_batches_shrink_until_they_fit_the_memory(model: str, monkeypatch: pytes
         encoder.encode_images(pictures[:2])
 
 
-# in parts
+# parts
 
 
-def test_parts_are_computed_as_they_would_be_in_the_whole() -> None:
+def test_parts_have_the_batches_of_the_matrix() -> None:
     assert IMAGES_PER_PART % IMAGES_PER_CALL == 0
     assert TEXTS_PER_PART % TEXTS_PER_CALL == 0
 
 
 class Counting:
-    """Many small pictures, of which never more than so many are open."""
+    """Many small images, of which only a few may be open at a time."""
 
     def __init__(self, count: int) -> None:
         self.ids = tuple(map(str, range(count)))
@@ -217,7 +217,7 @@ class Counting:
         return np.array([image.getpixel((0, 0)) for image in images], dtype=np.float32)
 
 
-def test_few_pictures_are_in_memory_however_many_there_are(tmp_path: Path) -> None:
+def test_the_number_of_images_in_memory_is_bounded(tmp_path: Path) -> None:
     many, told = Counting(2 * IMAGES_PER_PART + 100), []
     found = embed_images(many, many, Store(tmp_path), told.append)  # type: ignore[arg-type]
     assert found[:, 0].astype(int).tolist() == [row % 256 for row in range(len(many.ids))]
@@ -225,10 +225,10 @@ def test_few_pictures_are_in_memory_however_many_there_are(tmp_path: Path) -> No
     assert many.most <= 2 * IMAGES_PER_CALL + 8
 
 
-# what cannot be decoded
+# images that cannot be decoded
 
 
-def test_broken_pictures_are_left_out_and_told(flickr30k_folder: Path) -> None:
+def test_broken_images_are_dropped_with_a_note(flickr30k_folder: Path) -> None:
     (flickr30k_folder / "flickr30k-images" / "32.jpg").write_bytes(b"no picture")
     whole = Flickr30k().load(flickr30k_folder, "en", "test")
     left = without_undecodable_images(whole)
@@ -243,7 +243,7 @@ def test_broken_pictures_are_left_out_and_told(flickr30k_folder: Path) -> None:
         without_undecodable_images(whole)
 
 
-def test_a_run_skips_broken_pictures_only_when_told_and_the_record_says_it(flickr30k_folder: Path, tmp_path: Path) -> None:
+def test_a_run_skips_broken_images_only_on_request_and_records_it(flickr30k_folder: Path, tmp_path: Path) -> None:
     encoder = f"{write(tmp_path / 'fragile.py', FRAGILE)}:Fragile:none"
     (flickr30k_folder / "flickr30k-images" / "32.jpg").write_bytes(b"no picture")
     words = (
@@ -270,7 +270,7 @@ def test_a_run_skips_broken_pictures_only_when_told_and_the_record_says_it(flick
     assert {record["images"] for record in records} == {2}
 
 
-def test_pictures_that_cannot_be_decoded_are_named(tmp_path: Path) -> None:
+def test_broken_images_are_named(tmp_path: Path) -> None:
     file = io.BytesIO()
     photograph(60, 40).save(file, "JPEG")
     (tmp_path / "1.jpg").write_bytes(file.getvalue()[:300])
