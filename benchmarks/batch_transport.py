@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from benchmarks.rounds import compare
 from harness.distill.transport.batches import batch_target
-from harness.runtime.matmul import in_float32
+from harness.runtime.matmul import float32_matmul
 
 DIM, EPS, ITERATIONS = 512, 0.15, 5
 
@@ -39,7 +39,7 @@ def main() -> None:
 
         def ours(v: Tensor = v, t: Tensor = t) -> tuple[Tensor, Tensor]:
             # v_i v_j + t_i t_j + v_i t_j = v_i (v_j + t_j) + t_i t_j
-            with in_float32("cpu"):
+            with float32_matmul("cpu"):
                 similarity = torch.addmm(t @ t.T, v, (v + t).T).div_(3)
             return batch_target(similarity, EPS, ITERATIONS), batch_target(similarity.T, EPS, ITERATIONS)
 

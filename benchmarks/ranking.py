@@ -24,7 +24,7 @@ from benchmarks.rounds import compare
 from harness.core.data import Floats, Ints
 from harness.retrieval import ranking
 from harness.retrieval.ranking import rank, scores
-from harness.runtime.matmul import in_float32
+from harness.runtime.matmul import float32_matmul
 
 WIDTH, CAPTIONS, KS, TILE = 512, 5, (1, 5, 10), 2048
 Rates = dict[str, float]
@@ -67,7 +67,7 @@ def product_by_torch(images: Floats, texts: Floats, owner: Ints) -> Rates:  # no
 
 def product_in_tiles(images: Floats, texts: Floats, owner: Ints) -> Rates:  # noqa: ARG001
     """The float32 product alone, as `rank` takes it."""
-    with in_float32("cpu"):
+    with float32_matmul("cpu"):
         for rows in torch.from_numpy(texts).split(TILE):
             for columns in torch.from_numpy(images).split(TILE):
                 torch.mm(rows, columns.T)

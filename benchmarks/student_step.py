@@ -17,7 +17,7 @@ from benchmarks.rounds import compare
 from harness.distill.model import tower
 from harness.distill.model.tower import TextTower, TowerConfig
 from harness.runtime import matmul as linear
-from harness.runtime.matmul import through_onednn
+from harness.runtime.matmul import onednn_matmul
 
 TEXTS, VOCABULARY = 64, 4000
 SHAPE = TowerConfig(
@@ -57,7 +57,7 @@ def main() -> None:
     def by_torch_alone(half: bool) -> Callable[[], None]:
         def work() -> None:
             with (
-                patch.object(linear, "onednn_is_quicker", lambda: False),
+                patch.object(linear, "onednn_is_faster", lambda: False),
                 patch.object(tower.Block, "attend", attend_in_bfloat16),
             ):
                 step(half)
@@ -71,7 +71,7 @@ def main() -> None:
             by_torch_alone(False)()
 
     def all_through_onednn() -> None:
-        with patch.object(linear, "onednn_is_quicker", lambda: False), through_onednn():
+        with patch.object(linear, "onednn_is_faster", lambda: False), onednn_matmul():
             step()
 
     def with_chunks(tokens: int) -> Callable[[], None]:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from harness.core import data as api
 from harness.core.data import CaptionSource, Language
-from harness.core.error_messages import first_line
+from harness.core.error_messages import short_message
 from harness.core.errors import HarnessError, MissingError
 from harness.core.languages import LanguageRow, language_rows, resolve_language, with_key
 from harness.core.suggestions import nearest
@@ -142,7 +142,7 @@ def read_catalogue(path: Path) -> Catalogue:
     try:
         return Catalogue.model_validate({**tomllib.loads(path.read_text(encoding="utf-8")), "languages": language_rows()})
     except (OSError, ValueError, RecursionError) as error:
-        raise HarnessError(f"{path}: {first_line(error)}") from None
+        raise HarnessError(f"{path}: {short_message(error)}") from None
 
 
 @cache

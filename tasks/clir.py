@@ -36,7 +36,7 @@ from harness.core.data import (
     TextRetrieval,
     Unseen,
 )
-from harness.core.error_messages import first_line
+from harness.core.error_messages import short_message
 from harness.core.errors import HarnessError, MissingError
 from harness.readers.bitext import load_bitext_folder
 from harness.readers.text_files import find_plain_or_gzip, read_lines
@@ -294,7 +294,7 @@ def read_beir_lines(path: Path, form: str) -> Iterator[tuple[int, BeirLine]]:
                 if line.strip():
                     yield number, BeirLine.model_validate_json(line)
     except ValidationError as error:
-        raise HarnessError(f"{path}, line {number:,}: expected {form}: {first_line(error)}") from None
+        raise HarnessError(f"{path}, line {number:,}: expected {form}: {short_message(error)}") from None
     except (EOFError, zlib.error, OSError) as error:
         raise HarnessError(f"{path} cannot be read after line {number:,}: {error}") from None
 

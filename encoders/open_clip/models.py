@@ -20,7 +20,7 @@ from harness.encoders.hub import quiet
 from harness.encoders.open_clip.model_files import ModelFiles, in_folder, in_hub
 from harness.encoders.open_clip.pretrained import behind_tag, check_tag, checkpoint_file
 from harness.encoders.weights import in_float32, reason
-from harness.runtime.prefetch import ahead
+from harness.runtime.prefetch import prefetch
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -168,7 +168,7 @@ class OpenClip:
         parts: list[T] = []
         # TF32 would give a GPU's convolutions 10 bits of precision.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False), self._half():
-            pixels = ahead(loaded.preprocess, images, 2 * size)
+            pixels = prefetch(loaded.preprocess, images, 2 * size)
             while batch := list(islice(pixels, size)):
                 parts += self._by_halves(torch.stack(batch), read)
         return parts

@@ -12,20 +12,20 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli import browse, check, compare, data, distill, leaderboard, listing, run, study, towers, transport
-from harness.core.error_messages import gist
+from harness.core.error_messages import one_line_message
 from harness.core.errors import HarnessError
-from harness.core.plugins import guest_at_fault, load_plugins
-from harness.runtime.console import lost_output, steady_streams
-from harness.runtime.markup import visible
+from harness.core.plugins import load_plugins, plugin_at_fault
+from harness.runtime.console import make_streams_unfailing, output_failure
+from harness.runtime.markup import escape_controls
 
 
 def main() -> None:
     """Run the command line. Exit status 1 if results could not be written to standard output."""
-    steady_streams()
+    make_streams_unfailing()
     try:
         app()
     finally:
-        if lost := lost_output():
+        if lost := output_failure():
             print(f"error: {lost}: what was measured is kept, and the same command shows it", file=sys.stderr)
             sys.exit(1)
 
@@ -48,19 +48,19 @@ def handled(command: Callable[..., None]) -> Callable[..., None]:
     def wrapper(*args: Any, plugin: list[Path] | None = None, **kwargs: Any) -> None:
         try:
             for problem in load_plugins(plugin or []):
-                print(visible(f"note: {problem}"), file=sys.stderr)
+                print(escape_controls(f"note: {problem}"), file=sys.stderr)
             command(*args, **kwargs)
         except HarnessError as error:
-            print(visible(f"error: {error}"), file=sys.stderr)
+            print(escape_controls(f"error: {error}"), file=sys.stderr)
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             print("\ninterrupted; the same command goes on from where it stopped", file=sys.stderr)
             raise typer.Exit(130) from None
         except BaseException as error:
-            guest = guest_at_fault(error)
+            guest = plugin_at_fault(error)
             if guest is None and isinstance(error, Exception):
                 raise
-            print(f"error: {f'the plug-in {guest} raised ' if guest else ''}{gist(error, guest)}", file=sys.stderr)
+            print(f"error: {f'the plug-in {guest} raised ' if guest else ''}{one_line_message(error, guest)}", file=sys.stderr)
             raise typer.Exit(1) from None
 
     signature = inspect.signature(command, eval_str=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import DEVICE, DataOption, DeviceOption, StoreOption
+from harness.cli.options import DEFAULT_DEVICE, DataOption, DeviceOption, StoreOption
 
 EXAMPLES = """Example, with the beginnings of two cells that `list runs` shows:
 
@@ -23,7 +23,7 @@ def browse(
     ],
     data: DataOption = None,
     embed_images: Annotated[bool, typer.Option("--embed-images", help="Put the thumbnails into the page itself.")] = False,
-    device: DeviceOption = DEVICE,
+    device: DeviceOption = DEFAULT_DEVICE,
     store: StoreOption = None,
 ) -> None:
     """Make a page of every query: its caption, the right picture, what each tower found first, and filters on who was right."""

@@ -6,16 +6,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from harness.cli.options import DEVICE, TASK, DataOption, DeviceOption, StoreOption, TaskOption
+from harness.cli.options import DEFAULT_DEVICE, DEFAULT_TASK, DataOption, DeviceOption, StoreOption, TaskOption
 
 
 def check(
     encoder: Annotated[str, typer.Argument(help="Encoder: see `list encoders`; or FILE.py:NAME.")],
     lang: Annotated[str, typer.Option(help="Language of the captions it is tried on.")] = "en",
-    task: TaskOption = TASK,
+    task: TaskOption = DEFAULT_TASK,
     data: DataOption = None,
     split: Annotated[Literal["test", "val"], typer.Option(help="Images and captions it is tried on.")] = "val",
-    device: DeviceOption = DEVICE,
+    device: DeviceOption = DEFAULT_DEVICE,
     store: StoreOption = None,
 ) -> None:
     """Try an encoder as a run will use it, and say what is wrong. Exit status 1 if something is."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from harness.cli.options import RESAMPLES, StoreOption, comma_separated, run_option
+from harness.cli.options import DEFAULT_RESAMPLES, StoreOption, comma_separated, run_option
 
 EXAMPLES = """Examples:
 
@@ -17,7 +17,7 @@ python -m harness compare ot-token kd-mse --by lang,tier,entity-type --direction
 
 python -m harness compare 7bebdc 2f61aa --metric r10"""
 
-Side = Annotated[
+SideArgument = Annotated[
     str,
     typer.Argument(
         help="An objective (kd-mse), `english`, the first 6 or more digits of a cell's or a tower's digest, or a folder: "
@@ -28,8 +28,8 @@ Side = Annotated[
 
 
 def compare(
-    a: Side,
-    b: Side,
+    a: SideArgument,
+    b: SideArgument,
     by: Annotated[str, typer.Option(help="What to break down by: lang, tier, source, or a facet such as entity-type.")] = "lang",
     lang: Annotated[str, typer.Option(help="Languages, comma-separated; all by default.")] = "",
     pairs: Annotated[int | None, typer.Option(help="Only towers distilled from so many sentence pairs.")] = None,
@@ -37,7 +37,7 @@ def compare(
     metric: Annotated[
         str, typer.Option(help="Column to compare: r1, r5, r10, ndcg@10, ...; by default what the task's own table compares.")
     ] = "",
-    resamples: Annotated[int, run_option("resamples", "Bootstrap resamples, and sign flips of the test.")] = RESAMPLES,
+    resamples: Annotated[int, run_option("resamples", "Bootstrap resamples, and sign flips of the test.")] = DEFAULT_RESAMPLES,
     records: Annotated[Path | None, typer.Option(help="Folder of records to look in, instead of the store's.")] = None,
     format_: Annotated[
         Literal["text", "json", "markdown", "latex"] | None,

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import TASK, DataOption, StoreOption, TaskOption
+from harness.cli.options import DEFAULT_TASK, DataOption, StoreOption, TaskOption
 
 
-def check(data: DataOption = None, task: TaskOption = TASK, store: StoreOption = None) -> None:
+def check(data: DataOption = None, task: TaskOption = DEFAULT_TASK, store: StoreOption = None) -> None:
     """Say what a data folder has, what it lacks, and where to get that."""
     from harness.core.builtins import TASKS
     from harness.evaluation.data_folders import data_folder
@@ -27,7 +27,7 @@ def fetch(
     data: Annotated[Path, typer.Option(help="Folder to fetch into; made if it is not there.")],
     lang: Annotated[str | None, typer.Option(help="Languages, as for run: de,sw, all, tier:0-2, script:Arab.")] = None,
     source: Annotated[str | None, typer.Option(help="Caption source, see `list sources`; else all that can be fetched.")] = None,
-    task: TaskOption = TASK,
+    task: TaskOption = DEFAULT_TASK,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, and stop.")] = False,
 ) -> None:
     """Fetch public captions and translations into a data folder. Pictures are not public: `data check` says where they are."""
@@ -56,7 +56,7 @@ def fetch(
 def pack(
     out: Annotated[Path, typer.Option(help="New folder for the pack.")],
     data: DataOption = None,
-    task: TaskOption = TASK,
+    task: TaskOption = DEFAULT_TASK,
     per_shard: Annotated[int, typer.Option(min=1, help="Pictures a shard.")] = 1_000,
     store: StoreOption = None,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import RESAMPLES, ResamplesOption
+from harness.cli.options import DEFAULT_RESAMPLES, ResamplesOption
 
 EXAMPLES = """Examples:
 
@@ -31,7 +31,7 @@ def leaderboard(
     add: Annotated[
         Path | None, typer.Option(help="Folder of records of others: check them and merge them into --records.")
     ] = None,
-    resamples: ResamplesOption = RESAMPLES,
+    resamples: ResamplesOption = DEFAULT_RESAMPLES,
 ) -> None:
     """Rank records on boards, so that rows which cannot be told apart share a rank; or merge records of others."""
     from harness.core.errors import HarnessError

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from harness.cli.options import TASK, StoreOption, TaskOption
+from harness.cli.options import DEFAULT_TASK, StoreOption, TaskOption
 
 What = Literal[
     "tasks",
@@ -25,7 +25,7 @@ What = Literal[
 
 def list_(
     what: Annotated[What, typer.Argument(help="What to list.")],
-    task: TaskOption = TASK,
+    task: TaskOption = DEFAULT_TASK,
     store: StoreOption = None,
 ) -> None:
     """List what there is: all that can be chosen by name, and the runs of the store."""

@@ -35,10 +35,10 @@ def run_option(field: str, help_text: str = "") -> Any:
     return typer.Option(**bounds, help=help_text or info.description)
 
 
-TASK: str = RunConfig.model_fields["task"].default
-CHUNKER: str = RunConfig.model_fields["chunker"].default
-DEVICE: str = RunConfig.model_fields["device"].default
-RESAMPLES: int = RunConfig.model_fields["resamples"].default
+DEFAULT_TASK: str = RunConfig.model_fields["task"].default
+DEFAULT_CHUNKER: str = RunConfig.model_fields["chunker"].default
+DEFAULT_DEVICE: str = RunConfig.model_fields["device"].default
+DEFAULT_RESAMPLES: int = RunConfig.model_fields["resamples"].default
 
 TaskOption = Annotated[str, run_option("task")]
 ChunkerOption = Annotated[str, run_option("chunker")]

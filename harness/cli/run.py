@@ -79,7 +79,7 @@ def run(
             groups = {tower.label: break_down(tower, facet, config.resamples) for tower, facet in broken}
             console.print(breakdown_table(by, groups, towers[0].record.unit))
         if examples:
-            draw_examples(plan, kept, examples, console)
+            save_example_pictures(plan, kept, examples, console)
     if len(reports) > 1:
         print_multilingual(reports, console)
     if failures:
@@ -89,7 +89,7 @@ def run(
         raise typer.Exit(1)
 
 
-def draw_examples(plan: Plan, store: Store, folder: Path, console: Console) -> None:
+def save_example_pictures(plan: Plan, store: Store, folder: Path, console: Console) -> None:
     """Pictures of what the first distilled tower found, or, where there is none, the English one."""
     from harness.records.files import load_found_boxes
     from harness.reporting.box_drawing import save_examples

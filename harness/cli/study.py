@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import DEVICE, DeviceOption, StoreOption, configured
+from harness.cli.options import DEFAULT_DEVICE, DeviceOption, StoreOption, configured
 from harness.core.config import ExecutorConfig
 
 EXAMPLES = """Examples:
@@ -32,7 +32,7 @@ def study(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what is done, what is missing and what it costs, and stop.")
     ] = False,
-    device: DeviceOption = DEVICE,
+    device: DeviceOption = DEFAULT_DEVICE,
     store: StoreOption = None,
 ) -> None:
     """Compare transport with standard distillation over languages, bitext sizes and seeds, and write the report.

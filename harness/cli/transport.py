@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import CHUNKER, DEVICE, ChunkerOption, DeviceOption, StoreOption
+from harness.cli.options import DEFAULT_CHUNKER, DEFAULT_DEVICE, ChunkerOption, DeviceOption, StoreOption
 
 EXAMPLES = """Example, with the beginning of a digest that `towers list` shows:
 
@@ -19,8 +19,8 @@ def transport(
     english: Annotated[str, typer.Option(help="An English sentence, for the teacher.")],
     foreign: Annotated[str, typer.Option(help="Its translation, for the tower.")],
     out: Annotated[Path, typer.Option(help="Page to write.")],
-    chunker: ChunkerOption = CHUNKER,
-    device: DeviceOption = DEVICE,
+    chunker: ChunkerOption = DEFAULT_CHUNKER,
+    device: DeviceOption = DEFAULT_DEVICE,
     store: StoreOption = None,
 ) -> None:
     """Show the transport plan between the tokens of a sentence pair, and its cost, as heat maps."""

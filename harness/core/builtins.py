@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from harness.core.data import Language, Spans
 from harness.core.errors import HarnessError
-from harness.core.plugins import code_digest, in_one_line
+from harness.core.plugins import code_digest, one_line_errors
 from harness.core.protocols import Encoder, Task, Translator
-from harness.core.registry import Registry, builtin, made, parted
+from harness.core.registry import Registry, builtin_entry, make_plug_in, split_spec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +60,7 @@ def load_encoder(spec: str, device: str) -> Encoder:
 
     Raises HarnessError for an unknown name, and for a plug-in that is no encoder.
     """
-    return made(ENCODERS, spec, device, ("name", "encode_images", "encode_texts", "fingerprint"))
+    return make_plug_in(ENCODERS, spec, device, ("name", "encode_images", "encode_texts", "fingerprint"))
 
 
 TRANSLATORS: Registry[Callable[[str, str], Translator]] = Registry(
@@ -73,7 +73,7 @@ def load_translator(spec: str, device: str) -> Translator:
 
     Raises HarnessError for an unknown name, and for a plug-in that is no translator.
     """
-    return made(TRANSLATORS, spec, device, ("name", "translate", "fingerprint"))
+    return make_plug_in(TRANSLATORS, spec, device, ("name", "translate", "fingerprint"))
 
 
 SCORERS: Registry[Callable[[RunConfig, Task, Path], Maker]] = Registry(
@@ -95,17 +95,19 @@ Objective: TypeAlias = "Callable[[Encoded, Encoded, DistillConfig], Tensor]"
 OBJECTIVES: Registry[Objective] = Registry(
     "objective",
     {
-        "kd-mse": builtin("harness.distill.objectives:kd_mse"),
-        "kd-cosine": builtin("harness.distill.objectives:kd_cosine"),
-        "kd-contrastive": builtin("harness.distill.objectives:kd_contrastive", reads=("temperature",)),
-        "kd-relation": builtin("harness.distill.objectives:kd_relation", reads=("temperature", "diagonal")),
-        "ot-token": builtin("harness.distill.objectives:ot_token", reads=("solver", "eps", "sentence_weight")),
-        "ot-entity": builtin("harness.distill.objectives:ot_entity", reads=("solver", "eps", "sentence_weight", "entity_weight")),
-        "ot-batch": builtin(
+        "kd-mse": builtin_entry("harness.distill.objectives:kd_mse"),
+        "kd-cosine": builtin_entry("harness.distill.objectives:kd_cosine"),
+        "kd-contrastive": builtin_entry("harness.distill.objectives:kd_contrastive", reads=("temperature",)),
+        "kd-relation": builtin_entry("harness.distill.objectives:kd_relation", reads=("temperature", "diagonal")),
+        "ot-token": builtin_entry("harness.distill.objectives:ot_token", reads=("solver", "eps", "sentence_weight")),
+        "ot-entity": builtin_entry(
+            "harness.distill.objectives:ot_entity", reads=("solver", "eps", "sentence_weight", "entity_weight")
+        ),
+        "ot-batch": builtin_entry(
             "harness.distill.objectives:ot_batch",
             reads=("temperature", "diagonal", "alpha", "batch_eps", "batch_iterations"),
         ),
-        "ot-unbalanced": builtin("harness.distill.objectives:ot_unbalanced", reads=("eps", "rho", "sentence_weight")),
+        "ot-unbalanced": builtin_entry("harness.distill.objectives:ot_unbalanced", reads=("eps", "rho", "sentence_weight")),
     },
     group="harness.objectives",
 )
@@ -114,14 +116,14 @@ _ALIGNED = (*_NEW_SUBWORDS, "spelling")
 INITIALIZERS: Registry[Callable[[str], Initializer]] = Registry(
     "initializer",
     {
-        "teacher": builtin("harness.distill.initializers.teacher:TeacherLayers", reads=_NEW_SUBWORDS),
-        "scratch": builtin("harness.distill.initializers.scratch:Scratch", reads=(*_NEW_SUBWORDS, "size")),
-        "association": builtin("harness.distill.initializers.association:Association", reads=_ALIGNED),
-        "ibm1": builtin("harness.distill.initializers.ibm1:Ibm1", reads=_ALIGNED),
-        "ot-vocabulary": builtin("harness.distill.initializers.ot_vocabulary:OtVocabulary", reads=_ALIGNED),
-        "ot-sentences": builtin("harness.distill.initializers.ot_sentences:OtSentences", reads=_ALIGNED),
-        "ot-contexts": builtin("harness.distill.initializers.ot_contexts:OtContexts", reads=_ALIGNED),
-        "hf": builtin("harness.encoders.hugging_face.initial_models:HuggingFaceInitializer", reads=("pooling",)),
+        "teacher": builtin_entry("harness.distill.initializers.teacher:TeacherLayers", reads=_NEW_SUBWORDS),
+        "scratch": builtin_entry("harness.distill.initializers.scratch:Scratch", reads=(*_NEW_SUBWORDS, "size")),
+        "association": builtin_entry("harness.distill.initializers.association:Association", reads=_ALIGNED),
+        "ibm1": builtin_entry("harness.distill.initializers.ibm1:Ibm1", reads=_ALIGNED),
+        "ot-vocabulary": builtin_entry("harness.distill.initializers.ot_vocabulary:OtVocabulary", reads=_ALIGNED),
+        "ot-sentences": builtin_entry("harness.distill.initializers.ot_sentences:OtSentences", reads=_ALIGNED),
+        "ot-contexts": builtin_entry("harness.distill.initializers.ot_contexts:OtContexts", reads=_ALIGNED),
+        "hf": builtin_entry("harness.encoders.hugging_face.initial_models:HuggingFaceInitializer", reads=("pooling",)),
     },
     group="harness.initializers",
 )
@@ -132,11 +134,11 @@ def load_initializer(init: str) -> Initializer:
 
     Raises HarnessError for an unknown name, for an argument that it does not take, and for a plug-in that is no initializer.
     """
-    name, argument = parted(init)
+    name, argument = split_spec(init)
     make = INITIALIZERS.load(name)
     if INITIALIZERS.find(name).builtin:
         return make(argument)
-    with in_one_line(f"the initializer {init} cannot be made", getattr(make, "__module__", None)):
+    with one_line_errors(f"the initializer {init} cannot be made", getattr(make, "__module__", None)):
         initializer = make(argument)
     if lacking := [word for word in ("fingerprint", "tokenizer", "student") if not hasattr(initializer, word)]:
         raise HarnessError(f"{init} is no initializer: {INITIALIZERS.origin(name)} lacks {', '.join(lacking)} (docs/plugins.md)")
@@ -148,11 +150,11 @@ def initializer_sources(init: str) -> list[str]:
 
     Raises HarnessError as `load_initializer` does.
     """
-    name, argument = parted(init)
+    name, argument = split_spec(init)
     if INITIALIZERS.find(name).builtin:
         # Without an argument there is nothing: the version of the trainer stands for the code. To import it would take torch.
         return [load_initializer(init).fingerprint()] if argument or name == "hf" else []
-    with in_one_line(f"the fingerprint of the initializer {init} cannot be had"):
+    with one_line_errors(f"the fingerprint of the initializer {init} cannot be had"):
         return [code_digest(INITIALIZERS.load(name)), argument, load_initializer(init).fingerprint()]
 
 

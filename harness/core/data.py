@@ -498,7 +498,7 @@ class Place:
     boxes: tuple[tuple[float, float, float, float], ...]
 
 
-MEASURE = "measure:"  # and of a measure of each query, in percent
+MEASURE_PREFIX = "measure:"  # and of a measure of each query, in percent
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.core.errors import HarnessError
 
 
-def first_line(error: Exception) -> str:
+def short_message(error: Exception) -> str:
     """The gist of an error on one line, whatever it quotes; of a wrong JSON or TOML, the first thing that is wrong and where."""
     # Pydantic takes a tenth of a second to import: an error of its kind exists only where it is loaded.
     pydantic = sys.modules.get("pydantic")
@@ -20,7 +20,7 @@ def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
-def gist(error: BaseException, file: Path | str | None = None) -> str:
+def one_line_message(error: BaseException, file: Path | str | None = None) -> str:
     """An error on one line: its kind, its message, and the line of `file` that it comes from."""
     if isinstance(error, HarnessError):
         return str(error)

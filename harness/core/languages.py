@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from harness.core.data import Language
-from harness.core.error_messages import first_line
+from harness.core.error_messages import short_message
 from harness.core.errors import HarnessError
 from harness.core.protocols import Task
 from harness.core.suggestions import nearest
@@ -77,7 +77,7 @@ def read_language_table(path: Path) -> dict[str, LanguageRow]:
     try:
         return _LanguageTable.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))).languages
     except (OSError, ValueError, RecursionError) as error:
-        raise HarnessError(f"{path}: {first_line(error)}") from None
+        raise HarnessError(f"{path}: {short_message(error)}") from None
 
 
 @cache

@@ -42,14 +42,14 @@ def parse_objective(text: str) -> list[tuple[float, str]]:
         if not name or "*" in weight:
             raise HarnessError(f"objective {text!r}: each term is NAME or WEIGHT*NAME, as in 'ot-token + 0.5*kd-mse'")
         OBJECTIVES.origin(name)
-        terms.append((positive(weight.strip(), text) if star else 1.0, name))
+        terms.append((_positive_weight(weight.strip(), text) if star else 1.0, name))
     names = [name for _, name in terms]
     if len(set(names)) < len(names):
         raise HarnessError(f"objective {text!r} names one objective twice: give it one weight")
     return terms
 
 
-def positive(weight: str, text: str) -> float:
+def _positive_weight(weight: str, text: str) -> float:
     """A weight of an objective. Raises HarnessError unless it is a finite number above 0."""
     try:
         value = float(weight)
@@ -71,7 +71,7 @@ def spell_objective(text: str) -> str:
     return " + ".join(name if weight == 1 else f"{weight!r}*{name}".replace("e+", "e") for weight, name in parse_objective(text))
 
 
-def objective_sources(text: str) -> list[str]:
+def objective_code_digests(text: str) -> list[str]:
     """Digests of the code of an objective's plug-in terms: the same name with other code makes another tower."""
     names = [name for _, name in parse_objective(text)]
     return [code_digest(OBJECTIVES.load(name)) for name in names if not OBJECTIVES.find(name).builtin]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from harness.core.builtins import INITIALIZERS, OBJECTIVES
 from harness.core.errors import HarnessError
 from harness.core.objective_terms import parse_objective, reads_entities
-from harness.core.registry import Registry, parted
+from harness.core.registry import Registry, split_spec
 from harness.core.suggestions import nearest
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def initializer_reads(init: str) -> frozenset[str]:
 
     A plug-in without the attribute `reads` counts as reading every option of initializers.
     """
-    declared = _declared(INITIALIZERS, parted(init)[0])
+    declared = _declared(INITIALIZERS, split_spec(init)[0])
     return frozenset(INITIALIZER_READS if declared is None else declared)
 
 

@@ -16,27 +16,27 @@ from types import ModuleType
 from typing import Any
 
 from harness.core.digests import digest_file, digest_strings
-from harness.core.error_messages import gist
+from harness.core.error_messages import one_line_message
 from harness.core.errors import HarnessError
 
-BROKEN: dict[str, str] = {}
+BROKEN_FILES: dict[str, str] = {}
 """Plug-in files that could not be loaded, and why: shown by `list` and beside an unknown name."""
-LOADED: list[Path] = []
+REQUESTED_FILES: list[Path] = []
 """Plug-in files that were asked for, in order: another process has to load them too."""
-GUESTS: set[str] = set()
+PLUGIN_MODULES: set[str] = set()
 """Modules and packages that are plug-ins, by name."""
 
 
 def load_plugins(paths: Iterable[Path]) -> list[str]:
-    """Load plug-in files, each once. One that cannot be loaded is kept in `BROKEN`, and what is said of it is given back."""
+    """Load plug-in files, each once. Return the errors of those that cannot be loaded, and add them to `BROKEN_FILES`."""
     told = []
     for path in paths:
-        if (place := path.expanduser().resolve()) not in LOADED:
-            LOADED.append(place)
+        if (place := path.expanduser().resolve()) not in REQUESTED_FILES:
+            REQUESTED_FILES.append(place)
         try:
             load_file(path)
         except HarnessError as error:
-            BROKEN[str(path)] = str(error)
+            BROKEN_FILES[str(path)] = str(error)
             told.append(str(error))
     return told
 
@@ -56,9 +56,9 @@ def load_file(path: Path) -> ModuleType:
         raise HarnessError(f"the plug-in {path} is no Python file: its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[str(place)] = module
-    GUESTS.add(str(place))
+    PLUGIN_MODULES.add(str(place))
     try:
-        with in_one_line(f"the plug-in {path} cannot be loaded", place):
+        with one_line_errors(f"the plug-in {path} cannot be loaded", place):
             spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[str(place)]
@@ -76,7 +76,7 @@ def load_attribute(path: Path, name: str) -> Any:
 
 
 @contextmanager
-def in_one_line(what: str, file: Path | str | None = None) -> Iterator[None]:
+def one_line_errors(what: str, file: Path | str | None = None) -> Iterator[None]:
     """Turn whatever code of others raises into a HarnessError that begins with `what`; Ctrl-C and HarnessError pass.
 
     `sys.exit()` and a panic of a Rust extension are no `Exception`, and must not end the program either.
@@ -86,14 +86,14 @@ def in_one_line(what: str, file: Path | str | None = None) -> Iterator[None]:
     except (HarnessError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:
-        raise HarnessError(f"{what}: {gist(error, file)}") from error
+        raise HarnessError(f"{what}: {one_line_message(error, file)}") from error
 
 
-def guest_at_fault(error: BaseException) -> str | None:
+def plugin_at_fault(error: BaseException) -> str | None:
     """The plug-in that an error comes from: the last one whose code was running. None if none was."""
     names = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    guests = (name if name in GUESTS else name.partition(".")[0] for name in reversed(names))
-    return next((name for name in guests if name in GUESTS), None)
+    guests = (name if name in PLUGIN_MODULES else name.partition(".")[0] for name in reversed(names))
+    return next((name for name in guests if name in PLUGIN_MODULES), None)
 
 
 def origin_of(thing: object) -> str:
@@ -147,14 +147,14 @@ def _code_of(module: str) -> str:
     """A module's name; of a plug-in file, and of the program that runs, a digest of the contents, wherever they lie."""
     # A worker process knows the program by the second name.
     program = module in ("__main__", "__mp_main__")
-    file = getattr(sys.modules.get(module), "__file__", None) if program else module if module in GUESTS else None
+    file = getattr(sys.modules.get(module), "__file__", None) if program else module if module in PLUGIN_MODULES else None
     if file and Path(file).is_absolute() and Path(file).is_file():
         return digest_file(Path(file))
     return "__main__" if program else module
 
 
 @dataclass(frozen=True, eq=False)
-class Fingerprint:
+class PluginFingerprint:
     """The method `fingerprint` of an object that code of others made, as the engine asks for it.
 
     It combines the object's own fingerprint with its name and with `made`, what made it. So two classes are never taken for one,
@@ -168,18 +168,18 @@ class Fingerprint:
 
     def __call__(self) -> str:
         """The digest. Raises HarnessError if the object's own method raises, or gives no text."""
-        with in_one_line(f"the fingerprint of {self.spec} cannot be had", type(self.thing).__module__):
+        with one_line_errors(f"the fingerprint of {self.spec} cannot be had", type(self.thing).__module__):
             own, name = self.own(), str(self.thing.name)
         if not isinstance(own, str) or not own:
             raise HarnessError(f"the fingerprint of {self.spec} is {own!r}: expected a text (docs/plugins.md)")
         return digest_strings(["plug-in 1", own, name, *self.made])
 
 
-def identify(thing: Any, made: Iterable[str], spec: str) -> None:
+def attach_identity(thing: Any, made: Iterable[str], spec: str) -> None:
     """Have an object's fingerprint say what made it. Raises HarnessError for an object that takes no attributes."""
-    own = thing.fingerprint.own if isinstance(thing.fingerprint, Fingerprint) else thing.fingerprint
+    own = thing.fingerprint.own if isinstance(thing.fingerprint, PluginFingerprint) else thing.fingerprint
     kind = type(thing)
-    told = Fingerprint(thing, own, (*made, *identity(kind, kind.__qualname__)), spec)
+    told = PluginFingerprint(thing, own, (*made, *identity(kind, kind.__qualname__)), spec)
     try:
         object.__setattr__(thing, "fingerprint", told)
     except (AttributeError, TypeError):
@@ -188,7 +188,7 @@ def identify(thing: Any, made: Iterable[str], spec: str) -> None:
 
 def own_fingerprint(thing: Any) -> Any:
     """What an object itself gives as its fingerprint, whatever that is."""
-    return thing.fingerprint.own() if isinstance(thing.fingerprint, Fingerprint) else thing.fingerprint()
+    return thing.fingerprint.own() if isinstance(thing.fingerprint, PluginFingerprint) else thing.fingerprint()
 
 
 def _contents(path: Path) -> list[str]:

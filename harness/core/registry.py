@@ -11,14 +11,22 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 from harness.core.errors import HarnessError
-from harness.core.plugins import BROKEN, GUESTS, identify, identity, in_one_line, load_attribute, origin_of
+from harness.core.plugins import (
+    BROKEN_FILES,
+    PLUGIN_MODULES,
+    attach_identity,
+    identity,
+    load_attribute,
+    one_line_errors,
+    origin_of,
+)
 from harness.core.suggestions import nearest
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Entry(Generic[T]):
+class RegistryEntry(Generic[T]):
     """One thing by name. origin: where it comes from, for people. load: import it and hand it over.
 
     builtin: its `module:attribute` if it comes with the harness, else "". reads: the options that a built-in declares to read.
@@ -35,21 +43,21 @@ class Registry(Generic[T]):
     group `group`; what `register` was given; and, by the name `FILE.py:NAME`, anything of a file.
     """
 
-    def __init__(self, kind: str, builtins: Mapping[str, str | Entry[T]], group: str = "") -> None:
+    def __init__(self, kind: str, builtins: Mapping[str, str | RegistryEntry[T]], group: str = "") -> None:
         self.kind = kind
         self.group = group
-        self._own = {name: [builtin(target) if isinstance(target, str) else target] for name, target in builtins.items()}
+        self._own = {name: [builtin_entry(target) if isinstance(target, str) else target] for name, target in builtins.items()}
 
     @functools.cached_property
-    def _entries(self) -> dict[str, list[Entry[T]]]:
+    def _entries(self) -> dict[str, list[RegistryEntry[T]]]:
         """All entries. Packages are asked at the first look-up, which takes 20 ms, and imported only when one is used."""
         from importlib.metadata import entry_points
 
-        entries: dict[str, list[Entry[T]]] = self._own
+        entries: dict[str, list[RegistryEntry[T]]] = self._own
         for point in entry_points(group=self.group) if self.group else ():
             package = f"package {point.dist.name} {point.dist.version}" if point.dist else "a package"
-            GUESTS.add(re.split(r"[.:]", point.value)[0])
-            entries.setdefault(point.name, []).append(Entry(f"{package} ({point.value})", point.load))
+            PLUGIN_MODULES.add(re.split(r"[.:]", point.value)[0])
+            entries.setdefault(point.name, []).append(RegistryEntry(f"{package} ({point.value})", point.load))
         return entries
 
     def register(self, name: str, thing: T) -> None:
@@ -59,7 +67,7 @@ class Registry(Generic[T]):
         """
         if not re.fullmatch(r"\w[\w.-]*", name) or name.endswith(".py"):
             raise HarnessError(f"{name!r} cannot name a plug-in {self.kind}: use letters, digits, '-', '_' and '.'")
-        entry = Entry(origin_of(thing), lambda: thing)
+        entry = RegistryEntry(origin_of(thing), lambda: thing)
         others = [other for other in self._own.get(name, []) if other.origin != entry.origin]
         if others:
             raise self._clash(name, [*others, entry])
@@ -80,16 +88,16 @@ class Registry(Generic[T]):
         """
         return self.find(name).origin
 
-    def find(self, name: str) -> Entry[T]:
+    def find(self, name: str) -> RegistryEntry[T]:
         """The entry of a name. Raises HarnessError as `origin` does."""
         file, _, attribute = name.rpartition(":")
         if name.endswith(".py"):
             raise HarnessError(f"{name} is a file: name the {self.kind} in it, as {name}:NAME")
         if file.endswith(".py"):
-            return Entry(name, lambda: cast(T, load_attribute(Path(file), attribute)))
+            return RegistryEntry(name, lambda: cast(T, load_attribute(Path(file), attribute)))
         found = self._entries.get(name)
         if found is None:
-            broken = "".join(f"; {error}" for error in BROKEN.values())
+            broken = "".join(f"; {error}" for error in BROKEN_FILES.values())
             raise HarnessError(f"no {self.kind} is called {name!r}: {nearest(name, self._entries)}{broken}")
         if len(found) > 1:
             raise self._clash(name, found)
@@ -100,7 +108,7 @@ class Registry(Generic[T]):
         entry = self.find(name)
         if entry.builtin:
             return entry.load()
-        with in_one_line(f"the {self.kind} {name} of {entry.origin} cannot be loaded"):
+        with one_line_errors(f"the {self.kind} {name} of {entry.origin} cannot be loaded"):
             return entry.load()
 
     def declared_reads(self, name: str) -> tuple[str, ...] | None:
@@ -127,25 +135,25 @@ class Registry(Generic[T]):
             return ()
         return identity(self.load(name), name.rpartition(":")[2])
 
-    def _clash(self, name: str, entries: Iterable[Entry[T]]) -> HarnessError:
+    def _clash(self, name: str, entries: Iterable[RegistryEntry[T]]) -> HarnessError:
         places = " and of ".join(entry.origin for entry in entries)
         return HarnessError(f"two {self.kind}s are called {name!r}, of {places}: rename one, or take one away")
 
 
-def builtin(target: str, reads: tuple[str, ...] = ()) -> Entry[Any]:
+def builtin_entry(target: str, reads: tuple[str, ...] = ()) -> RegistryEntry[Any]:
     """Return the entry of a built-in, `module:attribute`. reads: the options that it reads, known without importing it."""
 
     def load() -> Any:
         module, _, attribute = target.partition(":")
         return getattr(importlib.import_module(module), attribute)
 
-    return Entry(f"built in ({target})", load, target, reads)
+    return RegistryEntry(f"built in ({target})", load, target, reads)
 
 
-def parted(spec: str) -> tuple[str, str]:
+def split_spec(spec: str) -> tuple[str, str]:
     """Name and argument of a spec; the argument is empty if there is none.
 
-    >>> parted("open_clip:ViT-B-32/openai"), parted("./mine.py:Mine:7"), parted("sample")
+    >>> split_spec("open_clip:ViT-B-32/openai"), split_spec("./mine.py:Mine:7"), split_spec("sample")
     (('open_clip', 'ViT-B-32/openai'), ('./mine.py:Mine', '7'), ('sample', ''))
     """
     name, _, argument = spec.partition(":")
@@ -155,20 +163,20 @@ def parted(spec: str) -> tuple[str, str]:
     return name, argument
 
 
-def made(registry: Registry[Callable[[str, str], T]], spec: str, device: str, members: Iterable[str]) -> T:
+def make_plug_in(registry: Registry[Callable[[str, str], T]], spec: str, device: str, members: Iterable[str]) -> T:
     """What the entry that a spec names makes of its argument.
 
     Raises HarnessError if that lacks a member, and if code of others raises anything. The fingerprint of what is not built in
     says what made it too.
     """
-    name, argument = parted(spec)
+    name, argument = split_spec(spec)
     make = registry.load(name)
     if registry.find(name).builtin:
         return make(argument, device)
-    with in_one_line(f"the {registry.kind} {spec} cannot be made", getattr(make, "__module__", None)):
+    with one_line_errors(f"the {registry.kind} {spec} cannot be made", getattr(make, "__module__", None)):
         thing = make(argument, device)
         lacking = [word for word in members if not hasattr(thing, word)]
     if lacking:
         raise HarnessError(f"{spec} is no {registry.kind}: {registry.origin(name)} lacks {', '.join(lacking)} (docs/plugins.md)")
-    identify(thing, (*registry.identity(name), argument), spec)
+    attach_identity(thing, (*registry.identity(name), argument), spec)
     return thing

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from harness.core.error_messages import first_line
+from harness.core.error_messages import short_message
 from harness.core.errors import HarnessError
 from harness.distill.data.subwords import load_tokenizer
 from harness.distill.model.tower import TextTower, TowerConfig
@@ -75,7 +75,7 @@ def load_tower(folder: Path) -> tuple[TextTower, Tokenizer]:
     except HarnessError:
         raise
     except Exception as error:  # of pydantic, safetensors, torch and tokenizers, which has but a bare Exception
-        raise HarnessError(f"{folder} holds no whole tower: {first_line(error)}; delete it to distil it again") from error
+        raise HarnessError(f"{folder} holds no whole tower: {short_message(error)}; delete it to distil it again") from error
 
 
 def check_tower(folder: Path) -> None:
@@ -126,7 +126,7 @@ def load_training(path: Path, tower: TextTower, optimiser: torch.optim.Optimizer
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
-        raise DamagedError(f"{path} is damaged ({first_line(error)})") from None
+        raise DamagedError(f"{path} is damaged ({short_message(error)})") from None
     if (metadata or {}).get(DIGEST_FIELD) != training_digest(metadata or {}, tensors):
         raise DamagedError(f"{path} is damaged (it is not what was written)")
     check_key(path, metadata.get(KEY_FIELD), entry_key(path))

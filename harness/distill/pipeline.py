@@ -18,7 +18,7 @@ from harness.core.data import Bitext, Retrieval
 from harness.core.digests import digest_json
 from harness.core.errors import HarnessError
 from harness.core.languages import ENGLISH
-from harness.core.objective_terms import FITTED, objective_sources, reads_entities
+from harness.core.objective_terms import FITTED, objective_code_digests, reads_entities
 from harness.core.protocols import Encoder, TokenLocator
 from harness.distill.data.bitext import MonolingualText, join_bitexts, subset
 from harness.distill.data.leakage import GuardedBitext, seen_hashes
@@ -123,7 +123,7 @@ class Recipe:
         choices = self.config.model_dump(mode="json", exclude_defaults=True)
         _, pairs = training_pairs(self.guarded, self.config.pairs, self.config.seed, self.config.held_out)
         parts = [TRAINER_VERSION, choices, self.teacher.fingerprint(), pairs]
-        others = [*initializer_sources(self.config.init), *objective_sources(self.config.objective)]
+        others = [*initializer_sources(self.config.init), *objective_code_digests(self.config.objective)]
         entities = [self.bitext.english_entities, self.bitext.foreign_entities] if self.reads_entities else []
         if self.config.unpaired:
             others.append(training_text(self.guarded, self.config.unpaired, self.config.pairs, self.config.seed)[1])

@@ -13,9 +13,9 @@ import numpy as np
 
 from harness.core.builtins import load_encoder
 from harness.core.data import Floats, Retrieval, TokenStates
-from harness.core.error_messages import gist
+from harness.core.error_messages import one_line_message
 from harness.core.errors import HarnessError
-from harness.core.plugins import Fingerprint, own_fingerprint
+from harness.core.plugins import PluginFingerprint, own_fingerprint
 from harness.core.protocols import Encoder, KnownFeatures, PatchEncoder, TokenEncoder, TokenLocator
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def run_check(what: str, check: Callable[[], str]) -> EncoderCheck:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # anything that the encoder raises, including sys.exit() and panics of Rust
-        return EncoderCheck(what, "failed", f"it raised {gist(error)}")
+        return EncoderCheck(what, "failed", f"it raised {one_line_message(error)}")
 
 
 @dataclass(frozen=True)
@@ -145,12 +145,14 @@ def check_fingerprint(encoder: Encoder, twin: Encoder) -> str:
         raise CheckFailedError("it changes between calls or objects, so the store would never find its embeddings again")
     if seconds > _SLOW_FINGERPRINT:
         raise CheckNoteError(f"took {seconds:.1f} s, and every run computes it: hash the files instead of loading the model")
-    if isinstance(encoder.fingerprint, Fingerprint) and (lack := fingerprint_problem(encoder.fingerprint, first, encoder.name)):
+    if isinstance(encoder.fingerprint, PluginFingerprint) and (
+        lack := fingerprint_problem(encoder.fingerprint, first, encoder.name)
+    ):
         raise CheckNoteError(f"{first[:40]!r} {lack}, so outdated embeddings may be reused: use harness.fingerprint")
     return f"{first[:12]}, equal in a second call and a second object; {seconds:.2f} s"
 
 
-def fingerprint_problem(method: Fingerprint, given: str, name: str) -> str:
+def fingerprint_problem(method: PluginFingerprint, given: str, name: str) -> str:
     """Return why a plug-in's fingerprint cannot depend on its weights and settings, an empty text if it may."""
     code = getattr(method.own, "__code__", None)
     if code is not None and not (code.co_names or code.co_freevars):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from harness.core.data import Images, Retrieval
 from harness.core.digests import digest_strings
 from harness.core.errors import HarnessError
-from harness.runtime.prefetch import ahead
+from harness.runtime.prefetch import prefetch
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -48,7 +48,7 @@ def without_undecodable_images(retrieval: R) -> R:
     images = retrieval.images
     problems = {
         row: why
-        for row, why in enumerate(ahead(lambda row: decoding_problem(images, row), range(len(images.ids)), _AHEAD))
+        for row, why in enumerate(prefetch(lambda row: decoding_problem(images, row), range(len(images.ids)), _AHEAD))
         if why
     }
     if not problems:

@@ -17,7 +17,7 @@ from harness.core.data import Images
 from harness.core.digests import digest_strings
 from harness.core.errors import HarnessError
 from harness.core.languages import select_languages
-from harness.core.plugins import Fingerprint
+from harness.core.plugins import PluginFingerprint
 from harness.core.protocols import Encoder, TextEncoder
 from harness.distill.distilled_tower import DistilledTower
 from harness.evaluation.cells import Cell
@@ -185,7 +185,7 @@ def check_record_encoder(record: Record, encoder: Encoder, folder: Path) -> Reco
     Built-in encoders with one fingerprint are one model under two names (a folder under two paths). The name of a plug-in may
     show a difference that its fingerprint misses.
     """
-    another = isinstance(encoder.fingerprint, Fingerprint) and record.encoder != encoder.name
+    another = isinstance(encoder.fingerprint, PluginFingerprint) and record.encoder != encoder.name
     if another or record.encoder_fingerprint != encoder.fingerprint():
         raise HarnessError(
             f"{folder} is a record of the encoder {record.encoder}, not of {encoder.name}: delete that folder to measure it again"

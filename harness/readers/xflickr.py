@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness.core.error_messages import first_line
+from harness.core.error_messages import short_message
 from harness.core.errors import HarnessError
 from harness.readers.text_files import read_lines
 
@@ -28,4 +28,4 @@ def read_xflickr_lines(path: Path) -> Iterator[XFlickrLine]:
             yield XFlickrLine.model_validate_json(line)
         except ValidationError as error:
             form = '{"sentences": [...], "id": ...}'
-            raise HarnessError(f"{path}, line {number:,}: expected {form}: {first_line(error)}") from None
+            raise HarnessError(f"{path}, line {number:,}: expected {form}: {short_message(error)}") from None

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from harness.core.data import MEASURE, Doubles, Ints, Ranks, Retrieval
-from harness.core.error_messages import first_line
+from harness.core.data import MEASURE_PREFIX, Doubles, Ints, Ranks, Retrieval
+from harness.core.error_messages import short_message
 from harness.core.errors import HarnessError
 from harness.records.schema import SCHEMA_VERSION, Record, Version
 from harness.retrieval.ranking import scores
@@ -86,7 +86,7 @@ def load_record(folder: Path) -> Record:
             )
         record = Record.model_validate_json(data)
     except ValidationError as error:
-        what = f"{path} is not a record of this version: {first_line(error)}"
+        what = f"{path} is not a record of this version: {short_message(error)}"
         # A sealed record is as another version with other fields wrote it, so it is not damaged and stays.
         raise (HarnessError(what) if found else DamagedError(what, _WAY_OUT)) from error
     if found:
@@ -167,9 +167,9 @@ def explain_broken_queries(path: Path) -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        raise HarnessError(f"{path} cannot be read: {first_line(error)}") from None
+        raise HarnessError(f"{path} cannot be read: {short_message(error)}") from None
     except (OSError, KeyError, ValueError, TypeError, OverflowError, pa.ArrowException) as error:
-        raise DamagedError(f"{path} cannot be read: {first_line(error)}", _WAY_OUT) from None
+        raise DamagedError(f"{path} cannot be read: {short_message(error)}", _WAY_OUT) from None
 
 
 @contextmanager
@@ -252,7 +252,7 @@ def load_measures(folder: Path) -> dict[str, Doubles]:
 
 def is_measure_column(column: str) -> bool:
     """Return whether a column holds a measure of each query."""
-    return column == POINTED_COLUMN or column.startswith(MEASURE)
+    return column == POINTED_COLUMN or column.startswith(MEASURE_PREFIX)
 
 
 def measures_in_table(table: Table) -> dict[str, Doubles]:
@@ -260,7 +260,7 @@ def measures_in_table(table: Table) -> dict[str, Doubles]:
     measures = {}
     for name in table.column_names:
         values = table[name].to_numpy(zero_copy_only=False).astype(np.float64)
-        measures["pointing" if name == POINTED_COLUMN else name.removeprefix(MEASURE)] = (
+        measures["pointing" if name == POINTED_COLUMN else name.removeprefix(MEASURE_PREFIX)] = (
             100 * values if name == POINTED_COLUMN else values
         )
     return measures

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from harness.core.error_messages import first_line
+from harness.core.error_messages import short_message
 from harness.core.errors import HarnessError
 from harness.records.files import CARD_FILE, SEEN_FILE
 from harness.records.schema import TowerCard
@@ -24,7 +24,7 @@ def load_card(folder: Path) -> TowerCard:
     try:
         card = TowerCard.model_validate_json(read_sealed_bytes(folder, CARD_FILE, found))
     except ValidationError as error:
-        what = f"{path} is not a tower's card: {first_line(error)}"
+        what = f"{path} is not a tower's card: {short_message(error)}"
         raise (HarnessError(what) if found else DamagedError(what, "delete its folder to distil it again")) from error
     if found and found.key is not None:
         check_key(folder, found.key, card.digest)
@@ -52,7 +52,7 @@ def load_seen(folder: Path) -> npt.NDArray[np.uint64]:
         if seen.dtype != np.uint64 or seen.ndim != 1:
             raise ValueError(f"it holds {seen.dtype} {seen.shape}")
     except Exception as error:  # numpy's reader of headers raises many kinds of errors, also those of Python's tokenizer
-        raise HarnessError(f"{path} is not a list of hashes: {first_line(error)}; distil the tower again") from None
+        raise HarnessError(f"{path} is not a list of hashes: {short_message(error)}; distil the tower again") from None
     return seen
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from harness.core.errors import HarnessError
-from harness.runtime.console import PIPED_WIDTH
-from harness.runtime.markup import json_text, latex_text, markdown_text, visible
+from harness.runtime.console import _PIPED_WIDTH
+from harness.runtime.markup import escape_controls, escape_json, escape_latex, escape_markdown
 from harness.statistics.comparison_schema import (
     BY_LANGUAGE,
     BY_NOTHING,
@@ -66,28 +66,28 @@ def report_format(given: ReportFormat | None, out: Path | None) -> ReportFormat:
 def render_comparison(comparison: Comparison, form: ReportFormat) -> str:
     """Return the comparison in one of the formats. The text ends in a line feed."""
     if form == "json":
-        return json_text(comparison.model_dump_json(indent=1)) + "\n"
+        return escape_json(comparison.model_dump_json(indent=1)) + "\n"
     if form == "text":
         from harness.runtime.terminal import Terminal
 
         file = io.StringIO()
-        print_comparison(comparison, Terminal(file=file, width=PIPED_WIDTH))
+        print_comparison(comparison, Terminal(file=file, width=_PIPED_WIDTH))
         return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
     write: Callable[[ComparisonTable], list[str]] = comparison_markdown if form == "markdown" else comparison_latex
     parts = [write(setting_table(setting)) for setting in comparison.settings]
     closing = footnotes(comparison)
-    parts.append([f"- {markdown_text(note)}" if form == "markdown" else f"% {visible(note)}" for note in closing])
+    parts.append([f"- {escape_markdown(note)}" if form == "markdown" else f"% {escape_controls(note)}" for note in closing])
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
 def print_comparison(comparison: Comparison, out: RichConsole) -> None:
     """Print the comparison as text. A table that is too wide is printed as two."""
-    from harness.runtime.terminal import plain
+    from harness.runtime.terminal import plain_text
 
     for setting in comparison.settings:
         shown = setting_table(setting)
         for line in shown.before:
-            out.print(plain(line))
+            out.print(plain_text(line))
         tables = [terminal_table(shown, range(len(shown.headings)))]
         if out.measure(tables[0], options=out.options.update(width=_WIDEST)).maximum > out.width:
             main = [at for at, heading in enumerate(shown.headings) if heading not in _DETAIL_COLUMNS]
@@ -98,10 +98,10 @@ def print_comparison(comparison: Comparison, out: RichConsole) -> None:
         for table in tables:
             out.print(table)
         for line in shown.after:
-            out.print(plain(line))
+            out.print(plain_text(line))
         out.print()
     for line in footnotes(comparison):
-        out.print(plain(line))
+        out.print(plain_text(line))
 
 
 def terminal_table(shown: ComparisonTable, columns: Sequence[int]) -> Table:
@@ -109,16 +109,16 @@ def terminal_table(shown: ComparisonTable, columns: Sequence[int]) -> Table:
     from rich import box
     from rich.table import Table
 
-    from harness.runtime.terminal import plain
+    from harness.runtime.terminal import plain_text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for at in columns:
         left = at in {0, len(shown.headings) - 1}
-        table.add_column(plain(shown.headings[at]), justify="left" if left else "right", overflow="fold")
+        table.add_column(plain_text(shown.headings[at]), justify="left" if left else "right", overflow="fold")
     for title, rows in shown.sections:
-        table.add_row(plain(title, "bold"))
+        table.add_row(plain_text(title, "bold"))
         for cells in rows:
-            table.add_row(*(plain(cells[at]) for at in columns))
+            table.add_row(*(plain_text(cells[at]) for at in columns))
         table.add_section()
     return table
 
@@ -127,27 +127,27 @@ def comparison_markdown(shown: ComparisonTable) -> list[str]:
     """Return a table as Markdown, below its lines of text."""
 
     def row(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(map(markdown_text, cells)) + " |"
+        return "| " + " | ".join(map(escape_markdown, cells)) + " |"
 
     blank = [""] * (len(shown.headings) - 1)
     body = [line for title, rows in shown.sections for line in (row([title, *blank]), *map(row, rows))]
     rule = "| --- |" + " ---: |" * (len(shown.headings) - 2) + " --- |"
-    first, *others = map(markdown_text, shown.before)
+    first, *others = map(escape_markdown, shown.before)
     lines = [f"**{first}**", "", *(f"{line}  " for line in others), "", row(shown.headings), rule, *body, ""]
-    return [*lines, *map(markdown_text, shown.after)]
+    return [*lines, *map(escape_markdown, shown.after)]
 
 
 def comparison_latex(shown: ComparisonTable) -> list[str]:
     """Return a table as LaTeX. It needs the package booktabs."""
 
     def row(cells: Iterable[str]) -> str:
-        return " & ".join(map(latex_text, cells)) + r" \\"
+        return " & ".join(map(escape_latex, cells)) + r" \\"
 
     width = len(shown.headings)
     body = []
     for title, rows in shown.sections:
-        body += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\emph{{{latex_text(title)}}}}} \\", *map(row, rows)]
-    caption = " ".join(map(latex_text, (f"{line}." for line in (*shown.before, *shown.after))))
+        body += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\emph{{{escape_latex(title)}}}}} \\", *map(row, rows)]
+    caption = " ".join(map(escape_latex, (f"{line}." for line in (*shown.before, *shown.after))))
     return [
         r"\begin{table}",
         r"\centering",

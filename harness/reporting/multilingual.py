@@ -65,7 +65,7 @@ def multilingual_table(reports: Sequence[LanguageReport], direction: str) -> Tab
     from rich import box
     from rich.table import Table
 
-    from harness.runtime.terminal import plain
+    from harness.runtime.terminal import plain_text
 
     scores = [report.scores(direction) for report in reports]
     towers = [
@@ -76,20 +76,20 @@ def multilingual_table(reports: Sequence[LanguageReport], direction: str) -> Tab
     adjusted = holm_by_language(reports, direction)
     headline, sought = reports[0].summary(direction).headline, reports[0].towers[0].record.sought
     title = f"{DIRECTION_TITLES[sought][direction]}, {headline} in percent"
-    table = Table(title=plain(title, "italic"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=plain_text(title, "italic"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("language")
     for heading in (
         "queries" if sought == "texts" else "images",
         *columns,
         *(part for label in labels for part in (label, "p (Holm)")),
     ):
-        table.add_column(plain(heading), justify="right")
+        table.add_column(plain_text(heading), justify="right")
     for number, (report, row) in enumerate(zip(reports, scores, strict=True)):
         record = report.towers[0].record
         count = f"{record.captions if sought == 'texts' else record.images:,}"
         figures = [interval_text(row[name]) if name in row else "—" for name in columns]
         table.add_row(
-            plain(report.language), count, *figures, *difference_cells(report.contrasts(direction), labels, adjusted[number])
+            plain_text(report.language), count, *figures, *difference_cells(report.contrasts(direction), labels, adjusted[number])
         )
     return table
 

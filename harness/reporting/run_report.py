@@ -132,21 +132,21 @@ def run_table(summaries: Sequence[Summary], sought: Sought = "images") -> Table:
     from rich import box
     from rich.table import Table
 
-    from harness.runtime.terminal import plain
+    from harness.runtime.terminal import plain_text
 
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     drawn.add_column("R@k in percent" if sought != "texts" else "in percent")
     for heading in (*summaries[0].columns, "median", QUERY_UNITS[sought]):
         drawn.add_column(heading, justify="right", no_wrap=True)
     for summary in summaries:
-        drawn.add_row(plain(DIRECTION_TITLES[sought][summary.direction], "bold"))
+        drawn.add_row(plain_text(DIRECTION_TITLES[sought][summary.direction], "bold"))
         drawn.add_row("chance", *("" if value is None else f"{value:.1f}" for value in summary.chance))
         if summary.upper_bound is not None:
             hits = sum(name.startswith("R@") for name in summary.columns)
             drawn.add_row("upper bound", *[f"{summary.upper_bound:.1f}"] * hits)
         for row in summary.rows:
             drawn.add_row(
-                plain(row.label), *map(interval_text, row.intervals), median_rank_text(row.median_rank), f"{row.captions:,}"
+                plain_text(row.label), *map(interval_text, row.intervals), median_rank_text(row.median_rank), f"{row.captions:,}"
             )
         drawn.add_section()
     return drawn
@@ -165,18 +165,18 @@ def breakdown_table(name: str, groups: Mapping[str, Sequence[FacetGroup]], unit:
     from rich import box
     from rich.table import Table
 
-    from harness.runtime.terminal import plain
+    from harness.runtime.terminal import plain_text
 
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    drawn.add_column(plain(f"by {name}, R@k in percent"))
+    drawn.add_column(plain_text(f"by {name}, R@k in percent"))
     for heading in ("R@1", "R@5", "R@10", unit):
         drawn.add_column(heading, justify="right", no_wrap=True)
     for value in dict.fromkeys(group.value for of in groups.values() for group in of):
-        drawn.add_row(plain(value, "bold"))
+        drawn.add_row(plain_text(value, "bold"))
         for label, of in groups.items():
             for group in of:
                 if group.value == value:
-                    drawn.add_row(plain(label), *map(interval_text, group.intervals), f"{group.captions:,}")
+                    drawn.add_row(plain_text(label), *map(interval_text, group.intervals), f"{group.captions:,}")
         drawn.add_section()
     return drawn
 

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from harness.core.builtins import CHUNKERS, ENCODERS, EXECUTORS, INITIALIZERS, OBJECTIVES, SCORERS, TASKS, TRANSLATORS
 from harness.core.data import Download, Finding, Language
-from harness.core.error_messages import gist
-from harness.core.plugins import BROKEN
+from harness.core.error_messages import one_line_message
+from harness.core.plugins import BROKEN_FILES
 from harness.core.registry import Registry
 from harness.evaluation.cells import Cell
 from harness.evaluation.planning import Plan
@@ -22,7 +22,7 @@ from harness.records.files import check_stored_record
 from harness.records.schema import TowerCard
 from harness.records.towers import load_card
 from harness.retrieval.scorers import PLAIN
-from harness.runtime.console import grid
+from harness.runtime.console import plain_table
 from harness.storage.seals import is_undamaged, load_readable
 from harness.storage.store import Store
 
@@ -128,7 +128,7 @@ def registry_table(registry: Registry[Any], headings: Sequence[str], row: Callab
     """
     from rich.text import Text
 
-    from harness.runtime.terminal import plain
+    from harness.runtime.terminal import plain_text
 
     rows, problems = [], []
     for name in registry.names():
@@ -136,12 +136,12 @@ def registry_table(registry: Registry[Any], headings: Sequence[str], row: Callab
             rows.append((name, *row(name), registry.origin(name)))
         except Exception as error:  # whatever a plug-in raises
             rows.append((name, "BROKEN, see below"))
-            problems.append(f"{name}: {gist(error)}")
-    for path, problem in BROKEN.items():
+            problems.append(f"{name}: {one_line_message(error)}")
+    for path, problem in BROKEN_FILES.items():
         rows.append((path, "BROKEN, see below"))
         problems.append(problem)
-    table = grid(f"{registry.kind.capitalize()}s", ("name", *headings, "from"), rows)
-    table.caption, table.caption_justify = Text("\n").join(map(plain, problems)) if problems else None, "left"
+    table = plain_table(f"{registry.kind.capitalize()}s", ("name", *headings, "from"), rows)
+    table.caption, table.caption_justify = Text("\n").join(map(plain_text, problems)) if problems else None, "left"
     return table
 
 
@@ -160,7 +160,7 @@ def languages_table(task: str) -> Table:
         )
         for lang in loaded.languages().values()
     )
-    return grid(
+    return plain_table(
         f"Languages of {task} (tier: resources from 0 to 5, Joshi et al. 2020; ? if their list does not name the language)",
         ("code", "name", "script", "tier", "captions"),
         rows,
@@ -178,7 +178,7 @@ def sources_table(task: str) -> Table:
         (source.name, source.kind, codes_text(source.languages), source.licence, source.url, source.title)
         for source in TASKS.load(task)().sources()
     )
-    return grid(
+    return plain_table(
         f"Caption sources of {task}, in search order",
         ("name", "captions", "languages", "licence", "download from", "description"),
         rows,
@@ -192,7 +192,7 @@ def downloads_table(downloads: Sequence[Download], folder: Path) -> Table:
         items = [item for item in downloads if item.source == name]
         there = sum((folder / item.path).is_file() for item in items)
         rows.append((name, f"{len(items):,}", f"{there:,}", licence, items[0].url))
-    return grid(f"Public files for {folder}", ("source", "files", "present", "licence", "first address"), rows)
+    return plain_table(f"Public files for {folder}", ("source", "files", "present", "licence", "first address"), rows)
 
 
 def codes_text(codes: Sequence[str], shown: int = 8) -> str:
@@ -223,7 +223,7 @@ def towers_table(folders: Iterable[Path], title: str) -> Table:
         for card in cards
     )
     headings = ("digest", "lang", "objective", "init", "pairs", "seed", "teacher", "steps", "last loss", "validation")
-    return grid(title, headings, rows)
+    return plain_table(title, headings, rows)
 
 
 def card_table(card: TowerCard, folder: Path) -> Table:
@@ -243,7 +243,7 @@ def card_table(card: TowerCard, folder: Path) -> Table:
         ("made", f"{made.created} by {made.command}"),
         ("code", f"{made.version}, commit {made.commit or 'unknown'}{' with uncommitted changes' if made.dirty else ''}"),
     ]
-    return grid(str(folder), ("", ""), rows)
+    return plain_table(str(folder), ("", ""), rows)
 
 
 def runs_table(store: Store) -> Table:
@@ -265,18 +265,18 @@ def runs_table(store: Store) -> Table:
         for record in records
     )
     headings = ("cell", "task", "lang", "split", "encoder", "tower", "pairs", "gallery x queries", "t2i R@1", "i2t R@1")
-    return grid(f"Runs in {store.root}", headings, rows)
+    return plain_table(f"Runs in {store.root}", headings, rows)
 
 
 def findings_table(folder: Path, findings: Iterable[Finding]) -> Table:
     """Return the table that `data check` prints."""
-    return grid(str(folder), ("", "what", ""), (("✓" if f.found else "–", f.what, f.detail) for f in findings))
+    return plain_table(str(folder), ("", "what", ""), (("✓" if f.found else "–", f.what, f.detail) for f in findings))
 
 
 def trials_table(encoder: str, trials: Iterable[EncoderCheck]) -> Table:
     """Return the table that `check` prints."""
     marks = {"ok": "✓", "note": "!", "failed": "✗"}
-    return grid(encoder, ("", "what", ""), ((marks[trial.verdict], trial.what, trial.detail) for trial in trials))
+    return plain_table(encoder, ("", "what", ""), ((marks[trial.verdict], trial.what, trial.detail) for trial in trials))
 
 
 def plan_table(plans: Sequence[Plan], store: Store) -> Table:
@@ -288,14 +288,16 @@ def plan_table(plans: Sequence[Plan], store: Store) -> Table:
         size = f"{retrieval.gallery_size:,} x {len(retrieval.captions):,}"
         rows.append((cell.label, retrieval.lang, retrieval.source, size, cell_state(cell, store)))
     headings = ("cell", "lang", "captions of", "gallery x queries", "state")
-    return grid(f"Plan over {plans[0].data}: {len(plans):,} languages", headings, rows)
+    return plain_table(f"Plan over {plans[0].data}: {len(plans):,} languages", headings, rows)
 
 
 def failures_table(failures: Mapping[str, Mapping[str, str]], unit: str = "cell") -> Table:
     """Return the reason for each failed cell, by language."""
     rows = [(language, label, why) for language, of in failures.items() for label, why in of.items()]
     count = f"{len(rows):,} {unit}{'s' if len(rows) > 1 else ''}"
-    return grid(f"{count} failed; all other results are stored; repeat the command to retry", ("language", unit, "why"), rows)
+    return plain_table(
+        f"{count} failed; all other results are stored; repeat the command to retry", ("language", unit, "why"), rows
+    )
 
 
 def cell_state(cell: Cell, store: Store) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from harness.core.errors import HarnessError
 from harness.records.schema import TowerCard
-from harness.runtime.markup import visible
+from harness.runtime.markup import escape_controls
 from harness.storage.store import new_file
 
 if TYPE_CHECKING:
@@ -62,6 +62,6 @@ def draw_curves(card: TowerCard, path: Path) -> None:
             axes.grid(alpha=0.3)
             axes.spines[["top", "right"]].set_visible(False)
         title = f"{card.lang} · {card.config.objective} · {card.bitext.used:,} pairs · seed {card.config.seed}"
-        figure.suptitle(visible(title), parse_math=False)
+        figure.suptitle(escape_controls(title), parse_math=False)
         with new_file(path) as temporary:
             figure.savefig(temporary, format="svg", metadata={"Date": None})

@@ -11,7 +11,7 @@ from harness.core.builtins import CHUNKERS
 from harness.core.data import Bitext, Language, Retrieval, Spans
 from harness.core.errors import HarnessError
 from harness.core.protocols import TaggedTask, Task
-from harness.core.registry import parted
+from harness.core.registry import split_spec
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ def chunked(chunker: str, texts: Sequence[str], language: Language) -> list[Span
 
     Raises HarnessError for an unknown chunker, as the chunker does, and if it gives what is no stretch of a text.
     """
-    name, argument = parted(chunker)
+    name, argument = split_spec(chunker)
     chunk = CHUNKERS.load(name)(argument)
     found = [tuple((int(start), int(end)) for start, end in spans) for spans in chunk(texts, language)] if texts else []
     if len(found) != len(texts):

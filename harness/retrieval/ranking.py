@@ -66,13 +66,13 @@ def rank(images: Floats, texts: Floats, owner: Ints, *, chunk: int | None = None
     """
     import torch
 
-    from harness.runtime.matmul import in_float32
+    from harness.runtime.matmul import float32_matmul
 
     images, texts = np.asarray(images), np.asarray(texts)
     owners = torch.from_numpy(_checked_owner(np.asarray(owner), images, texts))
     kind = "cuda" if device.startswith("cuda") else "cpu"  # others have no float64
     device = device if kind == "cuda" else "cpu"
-    with torch.inference_mode(), in_float32(device):
+    with torch.inference_mode(), float32_matmul(device):
         wide, long, owners = _unit(images, "image").to(device), _unit(texts, "text").to(device), owners.to(device)
         own = _score_pairs(long, wide, torch.arange(len(long), device=device), owners)
         best = torch.full((len(wide),), -torch.inf, device=device, dtype=own.dtype).scatter_reduce(0, owners, own, "amax")

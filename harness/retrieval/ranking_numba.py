@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor, from_numpy
 
-from harness.runtime.numba_threads import Array, compiled, share
+from harness.runtime.numba_threads import Array, jit, parallel_for
 
 if TYPE_CHECKING:
     from harness.retrieval.ranking import Side
@@ -22,12 +22,12 @@ def count(scores: Tensor, texts: Side, images: Side) -> tuple[Tensor, Tensor, Te
     strips = -(-tile.shape[1] // STRIP)
     in_strips, doubts = np.zeros((2, strips, len(tile)), np.int32)
     reached = np.zeros(tile.shape[1], np.int32)
-    share(lambda first, last: count_some(first, last, tile, by_text, by_image, in_strips, reached, doubts), strips, 1)
+    parallel_for(lambda first, last: count_some(first, last, tile, by_text, by_image, in_strips, reached, doubts), strips, 1)
     places = find(tile, by_text, by_image, doubts)
     return from_numpy(in_strips.sum(0)), from_numpy(reached), from_numpy(places[0]), from_numpy(places[1])
 
 
-@compiled
+@jit
 def count_some(
     first: int, last: int, scores: Array, texts: Array, images: Array, in_strips: Array, reached: Array, doubts: Array
 ) -> None:
@@ -47,7 +47,7 @@ def count_some(
             in_strips[strip, i], doubts[strip, i] = total, doubtful
 
 
-@compiled
+@jit
 def find(scores: Array, texts: Array, images: Array, doubts: Array) -> Array:
     """Rows and columns (2, k) of the scores in doubt, of which there are so many in each row of each strip."""
     found, k = np.empty((2, doubts.sum()), np.int64), 0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from harness.core.data import MEASURE, Documents, Floats, Grounding, Images, Ranks, Retrieval, TextRetrieval
+from harness.core.data import MEASURE_PREFIX, Documents, Floats, Grounding, Images, Ranks, Retrieval, TextRetrieval
 from harness.core.errors import HarnessError
 from harness.core.languages import ENGLISH
 from harness.core.protocols import Encoder, RegionTask, Task, TextEncoder
@@ -51,7 +51,7 @@ class Found:
         from harness.retrieval.dense_search import search
 
         searched = search(retrieval, sides.queries, sides.documents, device)
-        columns = {f"{MEASURE}{name}": values for name, values in searched.values.items()}
+        columns = {f"{MEASURE_PREFIX}{name}": values for name, values in searched.values.items()}
         return cls(searched.as_ranks, searched.scores(), searched.chance, columns)
 
 

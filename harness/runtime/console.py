@@ -18,28 +18,28 @@ from rich.table import Table
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-Advance = Callable[[int, str], None]
-PIPED_WIDTH = 200
+StageAdvance = Callable[[int, str], None]
+_PIPED_WIDTH = 200
 # What the tables have beside ASCII, for terminals and files of another encoding than UTF-8.
-IN_ASCII = {
+_ASCII_SUBSTITUTES = {
     "−": "-", "–": "-", "—": "-", "·": "-", "→": "->", "×": "x", "✓": "+", "✗": "x", "…": "...", "“": '"', "”": '"', "’": "'"
 }  # fmt: skip
-PLAINLY = "harness.plainly"
+ASCII_FALLBACK = "harness.plainly"
 
 
-def plainly(error: UnicodeError) -> tuple[str, int]:
+def ascii_fallback(error: UnicodeError) -> tuple[str, int]:
     """Write characters that an encoding lacks in ASCII: as is usual, or as Python escapes them (`\\u4e2d`)."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lacking = error.object[error.start : error.end]
-    escaped = (IN_ASCII.get(each) or each.encode("ascii", "backslashreplace").decode("ascii") for each in lacking)
+    escaped = (_ASCII_SUBSTITUTES.get(each) or each.encode("ascii", "backslashreplace").decode("ascii") for each in lacking)
     return "".join(escaped), error.end
 
 
-codecs.register_error(PLAINLY, plainly)
+codecs.register_error(ASCII_FALLBACK, ascii_fallback)
 
 
-class SteadyFile(io.FileIO):
+class UnfailingFile(io.FileIO):
     """A standard stream of which no writing fails. lost: why something went nowhere."""
 
     lost: OSError | None = None
@@ -54,7 +54,7 @@ class SteadyFile(io.FileIO):
         return memoryview(data).nbytes
 
 
-def steady_streams() -> None:
+def make_streams_unfailing() -> None:
     """See to it that no remark and no table ends the work: not where nobody reads them, the disk is full, or a character is
     unknown to an encoding.
 
@@ -66,32 +66,32 @@ def steady_streams() -> None:
             os.fstat(number)
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-    sys.stderr = steady(os.fdopen(2, "w", encoding="utf-8", closefd=False) if sys.stderr is None else sys.stderr)
+    sys.stderr = unfailing_stream(os.fdopen(2, "w", encoding="utf-8", closefd=False) if sys.stderr is None else sys.stderr)
     if sys.stdout is None:
         print("note: standard output is closed: results go to standard error", file=sys.stderr)
         sys.stdout = sys.stderr
     else:
-        sys.stdout = steady(sys.stdout)
+        sys.stdout = unfailing_stream(sys.stdout)
 
 
-def steady(stream: TextIO) -> TextIO:
+def unfailing_stream(stream: TextIO) -> TextIO:
     """A text stream to the same place that refuses nothing. On a terminal, which refuses no writing, the stream itself."""
     if not isinstance(stream, io.TextIOWrapper):  # of a notebook or a test
         return stream
-    errors = PLAINLY if stream.errors == "strict" else stream.errors
+    errors = ASCII_FALLBACK if stream.errors == "strict" else stream.errors
     if stream.isatty():
         stream.reconfigure(errors=errors)
         return stream
     stream.flush()
-    file = io.BufferedWriter(SteadyFile(stream.fileno(), "wb", closefd=False))
+    file = io.BufferedWriter(UnfailingFile(stream.fileno(), "wb", closefd=False))
     return io.TextIOWrapper(file, stream.encoding, errors, line_buffering=stream.line_buffering)
 
 
-def lost_output() -> str:
+def output_failure() -> str:
     """Why results could not be written to standard output; nothing if they could, or if the reader had enough (`| head`)."""
     sys.stdout.flush()
     file = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
-    if not isinstance(file, SteadyFile) or file.lost is None or file.lost.errno == errno.EPIPE:
+    if not isinstance(file, UnfailingFile) or file.lost is None or file.lost.errno == errno.EPIPE:
         return ""
     return f"standard output cannot be written ({file.lost.strerror})"
 
@@ -103,11 +103,11 @@ class Console:
         from harness.runtime.terminal import Terminal
 
         self.live = live
-        self.out = Terminal(quiet=quiet, width=None if sys.stdout.isatty() else PIPED_WIDTH)
-        self.err = Terminal(quiet=quiet, stderr=True, width=None if sys.stderr.isatty() else PIPED_WIDTH)
+        self.out = Terminal(quiet=quiet, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+        self.err = Terminal(quiet=quiet, stderr=True, width=None if sys.stderr.isatty() else _PIPED_WIDTH)
 
     @contextmanager
-    def stage(self, title: str, total: int, unit: str) -> Iterator[Advance]:
+    def stage(self, title: str, total: int, unit: str) -> Iterator[StageAdvance]:
         """Follow `total` units of work. The block calls `advance(k, detail)` as it goes; no call at all says nothing."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -138,13 +138,13 @@ class Console:
         self.err.print(text)
 
 
-def grid(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+def plain_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """A plain table. Cells are text, never markup."""
-    from harness.runtime.terminal import plain
+    from harness.runtime.terminal import plain_text
 
-    drawn = Table(title=plain(title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    drawn = Table(title=plain_text(title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in headings:
         drawn.add_column(heading)
     for row in rows:
-        drawn.add_row(*map(plain, row))
+        drawn.add_row(*map(plain_text, row))
     return drawn

@@ -17,40 +17,40 @@ FLOAT32_ERROR = 1e-5
 
 
 @cache
-def onednn_is_quicker() -> bool:
+def onednn_is_faster() -> bool:
     """Whether float32 products should go through oneDNN, not MKL: on AMD's processors, to which MKL keeps its quick paths shut.
 
     torch sends them there under the name of a lower precision, "medium", which on some processors it is. So one product is held
     to float64 first. Told by the maker and not by the clock, so that the same machine always gives the same bits.
     """
     built = torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
-    if not (built and made_by_amd()):
+    if not (built and is_amd_processor()):
         return False
     x, y = (torch.randn(256, 384, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
-    with through_onednn():
+    with onednn_matmul():
         product = x @ y.T
     exact = x.double() @ y.double().T
     return bool((product - exact).abs().max() < FLOAT32_ERROR * exact.abs().max())
 
 
-def made_by_amd() -> bool:
+def is_amd_processor() -> bool:
     """Whether the processor says that AMD made it."""
     listing = Path("/proc/cpuinfo")
     return "AuthenticAMD" in (listing.read_text(errors="replace") if listing.is_file() else platform.processor())
 
 
-def through_onednn() -> AbstractContextManager[None]:
+def onednn_matmul() -> AbstractContextManager[None]:
     """Send float32 products through oneDNN. The switch is the process's: what else runs meanwhile goes there too."""
-    return switched("medium")
+    return matmul_precision("medium")
 
 
-def in_float32(device: str) -> AbstractContextManager[None]:
+def float32_matmul(device: str) -> AbstractContextManager[None]:
     """Take products in float32 on this device and in nothing less, as quickly as it can, whatever the process is set to."""
-    return switched("medium" if device == "cpu" and onednn_is_quicker() else "highest")
+    return matmul_precision("medium" if device == "cpu" and onednn_is_faster() else "highest")
 
 
 @contextmanager
-def switched(precision: str) -> Iterator[None]:
+def matmul_precision(precision: str) -> Iterator[None]:
     """Set what torch calls the precision of float32 products, and set it back."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
@@ -70,7 +70,7 @@ class OneDnnLinear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The product."""
         ctx.save_for_backward(x, weight)
-        with through_onednn():
+        with onednn_matmul():
             return nn.functional.linear(x, weight, bias)
 
     @staticmethod
@@ -78,7 +78,7 @@ class OneDnnLinear(torch.autograd.Function):
         """Gradients of what needs one."""
         (gradient,), (x, weight) = gradients, ctx.saved_tensors
         to_x, to_weight, to_bias = ctx.needs_input_grad
-        with through_onednn():
+        with onednn_matmul():
             return (
                 gradient @ weight if to_x else None,
                 gradient.T @ x if to_weight else None,
@@ -94,7 +94,7 @@ def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     True
     """
     plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    if not (plain and onednn_is_quicker()):
+    if not (plain and onednn_is_faster()):
         return nn.functional.linear(x, weight, bias)
     flat: Tensor = OneDnnLinear.apply(x.reshape(-1, x.shape[-1]), weight, bias)
     return flat.view(*x.shape[:-1], len(weight))

@@ -15,10 +15,10 @@ import torch
 Array: TypeAlias = npt.NDArray[Any]
 
 # Sums may be taken in any order, which lets them run in vector registers; what is not a number must stay none.
-compiled = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
+jit = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
 
 
-def share(work: Callable[[int, int], None], count: int, turn: int) -> None:
+def parallel_for(work: Callable[[int, int], None], count: int, turn: int) -> None:
     """Do the items 0 to `count` on as many threads as torch uses, `turn` at a time: whoever is free takes the next.
 
     Raises what `work` raised.
@@ -32,13 +32,13 @@ def share(work: Callable[[int, int], None], count: int, turn: int) -> None:
         except BaseException as failure:
             failures.append(failure)
 
-    team()(take, min(torch.get_num_threads(), -(-count // turn)))
+    thread_runner()(take, min(torch.get_num_threads(), -(-count // turn)))
     if failures:
         raise failures[0]
 
 
 @cache
-def team() -> Callable[[Callable[[], None], int], None]:
+def thread_runner() -> Callable[[Callable[[], None], int], None]:
     """What does a thing on several threads at once: torch's own where they are OpenMP's, else a pool.
 
     torch's threads spin for some milliseconds after each of its operations, and any others have to share the processor with them.
@@ -46,15 +46,15 @@ def team() -> Callable[[Callable[[], None], int], None]:
     try:
         parallel = ctypes.CDLL(torch._C.__file__).GOMP_parallel
     except (AttributeError, OSError):
-        return on_pool
+        return run_on_pool
     signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
     parallel.argtypes, parallel.restype = (signature, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
     return lambda take, threads: parallel(signature(lambda _: take()), None, threads, 0)
 
 
-def on_pool(take: Callable[[], None], threads: int) -> None:
+def run_on_pool(take: Callable[[], None], threads: int) -> None:
     """Do a thing on the calling thread and on some that wait for work."""
-    others = [pool(threads).submit(take) for _ in range(threads - 1)]
+    others = [thread_pool(threads).submit(take) for _ in range(threads - 1)]
     take()
     for other in others:
         if not other.cancel():
@@ -62,6 +62,6 @@ def on_pool(take: Callable[[], None], threads: int) -> None:
 
 
 @cache
-def pool(count: int) -> ThreadPoolExecutor:
+def thread_pool(count: int) -> ThreadPoolExecutor:
     """Threads that wait for work."""
     return ThreadPoolExecutor(count, thread_name_prefix="compiled")

@@ -9,14 +9,14 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from harness.runtime.markup import visible
+from harness.runtime.markup import escape_controls
 
-LAYOUT = "\n\t"
+_LAYOUT = "\n\t"
 
 
-def plain(text: str, style: str = "") -> Text:
+def plain_text(text: str, style: str = "") -> Text:
     """A text for a cell or a line, in one style."""
-    return Text(visible(text), style)
+    return Text(escape_controls(text), style)
 
 
 class Terminal(Console):
@@ -27,9 +27,9 @@ class Terminal(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         """A string, before it is measured and laid out."""
-        return super().render_str(visible(text, LAYOUT), **options)
+        return super().render_str(escape_controls(text, _LAYOUT), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Whatever comes in another way: nothing but rich's own codes leaves with an escape in it."""
         for segment in super().render(renderable, options):
-            yield segment if segment.control else Segment(visible(segment.text, LAYOUT), segment.style)
+            yield segment if segment.control else Segment(escape_controls(segment.text, _LAYOUT), segment.style)

@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from harness.core.data import Floats, Images, Retrieval, TokenStates
 from harness.core.digests import digest_strings
-from harness.core.error_messages import first_line
+from harness.core.error_messages import short_message
 from harness.core.errors import HarnessError
 from harness.core.languages import ENGLISH
 from harness.core.protocols import Encoder, ImageEncoder, KnownFeatures, PatchEncoder, TextEncoder, TokenEncoder
-from harness.runtime.prefetch import ahead
+from harness.runtime.prefetch import prefetch
 from harness.runtime.vectors import unit_rows
 from harness.storage.packed_states import PackedStates
 from harness.storage.seals import DIGEST_FIELD, KEY_FIELD, check_key, entry_key, get_or_create_folder
@@ -43,7 +43,7 @@ def embed_images(encoder: ImageEncoder, images: Images, store: Store, advance: R
     key = digest_strings(["images", encoder.fingerprint(), images.digest()])
 
     def compute(start: int, stop: int) -> Iterator[Floats]:
-        opened = ahead(images.open, range(start, stop), IMAGES_PER_CALL)
+        opened = prefetch(images.open, range(start, stop), IMAGES_PER_CALL)
         for first in range(start, stop, IMAGES_PER_CALL):
             batch = list(islice(opened, min(IMAGES_PER_CALL, stop - first)))
             yield encoder.encode_images(batch)
@@ -242,7 +242,7 @@ def load_matrix(path: Path, count: int) -> Floats | None:
     except HarnessError:
         raise
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
-        raise DamagedError(f"{path} is damaged ({first_line(error)})") from None
+        raise DamagedError(f"{path} is damaged ({short_message(error)})") from None
     if metadata.get(DIGEST_FIELD) != digest_array(embeddings):
         raise DamagedError(f"{path} is damaged (it is not what was written)")
     check_key(path, metadata.get(KEY_FIELD), entry_key(path))

@@ -20,7 +20,7 @@ from typing import IO
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.core.data import Contents
-from harness.core.error_messages import first_line
+from harness.core.error_messages import short_message
 from harness.core.errors import HarnessError
 from harness.storage.addresses import is_address, open_address
 from harness.storage.archives import read_members, unpack
@@ -147,7 +147,7 @@ def open_pack(data: str, store: Store) -> Path:
     try:
         manifest = Manifest.model_validate_json(raw)
     except ValidationError as error:
-        raise HarnessError(f"{address} is not a pack's manifest: {first_line(error)}") from None
+        raise HarnessError(f"{address} is not a pack's manifest: {short_message(error)}") from None
     _check_names(data, manifest)
     folder = store.get_or_create(store.pack(_opened_as(raw)), existing_folder, partial(_open_into, data=data, manifest=manifest))
     _check_counts(folder, manifest)

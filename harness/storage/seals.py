@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from harness.core.errors import HarnessError
-from harness.runtime.markup import visible
+from harness.runtime.markup import escape_controls
 from harness.storage.store import DamagedError, Store, explain_read_errors, new_file, new_folder, remove_damaged
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ _KEYLESS_SEAL = TypeAdapter(dict[str, str])
 def report_skipped(error: HarnessError) -> None:
     """Print that something which cannot be read is skipped."""
     what = error.what if isinstance(error, DamagedError) else str(error)
-    print(visible(f"note: skipped: {what}"), file=sys.stderr)
+    print(escape_controls(f"note: skipped: {what}"), file=sys.stderr)
 
 
 def load_readable(folders: Iterable[Path], load: Callable[[Path], T]) -> Iterator[tuple[Path, T]]:

@@ -18,7 +18,7 @@ from typing import TypeVar
 import platformdirs
 
 from harness.core.errors import HarnessError
-from harness.runtime.markup import visible
+from harness.runtime.markup import escape_controls
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ class DamagedError(HarnessError):
 
 def report_damaged(error: DamagedError) -> None:
     """Print that a damaged entry is computed again."""
-    print(visible(f"note: {error.what}: it is computed again"), file=sys.stderr)
+    print(escape_controls(f"note: {error.what}: it is computed again"), file=sys.stderr)
 
 
 def remove_damaged(path: Path, error: DamagedError) -> None:
@@ -194,7 +194,7 @@ class Store:
             except Timeout:
                 if not wait:
                     raise BusyError(path) from None
-                print(visible(f"note: waiting for another process that is making {path}"), file=sys.stderr)
+                print(escape_controls(f"note: waiting for another process that is making {path}"), file=sys.stderr)
                 lock.acquire()
         try:
             remove_leftovers(path)

@@ -104,7 +104,7 @@ def size_text(pairs: int | None) -> str:
 
 def progress_table(study: Study, store: Store) -> Table:
     """What is done of a study, what is missing, and what the rest costs, in the order of running."""
-    from harness.runtime.console import grid
+    from harness.runtime.console import plain_table
 
     prices = StepTimes(store, study.steps[0].plan.encoder.fingerprint())
     missing = {step.place for step in study.missing(store)}
@@ -115,7 +115,7 @@ def progress_table(study: Study, store: Store) -> Table:
     whole = prices.cost([step for step in study.steps if step.place in missing], store)
     done = f"{len(study.steps) - whole.cells:,} of {len(study.steps):,}"
     rows.append(("", "", "all", done, f"{whole.steps:,}", duration_text(whole)))
-    return grid(study.config.title, ("bitext", "language", "seeds", "cells done", "steps to train", "takes"), rows)
+    return plain_table(study.config.title, ("bitext", "language", "seeds", "cells done", "steps to train", "takes"), rows)
 
 
 def group_cells(study: Study) -> dict[tuple[str, str, str], list[StudyCell]]:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from harness.core.error_messages import first_line
+from harness.core.error_messages import short_message
 from harness.core.errors import HarnessError
 from harness.core.suggestions import nearest
 from harness.retrieval.metrics import spell_measure
@@ -95,4 +95,4 @@ def read_board_config(path: Path) -> BoardConfig:
     try:
         return BoardConfig.model_validate({"name": path.stem, **tomllib.loads(path.read_text(encoding="utf-8"))})
     except (OSError, ValueError, RecursionError) as error:
-        raise HarnessError(f"{path} declares no board: {first_line(error)}") from None
+        raise HarnessError(f"{path} declares no board: {short_message(error)}") from None

@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 
 from harness.leaderboards.board.builder import Board, BoardCell, BoardMean, BoardRow, Ceiling, sanitize_line
-from harness.runtime.markup import latex_text, markdown_text, spreadsheet_text
+from harness.runtime.markup import escape_formula, escape_latex, escape_markdown
 from harness.statistics.inference import Interval
 
 HEAD = ("board", "metric", "rank", "rank_last", "encoder", "encoder_fingerprint", "method", "family", "init", "pairs", "options")
@@ -166,10 +166,10 @@ CAPTION_HEADINGS = ["language", "code", "group", "captions by", "kind", "images"
 
 def board_markdown(board: Board) -> str:
     """The board as Markdown: one table of scores and one of caption sources."""
-    headings, rows = score_table(board, markdown_text)
-    captions = [[markdown_text(cell) for cell in row] for row in caption_rows(board)]
+    headings, rows = score_table(board, escape_markdown)
+    captions = [[escape_markdown(cell) for cell in row] for row in caption_rows(board)]
     parts = [
-        f"# {markdown_text(board.title)}",
+        f"# {escape_markdown(board.title)}",
         board.declaration.about,
         f"{board.declaration.metric}, in percent. {RANKING_METHOD}",
     ]
@@ -177,9 +177,9 @@ def board_markdown(board: Board) -> str:
         parts.append("**The embedded sample: drawn scenes, NOT Flickr30k.**")
     parts += [markdown_table(headings, rows)]
     if board.breakdown:
-        parts += [markdown_text(breakdown_caption(board)), markdown_table(*facet_score_table(board, markdown_text))]
+        parts += [escape_markdown(breakdown_caption(board)), markdown_table(*facet_score_table(board, escape_markdown))]
     parts += [markdown_table(CAPTION_HEADINGS, captions)]
-    parts += ["\n".join(f"- {markdown_text(note)}" for note in board.notes)]
+    parts += ["\n".join(f"- {escape_markdown(note)}" for note in board.notes)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -191,16 +191,18 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> st
 
 def board_latex(board: Board) -> str:
     """The board as LaTeX tables (booktabs): means over the groups, or the languages where there are few; then by facet."""
-    headings, rows = score_table(board, latex_text)
+    headings, rows = score_table(board, escape_latex)
     few = len(board.columns) <= 8
     kept = len(headings) if few else len(headings) - len(board.columns)
     note = "" if few else " The languages are in the CSV file."
-    caption = f"{latex_text(board.title)}: {latex_text(board.declaration.metric)}, in percent. {latex_text(RANKING_METHOD)}{note}"
+    caption = (
+        f"{escape_latex(board.title)}: {escape_latex(board.declaration.metric)}, in percent. {escape_latex(RANKING_METHOD)}{note}"
+    )
     ranked = len(board.rows)
     parts = [latex_table(caption, "rllllr", headings[:kept], [row[:kept] for row in rows], ranked)]
     if board.breakdown:
-        headings, rows = facet_score_table(board, latex_text)
-        about = f"{latex_text(board.title)}: {latex_text(breakdown_caption(board))}"
+        headings, rows = facet_score_table(board, escape_latex)
+        about = f"{escape_latex(board.title)}: {escape_latex(breakdown_caption(board))}"
         parts.append(latex_table(about, "llll", headings, rows, ranked))
     return "% needs \\usepackage{booktabs}\n" + "\n".join(parts)
 
@@ -234,7 +236,7 @@ def board_csv(board: Board) -> str:
     writer = csv.DictWriter(out, FIELDS, lineterminator="\n", restval="")
     writer.writeheader()
     for row in board.rows:
-        writer.writerows({name: spreadsheet_text(value) for name, value in line.items()} for line in csv_lines(board, row))
+        writer.writerows({name: escape_formula(value) for name, value in line.items()} for line in csv_lines(board, row))
     return out.getvalue()
 
 

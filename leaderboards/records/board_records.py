@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from harness.core.data import MEASURE, Ints
+from harness.core.data import MEASURE_PREFIX, Ints
 from harness.leaderboards.board.config import BoardConfig
 from harness.leaderboards.records.query_files import Queries, caption_mask, read_columns, read_record_queries
 from harness.records.files import QUERIES_FILE, explain_broken_queries
@@ -82,7 +82,7 @@ def hits_by_image(found: BoardRecord, gallery: BoardGallery, declaration: BoardC
     """
     images, captions = len(gallery.image_ids), found.record.captions
     if declaration.cutoff is None:
-        column = f"{MEASURE}{declaration.measure}"
+        column = f"{MEASURE_PREFIX}{declaration.measure}"
         shares = read_columns(found.folder, found.record, column)[column].to_numpy() / 100
         return np.bincount(gallery.owner, weights=shares, minlength=images).astype(np.float32)
     ranks = found.queries.ranks

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from harness.core.data import MEASURE, Ints
+from harness.core.data import MEASURE_PREFIX, Ints
 from harness.core.errors import HarnessError
 from harness.records.files import FACET_PREFIX, POINTED_COLUMN, QUERIES_FILE, RECORD_FILE, explain_broken_queries
 from harness.records.schema import Record
@@ -199,7 +199,7 @@ def column_faults(schema: Schema, record: Record | None) -> Iterator[str]:
         yield f"it has {len(names):,} columns, expected at most {MOST_COLUMNS}, each once"
     grounded = record.sought == "regions" if record else POINTED_COLUMN in names
     expected = (*QUERY_COLUMNS, *GROUNDED) if grounded else QUERY_COLUMNS
-    beside = (FACET_PREFIX, MEASURE) if record is None or record.sought == "texts" else (FACET_PREFIX,)
+    beside = (FACET_PREFIX, MEASURE_PREFIX) if record is None or record.sought == "texts" else (FACET_PREFIX,)
     other = [name for name in names if name not in expected and not name.startswith(beside)]
     if other or any(name not in names for name in expected):
         shown = ", ".join(name[:40] for name in names[:10])
@@ -217,7 +217,7 @@ def has_expected_type(name: str, kind: DataType) -> bool:
         return bool(types.is_integer(kind))
     if name == POINTED_COLUMN:
         return bool(types.is_boolean(kind))
-    if name.startswith(MEASURE):
+    if name.startswith(MEASURE_PREFIX):
         return bool(types.is_floating(kind))
     if name == "found":
         return bool(types.is_list(kind)) and bool(types.is_integer(kind.value_type))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness.core.data import MEASURE
+from harness.core.data import MEASURE_PREFIX
 from harness.core.errors import HarnessError
 from harness.leaderboards.board.publish import RESULTS
 from harness.leaderboards.records.board_records import BoardRecord
@@ -120,7 +120,7 @@ def write_record(folder: Path, found: BoardRecord, owner: BoardRecord | None) ->
     record = found.record
     names = [
         *(GROUNDING_QUERY_COLUMNS if record.sought == "regions" else QUERY_COLUMNS),
-        *(MEASURE + name for name in query_measures(found)),
+        *(MEASURE_PREFIX + name for name in query_measures(found)),
     ]
     table = read_columns(found.folder, record, *names)
     with explain_broken_queries(found.folder / QUERIES_FILE):

@@ -11,7 +11,7 @@ from harness.leaderboards.board.exports import markdown_table
 from harness.leaderboards.board.page import render_page
 from harness.leaderboards.board.publish import write_web_file
 from harness.leaderboards.study.sections import ReportSection, ReportTable, report_sections, verdict_scope
-from harness.runtime.markup import markdown_text
+from harness.runtime.markup import escape_markdown
 from harness.study.findings import Findings, PlannedContrast
 from harness.study.narrative import answer_paragraph
 from harness.study.runner import size_text
@@ -126,19 +126,19 @@ def forest_lines(tests: Sequence[PlannedContrast], pairs: int | None, found: Fin
 
 def study_markdown(found: Findings, parts: Sequence[ReportSection]) -> str:
     """The report as Markdown."""
-    lines = [f"# {markdown_text(sanitize_line(found.title))}"]
+    lines = [f"# {escape_markdown(sanitize_line(found.title))}"]
     if found.sample:
         lines.append("**The embedded sample: drawn scenes, NOT Flickr30k.**")
     if found.done < found.planned:
         lines.append(f"**Not finished: {found.planned - found.done:,} of {found.planned:,} cells are missing.**")
     for section in parts:
-        lines.append(f"## {markdown_text(section.title)}")
-        lines += [markdown_text(paragraph) for paragraph in section.paragraphs]
+        lines.append(f"## {escape_markdown(section.title)}")
+        lines += [escape_markdown(paragraph) for paragraph in section.paragraphs]
         if section.items:
-            lines.append("\n".join(f"- {markdown_text(item)}" for item in section.items))
+            lines.append("\n".join(f"- {escape_markdown(item)}" for item in section.items))
         for table in section.tables:
-            cells = [[markdown_text(cell) for cell in row] for row in table.rows]
-            lines += [f"**{markdown_text(table.title)}**", markdown_table(list(map(markdown_text, table.headings)), cells)]
+            cells = [[escape_markdown(cell) for cell in row] for row in table.rows]
+            lines += [f"**{escape_markdown(table.title)}**", markdown_table(list(map(escape_markdown, table.headings)), cells)]
         if section.code:
             fence = "`" * 3
             lines.append(f"{fence}text\n{section.code}\n{fence}")

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from harness.core.data import Images, Regions
-from harness.core.error_messages import first_line
+from harness.core.error_messages import short_message
 from harness.core.errors import HarnessError
 from harness.tasks.entities.corpus import ANNOTATIONS, URL, EntityBox, read_image_annotation
 
@@ -97,7 +97,7 @@ def _read(path: Path) -> _Proposals:
         raise HarnessError(f"{path} cannot be read: {error.strerror or error}") from None
     except ValidationError as error:
         raise HarnessError(
-            f'{path} is no file of proposals: {first_line(error)}; expected {{"boxes": [[left, top, right, '
+            f'{path} is no file of proposals: {short_message(error)}; expected {{"boxes": [[left, top, right, '
             'bottom], ...], "scores": [...] (optional)}'
         ) from None
 

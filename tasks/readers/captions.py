@@ -15,7 +15,7 @@ from typing import NamedTuple
 from pydantic import BaseModel
 from pydantic_core import from_json
 
-from harness.core.error_messages import first_line
+from harness.core.error_messages import short_message
 from harness.core.errors import HarnessError
 from harness.readers.caption_tables import read_table
 from harness.readers.image_ids import photo_id
@@ -208,7 +208,7 @@ def read_crossmodal(data: Path, source: SourceSpec, lang: str) -> SourceCaptions
             image, texts = str(content["image/key"]), _Captions.model_validate(content.get(code, {"caption": []})).caption
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             form = f'{{"image/key": ..., "{code}": {{"caption": [...]}}, ...}}'
-            raise HarnessError(f"{path}, line {number:,}: expected {form}: {first_line(error)}") from None
+            raise HarnessError(f"{path}, line {number:,}: expected {form}: {short_message(error)}") from None
         empty += rows.take(path, [image] * len(texts), texts, None)
     rows.note_empty(empty, path.name, False)
     return rows.captions()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from harness.core.error_messages import first_line
+from harness.core.error_messages import short_message
 from harness.core.errors import HarnessError
 from harness.readers.image_ids import photo_id
 from harness.storage.plain_files import check_plain_file
@@ -67,7 +67,7 @@ def _read(path: Path, _changed: int, _size: int) -> tuple[Photo, ...]:
     except OSError as error:
         raise HarnessError(f"{path} cannot be read: {error.strerror or error}") from None
     except ValidationError as error:
-        raise HarnessError(f"{path} is not Karpathy's form {_FORM}: {first_line(error)}") from None
+        raise HarnessError(f"{path} is not Karpathy's form {_FORM}: {short_message(error)}") from None
     photos = tuple(Photo(photo_id(i.filename), i.filename, i.split, tuple(s.raw for s in i.sentences)) for i in images)
     _check_ids(path, photos)
     return photos

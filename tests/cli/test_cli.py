@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.runtime.console import PLAINLY, SteadyFile
+from harness.runtime.console import ASCII_FALLBACK, UnfailingFile
 from tests.support.command_line import ROOT, SMALL, environment, harness, wait_for_file
 
 
@@ -281,15 +281,15 @@ def test_an_output_in_another_encoding_has_the_whole_table(
 
 
 def test_what_an_encoding_lacks_is_written_in_ascii() -> None:
-    assert "ot-token − kd-mse → \udcff中".encode("ascii", PLAINLY) == rb"ot-token - kd-mse -> \udcff\u4e2d"
-    assert "×·—".encode("latin-1", PLAINLY) == "×·-".encode("latin-1")
+    assert "ot-token − kd-mse → \udcff中".encode("ascii", ASCII_FALLBACK) == rb"ot-token - kd-mse -> \udcff\u4e2d"
+    assert "×·—".encode("latin-1", ASCII_FALLBACK) == "×·-".encode("latin-1")
     with pytest.raises(UnicodeDecodeError):
-        b"\xff".decode("ascii", PLAINLY)
+        b"\xff".decode("ascii", ASCII_FALLBACK)
 
 
 def test_a_steady_file_drops_what_cannot_be_written() -> None:
     ours, theirs = os.pipe()
-    with SteadyFile(theirs, "wb") as file:
+    with UnfailingFile(theirs, "wb") as file:
         assert file.write(b"heard") == 5
         os.close(ours)
         assert (file.write(b"lost"), file.write(memoryview(b"as well"))) == (4, 7)

@@ -39,9 +39,9 @@ from harness.evaluation.data_folders import data_folder
 from harness.evaluation.executors.ray import RAY_ENVIRONMENT, connected, on_ray
 from harness.readers.bitext import load_bitext_file
 from harness.readers.text_files import read_text
-from harness.runtime.console import Console, grid
-from harness.runtime.markup import json_text, latex_text, markdown_text, spreadsheet_text, visible
-from harness.runtime.terminal import Terminal, plain
+from harness.runtime.console import Console, plain_table
+from harness.runtime.markup import escape_controls, escape_formula, escape_json, escape_latex, escape_markdown
+from harness.runtime.terminal import Terminal, plain_text
 from harness.statistics.matching import weighs_entities
 from harness.storage import archives as bombs
 from harness.storage.addresses import WebRedirects
@@ -286,13 +286,14 @@ def test_every_text_is_shown_and_none_obeyed(text: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    assert not obeyed(visible(text))
-    assert visible(visible(text)) == visible(text)
+    assert not obeyed(escape_controls(text))
+    assert escape_controls(escape_controls(text)) == escape_controls(text)
     table = Table(text, title=text, caption=text)
     table.add_row(text, Text(text))
-    table.add_row(plain(text), text)
+    table.add_row(plain_text(text), text)
     assert not obeyed(printed(text, Text(text), table).replace("\n", ""))
-    cells = [markdown_text(text), latex_text(text), str(spreadsheet_text(text)), json_text(json.dumps(text, ensure_ascii=False))]
+    in_json = escape_json(json.dumps(text, ensure_ascii=False))
+    cells = [escape_markdown(text), escape_latex(text), str(escape_formula(text)), in_json]
     assert not any(map(obeyed, cells))
     assert not any("\n" in cell for cell in cells)
     assert json.loads(cells[-1]) == text
@@ -302,7 +303,7 @@ def test_marks_of_rich_are_shown() -> None:
     assert printed(MARKED.replace("\n", "")) == (
         r"a[/b][link=https://x]b[/link]:dog:\x1b]52;c;eA==\x07\x1b[2J\x9b31m\u202e\u2066\r\x08\udce9|$x$" + "\n"
     )
-    assert "[/b]" in printed(grid(MARKED, [MARKED], [[MARKED]]))
+    assert "[/b]" in printed(plain_table(MARKED, [MARKED], [[MARKED]]))
 
 
 def test_a_bar_of_progress_shows_marks() -> None:
@@ -339,20 +340,21 @@ def test_a_store_whose_name_closes_a_mark_keeps_its_table(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", "\r=", "＝", "x;=", " ="])
 def test_no_cell_is_a_formula(start: str) -> None:
-    cell = spreadsheet_text(f"{start}cmd|'/C calc'!A0")
+    cell = escape_formula(f"{start}cmd|'/C calc'!A0")
     assert not re.search(r"(^|;)\s*[=+\-@＝\t\r]", str(cell))
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False) | st.integers())
 def test_numbers_stay_numbers(number: float) -> None:
-    assert spreadsheet_text(number) == number
-    assert spreadsheet_text(f"{number:.3f}") == f"{number:.3f}"
-    assert spreadsheet_text(repr(number)) == repr(number)
+    assert escape_formula(number) == number
+    assert escape_formula(f"{number:.3f}") == f"{number:.3f}"
+    assert escape_formula(repr(number)) == repr(number)
 
 
 def test_one_escaper_a_format() -> None:
-    assert markdown_text("a|b](https://x)<b>`www.x.y` $x$ R@1 a@b.c") == (r"a\|b\](https\://x)\<b\>\`www\.x.y\` \$x\$ R@1 a\@b.c")
-    assert latex_text("%\n\\input{x}[−]") == r"\%\textbackslash{}n\textbackslash{}input\{x\}{[}$-${]}"
+    written = escape_markdown("a|b](https://x)<b>`www.x.y` $x$ R@1 a@b.c")
+    assert written == r"a\|b\](https\://x)\<b\>\`www\.x.y\` \$x\$ R@1 a\@b.c"
+    assert escape_latex("%\n\\input{x}[−]") == r"\%\textbackslash{}n\textbackslash{}input\{x\}{[}$-${]}"
 
 
 # pickle

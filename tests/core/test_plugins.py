@@ -20,7 +20,7 @@ from harness.core.config import DistillConfig, ExecutorConfig, RunConfig
 from harness.core.data import Floats, Language
 from harness.core.digests import digest_strings
 from harness.core.errors import HarnessError
-from harness.core.objective_terms import load_objective, objective_sources, reads_entities
+from harness.core.objective_terms import load_objective, objective_code_digests, reads_entities
 from harness.core.plugins import fingerprint, load_file
 from harness.core.registry import Registry
 from harness.distill.model.tower import Encoded
@@ -519,11 +519,11 @@ def test_an_objective_of_a_file_is_a_term_like_any_other_and_its_code_is_part_of
     mask = torch.ones(2, 1, dtype=torch.bool)
     student, teacher = (Encoded(rows[:, None], mask, rows) for rows in (torch.eye(2), torch.zeros(2, 2)))
     assert load_objective(f"{path}:kd_l1 + 0.5*kd-mse")(student, teacher, DistillConfig()).item() == 1.5
-    assert objective_sources("kd-mse + ot-token") == []
+    assert objective_code_digests("kd-mse + ot-token") == []
     assert not reads_entities(f"{path}:kd_l1")
-    (before,) = objective_sources(f"{path}:kd_l1 + kd-mse")
+    (before,) = objective_code_digests(f"{path}:kd_l1 + kd-mse")
     path.write_text(path.read_text().replace("abs()", "square()"))
-    assert objective_sources(f"{path}:kd_l1") != [before]
+    assert objective_code_digests(f"{path}:kd_l1") != [before]
     told = write(tmp_path / "told.py", "def told(student, teacher, config): ...\n\n\ntold.reads_entities = True\n")
     assert reads_entities(f"kd-mse + {told}:told")
 

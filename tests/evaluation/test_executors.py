@@ -28,7 +28,7 @@ from harness.evaluation.executors.jobs import RETRIES, Execute, Executor, Outcom
 from harness.evaluation.executors.local import run_in_turn
 from harness.evaluation.executors.ray import JobResources, run_on_machine
 from harness.runtime.console import Console
-from harness.runtime.prefetch import processors
+from harness.runtime.prefetch import available_processors
 from harness.storage.store import BusyError, Store
 from tests.faults import CELLS, OBJECTIVES, records, write_data
 from tests.support.command_line import environment, wait_for_file
@@ -262,7 +262,7 @@ def test_busy_workers_are_interrupted_at_the_end(tmp_path: Path, request: pytest
 
 def test_each_worker_has_its_share_of_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    share = max(1, processors() // 2)
+    share = max(1, available_processors() // 2)
     list(run_jobs([Errand("one", partial(tell_threads, tmp_path / "one"))], tmp_path, workers=2))
     assert (tmp_path / "one").read_text() == f"{share} {share} {share}"
     monkeypatch.setenv("OMP_NUM_THREADS", "3")

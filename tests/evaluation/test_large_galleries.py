@@ -21,7 +21,7 @@ from harness.core.errors import HarnessError
 from harness.encoders.open_clip.models import OpenClip
 from harness.encoders.open_clip.preprocessing import fast_preparation
 from harness.evaluation.image_screening import without_undecodable_images
-from harness.runtime.prefetch import ahead
+from harness.runtime.prefetch import prefetch
 from harness.storage.embeddings import IMAGES_PER_CALL, IMAGES_PER_PART, TEXTS_PER_CALL, TEXTS_PER_PART, embed_images
 from harness.storage.store import Store
 from harness.tasks.flickr30k import Flickr30k
@@ -54,14 +54,14 @@ def test_items_are_prefetched_in_order_and_in_bounded_numbers() -> None:
             most.append(len(begun) - taken)
         return item * item
 
-    for number, result in enumerate(ahead(work, range(100), 7)):
+    for number, result in enumerate(prefetch(work, range(100), 7)):
         assert result == number * number
         taken += 1
     assert max(most) <= 9
 
 
 def test_the_error_of_an_item_is_raised_in_order() -> None:
-    results = ahead(lambda item: 6 // item, [1, 2, 3, 0, 1], 4)
+    results = prefetch(lambda item: 6 // item, [1, 2, 3, 0, 1], 4)
     assert [next(results) for _ in range(3)] == [6, 3, 2]
     with pytest.raises(ZeroDivisionError):
         next(results)

@@ -14,7 +14,7 @@ from harness.core.data import Ranks
 from harness.core.errors import HarnessError
 from harness.retrieval import ranking
 from harness.retrieval.ranking import TOLERANCE, Side, chance, hit_rate, rank, scores
-from harness.runtime.matmul import onednn_is_quicker
+from harness.runtime.matmul import onednn_is_faster
 
 WIDTHS = (1, 2, 8, 33)
 
@@ -170,7 +170,7 @@ def test_the_product_is_in_float32_whatever_the_process_is_set_to() -> None:
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision("highest")
-    assert set(seen) == {"medium" if onednn_is_quicker() else "highest"}
+    assert set(seen) == {"medium" if onednn_is_faster() else "highest"}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from harness.runtime.console import Console
-from harness.runtime.prefetch import processors
+from harness.runtime.prefetch import available_processors
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,4 +59,4 @@ def wait_in_vain(begun: Path, never: Path) -> None:
 
 def tell_threads(path: Path) -> None:
 
-    path.write_text(f"{os.environ['OMP_NUM_THREADS']} {torch.get_num_threads()} {processors()}")
+    path.write_text(f"{os.environ['OMP_NUM_THREADS']} {torch.get_num_threads()} {available_processors()}")

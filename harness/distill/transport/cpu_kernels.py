@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.runtime.numba_threads import Array, compiled, share
+from harness.runtime.numba_threads import Array, jit, parallel_for
 
 FourWeights: TypeAlias = tuple[Any, Any, Any, Any]
 
@@ -34,7 +34,7 @@ def cosine_transport(
     scales_x, lengths_x, scales_y, lengths_y = (torch.zeros(count, size) for size in (n, n, m, m))
     out = plan, value, error, iterations, scales_x, scales_y, lengths_x, lengths_y
     inputs, outputs = arrays(x, y, a, b), arrays(*out)
-    share(lambda first, last: cosine_transport_range(first, last, inputs, terms, outputs), count, PAIRS_A_TURN)
+    parallel_for(lambda first, last: cosine_transport_range(first, last, inputs, terms, outputs), count, PAIRS_A_TURN)
     return out
 
 
@@ -44,7 +44,7 @@ def cosine_transport_gradient(
     """Return the gradient (B, n, d), as `tokens.cosine_transport_gradient`, in float32."""
     out = torch.empty(x.shape)
     given = arrays(plan, outer, *scales, y, lengths, x, out)
-    share(lambda first, last: gradient_range(first, last, *given), len(x), PAIRS_A_TURN)
+    parallel_for(lambda first, last: gradient_range(first, last, *given), len(x), PAIRS_A_TURN)
     return out
 
 
@@ -53,7 +53,7 @@ def arrays(*tensors: Tensor) -> tuple[Array, ...]:
     return tuple(tensor.detach().contiguous().numpy() for tensor in tensors)
 
 
-@compiled
+@jit
 def cosine_transport_range(
     first: int,
     last: int,
@@ -98,7 +98,7 @@ def cosine_transport_range(
         value[pair] = cost
 
 
-@compiled
+@jit
 def inverse_norms(x: Array, rows: Array) -> Array:
     """Return `tokens.inverse_norms` of the given rows."""
     out = np.zeros(len(rows), np.float32)
@@ -112,7 +112,7 @@ def inverse_norms(x: Array, rows: Array) -> Array:
     return out
 
 
-@compiled
+@jit
 def products(x: Array, y: Array, rows: Array, columns: Array) -> Array:
     """Return the dot products of the given rows of x and y.
 
@@ -142,7 +142,7 @@ def products(x: Array, y: Array, rows: Array, columns: Array) -> Array:
     return out
 
 
-@compiled
+@jit
 def subtract_row_minimum(cost: Array, power: float) -> tuple[Array, float]:
     """Return `solvers.subtract_row_minimum` of hard-marginal problems (else the costs), and `solvers.reach` times eps."""
     if power < 1:
@@ -153,7 +153,7 @@ def subtract_row_minimum(cost: Array, power: float) -> tuple[Array, float]:
     return low, 2 * low.max()
 
 
-@compiled
+@jit
 def iterate_scalings(
     kernel: Array, a: Array, b: Array, power: float, tolerance: float, most: int, every: int
 ) -> tuple[Array, float, int]:
@@ -187,7 +187,7 @@ def iterate_scalings(
     return kernel, error, iteration
 
 
-@compiled
+@jit
 def pad_to_lanes(kernel: Array) -> Array:
     """Pad the rows of a matrix with zeros to a multiple of LANES."""
     n, m = kernel.shape
@@ -198,7 +198,7 @@ def pad_to_lanes(kernel: Array) -> Array:
     return out
 
 
-@compiled
+@jit
 def weighted_row_sums(matrix: Array, weights: Array, out: Array) -> None:
     """Write out_i = sum_j w_j M_ij."""
     for i in range(len(out)):
@@ -208,14 +208,14 @@ def weighted_row_sums(matrix: Array, weights: Array, out: Array) -> None:
         out[i] = total
 
 
-@compiled
+@jit
 def scaled_masses(masses: Array, sums: Array, power: float, out: Array) -> None:
     """Write out = a u, with the scaling u of `Scalings.optimal_scaling`."""
     for i in range(len(masses)):
         out[i] = masses[i] / sums[i] if power == 1 else masses[i] * sums[i] ** -power
 
 
-@compiled
+@jit
 def gradient_range(
     first: int,
     last: int,
@@ -250,7 +250,7 @@ def gradient_range(
                     add_weighted_states(one, two, states, mine[i], mine[other])
 
 
-@compiled
+@jit
 def four_weights(row: Array, scales: Array, scale: float, j: int) -> FourWeights:
     """Return four weights of a row of the plan from position j on, zero beyond its end."""
     m, none = len(row), np.float32(0)
@@ -262,14 +262,14 @@ def four_weights(row: Array, scales: Array, scale: float, j: int) -> FourWeights
     )
 
 
-@compiled
+@jit
 def any_nonzero(weights: FourWeights) -> bool:
     """Return whether one of the weights is not 0."""
     a, b, c, d = weights
     return bool(a != 0 or b != 0 or c != 0 or d != 0)
 
 
-@compiled
+@jit
 def add_weighted_states(
     one: FourWeights, two: FourWeights, states: tuple[Array, Array, Array, Array], row: Array, other: Array
 ) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.core.error_messages import first_line
+from harness.core.error_messages import short_message
 from harness.distill.transport.problem import (
     FLOAT32_REACH,
     FLOAT64_REACH,
@@ -128,7 +128,7 @@ def gpu_kernel_module() -> ModuleType | None:
     try:
         module.check_compiler()
     except Exception as error:  # of Triton, of the C compiler that it calls, of the driver
-        reason = first_line(error)
+        reason = short_message(error)
         warnings.warn(f"token transport is slower than it could be: Triton cannot compile for this GPU ({reason})", stacklevel=2)
         return None
     return module

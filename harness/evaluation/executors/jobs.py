@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar
 
-from harness.core.error_messages import gist
+from harness.core.error_messages import one_line_message
 from harness.core.errors import HarnessError
-from harness.core.plugins import LOADED, load_plugins
+from harness.core.plugins import REQUESTED_FILES, load_plugins
 from harness.runtime.console import Console
 from harness.storage.store import BusyError, Store
 
@@ -88,7 +88,7 @@ def run_job(do: Callable[[], None]) -> Outcome:
         raise
     except BaseException as error:  # from plug-ins and libraries
         traceback.print_exception(error)
-        return Outcome("failed", gist(error), expected=False)
+        return Outcome("failed", one_line_message(error), expected=False)
     return Outcome()
 
 
@@ -102,7 +102,7 @@ class WorkerEnvironment:
     @classmethod
     def here(cls) -> WorkerEnvironment:
         """Return the environment of this process."""
-        return cls(tuple(LOADED), Path.cwd())
+        return cls(tuple(REQUESTED_FILES), Path.cwd())
 
     def enter(self) -> None:
         """Adopt the environment. Errors of plug-ins have been reported by the process that loaded them first."""

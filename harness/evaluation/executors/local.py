@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from harness.core.errors import HarnessError
 from harness.evaluation.executors.jobs import RETRIES, Execute, J, Job, Outcome, WorkerEnvironment, run_job, run_job_of_parent
-from harness.runtime.console import Console, steady_streams
-from harness.runtime.prefetch import processors
+from harness.runtime.console import Console, make_streams_unfailing
+from harness.runtime.prefetch import available_processors
 from harness.storage.store import Store
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class WorkerPool:
     def __init__(self, size: int) -> None:
         # The first worker would start the tracker, whose start unblocks the signal that the start of a worker blocks.
         resource_tracker.ensure_running()
-        self.size, self.threads = size, max(1, processors() // size)
+        self.size, self.threads = size, max(1, available_processors() // size)
         self.idle: list[Worker] = []
         self.busy: set[Worker] = set()
 
@@ -153,7 +153,7 @@ def interrupts_blocked() -> Iterator[None]:
 def serve_jobs(connection: Connection, threads: int) -> None:
     """Run the jobs of a connection, until the process is interrupted or its parent ends."""
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # set before numpy and torch are imported, which read it
-    steady_streams()
+    make_streams_unfailing()
     threading.Thread(target=end_with_parent, daemon=True).start()
     # Background processes of a shell ignore Ctrl-C, and so would their workers, which are stopped by it.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from harness.core.error_messages import first_line
+from harness.core.error_messages import short_message
 from harness.core.errors import HarnessError
 from harness.evaluation.executors.jobs import RETRIES, Execute, J, Job, Outcome, WorkerEnvironment, run_job_of_parent
 from harness.runtime.console import Console
-from harness.runtime.prefetch import processors
+from harness.runtime.prefetch import available_processors
 from harness.storage.store import BusyError, Store
 
 if TYPE_CHECKING:
@@ -56,7 +56,11 @@ def connected(ray: Any, choices: ExecutorConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    own = {"num_cpus": max(processors(), choices.workers), "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+    own = {
+        "num_cpus": max(available_processors(), choices.workers),
+        "include_dashboard": False,
+        "object_store_memory": _OBJECT_STORE_BYTES,
+    }
     if choices.address:
         check_address(choices.address)
     try:
@@ -67,7 +71,7 @@ def connected(ray: Any, choices: ExecutorConfig) -> Iterator[None]:
             ray.init("local", logging_level=logging.ERROR, **own)
     except (RuntimeError, ValueError, OSError) as error:
         where = f"is at {choices.address}, or it asks for a token (RAY_AUTH_MODE=token)" if choices.address else "can be started"
-        raise HarnessError(f"no Ray {where}: {first_line(error)}") from None
+        raise HarnessError(f"no Ray {where}: {short_message(error)}") from None
     try:
         if not choices.address:
             check_loopback(ray)
@@ -178,7 +182,7 @@ class Cluster:
         try:
             outcome: Outcome = self.ray.get(ended)
         except self.ray.exceptions.RayError as error:
-            return Outcome("failed", f"Ray gave up after {RETRIES + 1} attempts: {first_line(error)}")
+            return Outcome("failed", f"Ray gave up after {RETRIES + 1} attempts: {short_message(error)}")
         return outcome
 
     def cancel(self, running: list[Any]) -> None:
