@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.support.chromium import chrome  # noqa: F401 (a fixture)
-from tests.support.folders import MULTI30K, PHOTOS, english_line, write_lines
+from tests.support.flickr30k_folders import MULTI30K, PHOTOS, english_line, write_lines
 
 REAL = Path(__file__).parents[2] / "shared" / "flickr8k-real"
 

@@ -45,7 +45,7 @@ from harness.leaderboards.board.page import board_page
 from harness.leaderboards.records.loading import find_records
 from harness.leaderboards.records.submission import merge_submission
 from tests.fuzz import SECONDS, TooSlow, mutated, right, slow
-from tests.support.made_up import Arm, gallery, reseal, retrieval, write_record
+from tests.support.synthetic_records import Arm, gallery, reseal, retrieval, write_record
 
 IMAGES, RESAMPLES = 12, 100
 LANGUAGES = {code: Language(code, code.upper(), "Latn", 1, ()) for code in ("de", "qu")}

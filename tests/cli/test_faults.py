@@ -37,9 +37,9 @@ from harness.storage.seals import clear_damaged, is_undamaged, load_json_entry, 
 from harness.storage.store import BusyError, DamagedError, Store, new_file, new_folder
 from tests.cli.test_security import ROOT
 from tests.faults import Tiny, write_data
-from tests.support.fragile_plugins import FRAGILE
-from tests.support.made_up import Arm, reseal, write_board
+from tests.support.failing_plugins import FRAGILE
 from tests.support.plugin_files import harness, write
+from tests.support.synthetic_records import Arm, reseal, write_board
 
 
 def may_mount(place: Path) -> bool:

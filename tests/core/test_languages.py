@@ -25,8 +25,8 @@ from harness.statistics.run_summary import summarise
 from harness.storage.store import Store
 from harness.tasks.flickr30k import Flickr30k
 from tests.support.command_line import harness
-from tests.support.folders import MULTI30K, write_lines
-from tests.support.tables import table
+from tests.support.flickr30k_folders import MULTI30K, write_lines
+from tests.support.measurements import table
 
 TASK = Flickr30k()
 TINY = ("--pairs", "200", "--steps", "2", "--batch", "32", "--resamples", "200")

@@ -19,8 +19,8 @@ from harness.distill.model.tower import TextTower
 from harness.records.towers import load_card
 from harness.storage.store import Store
 from tests.support.command_line import environment
+from tests.support.distributed_training import CHOICES, trained
 from tests.support.plugin_files import ROOT, write
-from tests.support.ranked import CHOICES, trained
 from tests.support.students import SHAPE, Training
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]

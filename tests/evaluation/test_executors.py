@@ -32,8 +32,8 @@ from harness.runtime.prefetch import available_processors
 from harness.storage.store import BusyError, Store
 from tests.faults import CELLS, OBJECTIVES, records, write_data
 from tests.support.command_line import environment, wait_for_file
-from tests.support.errands import AwkwardError, Errand, PanicException, fail, meet, tell_threads, wait_in_vain
 from tests.support.plugin_files import harness, write
+from tests.support.scripted_jobs import AwkwardError, Errand, PanicException, fail, meet, tell_threads, wait_in_vain
 
 LOCAL = pytest.param("local", marks=pytest.mark.slow)
 ON_RAY = pytest.param("ray", marks=[pytest.mark.slow, pytest.mark.skipif(not find_spec("ray"), reason="ray is not installed")])

@@ -28,7 +28,7 @@ from harness.tasks.flickr30k import Flickr30k
 from harness.tasks.readers.picture_decoding import DecodedPicture
 from harness.tasks.readers.pictures import Pictures
 from harness.tasks.readers.shards import Blob
-from tests.support.fragile_plugins import FRAGILE
+from tests.support.failing_plugins import FRAGILE
 from tests.support.open_clip_models import write_model
 from tests.support.plugin_files import harness, write
 

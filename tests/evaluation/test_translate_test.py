@@ -32,7 +32,7 @@ from harness.statistics.run_summary import summarise
 from harness.storage.store import Store
 from harness.tasks.flickr30k import Flickr30k
 from tests.support.command_line import ROOT
-from tests.support.folders import write_lines
+from tests.support.flickr30k_folders import write_lines
 from tests.support.plugin_files import harness
 from tests.support.translators import small
 

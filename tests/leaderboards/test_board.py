@@ -22,7 +22,7 @@ from harness.leaderboards.records.loading import find_records
 from harness.records.schema import RegionCard
 from harness.statistics.inference import bootstrap_mean, paired_difference
 from harness.statistics.rank_inference import rank_intervals, significant_differences
-from tests.support.made_up import ARMS, Arm, gallery, made_ranks, retrieval, write_board, write_record
+from tests.support.synthetic_records import ARMS, Arm, gallery, made_ranks, retrieval, write_board, write_record
 
 TIERS = {"de": 5, "fr": 5, "cy": 1, "qu": 1, "gn": 0}
 LANGUAGES = {code: Language(code, code.upper(), "Latn", tier, ()) for code, tier in TIERS.items()}
@@ -329,7 +329,7 @@ def test_the_very_same_ranks_twice_are_one_row_and_a_note(tmp_path: Path) -> Non
 
 
 def provenance() -> dict[str, object]:
-    from tests.support.made_up import PROVENANCE
+    from tests.support.synthetic_records import PROVENANCE
 
     return PROVENANCE.model_dump()
 

@@ -14,7 +14,7 @@ from harness.core.data import Ranks
 from harness.leaderboards.board.publish import publish_boards
 from harness.leaderboards.records.submission import merge_submission
 from tests.support.chromium import CONTRAST, HOSTILE, complaints, open_page
-from tests.support.made_up import ARMS, Arm, gallery, retrieval, write_board, write_record
+from tests.support.synthetic_records import ARMS, Arm, gallery, retrieval, write_board, write_record
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome

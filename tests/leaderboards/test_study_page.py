@@ -17,7 +17,7 @@ from tests.support.chromium import (
     complaints,
     open_page,
 )
-from tests.support.made_up_study import ARMS, SKILLS, evidence, findings, study
+from tests.support.synthetic_study import ARMS, SKILLS, evidence, findings, study
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome

@@ -17,7 +17,7 @@ from harness.leaderboards.records.submission import merge_submission
 from harness.retrieval.grounding import grounding_scores
 from harness.retrieval.ranking import MISSED
 from harness.storage.seals import seal_folder
-from tests.support.made_up import Arm, gallery, reseal, retrieval, write_record
+from tests.support.synthetic_records import Arm, gallery, reseal, retrieval, write_record
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from harness.leaderboards.records.loading import find_records
 from harness.leaderboards.records.submission import merge_submission
 from tests.leaderboards.test_board import LANGUAGES, declaration
 from tests.leaderboards.test_submission import edit_queries, edit_record
-from tests.support.made_up import PROVENANCE, Arm, NoImages, gallery, made_ranks, reseal, retrieval, write_record
+from tests.support.synthetic_records import PROVENANCE, Arm, NoImages, gallery, made_ranks, reseal, retrieval, write_record
 
 IMAGES = 60
 LATER = {**PROVENANCE.model_dump(), "created": "2099-01-01T00:00:00+00:00"}

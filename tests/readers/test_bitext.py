@@ -19,7 +19,7 @@ from harness.distill.data.leakage import GuardedBitext
 from harness.evaluation.guarded_bitext import load_guarded_bitext
 from harness.readers.bitext import _tmx, load_bitext_file, load_bitext_folder, load_monolingual_texts
 from harness.tasks.flickr30k import Flickr30k
-from tests.support.folders import write_lines
+from tests.support.flickr30k_folders import write_lines
 
 TASK = Flickr30k()
 SWAHILI = TASK.language("sw")

@@ -23,7 +23,7 @@ from harness.statistics.inference import Difference, Interval
 from harness.statistics.measurement import DIRECTIONS, Measurement
 from harness.statistics.run_summary import summarise
 from harness.tasks.caption_sources import known_languages
-from tests.support.made_up import Arm, gallery, made_ranks, made_record, retrieval, write_record
+from tests.support.synthetic_records import Arm, gallery, made_ranks, made_record, retrieval, write_record
 
 NAN = math.nan
 ONLY = Ranks(np.ones(1, np.int64), np.ones(1, np.int64))

@@ -36,7 +36,7 @@ from harness.storage.embeddings import embed_patches, embed_tokens
 from harness.storage.packed_states import PackedStates
 from harness.storage.store import Store
 from tests.support.command_line import harness
-from tests.support.made_up import NoImages
+from tests.support.synthetic_records import NoImages
 
 
 def bags(draw: np.random.Generator, items: int, longest: int, width: int = 6, ties: bool = False) -> PackedStates:

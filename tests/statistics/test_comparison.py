@@ -30,7 +30,7 @@ from harness.statistics.matching import load_records, pair_records, resolve_reco
 from harness.statistics.measurement import Measurement
 from harness.statistics.run_summary import tower_contrast
 from tests.support.command_line import ROOT, harness
-from tests.support.tables import BITEXT, PROVENANCE, TOWER
+from tests.support.measurements import BITEXT, PROVENANCE, TOWER
 
 RESULTS = ROOT / "leaderboards" / "results" / "flickr8k-subset-qu-1000"
 IMAGES = 40

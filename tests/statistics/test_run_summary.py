@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.statistics.run_summary import summarise
-from tests.support.tables import BITEXT, PROVENANCE, TOWER, measured, table
+from tests.support.measurements import BITEXT, PROVENANCE, TOWER, measured, table
 
 PROVENANCE |= {"commit": None, "dirty": None, "packages": {}}
 TOWER |= {"config": {}, "steps": 1, "losses": [1.0], "seconds": 1.0, "bitext": BITEXT, "provenance": PROVENANCE}

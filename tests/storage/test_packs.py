@@ -21,7 +21,7 @@ from harness.evaluation.data_folders import data_folder
 from harness.storage.packs import MANIFEST, Manifest, is_pack, open_pack, write_pack
 from harness.storage.store import Store
 from harness.tasks.flickr30k import Flickr30k
-from tests.support.folders import captions_of
+from tests.support.flickr30k_folders import captions_of
 
 TASK = Flickr30k()
 

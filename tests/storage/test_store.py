@@ -32,7 +32,7 @@ from harness.storage.seals import (
     write_json_entry,
 )
 from harness.storage.store import BusyError, Store, disk_is_full, new_file, new_folder, remove_leftovers
-from tests.support.made_up import Arm, write_board
+from tests.support.synthetic_records import Arm, write_board
 
 
 def make_concurrently(make: Callable[[], object], count: int = 2) -> list[object]:

@@ -32,8 +32,8 @@ from harness.study.narrative import answer_paragraph, arm_sentences, inconclusiv
 from harness.study.runner import run_study
 from harness.tasks.flickr30k import Flickr30k
 from tests.support.command_line import harness as command
-from tests.support.made_up import gallery
-from tests.support.made_up_study import ARMS, SKILLS, evidence, findings, study
+from tests.support.synthetic_records import gallery
+from tests.support.synthetic_study import ARMS, SKILLS, evidence, findings, study
 
 GOOD = """
 lang = ["qu", "cy"]

@@ -19,7 +19,7 @@ from harness.tasks.caption_sources import SOURCES, MissingLines, SourceSpec, cat
 from harness.tasks.flickr30k import Flickr30k
 from harness.tasks.readers.captions import SourceCaptions, read_captions
 from harness.tasks.readers.karpathy import read_photos
-from tests.support.folders import MULTI30K, english_line, write_lines
+from tests.support.flickr30k_folders import MULTI30K, english_line, write_lines
 
 TASK1 = Path("multi30k/data/task1")
 

@@ -28,7 +28,7 @@ from harness.core.errors import HarnessError
 from harness.tasks.flickr30k import Flickr30k
 from harness.tasks.readers.pictures import PICTURE_FOLDERS, Pictures
 from harness.tasks.readers.shards import Blob
-from tests.support.folders import MULTI30K, PHOTOS, captions_of, english_line, write_lines
+from tests.support.flickr30k_folders import MULTI30K, PHOTOS, captions_of, english_line, write_lines
 
 TASK = Flickr30k()
 TASK1 = Path("multi30k/data/task1")

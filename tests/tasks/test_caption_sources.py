@@ -17,7 +17,7 @@ from harness.tasks.crossmodal3600 import crossmodal3600
 from harness.tasks.flickr30k import Flickr30k
 from harness.tasks.readers.captions import SourceCaptions, read_captions
 from harness.tasks.xtd import xtd
-from tests.support.folders import MULTI30K, captions_of, english_line, write_lines
+from tests.support.flickr30k_folders import MULTI30K, captions_of, english_line, write_lines
 
 TASK = Flickr30k()
 TASK1 = Path("multi30k/data/task1")

@@ -16,8 +16,8 @@ from harness.study.contrasts import StudyRecords
 from harness.study.design import StudyConfig
 from harness.study.findings import Findings, LanguageSummary
 from harness.study.grid import GridPosition, grid_positions
-from tests.support.made_up import Arm as MadeUp
-from tests.support.made_up import NoImages, gallery, made_ranks, retrieval, write_record
+from tests.support.synthetic_records import Arm as MadeUp
+from tests.support.synthetic_records import NoImages, gallery, made_ranks, retrieval, write_record
 
 TIERS = {"qu": ("Quechua", 1), "gn": ("Guarani", 1), "sw": ("Swahili", 2), "de": ("German", 5)}
 ARMS: list[dict[str, Any]] = [

@@ -33,7 +33,7 @@ from harness.tasks.sample.grammar import TRANSLATIONS
 from harness.tasks.sample.grammar.sentences import Phrase as Said
 from harness.tasks.sample.grammar.sentences import Sentence as Saying
 from harness.tasks.sample.grammar.sentences import tokenized_text
-from tests.support.folders import write_lines
+from tests.support.flickr30k_folders import write_lines
 
 SIZE = "<size><width>50</width><height>40</height><depth>3</depth></size>"
 BOX = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>50</xmax><ymax>40</ymax></bndbox>"

@@ -35,8 +35,8 @@ from harness.storage.store import Store
 from harness.tasks.clir import CORPUS_FILE, Clir, open_documents
 from harness.tasks.flickr30k_clir import Flickr30kClir, matching_captions
 from tests.support.command_line import harness
-from tests.support.folders import write_lines
-from tests.support.made_up import reseal
+from tests.support.flickr30k_folders import write_lines
+from tests.support.synthetic_records import reseal
 
 
 def with_english(folder: Path, sentences: dict[str, list[str]]) -> Path:

@@ -33,7 +33,7 @@ from harness.runtime.console import Console
 from harness.storage.store import Store
 from harness.tasks.flickr30k import Flickr30k
 from tests.support.command_line import harness
-from tests.support.folders import write_lines
+from tests.support.flickr30k_folders import write_lines
 from tests.support.students import Training
 
 TASK = Flickr30k()

@@ -30,7 +30,7 @@ from harness.tasks.flickr30k_entities import Flickr30kEntities
 from harness.tasks.readers.captions import Caption
 from harness.tasks.readers.pictures import Pictures
 from tests.support.command_line import SMALL, harness
-from tests.support.folders import write_lines
+from tests.support.flickr30k_folders import write_lines
 
 TASK = Flickr30kEntities()
 
