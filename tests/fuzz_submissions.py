@@ -38,9 +38,10 @@ import pyarrow.parquet as pq
 
 from harness.core.data import Language
 from harness.core.errors import HarnessError
-from harness.leaderboards.board.builder import Board, make_boards
+from harness.leaderboards.board.builder import make_boards
 from harness.leaderboards.board.config import BoardConfig
 from harness.leaderboards.board.exports import board_csv, board_latex, board_markdown
+from harness.leaderboards.board.model import Board
 from harness.leaderboards.board.page import board_page
 from harness.leaderboards.records.loading import find_records
 from harness.leaderboards.records.submission import merge_submission

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.core.data import Retrieval
+from harness.core.data import Ints, Retrieval
 from harness.core.errors import HarnessError
 from harness.core.suggestions import nearest
 from harness.statistics.inference import Interval, bootstrap_means
@@ -41,11 +41,23 @@ def break_down(tower: Measurement, facet: CaptionFacet, resamples: int) -> tuple
     """
     hits, clusters = tower.hits("t2i"), tower.clusters("t2i")
     groups = []
-    for value in facet_values(facet):
-        rows = np.array([value in of for of in facet])
-        intervals = bootstrap_means(hits[rows], clusters[rows], resamples=resamples)
-        groups.append(FacetGroup(value, int(rows.sum()), tuple(intervals)))
+    for value, captions in captions_by_value(facet).items():
+        intervals = bootstrap_means(hits[captions], clusters[captions], resamples=resamples)
+        groups.append(FacetGroup(value, len(captions), tuple(intervals)))
     return (*groups, FacetGroup(ALL_CAPTIONS, len(hits), tuple(bootstrap_means(hits, clusters, resamples=resamples))))
+
+
+def captions_by_value(facet: CaptionFacet) -> dict[str, Ints]:
+    """Return the captions that have each value, as ascending indices. Values are in the order of `facet_values`.
+
+    >>> {value: captions.tolist() for value, captions in captions_by_value([("people",), ("scene", "people"), ()]).items()}
+    {'people': [0, 1], 'scene': [1]}
+    """
+    captions: dict[str, list[int]] = {value: [] for value in facet_values(facet)}
+    for place, values in enumerate(facet):
+        for value in dict.fromkeys(values):
+            captions[value].append(place)
+    return {value: np.array(places, dtype=np.int64) for value, places in captions.items()}
 
 
 def facet_values(facet: CaptionFacet) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 from harness.core.errors import HarnessError
 from harness.core.suggestions import nearest
 from harness.records.files import load_facets
+from harness.statistics.breakdown import captions_by_value
 from harness.statistics.comparison_schema import (
     BY_LANGUAGE,
     BY_NOTHING,
@@ -100,8 +101,10 @@ def facet_subsets(laid: Sequence[PairedRuns], name: str) -> dict[str, list[Subse
             there = nearest(name, [BY_LANGUAGE, BY_TIER, BY_SOURCE, *facets])
             again = "" if facets else "; a record of an earlier version has no facets: measure it again"
             raise HarnessError(f"--by {name}: {folder} has no such facet of its captions: {there}{again}")
-        for value in sorted({value for values in facets[name] for value in values}):
-            groups.setdefault(value, []).append(Subset(each, np.array([value in values for values in facets[name]])))
+        for value, captions in captions_by_value(facets[name]).items():
+            rows = np.zeros(len(facets[name]), bool)
+            rows[captions] = True
+            groups.setdefault(value, []).append(Subset(each, rows))
     return dict(sorted(groups.items()))
 
 

@@ -1,4 +1,4 @@
-"""Boards as they are declared in `boards/*.toml`: what is ranked, where, and by which number."""
+"""Configurations of boards, read from `boards/*.toml`: the task, split, languages and metric of each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DIRECTION_TITLES = {"t2i": "text → image", "i2t": "image → text", "texts": "
 
 
 class BoardConfig(BaseModel):
-    """What a board is about. Records of the embedded sample and of real photographs are never on one board."""
+    """The configuration of a board. Records of the embedded sample and of real photographs never share a board."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -31,18 +31,22 @@ class BoardConfig(BaseModel):
     split: str
     sample: bool
     languages: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] | None = Field(
-        None, description="codes of the columns; every language but English that has a record, where there are none"
+        None, description="codes of the columns; by default, every language with a record except English"
     )
-    direction: Literal["t2i", "i2t", "texts"] = Field(description="texts: of a task whose queries look for texts")
+    direction: Literal["t2i", "i2t", "texts"] = Field(description="texts: for a text-to-text task")
     cutoff: Literal[1, 5, 10] | None = Field(None, description="k of the hit rate R@k")
-    measure: str = Field("", description="or a measure of texts found, as nDCG@10")
-    groups: Literal["tier", "script", "none"] = Field("tier", description="what columns are grouped by, each with a macro mean")
-    breakdown: str | None = Field(None, description="facet of the captions, as entity-type, by which scores are broken down too")
+    measure: str = Field("", description="or a measure of text-to-text retrieval, such as nDCG@10")
+    groups: Literal["tier", "script", "none"] = Field(
+        "tier", description="the property that groups the columns; each group has a macro mean"
+    )
+    breakdown: str | None = Field(
+        None, description="a facet of the captions, such as entity-type, by which scores are broken down"
+    )
 
     @model_validator(mode="after")
     def _facets_are_of_captions(self) -> Self:
         if self.breakdown is not None and self.direction != "t2i":
-            raise PydanticCustomError("breakdown", 'a breakdown is of captions that look for images: direction = "t2i"')
+            raise PydanticCustomError("breakdown", 'a breakdown needs text-to-image retrieval: direction = "t2i"')
         return self
 
     @field_validator("measure")
@@ -58,12 +62,12 @@ class BoardConfig(BaseModel):
         if (self.cutoff is None) == (not self.measure):
             raise PydanticCustomError("number", "give either a cutoff (1, 5 or 10) or a measure")
         if self.measure and self.direction != "texts":
-            raise PydanticCustomError("measure", 'a measure is of texts that are looked for: direction = "texts"')
+            raise PydanticCustomError("measure", 'a measure needs text-to-text retrieval: direction = "texts"')
         return self
 
     @property
     def metric(self) -> str:
-        """The number's name for a reader.
+        """The display name of the metric.
 
         >>> BoardConfig(name="x", title="X", task="t", split="test", sample=True, direction="t2i", cutoff=5).metric
         'R@5 text → image'
@@ -72,27 +76,27 @@ class BoardConfig(BaseModel):
 
     @property
     def key(self) -> str:
-        """Under what records keep the number."""
+        """The name of the metric in records."""
         return self.measure or f"{self.side}_r{self.cutoff}"
 
     @property
     def side(self) -> Literal["t2i", "i2t"]:
-        """The direction under which records keep the ranks."""
+        """The direction of the ranks in records."""
         return "i2t" if self.direction == "i2t" else "t2i"
 
 
 def load_board_configs(names: Sequence[str] = (), folder: Path = BOARDS) -> list[BoardConfig]:
-    """The boards of those names, all by default. Raises HarnessError for an unknown name or a file that is no board."""
+    """Return the boards of the given names, all by default. Raises HarnessError for an unknown name or an invalid file."""
     files = {path.stem: path for path in sorted(folder.glob("*.toml"), key=lambda path: path.stem)}
     for name in names:
         if name not in files:
-            raise HarnessError(f"no board is called {name!r}: {nearest(name, files)}")
+            raise HarnessError(f"there is no board {name!r}: {nearest(name, files)}")
     return [read_board_config(files[name]) for name in names or files]
 
 
 def read_board_config(path: Path) -> BoardConfig:
-    """Read one board's file; its name is the file's. Raises HarnessError naming the file and the first wrong entry."""
+    """Read the file of a board, which has the file's name. Raises HarnessError naming the file and the first invalid entry."""
     try:
         return BoardConfig.model_validate({"name": path.stem, **tomllib.loads(path.read_text(encoding="utf-8"))})
     except (OSError, ValueError, RecursionError) as error:
-        raise HarnessError(f"{path} declares no board: {short_message(error)}") from None
+        raise HarnessError(f"{path} is not a valid board: {short_message(error)}") from None

@@ -1,4 +1,4 @@
-"""A board as Markdown, CSV and LaTeX."""
+"""Exports of a board: Markdown, CSV and LaTeX."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
 
-from harness.leaderboards.board.builder import Board, BoardCell, BoardMean, BoardRow, Ceiling, sanitize_line
+from harness.leaderboards.board.model import Board, BoardCell, BoardMean, BoardRow, Ceiling
+from harness.leaderboards.rendering import markdown_table, sanitize_line
 from harness.runtime.markup import escape_formula, escape_latex, escape_markdown
 from harness.statistics.inference import Interval
 
-HEAD = ("board", "metric", "rank", "rank_last", "encoder", "encoder_fingerprint", "method", "family", "init", "pairs", "options")
-BODY = ("seeds", "language", "name", "script", "tier", "source", "kind", "images", "captions", "images_digest", "texts_digest")
-TAIL = ("bitext_used", "score", "low", "high", "chance", "languages_present", "languages_total", "facet", "value")
-FIELDS = (*HEAD, *BODY, *TAIL)
+_HEAD = ("board", "metric", "rank", "rank_last", "encoder", "encoder_fingerprint", "method", "family", "init", "pairs", "options")
+_BODY = ("seeds", "language", "name", "script", "tier", "source", "kind", "images", "captions", "images_digest", "texts_digest")
+_TAIL = ("bitext_used", "score", "low", "high", "chance", "languages_present", "languages_total", "facet", "value")
+_FIELDS = (*_HEAD, *_BODY, *_TAIL)
+_CAPTION_HEADINGS = ["language", "code", "group", "captions by", "kind", "images", "captions"]
+_MAX_LATEX_LANGUAGES = 8
 RANKING_METHOD = (
-    "Rows that cannot be told apart share a rank: 1 + the number of rows that are better in simultaneous 95 % intervals of all "
-    "pairwise differences (bootstrap of the largest |t|; Mogstad, Romano, Shaikh and Wilhelm 2024). [low, high]: 95 % bootstrap "
-    "interval over images, seeds averaged. A mean counts each language once and is given only to rows that have all of them."
+    "A row's rank is 1 + the number of rows that are significantly better, by simultaneous 95 % confidence intervals of all "
+    "pairwise differences (bootstrap of the largest |t|; Mogstad, Romano, Shaikh and Wilhelm 2024). Rows without significant "
+    "differences share a rank. [low, high]: 95 % bootstrap confidence interval over images, averaged over seeds. A mean gives "
+    "each language equal weight and is shown only for rows that have all languages."
 )
 
 
 def one_decimal(value: float) -> str:
-    """A score as it is printed.
+    """Return a score with one decimal and without a negative zero.
 
     >>> one_decimal(12.35), one_decimal(-0.04)
     ('12.3', '0.0')
@@ -31,31 +35,23 @@ def one_decimal(value: float) -> str:
 
 
 def with_interval(score: Interval) -> str:
-    """A score and its interval."""
+    """Return a score and its interval."""
     return f"{one_decimal(score.estimate)} [{one_decimal(score.low)}, {one_decimal(score.high)}]"
 
 
 def rank_text(mean: BoardMean | None) -> str:
-    """The rank of a complete row; nothing for another."""
-    return str(mean.standing.first) if mean and mean.standing else ""
-
-
-def completeness(board: Board, row: BoardRow) -> str:
-    """How many of the board's languages a row has, where it lacks some.
-
-    Such a row has no mean: what it lacks is not what the others lack.
-    """
-    return "" if len(row.cells) == len(board.columns) else f"{len(row.cells)} of {len(board.columns)} languages"
+    """Return the rank of a complete row, or an empty text."""
+    return str(mean.rank.first) if mean and mean.rank else ""
 
 
 def pairs_text(row: BoardRow) -> str:
-    """Bitext size asked for."""
+    """Return the requested number of sentence pairs."""
     config = row.tower.config
     return "" if config is None else "all" if config.pairs is None else f"{config.pairs:,}"
 
 
 def seeds_text(row: BoardRow) -> str:
-    """How many seeds were pooled; nothing where nothing was trained."""
+    """Return the number of pooled seeds, or an empty text for a tower that was not trained."""
     if row.tower.config is None:
         return ""
     fewest, most = row.seeds
@@ -63,17 +59,17 @@ def seeds_text(row: BoardRow) -> str:
 
 
 def options_text(row: BoardRow) -> str:
-    """The options that are not at their default."""
-    return ", ".join(f"{name} {value}" for name, value in row.tower.choices.items())
+    """Return the options that differ from their defaults."""
+    return ", ".join(f"{name} {value}" for name, value in row.tower.options.items())
 
 
 def init_text(row: BoardRow) -> str:
-    """What the student started from."""
+    """Return the initializer of the student."""
     return sanitize_line(row.tower.config.init) if row.tower.config else ""
 
 
 def score_table(board: Board, text: Callable[[str], str]) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows of the wide table, each cell through `text`."""
+    """Return the headings and rows of the table of scores. text: the escaper of every cell."""
     groups = board.averaged
     names = [column.language.name for column in board.columns]
     means = ["all languages" if len(board.columns) > 1 else "", *groups]
@@ -97,13 +93,13 @@ def score_table(board: Board, text: Callable[[str], str]) -> tuple[list[str], li
 
 
 def method_label(row: BoardRow) -> str:
-    """Method and options."""
+    """Return the method and its options."""
     options = options_text(row)
     return f"{row.tower.method} ({options})" if options else row.tower.method
 
 
 def row_scores(board: Board, row: BoardRow | Ceiling, groups: Sequence[str]) -> Iterator[str]:
-    """Means and scores of a row; an incomplete one says so where its mean would be."""
+    """Yield the means and scores of a row. An incomplete row has its number of languages instead of the overall mean."""
     if len(board.columns) > 1:
         yield with_interval(row.overall.score) if row.overall else f"{len(row.cells)} of {len(board.columns)} languages"
     for group in groups:
@@ -114,7 +110,7 @@ def row_scores(board: Board, row: BoardRow | Ceiling, groups: Sequence[str]) -> 
 
 
 def chance_scores(board: Board, groups: Sequence[str]) -> Iterator[str]:
-    """Means and scores of a random ranking."""
+    """Yield the means and scores of a random ranking."""
     if len(board.columns) > 1:
         yield one_decimal(sum(column.chance for column in board.columns) / len(board.columns))
     for group in groups:
@@ -125,78 +121,70 @@ def chance_scores(board: Board, groups: Sequence[str]) -> Iterator[str]:
 
 
 def facet_score_table(board: Board, text: Callable[[str], str]) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows of the scores by a facet, each cell through `text`; nothing where there are none."""
-    told = board.breakdown
-    if told is None:
+    """Return the headings and rows of the scores by facet, empty without them. text: the escaper of every cell."""
+    breakdown = board.breakdown
+    if breakdown is None:
         return [], []
-    headings = ["encoder", "method", "init", "pairs", *(f"{value}: {count:,}" for value, count in told.captions.items())]
+    headings = ["encoder", "method", "init", "pairs", *(f"{value}: {count:,}" for value, count in breakdown.captions.items())]
     rows = [
         [
             row.tower.encoder,
             method_label(row),
             init_text(row),
             pairs_text(row),
-            *(with_interval(of[value]) if value in of else "–" for value in told.captions),
+            *(with_interval(of[value]) if value in of else "–" for value in breakdown.captions),
         ]
-        for row, of in zip(board.rows, told.rows, strict=True)
+        for row, of in zip(board.rows, breakdown.rows, strict=True)
     ]
     return [text(heading) for heading in headings], [[text(cell) for cell in row] for row in rows]
 
 
 def breakdown_caption(board: Board) -> str:
-    """What the scores by a facet are; nothing where there are none."""
+    """Return a description of the scores by facet, empty without them."""
     if board.breakdown is None:
         return ""
-    several = ", the mean of all languages with such captions" if len(board.columns) > 1 else ""
+    several = ", averaged over all languages with such captions" if len(board.columns) > 1 else ""
     return (
-        f"{board.declaration.metric} by {board.breakdown.facet}{several}. Headings count captions; one may have several values."
+        f"{board.config.metric} by {board.breakdown.facet}{several}. Headings give the number of captions. A caption may have "
+        "several values."
     )
 
 
 def caption_rows(board: Board) -> list[list[str]]:
-    """What each column is measured on."""
+    """Return the rows of the table of captions."""
     return [
         [c.language.name, c.language.code, c.group or "–", c.source, c.kind, f"{c.images:,}", f"{c.captions:,}"]
         for c in board.columns
     ]
 
 
-CAPTION_HEADINGS = ["language", "code", "group", "captions by", "kind", "images", "captions"]
-
-
 def board_markdown(board: Board) -> str:
-    """The board as Markdown: one table of scores and one of caption sources."""
+    """Return the board as Markdown: tables of scores, of scores by facet, and of captions."""
     headings, rows = score_table(board, escape_markdown)
     captions = [[escape_markdown(cell) for cell in row] for row in caption_rows(board)]
     parts = [
         f"# {escape_markdown(board.title)}",
-        board.declaration.about,
-        f"{board.declaration.metric}, in percent. {RANKING_METHOD}",
+        board.config.about,
+        f"{board.config.metric}, in percent. {RANKING_METHOD}",
     ]
-    if board.declaration.sample:
+    if board.config.sample:
         parts.append("**The embedded sample: drawn scenes, NOT Flickr30k.**")
     parts += [markdown_table(headings, rows)]
     if board.breakdown:
         parts += [escape_markdown(breakdown_caption(board)), markdown_table(*facet_score_table(board, escape_markdown))]
-    parts += [markdown_table(CAPTION_HEADINGS, captions)]
+    parts += [markdown_table(_CAPTION_HEADINGS, captions)]
     parts += ["\n".join(f"- {escape_markdown(note)}" for note in board.notes)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A pipe table of cells that are escaped already."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def board_latex(board: Board) -> str:
-    """The board as LaTeX tables (booktabs): means over the groups, or the languages where there are few; then by facet."""
+    """Return the board as LaTeX tables (booktabs): scores, and scores by facet. A board of many languages has only the means."""
     headings, rows = score_table(board, escape_latex)
-    few = len(board.columns) <= 8
+    few = len(board.columns) <= _MAX_LATEX_LANGUAGES
     kept = len(headings) if few else len(headings) - len(board.columns)
     note = "" if few else " The languages are in the CSV file."
     caption = (
-        f"{escape_latex(board.title)}: {escape_latex(board.declaration.metric)}, in percent. {escape_latex(RANKING_METHOD)}{note}"
+        f"{escape_latex(board.title)}: {escape_latex(board.config.metric)}, in percent. {escape_latex(RANKING_METHOD)}{note}"
     )
     ranked = len(board.rows)
     parts = [latex_table(caption, "rllllr", headings[:kept], [row[:kept] for row in rows], ranked)]
@@ -208,7 +196,10 @@ def board_latex(board: Board) -> str:
 
 
 def latex_table(caption: str, names: str, headings: Sequence[str], rows: Sequence[Sequence[str]], ranked: int) -> str:
-    """A table of cells that are escaped already. names: how the first columns are set; ranked: rows before the second rule."""
+    """Return a LaTeX table. The cells must be escaped already.
+
+    names: alignment of the first columns. ranked: the number of rows above the second rule.
+    """
     body = [" & ".join(row) + r" \\" for row in rows]
     below = [r"\midrule", *body[ranked:]] if body[ranked:] else []
     return "\n".join(
@@ -231,9 +222,9 @@ def latex_table(caption: str, names: str, headings: Sequence[str], rows: Sequenc
 
 
 def board_csv(board: Board) -> str:
-    """Every number of the board, one a line, at full precision; means stand under the language `mean` or `mean GROUP`."""
+    """Return every number of the board at full precision, one a line. Means have the language `mean` or `mean GROUP`."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, FIELDS, lineterminator="\n", restval="")
+    writer = csv.DictWriter(out, _FIELDS, lineterminator="\n", restval="")
     writer.writeheader()
     for row in board.rows:
         writer.writerows({name: escape_formula(value) for name, value in line.items()} for line in csv_lines(board, row))
@@ -241,9 +232,9 @@ def board_csv(board: Board) -> str:
 
 
 def csv_lines(board: Board, row: BoardRow) -> Iterator[dict[str, object]]:
-    """The lines of one row."""
+    """Yield the lines of one row."""
     tower = row.tower
-    own: dict[str, object] = {"board": board.name, "metric": board.declaration.metric, "encoder": tower.encoder}
+    own: dict[str, object] = {"board": board.name, "metric": board.config.metric, "encoder": tower.encoder}
     own |= {"encoder_fingerprint": tower.fingerprint, "method": tower.method, "family": tower.family, "init": init_text(row)}
     own |= {"pairs": pairs_text(row).replace(",", ""), "options": options_text(row), "images_digest": board.gallery}
     own |= {"languages_present": len(row.cells), "languages_total": len(board.columns)}
@@ -254,7 +245,7 @@ def csv_lines(board: Board, row: BoardRow) -> Iterator[dict[str, object]]:
     for column in board.columns:
         cell = row.cells.get(column.language.code)
         if cell:
-            language, tests = column.language, column.tests
+            language, test_set = column.language, column.test_set
             used = {each.record.tower.bitext.used for each in cell.records.values() if each.record.tower}
             where: dict[str, object] = {
                 "language": language.code,
@@ -263,12 +254,11 @@ def csv_lines(board: Board, row: BoardRow) -> Iterator[dict[str, object]]:
                 "tier": language.tier,
             }
             where |= {"source": column.source, "kind": column.kind, "images": column.images, "captions": column.captions}
-            where |= {"images_digest": tests.images_digest, "texts_digest": tests.texts_digest, "chance": column.chance}
+            where |= {"images_digest": test_set.images_digest, "texts_digest": test_set.texts_digest, "chance": column.chance}
             seeds = len(cell.records) if tower.config else ""
             yield own | where | {"seeds": seeds, "bitext_used": max(used, default="")} | score_fields(cell)
     if board.breakdown:
-        told = board.breakdown
-        for value, score in told.rows[board.rows.index(row)].items():
+        for value, score in board.breakdown.rows[board.rows.index(row)].items():
             group = {
                 "language": "mean",
                 "facet": board.breakdown.facet,
@@ -279,6 +269,6 @@ def csv_lines(board: Board, row: BoardRow) -> Iterator[dict[str, object]]:
 
 
 def score_fields(of: BoardCell | BoardMean) -> dict[str, object]:
-    """Score, interval and rank."""
+    """Return the fields of a score, its interval and its rank."""
     fields: dict[str, object] = {"score": of.score.estimate, "low": of.score.low, "high": of.score.high}
-    return fields | ({"rank": of.standing.first, "rank_last": of.standing.last} if of.standing else {})
+    return fields | ({"rank": of.rank.first, "rank_last": of.rank.last} if of.rank else {})

@@ -1,6 +1,6 @@
-"""The error browser: every query of some records, with what each tower found first, as a page for one's own disk.
+"""The error browser: a private page of every query of selected records, with the first results of each tower.
 
-Captions and pictures of others are in it, so it is a folder of its own, apart from anything that is published.
+The page contains captions and pictures of the data sets. It is a folder of its own, separate from everything that is published.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from harness.core.plugins import without_code
 from harness.core.protocols import Encoder, Task
 from harness.distill.distilled_tower import DistilledTower
 from harness.evaluation.data_folders import data_folder
-from harness.leaderboards.board.builder import BoardTower, sanitize_line
-from harness.leaderboards.board.page import render_page
+from harness.leaderboards.board.model import BoardTower
 from harness.leaderboards.browser.boxes import picture_sizes, place_payload, query_places, relative_boxes, rounded_values
 from harness.leaderboards.records.board_records import BoardRecord, TestSet
+from harness.leaderboards.rendering import render_page, sanitize_line
 from harness.records.files import QUERIES_FILE, load_found_boxes, load_ranks, load_record, read_queries
 from harness.records.schema import Record
 from harness.retrieval.dense_search import first_documents
@@ -40,19 +40,20 @@ from harness.storage.store import Store, new_folder
 if TYPE_CHECKING:
     from harness.runtime.console import Console
 
-SHOWN_RESULTS = 5
-THUMBNAIL_SIDE, LARGE_THUMBNAIL_SIDE, QUALITY = 200, 320, 78
-CAPTION_LENGTH = 2000
-ENTITY_TYPE_COLUMN = "facet:entity-type"
+_SHOWN_RESULTS = 5
+_THUMBNAIL_SIDE, _LARGE_THUMBNAIL_SIDE, _JPEG_QUALITY = 200, 320, 78  # pixels, pixels, percent
+_CAPTION_LENGTH = 2000
+_ENTITY_TYPE_COLUMN = "facet:entity-type"
 
 
 @dataclass(frozen=True)
 class TowerResults:
-    """What one tower found. ranks: (m,) of each caption's image, or of the right region of each phrase.
+    """The results of one tower.
 
-    first: (m, 5) images, best first, with their scores; (m, 0) where other things are looked for. boxes: (m, 4), in grounding the
-    region found first, as shares of the picture's width and height. texts: of each query the first five texts, and whether they
-    are right, where texts are looked for.
+    ranks: (m,) of each caption's image, or of the correct region of each phrase. first: (m, 5), the best images, best first;
+    (m, 0) in tasks that do not retrieve images. scores: of these images. boxes: (m, 4), in phrase grounding the best region, as
+    fractions of the picture's width and height. texts: in text-to-text retrieval, the five best texts of each query and whether
+    each is relevant.
     """
 
     ranks: Ints
@@ -65,18 +66,19 @@ class TowerResults:
 def write_error_browser(
     cells: Sequence[str], data: str | None, out: Path, embed: bool, device: str, store: Store, console: Console
 ) -> str:
-    """Write the page of some cells of the store into the new folder `out`; say where it is.
+    """Write the page of cells of the store into the new folder `out`, and return a line that says where it is.
 
-    embed: put thumbnails into the page instead of a folder beside it. Embeddings are read from the store; what is missing there
-    is computed. Raises HarnessError for an unknown cell, and if data, encoder or tower are not those that were measured.
+    embed: whether thumbnails are embedded in the page instead of stored in a folder next to it. Embeddings come from the store;
+    missing ones are computed. Raises HarnessError for an unknown cell, and if the data, the encoder or the tower are not those
+    that were measured.
     """
     if out.exists():
-        raise HarnessError(f"{out} is there already: name a folder that is not, since the browser's page is to stand by itself")
+        raise HarnessError(f"{out} exists already: name a new folder for the error browser")
     found = [find_record(cell, store) for cell in dict.fromkeys(cells)]
     labels = name_towers(found)
     sets: defaultdict[TestSet, list[BoardRecord]] = defaultdict(list)
     for each in found:
-        sets[TestSet.of(each.record)].append(each)
+        sets[TestSet.from_record(each.record)].append(each)
     with new_folder(out) as folder:
         parts = []
         for place, members in enumerate(sets.values()):
@@ -87,7 +89,7 @@ def write_error_browser(
             finds = {labels[each.record.cell]: tower_results(each, retrieval, sizes, device, store, console) for each in members}
             places, thumbnails = query_places(task, source, retrieval, sizes), list[str]()
             if retrieval.opens_pictures:
-                side = LARGE_THUMBNAIL_SIDE if any(places) else THUMBNAIL_SIDE
+                side = _LARGE_THUMBNAIL_SIDE if any(places) else _THUMBNAIL_SIDE
                 thumbnails = make_thumbnails(retrieval.images, None if embed else folder / "thumbnails", place, side, console)
             parts.append(part_payload(members, retrieval, finds, places, thumbnails, sorted(set(labels.values()))))
         towers = {labels[each.record.cell]: tower_digests(found, labels, labels[each.record.cell]) for each in found}
@@ -96,20 +98,22 @@ def write_error_browser(
             "browse.html.j2", ("elements.js", "browse.js"), "data:" if embed else "data: 'self' file:", data=payload
         )
         (folder / "index.html").write_text(page, encoding="utf-8", newline="")
-    return f"Open {(out / 'index.html').resolve()} (holds captions and pictures: keep it to yourself)"
+    return f"Open {(out / 'index.html').resolve()} (contains captions and pictures: do not publish it)"
 
 
 def find_record(text: str, store: Store) -> BoardRecord:
-    """A record of the store by the beginning of its cell. Raises HarnessError if there is none, or more than one."""
+    """Return the record of the store whose cell begins with a text. Raises HarnessError if there is none, or more than one."""
     folders = [folder for folder in store.records() if folder.name.startswith(text)]
     if len(folders) != 1:
-        what = f"{len(folders)} records begin with {text!r}: give more of it" if folders else f"no record begins with {text!r}"
+        what = (
+            f"{len(folders)} records begin with {text!r}: give more characters" if folders else f"no record begins with {text!r}"
+        )
         raise HarnessError(f"{what}; `python -m harness list runs` shows those of {store.root}")
     return BoardRecord(folders[0], load_record(folders[0]))
 
 
 def name_towers(found: Sequence[BoardRecord]) -> dict[str, str]:
-    """A short name for the tower of each cell, by cell: what tells it from the others and no more."""
+    """Return a short name of each cell's tower, by cell. It has only the options in which the towers differ."""
     configs = {each.record.cell: each.record.tower.config for each in found if each.record.tower}
     options = [name for name in DistillConfig.model_fields if name != "objective"]
     several = [name for name in options if len({getattr(config, name) for config in configs.values()}) > 1]
@@ -117,7 +121,7 @@ def name_towers(found: Sequence[BoardRecord]) -> dict[str, str]:
     names = {}
     for each in found:
         config = configs.get(each.record.cell)
-        parts = [BoardTower.of(each.record).method]
+        parts = [BoardTower.from_record(each.record).method]
         parts += [f"{name} {getattr(config, name)}".replace("pairs None", "all pairs") for name in several] if config else []
         parts += [each.record.encoder] if len(encoders) > 1 else []
         names[each.record.cell] = sanitize_line(" · ".join(parts), 80)
@@ -125,31 +129,37 @@ def name_towers(found: Sequence[BoardRecord]) -> dict[str, str]:
 
 
 def tower_digests(found: Sequence[BoardRecord], labels: dict[str, str], label: str) -> dict[str, str]:
-    """The digest of the tower of that name in each language, for the transport viewer."""
+    """Return the digest of the named tower in each language, for the transport viewer."""
     own = [each.record for each in found if labels[each.record.cell] == label]
     return {record.lang: record.tower.digest[:12] for record in own if record.tower}
 
 
 def load_queries(record: Record, task: Task, folder: Path) -> Retrieval:
-    """The captions and pictures that were measured. Raises HarnessError if the data folder holds others."""
+    """Load the captions and pictures that a record was measured on. Raises HarnessError if the data folder holds others."""
     if record.translations:
-        raise HarnessError(f"{record.cell[:12]} read translations of its captions, which the browser does not have")
+        raise HarnessError(
+            f"{record.cell[:12]} was measured on machine translations of its captions, which the browser cannot show"
+        )
     retrieval = task.load(folder, record.lang, record.split, None if record.sample else record.source)
     if record.is_english_side:
         raise HarnessError(
-            f"{record.cell[:12]} is of the English side of another language's captions: browse that language's records"
+            f"{record.cell[:12]} is a record of the English captions behind translations: browse one of their language"
         )
     if (retrieval.images.digest(), retrieval.texts_digest()) != (record.images_digest, record.texts_digest):
-        raise HarnessError(f"{folder} has not the {record.lang} captions and pictures that {record.cell[:12]} was measured on")
+        raise HarnessError(
+            f"{folder} does not hold the {record.lang} captions and pictures that {record.cell[:12]} was measured on"
+        )
     return retrieval
 
 
 def tower_results(
     found: BoardRecord, retrieval: Retrieval, sizes: Ints | None, device: str, store: Store, console: Console
 ) -> TowerResults:
-    """What a tower finds for each query: the first pictures or texts by what the store holds, the first region by the record.
+    """Return the results of a record's tower for each query.
 
-    Raises HarnessError for pictures by another scorer than the plain one, and if encoder or tower are not those measured.
+    The best pictures or texts are computed from the embeddings of the store; the best region is read from the record.
+    Raises HarnessError for pictures that another scorer than the plain one ranked, and if the encoder or the tower are not those
+    that were measured.
     """
     record = found.record
     ranks = load_ranks(found.folder)[0].t2i
@@ -160,12 +170,14 @@ def tower_results(
         )
     if record.scorer != PLAIN and retrieval.opens_pictures:
         raise HarnessError(
-            f"{record.cell[:12]} was ranked by the scorer {record.scorer}, whose order the browser cannot show: browse the plain "
-            "scorer's record"
+            f"{record.cell[:12]} was ranked by the scorer {record.scorer}, whose order the browser cannot show: browse the "
+            f"record of the scorer {PLAIN}"
         )
     encoder: Encoder = load_encoder(without_code(record.encoder, found.folder), device)
     if encoder.fingerprint() != record.encoder_fingerprint:
-        raise HarnessError(f"{record.encoder} is not the encoder that {record.cell[:12]} was measured with: its weights differ")
+        raise HarnessError(
+            f"{record.encoder} is not the encoder that {record.cell[:12]} was measured with: its fingerprint differs"
+        )
     tower = encoder if record.tower is None else DistilledTower(tower_folder(found, store), device)
     if isinstance(retrieval, TextRetrieval):
         embed = Embedder(encoder, tower, store, console, resolve_device(device))
@@ -174,35 +186,39 @@ def tower_results(
         images = embed_images(encoder, retrieval.images, store, lambda count: advance(count, ""))
     texts = embed_captions(tower, retrieval, store)
     scores = unit_rows(texts).astype(np.float32) @ unit_rows(images).astype(np.float32).T
-    first = np.argsort(-scores, axis=1, kind="stable")[:, :SHOWN_RESULTS]
+    first = np.argsort(-scores, axis=1, kind="stable")[:, :_SHOWN_RESULTS]
     return TowerResults(ranks, first, np.take_along_axis(scores, first, axis=1))
 
 
 def first_texts(scorer: str, retrieval: TextRetrieval, embed: Embedder) -> list[list[tuple[str, bool]]]:
-    """The first texts of each query by a scorer, and whether they are relevant."""
+    """Return the best texts of each query by a scorer, and whether each is relevant."""
     sides = {each.name: each for each in (Plain(), MaxSim())}[scorer].sides(retrieval, embed)
-    lists = first_documents(retrieval, sides.queries, sides.documents(), embed.device)[:, :SHOWN_RESULTS]
+    lists = first_documents(retrieval, sides.queries, sides.documents(), embed.device)[:, :_SHOWN_RESULTS]
     wanted, texts, number = set(lists.ravel().tolist()), dict[int, str](), 0
     for _, part in retrieval.documents.parts():
         texts |= {number + place: text for place, text in enumerate(part) if number + place in wanted}
         number += len(part)
     pairs = zip(lists.tolist(), retrieval.relevant, strict=True)
-    return [[(texts[place][:CAPTION_LENGTH], place in right) for place in places if place >= 0] for places, right in pairs]
+    return [[(texts[place][:_CAPTION_LENGTH], place in right) for place in places if place >= 0] for places, right in pairs]
 
 
 def tower_folder(found: BoardRecord, store: Store) -> Path:
-    """Where a record's tower is. Raises HarnessError if the store no longer has it."""
+    """Return the folder of a record's tower. Raises HarnessError if the store does not have it."""
     card = found.record.tower
     assert card is not None
     folder = store.tower(card.digest)
     if not folder.is_dir():
-        raise HarnessError(f"the tower of {found.record.cell[:12]} is not in {store.root}: measure it here again")
+        raise HarnessError(
+            f"the tower of {found.record.cell[:12]} is not in {store.root}: measure the record again with this store"
+        )
     return folder
 
 
 def make_thumbnails(images: Images, folder: Path | None, part: int, side: int, console: Console) -> list[str]:
-    """A small JPEG of each picture, at most `side` pixels wide and high, as addresses: of files in `folder`, relative to the
-    page, or of the data itself.
+    """Make a JPEG thumbnail of each picture, and return their addresses.
+
+    folder: of the thumbnails, whose addresses are relative to the page; without it, addresses contain the data. side: the maximum
+    width and height in pixels.
     """
     if folder is not None:
         folder.mkdir(exist_ok=True)
@@ -212,12 +228,12 @@ def make_thumbnails(images: Images, folder: Path | None, part: int, side: int, c
             picture = images.open(place)
             picture.thumbnail((side, side))
             with BytesIO() as buffer:
-                picture.save(buffer, "JPEG", quality=QUALITY)
+                picture.save(buffer, "JPEG", quality=_JPEG_QUALITY)
                 small = buffer.getvalue()
             if folder is None:
                 addresses.append("data:image/jpeg;base64," + base64.b64encode(small).decode())
             else:
-                # Numbered, since an id is whatever a file was called.
+                # An id may be any file name, so thumbnails are numbered instead.
                 (folder / f"{part}-{place}.jpg").write_bytes(small)
                 addresses.append(f"thumbnails/{part}-{place}.jpg")
             advance(1, "")
@@ -232,7 +248,7 @@ def part_payload(
     thumbnails: Sequence[str],
     names: Sequence[str],
 ) -> dict[str, Any]:
-    """What the script needs of one language's captions."""
+    """Return the data of one language's captions for the script."""
     language = TASKS.load(retrieval.task)().language(retrieval.lang)
     types = entity_types(members[0])
     return {
@@ -246,8 +262,8 @@ def part_payload(
         "queries": [
             {
                 "image": int(owner),
-                "text": caption[:CAPTION_LENGTH],
-                "english": retrieval.english[number][:CAPTION_LENGTH] if retrieval.english else "",
+                "text": caption[:_CAPTION_LENGTH],
+                "english": retrieval.english[number][:_CAPTION_LENGTH] if retrieval.english else "",
                 "types": types[number] if types else [],
                 "places": [place_payload(place) for place in places[number]],
                 "finds": [result_payload(finds[name], number) if name in finds else 0 for name in names],
@@ -258,9 +274,10 @@ def part_payload(
 
 
 def result_payload(finds: TowerResults, number: int) -> list[Any]:
-    """A query's rank (0 if nothing right could be found), and the first pictures and their scores, or the region found first.
+    """Return a query's rank, its best pictures and their scores, and in phrase grounding the best region.
 
-    Where texts are looked for, the first texts stand in the place of the pictures, and whether they are right in that of scores.
+    The rank is 0 if no correct result was among the candidates. In text-to-text retrieval, the best texts take the place of the
+    pictures, and their relevance takes the place of the scores.
     """
     rank = int(finds.ranks[number])
     if finds.boxes is not None:
@@ -271,10 +288,10 @@ def result_payload(finds: TowerResults, number: int) -> list[Any]:
 
 
 def entity_types(found: BoardRecord) -> list[list[str]] | None:
-    """The entity types of each caption, where the record has them."""
+    """Return the entity types of each caption, or None if the record lacks them."""
     import pyarrow.parquet as pq
 
-    if ENTITY_TYPE_COLUMN not in pq.read_schema(found.folder / QUERIES_FILE).names:
+    if _ENTITY_TYPE_COLUMN not in pq.read_schema(found.folder / QUERIES_FILE).names:
         return None
-    values = read_queries(found.folder, ENTITY_TYPE_COLUMN)[ENTITY_TYPE_COLUMN].to_pylist()[: found.record.captions]
+    values = read_queries(found.folder, _ENTITY_TYPE_COLUMN)[_ENTITY_TYPE_COLUMN].to_pylist()[: found.record.captions]
     return [[sanitize_line(name, 40) for name in value or []] for value in values]

@@ -1,4 +1,4 @@
-"""The transport viewer: between a sentence and its translation, which token is carried where, and at what cost."""
+"""The transport viewer: a page of the transport plan and its cost between the tokens of a sentence and its translation."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from harness.core.languages import all_languages
 from harness.core.objective_terms import reads_entities
 from harness.core.plugins import without_code
 from harness.core.protocols import TokenEncoder, TokenLocator, TokenNamer
-from harness.leaderboards.board.builder import sanitize_line
-from harness.leaderboards.board.page import render_page
-from harness.leaderboards.board.publish import write_web_file
+from harness.leaderboards.rendering import render_page, sanitize_line, write_web_file
 from harness.records.schema import TowerCard
 from harness.records.towers import find_tower_folder, load_card
 from harness.retrieval.phrases import chunked
@@ -25,16 +23,16 @@ if TYPE_CHECKING:
     from harness.distill.model.tower import Encoded
     from harness.distill.transport.problem import Transport
 
-STEPS = 8
-TOKEN_LENGTH = 40
+_SHADES = 8
+_TOKEN_LENGTH, _SENTENCE_LENGTH = 40, 2000
 
 
 def write_transport_page(tower: str, english: str, foreign: str, chunker: str, out: Path, device: str, store: Store) -> str:
-    """Write the page of one sentence pair; say where it is, and what the transport costs.
+    """Write the page of one sentence pair, and return a line that says where it is and what the transport costs.
 
-    The plan is that of the tower's own objective: its solver, regularisation and weight of entities, which the chunker finds; for
-    one trained otherwise, of `ot-token` with the same options. Raises HarnessError for an unknown tower, an empty sentence, or a
-    teacher that is not the tower's.
+    The plan uses the solver, the regularization and the entity weight of the tower's objective; the chunker finds the entities.
+    For a tower trained without transport, it is the plan of `ot-token` with the tower's options. Raises HarnessError for an
+    unknown tower, an empty sentence, or a teacher that is not the tower's.
     """
     import torch
 
@@ -49,29 +47,29 @@ def write_transport_page(tower: str, english: str, foreign: str, chunker: str, o
     for option, text in (("--english", english), ("--foreign", foreign)):
         if not text.strip():
             raise HarnessError(f"{option} is empty: give a sentence")
-    names, read = teacher_tokens(card, english, chunker, device)
+    names, teacher_states = teacher_tokens(card, english, chunker, device)
     student, tokenizer = load_tower(folder)
     ids = tokenize(tokenizer, [foreign], student.config.max_length)
     with torch.inference_mode():
-        asked = student.encode(ids)
-        cost = cosine_cost(asked.states, read.states)
-        weights = asked.mask, read.mask
-        if read.entities is not None:
-            untold = replace(asked, entities=torch.full(asked.mask.shape, torch.nan))
-            weights = entity_weights(untold, read, card.config)
+        student_states = student.encode(ids)
+        cost = cosine_cost(student_states.states, teacher_states.states)
+        weights = student_states.mask, teacher_states.mask
+        if teacher_states.entities is not None:
+            without_entities = replace(student_states, entities=torch.full(student_states.mask.shape, torch.nan))
+            weights = entity_weights(without_entities, teacher_states, card.config)
     solved = solve(cost, *weights, solver_of(card))
-    foreign_names = [sanitize_line(tokenizer.id_to_token(number) or "", TOKEN_LENGTH) for number in ids[0]]
+    foreign_names = [sanitize_line(tokenizer.id_to_token(number) or "", _TOKEN_LENGTH) for number in ids[0]]
     page = render_page(
         "transport.html.j2",
         ("elements.js", "theme.js"),
         card=card,
         objective=sanitize_line(card.config.objective),
         method=solver_of(card).method,
-        english=sanitize_line(english, 2000),
-        foreign=sanitize_line(foreign, 2000),
+        english=sanitize_line(english, _SENTENCE_LENGTH),
+        foreign=sanitize_line(foreign, _SENTENCE_LENGTH),
         value=float(solved.value[0]),
-        entities=[name for name, named in zip(names, read.entities[0], strict=True) if named]
-        if read.entities is not None
+        entities=[name for name, named in zip(names, teacher_states.entities[0], strict=True) if named]
+        if teacher_states.entities is not None
         else None,
         **heat_maps(cost[0].tolist(), solved, weights[0][0].tolist(), names, foreign_names),
     )
@@ -80,31 +78,31 @@ def write_transport_page(tower: str, english: str, foreign: str, chunker: str, o
 
 
 def teacher_tokens(card: TowerCard, english: str, chunker: str, device: str) -> tuple[list[str], Encoded]:
-    """Names and states of the tokens of an English sentence under a tower's teacher; entities where the tower weighs them."""
+    """Return the names and teacher states of a sentence's tokens, with entities if the tower's objective weights them."""
     import torch
 
     from harness.distill.model.tower import Encoded
 
     teacher = load_encoder(without_code(card.teacher, card.digest), device)
     if teacher.fingerprint() != card.teacher_fingerprint:
-        raise HarnessError(f"{card.teacher} is not the teacher of this tower: its weights differ")
+        raise HarnessError(f"{card.teacher} is not the teacher of this tower: its fingerprint differs")
     if not isinstance(teacher, TokenEncoder):
-        raise HarnessError(f"{card.teacher} gives no token states (encode_tokens): there is nothing to carry")
-    read = teacher.encode_tokens([english], "en")
-    count = len(read.tokens)
+        raise HarnessError(f"{card.teacher} returns no token states (encode_tokens), which the transport needs")
+    encoded = teacher.encode_tokens([english], "en")
+    count = len(encoded.tokens)
     names = teacher.name_tokens(english) if isinstance(teacher, TokenNamer) else [f"token {k + 1}" for k in range(count)]
     entities = None
     if reads_entities(without_code(card.config.objective, card.digest)) and isinstance(teacher, TokenLocator):
         (phrases,) = chunked(chunker, [english], all_languages()["en"])
         (tokens,) = teacher.locate_tokens([english], "en")
         entities = torch.tensor([within(tokens, phrases, english)], dtype=torch.float32)
-    states, pooled = (torch.from_numpy(rows) for rows in (read.tokens, read.pooled))
+    states, pooled = (torch.from_numpy(rows) for rows in (encoded.tokens, encoded.pooled))
     mask = torch.ones(1, count, dtype=torch.bool)
-    return [sanitize_line(name, TOKEN_LENGTH) for name in names], Encoded(states[None], mask, pooled, entities)
+    return [sanitize_line(name, _TOKEN_LENGTH) for name in names], Encoded(states[None], mask, pooled, entities)
 
 
 def solver_of(card: TowerCard) -> Any:
-    """The solver that the tower's objective has, or that `ot-token` would have with its options."""
+    """Return the solver of the tower's objective, or of `ot-token` with the tower's options."""
     from harness.distill.transport.problem import Solver
 
     unbalanced = "ot-unbalanced" in card.config.objective
@@ -114,11 +112,11 @@ def solver_of(card: TowerCard) -> Any:
 def heat_maps(
     cost: list[list[float]], solved: Transport, weights: list[float], english: list[str], foreign: list[str]
 ) -> dict[str, Any]:
-    """Plan and cost as tables of English tokens (rows) against foreign ones (columns), each cell with its shade.
+    """Return plan and cost as tables of English tokens (rows) by foreign tokens (columns), each cell with its shade.
 
-    weights: of the foreign tokens, in proportion to which they have mass. The plan is shown in percent of a foreign token's mass,
-    so that a column adds up to 100 where marginals are kept. The cost is 1 - cos, in [0, 2]; its shades run from the dearest pair
-    to the cheapest, so that dark is where mass wants to go.
+    weights: of the foreign tokens, proportional to their masses. The plan is in percent of a foreign token's mass: a column sums
+    to 100 if the solver enforces the marginals. The cost is 1 - cos, in [0, 2]. Its shades run from the most expensive pair to
+    the cheapest, so that mass tends to move where the table is dark.
     """
     scales = [100 * sum(weights) / weight for weight in weights]
     plan = [[scale * value for value in row] for scale, row in zip(scales, solved.plan[0].tolist(), strict=True)]
@@ -127,11 +125,11 @@ def heat_maps(
     return {
         "foreign_tokens": foreign,
         "plan": [
-            (name, [(f"{row[place]:.1f}", round(STEPS * row[place] / most)) for row in plan])
+            (name, [(f"{row[place]:.1f}", round(_SHADES * row[place] / most)) for row in plan])
             for place, name in enumerate(english)
         ],
         "cost": [
-            (name, [(f"{row[place]:.2f}", round(STEPS * (high - row[place]) / spread)) for row in cost])
+            (name, [(f"{row[place]:.2f}", round(_SHADES * (high - row[place]) / spread)) for row in cost])
             for place, name in enumerate(english)
         ],
     }

@@ -1,4 +1,7 @@
-"""What a record must hold to stand on a board: it agrees with itself, and with the others over the same captions."""
+"""Checks that a record must pass to appear on a board.
+
+A record must be consistent with itself and with the other records on the same test set.
+"""
 
 from __future__ import annotations
 
@@ -24,231 +27,243 @@ from harness.retrieval.ranking import CUTOFFS, MISSED, chance, scores
 
 TestSetDigests = tuple[str, str]
 """The digests of the images and of the texts of a test set."""
-LARGEST = 1 << 53  # what a page can count to
-LONGEST_TEXT, LONGEST_NOTE, MOST_ITEMS = 500, 4000, 1000
-NOTES = {"notes", "command"}  # what may be as long as a sentence
-SIZE_FIELDS, TASK_FIELDS = ("images", "captions", "documents"), ("task", "split", "sample")
-LANGUAGE = re.compile("[A-Za-z][A-Za-z0-9_-]{0,34}")
+
+_SIZE_FIELDS, _TASK_FIELDS = ("images", "captions", "documents"), ("task", "split", "sample")
+_MAX_NUMBER = 1 << 53  # the largest integer that JavaScript represents exactly
+_MAX_TEXT_LENGTH, _MAX_NOTE_LENGTH, _MAX_ITEMS = 500, 4000, 1000
+_LONG_FIELDS = {"notes", "command"}  # which may be as long as a note
+_LANGUAGE = re.compile("[A-Za-z][A-Za-z0-9_-]{0,34}")
 
 
 class TestSetIndex:
-    """The test sets of records that are there: whoever is measured over one has its queries, in its order."""
+    """Accepted records by test set. All records on one test set have the same queries in the same order.
+
+    owners: the record that stands for each test set. galleries: the record that stands for each gallery. sources: the source and
+    kind of the captions, by language and test set.
+    """
 
     __test__ = False  # not a class of tests
 
     def __init__(self) -> None:
         self.owners: dict[TestSetDigests, BoardRecord] = {}
         self.galleries: dict[str, BoardRecord] = {}
-        self.sources: dict[tuple[str, TestSetDigests], set[TestSetDigests]] = {}
-        self.whole: dict[tuple[str, str, int], str] = {}  # what is wrong with a layout of queries, once it was looked at
-        self.chances: dict[str, dict[str, float]] = {}  # and what a random ranking of it is expected to have
+        self.sources: dict[tuple[str, TestSetDigests], set[tuple[str, str]]] = {}
+        self._layout_faults: dict[tuple[str, str, int], str] = {}  # by layout; empty for a valid one
+        self._chances: dict[str, dict[str, float]] = {}  # scores of a random ranking, by layout
 
     @classmethod
-    def of(cls, found: Sequence[BoardRecord]) -> TestSetIndex:
-        """Those of some records, our own first. Most of our own decide what the queries are, and else the first that came in."""
-        made = cls()
-        readable = [each for each in found if is_readable(each)]
-        ours = {test_set_digests(each.record) for each in readable if not each.sender}
+    def from_records(cls, records: Sequence[BoardRecord]) -> TestSetIndex:
+        """Return the index of records, the project's own first.
+
+        The majority of the project's own records decides what the queries of a test set are; without own records, the first
+        record does.
+        """
+        index = cls()
+        readable = [each for each in records if is_readable(each)]
+        ours = {digests_of_test_set(each.record) for each in readable if not each.sender}
         votes: dict[TestSetDigests, Counter[tuple[str, ...]]] = {}
         for each in readable:
             if not each.sender:
-                votes.setdefault(test_set_digests(each.record), Counter())[test_set_signature(each)] += 1
+                votes.setdefault(digests_of_test_set(each.record), Counter())[values_of_test_set(each)] += 1
         for each in readable:
-            pair = test_set_digests(each.record)
-            if pair not in ours or (not each.sender and test_set_signature(each) == votes[pair].most_common(1)[0][0]):
-                made.take(each)
-        return made
+            pair = digests_of_test_set(each.record)
+            if pair not in ours or (not each.sender and values_of_test_set(each) == votes[pair].most_common(1)[0][0]):
+                index.add(each)
+        return index
 
-    def take(self, found: BoardRecord) -> None:
-        """Let a record that was found right stand for its test set, if none does yet."""
-        pair = test_set_digests(found.record)
+    def add(self, found: BoardRecord) -> None:
+        """Add an accepted record. It stands for its test set if no earlier record does."""
+        pair = digests_of_test_set(found.record)
         self.owners.setdefault(pair, found)
         self.galleries.setdefault(pair[0], found)
         if not found.sender or self.owners[pair].sender:
             self.sources.setdefault((found.record.lang, pair), set()).add((found.record.source, found.record.kind))
 
     def faults(self, found: BoardRecord) -> Iterator[str]:
-        """What is wrong with a record, the first thing first: later checks rely on earlier ones."""
+        """Yield the faults of a record. Later checks assume that the earlier ones passed."""
         yield from value_faults(found)
         yield from card_faults(found.record)
-        yield from self.faults_of_layout(found)
+        yield from self.layout_faults(found)
         yield from self.disagreements(found)
-        yield from self.faults_of_chance(found)
-        yield from SCORE_CHECKS[found.record.sought](found)
+        yield from self.chance_faults(found)
+        yield from _SCORE_CHECKS[found.record.sought](found)
 
-    def faults_of_layout(self, found: BoardRecord) -> Iterator[str]:
-        """What is wrong with the ids of the queries, looked at once for all records that have the same."""
+    def layout_faults(self, found: BoardRecord) -> Iterator[str]:
+        """Yield the fault in the ids of the queries. It is computed once for all records with the same layout."""
         key = (found.queries.layout, found.record.sought, found.record.images)
-        if key not in self.whole:
-            self.whole[key] = next(query_faults(found), "")
-        if self.whole[key]:
-            yield self.whole[key]
+        if key not in self._layout_faults:
+            self._layout_faults[key] = next(query_faults(found), "")
+        if self._layout_faults[key]:
+            yield self._layout_faults[key]
 
-    def faults_of_chance(self, found: BoardRecord) -> Iterator[str]:
-        """What is wrong with the chance of a record of images, which hangs on how many captions each image has."""
+    def chance_faults(self, found: BoardRecord) -> Iterator[str]:
+        """Yield the fault in the chance of a record of images. Chance depends on the number of captions of each image."""
         if found.record.sought == "images":
             key = found.queries.layout
-            if key not in self.chances:
-                self.chances[key] = chance(BoardGallery.read(found.folder, found.record).owner, found.record.images)
-            yield from mismatches("chance", found.record.chance, self.chances[key])
+            if key not in self._chances:
+                self._chances[key] = chance(BoardGallery.read(found.folder, found.record).owner, found.record.images)
+            yield from mismatches("chance", found.record.chance, self._chances[key])
 
     def disagreements(self, found: BoardRecord) -> Iterator[str]:
-        """Where a record and the owner of its test set say different things of it."""
-        record, pair = found.record, test_set_digests(found.record)
+        """Yield the differences between a record and the record that stands for its test set or gallery."""
+        record, pair = found.record, digests_of_test_set(found.record)
         owner = self.owners.get(pair)
         if owner is not None:
-            for name in (*SIZE_FIELDS, *(TASK_FIELDS if found.sender else ())):
+            for name in (*_SIZE_FIELDS, *(_TASK_FIELDS if found.sender else ())):
                 mine, theirs = getattr(record, name), getattr(owner.record, name)
                 if mine != theirs:
-                    yield f"its {name} is {mine!r}, but {theirs!r} in {owner.folder}, which is over the same captions by digest"
+                    yield f"its {name} is {mine!r}, but {theirs!r} in {owner.folder}, whose captions have the same digest"
             if found.queries.layout != owner.queries.layout:
-                yield f"its queries are not those of {owner.folder}, in their order, which is over the same captions by digest"
+                yield f"its queries or their order differ from {owner.folder}, whose captions have the same digest"
             known = self.sources.get((record.lang, pair))
             if found.sender and known and (record.source, record.kind) not in known:
-                yield f"its captions are by {record.source!r} ({record.kind}), but by {sorted(known)[0]} in {owner.folder}"
+                yield f"its captions are from {record.source!r} ({record.kind}), but from {sorted(known)[0]} in {owner.folder}"
             same = record.chance.keys() & owner.record.chance.keys()
-            yield from mismatches(
-                "chance", {name: record.chance[name] for name in same}, {n: owner.record.chance[n] for n in same}
-            )
+            expected = {name: owner.record.chance[name] for name in same}
+            yield from mismatches("chance", {name: record.chance[name] for name in same}, expected)
         elif (other := self.galleries.get(pair[0])) is not None:
             if found.sender and other.record.sample != record.sample:
                 yield f"its sample is {record.sample}, but {other.record.sample} in {other.folder}, which has the same images"
             mine, theirs = (BoardGallery.read(each.folder, each.record) for each in (found, other))
             queried = record.sought == other.record.sought == "images"
             if mine.ids != theirs.ids or (queried and mine.image_ids != theirs.image_ids):
-                yield f"its images are not those of {other.folder}, in their order, which has the same by digest"
+                yield f"its images or their order differ from {other.folder}, whose images have the same digest"
 
 
 def consistent_records(found: Iterable[BoardRecord], problems: list[str]) -> list[BoardRecord]:
-    """The records, our own first, that agree with themselves and the others, each cell once; of the others, why not."""
+    """Return the records, each cell once, that pass all checks. `problems` receives a line for each of the others.
+
+    found: the project's own records first.
+    """
     every, kept = list(found), dict[str, BoardRecord]()
-    sets = TestSetIndex.of(every)
+    index = TestSetIndex.from_records(every)
     for each in every:
         try:
-            if fault := first_record_fault(sets, each):
+            if fault := first_record_fault(index, each):
                 problems.append(f"{each.folder}: {fault}")
             elif (other := kept.setdefault(each.record.cell, each)) is not each and not same_ranks(each, other):
-                problems.append(f"{each.folder} is of the same cell as {other.folder}, with other ranks")
+                problems.append(f"{each.folder} and {other.folder} are of the same cell, but their ranks differ")
         except HarnessError as error:
             problems.append(str(error))
     return list(kept.values())
 
 
-def first_record_fault(sets: TestSetIndex, found: BoardRecord) -> str | None:
-    """The first thing that is wrong with a record. Raises HarnessError if its queries cannot be read."""
+def first_record_fault(index: TestSetIndex, found: BoardRecord) -> str | None:
+    """Return the first fault of a record, or None. Raises HarnessError if its queries cannot be read."""
     with explain_broken_queries(found.folder / QUERIES_FILE):
-        return next(sets.faults(found), None)
+        return next(index.faults(found), None)
 
 
 def same_ranks(one: BoardRecord, other: BoardRecord) -> bool:
-    """Whether two records have the same ranks of the same queries."""
+    """Return whether two records have the same ranks of the same queries."""
     return one.queries.layout == other.queries.layout and np.array_equal(one.queries.ranks, other.queries.ranks)
 
 
 def is_readable(found: BoardRecord) -> bool:
-    """Whether a record's queries can be read."""
+    """Return whether a record's queries can be read."""
     try:
         return bool(found.queries.layout)
     except HarnessError:
         return False
 
 
-def test_set_digests(record: Record) -> TestSetDigests:
-    """What names a record's test set."""
+def digests_of_test_set(record: Record) -> TestSetDigests:
+    """Return the digests that identify a record's test set."""
     return record.images_digest, record.texts_digest
 
 
-def test_set_signature(found: BoardRecord) -> tuple[str, ...]:
-    """What all records over one test set have in common."""
-    return found.queries.layout, *(str(getattr(found.record, name)) for name in SIZE_FIELDS)
+def values_of_test_set(found: BoardRecord) -> tuple[str, ...]:
+    """Return the values that all records on one test set share."""
+    return found.queries.layout, *(str(getattr(found.record, name)) for name in _SIZE_FIELDS)
 
 
 def value_faults(found: BoardRecord) -> Iterator[str]:
-    """What of a record's numbers no page could show, and of what others sent, which texts no honest record has."""
+    """Yield the numbers of a record that no page can show and, in submissions, the texts that no valid record has."""
     for name, value in nested_values(found.record.model_dump(mode="json")):
-        if isinstance(value, (int, float)) and not abs(value) <= LARGEST:
-            yield f"its {name[:40]} is a number that no page can show"
+        if isinstance(value, (int, float)) and not abs(value) <= _MAX_NUMBER:
+            yield f"its {name[:40]} is a number that a page cannot show: expected at most {_MAX_NUMBER:,}"
         if found.sender:
             yield from text_faults(name, value)
-    if not LANGUAGE.fullmatch(found.record.lang):
-        yield f"its language is {found.record.lang[:40]!r}: expected a code, as de or zh-Hant"
+    if not _LANGUAGE.fullmatch(found.record.lang):
+        yield f"its language is {found.record.lang[:40]!r}: expected a code such as de or zh-Hant"
 
 
 def text_faults(name: str, value: Any) -> Iterator[str]:
-    """What is wrong with a text, or with how many values there are."""
-    most = (LONGEST_NOTE if name in NOTES else LONGEST_TEXT) if isinstance(value, str) else MOST_ITEMS
+    """Yield the faults of a text, or of the length of a collection."""
+    most = (_MAX_NOTE_LENGTH if name in _LONG_FIELDS else _MAX_TEXT_LENGTH) if isinstance(value, str) else _MAX_ITEMS
     if isinstance(value, (str, list, dict)) and len(value) > most:
-        yield f"its {name[:40]} is {len(value):,} long: expected at most {most:,}"
+        yield f"its {name[:40]} has a length of {len(value):,}: expected at most {most:,}"
     if isinstance(value, str) and any(unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Co") for letter in value):
-        yield f"its {name[:40]} has a control or direction mark: {value[:40]!r}"
+        yield f"its {name[:40]} has a control character or a direction mark: {value[:40]!r}"
 
 
 def nested_values(value: Any, name: str = "record") -> Iterator[tuple[str, Any]]:
-    """Every value in a record, by the name that it has where it stands."""
+    """Yield every value in a record with the name of its field."""
     yield name, value
     if isinstance(value, dict):
-        for key, of in value.items():
+        for key, member in value.items():
             yield name, key
-            yield from nested_values(of, key)
+            yield from nested_values(member, key)
     elif isinstance(value, list):
-        for of in value:
-            yield from nested_values(of, name)
+        for member in value:
+            yield from nested_values(member, name)
 
 
 def card_faults(record: Record) -> Iterator[str]:
-    """What is wrong with what a record says of itself."""
+    """Yield the faults in the fields of a record."""
     if not re.fullmatch("[0-9a-f]{64}", record.cell):
         yield "its cell is not a digest of 64 hexadecimal digits"
-    if not all(re.fullmatch("[0-9A-Za-z]{1,64}", digest) for digest in test_set_digests(record)):
-        yield "its digests of images and texts are none"
-    if record.text_tower != expected_text_tower(record):
-        yield f"its text tower is {record.text_tower!r}, but the tower's card says otherwise"
+    if not all(re.fullmatch("[0-9A-Za-z]{1,64}", digest) for digest in digests_of_test_set(record)):
+        yield "its digests of images and texts are not digests: expected 1 to 64 letters and digits"
+    if record.text_tower != (expected := expected_text_tower(record)):
+        yield f"its text tower is {record.text_tower!r}, but its cards give {expected!r}"
     if record.images < 1 or record.captions < 1 or (record.documents is not None and record.documents < 1):
-        yield "it says that it is over nothing"
+        yield "it has no images, captions or documents: expected at least one of each"
 
 
 def expected_text_tower(record: Record) -> str:
-    """What a record's cards say of its text tower."""
+    """Return the name of the text tower that a record's cards describe."""
     return record.tower.config.objective if record.tower else TRANSLATE_TEST if record.translations else ENGLISH_TOWER
 
 
 def query_faults(found: BoardRecord) -> Iterator[str]:
-    """What is wrong with the ids of queries and images."""
-    record, asking = found.record, image_queries(found.record)
-    unit = record.unit
+    """Yield the faults in the ids of queries and images."""
+    record, from_images = found.record, image_queries(found.record)
+    unit = {"images": "captions", "regions": "phrases", "texts": "queries"}[record.sought]
     table = read_columns(found.folder, record, "query", "image")
     queries, images = (np.array(table[name].to_pylist(), dtype=object) for name in ("query", "image"))
     if found.queries.captions != record.captions:
-        yield f"its ranks are not {record.captions:,} of {unit} (t2i), then {asking:,} of images (i2t)"
-    if bad := next((name for name in {*queries, *images} if is_bad_id(name)), None):
-        yield f"it has the id {bad[:60]!r}, which has control marks or leads out of its folder"
-    asked, of = queries[: record.captions], images[: record.captions]
-    if not np.array_equal(queries[record.captions :], images[record.captions :]) or len(set(queries[record.captions :])) < asking:
-        yield "its image queries are not each image of the gallery, once"
-    if len(set(asked)) < record.captions:
-        yield f"two of its {unit} have one id"
-    if (set(of) != set(queries[record.captions :])) if asking else has_other_images(record, len(set(of))):
-        yield f"its {unit} are not of the images of its gallery, each of which has one or more"
+        yield f"expected ranks of {record.captions:,} {unit} (t2i), then of {from_images:,} images (i2t)"
+    if bad := next((name for name in {*queries, *images} if is_unsafe_id(name)), None):
+        yield f"it has the id {bad[:60]!r}, which has control characters or leads out of its folder"
+    captions, owners = queries[: record.captions], images[: record.captions]
+    gallery = queries[record.captions :]
+    if not np.array_equal(gallery, images[record.captions :]) or len(set(gallery)) < from_images:
+        yield "its image queries are not each image of the gallery exactly once"
+    if len(set(captions)) < record.captions:
+        yield f"two of its {unit} have the same id"
+    if (set(owners) != set(gallery)) if from_images else has_wrong_images(record, len(set(owners))):
+        yield f"its {unit} do not match its gallery: every image needs one or more, and none may be of another image"
 
 
-def has_other_images(record: Record, there: int) -> bool:
-    """Whether captions that look for something else than images are of more or fewer images than there can be."""
-    return there > record.images if record.sought == "regions" else there != record.images
+def has_wrong_images(record: Record, count: int) -> bool:
+    """Return whether queries for regions or texts belong to an impossible number of images."""
+    return count > record.images if record.sought == "regions" else count != record.images
 
 
-def is_bad_id(name: str) -> bool:
-    """Whether an id would do harm as a line or as a path."""
+def is_unsafe_id(name: str) -> bool:
+    """Return whether an id is unsafe as a line of text or as a path."""
     leads_out = name.startswith("/") or ".." in re.split(r"[/\\]", name)
     return leads_out or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)
 
 
 def image_queries(record: Record) -> int:
-    """How many images are queries themselves: none where something else than images is looked for."""
+    """Return how many images are queries: all if the task retrieves images, else none."""
     return record.images if record.sought == "images" else 0
 
 
 def rank_faults(found: BoardRecord) -> Iterator[str]:
-    """What is wrong with ranks of images and captions, or with the scores said to come of them."""
+    """Yield the faults in ranks of images and captions, or in the scores computed from them."""
     record, ranks = found.record, found.queries.ranks.astype(np.int64)
     t2i, i2t = ranks[: record.captions], ranks[record.captions :]
     for side, values, most in (("t2i", t2i, record.images), ("i2t", i2t, record.captions)):
@@ -258,7 +273,7 @@ def rank_faults(found: BoardRecord) -> Iterator[str]:
 
 
 def grounding_faults(found: BoardRecord) -> Iterator[str]:
-    """What is wrong with the ranks of phrases. Chance hangs on what no record holds."""
+    """Yield the faults in the scores of phrase grounding. Chance cannot be checked: records lack the data for it."""
     record, pointed = found.record, found.queries.pointed
     assert pointed is not None, "a file without this column is refused when it is opened"
     yield from mismatches("scores", record.scores, grounding_scores(found.queries.ranks.astype(np.int64), pointed))
@@ -267,34 +282,36 @@ def grounding_faults(found: BoardRecord) -> Iterator[str]:
 
 
 def search_faults(found: BoardRecord) -> Iterator[str]:
-    """What is wrong with a record whose queries look for texts. What chance is hangs on the texts, which no record holds."""
+    """Yield the faults in a text-to-text record. Chance cannot be checked: it depends on texts that records do not hold."""
     record, ranks = found.record, found.queries.ranks
-    kept, most = ranks[ranks != MISSED], min(record.documents or 0, DEPTH)
-    if len(kept) and kept.max() > most:
-        yield f"its ranks go from {ranks.min():,} to {kept.max():,}, expected 1 to {most:,}"
-    values = load_measures(found.folder)
-    for name, of in values.items():
-        if len(of) != record.captions or not ((of >= 0) & (of <= 100 + 1e-4)).all():
+    ranked, most = ranks[ranks != MISSED], min(record.documents or 0, DEPTH)
+    if len(ranked) and ranked.max() > most:
+        yield f"its ranks go from {ranks.min():,} to {ranked.max():,}, expected 1 to {most:,}"
+    measures = load_measures(found.folder)
+    for name, values in measures.items():
+        if len(values) != record.captions or not ((values >= 0) & (values <= 100 + 1e-4)).all():
             yield f"its {name} is not a number from 0 to 100 for each of {record.captions:,} queries"
-    yield from mismatches("scores", record.scores, Searched(ranks.astype(np.int64), values, {}).scores())
-    if set(record.chance) != {*(f"t2i_r{k}" for k in CUTOFFS), *values} or not are_percentages(record.chance):
+    yield from mismatches("scores", record.scores, Searched(ranks.astype(np.int64), measures, {}).scores())
+    if set(record.chance) != {*(f"t2i_r{k}" for k in CUTOFFS), *measures} or not are_percentages(record.chance):
         yield "its chance is not its hit rates and measures in percent"
-    if record.headline not in {*(f"R@{k}" for k in CUTOFFS), *values}:
-        yield f"its headline is {record.headline}, which it does not measure"
+    if record.headline not in {*(f"R@{k}" for k in CUTOFFS), *measures}:
+        yield f"its headline metric is {record.headline}, which it does not have"
 
 
 def are_percentages(values: Mapping[str, float]) -> bool:
-    """Whether all numbers are percentages."""
+    """Return whether all numbers are percentages."""
     return all(0 <= value <= 100 for value in values.values())
 
 
-def mismatches(what: str, said: Mapping[str, float], true: Mapping[str, float]) -> Iterator[str]:
-    """What is said and does not come out."""
-    wrong = [name for name in true if not math.isclose(said.get(name, math.nan), true[name], rel_tol=1e-9, abs_tol=1e-9)]
+def mismatches(what: str, stated: Mapping[str, float], computed: Mapping[str, float]) -> Iterator[str]:
+    """Yield the first stated number that differs from the computed one, or the names that nothing computes."""
+    wrong = [
+        name for name in computed if not math.isclose(stated.get(name, math.nan), computed[name], rel_tol=1e-9, abs_tol=1e-9)
+    ]
     if wrong:
-        yield f"its {what} do not reproduce: {wrong[0]} is {said.get(wrong[0])}, but its ranks give {true[wrong[0]]}"
-    elif set(said) != set(true):
-        yield f"its {what} name {sorted(set(said) - set(true))}, which nothing measures"
+        yield f"its {what} do not reproduce: {wrong[0]} is {stated.get(wrong[0])}, but its ranks give {computed[wrong[0]]}"
+    elif set(stated) != set(computed):
+        yield f"its {what} have the unknown names {sorted(set(stated) - set(computed))}"
 
 
-SCORE_CHECKS = {"images": rank_faults, "regions": grounding_faults, "texts": search_faults}
+_SCORE_CHECKS = {"images": rank_faults, "regions": grounding_faults, "texts": search_faults}

@@ -1,4 +1,4 @@
-"""A study's report as a page that asks nothing of anybody, as Markdown, and as data."""
+"""A study's report as a self-contained page, as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -6,22 +6,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.leaderboards.board.builder import METHOD_FAMILIES, sanitize_line
-from harness.leaderboards.board.exports import markdown_table
-from harness.leaderboards.board.page import render_page
-from harness.leaderboards.board.publish import write_web_file
-from harness.leaderboards.study.sections import ReportSection, ReportTable, report_sections, verdict_scope
+from harness.leaderboards.board.model import METHOD_FAMILIES
+from harness.leaderboards.rendering import markdown_table, render_page, sanitize_line, write_web_file
+from harness.leaderboards.study.sections import ReportSection, report_sections
+from harness.leaderboards.study.tables import ReportTable, contrast_scope_text
 from harness.runtime.markup import escape_markdown
 from harness.study.findings import Findings, PlannedContrast
 from harness.study.narrative import answer_paragraph
 from harness.study.runner import size_text
 
-TEXT_LENGTH = 4000
-BEST = "the best standard arm"
+_TEXT_LENGTH = 4000
+_BEST = "the best standard arm"
 
 
 def publish_study(found: Findings, out: Path) -> list[str]:
-    """Write `index.html`, `report.md` and `findings.json` into a folder; what is to be said of them, the answer first."""
+    """Write `index.html`, `report.md` and `findings.json` into a folder, and return the lines to print, the answer first."""
     parts = [sanitize_section(section) for section in report_sections(found)]
     write_web_file(out / "findings.json", found.model_dump_json(indent=1) + "\n")
     write_web_file(out / "report.md", study_markdown(found, parts))
@@ -30,28 +29,28 @@ def publish_study(found: Findings, out: Path) -> list[str]:
 
 
 def sanitize_section(section: ReportSection) -> ReportSection:
-    """A section whose texts are of bounded length, each in one line and without control or direction marks."""
+    """Return a section with every text bounded, in one line and without control or direction marks."""
     return ReportSection(
         section.name,
         section.title,
-        tuple(sanitize_line(text, TEXT_LENGTH) for text in section.paragraphs),
+        tuple(sanitize_line(text, _TEXT_LENGTH) for text in section.paragraphs),
         section.chart,
         tuple(sanitize_table(table) for table in section.tables),
-        tuple(sanitize_line(text, TEXT_LENGTH) for text in section.items),
-        sanitize_line(section.code, TEXT_LENGTH),
+        tuple(sanitize_line(text, _TEXT_LENGTH) for text in section.items),
+        sanitize_line(section.code, _TEXT_LENGTH),
     )
 
 
 def sanitize_table(table: ReportTable) -> ReportTable:
-    """The same of a table."""
+    """Return a table with every text bounded, in one line and without control or direction marks."""
     rows = tuple(tuple(sanitize_line(cell) for cell in row) for row in table.rows)
     return ReportTable(
-        sanitize_line(table.title, TEXT_LENGTH), tuple(map(sanitize_line, table.headings)), rows, table.text, table.folded
+        sanitize_line(table.title, _TEXT_LENGTH), tuple(map(sanitize_line, table.headings)), rows, table.text, table.folded
     )
 
 
 def study_page(found: Findings, parts: Sequence[ReportSection]) -> str:
-    """The report as one HTML file."""
+    """Return the report as one HTML file."""
     return render_page(
         "study.html.j2",
         ("elements.js", "charts.js", "study.js"),
@@ -65,7 +64,7 @@ def study_page(found: Findings, parts: Sequence[ReportSection]) -> str:
 
 
 def chart_payload(found: Findings) -> dict[str, Any]:
-    """What the charts are drawn from, every name bounded."""
+    """Return the data of the charts. Every name is bounded."""
     names = {each.code: sanitize_line(each.name) for each in found.languages}
     arms = {arm.name: sanitize_line(arm.name) for arm in found.arms}
     transport = [arm.name for arm in found.arms if arm.side == "transport"]
@@ -79,10 +78,10 @@ def chart_payload(found: Findings) -> dict[str, Any]:
             for each in found.points
         ],
         "forest": [
-            forest_plot(f"{arm} − {BEST}", found, [*found.by_language.verdicts, *found.means.verdicts], arm) for arm in transport
+            forest_plot(f"{arm} − {_BEST}", found, [*found.by_language.verdicts, *found.means.verdicts], arm) for arm in transport
         ],
         "facets": [
-            *(forest_plot(f"by tier: {arm} − {BEST}", found, found.by_tier.verdicts, arm) for arm in transport),
+            *(forest_plot(f"by tier: {arm} − {_BEST}", found, found.by_tier.verdicts, arm) for arm in transport),
             *(
                 forest_plot(f"by {family.name}: {arm} − {found.baseline}", found, family.verdicts, arm)
                 for family in found.facets
@@ -96,7 +95,7 @@ def chart_payload(found: Findings) -> dict[str, Any]:
 
 
 def forest_plot(name: str, found: Findings, tests: Sequence[PlannedContrast], arm: str, rival: str = "") -> dict[str, Any]:
-    """A forest plot of an arm's tests, grouped by size, means last. rival: of ablations, the other arm."""
+    """Return the forest plot of an arm's tests, grouped by size, means last. rival: in an ablation, the other arm."""
     own = [each for each in tests if each.arm == arm and rival in ("", each.rival)]
     return {
         "name": sanitize_line(name),
@@ -108,24 +107,24 @@ def forest_plot(name: str, found: Findings, tests: Sequence[PlannedContrast], ar
 
 
 def forest_lines(tests: Sequence[PlannedContrast], pairs: int | None, found: Findings) -> Iterator[list[Any]]:
-    """A heading, and the lines under it: what over, against which arm, and the difference; none where nothing was tested."""
+    """Yield a heading and a line for each test: its scope, the other arm and the difference. Yield nothing without tests."""
     order = {each.code: place for place, each in enumerate(found.languages)}
     if tests:
         yield [size_text(pairs)]
     for each in sorted(tests, key=lambda each: (each.by == "all", order[each.langs[0]], each.value)):
-        difference, told = each.difference, each.outcome != "tie"
-        mark = int(told) if each.by != "all" else 2 if told else 3
-        label = verdict_scope(each, found).partition(":")[0]
+        difference, significant = each.difference, each.outcome != "tie"
+        mark = int(significant) if each.by != "all" else 2 if significant else 3
+        label = contrast_scope_text(each, found).partition(":")[0]
         yield [
             sanitize_line(label),
             sanitize_line(each.rival),
             [difference.estimate, difference.low, difference.high, mark],
-            int(told),
+            int(significant),
         ]
 
 
 def study_markdown(found: Findings, parts: Sequence[ReportSection]) -> str:
-    """The report as Markdown."""
+    """Return the report as Markdown."""
     lines = [f"# {escape_markdown(sanitize_line(found.title))}"]
     if found.sample:
         lines.append("**The embedded sample: drawn scenes, NOT Flickr30k.**")

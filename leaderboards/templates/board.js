@@ -89,10 +89,10 @@ class Leaderboard {
     const scope = this.filters.scope, column = scope.startsWith("l:") ? this.data.columns[this.places[scope]] : null;
     for (const { line, index, sources, kinds } of this.lines) {
       const row = this.data.rows[index], [first, last] = this.ranked(row)?.slice(3, 5) ?? [], cell = line.cells[0];
-      // A disputed row has no rank and stands where the row does that it disagrees with.
+      // A disputed row has no rank. It is sorted with the row that it disagrees with.
       cell.dataset.v = this.ranked(this.data.rows[row.below])?.[3] ?? "";
       cell.replaceChildren(first ? String(first) : "–", element("small", {}, last > first ? `${first}–${last}` : ""));
-      cell.title = first ? `rank ${first}; could be ${first} to ${last}` : row.below === index ? "not ranked: languages are missing" : "not ranked: disputed";
+      cell.title = first ? `rank ${first}; 95 % confidence set ${first} to ${last}` : row.below === index ? "not ranked: languages are missing" : "not ranked: disputed";
       line.querySelector('[data-part="source"] bdi').textContent = column ? column[3] : sources;
       line.querySelector('[data-part="kind"] bdi').textContent = column ? column[4] : kinds;
     }
@@ -140,10 +140,10 @@ class Leaderboard {
       element("th", { scope: "row" }, this.data.columns[place][1]), element("td", { class: "num" }, row.config.length ? number : ""), element("td", {}, element("code", {}, cell)),
       element("td", {}, element("bdi", {}, words[pairs])), element("td", {}, element("bdi", {}, words[where])),
       element("td", {}, element("code", {}, fill(words[typed], place, number))))));
-    const heads = ["Language", "Seed", "Record", "Bitext", "Measured", "As it was typed"].map((text) => element("th", { scope: "col" }, text));
+    const heads = ["Language", "Seed", "Record", "Bitext", "Measured", "Command as typed"].map((text) => element("th", { scope: "col" }, text));
     return element("div", { class: "inside" },
-      element("p", {}, element("strong", {}, `To measure it again (${this.data.columns[first][1]}${row.config.length ? `, seed ${seed}` : ""}) `), copyButton(command)),
-      element("pre", {}, command), row.config.length ? element("details", {}, element("summary", {}, "Every option"), list) : null,
+      element("p", {}, element("strong", {}, `Command to reproduce this row (${this.data.columns[first][1]}${row.config.length ? `, seed ${seed}` : ""}) `), copyButton(command)),
+      element("pre", {}, command), row.config.length ? element("details", {}, element("summary", {}, "All options"), list) : null,
       element("p", {}, element("strong", {}, "Records")),
       element("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": "Records of this row" },
         element("table", { class: "records" }, element("thead", {}, element("tr", {}, heads)), element("tbody", {}, lines))));
@@ -166,7 +166,7 @@ class Leaderboard {
 
   heat(rows) {
     const columns = this.columns(), values = rows.flatMap((index) => columns.map((place) => this.data.rows[index].cells[place]?.[0])).filter((value) => value !== undefined);
-    if (!values.length) return element("p", { class: "empty" }, "No row is left.");
+    if (!values.length) return element("p", { class: "empty" }, "No row matches the filters.");
     const top = Math.max(...values, 1e-9), step = (value) => Math.min(8, Math.floor((9 * value) / top));
     const head = element("tr", {}, element("th", { scope: "col" }, "Language"), rows.map((index) => element("th", { scope: "col" }, element("bdi", {}, this.short(this.data.rows[index], rows)))));
     const lines = [];
@@ -187,7 +187,7 @@ class Leaderboard {
 
   size(rows) {
     const encoders = [...new Set(rows.map((index) => this.data.rows[index]).filter((row) => row.pairs).map((row) => row.encoder))];
-    if (!encoders.length) return [element("p", { class: "empty" }, "No distilled tower is left.")];
+    if (!encoders.length) return [element("p", { class: "empty" }, "No distilled tower matches the filters.")];
     if (!encoders.includes(this.sizeEncoder)) this.sizeEncoder = encoders[0];
     const columns = this.columns(), series = new Map();
     for (const index of rows) {
@@ -198,9 +198,9 @@ class Leaderboard {
       series.get(key).points.push({ x: used.reduce((a, b) => a + b) / used.length, y: score });
     }
     const parts = [];
-    if (encoders.length > 1) parts.push(element("div", { class: "controls" }, choice("Encoder of this plot", encoders.map((name) => [name, name]), this.sizeEncoder, (name) => { this.sizeEncoder = name; this.charts(); })));
+    if (encoders.length > 1) parts.push(element("div", { class: "controls" }, choice("Encoder", encoders.map((name) => [name, name]), this.sizeEncoder, (name) => { this.sizeEncoder = name; this.charts(); })));
     const drawn = [...series.values()].sort((a, b) => (a.row.family < b.row.family ? 1 : -1));
-    if (!drawn.length) return [...parts, element("p", { class: "empty" }, "No row has all of these languages: choose one language above.")];
+    if (!drawn.length) return [...parts, element("p", { class: "empty" }, "No row has all of these languages. Choose one language above.")];
     const many = new Set(drawn.map(({ row }) => row.init)).size > 1;
     for (const each of drawn) { each.points.sort((a, b) => a.x - b.x); each.name = [each.row.method, each.row.options, many && each.row.init].filter(Boolean).join(" · "); each.family = each.row.family; }
     takeTurns(drawn);
@@ -220,7 +220,7 @@ class Leaderboard {
 
   forest(rows) {
     const kept = this.data.contrasts.map((contrast, index) => ({ contrast, index })).filter(({ contrast }) => rows.includes(contrast.a) && rows.includes(contrast.b));
-    if (!kept.length) return [element("p", { class: "empty" }, "No row of transport has a row of standard distillation beside it that was trained alike.")];
+    if (!kept.length) return [element("p", { class: "empty" }, "No transport row has a standard row that was trained alike.")];
     const members = kept.flatMap(({ contrast }) => [contrast.a, contrast.b]);
     const name = ({ contrast }) => `${this.short(this.data.rows[contrast.a], members)} − ${this.short(this.data.rows[contrast.b], members)}`;
     const chosen = kept.find(({ index }) => index === this.contrast) || kept[0], { contrast } = chosen;
@@ -228,9 +228,9 @@ class Leaderboard {
     const lines = this.columns().filter((place) => contrast.gains[place]).map((place) => ({ label: this.data.columns[place][1], group: this.data.columns[place][2], gain: contrast.gains[place] }));
     if (!lines.length) return [picker, element("p", { class: "empty" }, "Not measured in this language.")];
     if (contrast.all && !this.filters.scope) lines.push({ label: "mean", group: "", gain: [...contrast.all, 2] });
-    const table = lines.map(({ label, gain }) => element("tr", {}, element("th", { scope: "row" }, label), gain.slice(0, 3).map((value) => element("td", { class: "num" }, signed(value))), element("td", {}, gain[3] === 2 ? "" : gain[3] ? "told apart" : "no difference found")));
+    const table = lines.map(({ label, gain }) => element("tr", {}, element("th", { scope: "row" }, label), gain.slice(0, 3).map((value) => element("td", { class: "num" }, signed(value))), element("td", {}, gain[3] === 2 ? "" : gain[3] ? "significant" : "not significant")));
     return [picker, element("p", { class: "print-only" }, name(chosen)), element("div", { class: lines.length > 40 ? "scroll tall" : "", tabindex: lines.length > 40 ? "0" : null }, forestPlot(lines, Math.min(this.width() - 4, 760), name(chosen))),
-      numbers(["Language", "Difference", "Low", "High", "All at once"], table)];
+      numbers(["Language", "Difference", "Low", "High", "All together"], table)];
   }
 }
 

@@ -1,5 +1,5 @@
 const PAGE = 12;
-// 0 says that nothing right was among the candidates.
+// A rank of 0 means that no correct result was among the candidates.
 const rankOf = (find) => find[0] || Infinity;
 class Browser {
   constructor(data) {
@@ -19,18 +19,18 @@ class Browser {
     const form = document.getElementById("controls"), names = this.data.towers.map(([name]) => name);
     form.addEventListener("submit", (event) => event.preventDefault());
     const set = (name) => (value) => { this.filters[name] = value; this.page = 0; this.show(); };
-    const search = element("input", { type: "search", placeholder: "any word of a caption", autocomplete: "off", oninput: () => set("text")(search.value) });
+    const search = element("input", { type: "search", placeholder: "any word in a caption", autocomplete: "off", oninput: () => set("text")(search.value) });
     form.append(element("label", { class: "wide" }, "Search", search));
     if (this.data.parts.length > 1) form.append(choice("Language", [["", "All"], ...this.data.parts.map((part, place) => [String(place), `${part.name} (${part.lang})`])], "", set("lang")));
     const outcomes = [["", "Any"]];
-    names.forEach((a, i) => names.forEach((b, j) => { if (i !== j) outcomes.push([`${i}>${j}`, `${a} right, ${b} wrong`]); }));
-    outcomes.push(["all", "every tower right"], ["none", "every tower wrong"]);
+    names.forEach((a, i) => names.forEach((b, j) => { if (i !== j) outcomes.push([`${i}>${j}`, `${a} correct, ${b} wrong`]); }));
+    outcomes.push(["all", "every tower correct"], ["none", "every tower wrong"]);
     form.append(choice("Outcome", outcomes, "", set("outcome"), "broad"));
-    form.append(choice("Right means among the first", [["1", "1"], ["5", "5"], ["10", "10"]], "1", set("k")));
+    form.append(choice("Correct if ranked in the first", [["1", "1"], ["5", "5"], ["10", "10"]], "1", set("k")));
     const types = [...new Set(this.queries.flatMap(({ query }) => query.types))].sort();
-    if (types.length) form.append(choice("Names", [["", "Anything"], ...types.map((type) => [type, type])], "", set("type")));
-    const orders = [["", "As in the data"], ...names.map((name, place) => [`w${place}`, `${name}: worst rank first`])];
-    if (names.length > 1) orders.push(["gap", "Ranks furthest apart first"]);
+    if (types.length) form.append(choice("Entity type", [["", "Any"], ...types.map((type) => [type, type])], "", set("type")));
+    const orders = [["", "Order of the data"], ...names.map((name, place) => [`w${place}`, `${name}: worst rank first`])];
+    if (names.length > 1) orders.push(["gap", "Largest difference of ranks first"]);
     form.append(choice("Order", orders, "", set("order"), "broad"));
   }
 
@@ -64,12 +64,12 @@ class Browser {
 
   picture(part, image, right, note) {
     const name = part.images[image];
-    return element("figure", { class: right ? "picture right" : "picture" }, element("img", { src: part.thumbnails[image], alt: `picture ${name}${right ? ", the right one" : ""}`, loading: "lazy", title: name }), element("figcaption", {}, note));
+    return element("figure", { class: right ? "picture right" : "picture" }, element("img", { src: part.thumbnails[image], alt: `picture ${name}${right ? ", correct" : ""}`, loading: "lazy", title: name }), element("figcaption", {}, note));
   }
 
-  // A picture with boxes over it; `boxes` holds pairs of a box, in shares of width and height, and the number of its colour.
+  // A picture with boxes over it. boxes: pairs of a box, in fractions of width and height, and the number of its color.
   drawn(part, query, boxes) {
-    // Of equal boxes the first is the widest, so that a line of each is seen.
+    // The first of several equal boxes has the widest line, so that every line stays visible.
     const wide = boxes.map(([box], at) => 2.5 + 3 * boxes.slice(at + 1).filter(([other]) => String(other) === String(box)).length);
     const frame = ([left, top, right, bottom], style, width) => shape("rect", { x: left, y: top, width: right - left, height: bottom - top, class: style, "stroke-width": width });
     const lines = [...boxes.map(([box], at) => frame(box, "halo", wide[at] + 2.5)), ...boxes.map(([box, colour], at) => frame(box, `colour-${colour}`, wide[at]))];
@@ -77,7 +77,7 @@ class Browser {
     return element("figure", { class: "drawn" }, element("div", {}, element("img", { src: part.thumbnails[query.image], alt: `picture ${name}`, loading: "lazy", title: name }), shape("svg", { viewBox: "0 0 1 1", preserveAspectRatio: "none", "aria-hidden": "true" }, ...lines)), element("figcaption", {}, name));
   }
 
-  // What was found where texts are looked for, best first.
+  // The best texts of text-to-text retrieval, best first.
   texts(first, right) {
     return element("ol", { class: "texts" }, first.map((text, at) => element("li", { class: right[at] ? "right" : "" }, element("bdi", { lang: "en", dir: "auto" }, text), right[at] ? " ✓" : "")));
   }
@@ -103,10 +103,10 @@ class Browser {
       const command = `python -m harness transport --tower ${digests[part.lang]} --english ${quote(query.english)} --foreign ${quote(query.text)} --out transport.html`;
       return element("p", {}, element("bdi", {}, name), " ", copyButton(command), element("pre", {}, command));
     });
-    // In grounding the first colour is the true box, the others are the towers'; else each phrase has one.
+    // In phrase grounding, the first color is the true box and the others are the towers'. Otherwise each phrase has a color.
     const truth = query.places.flatMap(([, , boxes], at) => boxes.map((box) => [box, grounding ? 0 : at % 6]));
     const found = query.finds.flatMap((find, place) => (find && find[3] ? [[find[3], 1 + place % 5]] : []));
-    const phrases = query.places.map(([words, types, boxes], at) => element("li", {}, boxes.length ? this.patch(grounding ? 0 : at % 6) : null, " ", grounding ? "where it is" : element("bdi", { dir: "auto" }, words), element("span", { class: "soft" }, boxes.length ? ` ${types.join(", ")}` : ` ${types.join(", ")}, no box`)));
+    const phrases = query.places.map(([words, types, boxes], at) => element("li", {}, boxes.length ? this.patch(grounding ? 0 : at % 6) : null, " ", grounding ? "true box" : element("bdi", { dir: "auto" }, words), element("span", { class: "soft" }, boxes.length ? ` ${types.join(", ")}` : ` ${types.join(", ")}, no box`)));
     return element("article", { class: "query" },
       element("div", { class: "asked" }, drawn ? this.drawn(part, query, [...truth, ...found]) : part.texts ? null : this.picture(part, query.image, true, part.images[query.image]),
         element("div", {}, element("p", { class: "caption" }, element("bdi", { lang: part.lang, dir: "auto" }, query.text)),
@@ -114,7 +114,7 @@ class Browser {
           element("p", { class: "soft" }, [`${part.name} · ${part.source}`, ...query.types].join(" · ")),
           phrases.length ? element("ul", { class: "places" }, phrases) : null,
           grounding ? rows : null,
-          commands.length ? element("details", { class: "plain" }, element("summary", {}, "See the transport of its tokens"), commands) : null)),
+          commands.length ? element("details", { class: "plain" }, element("summary", {}, "Commands of the transport viewer"), commands) : null)),
       grounding ? null : rows);
   }
 }

@@ -1,4 +1,4 @@
-// Charts as SVG. Every one has its numbers as a table beside it.
+// Charts as SVG. The numbers of each chart are also in a table next to it.
 const one = (value) => value.toFixed(1).replace(/^-0\.0$/, "0.0");
 const signed = (value) => (value > 0 ? "+" : "") + one(value);
 const DASHES = ["none", "7 3", "2 3", "9 3 2 3", "12 4", "1 2"];
@@ -10,7 +10,7 @@ function niceTicks(low, high, count) {
   for (let k = Math.ceil(low / step); k * step <= high; k++) ticks.push(Number((k * step).toFixed(6)));
   return ticks;
 }
-// Lines of one colour are told apart by their dashes.
+// Lines of one color have different dashes.
 function takeTurns(lines) {
   for (const line of lines) line.turn = lines.filter(({ family }) => family === line.family).indexOf(line);
 }
@@ -18,14 +18,14 @@ function legend(lines) {
   const mark = ({ family, turn }) => shape("svg", { width: 26, height: 12, "aria-hidden": "true" }, shape("line", { class: `line ${family}`, x1: 0, x2: 26, y1: 6, y2: 6, "stroke-dasharray": DASHES[turn % DASHES.length] }), marker(family, 13, 6));
   return element("ul", { class: "legend" }, lines.map((line) => element("li", {}, mark(line), element("bdi", {}, line.name))));
 }
-// Standard distillation beside all else, where there is room for two plots.
+// Standard distillation and all other methods get a plot each if there is room for two.
 function panelsOf(lines, width) {
   const standard = lines.filter(({ family }) => family === "KD"), others = lines.filter(({ family }) => family !== "KD");
   if (width < 640 || !standard.length || !others.length) return [{ title: "", lines }];
   return [{ title: "Standard (KD)", lines: standard }, { title: others.some(({ family }) => family === "none") ? "Transport (OT) and controls" : "Transport (OT)", lines: others }];
 }
 
-// panels: {title, lines}; a line: {name, family, turn, points: [{x, y: [score, low, high]}]}, its points in order of x.
+// panels: {title, lines}. A line: {name, family, turn, points: [{x, y: [score, low, high]}]}, with points in order of x.
 function sizePlot(panels, width, references, metric) {
   const all = panels.flatMap(({ lines }) => lines).flatMap(({ points }) => points), high = Math.max(...all.map(({ y }) => y[2] ?? y[0]), references.ceiling ?? 0) * 1.05 || 1;
   const height = 320, left = 40, top = 24, bottom = 44, gap = 24, each = (width - left - 10 - gap * (panels.length - 1)) / panels.length;
@@ -61,7 +61,8 @@ function sizePlot(panels, width, references, metric) {
   return svg;
 }
 function interval([, low, high], form) { return low == null || high == null ? "" : ` [${form(low)}, ${form(high)}]`; }
-// A line: {label, group, gain: [difference, low, high, mark]: 1 is told apart, 0 is not; 2 is a mean, 3 one that is not told apart}; without a gain it is a heading.
+// A line: {label, group, gain: [difference, low, high, mark]}. A line without a gain is a heading.
+// mark: 0 not significant, 1 significant, 2 a mean that is significant or not tested, 3 a mean that is not significant.
 function forestPlot(lines, width, name, sides = ["standard", "transport"]) {
   const left = Math.min(150, width * 0.34), right = 54, step = 22, top = 8, height = top + step * lines.length + 46;
   const reach = Math.max(...lines.flatMap(({ gain }) => (gain ? gain.slice(0, 3).map((value) => Math.abs(value ?? 0)) : [])), 0.5) * 1.05;
@@ -91,7 +92,7 @@ function forestPlot(lines, width, name, sides = ["standard", "transport"]) {
   return svg;
 }
 function numbers(heads, lines) {
-  const style = (text, place) => (place && text !== "All at once" ? "num" : "");
-  return element("details", { class: "plain" }, element("summary", {}, "The numbers of this plot"), element("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": "Numbers of the plot" },
+  const style = (text, place) => (place && text !== "All together" ? "num" : "");
+  return element("details", { class: "plain" }, element("summary", {}, "Numbers of this plot"), element("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": "Numbers of the plot" },
     element("table", { class: "records" }, element("thead", {}, element("tr", {}, heads.map((text, place) => element("th", { scope: "col", class: style(text, place) }, text)))), element("tbody", {}, lines))));
 }

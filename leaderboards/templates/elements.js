@@ -1,5 +1,5 @@
 "use strict";
-// Everything from the data enters the page as text: nothing here parses HTML.
+// All data enters the page as text. Nothing here parses HTML.
 function element(name, attributes, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(attributes || {})) {
@@ -23,7 +23,7 @@ function choice(label, options, chosen, react, style = "") {
 }
 const stored = {
   get(key) { try { return localStorage.getItem(key); } catch { return null; } },
-  set(key, value) { try { localStorage.setItem(key, value); } catch { /* private windows keep nothing */ } },
+  set(key, value) { try { localStorage.setItem(key, value); } catch { /* private windows store nothing */ } },
 };
 function themeButton() {
   const button = document.getElementById("theme"), order = ["auto", "light", "dark"];

@@ -9,7 +9,7 @@ function picker(name, label, options) {
 
 function curves() {
   const groups = [...new Set(data.points.map((point) => point[1].join(" ")))].map((langs) => langs.split(" ")).sort((a, b) => b.length - a.length);
-  if (!groups.length) return [element("p", { class: "empty" }, "No cell is there yet.")];
+  if (!groups.length) return [element("p", { class: "empty" }, "No cell has been measured yet.")];
   const order = data.languages.map(([code]) => code), single = (langs) => (langs.length === 1 ? order.indexOf(langs[0]) : -1);
   groups.sort((a, b) => single(a) - single(b));
   const langs = groups[chosen.curves ?? 0], key = langs.join(" ");
@@ -22,10 +22,10 @@ function curves() {
 
 function forest(name) {
   const kept = data[name].filter(({ lines }) => lines.length);
-  if (!kept.length) return [element("p", { class: "empty" }, "No comparison could be made yet.")];
+  if (!kept.length) return [element("p", { class: "empty" }, "No comparison is possible yet.")];
   const { name: title, sides, lines } = kept[chosen[name] ?? 0];
   const drawn = lines.map(([label, rival, gain]) => ({ label, group: rival && `against ${rival}`, gain }));
-  const rows = lines.filter((line) => line.length > 1).map(([label, rival, gain, told], at) => element("tr", {}, element("th", { scope: "row" }, `${headingOf(lines, at)}, ${label}`), element("td", {}, element("bdi", {}, rival)), gain.slice(0, 3).map((value) => element("td", { class: "num" }, value == null ? "–" : signed(value))), element("td", {}, told ? "told apart" : "not told apart")));
+  const rows = lines.filter((line) => line.length > 1).map(([label, rival, gain, significant], at) => element("tr", {}, element("th", { scope: "row" }, `${headingOf(lines, at)}, ${label}`), element("td", {}, element("bdi", {}, rival)), gain.slice(0, 3).map((value) => element("td", { class: "num" }, value == null ? "–" : signed(value))), element("td", {}, significant ? "significant" : "not significant")));
   return [picker(name, "Difference", kept.map((each) => each.name)), element("p", { class: "print-only" }, title),
     element("div", { class: drawn.length > 40 ? "scroll tall" : "", tabindex: drawn.length > 40 ? "0" : null }, forestPlot(drawn, Math.min(width() - 4, 760), title, sides)),
     numbers(["Size and language", "Against", "Difference", "Low", "High", "After Holm"], rows)];

@@ -20,8 +20,8 @@ from harness.encoders.hugging_face.translation import Loaded
 from harness.evaluation.planning import make_plans
 from harness.evaluation.runner import measure_plan
 from harness.evaluation.translate_test import MachineTranslations, with_translations
-from harness.leaderboards.board.builder import BoardTower
-from harness.leaderboards.board.page import repeat_command
+from harness.leaderboards.board.model import BoardTower
+from harness.leaderboards.board.page_data import repeat_command
 from harness.leaderboards.records.submission import check_record
 from harness.readers.translations import read_translations
 from harness.runtime.console import Console
@@ -272,8 +272,8 @@ def test_translate_test_is_the_english_tower_on_the_translations(measured: Any, 
     assert record.texts_digest == towers[0].record.texts_digest, "it has the same queries, so the towers can be compared"
     assert [gap.label for gap in summarise(towers, "t2i", 200).gaps] == ["translate-test (de.tsv)"]
     assert check_record(store.record(record.cell)) == record
-    assert BoardTower.of(record).method == "translate-test (de.tsv)"
-    assert BoardTower.of(towers[0].record).method == "English tower"
+    assert BoardTower.from_record(record).method == "translate-test (de.tsv)"
+    assert BoardTower.from_record(towers[0].record).method == "English tower"
     (setting,) = compare_records("translate-test", "english", store.root / "records", ComparisonOptions(resamples=200)).settings
     assert setting.differences == (
         "A is the English tower on translations by de.tsv",

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from harness.core.data import Language, Ranks
 from harness.core.errors import HarnessError
-from harness.leaderboards.board.builder import Board, make_boards
+from harness.leaderboards.board.builder import make_boards
 from harness.leaderboards.board.config import BoardConfig, load_board_configs, read_board_config
 from harness.leaderboards.board.exports import board_csv, board_latex, board_markdown
+from harness.leaderboards.board.model import Board
 from harness.leaderboards.board.page import board_page
 from harness.leaderboards.records.loading import find_records
 from harness.records.schema import RegionCard
@@ -108,7 +109,7 @@ def test_rows_that_cannot_be_told_apart_share_a_rank(tmp_path: Path) -> None:
     for objective, each in (("kd-mse", ranks), ("ot-token", nearly), ("kd-cosine", worse)):
         write_record(tmp_path, of, Arm(objective, 0.5), ranks=each)
     (board,) = boards(tmp_path)
-    standing = {row.tower.method: row.overall and row.overall.standing for row in board.rows}
+    standing = {row.tower.method: row.overall and row.overall.rank for row in board.rows}
     assert [(s.first, s.last) for s in standing.values() if s] == [(1, 2), (1, 2), (3, 3)]
     assert list(standing)[-1] == "kd-cosine"
 
@@ -164,12 +165,14 @@ def test_sample_and_real_are_never_on_one_board(tmp_path: Path) -> None:
 
 def test_contrasts_are_between_towers_trained_alike_from_the_same_pairs(records: Path) -> None:
     (board,) = boards(records)
-    pairs = {(board.rows[each.ours].tower.config.pairs, board.rows[each.theirs].tower.config.pairs) for each in board.contrasts}  # type: ignore[union-attr]
+    pairs = {
+        (board.rows[each.transport].tower.config.pairs, board.rows[each.standard].tower.config.pairs) for each in board.contrasts
+    }  # type: ignore[union-attr]
     assert pairs == {(1000, 1000), (5000, 5000), (None, None)}
-    each = next(each for each in board.contrasts if board.rows[each.ours].tower.config.pairs == 1000)  # type: ignore[union-attr]
+    each = next(each for each in board.contrasts if board.rows[each.transport].tower.config.pairs == 1000)  # type: ignore[union-attr]
     mine, other = (
         np.mean([r == 1 for r in seed_ranks(board.rows[k].cells["cy"].records.values())], axis=0) * 100
-        for k in (each.ours, each.theirs)
+        for k in (each.transport, each.standard)
     )
     expected = paired_difference(mine, other, np.arange(IMAGES), resamples=400)
     assert each.gains["cy"].difference.estimate == pytest.approx(expected.estimate)
@@ -196,7 +199,7 @@ def test_a_start_by_transport_is_on_its_side_and_is_held_to_the_layers_alone(tmp
         ("ot-token", "ot-sentences"): "OT",
         ("kd-mse", "ibm1"): "none",
     }
-    configs = [tuple(board.rows[place].tower.config for place in (each.ours, each.theirs)) for each in board.contrasts]
+    configs = [tuple(board.rows[place].tower.config for place in (each.transport, each.standard)) for each in board.contrasts]
     assert sorted((ours.objective, ours.init, theirs.init) for ours, theirs in configs if ours and theirs) == [
         ("kd-mse", "ot-sentences", "teacher"),
         ("ot-token", "ot-sentences", "teacher"),
@@ -216,7 +219,7 @@ def test_what_another_scorer_ranked_is_a_row_of_its_own(tmp_path: Path) -> None:
     assert scores["kd-mse", "plain"] > 0 == scores[f"kd-mse + {entities}", entities] == scores[f"ot-token + {entities}", entities]
     assert "--scorer entities" in board_page([board])
     assert not any("measured twice" in note for note in board.notes)
-    assert sorted(board.rows[each.ours].tower.scorer for each in board.contrasts) == [entities, "plain"]
+    assert sorted(board.rows[each.transport].tower.scorer for each in board.contrasts) == [entities, "plain"]
     assert board.ceilings[0].cells["de"].estimate > 0, "English is shown by the plain scorer"
 
 
@@ -275,7 +278,7 @@ def test_scores_by_facet_stand_in_every_format(tmp_path: Path) -> None:
     lines = list(csv.DictReader(io.StringIO(board_csv(board))))
     assert [line["score"][:4] for line in lines if line["facet"] == "entity-type"] == [score]
     page = board_page([board])
-    assert "By what captions name" in page
+    assert "Scores by caption facet" in page
     assert "<script>|" not in page
 
 
@@ -313,7 +316,7 @@ def test_no_date_decides_between_two_records_of_one_recipe_and_seed(tmp_path: Pa
         "kd-mse (measured again, disputed)",
         "kd-mse (measured again (2), disputed)",
     ]
-    assert [row.cells["de"].standing is None for row in board.rows] == [False, True, True]
+    assert [row.cells["de"].rank is None for row in board.rows] == [False, True, True]
     assert board.rows[0].cells["de"].score.estimate < 50 < board.rows[1].cells["de"].score.estimate
     assert len(board.conflicts) == 2
     assert "disputed" in board_markdown(board)
@@ -389,7 +392,7 @@ def test_differences_that_are_there_are_told_apart_and_others_are_not() -> None:
 def test_the_declared_boards_are_read() -> None:
     assert {board.name for board in load_board_configs()} >= {"flickr30k", "sample"}
     assert [board.name for board in load_board_configs(["sample"])] == ["sample"]
-    with pytest.raises(HarnessError, match="no board is called 'sampel': did you mean sample"):
+    with pytest.raises(HarnessError, match="there is no board 'sampel': did you mean sample"):
         load_board_configs(["sampel"])
 
 
@@ -398,7 +401,7 @@ def test_the_declared_boards_are_read() -> None:
     [
         ("cutoff = 7", "cutoff"),
         ("cutoff = 1\ncolour = 1", "colour"),
-        ("title = ", "declares no board"),
+        ("title = ", "is not a valid board"),
     ],
 )
 def test_a_wrong_declaration_is_named(tmp_path: Path, line: str, message: str) -> None:
@@ -436,7 +439,7 @@ def test_a_large_board_fits_its_budget(tmp_path: Path) -> None:
     [
         ({"cutoff": None}, r"give either a cutoff \(1, 5 or 10\) or a measure"),
         ({"measure": "nDCG@10"}, r"give either a cutoff \(1, 5 or 10\) or a measure"),
-        ({"cutoff": None, "measure": "nDCG@10"}, 'a measure is of texts that are looked for: direction = "texts"'),
+        ({"cutoff": None, "measure": "nDCG@10"}, 'a measure needs text-to-text retrieval: direction = "texts"'),
         ({"cutoff": None, "measure": "nDGC@10", "direction": "texts"}, r"unknown measure 'nDGC@10': did you mean nDCG\?"),
     ],
 )

@@ -94,7 +94,7 @@ def test_filters_by_method_family_encoder_and_words(opened: Chrome) -> None:
     assert seen(opened, METHODS) == ["ot-batch"]
     choose(opened, "family", "KD")
     assert seen(opened, METHODS) == []
-    assert "No row is left." in seen(opened, ".empty")
+    assert "No row matches the filters." in seen(opened, ".empty")
     choose(opened, "family", "")
     choose(opened, "method", "")
     choose(opened, "text", "contrastive 5,000")
@@ -135,7 +135,7 @@ def test_details_say_where_a_row_comes_from_and_how_to_measure_it_again(opened: 
     )
     assert "commit 0123456789ab" in text
     assert "python -m harness run --lang cy --pairs" in text
-    assert "1,000 dropped by the guard" in text
+    assert "1,000 dropped by the leakage guard" in text
     press(opened, button)
     assert seen(opened, ".details") == []
 
@@ -283,14 +283,14 @@ def test_a_conflict_and_a_bad_record_are_told(chrome: Chrome, disputed: Path, wi
     assert problem.startswith("1 record was left out:")
     assert "queries.parquet is damaged" in problem
     (conflict,) = seen(chrome, ".conflicts")
-    assert conflict.startswith("1 row disagrees with another of the same recipe and seeds.")
+    assert conflict.startswith("1 row disagrees with another row of the same recipe and seeds.")
     methods = seen(chrome, METHODS)
-    place = methods.index("kd-mse (sent in by theirs, disputed)")
+    place = methods.index("kd-mse (submitted by theirs, disputed)")
     assert methods[place - 1] == "kd-mse"
     assert seen(chrome, "tbody:first-of-type td.rank")[place] == "–"
     choose(chrome, "scope", "l:qu")
     methods = seen(chrome, METHODS)
-    assert methods[methods.index("kd-mse (sent in by theirs, disputed)") - 1] == "kd-mse"
+    assert methods[methods.index("kd-mse (submitted by theirs, disputed)") - 1] == "kd-mse"
     choose(chrome, "scope", "")
     press(chrome, "tr.disputed .more")
     assert script(chrome, "return document.documentElement.scrollWidth") <= width

@@ -69,12 +69,12 @@ def test_every_part_and_every_chart_is_there(chrome: Chrome, page: Path) -> None
     open_page(chrome, page)
     headings = visible(chrome, "h2")
     assert headings[:4] == ["The question", "The answer", "The design", "Score and bitext size"]
-    assert {"Ablations", "Again with other seeds", "What could not be told", "Threats to validity"} <= set(headings)
+    assert {"Ablations", "Replication with other seeds", "Inconclusive comparisons", "Threats to validity"} <= set(headings)
     for chart in CHARTS:
         assert len(visible(chrome, f"[data-chart={chart}] svg[role=img]")) == 1
         assert len(visible(chrome, f"[data-chart={chart}] details.plain")) == (0 if chart == "curves" else 1)
     assert visible(chrome, ".warning") == [
-        "Not finished: 12 of 144 cells are missing. What is said is about the others; what is missing is named below."
+        "Not finished: 12 of 144 cells are missing. The report covers the other cells. The missing cells are listed below."
     ]
     assert len(visible(chrome, ".answer")) == 1
     links = chrome.execute_script(

@@ -67,7 +67,7 @@ def test_good_records_are_merged_whole_and_once(theirs: Path, tmp_path: Path) ->
     assert sorted([Path("submission.json"), *(path.relative_to(theirs) for path in theirs.rglob("*.*"))]) == sorted(
         path.relative_to(ours / "theirs") for path in (ours / "theirs").rglob("*.*")
     )
-    with pytest.raises(HarnessError, match="is there already: rename"):
+    with pytest.raises(HarnessError, match="exists already: rename"):
         merge_submission(theirs, ours)
     again = theirs.rename(tmp_path / "again")
     assert merge_submission(again, ours).startswith("0 records merged")
@@ -82,19 +82,25 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "fewer captions": ("has 90 ranks, expected 59 of captions", lambda f: edit_record(f, lambda r: r.update(captions=59))),
     "another schema": ("is not a record", lambda f: edit_record(f, lambda r: r.update(surprise=1))),
     "a path for a cell": ("its cell is not a digest", lambda f: edit_record(f, lambda r: r.update(cell="../../../evil"))),
-    "another tower": ("the tower's card says otherwise", lambda f: edit_record(f, lambda r: r.update(text_tower="ot-best"))),
+    "another tower": ("its cards give 'ot-token'", lambda f: edit_record(f, lambda r: r.update(text_tower="ot-best"))),
     "a rank of 0": ("ranks go from 0 to", lambda f: edit_queries(f, lambda c: c["rank"].__setitem__(0, 0))),
     "a rank beyond": (
         "ranks go from 1 to 31, expected 1 to 30",
         lambda f: edit_queries(f, lambda c: c["rank"].__setitem__(0, 31)),
     ),
-    "a missing rank": ("a rank is missing", lambda f: edit_queries(f, lambda c: c["rank"].__setitem__(0, None))),
-    "an unknown image": ("not of the images of its gallery", lambda f: edit_queries(f, lambda c: c["image"].__setitem__(0, "x"))),
+    "a missing rank": (
+        "its column rank has a missing value",
+        lambda f: edit_queries(f, lambda c: c["rank"].__setitem__(0, None)),
+    ),
+    "an unknown image": ("do not match its gallery", lambda f: edit_queries(f, lambda c: c["image"].__setitem__(0, "x"))),
     "a caption twice": (
-        "two of its captions have one id",
+        "two of its captions have the same id",
         lambda f: edit_queries(f, lambda c: c["query"].__setitem__(0, c["query"][1])),
     ),
-    "a caption's text": ("none but facets beside them", lambda f: edit_queries(f, lambda c: c.update(caption=["x"] * 90))),
+    "a caption's text": (
+        "beside them only facets or measures",
+        lambda f: edit_queries(f, lambda c: c.update(caption=["x"] * 90)),
+    ),
     "not what was sealed": ("is not what was written", lambda f: (f / "queries.parquet").write_bytes(b"PAR1")),
     "no parquet": ("cannot be read", lambda f: ((f / "queries.parquet").write_bytes(b"PAR1"), reseal(f))),
     "a seal of another cell": ("has another key", lambda f: edit_record(f, lambda r: r.update(cell="0" * 64), "1" * 64)),
@@ -109,11 +115,11 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a column twice": ("each once", lambda f: twice(f, "rank")),
     "ranks in fractions": ("its column rank is of type double", lambda f: edit_queries(f, lambda c: c.update(rank=[1.0] * 90))),
     "an id that leads out": ("leads out of its folder", lambda f: rename_image(f, "../../etc/passwd")),
-    "a control mark in an id": ("has control marks", lambda f: rename_image(f, "a\x1b[2Jb")),
+    "a control mark in an id": ("has control characters", lambda f: rename_image(f, "a\x1b[2Jb")),
     "an id of pages": ("it has an id of 20,000 bytes", lambda f: rename_image(f, "a" * 20_000)),
     "a control mark in a name": ("its encoder has a control", lambda f: edit_record(f, lambda r: r.update(encoder="a\x1b[2Jb"))),
-    "a name of pages": ("its source is 5,000 long", lambda f: edit_record(f, lambda r: r.update(source="a" * 5000))),
-    "a number of pages": ("no page can show", lambda f: edit_record(f, lambda r: r["tower"]["bitext"].update(used=10**400))),  # type: ignore[index]
+    "a name of pages": ("its source has a length of 5,000", lambda f: edit_record(f, lambda r: r.update(source="a" * 5000))),
+    "a number of pages": ("a page cannot show", lambda f: edit_record(f, lambda r: r["tower"]["bitext"].update(used=10**400))),  # type: ignore[index]
     "a path for a gallery": (
         "digests of images and texts",
         lambda f: edit_record(f, lambda r: r.update(images_digest="../../x")),
@@ -178,14 +184,17 @@ GROUNDING_FAULTS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a chance beyond": ("not three hit rates", lambda f: edit_record(f, lambda r: r["chance"].update(t2i_r1=101))),  # type: ignore[attr-defined]
     "a rank of 0": ("its ranks go from 0", lambda f: edit_queries(f, lambda c: c["rank"].__setitem__(1, 0))),
     "ranks of images": (
-        "not 60 of phrases (t2i)",
+        "expected ranks of 60 phrases (t2i)",
         lambda f: edit_queries(f, lambda c: c["direction"].__setitem__(0, "i2t")),
     ),
     "no pointing": (
         "expected direction, query, image, rank, pointed, found",
         lambda f: edit_queries(f, lambda c: c.pop("pointed")),
     ),
-    "a missing pointing": ("or its pointed", lambda f: edit_queries(f, lambda c: c["pointed"].__setitem__(0, None))),
+    "a missing pointing": (
+        "its column pointed has a missing value",
+        lambda f: edit_queries(f, lambda c: c["pointed"].__setitem__(0, None)),
+    ),
     "a phrase twice": ("two of its phrases", lambda f: edit_queries(f, lambda c: c["query"].__setitem__(0, c["query"][1]))),
     "fewer phrases": (
         "has 60 ranks, expected 59 of captions and 0 of images",

@@ -16,8 +16,9 @@ import pytest
 
 from harness.core.data import Ranks, Retrieval
 from harness.core.errors import HarnessError
-from harness.leaderboards.board.builder import Board, make_boards
+from harness.leaderboards.board.builder import make_boards
 from harness.leaderboards.board.exports import board_csv, board_latex, board_markdown
+from harness.leaderboards.board.model import Board
 from harness.leaderboards.board.publish import publish_boards
 from harness.leaderboards.records.loading import find_records
 from harness.leaderboards.records.submission import merge_submission
@@ -64,7 +65,7 @@ def own_lines(folder: Path) -> list[str]:
 
 
 def ranks_of(board: Board) -> dict[str, object]:
-    return {row.tower.method: row.overall and row.overall.standing for row in board.rows if not row.tower.sender}
+    return {row.tower.method: row.overall and row.overall.rank for row in board.rows if not row.tower.sender}
 
 
 def theirs(tmp_path: Path, of: Retrieval, arm: Arm | None = None, ranks: Ranks = PERFECT, **changes: object) -> Path:
@@ -81,14 +82,14 @@ def test_our_recipe_with_invented_cells_and_a_later_date_replaces_nothing(ours: 
     assert own_lines(ours) == before
     assert ranks_of(board) == ranked
     methods = [row.tower.method for row in board.rows]
-    place = methods.index("kd-mse (sent in by theirs, disputed)")
+    place = methods.index("kd-mse (submitted by theirs, disputed)")
     assert methods[place - 1] == "kd-mse", "ours stands first"
     cell = board.rows[place].cells["de"]
-    assert (cell.score.estimate, cell.standing) == (100.0, None)
+    assert (cell.score.estimate, cell.rank) == (100.0, None)
     (conflict,) = board.conflicts
     assert "not ranked; the same seeds as in kd-mse: de 100.0 against " in conflict
     for text in (board_markdown(board), board_latex(board), board_csv(board)):
-        assert "sent in by theirs, disputed" in text.replace("\\", "")
+        assert "submitted by theirs, disputed" in text.replace("\\", "")
 
 
 def test_other_seeds_of_our_recipe_are_not_pooled_with_ours(ours: Path, tmp_path: Path) -> None:
@@ -99,8 +100,8 @@ def test_other_seeds_of_our_recipe_are_not_pooled_with_ours(ours: Path, tmp_path
     (board,) = boards(ours)
     assert own_lines(ours) == before
     (row,) = [row for row in board.rows if row.tower.sender]
-    assert (row.tower.method, row.conflict) == ("kd-mse (sent in by theirs)", "")
-    assert row.cells["de"].standing is not None
+    assert (row.tower.method, row.conflict) == ("kd-mse (submitted by theirs)", "")
+    assert row.cells["de"].rank is not None
 
 
 def test_the_same_ranks_from_others_are_no_conflict(ours: Path, tmp_path: Path) -> None:
@@ -170,7 +171,7 @@ REFUSED: dict[str, tuple[str, Callable[[Path], Path]]] = {
         ),
     ),
     "captions in another order": (
-        "its queries are not those of",
+        "its queries or their order differ from",
         lambda tmp: theirs(
             tmp,
             captions("de", caption_ids=captions("de").caption_ids[::-1]),
@@ -178,11 +179,11 @@ REFUSED: dict[str, tuple[str, Callable[[Path], Path]]] = {
         ),
     ),
     "other images in another language": (
-        "its images are not those of",
+        "its images or their order differ from",
         lambda tmp: theirs(tmp, captions("cy", gallery(IMAGES, "x")), images_digest=gallery(IMAGES).digest()),
     ),
     "another source of our captions": (
-        "its captions are by 'elsewhere'",
+        "its captions are from 'elsewhere'",
         lambda tmp: theirs(tmp, captions("de"), source="elsewhere"),
     ),
     "the sample": ("its sample is True, but False in", lambda tmp: theirs(tmp, captions("de"), sample=True)),
@@ -202,7 +203,7 @@ def test_what_disagrees_with_the_records_over_the_same_captions_is_refused(fault
 @pytest.mark.parametrize("name", [".hidden", "a\x1b[2Jb", "a\nb", "-" * 3, "b" * 200])
 def test_a_folder_s_name_is_one_that_can_be_shown(name: str, ours: Path, tmp_path: Path) -> None:
     folder = theirs(tmp_path, captions("de")).rename(tmp_path / name)
-    with pytest.raises(HarnessError, match="cannot be the name of a submission"):
+    with pytest.raises(HarnessError, match="cannot name a submission"):
         merge_submission(folder, ours)
 
 
@@ -253,9 +254,9 @@ def values(folder: Path) -> None:
 
 
 BOMBS: dict[Callable[[Path], None], str] = {
-    zeros: "packed by ZSTD|unpacks to",
+    zeros: "compressed with ZSTD|decompresses to",
     run: "it has an id of 30,000 bytes",
-    prefixes: "it is encoded by DELTA_BYTE_ARRAY",
+    prefixes: "it is encoded with DELTA_BYTE_ARRAY",
     groups: "it has 120 row groups",
     columns: "it has 5,004 columns",
     values: "its column facet:x.* has 6,000 values for 120 ranks",
@@ -347,7 +348,7 @@ def test_one_cell_twice_with_other_ranks_is_said(ours: Path, tmp_path: Path) -> 
     problems: list[str] = []
     found = find_records([ours, tmp_path / "more"], problems)
     assert len(found) == 5
-    assert f"{twin} is of the same cell as" in problems[0]
+    assert f"{twin} and {ours}" in problems[0]
 
 
 def test_what_is_merged_is_what_was_checked_and_has_a_seal(ours: Path, tmp_path: Path) -> None:

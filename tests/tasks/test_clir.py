@@ -455,7 +455,7 @@ def test_records_of_texts_stand_on_boards_of_their_own_and_can_be_handed_in(coll
     (board,) = make_boards(
         load_board_configs(["clir"])[0], find_records([store.root / "records"]), TASKS.load("clir")().languages(), resamples=200
     )
-    assert board.declaration.metric == "nDCG@10 query → English text"
+    assert board.config.metric == "nDCG@10 query → English text"
     assert board.title.endswith(" · 2 queries")
     of_precision = load_board_configs(["clir"])[0].model_copy(update={"measure": "AP"})
     assert not make_boards(of_precision, find_records([store.root / "records"]), {}, resamples=200)
