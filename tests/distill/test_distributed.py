@@ -38,7 +38,7 @@ def test_every_row_is_one_ranks_and_no_rank_has_two_more_than_another(rows: int,
 def two(tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, list[float]]]]:
     """What each of two processes found in all trainings."""
     folder = tmp_path_factory.mktemp("ranks")
-    words = [*TORCHRUN, str(Path(__file__).parents[1] / "support" / "ranked.py"), str(folder)]
+    words = [*TORCHRUN, str(Path(__file__).parents[1] / "support" / "distributed_training.py"), str(folder)]
     done = subprocess.run(words, cwd=ROOT, env=environment(folder), capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     assert not list(folder.glob("checkpoint-1*")), "one process writes"
