@@ -1,4 +1,4 @@
-"""Folders to read: a tiny made-up Flickr30k, and the real one where there is one."""
+"""Fixtures: a tiny synthetic Flickr30k folder, the sample, and the real data folder if it exists."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REAL = Path(__file__).parents[2] / "shared" / "flickr8k-real"
 
 
 def pytest_configure() -> None:
-    """What has to be set before torch and Triton are imported.
+    """Set what must be set before torch and Triton are imported.
 
     Several processes of tests share the processors: threads of each that wait for the others' cost more than they do. And what is
     compiled for a GPU is interpreted where there is none.
@@ -29,7 +29,7 @@ def pytest_configure() -> None:
 
 @pytest.fixture
 def flickr30k_folder(tmp_path: Path) -> Path:
-    """Six images of 8 x 8 pixels with two English captions each, German in Multi30k, Quechua in MultiScript30k."""
+    """Return a folder of six images of 8 x 8 pixels with two English captions each, and German and Quechua translations."""
     folder = tmp_path / "flickr30k"
     (folder / "flickr30k-images").mkdir(parents=True)
     for shade, name in enumerate(PHOTOS):
@@ -54,7 +54,7 @@ def flickr30k_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def real_folder() -> Path:
-    """Real photographs and translations, or a skip that says so."""
+    """Return the folder of real photographs and translations, or skip the test without it."""
     if not REAL.is_dir():
         pytest.skip("shared/flickr8k-real is not beside this checkout")
     return REAL
@@ -62,7 +62,7 @@ def real_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def sample_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded sample, to be read and not written to."""
+    """Return the folder of the embedded sample. Tests must not write to it."""
     from harness.tasks.sample.dataset import write_sample
 
     folder = tmp_path_factory.mktemp("sample")

@@ -1,13 +1,13 @@
-"""Runs of twelve cells that are killed, doubled, or refused their writes, and must end as an undisturbed one does.
+"""Fault tests: runs of twelve cells are killed, doubled or refused writes, and must give the results of an undisturbed run.
 
-    python -m tests.faults kills 200     killed at a random moment, then run again
-    python -m tests.faults pairs 100     two runs at once on one store
-    python -m tests.faults writes        an I/O error at each opening, renaming and making of a file or folder, then run again
-    python -m tests.faults damages 100   something in a finished store damaged, or replaced by another of its kind, then run again
-    python -m tests.faults disks         on disks of growing size, each full at another write, then with room (needs `unshare`)
+    python -m tests.faults kills 200     kill a run at a random moment, then run again
+    python -m tests.faults pairs 100     two concurrent runs on one store
+    python -m tests.faults writes        an I/O error at each write, rename and creation, then run again
+    python -m tests.faults damages 100   damage or replace an entry of a finished store, then run again
+    python -m tests.faults disks         disks that are full at some write, then a larger one (needs `unshare`)
 
-Every run is a fork of this process, so that libraries are imported once. Ends with status 1 if anything is not as it should be. A
-number after `writes` or `disks` says after how many to stop.
+Every run is a fork of this process, so libraries are imported once. The exit status is 1 if a check fails. A number after
+`writes` or `disks` limits their number.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ OBJECTIVES = ("kd-mse", "kd-cosine", "ot-token", "none")
 DISTILL = DistillConfig(init="scratch", size="tiny", steps=3, batch=4, vocabulary=100)
 SPLITS = {"train": 12, "val": 2, "test": 6}
 KINDS = ("embeddings", "teacher", "towers", "records")
-FAILED = 3  # status of a run that told in one line why it could not go on
+FAILED = 3  # exit status of a run that failed with a one-line error
 WORK = {
     "images": (harness.evaluation.runner, "embed_images"),
     "teacher": (harness.distill.model.teacher, "compute_states"),
@@ -66,24 +66,24 @@ WORK = {
 
 
 class Tiny:
-    """An encoder without weights: a picture is its mean colour, a text the bytes of its words."""
+    """An encoder without weights: a picture is embedded as its mean colour, and a text by the bytes of its words."""
 
     name = "tiny"
 
     def __init__(self, argument: str, device: str) -> None:
-        """Takes no argument."""
+        """Ignore the arguments of an encoder."""
 
     def fingerprint(self) -> str:
-        """Always the same."""
+        """Return a constant."""
         return "tiny 1"
 
     def encode_images(self, images: Sequence[Image.Image]) -> Floats:
         """(n, 8)."""
-        told("images", "encoded")
+        append_to_log("images", "encoded")
         return np.stack([np.resize(np.asarray(image, dtype=np.float32).mean((0, 1)) / 255, 8) for image in images])
 
     def encode_tokens(self, texts: Sequence[str], lang: str) -> TokenStates:
-        """States of the words, and their means."""
+        """Return the states of the words and their means."""
         states = [np.stack([self._word(word) for word in text.split()]) for text in texts]
         lengths = np.array([len(each) for each in states])
         return TokenStates(np.concatenate(states), lengths, np.stack([each.mean(0) for each in states]))
@@ -100,15 +100,15 @@ class Tiny:
 LOG: list[Path] = []
 
 
-def told(*words: str) -> None:
-    """Write down, in one call of the system that no other process can part, what is being done."""
+def append_to_log(*words: str) -> None:
+    """Log what is being done in one system call, which is atomic."""
     for path in LOG:
         with open(path, "ab", buffering=0) as file:  # noqa: PTH123 (unbuffered)
             file.write((" ".join(words) + "\n").encode())
 
 
 def write_data(folder: Path) -> Path:
-    """A folder of Flickr30k with captions in English, German and French."""
+    """Write a Flickr30k folder with captions in English, German and French."""
     (folder / "flickr30k-images").mkdir(parents=True)
     names = {split: [f"{place}{number:02}" for number in range(count)] for place, (split, count) in enumerate(SPLITS.items(), 1)}
     images = []
@@ -138,20 +138,20 @@ def write_data(folder: Path) -> Path:
 
 
 def english(name: str) -> str:
-    """A caption."""
+    """Return a caption."""
     return f"picture {name} of {len(name)} ."
 
 
 def run_all(data: Path, store: Path) -> None:
-    """What one run does: plan and measure every cell."""
+    """Plan and measure every cell, as a run does."""
     config = RunConfig(lang="de,fr", data=str(data), encoder="tiny", objectives=OBJECTIVES, distill=DISTILL, device="cpu")
     plans, _ = make_plans(config, Store(store))
     for plan in plans:
         harness.evaluation.runner.measure_plan(plan, Store(store), Console())
 
 
-def forked(work: Callable[[], None], log: Path | None = None) -> int:
-    """Start a process that does some work in silence, and give its number."""
+def fork_silently(work: Callable[[], None], log: Path | None = None) -> int:
+    """Fork a process that works without output, and return its id."""
     pid = os.fork()
     if pid:
         return pid
@@ -171,13 +171,13 @@ def forked(work: Callable[[], None], log: Path | None = None) -> int:
     os._exit(status)
 
 
-def ended(pid: int) -> int:
-    """Wait for a process: its status, or minus the signal that ended it."""
+def wait_for_exit(pid: int) -> int:
+    """Wait for a process and return its exit status, or minus the signal that ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def records(store: Path) -> dict[str, tuple[str, bytes]]:
-    """Every record without its provenance and times, and the bytes of its queries."""
+def read_records(store: Path) -> dict[str, tuple[str, bytes]]:
+    """Return every record without provenance and times, and the bytes of its queries."""
     found = {}
     for folder in Store(store).records():
         record = json.loads((folder / "record.json").read_bytes())
@@ -188,29 +188,29 @@ def records(store: Path) -> dict[str, tuple[str, bytes]]:
     return found
 
 
-def identities(store: Path) -> dict[str, int]:
-    """What changes if a record is written again."""
+def record_inodes(store: Path) -> dict[str, int]:
+    """Return the inode of each record, which changes if the record is written again."""
     return {folder.name: (folder / "record.json").stat().st_ino for folder in Store(store).records()}
 
 
-def watched() -> None:
-    """Write down every piece of shared work that is begun, and make checkpoints after every step.
+def log_shared_work() -> None:
+    """Log every piece of shared work that starts, and write checkpoints after every step.
 
-    Nor does every fork read what numba compiled: it takes longer than all else in such a run, and nothing in it is of a store.
+    The kernels of numba are not loaded, since loading takes longer than the rest of such a run and involves no store.
     """
     harness.distill.transport.tokens.cpu_kernel_module = lambda: None
     harness.distill.trainer.SECONDS_A_CHECKPOINT = 0
     for name in ("teacher", "tower", "record"):
         place, attribute = WORK[name]
-        setattr(place, attribute, telling(name, getattr(place, attribute)))
+        setattr(place, attribute, logged(name, getattr(place, attribute)))
 
 
-def telling(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, which says when it is called and of what."""
+def logged(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function with a log of its calls and their first argument."""
 
     def call(*words: Any, **more: Any) -> Any:
         first = words[0]
-        told(name, first.key if name == "record" else first.digest if name == "tower" else "states")
+        append_to_log(name, first.key if name == "record" else first.digest if name == "tower" else "states")
         return function(*words, **more)
 
     return call
@@ -222,25 +222,28 @@ class Suite:
     def __init__(self, place: Path) -> None:
         self.place, self.data = place, write_data(place / "data")
         self.wrong: list[str] = []
-        self.check(ended(forked(self.learn_modules, place / "modules.log")) == 0, "the first run")
+        self.check(wait_for_exit(fork_silently(self.learn_modules, place / "modules.log")) == 0, "the first run")
         for name in (place / "modules").read_text().split():
             with contextlib.suppress(ImportError):
                 import_module(name)
         began = time.monotonic()
-        self.check(ended(forked(lambda: run_all(self.data, place / "first"), place / "first.log")) == 0, "the undisturbed run")
+        self.check(
+            wait_for_exit(fork_silently(lambda: run_all(self.data, place / "first"), place / "first.log")) == 0,
+            "the undisturbed run",
+        )
         self.seconds = time.monotonic() - began
-        self.expected = records(place / "first")
+        self.expected = read_records(place / "first")
         self.check(len(self.expected) == CELLS, f"{CELLS} cells, not {len(self.expected)}")
 
     def learn_modules(self) -> None:
-        """Run once, and write down what was imported on the way: all runs after it find it in memory."""
+        """Run once and list the imported modules, so that later runs find them in memory."""
         before = set(sys.modules)
         run_all(self.data, self.place / "zeroth")
         names = [name for name, module in list(sys.modules.items()) if name not in before and getattr(module, "__spec__", None)]
         (self.place / "modules").write_text(" ".join(names))
 
     def check(self, holds: object, what: str) -> None:
-        """Note what does not hold."""
+        """Note a failed check."""
         if not holds:
             errors = [path.read_text()[-2000:] for path in self.place.glob("*.error")]
             self.wrong.append("\n".join([what, *errors]))
@@ -248,72 +251,73 @@ class Suite:
                 path.unlink()
 
     def tell(self, number: int) -> None:
-        """Say now and then how far it is."""
+        """Print the progress from time to time."""
         if number % 10 == 0:
             print(f"{number:,}, {len(self.wrong):,} wrong", flush=True)
 
     def fresh(self) -> tuple[Path, Path]:
-        """A new store, and a log."""
+        """Return a new store and a log file."""
         place = Path(tempfile.mkdtemp(dir=self.place))
         return place / "store", self.place / f"{place.name}.log"
 
     def finished(self, store: Path, name: str) -> None:
-        """Run once more, undisturbed: everything must be as expected, and nothing be left half-written."""
-        before = identities(store) if store.is_dir() else {}
+        """Run again undisturbed and check that all records are as expected and no partial file is left."""
+        before = record_inodes(store) if store.is_dir() else {}
         self.check(
-            ended(forked(lambda: run_all(self.data, store), self.place / f"{store.parent.name}.log")) == 0, f"{name}: run again"
+            wait_for_exit(fork_silently(lambda: run_all(self.data, store), self.place / f"{store.parent.name}.log")) == 0,
+            f"{name}: run again",
         )
-        self.check(records(store) == self.expected, f"{name}: the records")
-        after = identities(store)
+        self.check(read_records(store) == self.expected, f"{name}: the records")
+        after = record_inodes(store)
         self.check(all(after[cell] == identity for cell, identity in before.items()), f"{name}: a finished cell was done again")
         left = [path.name for path in store.rglob(".new-*")] + [path.name for path in store.glob("training/*")]
         self.check(not left, f"{name}: left over {left[:3]}")
         shutil.rmtree(store, ignore_errors=True)
 
     def kill(self, number: int) -> None:
-        """One run, killed at a moment of its own."""
+        """Kill a run at a random moment."""
         source = random.Random(number)
         store, log = self.fresh()
-        pid = forked(lambda: run_all(self.data, store), log)
+        pid = fork_silently(lambda: run_all(self.data, store), log)
         time.sleep(source.uniform(0, 1.1 * self.seconds))
         os.kill(pid, signal.SIGKILL)
-        ended(pid)
+        wait_for_exit(pid)
         self.finished(store, f"kill {number}")
 
     def pair(self, number: int) -> None:
-        """Two runs on one store, the second up to one run later: both end well, and no work is done twice."""
+        """Run twice on one store, the second with a delay. Both must succeed, and no work may be done twice."""
         source = random.Random(number)
         store, log = self.fresh()
-        first = forked(lambda: run_all(self.data, store), log)
+        first = fork_silently(lambda: run_all(self.data, store), log)
         time.sleep(source.choice((0.0, source.uniform(0, self.seconds))))
-        second = forked(lambda: run_all(self.data, store), log)
-        self.check((ended(first), ended(second)) == (0, 0), f"pair {number}: both end well")
-        self.check(records(store) == self.expected, f"pair {number}: the records")
+        second = fork_silently(lambda: run_all(self.data, store), log)
+        self.check((wait_for_exit(first), wait_for_exit(second)) == (0, 0), f"pair {number}: both end well")
+        self.check(read_records(store) == self.expected, f"pair {number}: the records")
         begun = Counter(log.read_text().splitlines())
         twice = {what: count for what, count in begun.items() if count > 1}
         self.check(not twice, f"pair {number}: done twice: {twice}")
 
     def refuse(self, number: int) -> bool:
-        """An I/O error at one opening for writing, renaming or making; whether there were as many."""
+        """Raise an I/O error at one write, rename or creation. Return whether the run reached it."""
         store, log = self.fresh()
 
         def work() -> None:
-            counted = refusing(store, number)
+            counted = refuse_change(store, number)
             try:
                 run_all(self.data, store)
             finally:
                 log.write_text(str(counted()))
 
-        status = ended(forked(work, log))
+        status = wait_for_exit(fork_silently(work, log))
         reached = int(log.read_text()) >= number
-        # A folder that is there already need not be made.
+        # A folder that exists need not be created.
         self.check(status in (0, FAILED), f"write {number}: status {status}, expected one line that says why")
-        self.check(status or records(store) == self.expected, f"write {number}: the records")
+        self.check(status or read_records(store) == self.expected, f"write {number}: the records")
         self.finished(store, f"write {number}")
         return reached
 
     def damage(self, number: int) -> None:
-        """Something in a finished store damaged, and what was made of it removed: the next run makes the same records."""
+        """Damage an entry of a finished store and remove what depends on it. The next run must give the same records."""
         source = random.Random(number)
         store, _ = self.fresh()
         shutil.copytree(self.place / "first", store)
@@ -323,16 +327,16 @@ class Suite:
             shutil.rmtree(store / "records")
         if kind == "teacher":
             shutil.rmtree(store / "towers")
-        spoil(entry, other, source)
-        status = ended(forked(lambda: run_all(self.data, store), self.place / f"{store.parent.name}.log"))
+        damage_entry(entry, other, source)
+        status = wait_for_exit(fork_silently(lambda: run_all(self.data, store), self.place / f"{store.parent.name}.log"))
         self.check(status == 0, f"damage {number}: run again, with {kind} damaged")
-        self.check(records(store) == self.expected, f"damage {number}: the records, with {kind} damaged")
+        self.check(read_records(store) == self.expected, f"damage {number}: the records, with {kind} damaged")
         shutil.rmtree(store, ignore_errors=True)
 
     def levels(self) -> list[int]:
-        """KiB of a disk that an undisturbed run has filled before each of its writes, each size once.
+        """Return the KiB in use before each write of an undisturbed run, each size once.
 
-        The last is left out: a disk of that size may do.
+        The last is left out, since a disk of that size may be enough.
         """
         store, log = self.fresh()
         store.mkdir()
@@ -344,22 +348,22 @@ class Suite:
             log.write_text(" ".join(map(str, used)))
 
         with disk(store, 1 << 20):
-            self.check(ended(forked(work, log)) == 0, "a run on a disk with room")
+            self.check(wait_for_exit(fork_silently(work, log)) == 0, "a run on a disk with room")
         return sorted(set(map(int, log.read_text().split())))[:-1]
 
     def fill(self, kibibytes: int) -> None:
-        """A disk of some size, full at some write, and then one with room."""
+        """Run on a disk that is full at some write, then on a larger one."""
         store, log = self.fresh()
         store.mkdir()
         with disk(store, kibibytes):
-            status = ended(forked(lambda: run_all(self.data, store), log))
+            status = wait_for_exit(fork_silently(lambda: run_all(self.data, store), log))
             self.check(status == FAILED, f"disk of {kibibytes} KiB: status {status}, expected one line that says why")
             mount("-o", "remount,size=1g", str(store))
             self.finished(store, f"disk of {kibibytes} KiB")
 
 
-def spoil(entry: Path, other: Path, source: random.Random) -> None:
-    """Flip a bit of an entry, cut it, or put another of its kind, or a file of it, in its place."""
+def damage_entry(entry: Path, other: Path, source: random.Random) -> None:
+    """Flip a bit of an entry, truncate it, or replace it or a file of it with another of its kind."""
     files = sorted(entry.iterdir()) if entry.is_dir() else [entry]
     path = source.choice(files)
     match source.randrange(4):
@@ -379,7 +383,7 @@ def spoil(entry: Path, other: Path, source: random.Random) -> None:
 
 
 def on_changes(store: Path, tell: Callable[[str], None]) -> None:
-    """Call `tell` with the path before each system call that would change something in a folder, while this process lives."""
+    """Call `tell` with the path before each system call of this process that changes a folder."""
 
     def hook(event: str, words: tuple[Any, ...]) -> None:
         if event == "open":
@@ -395,8 +399,8 @@ def on_changes(store: Path, tell: Callable[[str], None]) -> None:
     sys.addaudithook(hook)
 
 
-def refusing(store: Path, number: int) -> Callable[[], int]:
-    """Refuse the change of that number in a folder; what is returned tells how many there were."""
+def refuse_change(store: Path, number: int) -> Callable[[], int]:
+    """Refuse one change in a folder, by its number. Return a function that counts the changes."""
     count = 0
 
     def refuse(path: str) -> None:
@@ -410,14 +414,14 @@ def refusing(store: Path, number: int) -> Callable[[], int]:
 
 
 def used_kibibytes(store: Path) -> int:
-    """How much of a disk is used."""
+    """Return the used KiB of a disk."""
     of = os.statvfs(store)
     return (of.f_blocks - of.f_bfree) * of.f_frsize // 1024
 
 
 @contextlib.contextmanager
 def disk(place: Path, kibibytes: int) -> Iterator[None]:
-    """A disk of its own in a folder."""
+    """Mount a temporary disk in a folder."""
     mount("-t", "tmpfs", "-o", f"size={kibibytes}k", "tmpfs", str(place))
     try:
         yield
@@ -426,18 +430,18 @@ def disk(place: Path, kibibytes: int) -> Iterator[None]:
 
 
 def mount(*words: str) -> None:
-    """Mount, in the name space of this process."""
+    """Mount a file system in the namespace of this process."""
     subprocess.run(["mount", *words], check=True)
 
 
 def main(kind: str, count: int = 0) -> int:
-    """Do what the command line says, and tell how it went."""
+    """Run the tests that the command line names, and print the result."""
     if kind == "disks" and os.environ.get("FAULTS_UNSHARED") != "1":
         words = ["unshare", "--map-root-user", "--mount", sys.executable, "-m", "tests.faults", kind, str(count)]
         return subprocess.run(words, env=os.environ | {"FAULTS_UNSHARED": "1"}, check=False).returncode
     torch.set_num_threads(1)
     register_encoder("tiny", Tiny)
-    watched()
+    log_shared_work()
     with tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as place:
         suite = Suite(Path(place))
         print(f"{CELLS} cells, undisturbed: {suite.seconds:.1f} s", flush=True)

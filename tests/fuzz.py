@@ -1,4 +1,4 @@
-"""Mutated inputs for every reader of files: each must be read right or refused in one line that names it.
+"""Fuzz test of every reader of files: mutated inputs must be read correctly or refused in one line that names the file.
 
     python -m tests.fuzz 20000            so many inputs, shared out among the readers; ends with status 1 if one of them failed
     python -m tests.fuzz 1 --reader tmx --first 417    one input again, with its traceback
@@ -34,7 +34,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Arrow's own allocators reserve address space by the gigabyte.
+# The allocators of Arrow reserve gigabytes of address space.
 os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -59,7 +59,7 @@ BYTES_OF_NOTE = (0, 1, *b'",<[]{', 0x7F, 0x80, 0xFF)
 
 @dataclass(frozen=True)
 class Reader:
-    """A reader of files. seeds: good files by path, one of which is mutated. read: reads the folder that they lie in.
+    """A reader of files. seeds: valid files by path, one of which is mutated. read: reads the folder of the files.
 
     beside: files that are needed too, and stay as they are.
     """
@@ -71,7 +71,7 @@ class Reader:
 
 
 def mutated(data: bytes, source: random.Random) -> bytes:
-    """One to six small changes."""
+    """Return the data with one to six small changes."""
     out = bytearray(data)
     for _ in range(source.choice((1, 1, 1, 2, 3, 6))):
         at = source.randrange(len(out) + 1)
@@ -103,13 +103,13 @@ def mutated(data: bytes, source: random.Random) -> bytes:
 
 
 def right(condition: object, what: str) -> None:
-    """Raise AssertionError unless a result is what it should be, whatever was read."""
+    """Raise AssertionError unless a result is valid."""
     if not condition:
         raise AssertionError(f"not right: {what}")
 
 
 def right_retrieval(found: Retrieval) -> None:
-    """Captions, ids and owners belong together, and no caption is empty."""
+    """Check that captions, ids and images correspond, and that no caption is empty."""
     right(len(found.captions) == len(found.caption_ids) == len(found.caption_images), "captions and ids")
     right(len(set(found.caption_ids)) == len(found.caption_ids), "ids once")
     right(set(found.caption_images.tolist()) == set(range(len(found.images.ids))), "every image has a caption")
@@ -117,7 +117,7 @@ def right_retrieval(found: Retrieval) -> None:
 
 
 def readers() -> Iterator[Reader]:
-    """Every reader of the project, with good files for it."""
+    """Yield every reader of the project with valid files."""
     yield from caption_readers()
     yield from bitext_readers()
     yield from text_readers()
@@ -130,7 +130,7 @@ def readers() -> Iterator[Reader]:
 
 
 def caption_readers() -> Iterator[Reader]:
-    """Karpathy's JSON, and captions in each layout."""
+    """Yield readers of Karpathy's JSON and of captions in each layout."""
     from harness.tasks.caption_sources import catalogue
     from harness.tasks.flickr30k import Flickr30k
     from harness.tasks.readers.captions import read_captions
@@ -183,7 +183,7 @@ def caption_readers() -> Iterator[Reader]:
 
 
 def bitext_readers() -> Iterator[Reader]:
-    """Sentence pairs, texts without translations, and the lists of languages and boards."""
+    """Yield readers of sentence pairs, monolingual text, and the lists of languages and boards."""
     from harness.core.languages import LANGUAGES, read_language_table
     from harness.leaderboards.board.config import BOARDS, read_board_config
     from harness.readers.bitext import load_bitext_file, load_monolingual_texts
@@ -224,7 +224,7 @@ def bitext_readers() -> Iterator[Reader]:
 
 
 def text_readers() -> Iterator[Reader]:
-    """A collection in BEIR's form, and translations in each form."""
+    """Yield readers of BEIR collections and of translations in each form."""
     from harness.core.data import Unseen
     from harness.evaluation.translate_test import MachineTranslations
     from harness.readers.translations import read_translations
@@ -279,7 +279,7 @@ def text_readers() -> Iterator[Reader]:
 
 
 class Shouting:
-    """`harness.core.protocols.Translator`, of a kind."""
+    """A `harness.core.protocols.Translator` that writes capitals."""
 
     name = "shouting"
 
@@ -288,12 +288,12 @@ class Shouting:
         return "shouting"
 
     def translate(self, texts: Sequence[str], lang: str) -> list[str]:
-        """The texts in capitals."""
+        """Return the texts in capitals."""
         return [text.upper() for text in texts]
 
 
 def xml_and_tags() -> Iterator[Reader]:
-    """Flickr30k Entities' sentences and boxes, a detector's proposals."""
+    """Yield readers of the sentences and boxes of Flickr30k Entities, and of proposals."""
     from harness.tasks.caption_sources import catalogue
     from harness.tasks.entities.corpus import open_entities_corpus, read_annotation, read_sentences, read_unrelated
     from harness.tasks.entities.region_proposals import read_regions
@@ -337,21 +337,21 @@ def xml_and_tags() -> Iterator[Reader]:
 
 
 class OneImage:
-    """`harness.core.data.Images` of one picture that is not there."""
+    """`harness.core.data.Images` of one missing picture."""
 
     ids = ("11",)
 
     def digest(self) -> str:
-        """None of its own."""
+        """Return a constant."""
         return ""
 
     def open(self, index: int) -> Any:
-        """Not needed: the annotation has the size."""
+        """Raise: the annotation has the size."""
         raise HarnessError(f"no picture {index}")
 
 
 def binary_readers() -> Iterator[Reader]:
-    """Pictures, tar shards, packs, precomputed features."""
+    """Yield readers of pictures, tar shards, packs and precomputed features."""
     from PIL import Image
 
     from harness.encoders.baselines.features import Features
@@ -423,12 +423,12 @@ def binary_readers() -> Iterator[Reader]:
 
 
 def part(name: str, samples: int, data: bytes) -> dict[str, object]:
-    """What a manifest says of one of its files."""
+    """Return the entry of a file in a manifest."""
     return {"name": name, "samples": samples, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def feature_files() -> dict[str, dict[str, bytes]]:
-    """The same small table of features in every form."""
+    """Return a small table of features in every form."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     from safetensors.numpy import save
@@ -453,7 +453,7 @@ def feature_files() -> dict[str, dict[str, bytes]]:
 
 
 def made_up(scored: dict[str, float], by_chance: dict[str, float]) -> dict[str, Any]:
-    """A record of four images, as JSON."""
+    """Return the JSON of a record of four images."""
     words = ("version", "python", "platform", "device", "created", "command")
     provenance = {**dict.fromkeys(words, "x"), "commit": None, "dirty": None, "packages": {}}
     bitext = {**dict.fromkeys(("lang", "source", "kind", "digest"), "x"), "offered": 1, "dropped": 0, "used": 1}
@@ -469,7 +469,7 @@ def made_up(scored: dict[str, float], by_chance: dict[str, float]) -> dict[str, 
 
 
 def record_files(ranks: Ranks, cell: str) -> dict[str, bytes]:
-    """A sealed record of four captions of four images."""
+    """Write a sealed record of four captions of four images."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -493,7 +493,7 @@ def record_files(ranks: Ranks, cell: str) -> dict[str, bytes]:
 
 
 def record_readers() -> Iterator[Reader]:
-    """A record and its queries, as a comparison, a board and a submission read them; the ledger of what was fetched."""
+    """Yield the readers of records and queries in comparisons, boards and submissions, and of the ledger of downloads."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -532,7 +532,7 @@ def record_readers() -> Iterator[Reader]:
 
 
 def whole_records(files: dict[str, bytes], ranks: Ranks) -> Iterator[Reader]:
-    """A record with and without its seal, of which no number changes in silence, and one beside another in a store."""
+    """Yield readers of records with and without seal, whose numbers never change silently, and of records in a store."""
     from harness.records.files import check_stored_record, load_facets
     from harness.records.schema import Record
     from harness.reporting.tables import runs_table
@@ -573,7 +573,7 @@ def whole_records(files: dict[str, bytes], ranks: Ranks) -> Iterator[Reader]:
 
 
 def model_readers() -> Iterator[Reader]:
-    """Towers, trainings and trials, of which no number changes in silence."""
+    """Yield readers of towers, trainings and trials, whose numbers never change silently."""
     import torch
 
     from harness.distill.checkpoint import TrainingState, load_tower, load_training, save_tower, save_training
@@ -627,7 +627,7 @@ def model_readers() -> Iterator[Reader]:
 
 
 def kept_readers() -> Iterator[Reader]:
-    """Hashes of what a tower has seen, embeddings, and configurations of models."""
+    """Yield readers of the hashes of seen captions, of embeddings, and of model configurations."""
     from harness.encoders.open_clip.model_files import in_folder
     from harness.records.towers import load_seen
     from harness.storage.embeddings import get_or_compute
@@ -654,7 +654,7 @@ def kept_readers() -> Iterator[Reader]:
 
 
 def state_readers() -> Iterator[Reader]:
-    """States of tokens, and of a teacher's."""
+    """Yield readers of token states and of teacher states."""
     from harness.distill.model.teacher import teacher_states
     from harness.storage.embeddings import get_or_compute_states
     from harness.storage.store import Store
@@ -677,7 +677,7 @@ def state_readers() -> Iterator[Reader]:
 
 
 class Reading:
-    """A teacher that gives three texts the same states."""
+    """A teacher with the same states for three texts."""
 
     def __init__(self, states: TokenStates) -> None:
         self.states = states
@@ -687,17 +687,17 @@ class Reading:
         return "reading"
 
     def encode_texts(self, texts: Sequence[str], lang: str) -> Floats:
-        """The means of their states."""
+        """Return the means of the states."""
         return self.encode_tokens(texts, lang).pooled
 
     def encode_tokens(self, texts: Sequence[str], lang: str) -> TokenStates:
-        """Theirs."""
+        """Return the states."""
         right(len(texts) == len(self.states.lengths), "three texts")
         return self.states
 
 
 def put(path: Path, data: bytes) -> None:
-    """Write a file that may have been put there already."""
+    """Write a file, which may exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
 
@@ -706,16 +706,16 @@ def put(path: Path, data: bytes) -> None:
 
 
 class TooSlow(BaseException):
-    """Not an Exception, so that no reader can take it for one of its own."""
+    """The alarm. It is no Exception, so no reader can catch it."""
 
 
 def attempt(reader: Reader, number: int, folder: Path) -> str:
-    """Try one input, and say how it went: `read`, `refused`, or what was wrong."""
+    """Try one input and return the outcome: `read`, `refused`, or a description of the failure."""
     source = random.Random(f"{reader.name} {number}")
     folder.mkdir()
     place = source.choice(sorted(reader.seeds))
     for path, data in {**reader.beside, **reader.seeds}.items():
-        # Input 0 is the good file itself.
+        # Input 0 is the valid file itself.
         put(folder / path, mutated(data, source) if path == place and number else data)
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
@@ -738,12 +738,12 @@ def attempt(reader: Reader, number: int, folder: Path) -> str:
 
 
 def slow(*_: object) -> None:
-    """What the alarm does."""
+    """Raise the alarm."""
     raise TooSlow
 
 
 def main() -> int:
-    """Fuzz, print a table of how it went, and fail if anything did."""
+    """Fuzz, print a table of the outcomes, and fail if any input failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("inputs", type=int, help="how many, over all readers")
     parser.add_argument("--reader", help="one alone, by name")

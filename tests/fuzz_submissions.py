@@ -1,4 +1,4 @@
-"""Mutated records, queries and archives of submissions: none changes a number of a board in silence, and none breaks it.
+"""Fuzz test of submissions: mutated records, queries and archives neither change a number of a board silently nor break it.
 
     python -m tests.fuzz_submissions 5000             so many inputs; ends with status 1 if one of them failed
     python -m tests.fuzz_submissions 1 --first 417    one input again, with its traceback
@@ -68,7 +68,7 @@ PACKINGS: tuple[dict[str, Any], ...] = (
 
 @dataclass
 class Place:
-    """Our records, and a submission beside them."""
+    """Our own records and a submission."""
 
     root: Path
 
@@ -82,7 +82,7 @@ class Place:
 
 
 def prepare(root: Path) -> Place:
-    """Our own records of two towers in two languages, and a submission of two records, one of a recipe of ours."""
+    """Write our own records of two towers in two languages, and a submission of two records, one with a recipe of ours."""
     place, pictures = Place(root), gallery(IMAGES)
     told = {"entity-type": tuple((("people",), ("animals", "scene"), ())[k % 3] for k in range(IMAGES))}
     for lang in ("de", "qu"):
@@ -98,7 +98,7 @@ def prepare(root: Path) -> Place:
 
 
 def made(folder: Path) -> tuple[list[Board], list[str]]:
-    """Every board of a folder, rendered in each form, and what was left out."""
+    """Return every board of a folder rendered in each form, and what was left out."""
     problems: list[str] = []
     found = find_records([folder], problems)
     boards = [board for each in BOARDS for board in make_boards(each, found, LANGUAGES, resamples=RESAMPLES)]
@@ -110,7 +110,7 @@ def made(folder: Path) -> tuple[list[Board], list[str]]:
 
 
 def said_of_ours(boards: list[Board]) -> list[str]:
-    """All that boards say of our own records, but for ranks, which hang on who else is there."""
+    """Return what boards contain of our own records, except ranks, which depend on other records."""
     lines = []
     for board in boards:
         own = [place for place, row in enumerate(board.rows) if not row.tower.sender]
@@ -129,7 +129,7 @@ def said_of_ours(boards: list[Board]) -> list[str]:
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The way to each value of a record."""
+    """Yield the path to each value of a record."""
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return (
         [path, *(way for key, of in inside for way in leaves(of, (*path, key)))]
@@ -139,7 +139,7 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def other_value(folder: Path, source: random.Random) -> None:
-    """A record with one to three other values, or without them."""
+    """Return a record with one to three values changed or removed."""
     path = folder / "record.json"
     record = json.loads(path.read_bytes())
     for _ in range(source.choice((1, 1, 2, 3))):
@@ -155,7 +155,7 @@ def other_value(folder: Path, source: random.Random) -> None:
 
 
 def other_queries(folder: Path, source: random.Random) -> None:
-    """Queries with other ranks, ids, columns, types or packing."""
+    """Return queries with other ranks, ids, columns, types or compression."""
     path = folder / "queries.parquet"
     table = pq.read_table(path)
     columns = table.to_pydict()
@@ -194,13 +194,13 @@ def other_queries(folder: Path, source: random.Random) -> None:
 
 
 def other_bytes(folder: Path, source: random.Random) -> None:
-    """A file of a record with other bytes."""
+    """Change bytes in a file of a record."""
     path = folder / source.choice(("record.json", "queries.parquet", "queries.parquet", "digests.json"))
     path.write_bytes(mutated(path.read_bytes(), source))
 
 
 def other_tree(folder: Path, source: random.Random) -> None:
-    """A file that is gone, a link, a pipe, another record's, or somewhere else."""
+    """Remove a file, move it, or replace it with a link, a pipe, or the file of another record."""
     path = folder / source.choice(("record.json", "queries.parquet", "digests.json"))
     data = path.read_bytes()
     path.unlink()
@@ -222,7 +222,7 @@ def other_tree(folder: Path, source: random.Random) -> None:
 
 
 def archived(folder: Path, source: random.Random) -> None:
-    """The submission sent as an archive with other bytes, as far as it still unpacks."""
+    """Pack the submission as an archive, change bytes, and unpack what is still readable."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", source.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as archive:
         for path in sorted(folder.parent.rglob("*.*")):
@@ -243,7 +243,7 @@ DAMAGED: tuple[Callable[[Path, random.Random], None], ...] = (other_queries, oth
 
 
 def attempt(number: int, place: Place, expected: list[str]) -> str:
-    """Try one input, and say how it went: `same`, `said`, `refused`, `merged`, or what was wrong."""
+    """Try one input and return the outcome: `same`, `said`, `refused`, `merged`, or a description of the failure."""
     source = random.Random(number)
     own = number % 3 == 0
     within = place.ours if own else place.theirs
@@ -266,7 +266,7 @@ def attempt(number: int, place: Place, expected: list[str]) -> str:
 
 
 def unseal(folder: Path, again: bool) -> None:
-    """Take a record's seal away, or forge it."""
+    """Remove the seal of a record, or forge it."""
     try:
         (folder / "digests.json").unlink(missing_ok=True)
         if again:
@@ -276,7 +276,7 @@ def unseal(folder: Path, again: bool) -> None:
 
 
 def judged(own: bool, place: Place, expected: list[str], folder: Path) -> str:
-    """How it went. Raises AssertionError if a number changed in silence."""
+    """Return the outcome. Raises AssertionError if a number changed silently."""
     if own:
         boards, problems = made(place.ours)
         if problems:
@@ -301,7 +301,7 @@ def judged(own: bool, place: Place, expected: list[str], folder: Path) -> str:
 
 
 def main() -> int:
-    """Fuzz, print how it went, and fail if anything did."""
+    """Fuzz, print the outcomes, and fail if any input failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("inputs", type=int, help="how many")
     parser.add_argument("--first", type=int, default=0, help="number of the first input")

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 
-from tests.support.imports import ROOT, circles, drawn, modules
+from tests.support.imports import ROOT, draw_layers, import_cycles, modules
 
 CROWDED = 14
 
@@ -18,7 +18,7 @@ GENERAL = {"T": "a type variable", "R": "a type variable", "main": "the entry po
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    assert circles() == []
+    assert import_cycles() == []
 
 
 def test_no_folder_is_crowded() -> None:
@@ -29,7 +29,7 @@ def test_no_folder_is_crowded() -> None:
 
 def test_the_picture_of_the_layers_is_that_of_the_code() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    assert f"```text\n{drawn().strip()}\n```" in page, "make it again by: python -m tests.support.imports"
+    assert f"```text\n{draw_layers().strip()}\n```" in page, "make it again by: python -m tests.support.imports"
 
 
 def test_every_module_that_the_architecture_page_names_is_there() -> None:

@@ -1,4 +1,4 @@
-"""No regular expression of the source takes exponential time, whatever text it is given: all are found and looked through.
+"""No regular expression in the source takes exponential time on any text. The tests find and analyse all of them.
 
 A pattern is turned into its position automaton (Glushkov 1961): a state a character, an edge where one may follow the other.
 Backtracking takes exponential time where some text leads from a state back to itself in two ways (Weideman et al. 2016).
@@ -30,7 +30,7 @@ PARSER: Any = re._parser  # type: ignore[attr-defined]
 
 
 class Part(NamedTuple):
-    """A piece of a pattern: whether it may be empty, and in how many ways it begins and ends at each of its positions."""
+    """A part of a pattern: whether it may be empty, and the number of ways in which it starts and ends at each position."""
 
     empty: bool
     first: Counter[int]
@@ -38,7 +38,7 @@ class Part(NamedTuple):
 
 
 class Automaton:
-    """The position automaton of a pattern. sets: what each position matches. follow: in how many ways one follows another."""
+    """The position automaton of a pattern. sets: the nodes of positions. follow: the number of ways one follows another."""
 
     def __init__(self, pattern: str | bytes) -> None:
         text = pattern.decode("latin-1") if isinstance(pattern, bytes) else pattern
@@ -91,7 +91,7 @@ class Automaton:
         return Part(False, Counter([place]), Counter([place]))
 
     def _repeated(self, least: int, most: int, body: Any) -> Part:
-        """So many copies as tell, two of each kind: with a loop at the end, or each inside the one before it."""
+        """Return enough copies of a repeat to detect ambiguity: two of each, followed by a loop or nested."""
         endless = most == PARSER.MAXREPEAT
         whole = Part(True, Counter(), Counter())
         if endless:
@@ -106,7 +106,7 @@ class Automaton:
         return whole
 
     def is_exponential(self) -> bool:
-        """Whether some text leads from a position back to it on two ways."""
+        """Return whether some text leads from a position back to it in two ways."""
         return any(self._two_ways(start) for start in range(len(self.sets)))
 
     def _two_ways(self, start: int) -> bool:
@@ -128,7 +128,7 @@ class Automaton:
 
 
 def matches(kind: Any, of: Any, char: str) -> bool:
-    """Whether a node of a parsed pattern matches a character; `.` matches all, whatever the flags."""
+    """Return whether a node of a parsed pattern matches a character. `.` matches all characters, whatever the flags."""
     match str(kind):
         case "LITERAL":
             return bool(ord(char) == of)
@@ -149,7 +149,7 @@ def matches(kind: Any, of: Any, char: str) -> bool:
 
 
 def written(node: ast.expr) -> str | bytes | None:
-    """A pattern as it stands in the source, with 1 for what is put in; None where all of it is put in."""
+    """Return the pattern in the source with 1 for each interpolation, or None if all of it is interpolated."""
     match node:
         case ast.Constant(value=str() | bytes() as text):
             return text
@@ -163,7 +163,7 @@ def written(node: ast.expr) -> str | bytes | None:
 
 
 def patterns_of(path: Path) -> Iterator[tuple[int, str | bytes | None]]:
-    """Line and pattern of every regular expression in a file."""
+    """Yield line and pattern of every regular expression in a file."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.Call):
             continue

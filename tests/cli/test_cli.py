@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from harness.runtime.console import ASCII_FALLBACK, UnfailingFile
-from tests.support.command_line import ROOT, SMALL, environment, harness, wait_for_file
+from tests.support.command_line import ROOT, SMALL_RUN, environment, harness, wait_for_file
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store in which a small run over the sample has been made."""
     folder = tmp_path_factory.mktemp("store")
-    done = harness("run", "--lang", "de", *SMALL, store=folder)
+    done = harness("run", "--lang", "de", *SMALL_RUN, store=folder)
     assert done.returncode == 0, done.stderr
     (folder / "stdout.txt").write_text(done.stdout)
     (folder / "stderr.txt").write_text(done.stderr)
@@ -53,14 +53,14 @@ def test_english_is_measured_on_the_same_captions_and_on_all(store: Path) -> Non
 
 def test_a_second_run_prints_the_same_without_loading_a_model(store: Path) -> None:
     code = "import sys; from harness.cli.app import app; app(standalone_mode=False); sys.exit('torch' in sys.modules)"
-    again = harness("run", "--lang", "de", *SMALL, store=store, code=code)
+    again = harness("run", "--lang", "de", *SMALL_RUN, store=store, code=code)
     assert again.returncode == 0, again.stderr
     assert again.stdout == (store / "stdout.txt").read_text()
     assert again.stderr == ""
 
 
 def test_the_same_seed_in_another_store_gives_the_same_scores_to_the_byte(store: Path, tmp_path: Path) -> None:
-    assert harness("run", "--lang", "de", *SMALL, store=tmp_path).returncode == 0
+    assert harness("run", "--lang", "de", *SMALL_RUN, store=tmp_path).returncode == 0
     assert scores_of(tmp_path) == scores_of(store)
 
 
@@ -84,7 +84,7 @@ def test_records_hold_no_caption(store: Path) -> None:
 
 def test_dry_run_says_what_is_missing_and_makes_none_of_it(store: Path) -> None:
     before = sorted(store.rglob("*"))
-    plan = harness("run", "--lang", "cy", *SMALL, "--dry-run", store=store)
+    plan = harness("run", "--lang", "cy", *SMALL_RUN, "--dry-run", store=store)
     assert plan.returncode == 0, plan.stderr
     assert plan.stdout.count("to distil: 12 steps on 400 pairs") == 2
     assert sorted(store.rglob("*")) == before
@@ -100,7 +100,7 @@ def test_a_student_with_an_aligned_vocabulary_needs_no_training_to_be_measured(s
 
 
 def test_english_needs_no_distillation(store: Path) -> None:
-    english = harness("run", "--lang", "en", *SMALL, store=store)
+    english = harness("run", "--lang", "en", *SMALL_RUN, store=store)
     assert english.returncode == 0, english.stderr
     assert "kd-mse" not in english.stdout
     assert "English tower on English" in english.stdout
@@ -163,7 +163,7 @@ def test_a_truncated_picture_is_named_and_nothing_is_half_written(store: Path, t
     names = json.loads((copy / "dataset_flickr30k.json").read_text(encoding="utf-8"))["images"]
     broken = copy / "flickr30k-images" / next(image["filename"] for image in names if image["split"] == "test")
     broken.write_bytes(broken.read_bytes()[:500])
-    done = harness("run", "--lang", "de", "--data", str(copy), *SMALL, store=tmp_path / "store")
+    done = harness("run", "--lang", "de", "--data", str(copy), *SMALL_RUN, store=tmp_path / "store")
     assert done.returncode == 1
     assert re.fullmatch(rf"error: {re.escape(str(broken))} cannot be decoded: .*\n", done.stderr), done.stderr
     assert not list((tmp_path / "store").rglob("record.json"))

@@ -19,7 +19,7 @@ from harness.distill.model.tower import TextTower
 from harness.records.towers import load_card
 from harness.storage.store import Store
 from tests.support.command_line import environment
-from tests.support.distributed_training import CHOICES, trained
+from tests.support.distributed_training import CHOICES, train_and_log
 from tests.support.plugin_files import ROOT, write
 from tests.support.students import SHAPE, Training
 
@@ -50,7 +50,7 @@ def test_two_processes_reach_the_losses_and_weights_of_one(
     number: int, two: list[list[dict[str, list[float]]]], tmp_path: Path
 ) -> None:
     options = {name: value for name, value in CHOICES[number].items() if name not in ("accumulate", "checkpointing")}
-    alone, (first, second) = trained(ALONE, tmp_path, **options), (each[number] for each in two)
+    alone, (first, second) = train_and_log(ALONE, tmp_path, **options), (each[number] for each in two)
     assert first == second
     # Weights are not held to it: where a gradient is nothing but rounding, Adam makes it as long as any other.
     for name in ("losses", "scores", "gradient"):
@@ -61,7 +61,7 @@ def test_two_processes_reach_the_losses_and_weights_of_one(
 @pytest.mark.parametrize("objective", ["kd-mse", "kd-contrastive", "ot-batch", "ot-token"])
 @pytest.mark.parametrize("accumulate", [2, 3, 100])
 def test_a_batch_in_parts_is_the_batch_at_once(objective: str, accumulate: int, tmp_path: Path) -> None:
-    whole, parts = (trained(ALONE, tmp_path, objective=objective, accumulate=each) for each in (1, accumulate))
+    whole, parts = (train_and_log(ALONE, tmp_path, objective=objective, accumulate=each) for each in (1, accumulate))
     for name in ("losses", "gradient"):
         np.testing.assert_allclose(parts[name], whole[name], rtol=1e-3, atol=1e-5 * np.abs(whole[name]).max(), err_msg=name)
 
@@ -105,7 +105,7 @@ def test_checkpointing_gives_the_same_gradient_for_less_memory() -> None:
 
 
 def test_checkpointing_trains_the_same_tower_and_is_over_with_it(tmp_path: Path) -> None:
-    plain, twice = (trained(ALONE, tmp_path, objective="ot-token", checkpointing=each) for each in (False, True))
+    plain, twice = (train_and_log(ALONE, tmp_path, objective="ot-token", checkpointing=each) for each in (False, True))
     assert plain == twice
     training = Training("kd-mse", checkpointing=True, steps=1)
     tower = training.student()

@@ -30,10 +30,18 @@ from harness.evaluation.executors.ray import JobResources, run_on_machine
 from harness.runtime.console import Console
 from harness.runtime.prefetch import available_processors
 from harness.storage.store import BusyError, Store
-from tests.faults import CELLS, OBJECTIVES, records, write_data
+from tests.faults import CELLS, OBJECTIVES, read_records, write_data
 from tests.support.command_line import environment, wait_for_file
 from tests.support.plugin_files import harness, write
-from tests.support.scripted_jobs import AwkwardError, Errand, PanicException, fail, meet, tell_threads, wait_in_vain
+from tests.support.scripted_jobs import (
+    PanicException,
+    ScriptedJob,
+    UnpicklableError,
+    block_until_interrupted,
+    fail,
+    open_pipe_end,
+    write_thread_counts,
+)
 
 LOCAL = pytest.param("local", marks=pytest.mark.slow)
 ON_RAY = pytest.param("ray", marks=[pytest.mark.slow, pytest.mark.skipif(not find_spec("ray"), reason="ray is not installed")])
@@ -110,7 +118,7 @@ def serial(place: Path) -> tuple[Path, str]:
     store = place / "serial"
     done = run(place, store)
     assert done.returncode == 0, done.stderr
-    assert len(records(store)) == CELLS
+    assert len(read_records(store)) == CELLS
     return store, done.stdout
 
 
@@ -125,7 +133,7 @@ def test_two_workers_make_the_records_of_one_and_compute_shared_entries_once(
 ) -> None:
     done = run(place, tmp_path / "store", "--executor", executor, "--workers", "2")
     assert done.returncode == 0, done.stderr
-    assert records(tmp_path / "store") == records(serial[0])
+    assert read_records(tmp_path / "store") == read_records(serial[0])
     assert done.stdout == serial[1].replace(str(serial[0]), str(tmp_path / "store"))
     assert f"cell {CELLS} of {CELLS}: " in done.stderr
     assert logged_calls(tmp_path / "store") == logged_calls(serial[0])
@@ -139,33 +147,33 @@ def test_a_killed_worker_changes_no_record(executor: str, place: Path, serial: t
     done = run(place, tmp_path / "store", "--executor", executor, "--workers", "2", kill=True)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "store" / "kill").exists()
-    assert records(tmp_path / "store") == records(serial[0])
+    assert read_records(tmp_path / "store") == read_records(serial[0])
     assert logged_calls(tmp_path / "store") == logged_calls(serial[0])
 
 
 # jobs
 
 
-def run_jobs(jobs: Iterable[Errand], tmp_path: Path, **choices: object) -> Generator[tuple[str, Outcome]]:
+def run_jobs(jobs: Iterable[ScriptedJob], tmp_path: Path, **choices: object) -> Generator[tuple[str, Outcome]]:
     with closing(execute_jobs(jobs, ExecutorConfig(**choices), Store(tmp_path), Console())) as ended:  # type: ignore[arg-type]
         yield from ((job.name, outcome) for job, outcome in ended)
 
 
 def test_workers_work_at_the_same_time(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    ends = [Errand(mode, partial(meet, tmp_path / "pipe", mode)) for mode in ("rb", "wb")]
+    ends = [ScriptedJob(mode, partial(open_pipe_end, tmp_path / "pipe", mode)) for mode in ("rb", "wb")]
     assert dict(run_jobs(ends, tmp_path, workers=2)) == {"rb": Outcome(), "wb": Outcome()}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_failed_job_stops_no_other_and_gives_its_error(workers: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     jobs = [
-        Errand("expected", partial(fail, HarnessError, "mend it so")),
-        Errand("awkward", partial(fail, AwkwardError, 1, 2)),
-        Errand("exit", partial(fail, SystemExit)),
-        Errand("exit 0", partial(fail, SystemExit, 0)),
-        Errand("panic", partial(fail, PanicException, "called `Option::unwrap()` on a `None` value")),
-        Errand("well", partial(os.getpid)),
+        ScriptedJob("expected", partial(fail, HarnessError, "mend it so")),
+        ScriptedJob("awkward", partial(fail, UnpicklableError, 1, 2)),
+        ScriptedJob("exit", partial(fail, SystemExit)),
+        ScriptedJob("exit 0", partial(fail, SystemExit, 0)),
+        ScriptedJob("panic", partial(fail, PanicException, "called `Option::unwrap()` on a `None` value")),
+        ScriptedJob("well", partial(os.getpid)),
     ]
     assert dict(run_jobs(jobs, tmp_path, workers=workers)) == {
         "expected": Outcome("failed", "mend it so"),
@@ -180,11 +188,11 @@ def test_a_failed_job_stops_no_other_and_gives_its_error(workers: int, tmp_path:
 
 def test_ctrl_c_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        list(run_jobs([Errand("stopped", partial(fail, KeyboardInterrupt))], tmp_path))
+        list(run_jobs([ScriptedJob("stopped", partial(fail, KeyboardInterrupt))], tmp_path))
 
 
 def test_a_worker_that_ends_itself_fails_its_job_alone(tmp_path: Path) -> None:
-    jobs = [Errand("deadly", partial(os._exit, 0)), Errand("well", os.getpid)]
+    jobs = [ScriptedJob("deadly", partial(os._exit, 0)), ScriptedJob("well", os.getpid)]
     ended = dict(run_jobs(jobs, tmp_path, workers=2))
     assert ended["well"] == Outcome()
     assert ended["deadly"].state == "failed"
@@ -202,14 +210,14 @@ def test_jobs_without_an_outcome_have_failed(tmp_path: Path, monkeypatch: pytest
     registry: Registry[Executor] = Registry("executor", {})
     registry.register("idle", idle)
     monkeypatch.setattr("harness.core.builtins.EXECUTORS", registry)
-    jobs = [Errand(name, os.getpid) for name in ("one", "two", "three")]
+    jobs = [ScriptedJob(name, os.getpid) for name in ("one", "two", "three")]
     left = Outcome("failed", "the executor idle ended without an outcome of this job")
     assert dict(run_jobs(jobs, tmp_path, executor="idle")) == {"one": Outcome() if done else left, "two": left, "three": left}
 
 
 def test_a_job_that_kills_every_worker_is_given_up(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    jobs = [Errand("deadly", partial(os.system, f"echo >> {log}; kill -9 $PPID")), Errand("well", os.getpid)]
+    jobs = [ScriptedJob("deadly", partial(os.system, f"echo >> {log}; kill -9 $PPID")), ScriptedJob("well", os.getpid)]
     ended = dict(run_jobs(jobs, tmp_path, workers=2))
     assert ended["well"] == Outcome()
     assert re.fullmatch(r"its process was killed by signal 9, the last of 4 attempts; .* fewer --workers", ended["deadly"].why)
@@ -220,12 +228,12 @@ def test_a_job_that_kills_every_worker_is_given_up(tmp_path: Path) -> None:
 def test_a_job_is_taken_when_a_worker_is_free(workers: int, tmp_path: Path) -> None:
     taken, ended = 0, 0
 
-    def coming() -> Iterator[Errand]:
+    def coming() -> Iterator[ScriptedJob]:
         nonlocal taken
         for number in range(6):
             taken += 1
             assert taken - ended <= workers + 1, "each worker has one job, and one job has just ended"
-            yield Errand(str(number), os.getpid)
+            yield ScriptedJob(str(number), os.getpid)
 
     for _ in run_jobs(coming(), tmp_path, workers=workers):
         ended += 1
@@ -235,7 +243,7 @@ def test_a_job_is_taken_when_a_worker_is_free(workers: int, tmp_path: Path) -> N
 def test_jobs_of_other_processes_come_last(tmp_path: Path) -> None:
     order = []
 
-    class Busy(Errand):
+    class Busy(ScriptedJob):
         def do(self, console: Console, wait: bool) -> None:
             order.append((self.name, wait))
             if self.name == "busy" and not wait:
@@ -254,7 +262,10 @@ def test_busy_workers_are_interrupted_at_the_end(tmp_path: Path, request: pytest
     begun, never = tmp_path / "begun", tmp_path / "never"
     os.mkfifo(begun)
     os.mkfifo(never)
-    jobs = [Errand("vain", partial(wait_in_vain, begun, never)), Errand("other", partial(meet, begun, "rb"))]
+    jobs = [
+        ScriptedJob("vain", partial(block_until_interrupted, begun, never)),
+        ScriptedJob("other", partial(open_pipe_end, begun, "rb")),
+    ]
     with closing(run_jobs(jobs, tmp_path, workers=2)) as ended:
         assert next(ended) == ("other", Outcome())
     assert never.with_suffix(".interrupted").exists()
@@ -263,22 +274,22 @@ def test_busy_workers_are_interrupted_at_the_end(tmp_path: Path, request: pytest
 def test_each_worker_has_its_share_of_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     share = max(1, available_processors() // 2)
-    list(run_jobs([Errand("one", partial(tell_threads, tmp_path / "one"))], tmp_path, workers=2))
+    list(run_jobs([ScriptedJob("one", partial(write_thread_counts, tmp_path / "one"))], tmp_path, workers=2))
     assert (tmp_path / "one").read_text() == f"{share} {share} {share}"
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    list(run_jobs([Errand("two", partial(tell_threads, tmp_path / "two"))], tmp_path, workers=2))
+    list(run_jobs([ScriptedJob("two", partial(write_thread_counts, tmp_path / "two"))], tmp_path, workers=2))
     assert (tmp_path / "two").read_text().split()[0] == "3"
 
 
 def test_options_of_ray_need_ray(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="--address and --gpus-per-cell are for --executor ray"):
-        list(run_jobs([Errand("one", os.getpid)], tmp_path, address="auto"))
+        list(run_jobs([ScriptedJob("one", os.getpid)], tmp_path, address="auto"))
 
 
 def test_workers_start_only_for_jobs(tmp_path: Path) -> None:
     assert list(run_jobs([], tmp_path, workers=2)) == []
     assert multiprocessing.active_children() == []
-    assert len(list(run_jobs([Errand("one", os.getpid)] * 2, tmp_path, workers=9))) == 2
+    assert len(list(run_jobs([ScriptedJob("one", os.getpid)] * 2, tmp_path, workers=9))) == 2
     assert multiprocessing.active_children() == []
 
 
@@ -302,7 +313,7 @@ def test_every_machine_has_room_for_the_requested_cells(machines: list[dict[str,
 
 def test_a_machine_without_the_store_refuses(tmp_path: Path) -> None:
     around, flag = WorkerEnvironment((), tmp_path), tmp_path / "flag"
-    find = Errand("one", os.getpid).elsewhere()
+    find = ScriptedJob("one", os.getpid).elsewhere()
     alone = run_on_machine(find, True, around, Store(tmp_path), flag)
     assert alone.state == "failed"
     assert "does not see the locks" in alone.why
@@ -381,7 +392,7 @@ def test_an_executor_of_a_plug_in_is_selected_by_name(place: Path, serial: tuple
     plugin = write(tmp_path / "mine.py", MINE)
     done = run(place, tmp_path / "store", "--executor", "backwards", "--plugin", str(plugin))
     assert done.returncode == 0, done.stderr
-    assert records(tmp_path / "store") == records(serial[0])
+    assert read_records(tmp_path / "store") == read_records(serial[0])
     assert f"cell {CELLS} of {CELLS}: " in done.stderr
     listed = harness("list", "executors", "--plugin", str(plugin), store=tmp_path)
     assert "The last cell first." in listed.stdout
@@ -415,7 +426,7 @@ def test_a_study_by_two_workers_equals_the_study_by_one(place: Path, tmp_path: P
         words = ("--data", str(place / "data"), "--encoder", encoder, "--workers", workers)
         done = harness("study", str(design), *words, store=store)
         assert done.returncode == 0, done.stderr
-        made.append(records(store))
+        made.append(read_records(store))
     assert len(made[0]) == 7, "four cells, two floors, and the English cell of both languages"
     assert made[0] == made[1]
 

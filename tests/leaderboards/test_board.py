@@ -23,7 +23,7 @@ from harness.leaderboards.records.loading import find_records
 from harness.records.schema import RegionCard
 from harness.statistics.inference import bootstrap_mean, paired_difference
 from harness.statistics.rank_inference import rank_intervals, significant_differences
-from tests.support.synthetic_records import ARMS, Arm, gallery, made_ranks, retrieval, write_board, write_record
+from tests.support.synthetic_records import ARMS, Arm, gallery, retrieval, synthetic_ranks, write_board, write_record
 
 TIERS = {"de": 5, "fr": 5, "cy": 1, "qu": 1, "gn": 0}
 LANGUAGES = {code: Language(code, code.upper(), "Latn", tier, ()) for code, tier in TIERS.items()}
@@ -103,7 +103,7 @@ def test_several_captions_an_image_weigh_as_queries_do(tmp_path: Path) -> None:
 
 def test_rows_that_cannot_be_told_apart_share_a_rank(tmp_path: Path) -> None:
     of = retrieval("de", gallery(200))
-    ranks = made_ranks(of.caption_images, 200, 0.5, [1])
+    ranks = synthetic_ranks(of.caption_images, 200, 0.5, [1])
     nearly = Ranks(np.where(np.arange(200) == 3, 7, ranks.t2i), ranks.i2t)
     worse = Ranks(np.full(200, 9), ranks.i2t)
     for objective, each in (("kd-mse", ranks), ("ot-token", nearly), ("kd-cosine", worse)):
@@ -323,7 +323,7 @@ def test_no_date_decides_between_two_records_of_one_recipe_and_seed(tmp_path: Pa
 
 
 def test_the_very_same_ranks_twice_are_one_row_and_a_note(tmp_path: Path) -> None:
-    of, ranks = retrieval("de", gallery(50)), made_ranks(np.arange(50), 50, 0.5, [1])
+    of, ranks = retrieval("de", gallery(50)), synthetic_ranks(np.arange(50), 50, 0.5, [1])
     for cell in ("0" * 64, "1" * 64):
         write_record(tmp_path, of, Arm("kd-mse", 0.5), ranks=ranks, cell=cell)
     (board,) = boards(tmp_path)

@@ -24,10 +24,10 @@ from harness.runtime.console import Console
 from harness.storage.store import Store
 from tests.support.chromium import (
     chrome,  # noqa: F401 (chrome is a fixture)
-    complaints,
+    console_errors_and_requests,
     open_page,
 )
-from tests.support.command_line import SMALL, harness
+from tests.support.command_line import SMALL_RUN, harness
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -41,7 +41,7 @@ HOSTILE = "</script><script>document.title='owned'</script>\u202e \"quoted\" '; 
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store in which two German towers were measured."""
     folder = tmp_path_factory.mktemp("store")
-    done = harness("run", "--lang", "de", *SMALL, store=folder)
+    done = harness("run", "--lang", "de", *SMALL_RUN, store=folder)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -109,7 +109,7 @@ def test_filters_and_order_in_a_real_browser(chrome: Chrome, page: Path) -> None
         "return Promise.all(all.map((image) => image.decode())).then(() => all.length)"
     )
     assert chrome.execute_script(code) > 0
-    assert complaints(chrome) == []
+    assert console_errors_and_requests(chrome) == []
 
 
 def choose(chrome: Chrome, label: str, value: str) -> None:  # noqa: F811
@@ -139,7 +139,7 @@ def test_the_right_picture_shows_where_the_phrases_of_the_caption_are(chrome: Ch
         assert [line.strip() for line in said.splitlines()] == [
             f"{words} {', '.join(types)}{'' if boxes else ', no box'}" for words, types, boxes in query["places"]
         ]
-    assert complaints(chrome) == []
+    assert console_errors_and_requests(chrome) == []
 
 
 def test_a_record_of_grounding_shows_the_true_box_and_what_each_tower_found(
@@ -147,7 +147,7 @@ def test_a_record_of_grounding_shows_the_true_box_and_what_each_tower_found(
     store: Path,
     tmp_path: Path,
 ) -> None:
-    words = ("run", "--task", "flickr30k-entities", "--lang", "de", "--split", "val", "--objectives", "kd-mse", *SMALL)
+    words = ("run", "--task", "flickr30k-entities", "--lang", "de", "--split", "val", "--objectives", "kd-mse", *SMALL_RUN)
     done = harness(*words, store=store)
     assert done.returncode == 0, done.stderr
     found = {each.record.text_tower: each for each in find_records([store / "records"]) if of_grounding(each)}
@@ -171,7 +171,7 @@ def test_a_record_of_grounding_shows_the_true_box_and_what_each_tower_found(
     text = chrome.execute_script("return document.body.innerText")
     assert f"{len(part['queries'])} of {len(part['queries'])} phrases" in text
     assert "where it is" in text
-    assert complaints(chrome) == []
+    assert console_errors_and_requests(chrome) == []
 
 
 def of_grounding(found: BoardRecord) -> bool:
@@ -195,7 +195,7 @@ def test_what_no_candidate_covers_has_no_rank() -> None:
 def test_the_browser_fits_a_phone(chrome: Chrome, page: Path) -> None:  # noqa: F811
     open_page(chrome, page, width=360)
     assert chrome.execute_script("return document.documentElement.scrollWidth") <= 360
-    assert complaints(chrome) == []
+    assert console_errors_and_requests(chrome) == []
 
 
 def browse_here(cell: str, data: str | None, out: Path, store: Path, embed: bool = False) -> str:
@@ -213,7 +213,7 @@ def test_what_cannot_be_browsed_is_refused_and_leaves_nothing(store: Path, flick
     cell = german(store)[0].record.cell
     records = find_records([store / "records"])
     english = next(each for each in records if each.record.is_english_side)
-    scored = harness("run", "--lang", "en", "--split", "val", *SMALL, "--scorer", "entities", store=store)
+    scored = harness("run", "--lang", "en", "--split", "val", *SMALL_RUN, "--scorer", "entities", store=store)
     assert scored.returncode == 0, scored.stderr
     composed = next(each for each in find_records([store / "records"]) if each.record.scorer != "plain")
     out = tmp_path / "x"
@@ -253,7 +253,7 @@ def test_the_plan_of_a_pair_has_a_row_for_each_english_token(chrome: Chrome, sto
         "return [...document.querySelector('table.plan').tBodies[0].rows].map((r) => r.cells[0].innerText)"
     )
     assert {"<start>", "▁dog", "<end>"} <= set(names)
-    assert complaints(chrome) == []
+    assert console_errors_and_requests(chrome) == []
 
 
 def test_the_plan_of_a_tower_that_weighs_entities_gives_them_their_mass(
@@ -273,7 +273,7 @@ def test_the_plan_of_a_tower_that_weighs_entities_gives_them_their_mass(
     open_page(chrome, out)
     said = chrome.execute_script("return document.body.innerText")
     assert "Tokens that name something have 9.0 times the mass of others: ▁dog ▁runs ▁snow" in said
-    assert complaints(chrome) == []
+    assert console_errors_and_requests(chrome) == []
 
 
 def test_an_empty_sentence_is_refused(store: Path, tmp_path: Path) -> None:

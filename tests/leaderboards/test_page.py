@@ -13,7 +13,7 @@ import pytest
 from harness.core.data import Ranks
 from harness.leaderboards.board.publish import publish_boards
 from harness.leaderboards.records.submission import merge_submission
-from tests.support.chromium import CONTRAST, HOSTILE, complaints, open_page
+from tests.support.chromium import CONTRAST, HOSTILE, console_errors_and_requests, open_page
 from tests.support.synthetic_records import ARMS, Arm, gallery, retrieval, write_board, write_record
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def opened(chrome: Chrome, page: Path) -> Iterator[Chrome]:
     open_page(chrome, page)
     yield chrome
-    assert complaints(chrome) == []
+    assert console_errors_and_requests(chrome) == []
 
 
 def script(chrome: Chrome, code: str, *arguments: Any) -> Any:
@@ -195,7 +195,7 @@ def test_both_themes_are_readable_and_can_be_chosen(chrome: Chrome, page: Path, 
         assert (luminance(chrome) > 0.5) == (expected == "light")
     button.click()
     assert button.text == "Theme: auto"
-    assert complaints(chrome) == []
+    assert console_errors_and_requests(chrome) == []
 
 
 def luminance(chrome: Chrome) -> float:
@@ -220,7 +220,7 @@ def test_a_phone_scrolls_down_and_not_sideways(chrome: Chrome, page: Path) -> No
         script(chrome, "return Math.max(...[...board.querySelectorAll('svg')].map((e) => e.getBoundingClientRect().right))")
         <= 360
     )
-    assert complaints(chrome) == []
+    assert console_errors_and_requests(chrome) == []
 
 
 def test_one_board_is_seen_at_a_time(opened: Chrome) -> None:
@@ -258,7 +258,7 @@ def test_hostile_names_stay_text(chrome: Chrome, tmp_path: Path) -> None:
     assert script(chrome, "return document.querySelectorAll('img, iframe, script[src]').length") == 0
     assert script(chrome, "return document.documentElement.scrollWidth") <= 360
     assert any(method.startswith('"><img src=x onerror=alert(1)></script>') for method in seen(chrome, METHODS))
-    assert complaints(chrome) == []
+    assert console_errors_and_requests(chrome) == []
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +295,7 @@ def test_a_conflict_and_a_bad_record_are_told(chrome: Chrome, disputed: Path, wi
     press(chrome, "tr.disputed .more")
     assert script(chrome, "return document.documentElement.scrollWidth") <= width
     assert contrast_of_text(chrome) >= 4.5
-    assert complaints(chrome) == []
+    assert console_errors_and_requests(chrome) == []
 
 
 def test_nothing_but_the_page_s_own_script_may_run_or_load(page: Path) -> None:

@@ -14,10 +14,10 @@ from tests.support.chromium import (
     CONTRAST,
     HOSTILE,
     chrome,  # noqa: F401 (chrome is a fixture)
-    complaints,
+    console_errors_and_requests,
     open_page,
 )
-from tests.support.synthetic_study import ARMS, SKILLS, evidence, findings, study
+from tests.support.synthetic_study import ARMS, SKILLS, findings, study, study_records
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -30,7 +30,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An unfinished study with facets and a repetition."""
     folder = tmp_path_factory.mktemp("study")
     config = study(replicate=True, seeds=[0, 1], resamples=300)
-    made = evidence(
+    made = study_records(
         folder / "records",
         config,
         lambda place: None if (place.lang, place.seed) == ("de", 3) else SKILLS[place.arm] * (1.4 if place.pairs is None else 1),
@@ -82,7 +82,7 @@ def test_every_part_and_every_chart_is_there(chrome: Chrome, page: Path) -> None
     )
     assert len(links) == len(headings)
     assert all(links)
-    assert complaints(chrome) == []
+    assert console_errors_and_requests(chrome) == []
 
 
 def test_curves_are_chosen_by_language(chrome: Chrome, page: Path) -> None:
@@ -95,7 +95,7 @@ def test_curves_are_chosen_by_language(chrome: Chrome, page: Path) -> None:
     after = titles(chrome)
     assert len(after) == len(before)
     assert after != before
-    assert complaints(chrome) == []
+    assert console_errors_and_requests(chrome) == []
 
 
 def test_differences_are_chosen_by_arm_and_grouped_by_size(chrome: Chrome, page: Path) -> None:
@@ -114,7 +114,7 @@ def test_differences_are_chosen_by_arm_and_grouped_by_size(chrome: Chrome, page:
     assert {"people", "animals", "vehicles"} <= set(visible(chrome, "[data-chart=facets] svg text"))
     assert "by tier: ot-token − the best standard arm" in options(chrome, "facets")
     assert "kd-mse (ot-vocabulary) − kd-mse (association) (start)" in options(chrome, "ablations")
-    assert complaints(chrome) == []
+    assert console_errors_and_requests(chrome) == []
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -127,7 +127,7 @@ def test_both_themes_are_readable(chrome: Chrome, page: Path, theme: str) -> Non
         "return Math.min(...all.filter((e) => e.checkVisibility()).map(contrast));"
     )
     assert chrome.execute_script(CONTRAST + code) >= 4.5
-    assert complaints(chrome) == []
+    assert console_errors_and_requests(chrome) == []
 
 
 def test_a_phone_scrolls_down_and_not_sideways(chrome: Chrome, page: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_phone_scrolls_down_and_not_sideways(chrome: Chrome, page: Path) -> No
     assert chrome.execute_script("return document.documentElement.scrollWidth") <= 360
     right = "return Math.max(...[...document.querySelectorAll('svg')].map((e) => e.getBoundingClientRect().right))"
     assert chrome.execute_script(right) <= 360
-    assert complaints(chrome) == []
+    assert console_errors_and_requests(chrome) == []
 
 
 def test_it_prints_with_nothing_cut_off(chrome: Chrome, page: Path) -> None:
@@ -152,7 +152,7 @@ def test_it_prints_with_nothing_cut_off(chrome: Chrome, page: Path) -> None:
 def test_hostile_names_stay_text(chrome: Chrome, tmp_path: Path) -> None:
     arms: list[dict[str, Any]] = [{**arm, "name": (str(place) + HOSTILE)[:60]} for place, arm in enumerate(ARMS)]
     config = study(title=HOSTILE[:120], question=HOSTILE, pairs=[100], seeds=[0, 1], arms=arms, encoder=HOSTILE, resamples=200)
-    made = evidence(tmp_path / "records", config, lambda _: 0.3, facets={"entity-type": (HOSTILE, "z" * 500_000 + HOSTILE)})
+    made = study_records(tmp_path / "records", config, lambda _: 0.3, facets={"entity-type": (HOSTILE, "z" * 500_000 + HOSTILE)})
     shown = {
         code: each.model_copy(update={"name": HOSTILE + code, "source": HOSTILE, "kind": HOSTILE})
         for code, each in made.languages.items()
@@ -173,7 +173,7 @@ def test_hostile_names_stay_text(chrome: Chrome, tmp_path: Path) -> None:
     assert chrome.execute_script("return document.querySelectorAll('img, iframe, script[src]').length") == 0
     assert chrome.execute_script("return document.documentElement.scrollWidth") <= 360
     assert any(text.startswith('0"><img src=x onerror=alert(1)></script>') for text in visible(chrome, "th"))
-    assert complaints(chrome) == []
+    assert console_errors_and_requests(chrome) == []
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "<img" not in text.replace(r"\<img", "")
     assert "\u202e" not in text

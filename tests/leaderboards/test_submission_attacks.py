@@ -24,14 +24,14 @@ from harness.leaderboards.records.loading import find_records
 from harness.leaderboards.records.submission import merge_submission
 from tests.leaderboards.test_board import LANGUAGES, declaration
 from tests.leaderboards.test_submission import edit_queries, edit_record
-from tests.support.synthetic_records import PROVENANCE, Arm, NoImages, gallery, made_ranks, reseal, retrieval, write_record
+from tests.support.synthetic_records import PROVENANCE, Arm, ImageIds, gallery, reseal, retrieval, synthetic_ranks, write_record
 
 IMAGES = 60
 LATER = {**PROVENANCE.model_dump(), "created": "2099-01-01T00:00:00+00:00"}
 TOLD = {"entity-type": tuple((("people",), ("animals",))[k % 2] for k in range(IMAGES))}
 
 
-def captions(lang: str, images: NoImages | None = None, **changes: object) -> Retrieval:
+def captions(lang: str, images: ImageIds | None = None, **changes: object) -> Retrieval:
     return replace(retrieval(lang, images or gallery(IMAGES)), **{"facets": TOLD, **changes})
 
 
@@ -106,7 +106,7 @@ def test_other_seeds_of_our_recipe_are_not_pooled_with_ours(ours: Path, tmp_path
 
 def test_the_same_ranks_from_others_are_no_conflict(ours: Path, tmp_path: Path) -> None:
     of = captions("de")
-    ranks = made_ranks(of.caption_images, IMAGES, 0.5, [4])
+    ranks = synthetic_ranks(of.caption_images, IMAGES, 0.5, [4])
     write_record(ours, of, Arm("kd-cosine", 0.5), ranks=ranks)
     merge_submission(theirs(tmp_path, of, Arm("kd-cosine", 0.5), ranks), ours)
     assert boards(ours)[0].conflicts == ()
@@ -136,7 +136,7 @@ def test_a_language_that_only_they_have_takes_no_row_of_ours_its_mean(ours: Path
 
 def test_a_gallery_that_holds_ours_does_not_take_our_board(ours: Path, tmp_path: Path) -> None:
     before, name = own_lines(ours), boards(ours)[0].name
-    more = NoImages((*gallery(IMAGES).ids, "extra"))
+    more = ImageIds((*gallery(IMAGES).ids, "extra"))
     of = captions("de", more, facets={})
     merge_submission(theirs(tmp_path, of, ranks=Ranks(*[np.ones(IMAGES + 1, np.int64)] * 2)), ours)
     first, second = boards(ours)

@@ -23,7 +23,7 @@ from harness.statistics.inference import Difference, Interval
 from harness.statistics.measurement import DIRECTIONS, Measurement
 from harness.statistics.run_summary import summarise
 from harness.tasks.caption_sources import known_languages
-from tests.support.synthetic_records import Arm, gallery, made_ranks, made_record, retrieval, write_record
+from tests.support.synthetic_records import Arm, gallery, retrieval, synthetic_ranks, synthetic_record, write_record
 
 NAN = math.nan
 ONLY = Ranks(np.ones(1, np.int64), np.ones(1, np.int64))
@@ -35,8 +35,8 @@ def towers(images: int) -> list[Measurement]:
     of, english = retrieval("de", gallery(images)), retrieval("en", gallery(images), source="made-up (English side)")
     out = []
     for side, arm in ((of, Arm(None, 0.2)), (of, Arm("kd-mse", 0.4)), (of, Arm("ot-token", 0.6)), (english, Arm(None, 0.9))):
-        ranks = made_ranks(side.caption_images, images, arm.skill, [1, len(out)]) if images > 1 else ONLY
-        out.append(Measurement(f"{arm.objective} {side.lang}", made_record(side, arm, 0, ranks), ranks, side.caption_images))
+        ranks = synthetic_ranks(side.caption_images, images, arm.skill, [1, len(out)]) if images > 1 else ONLY
+        out.append(Measurement(f"{arm.objective} {side.lang}", synthetic_record(side, arm, 0, ranks), ranks, side.caption_images))
     return out
 
 

@@ -25,7 +25,7 @@ from harness.retrieval.entity_reranking import (
 from harness.retrieval.phrases import chunked
 from harness.retrieval.ranking import TOLERANCE, rank
 from harness.tasks.entities.chunking import simple_chunker
-from tests.support.command_line import SMALL, harness
+from tests.support.command_line import SMALL_RUN, harness
 
 ENGLISH = Language("en", "English", "Latn", 5, ())
 
@@ -207,7 +207,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_a_run_reports_the_scorer_beside_the_plain_one(store: Path) -> None:
-    words = ("run", "--lang", "en", "--split", "val", *SMALL)
+    words = ("run", "--lang", "en", "--split", "val", *SMALL_RUN)
     plain = harness(*words, store=store)
     assert plain.returncode == 0, plain.stderr
     (cell,) = (store / "records").iterdir()

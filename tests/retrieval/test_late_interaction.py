@@ -36,7 +36,7 @@ from harness.storage.embeddings import embed_patches, embed_tokens
 from harness.storage.packed_states import PackedStates
 from harness.storage.store import Store
 from tests.support.command_line import harness
-from tests.support.synthetic_records import NoImages
+from tests.support.synthetic_records import ImageIds
 
 
 def bags(draw: np.random.Generator, items: int, longest: int, width: int = 6, ties: bool = False) -> PackedStates:
@@ -345,7 +345,7 @@ def test_an_encoder_without_states_says_so(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="this text tower has no token states"):
         embed_tokens(encoder, ["a"], "en", store)
     with pytest.raises(HarnessError, match="this image encoder has no patch states"):
-        embed_patches(encoder, NoImages(("1",)), store, print)
+        embed_patches(encoder, ImageIds(("1",)), store, print)
 
 
 # a run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.statistics.run_summary import summarise
-from tests.support.measurements import BITEXT, PROVENANCE, TOWER, measured, table
+from tests.support.measurements import BITEXT, PROVENANCE, TOWER, measurement, table
 
 PROVENANCE |= {"commit": None, "dirty": None, "packages": {}}
 TOWER |= {"config": {}, "steps": 1, "losses": [1.0], "seconds": 1.0, "bitext": BITEXT, "provenance": PROVENANCE}
@@ -33,12 +33,12 @@ def test_the_gap_lies_between_the_floor_and_english_on_the_same_captions() -> No
 
 def test_captions_of_an_image_are_one_cluster() -> None:
     """Two captions that agree tell no more than one: the interval is as wide as over the images alone."""
-    pairs = measured("english", [1, 1, 30, 30] * 4, per_image=2)
-    single = measured("english", [1, 30] * 4)
+    pairs = measurement("english", [1, 1, 30, 30] * 4, per_image=2)
+    single = measurement("english", [1, 30] * 4)
     (of_pairs, *_), (of_single, *_) = (summarise([tower], "t2i", 2000).rows[0].intervals for tower in (pairs, single))
     assert (of_pairs.low, of_pairs.high) == (of_single.low, of_single.high)
 
 
 def test_without_distilled_towers_there_is_nothing_to_compare() -> None:
-    summary = summarise([measured("english", [1, 2, 3])], "t2i", 100)
+    summary = summarise([measurement("english", [1, 2, 3])], "t2i", 100)
     assert (summary.contrasts, summary.gaps) == ((), ())

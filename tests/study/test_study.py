@@ -33,7 +33,7 @@ from harness.study.runner import run_study
 from harness.tasks.flickr30k import Flickr30k
 from tests.support.command_line import harness as command
 from tests.support.synthetic_records import gallery
-from tests.support.synthetic_study import ARMS, SKILLS, evidence, findings, study
+from tests.support.synthetic_study import ARMS, SKILLS, findings, study, study_records
 
 GOOD = """
 lang = ["qu", "cy"]
@@ -284,7 +284,7 @@ def test_against_the_best_errs_as_seldom_as_it_says() -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> StudyRecords:
-    return evidence(tmp_path_factory.mktemp("records"), study())
+    return study_records(tmp_path_factory.mktemp("records"), study())
 
 
 @pytest.fixture(scope="module")
@@ -355,7 +355,7 @@ def test_a_test_waits_for_all_its_seeds_and_all_its_rivals(whole: StudyRecords) 
 def test_languages_on_other_images_are_not_averaged(tmp_path: Path) -> None:
     config = study(lang=["qu", "gn", "sw", "de"], pairs=[100], seeds=[0], arms=ARMS[:3])
     other = gallery(150, "other")
-    found = findings(evidence(tmp_path, config, galleries={"sw": other, "de": other}))
+    found = findings(study_records(tmp_path, config, galleries={"sw": other, "de": other}))
     assert {each.langs for each in found.means.verdicts} == {("qu", "gn"), ("sw", "de")}
     assert found.means.planned == 2
     assert "Languages are measured on different images: their scores do not compare with each other." in validity_threats(found)
@@ -399,7 +399,7 @@ def test_each_claim_is_held_against_the_second_seeds(tmp_path: Path) -> None:
         return SKILLS[place.arm]
 
     arms = [ARMS[0], ARMS[3], ARMS[4]]
-    found = findings(evidence(tmp_path, study(pairs=[100], replicate=True, arms=arms), skill))
+    found = findings(study_records(tmp_path, study(pairs=[100], replicate=True, arms=arms), skill))
     by_language = {each.claim.langs[0]: each for each in found.repeated if each.family == "languages"}
     assert (by_language["qu"].same_sign, by_language["qu"].same) == (True, True)
     assert (by_language["gn"].same_sign, by_language["gn"].same) == (False, False)
@@ -411,7 +411,7 @@ def test_each_claim_is_held_against_the_second_seeds(tmp_path: Path) -> None:
 
 
 def test_nothing_is_said_before_there_is_anything(tmp_path: Path) -> None:
-    found = findings(evidence(tmp_path, study(), lambda place: 0.3 if place.arm == "kd-mse" else None))
+    found = findings(study_records(tmp_path, study(), lambda place: 0.3 if place.arm == "kd-mse" else None))
     assert answer_paragraph(found).startswith("Nothing can be said yet: ")
     assert arm_sentences(found) == []
     assert found.by_language.verdicts == ()
@@ -419,7 +419,7 @@ def test_nothing_is_said_before_there_is_anything(tmp_path: Path) -> None:
 
 
 def test_no_difference_is_called_none(tmp_path: Path) -> None:
-    found = findings(evidence(tmp_path, study(arms=ARMS[:3], pairs=[100]), lambda _: 0.3))
+    found = findings(study_records(tmp_path, study(arms=ARMS[:3], pairs=[100]), lambda _: 0.3))
     text = answer_paragraph(found)
     assert text.startswith("No difference between transport and standard distillation was found in any of 3 comparisons")
     assert "ahead" not in text
@@ -449,7 +449,7 @@ def test_the_answer_counts_what_the_tests_say(found: Findings) -> None:
 
 
 def test_one_seed_is_about_these_towers(tmp_path: Path) -> None:
-    found = findings(evidence(tmp_path, study(seeds=[0], pairs=[100])))
+    found = findings(study_records(tmp_path, study(seeds=[0], pairs=[100])))
     assert "they are about these very towers, not about the methods" in answer_paragraph(found)
     assert any(line.startswith("1 seed: nothing is known") for line in validity_threats(found))
 
@@ -466,18 +466,18 @@ def test_what_is_missing_is_named_with_the_reason(whole: StudyRecords) -> None:
 
 def test_facets_are_broken_down_where_all_records_have_them(tmp_path: Path) -> None:
     config = study(arms=ARMS[:3], pairs=[100], seeds=[0])
-    with_facets = evidence(tmp_path / "with", config, facets={"entity-type": ("people", "animals")})
+    with_facets = study_records(tmp_path / "with", config, facets={"entity-type": ("people", "animals")})
     (family,) = findings(with_facets).facets
     assert {each.value for each in family.verdicts} == {"people", "animals"}
     assert all(each.langs == ("qu", "gn", "de") and each.rival == "kd-mse" for each in family.verdicts)
     assert family.planned == 2
     unfinished = part(
-        evidence(tmp_path / "two", study(arms=ARMS[:3], seeds=[0]), facets={"entity-type": ("people", "animals")}),
+        study_records(tmp_path / "two", study(arms=ARMS[:3], seeds=[0]), facets={"entity-type": ("people", "animals")}),
         lambda place: place.pairs,
     )
     (family,) = findings(unfinished).facets
     assert (len(family.verdicts), family.planned) == (2, 4)
-    assert findings(evidence(tmp_path / "without", config)).facets == ()
+    assert findings(study_records(tmp_path / "without", config)).facets == ()
 
 
 def test_findings_are_whole_numbers_and_text_when_written(found: Findings) -> None:

@@ -49,8 +49,8 @@ def open_page(chrome: Chrome, page: Path, width: int = 1280, theme: str = "light
     chrome.get(page.as_uri())
 
 
-def complaints(chrome: Chrome) -> list[str]:
-    """What the console said, and every request that was not for a file or for data in the page."""
+def console_errors_and_requests(chrome: Chrome) -> list[str]:
+    """Return the messages of the console, and every request other than for a file or for data in the page."""
     events = [json.loads(entry["message"])["message"] for entry in chrome.get_log("performance")]
     asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
     return [entry["message"] for entry in chrome.get_log("browser")] + [

@@ -1,4 +1,4 @@
-"""The command line in a subprocess."""
+"""Runs of the command line in a subprocess."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SMALL = ("--pairs", "400", "--steps", "12", "--batch", "64", "--resamples", "200")
+SMALL_RUN = ("--pairs", "400", "--steps", "12", "--batch", "64", "--resamples", "200")
 
 
 def harness(*words: str, store: Path, cwd: Path = ROOT, code: str = "") -> subprocess.CompletedProcess[str]:
-    """Run `python -m harness WORDS`; with `code`, run that in Python instead, with WORDS as its arguments."""
+    """Run `python -m harness WORDS`, or with `code` that Python code with WORDS as its arguments."""
     program = ["-c", code] if code else ["-m", "harness"]
     return subprocess.run(
         [sys.executable, *program, *words],
@@ -32,7 +32,7 @@ def environment(store: Path) -> dict[str, str]:
 
 
 def wait_for_file(path: Path, process: subprocess.Popen[str]) -> None:
-    """Wait until the process has made a file."""
+    """Wait until the process has created a file."""
     deadline = time.monotonic() + 120
     while not path.exists():
         assert process.poll() is None, f"the run ended before {path.name} was there"

@@ -1,4 +1,4 @@
-"""The work of each torchrun process in tests/distill/test_distributed.py: small trainings that write losses and weights."""
+"""The program of each torchrun process in tests/distill/test_distributed.py: small trainings that write losses and weights."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ CHOICES += [{"objective": "ot-token", "accumulate": 3}, {"objective": "kd-contra
 CHOICES += [{"objective": "ot-token", "sentence_weight": 0.0, "pooling": "attention"}, {"objective": "kd-mse", "held_out": 10}]
 
 
-def trained(ranks: Processes, folder: Path, **choices: object) -> dict[str, list[float]]:
-    """A training of eight steps on batches of seven pairs, which no two processes share evenly, and its first gradient."""
+def train_and_log(ranks: Processes, folder: Path, **choices: object) -> dict[str, list[float]]:
+    """Train eight steps on batches of seven pairs, which two processes cannot share evenly, and return losses and gradients."""
     training = Training(**{"batch": 7, "steps": 8, "learning_rate": 1e-2} | choices)  # type: ignore[arg-type]
     texts, teacher, config, places = training.texts, training.teacher, training.config, training.bitext.places
     tower, first = training.student(), training.student()
@@ -36,9 +36,9 @@ def trained(ranks: Processes, folder: Path, **choices: object) -> dict[str, list
 
 
 def main(folder: Path) -> None:
-    """Do them all, among torchrun's processes."""
+    """Run all trainings in the processes of torchrun."""
     with torchrun_processes("cpu") as (ranks, _):
-        found = [trained(ranks, folder, **choices) for choices in CHOICES]
+        found = [train_and_log(ranks, folder, **choices) for choices in CHOICES]
         (folder / f"{ranks.rank}.json").write_text(json.dumps(found))
 
 
@@ -46,4 +46,4 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     main(Path(sys.argv[1]))
 
-__all__ = ["ALONE", "CHOICES", "trained"]
+__all__ = ["ALONE", "CHOICES", "train_and_log"]

@@ -16,7 +16,7 @@ PHOTOS = {"11": "train", "12": "train", "21": "val", "31": "test", "32": "test",
 
 
 MULTI30K = {"train": ["11", "12", "31"], "val": ["21"], "test_2016_flickr": ["33", "32"]}
-"""As in a real subset, a test image (31) stands in Multi30k's train, and the order is another one."""
+"""As in a real subset, a test image (31) is in Multi30k's train split, and the order differs."""
 
 
 def write_lines(path: Path, lines: list[str]) -> None:

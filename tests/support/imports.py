@@ -1,6 +1,6 @@
-"""The import graph of the project, read from its source; `python -m tests.support.imports` draws its layers as text.
+"""The import graph of the project, read from its source. `python -m tests.support.imports` prints its layers as text.
 
-Only what is imported at run time counts, inside functions too: an import for annotations alone loads nothing.
+Only imports at run time count, including those inside functions. Imports for annotations alone are ignored.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TOPS = ("harness", "tasks", "encoders", "leaderboards")
 
 @cache
 def modules() -> Mapping[str, Path]:
-    """The source file of each module, by import name."""
+    """Return the source file of each module by import name."""
     found = {}
     for path in (path for top in TOPS for path in sorted((ROOT / top).rglob("*.py"))):
         parts = list(path.relative_to(ROOT).with_suffix("").parts)
@@ -28,18 +28,18 @@ def modules() -> Mapping[str, Path]:
 
 
 @cache
-def tree(module: str) -> ast.Module:
-    """A module's syntax tree."""
+def syntax_tree(module: str) -> ast.Module:
+    """Return the syntax tree of a module."""
     return ast.parse(modules()[module].read_text(encoding="utf-8"))
 
 
 def imports(module: str) -> set[str]:
-    """The project's modules that a module imports at run time."""
-    return {name for name in named(tree(module)) if name in modules()} - {module}
+    """Return the modules of the project that a module imports at run time."""
+    return {name for name in imported_names(syntax_tree(module)) if name in modules()} - {module}
 
 
-def named(node: ast.AST) -> Iterator[str]:
-    """The modules that import statements name."""
+def imported_names(node: ast.AST) -> Iterator[str]:
+    """Yield the modules that import statements name."""
     if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
         return
     if isinstance(node, ast.ImportFrom) and node.module:
@@ -49,11 +49,11 @@ def named(node: ast.AST) -> Iterator[str]:
     elif isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     for child in ast.iter_child_nodes(node):
-        yield from named(child)
+        yield from imported_names(child)
 
 
-def circles() -> list[list[str]]:
-    """Groups of modules that import each other in a circle (strongly connected components of more than one)."""
+def import_cycles() -> list[list[str]]:
+    """Return groups of modules that import each other in a cycle (strongly connected components of more than one module)."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import connected_components
 
@@ -69,9 +69,9 @@ def circles() -> list[list[str]]:
 
 
 def public_names(module: str) -> set[str]:
-    """Classes, functions and variables that a module defines at its top level under a public name."""
+    """Return the public names of classes, functions and variables at the top level of a module."""
     found = set()
-    for node in tree(module).body:
+    for node in syntax_tree(module).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             found.add(node.name)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
@@ -81,14 +81,14 @@ def public_names(module: str) -> set[str]:
 
 
 def layers() -> list[list[str]]:
-    """The packages of each layer, the highest first, as import-linter's contract in pyproject.toml states them."""
+    """Return the packages of each layer, highest first, from the contract of import-linter in pyproject.toml."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
     (contract,) = (contract for contract in contracts if contract["type"] == "layers")
     return [[package.strip() for package in layer.split("|")] for layer in contract["layers"]]
 
 
-def drawn() -> str:
-    """The layers as text, the highest first: each package, what it is for, its modules, and the packages that it imports."""
+def draw_layers() -> str:
+    """Return the layers as text, highest first: each package with its purpose, its modules and its imports."""
     lines = []
     for layer in layers():
         for package in layer:
@@ -98,16 +98,16 @@ def drawn() -> str:
                 "harness",
             }
             order = [other for others in layers() for other in others if other in below]
-            lines += [package, f"    {(ast.get_docstring(tree(package)) or '').splitlines()[0]}"]
-            lines += [f"    modules: {', '.join(sorted(name.removeprefix(f'{package}.') for name in leaves(within)))}"]
+            lines += [package, f"    {(ast.get_docstring(syntax_tree(package)) or '').splitlines()[0]}"]
+            lines += [f"    modules: {', '.join(sorted(name.removeprefix(f'{package}.') for name in leaf_modules(within)))}"]
             lines += [f"    imports: {', '.join(other.removeprefix('harness.') for other in order) or 'nothing'}", ""]
     return "\n".join(lines)
 
 
-def leaves(names: list[str]) -> list[str]:
-    """Modules without those that are packages, and without what makes the embedded sample."""
+def leaf_modules(names: list[str]) -> list[str]:
+    """Return the modules that are no packages, without those of the embedded sample."""
     return [name for name in names if modules()[name].name != "__init__.py" and ".sample." not in name]
 
 
 if __name__ == "__main__":
-    print(drawn(), end="")
+    print(draw_layers(), end="")

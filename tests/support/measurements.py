@@ -1,4 +1,4 @@
-"""Records and tables made by hand."""
+"""Small handmade measurements and the fields of their records."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ TOWER: dict[str, Any] = dict.fromkeys(("digest", "lang", "teacher", "teacher_fin
 TEXTS = ("cell", "task", "task_version", "lang", "split", "source", "kind", "images_digest", "texts_digest", "encoder")
 
 
-def measured(label: str, t2i: list[int], per_image: int = 1, distilled: bool = False) -> Measurement:
-    """A tower whose captions have the given ranks; every image's best caption has the best of its captions' ranks."""
+def measurement(label: str, t2i: list[int], per_image: int = 1, distilled: bool = False) -> Measurement:
+    """Return the measurement of a tower with the given ranks of captions. The rank of an image is the best of its captions."""
     owner = np.arange(len(t2i)) // per_image
     images = len(t2i) // per_image
     ranks = Ranks(np.array(t2i), np.array(t2i).reshape(images, per_image).min(1))
@@ -36,9 +36,9 @@ def measured(label: str, t2i: list[int], per_image: int = 1, distilled: bool = F
 
 def table() -> list[Measurement]:
     return [
-        measured("floor", [50] * 8),
-        measured("kd-mse", [1, 1, 2, 3, 4, 20, 20, 20], distilled=True),
-        measured("ot-token", [1, 1, 1, 1, 4, 20, 20, 20], distilled=True),
-        measured("same captions", [1] * 8),
-        measured("all captions", [1] * 8 + [30] * 8, per_image=2),
+        measurement("floor", [50] * 8),
+        measurement("kd-mse", [1, 1, 2, 3, 4, 20, 20, 20], distilled=True),
+        measurement("ot-token", [1, 1, 1, 1, 4, 20, 20, 20], distilled=True),
+        measurement("same captions", [1] * 8),
+        measurement("all captions", [1] * 8 + [30] * 8, per_image=2),
     ]

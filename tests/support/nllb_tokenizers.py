@@ -1,4 +1,4 @@
-"""A tiny tokenizer of NLLB's form."""
+"""A tiny tokenizer in the form of NLLB."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NLLB = {
 
 
 def write_nllb_tokenizer(folder: Path) -> int:
-    """NLLB's own class of tokenizer over a few words, with marks of three languages; how many entries it has."""
+    """Write an NLLB tokenizer of a few words and three language codes, and return its number of entries."""
     words = {word: number for number, word in enumerate(["<s>", "<pad>", "</s>", "<unk>", *(f"▁{word}" for word in WORDS)])}
     marks = ["eng_Latn", "deu_Latn", "quy_Latn"]
     tokenizer = transformers.NllbTokenizer(vocab=words, merges=[], extra_special_tokens=marks)

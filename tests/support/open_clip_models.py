@@ -1,4 +1,4 @@
-"""Tiny random models in open_clip's form."""
+"""Tiny random models in the folder form of open_clip."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ PREPROCESSING = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bilinea
 
 
 def write_tokenizer(folder: Path, hf: dict[str, Any]) -> None:
-    """Words and special tokens; the ids of the latter as the kind of model needs them."""
+    """Write a tokenizer of words and special tokens, whose ids depend on the kind of model."""
     if not hf:
         vocabulary = ["<pad>", "<start>", *WORDS, "<end>"]
         start, end = "<start>", "<end>"
@@ -104,7 +104,7 @@ def write_tokenizer(folder: Path, hf: dict[str, Any]) -> None:
 
 
 def write_model(folder: Path, kind: str) -> Path:
-    """A random model in open_clip's directory form."""
+    """Write a random model in the folder form of open_clip."""
     config, hf = MODELS[kind]
     config = {"embed_dim": 24, "vision_cfg": VISION, **config}
     folder.mkdir()
@@ -128,5 +128,5 @@ def write_model(folder: Path, kind: str) -> Path:
 
 
 def error(a: np.ndarray, b: np.ndarray) -> float:
-    """The largest relative distance of two rows."""
+    """Return the largest relative distance of corresponding rows."""
     return float((np.linalg.norm(a - b, axis=1) / np.linalg.norm(b, axis=1)).max())

@@ -1,4 +1,4 @@
-"""Plug-in files and packages, written to a folder and run."""
+"""Plug-in files and packages: written to a folder and run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write(path: Path, code: str) -> Path:
 
 
 def install(folder: Path, name: str, points: dict[str, dict[str, str]]) -> Path:
-    """What an installer leaves of a package: its entry points."""
+    """Write the entry points of a package as an installer does."""
     info = folder / f"{name.replace('-', '_')}-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")

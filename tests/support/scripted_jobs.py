@@ -1,4 +1,4 @@
-"""Jobs that do what a test tells them. They lie in a module that imports little, since every worker imports it."""
+"""Jobs for tests of executors. This module imports little, since every worker imports it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from harness.runtime.prefetch import available_processors
 
 
 @dataclass(frozen=True, eq=False)
-class Errand:
-    """A job that does what it is told."""
+class ScriptedJob:
+    """A job that calls a function."""
 
     name: str
     work: Callable[[], object]
@@ -24,39 +24,39 @@ class Errand:
     def do(self, console: Console, wait: bool) -> None:
         self.work()
 
-    def elsewhere(self) -> Callable[[], Errand]:
-        return partial(Errand, self.name, self.work)
+    def elsewhere(self) -> Callable[[], ScriptedJob]:
+        return partial(ScriptedJob, self.name, self.work)
 
 
-class AwkwardError(Exception):
-    """An error that does not survive being sent."""
+class UnpicklableError(Exception):
+    """An error that cannot be unpickled."""
 
     def __init__(self, one: object, two: object) -> None:
         super().__init__("both hands full")
 
 
 class PanicException(BaseException):
-    """What a panic of a Rust extension is in Python."""
+    """The exception of a panic in a Rust extension."""
 
 
 def fail(error: type[BaseException], *words: object) -> None:
     raise error(*words)
 
 
-def meet(path: Path, mode: str) -> None:
-    """Open one end of a pipe, which waits for another process to open the other."""
+def open_pipe_end(path: Path, mode: str) -> None:
+    """Open one end of a pipe, which blocks until another process opens the other end."""
     path.open(mode).close()
 
 
-def wait_in_vain(begun: Path, never: Path) -> None:
+def block_until_interrupted(begun: Path, never: Path) -> None:
     try:
-        meet(begun, "wb")
-        meet(never, "rb")
+        open_pipe_end(begun, "wb")
+        open_pipe_end(never, "rb")
     except KeyboardInterrupt:
         never.with_suffix(".interrupted").touch()
         raise
 
 
-def tell_threads(path: Path) -> None:
+def write_thread_counts(path: Path) -> None:
 
     path.write_text(f"{os.environ['OMP_NUM_THREADS']} {torch.get_num_threads()} {available_processors()}")

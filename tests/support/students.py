@@ -1,4 +1,4 @@
-"""A small student in training."""
+"""A small student and its training."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def pairs(count: int, ids: bool = True) -> Bitext:
 
 
 class Teacher:
-    """A text encoder that lends random layers."""
+    """A text encoder that donates random layers."""
 
     def __init__(self) -> None:
         torch.manual_seed(0)
@@ -51,7 +51,7 @@ class Teacher:
 
 
 class Training:
-    """A small training that can be run whole or broken off."""
+    """A small training that can run to its end or be interrupted."""
 
     def __init__(self, objective: str = "ot-token", **choices: object) -> None:
         self.bitext = pairs(40)

@@ -1,4 +1,4 @@
-"""Made-up records, written as `run` writes them: any number of languages, towers and seeds over one gallery."""
+"""Synthetic records in the form that `run` writes, for any number of languages, towers and seeds over one gallery."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ PROVENANCE = Provenance(
 
 
 @dataclass(frozen=True)
-class NoImages:
-    """Pictures that have only ids."""
+class ImageIds:
+    """Images that have only ids."""
 
     ids: tuple[str, ...]
 
@@ -44,13 +44,13 @@ class NoImages:
         raise NotImplementedError
 
 
-def gallery(images: int, prefix: str = "image") -> NoImages:
-    return NoImages(tuple(f"{prefix}-{number}" for number in range(images)))
+def gallery(images: int, prefix: str = "image") -> ImageIds:
+    return ImageIds(tuple(f"{prefix}-{number}" for number in range(images)))
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A row of a board. skill: share of the images that are found first."""
+    """A row of a board. skill: the expected R@1."""
 
     objective: str | None
     skill: float
@@ -67,7 +67,7 @@ class Arm:
 
 
 def retrieval(
-    lang: str, images: NoImages, source: str = "made-up", kind: str = "human translation", per_image: int = 1
+    lang: str, images: ImageIds, source: str = "made-up", kind: str = "human translation", per_image: int = 1
 ) -> Retrieval:
     owner = np.repeat(np.arange(len(images.ids)), per_image)
     ids = tuple(f"{images.ids[image]}#{number % per_image}" for number, image in enumerate(owner))
@@ -75,8 +75,8 @@ def retrieval(
     return Retrieval("flickr30k", lang, "test", source, kind, images, captions, ids, owner)
 
 
-def made_ranks(owner: Ints, images: int, skill: float, seed: Sequence[int]) -> Ranks:
-    """Ranks of which a share of about `skill` is 1; an image that is hard for one tower is hard for all."""
+def synthetic_ranks(owner: Ints, images: int, skill: float, seed: Sequence[int]) -> Ranks:
+    """Return ranks of which a share of about `skill` is 1. Images that are hard for one tower are hard for all."""
     draw, common = np.random.default_rng(list(seed)), np.random.default_rng(0)
     easy = common.random(images)
     found = easy[owner] + draw.normal(scale=0.25, size=len(owner)) < skill
@@ -85,7 +85,7 @@ def made_ranks(owner: Ints, images: int, skill: float, seed: Sequence[int]) -> R
     return Ranks(t2i.astype(np.int64), i2t.astype(np.int64))
 
 
-def made_record(of: Retrieval, arm: Arm, seed: int, ranks: Ranks, **changes: Any) -> Record:
+def synthetic_record(of: Retrieval, arm: Arm, seed: int, ranks: Ranks, **changes: Any) -> Record:
     config, owner = arm.config(seed), of.caption_images
     bitext = BitextCard(
         lang=of.lang,
@@ -138,21 +138,21 @@ def made_record(of: Retrieval, arm: Arm, seed: int, ranks: Ranks, **changes: Any
 
 
 def write_record(folder: Path, of: Retrieval, arm: Arm, seed: int = 0, ranks: Ranks | None = None, **changes: Any) -> Path:
-    """Save a record in `folder/CELL`, by default with made-up ranks of the arm's skill."""
+    """Save a record in `folder/CELL`, by default with synthetic ranks of the arm's skill."""
     number = int(digest_strings([of.lang, str(arm)])[:8], 16)
-    ranks = ranks or made_ranks(of.caption_images, len(of.images.ids), arm.skill, [number, seed])
-    record = made_record(of, arm, seed, ranks, **changes)
+    ranks = ranks or synthetic_ranks(of.caption_images, len(of.images.ids), arm.skill, [number, seed])
+    record = synthetic_record(of, arm, seed, ranks, **changes)
     save_record(folder / record.cell, record, of, ranks)
     return folder / record.cell
 
 
 def reseal(folder: Path) -> None:
-    """Seal a record that was changed, as whoever forges one would."""
+    """Seal a changed record again, as a forger would."""
     seal_folder(folder, json.loads((folder / "record.json").read_bytes())["cell"])
 
 
 def write_board(folder: Path, languages: Sequence[str], arms: Sequence[Arm], seeds: int, images: int = 1000) -> None:
-    """Every arm in every language, and the English ceiling; each language a little harder than the last."""
+    """Write records of every arm in every language and of English. Each language is harder than the previous one."""
     pictures = gallery(images)
     for place, lang in enumerate(languages):
         of = retrieval(lang, pictures)

@@ -1,4 +1,4 @@
-"""A made-up study: its configuration, and evidence of made-up records in which every arm has a skill of its own."""
+"""A synthetic study: its configuration, and records in which every arm has its own skill."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.study.design import StudyConfig
 from harness.study.findings import Findings, LanguageSummary
 from harness.study.grid import GridPosition, grid_positions
 from tests.support.synthetic_records import Arm as MadeUp
-from tests.support.synthetic_records import NoImages, gallery, made_ranks, retrieval, write_record
+from tests.support.synthetic_records import ImageIds, gallery, retrieval, synthetic_ranks, write_record
 
 TIERS = {"qu": ("Quechua", 1), "gn": ("Guarani", 1), "sw": ("Swahili", 2), "de": ("German", 5)}
 ARMS: list[dict[str, Any]] = [
@@ -50,7 +50,7 @@ def study(**changes: Any) -> StudyConfig:
     return StudyConfig.model_validate(told | changes)
 
 
-def language_shown(lang: str, images: NoImages, **changes: Any) -> LanguageSummary:
+def language_summary(lang: str, images: ImageIds, **changes: Any) -> LanguageSummary:
     name, tier = TIERS[lang]
     of = retrieval(lang, images)
     fields: dict[str, Any] = {"code": lang, "name": name, "script": "Latn", "tier": tier, "gallery": images.digest()}
@@ -60,15 +60,15 @@ def language_shown(lang: str, images: NoImages, **changes: Any) -> LanguageSumma
     return LanguageSummary.model_validate(fields | changes)
 
 
-def evidence(
+def study_records(
     folder: Path,
     config: StudyConfig,
     skill: Callable[[GridPosition], float | None] = lambda place: SKILLS[place.arm],
-    galleries: Mapping[str, NoImages] | None = None,
+    galleries: Mapping[str, ImageIds] | None = None,
     facets: Mapping[str, tuple[str, ...]] | None = None,
     **changes: Any,
 ) -> StudyRecords:
-    """Records of every place to which `skill` gives a number.
+    """Write and read records of every grid position for which `skill` returns a number.
 
     galleries: of languages that have one of their own. facets: values that captions have in turn.
     """
@@ -88,10 +88,10 @@ def evidence(
         }
         of = replace(of, facets=turns)
         draw = [int(digest_strings([place.lang, place.arm, str(place.pairs)])[:8], 16), place.seed]
-        ranks = made_ranks(of.caption_images, len(of.images.ids), share, draw)
+        ranks = synthetic_ranks(of.caption_images, len(of.images.ids), share, draw)
         path = write_record(folder, of, made, place.seed, ranks, **changes)
         done[place] = StoredRecord(path, load_record(path))
-    shown = {lang: language_shown(lang, images[lang]) for lang in langs}
+    shown = {lang: language_summary(lang, images[lang]) for lang in langs}
     return StudyRecords(config, shown, frozenset(grid), done)
 
 

@@ -1,4 +1,4 @@
-"""Tiny random models in transformers' form."""
+"""Tiny random models in the folder form of transformers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def write_tokenizer(folder: Path, lengths: int) -> None:
 
 
 def shaken(model: torch.nn.Module) -> torch.nn.Module:
-    """Far from the initial values, so that no part is so small that leaving it out would go unseen."""
+    """Move weights away from their initial values, so that no part is small enough for its omission to go unnoticed."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -60,7 +60,7 @@ def shaken(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def write_model(folder: Path, kind: str) -> Path:
-    """A random model as `save_pretrained` writes it."""
+    """Write a random model with `save_pretrained`."""
     name, text = KINDS[kind]
     vision = {**VISION, "num_patches": 4} if kind == "siglip2" else VISION
     sizes = {"text_config": text, "vision_config": vision}
@@ -79,7 +79,7 @@ def write_model(folder: Path, kind: str) -> Path:
 
 
 def write_mclip(folder: Path) -> Path:
-    """A random Multilingual-CLIP text tower: its transformer's shape lies in a folder of its own name, as on the hub."""
+    """Write a random Multilingual-CLIP text tower. The shape of its transformer is in a folder of that name, as on the hub."""
     torch.manual_seed(1)
     config = transformers.XLMRobertaConfig(**TEXT, max_position_embeddings=20, type_vocab_size=1)
     transformer = shaken(transformers.XLMRobertaModel(config))

@@ -12,7 +12,7 @@ from tests.support.transformers_models import write_tokenizer as write_words
 
 
 def small(folder: Path, kind: str) -> str:
-    """A random translation model as `save_pretrained` writes it: NLLB's, of many languages, or one of a single pair."""
+    """Write a random translation model with `save_pretrained`: NLLB for many languages, or a model of one pair."""
     folder.mkdir()
     torch.manual_seed(0)
     if kind == "nllb":

@@ -14,7 +14,7 @@ Solved = tuple[torch.Tensor, Transport, torch.Tensor, torch.Tensor]
 
 
 def solved(x: torch.Tensor, y: torch.Tensor, a: torch.Tensor, b: torch.Tensor, solver: Solver, *, compiled: bool) -> Solved:
-    """Values, plans, and the gradients of both sides under unequal weights of the pairs."""
+    """Return values, plans, and the gradients of both sides under unequal weights of the pairs."""
     with pytest.MonkeyPatch.context() as patch:
         if not compiled:
             patch.setattr(transport, "cpu_kernel_module", lambda: None)
@@ -25,7 +25,7 @@ def solved(x: torch.Tensor, y: torch.Tensor, a: torch.Tensor, b: torch.Tensor, s
 
 
 def case(seed: int, pairs: int, longest: int, dim: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """States with zero and double rows among them, and masses of any size at any places, some without any."""
+    """Return states with some zero and duplicate rows, and random masses, some of them zero."""
     rng = np.random.default_rng(seed)
     sides, masses = [], []
     for _ in range(2):

@@ -29,7 +29,7 @@ from harness.tasks.flickr30k import Flickr30k
 from harness.tasks.flickr30k_entities import Flickr30kEntities
 from harness.tasks.readers.captions import Caption
 from harness.tasks.readers.pictures import Pictures
-from tests.support.command_line import SMALL, harness
+from tests.support.command_line import SMALL_RUN, harness
 from tests.support.flickr30k_folders import write_lines
 
 TASK = Flickr30kEntities()
@@ -365,7 +365,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store in which German towers were measured on retrieval and on grounding."""
     folder = tmp_path_factory.mktemp("store")
     for task in ("flickr30k", "flickr30k-entities"):
-        done = harness("run", "--task", task, "--lang", "de", "--split", "val", "--objectives", "kd-mse", *SMALL, store=folder)
+        done = harness(
+            "run", "--task", task, "--lang", "de", "--split", "val", "--objectives", "kd-mse", *SMALL_RUN, store=folder
+        )
         assert done.returncode == 0, done.stderr
         (folder / f"{task}.txt").write_text(done.stdout)
     return folder
@@ -443,7 +445,7 @@ def test_facets_are_kept_with_the_ranks(store: Path) -> None:
 
 @pytest.mark.slow
 def test_a_breakdown_is_printed_and_an_unknown_facet_is_refused(store: Path) -> None:
-    words = ("run", "--lang", "de", "--split", "val", "--objectives", "kd-mse", *SMALL)
+    words = ("run", "--lang", "de", "--split", "val", "--objectives", "kd-mse", *SMALL_RUN)
     done = harness(*words, "--by", "entities", store=store)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith((store / "flickr30k.txt").read_text())
@@ -465,7 +467,7 @@ def test_old_records_still_load() -> None:
 
 @pytest.mark.slow
 def test_examples_are_drawn(store: Path, tmp_path: Path) -> None:
-    words = ("--lang", "de", "--split", "val", "--objectives", "kd-mse", *SMALL, "--examples", str(tmp_path / "pictures"))
+    words = ("--lang", "de", "--split", "val", "--objectives", "kd-mse", *SMALL_RUN, "--examples", str(tmp_path / "pictures"))
     done = harness("run", "--task", "flickr30k-entities", *words, store=store)
     assert done.returncode == 0, done.stderr
     drawn = sorted((tmp_path / "pictures").iterdir())
