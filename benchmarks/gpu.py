@@ -44,7 +44,7 @@ def training(objective: str, precision: str, *, recorded: bool = True) -> Traini
     config = DistillConfig.model_validate({"objective": objective, "precision": precision, "batch": PAIRS})
     made = Training(student.cuda(), texts, teacher, config, range(count))
     if not recorded:
-        made.recorded = None
+        made.graphed = None
     return made
 
 

@@ -1,4 +1,4 @@
-"""Towers and interrupted trainings on disk: safetensors and JSON, nothing that can run code."""
+"""Towers and interrupted trainings on disk, as safetensors and JSON, which cannot run code."""
 
 from __future__ import annotations
 
@@ -31,11 +31,10 @@ TOWER_FILES = TOWER_WEIGHTS, TOWER_SHAPE, TOWER_TOKENIZER = "tower.safetensors",
 
 @dataclass
 class TrainingState:
-    """How far a training has come.
+    """The progress of a training.
 
-    losses: one value a step done; seconds: spent on them, over all sittings. validations: (step, score) of each validation;
-    best: the weights of the best one so far, by name, none before the first. unconverged: how many transport problems, of all
-    steps, had not converged.
+    losses: of each step. seconds: spent on all steps, over all runs. validations: (step, score) of each. best: the weights of the
+    best validation by name, empty before the first. unconverged: the number of transport problems that did not converge.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -46,12 +45,12 @@ class TrainingState:
 
     @property
     def step(self) -> int:
-        """Steps done."""
+        """The number of steps done."""
         return len(self.losses)
 
     @property
     def since_best(self) -> int:
-        """Validations after the best one."""
+        """The number of validations after the best one."""
         scores = [score for _, score in self.validations]
         return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
@@ -64,7 +63,7 @@ def save_tower(folder: Path, tower: TextTower, tokenizer: Tokenizer) -> None:
 
 
 def load_tower(folder: Path) -> tuple[TextTower, Tokenizer]:
-    """Read what `save_tower` wrote, ready to encode. Raises HarnessError naming the folder if it is not whole."""
+    """Read what `save_tower` wrote, ready to encode. Raises HarnessError naming the folder if it is incomplete or damaged."""
     try:
         check_tower(folder)
         config = TowerConfig.model_validate_json(read_bytes(folder / TOWER_SHAPE))
@@ -75,11 +74,11 @@ def load_tower(folder: Path) -> tuple[TextTower, Tokenizer]:
     except HarnessError:
         raise
     except Exception as error:  # of pydantic, safetensors, torch and tokenizers, which has but a bare Exception
-        raise HarnessError(f"{folder} holds no whole tower: {short_message(error)}; delete it to distil it again") from error
+        raise HarnessError(f"{folder} holds no complete tower: {short_message(error)}; delete it to distil it again") from error
 
 
 def check_tower(folder: Path) -> None:
-    """Raise DamagedError unless a tower's files are those that were written for its card."""
+    """Raise DamagedError unless a tower's files are those written with its card."""
     found = check_seal(folder)
     if found is None:
         return
@@ -90,7 +89,7 @@ def check_tower(folder: Path) -> None:
 
 
 def check_shape(config: TowerConfig, weights: Path) -> None:
-    """Raise ValueError unless the weights are those of the shape: before anything of that size is made."""
+    """Raise ValueError unless the weights have the shape, before a tower of that size is created."""
     with safe_open(weights, "pt") as file:
         there = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dict)
     if config.layers <= len(there):
@@ -102,7 +101,7 @@ def check_shape(config: TowerConfig, weights: Path) -> None:
 
 
 def save_training(path: Path, tower: TextTower, optimiser: torch.optim.Optimizer, state: TrainingState) -> None:
-    """Write weights, the best ones so far, optimiser moments and curves, in one file that replaces the last one whole."""
+    """Write weights, best weights, optimiser moments and curves to one file, which replaces the last atomically."""
     tensors = {f"tower.{name}": value.detach() for name, value in tower.state_dict().items()}
     tensors |= {f"best.{name}": value for name, value in state.best.items()}
     for index, moments in optimiser.state_dict()["state"].items():
@@ -114,7 +113,7 @@ def save_training(path: Path, tower: TextTower, optimiser: torch.optim.Optimizer
 
 
 def load_training(path: Path, tower: TextTower, optimiser: torch.optim.Optimizer) -> TrainingState:
-    """Put a tower and its optimiser back where `save_training` left them.
+    """Restore a tower and its optimiser from the file of `save_training`.
 
     Raises DamagedError, with nothing changed, if the file is not what was written or of another training, and HarnessError if it
     may not be read.
@@ -142,7 +141,7 @@ def load_training(path: Path, tower: TextTower, optimiser: torch.optim.Optimizer
 
 
 def training_digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of a training: its curves, and every tensor by name."""
+    """Return the SHA-256 of a training's curves and tensors."""
     digest = hashlib.sha256(json.dumps([metadata.get(name) for name in CURVES]).encode())
     for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
@@ -151,5 +150,5 @@ def training_digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) 
 
 
 def strip_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names begin so, by the rest of their names."""
+    """Return the tensors whose names have a prefix, by the rest of their names."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

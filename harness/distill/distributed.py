@@ -1,4 +1,4 @@
-"""The processes that train one tower together (`torchrun`): what each does of a batch, and how that is put together."""
+"""Training one tower in several processes (`torchrun`): the share of each in a batch, and their communication."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from harness.core.errors import HarnessError
 T = TypeVar("T")
 
 MINUTES = 60
-"""For which ranks wait for one that embeds, or reads the teacher's states, for all."""
+"""How long ranks wait for the leading one, which embeds, or computes the teacher's states, for all."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process's place (`rank`) among `count` that run the same program over the same pairs. Alone it is all of them.
+    """This process (`rank`) among the `count` processes that run the same program on the same pairs.
 
-    Every rank sees the whole batch and computes its whole loss; what is divided is the student's work. So an objective within
-    the batch, a mean over pairs and a norm over the batch are what they are for one process, in however unequal parts.
+    Every rank sees the full batch and computes its full loss. Only the student's work is divided. So objectives within the
+    batch, means over pairs and norms over the batch are those of a single process, even if the parts are unequal.
     """
 
     rank: int = 0
@@ -37,11 +37,11 @@ class Processes:
 
     @property
     def leads(self) -> bool:
-        """Whether it is this process that writes and speaks."""
+        """Whether this process is the one that writes files and messages."""
         return self.rank == 0
 
     def bounds(self, rows: int) -> list[int]:
-        """Where each rank's part of so many rows begins, and where the last one ends.
+        """Return the first row of each rank's part, and the end of the last part.
 
         >>> Processes(0, 3).bounds(8)
         [0, 3, 6, 8]
@@ -49,12 +49,12 @@ class Processes:
         return [sum(rows // self.count + (rank < rows % self.count) for rank in range(upto)) for upto in range(self.count + 1)]
 
     def mine(self, rows: Sequence[T]) -> Sequence[T]:
-        """This rank's part of a batch."""
+        """Return this rank's part of a batch."""
         start, end = list(pairwise(self.bounds(len(rows))))[self.rank]
         return rows[start:end]
 
-    def gathered(self, part: Tensor, rows: int) -> Tensor:
-        """The whole (rows, ...) of every rank's part, in the order of the batch; without a gradient."""
+    def gather(self, part: Tensor, rows: int) -> Tensor:
+        """Join the parts of all ranks to (rows, ...), in the order of the batch, without a gradient."""
         if self.count == 1:
             return part
         sizes = [end - start for start, end in pairwise(self.bounds(rows))]
@@ -64,7 +64,7 @@ class Processes:
             distributed.all_gather(everyone, padded.contiguous())
         return torch.cat([each[:size] for each, size in zip(everyone, sizes, strict=True)])
 
-    def add_up(self, gradients: Sequence[Tensor]) -> None:
+    def sum_gradients(self, gradients: Sequence[Tensor]) -> None:
         """Replace each gradient by its sum over all ranks."""
         if self.count == 1 or not gradients:
             return
@@ -75,21 +75,21 @@ class Processes:
             each.copy_(added.view_as(each))
 
     def any(self, here: bool) -> bool:
-        """Whether it is so for any rank."""
+        """Return whether it is true on any rank."""
         return self._reduced(float(here), distributed.ReduceOp.MAX) > 0 if self.count > 1 else here
 
-    def told(self, number: float) -> float:
-        """What the leading rank's number is."""
+    def from_leader(self, number: float) -> float:
+        """Return the leading rank's number."""
         return self._reduced(number if self.leads else 0.0, distributed.ReduceOp.SUM) if self.count > 1 else number
 
     @contextmanager
     def leader_first(self) -> Iterator[None]:
-        """The leading rank does it, and then the others, who find it in the store."""
+        """Run the block on the leading rank first, so that the others find its result in the store."""
         if not self.leads:
-            self.told(0.0)
+            self.from_leader(0.0)
         yield
         if self.leads:
-            self.told(0.0)
+            self.from_leader(0.0)
 
     def _reduced(self, number: float, how: distributed.ReduceOp.RedOpType) -> float:
         value = torch.tensor(number, dtype=torch.float64, device=self.device)
@@ -103,19 +103,19 @@ ALONE = Processes()
 
 @contextmanager
 def report_lost_processes() -> Iterator[None]:
-    """Turn what is raised when another rank is gone into one line."""
+    """Turn the errors of a lost process into a HarnessError of one line."""
     try:
         yield
     except RuntimeError as error:
-        reason = re.sub(r"^\[.*?\] ", "", " ".join(str(error).split()))[:120]  # gloo begins with a line of its own code
+        reason = re.sub(r"^\[.*?\] ", "", " ".join(str(error).split()))[:120]  # gloo begins with the line of its source code
         raise HarnessError(f"another process of this training has ended, start the same command again ({reason})") from None
 
 
 @contextmanager
 def torchrun_processes(device: str) -> Iterator[tuple[Processes, str]]:
-    """This process among those that torchrun started, and its device: of GPUs the one of its number on its machine.
+    """Join the processes that torchrun started. Yields this process and its device: the GPU of its local rank, or the CPU.
 
-    Raises HarnessError if they do not find each other.
+    Raises HarnessError if the processes do not find each other.
     """
     on_gpus = device in ("auto", "cuda") and torch.cuda.is_available()
     if on_gpus:
@@ -128,11 +128,11 @@ def torchrun_processes(device: str) -> Iterator[tuple[Processes, str]]:
     try:
         ranks = Processes(distributed.get_rank(), distributed.get_world_size(), device if on_gpus else "cpu")
         yield ranks, device
-        # None leaves while the leading one still writes: what happens to one that ends, torchrun does to all.
+        # No process ends while the leading one still writes, since torchrun ends all when one ends with an error.
         with report_lost_processes():
             distributed.barrier()
     finally:
         distributed.destroy_process_group()
     if not ranks.leads:
-        # It has nothing left to do. One in thirty died of SIGABRT while C++ took down what torch had left in it.
+        # Skip the teardown of torch, in which one of thirty processes died of SIGABRT.
         os._exit(0)

@@ -1,4 +1,4 @@
-"""Which tokens of sentence pairs name something to be seen, from the stretches of the sentences that do."""
+"""The tokens of entities in sentence pairs, from the character spans of the entities."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from harness.retrieval.text_spans import within
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-# A pair's tokens: 1 for those that name something, 0 for others; a single NaN for a sentence of which nobody knows.
+# A sentence's tokens: 1 for those of entities, 0 for others. A single NaN for a sentence without tags.
 EntityRow = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class EntityMarks:
-    """The tokens of n pairs, English ones as the teacher reads them and foreign ones as the student does."""
+    """The entity tokens of n pairs: the teacher's English tokens and the student's foreign subwords."""
 
     english: tuple[EntityRow, ...]
     foreign: tuple[EntityRow, ...]
 
     def on(self, rows: Sequence[int], student: Encoded, teacher: Encoded) -> tuple[Encoded, Encoded]:
-        """A batch of some pairs, with `Encoded.entities`."""
+        """Return a batch of some pairs with `Encoded.entities`."""
         return with_entities(student, [self.foreign[row] for row in rows]), with_entities(
             teacher, [self.english[row] for row in rows]
         )
 
 
 def with_entities(side: Encoded, rows: Sequence[EntityRow]) -> Encoded:
-    """One side of a batch with its entities."""
+    """Return one side of a batch with its entities."""
     entities = np.zeros(side.mask.shape, dtype=np.float32)
     for place, row in enumerate(rows):
         entities[place, : len(row) if np.isfinite(row).all() else None] = row
@@ -50,13 +50,13 @@ def with_entities(side: Encoded, rows: Sequence[EntityRow]) -> Encoded:
 def mark_entities(
     bitext: Bitext, teacher: TokenLocator, states: TeacherStates, tokenizer: Tokenizer, longest: int
 ) -> EntityMarks:
-    """Find which tokens of the pairs name something. longest: at how many tokens the student's texts are cut.
+    """Find the entity tokens of sentence pairs. longest: the most tokens of the student's texts.
 
-    Raises HarnessError if the teacher does not tell where its tokens stand, or tells of others than it has states of.
+    Raises HarnessError if the teacher's character spans do not match the tokens of its states.
     """
     english = teacher.locate_tokens(bitext.english, "en")
     if [len(tokens) for tokens in english] != states.lengths.tolist():
-        raise HarnessError("the teacher tells where other tokens stand (locate_tokens) than it gives states of (encode_tokens)")
+        raise HarnessError("the teacher's character spans (locate_tokens) and states (encode_tokens) are of different tokens")
     foreign = token_spans(tokenizer, bitext.foreign, longest)
     return EntityMarks(
         tuple(entity_rows(english, bitext.english_entities, bitext.english)),
@@ -65,6 +65,6 @@ def mark_entities(
 
 
 def entity_rows(tokens: Sequence[Spans], entities: Sequence[Spans | None], texts: Sequence[str]) -> Iterator[EntityRow]:
-    """The row of each text."""
+    """Yield the row of each text."""
     for at, named, text in zip(tokens, entities, texts, strict=True):
         yield np.array([np.nan] if named is None else within(at, named, text), dtype=np.float32)

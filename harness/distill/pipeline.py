@@ -1,4 +1,4 @@
-"""From a recipe to a tower on disk."""
+"""From a recipe to a distilled tower in the store."""
 
 from __future__ import annotations
 
@@ -48,35 +48,35 @@ if TYPE_CHECKING:
     from harness.distill.model.tower import TextTower
     from harness.runtime.console import Console
 
-# Part of every tower's digest. Raise it when the same recipe no longer gives the same weights.
+# Part of every tower's digest. Increase it when the same recipe no longer gives the same weights.
 TRAINER_VERSION = 2
 CURVE_POINTS = 100
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
-# Part of the digest of towers whose rate is searched for. Raise it when the same trials no longer choose the same rate.
+# Part of the digest of towers with a tuned learning rate. Increase it when the same trials no longer choose the same rate.
 SEARCH_VERSION = 2
 
 
 @dataclass(frozen=True)
 class LearningRateSearch:
-    """Pictures and captions, of the val split, that score learning rates, and the seed of the towers that try them."""
+    """The val images and captions that score learning rates, and the seed of the trial towers."""
 
     retrieval: Retrieval
     seed: int
 
     @cached_property
     def digest(self) -> str:
-        """Of all of it."""
+        """Digest of images, captions and seed."""
         return digest_json([self.retrieval.texts_digest(), self.retrieval.images.digest(), self.seed])
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a distilled tower's weights.
+    """Everything that decides the weights of a distilled tower.
 
-    guarded: the bitext of its language, or of each that shares it. tag: finds what the sentences of pairs name; asked only for an
-    objective that reads it. search: where its learning rate is searched for, if it is; None: on a tenth of its pairs.
-    Raises HarnessError if the objective reads what sentences name, or the start how they are spelled, and the teacher cannot tell
-    where its tokens stand.
+    guarded: the bitext of its language, or of each language that shares the tower. tag: finds the entities of sentence pairs, for
+    objectives that read them. search: the images that score learning rates; None for a tenth of the pairs.
+    Raises HarnessError if the objective reads entities, or the initializer spelling, and the teacher does not give the character
+    spans of its tokens.
     """
 
     config: DistillConfig
@@ -87,24 +87,24 @@ class Recipe:
 
     def __post_init__(self) -> None:
         needs = (
-            (self.reads_entities, f"{self.config.objective} cannot tell which of them name something"),
-            (self.config.spelling > 0, "--spelling cannot tell how they are spelled"),
+            (self.reads_entities, f"{self.config.objective} needs them to find the tokens of entities"),
+            (self.config.spelling > 0, "--spelling needs them to compare spellings"),
         )
-        for asked, lack in needs:
-            if asked and not isinstance(self.teacher, TokenLocator):
+        for needed, reason in needs:
+            if needed and not isinstance(self.teacher, TokenLocator):
                 raise HarnessError(
-                    f"{self.teacher.name} cannot tell where its tokens stand in a text (locate_tokens), so {lack}: teachers in "
-                    "open_clip's or transformers' form can"
+                    f"{self.teacher.name} does not give the character spans of its tokens (locate_tokens), and {reason}: use a "
+                    "teacher in open_clip's or transformers' form"
                 )
 
     @property
     def reads_entities(self) -> bool:
-        """Whether the objective needs to know which tokens name something."""
+        """Whether the objective reads the tokens of entities."""
         return reads_entities(self.config.objective)
 
     @property
     def bitext(self) -> Bitext:
-        """The pairs given to the training: `config.pairs` of each language, those held out at the end."""
+        """The sentence pairs of the training: `config.pairs` of each language, with held-out pairs at the end."""
         config = self.config
         if not self.reads_entities:
             return training_pairs(self.guarded, config.pairs, config.seed, config.held_out)[0]
@@ -113,13 +113,13 @@ class Recipe:
 
     @property
     def text(self) -> MonolingualText:
-        """The sentences given to it without their translations: `config.unpaired` of each side of each language."""
+        """The monolingual text of the training: `config.unpaired` sentences of each side of each language."""
         return training_text(self.guarded, self.config.unpaired, self.config.pairs, self.config.seed)[0]
 
     @cached_property
     def digest(self) -> str:
         """The tower's name in the store."""
-        # Without defaults, so that an option added later leaves the towers made before it where they are.
+        # Defaults are left out, so that a new option does not change the digests of existing towers.
         choices = self.config.model_dump(mode="json", exclude_defaults=True)
         _, pairs = training_pairs(self.guarded, self.config.pairs, self.config.seed, self.config.held_out)
         parts = [TRAINER_VERSION, choices, self.teacher.fingerprint(), pairs]
@@ -132,13 +132,13 @@ class Recipe:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps."""
+        """The number of optimiser steps."""
         return self.config.steps_for(len(self.bitext) - self.config.held_out)
 
 
 @lru_cache(maxsize=4)
 def training_pairs(guarded: tuple[GuardedBitext, ...], pairs: int | None, seed: int, held_out: int) -> tuple[Bitext, str]:
-    """The pairs of a training, and their digest. Few are held: a study lays out hundreds of recipes over the same pairs."""
+    """Return a training's sentence pairs and their digest. Few are cached: a study plans many recipes over the same pairs."""
     bitext = join_bitexts([subset(each.bitext, pairs, seed) for each in guarded], held_out)
     return bitext, bitext.digest()
 
@@ -147,7 +147,7 @@ def training_pairs(guarded: tuple[GuardedBitext, ...], pairs: int | None, seed: 
 def training_text(
     guarded: tuple[GuardedBitext, ...], sentences: int, pairs: int | None, seed: int
 ) -> tuple[MonolingualText, str]:
-    """The text of a training, and its digest. As few are held as of its pairs."""
+    """Return the monolingual text of a training and its digest, cached like its pairs."""
     text = select_monolingual_text(guarded, sentences, pairs, seed)
     return text, digest_json([text.english, text.foreign])
 
@@ -155,10 +155,11 @@ def training_text(
 def distill(
     recipe: Recipe, device: str, store: Store, console: Console, wait: bool = True, ranks: Processes | None = None
 ) -> None:
-    """Train the recipe's tower and keep it in the store, going on from its checkpoint if an earlier run left one.
+    """Train the recipe's tower and store it, resuming from the checkpoint of an earlier run.
 
-    Nothing is done if it is there and whole. ranks: this process among those that train it together. Raises HarnessError if the
-    teacher cannot teach, or if the training diverges, and BusyError if another run is training it and `wait` is False.
+    An existing undamaged tower is not trained again. ranks: this process among those that train the tower together.
+    Raises HarnessError if the teacher gives no token states or the training diverges, and BusyError if another run is training
+    the tower and `wait` is False.
     """
     folder = store.tower(recipe.digest)
     if ranks is None and is_undamaged(folder, check_stored_tower):  # asked before torch is imported
@@ -168,7 +169,7 @@ def distill(
     ranks = ranks or ALONE
 
     def load(path: Path) -> Path | None:
-        return path if ranks.told(ranks.leads and is_undamaged(path, check_stored_tower)) else None
+        return path if ranks.from_leader(ranks.leads and is_undamaged(path, check_stored_tower)) else None
 
     def make(path: Path) -> Path:
         if ranks.leads:
@@ -181,7 +182,7 @@ def distill(
 
 
 def make_tower(recipe: Recipe, device: str, store: Store, console: Console, ranks: Processes) -> None:
-    """Train and keep the recipe's tower, whatever is there."""
+    """Train and store the recipe's tower, even if one exists."""
     from harness.distill.checkpoint import save_tower
 
     tuning = tune_learning_rate(recipe, device, store, console, ranks)
@@ -214,28 +215,28 @@ def make_tower(recipe: Recipe, device: str, store: Store, console: Console, rank
 
 @dataclass(frozen=True)
 class LearningRateTrial:
-    """A short training that tries a learning rate. search: what scores it; None: the pairs that it holds out."""
+    """A short training that tries a learning rate. search: the images that score it; None for its held-out pairs."""
 
     recipe: Recipe
     search: LearningRateSearch | None
 
     @property
     def digest(self) -> str:
-        """Its score's name in the store."""
+        """The name of its score in the store."""
         return digest_json([self.recipe.digest, self.search.digest]) if self.search else self.recipe.digest
 
 
 def learning_rate_trials(recipe: Recipe) -> list[LearningRateTrial]:
-    """Each of RATES for a third of the steps and the whole training's warm-up; none if the recipe's rate is given.
+    """Return a trial of each of LEARNING_RATES, or none if the recipe is not tuned.
 
-    Scored by pictures, they are towers of the search's own seed, so that towers of other seeds share them. Scored by pairs, they
-    are towers of the same pairs but a tenth.
+    A trial has a third of the steps and as many warm-up steps as the full training. With a search, trials have the seed of the
+    search, so that towers of all seeds share them. Without, a tenth of the pairs are held out and score the trials.
     """
     config, search = recipe.config, recipe.search
     if not (config.tune and recipe.steps):
         return []
     steps = max(1, recipe.steps // 3)
-    # A rate that a whole training bears can break a student that is led up to it in a third of the time.
+    # A rate that suits the full training can diverge if the warm-up is three times as fast.
     warmup = min(0.9, config.warmup * recipe.steps / steps)
     choices: dict[str, object] = {"tune": False, "patience": None, "steps": steps, "warmup": warmup}
     choices |= {"seed": search.seed} if search else {"held_out": max(2, len(recipe.bitext) // 10)}
@@ -244,13 +245,13 @@ def learning_rate_trials(recipe: Recipe) -> list[LearningRateTrial]:
 
 
 def tune_learning_rate(recipe: Recipe, device: str, store: Store, console: Console, ranks: Processes) -> tuple[Trial, ...]:
-    """The scores of a recipe's learning rates. Kept in the store.
+    """Return the scores of a recipe's learning rates, which are stored.
 
-    A rate that another process is trying is left for last, so that towers of several seeds share the work of their search.
+    Rates that other processes are trying come last, so that towers of several seeds share the work of the search.
     """
     scores: dict[str, float] = {}
     left = tries = learning_rate_trials(recipe)
-    # Ranks of one training go through them in one order.
+    # All ranks of a training try the rates in the same order.
     for wait in (True,) if ranks.count > 1 else (False, True):
         for attempt in left:
             with suppress(BusyError):
@@ -260,10 +261,10 @@ def tune_learning_rate(recipe: Recipe, device: str, store: Store, console: Conso
 
 
 def trial_score(attempt: LearningRateTrial, device: str, store: Store, console: Console, ranks: Processes, wait: bool) -> float:
-    """A trial's score, from the store if it is there. Raises BusyError if another process is at it and `wait` is False."""
+    """Return a trial's score, stored or new. Raises BusyError if another process runs the trial and `wait` is False."""
 
     def load(path: Path) -> float | None:
-        score = ranks.told(stored_score(path) if ranks.leads else math.nan)
+        score = ranks.from_leader(stored_score(path) if ranks.leads else math.nan)
         return None if math.isnan(score) else score
 
     def make(path: Path) -> float:
@@ -275,7 +276,7 @@ def trial_score(attempt: LearningRateTrial, device: str, store: Store, console: 
 
 
 def stored_score(path: Path) -> float:
-    """The score in the file of a trial; NaN if there is none, or if it is damaged or of another recipe."""
+    """Return the score in a trial's file, or NaN if the file is missing, damaged or of another recipe."""
     try:
         content = load_json_entry(path)
     except DamagedError:
@@ -284,13 +285,15 @@ def stored_score(path: Path) -> float:
 
 
 def run_trial(attempt: LearningRateTrial, path: Path, device: str, store: Store, console: Console, ranks: Processes) -> float:
-    """Train for a trial, and keep its score."""
+    """Train for a trial, store its score and return it."""
     recipe = attempt.recipe
     if ranks.leads:
         remove_leftovers(store.training(attempt.digest))
     student, tokenizer, state = train_student(recipe, attempt.digest, device, store, console, ranks)
     if attempt.search:
-        score = ranks.told(image_retrieval_score(student, tokenizer, recipe.teacher, attempt.search.retrieval, store, console))
+        score = ranks.from_leader(
+            image_retrieval_score(student, tokenizer, recipe.teacher, attempt.search.retrieval, store, console)
+        )
     else:
         score = max(score for _, score in state.validations)
     if ranks.leads:
@@ -302,7 +305,7 @@ def run_trial(attempt: LearningRateTrial, path: Path, device: str, store: Store,
 def image_retrieval_score(
     student: TextTower, tokenizer: Tokenizer, teacher: Encoder, retrieval: Retrieval, store: Store, console: Console
 ) -> float:
-    """How well captions and pictures find each other: mean reciprocal rank, both directions, in percent."""
+    """Return the mean reciprocal rank of image-text retrieval, averaged over both directions, in percent."""
     from harness.retrieval.ranking import mean_reciprocal_rank, rank
 
     with console.stage("embeds val images", len(retrieval.images.ids), "images") as advance:
@@ -315,9 +318,9 @@ def image_retrieval_score(
 def train_student(
     recipe: Recipe, name: str, device: str, store: Store, console: Console, ranks: Processes
 ) -> tuple[TextTower, Tokenizer, TrainingState]:
-    """The recipe's student, trained from the teacher's states; without a step for the objectives `none` and `ridge`.
+    """Train the recipe's student on the teacher's states. The objectives `none` and `ridge` take no step.
 
-    name: of its checkpoint in the store.
+    name: the name of the checkpoint in the store.
     """
     from harness.distill.checkpoint import TrainingState
     from harness.distill.entity_marks import mark_entities
@@ -363,7 +366,7 @@ def train_student(
 
 
 def bitext_card(recipe: Recipe) -> BitextCard:
-    """What the record says of the pairs."""
+    """Return the part of the record that describes the sentence pairs."""
     used = recipe.bitext
     return BitextCard(
         lang=used.lang,
@@ -378,7 +381,7 @@ def bitext_card(recipe: Recipe) -> BitextCard:
 
 
 def loss_curve(losses: Sequence[float], points: int = CURVE_POINTS) -> tuple[float, ...]:
-    """Means of the losses over at most `points` equal stretches of the training; none of no training.
+    """Return the mean losses of at most `points` equal parts of the training; nothing without losses.
 
     >>> loss_curve([4.0, 2.0, 1.0, 1.0], points=2)
     (3.0, 1.0)
@@ -388,7 +391,7 @@ def loss_curve(losses: Sequence[float], points: int = CURVE_POINTS) -> tuple[flo
 
 
 def recent_loss(losses: Sequence[float]) -> float:
-    """What `loss_curve` ends with, without the rest: what is said while a tower is trained is what its card says in the end.
+    """Return the last value of `loss_curve`, so that the loss shown during training is the one on the tower's card.
 
     >>> recent_loss([4.0, 2.0, 1.0])
     1.0

@@ -1,4 +1,4 @@
-"""The training loop: AdamW with warm-up and cosine decay, validated on held-out pairs if there are any, resumable at the step."""
+"""The training loop: AdamW with warm-up and cosine decay, optional validation on held-out pairs, resumable at every step."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ VALIDATIONS = 20
 
 @contextmanager
 def delayed_interrupts() -> Iterator[threading.Event]:
-    """Turn Ctrl-C and SIGTERM into an event: in the middle of a step, weights and optimiser moments do not belong together."""
+    """Turn Ctrl-C and SIGTERM into an event, since within a step weights and optimiser moments do not match."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    # Ctrl-C of people; SIGTERM of batch systems that want the machine back, and of torchrun when one of its processes died.
+    # Batch systems send SIGTERM to preempt a job, and torchrun when one of its processes died.
     before = {each: signal.signal(each, lambda *_: asked.set()) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield asked
@@ -52,7 +52,7 @@ def delayed_interrupts() -> Iterator[threading.Event]:
 
 
 def learning_rate(config: DistillConfig, step: int, steps: int) -> float:
-    """Linear warm-up from 0, then half a cosine down to 0. `step` counts from 0.
+    """Return the learning rate of a step, counted from 0: linear warm-up from 0, then half a cosine down to 0.
 
     >>> config = DistillConfig(learning_rate=1.0, warmup=0.1)
     >>> [round(learning_rate(config, step, 100), 3) for step in (0, 9, 55, 99)]
@@ -65,7 +65,7 @@ def learning_rate(config: DistillConfig, step: int, steps: int) -> float:
 
 
 def batch_rows(pairs: int, config: DistillConfig, steps: int, start: int) -> Iterator[list[int]]:
-    """Rows of each batch from step `start` on: shuffled passes over all pairs, decided by the seed and the step alone."""
+    """Yield the rows of each batch from step `start` on: shuffled passes over all pairs, decided by seed and step alone."""
     size = min(config.batch, pairs)
     a_pass = pairs // size
     for step in range(start, steps):
@@ -76,11 +76,11 @@ def batch_rows(pairs: int, config: DistillConfig, steps: int, start: int) -> Ite
 
 @dataclass
 class Training:
-    """A tower on its way.
+    """A tower in training.
 
-    texts: token ids of the student's side of each pair, row for row with the teacher's sentences; the last `config.held_out` of
-    them are for validation alone. places: where each pair stands in its source, for people. marks: which tokens name something,
-    where the objective reads that. ranks: this process among those that train the tower together.
+    texts: token ids of the student's side of each pair, in the order of the teacher's sentences. The last `config.held_out` of
+    them are for validation only. places: the line of each pair in its source, for messages. marks: the tokens of entities, if the
+    objective reads them. ranks: this process among those that train the tower together.
     """
 
     tower: TextTower
@@ -90,7 +90,7 @@ class Training:
     places: Sequence[int]
     marks: EntityMarks | None = None
     ranks: Processes = ALONE
-    recorded: GraphedTower | None = field(init=False)
+    graphed: GraphedTower | None = field(init=False)
     objective: Objective = field(init=False)
     weights: list[nn.Parameter] = field(init=False)
     optimiser: torch.optim.AdamW = field(init=False)
@@ -98,9 +98,9 @@ class Training:
 
     def __post_init__(self) -> None:
         on_gpu = self.device.type == "cuda"
-        # Played back, a tower's work leaves its gradient where the next one will: one part of a batch at a time.
+        # Every replay of a CUDA graph overwrites the gradient of the last, so a batch must go through the tower at once.
         whole = self.config.accumulate == 1 and self.ranks.count == 1 and not self.config.checkpointing
-        self.recorded = GraphedTower(self.tower, self.texts, self.half) if on_gpu and whole else None
+        self.graphed = GraphedTower(self.tower, self.texts, self.in_bfloat16) if on_gpu and whole else None
         self.teacher = self.teacher.near(self.device)
         self.objective = load_objective(self.config.objective)
         self.weights = list(self.tower.parameters())
@@ -111,28 +111,28 @@ class Training:
 
     @property
     def pairs(self) -> int:
-        """Pairs trained on."""
+        """The number of pairs to train on."""
         return len(self.texts) - self.config.held_out
 
     @property
-    def half(self) -> bool:
-        """Whether the tower's products are taken in bfloat16."""
+    def in_bfloat16(self) -> bool:
+        """Whether the tower's matrix products are in bfloat16."""
         return self.config.precision == "bfloat16"
 
     @property
     def device(self) -> torch.device:
-        """Where the tower is."""
+        """The tower's device."""
         return self.tower.position_embedding.device
 
     def step(self, rows: list[int], rate: float) -> None:
-        """One optimiser step on the given rows.
+        """Take one optimiser step on the given rows.
 
-        Raises HarnessError, with nothing changed, if the loss or its gradient is not finite.
+        Raises HarnessError, without changing the tower, if the loss or its gradient is not finite.
         """
         self.optimiser.zero_grad(set_to_none=True)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", NotConverged)
-            loss = self.descend(rows)
+            loss = self.compute_gradient(rows)
         length = torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
         value, gradient = torch.stack([loss.detach(), length]).tolist()
         if not (math.isfinite(value) and math.isfinite(gradient)):
@@ -144,12 +144,12 @@ class Training:
         self.state.losses.append(value)
         self.state.unconverged += sum(w.message.problems for w in caught if isinstance(w.message, NotConverged))
 
-    def descend(self, rows: list[int]) -> Tensor:
-        """The loss of the given rows; its gradient is left in the parameters.
+    def compute_gradient(self, rows: list[int]) -> Tensor:
+        """Compute the loss of the given rows, with its gradient in the parameters.
 
-        Where the rows do not go through the tower at once, its states and embeddings of all of them are put together, the loss
-        and its gradient are taken of these, and that is carried on into the tower part by part (gradient cache, Gao et al.,
-        arXiv 2101.06983). So any objective is of the whole batch. Of several parts each goes through the tower twice.
+        If the rows go through the tower in parts, the states and embeddings of all parts are joined, the loss and its gradient
+        with respect to these are computed, and the gradient is backpropagated part by part (gradient cache, Gao et al., arXiv
+        2101.06983). So every objective is computed on the full batch. Each of several parts is encoded twice.
         """
         mine = self.ranks.mine(rows)
         parts = [part.tolist() for part in np.array_split(mine, min(self.config.accumulate, len(mine)))]
@@ -160,7 +160,7 @@ class Training:
             return loss
         with torch.set_grad_enabled(len(parts) == 1):
             encoded = [self.encode(part) for part in parts]
-        whole = self.whole(encoded, rows)
+        whole = self.join_parts(encoded, rows)
         loss = self.loss(whole, teacher, rows)
         loss.backward()  # type: ignore[no-untyped-call]
         begin = self.ranks.bounds(len(rows))[self.ranks.rank]
@@ -168,53 +168,53 @@ class Training:
             again = encoded[0] if len(parts) == 1 else self.encode(part)
             backpropagate_part(again, whole, slice(begin, begin + len(part)))
             begin += len(part)
-        self.ranks.add_up([each.grad for each in self.weights if each.grad is not None])
+        self.ranks.sum_gradients([each.grad for each in self.weights if each.grad is not None])
         return loss
 
     def encode(self, rows: list[int]) -> Encoded:
-        """The student's side of some pairs."""
-        if self.recorded:
-            return self.recorded.encode(rows)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+        """Encode the student's side of some pairs."""
+        if self.graphed:
+            return self.graphed.encode(rows)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bfloat16):
             return self.tower.encode([self.texts[row] for row in rows])
 
     def loss(self, student: Encoded, teacher: Encoded, rows: list[int]) -> Tensor:
-        """The objective's loss of a whole batch."""
+        """Return the objective's loss of a full batch."""
         if self.marks:
             student, teacher = self.marks.on(rows, student, teacher)
         return self.objective(student, teacher, self.config)
 
-    def whole(self, parts: Sequence[Encoded], rows: list[int]) -> Encoded:
-        """A whole batch of what this rank and the others have encoded, at which a gradient stops."""
+    def join_parts(self, parts: Sequence[Encoded], rows: list[int]) -> Encoded:
+        """Join what all ranks have encoded to a full batch, detached from the tower."""
         lengths = torch.tensor([len(self.texts[row]) for row in rows], device=self.device)
         longest = int(lengths.max())
         states = torch.cat([functional.pad(part.states.detach(), (0, 0, 0, longest - part.states.shape[1])) for part in parts])
         pooled = torch.cat([part.pooled.detach() for part in parts])
-        gathered = [self.ranks.gathered(each, len(rows)).requires_grad_() for each in (states, pooled)]
+        gathered = [self.ranks.gather(each, len(rows)).requires_grad_() for each in (states, pooled)]
         return Encoded(gathered[0], torch.arange(longest, device=self.device) < lengths[:, None], gathered[1])
 
     def validate(self) -> None:
-        """Score the held-out pairs, and keep the weights if they are the best so far."""
+        """Score the held-out pairs, and store the weights if they are the best so far."""
         self.tower.eval()
         rows = list(range(self.pairs, len(self.texts)))
         embeddings = self.tower.embed([self.texts[row] for row in rows]).cpu().numpy()
         self.tower.train()
         ranks = rank(self.teacher.pooled[rows].cpu().numpy(), embeddings, np.arange(len(rows)))
-        score = self.ranks.told(mean_reciprocal_rank(ranks))
+        score = self.ranks.from_leader(mean_reciprocal_rank(ranks))
         if all(score > earlier for _, earlier in self.state.validations):
             self.state.best = {name: value.detach().clone() for name, value in self.tower.state_dict().items()}
         self.state.validations.append((self.state.step, score))
 
     def save(self, checkpoint: Path) -> None:
-        """Keep how far it is; of several ranks one does."""
+        """Write the checkpoint, on the leading rank only."""
         if self.ranks.leads:
             save_training(checkpoint, self.tower, self.optimiser, self.state)
 
 
 def backpropagate_part(part: Encoded, whole: Encoded, place: slice) -> None:
-    """Carry the gradient of a whole batch on into the tower that a part of it came from. place: of the part in the whole."""
+    """Backpropagate the gradient of a full batch into the tower through one part. place: the rows of the part in the batch."""
     outputs = [(part.states, whole.states.grad), (part.pooled, whole.pooled.grad)]
-    # An objective need not look at both: what it does not look at has no gradient, and neither has what only that depends on.
+    # Outputs that the objective does not read have no gradient.
     of_part = [(output, gradient[place]) for output, gradient in outputs if gradient is not None]
     fitting = [gradient[:, : output.shape[1]] for output, gradient in of_part]
     torch.autograd.backward([output for output, _ in of_part], fitting)
@@ -233,12 +233,12 @@ def train(
 ) -> TrainingState:
     """Train a tower in place. For `texts`, `teacher`, `places`, `marks` and `ranks` see `Training`.
 
-    With pairs held out (the last `config.held_out` rows), the tower is validated 20 times by translation retrieval among them
-    (mean reciprocal rank, both directions, in percent, after the evaluator of Reimers and Gurevych, arXiv 2004.09813), and ends
-    with the best weights seen. `config.patience` ends it after so many validations without a better one.
+    With held-out pairs (the last `config.held_out` rows), the tower is validated 20 times by translation retrieval among them
+    (mean reciprocal rank, both directions, in percent, after the evaluator of Reimers and Gurevych, arXiv 2004.09813), and keeps
+    the best weights. `config.patience` stops the training after so many validations without improvement.
 
-    Goes on from `checkpoint` if it is there, and leaves it there when interrupted; `report(step, losses)` follows each step.
-    Raises HarnessError at the first loss or gradient that is not finite, with the last good weights in `checkpoint`.
+    The training resumes from `checkpoint` if it exists, and writes it when interrupted. `report(step, losses)` is called after
+    each step. Raises HarnessError at the first loss or gradient that is not finite, with the last finite weights in `checkpoint`.
     """
     training = Training(tower, texts, teacher, config, places, marks, ranks)
     if (size := min(config.batch, training.pairs)) < ranks.count:
@@ -262,7 +262,7 @@ def train(
 def run_steps(
     training: Training, checkpoint: Path, report: Callable[[int, Sequence[float]], None], asked: threading.Event
 ) -> None:
-    """All steps that are left, until the patience is at its end."""
+    """Take all remaining steps, or stop when the patience is exhausted."""
     config, state = training.config, training.state
     steps = config.steps_for(training.pairs)
     began, saved = time.monotonic() - state.seconds, time.monotonic()
@@ -273,7 +273,7 @@ def run_steps(
             training.step(rows, learning_rate(config, state.step, steps))
         except HarnessError as error:
             training.save(checkpoint)
-            raise HarnessError(f"{error}; the weights before it are kept in {checkpoint}") from error
+            raise HarnessError(f"{error}; the weights before it are in {checkpoint}") from error
         if config.held_out and (state.step == steps or state.step % max(1, steps // VALIDATIONS) == 0):
             training.validate()
         state.seconds = time.monotonic() - began
@@ -287,7 +287,7 @@ def run_steps(
 
 
 def non_finite_message(step: int, loss: float, gradient: float, lines: list[int], rate: float, config: DistillConfig) -> str:
-    """The line for a loss or a gradient that is NaN or infinite."""
+    """Return the message for a loss or gradient that is NaN or infinite."""
     what = f"the gradient became {gradient} at a loss of {loss:.4g}" if math.isfinite(loss) else f"the loss became {loss}"
     if config.precision != "float32":
         cause = "the range of half precision: try --precision float32"

@@ -40,7 +40,7 @@ def test_what_is_played_back_is_the_towers_own(norm: str, half: bool) -> None:
         assert torch.equal(mine.mask, theirs.mask)
         for one, other in zip(learned(mine, made), learned(theirs, made), strict=True):
             torch.testing.assert_close(one, other, atol=near["atol"] * float(other.abs().max() + 1), rtol=near["rtol"])
-    assert sorted(play.plays) == [(2, 8), (2, 12), (4, 8)]
+    assert sorted(play.graphs) == [(2, 8), (2, 12), (4, 8)]
 
 
 def test_a_batch_that_keeps_a_gpu_busy_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +48,7 @@ def test_a_batch_that_keeps_a_gpu_busy_is_not_recorded(monkeypatch: pytest.Monke
     made = tower()
     play = GraphedTower(made, TEXTS, half=False)
     torch.testing.assert_close(play.encode([0, 1, 2]).states, made.encode(TEXTS[:3]).states, atol=1e-5, rtol=1e-4)
-    assert not play.plays
+    assert not play.graphs
 
 
 @pytest.mark.parametrize("objective", ["kd-mse", "ot-token"])

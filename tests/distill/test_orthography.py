@@ -82,7 +82,9 @@ def test_spelling_tells_apart_what_always_stands_together(way: str) -> None:
 def test_a_teacher_that_cannot_tell_how_tokens_are_spelled_is_refused() -> None:
     mute = cast(Encoder, SimpleNamespace(name="mute"))
     config = DistillConfig(init="ot-sentences", spelling=10)
-    with pytest.raises(HarnessError, match=r"mute cannot tell where its tokens stand .* so --spelling cannot tell how they are"):
+    with pytest.raises(
+        HarnessError, match=r"mute does not give the character spans of its tokens \(locate_tokens\), and --spelling"
+    ):
         Recipe(config, mute, (), lambda bitext: bitext)
 
 
@@ -90,7 +92,7 @@ def test_a_teacher_that_tells_of_other_tokens_than_it_reads_is_refused() -> None
     bitext = Bitext("xx", "test", "human translation", ("a b",), ("c d",), ("",))
     both = ((0, 1), (2, 3))
     assert bitext_spelling(bitext, ([(0, 1)], [(0, 1)]), ([both], [both]), 10).english[1] == frozenset(ngrams("b"))
-    with pytest.raises(HarnessError, match=r"tells where other tokens stand \(locate_tokens\) than it reads"):
+    with pytest.raises(HarnessError, match=r"spans \(locate_tokens\) and token ids"):
         bitext_spelling(bitext, ([(0, 1)], [(0, 1, 2)]), ([both], [both]), 10)
 
 

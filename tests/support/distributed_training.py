@@ -24,7 +24,7 @@ def train_and_log(ranks: Processes, folder: Path, **choices: object) -> dict[str
     training = Training(**{"batch": 7, "steps": 8, "learning_rate": 1e-2} | choices)  # type: ignore[arg-type]
     texts, teacher, config, places = training.texts, training.teacher, training.config, training.bitext.places
     tower, first = training.student(), training.student()
-    Trainer(first, texts, teacher, config, places, ranks=ranks).descend(list(range(7)))
+    Trainer(first, texts, teacher, config, places, ranks=ranks).compute_gradient(list(range(7)))
     checkpoint = folder / f"checkpoint-{ranks.rank}"
     state = train(tower, texts, teacher, config, places, checkpoint, lambda *_: None, ranks=ranks)
     return {

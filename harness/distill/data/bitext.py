@@ -1,4 +1,4 @@
-"""Sentence pairs made ready for distillation: nested subsets, unpaired text, and pairs of several languages joined."""
+"""Bitext for distillation: nested subsets, monolingual text, and the pairs of several languages joined."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from harness.core.errors import HarnessError
 
 
 def subset(bitext: Bitext, pairs: int | None, seed: int) -> Bitext:
-    """The first `pairs` of a shuffle that depends on the seed alone, so that smaller subsets lie inside larger ones.
+    """Return the first `pairs` of a shuffle that the seed decides, so that larger subsets contain smaller ones.
 
-    Raises HarnessError if there are fewer pairs than asked for.
+    Raises HarnessError if there are fewer pairs.
     """
     if pairs is not None and pairs > len(bitext):
         raise HarnessError(f"--pairs {pairs:,} asked for, but {bitext.source} has {len(bitext):,} usable pairs in {bitext.lang}")
@@ -22,14 +22,14 @@ def subset(bitext: Bitext, pairs: int | None, seed: int) -> Bitext:
 
 
 def shuffled_rows(rows: int, seed: int) -> list[int]:
-    """So many rows, in an order that the seed and their number decide."""
+    """Return the numbers below `rows`, in an order that the seed and their number decide."""
     order: list[int] = np.random.default_rng([seed, 1]).permutation(rows).tolist()
     return order
 
 
 @dataclass(frozen=True)
 class MonolingualText:
-    """Sentences of two languages of which none translates another. marks: what the leakage guard knows their pairs by."""
+    """Sentences of two languages that are not translations of each other. marks: leakage keys of the pairs they come from."""
 
     english: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()
@@ -40,9 +40,9 @@ NO_TEXT = MonolingualText()
 
 
 def join_bitexts(parts: Sequence[Bitext], held_out: int) -> Bitext:
-    """The pairs of one language, or of several that share a tower, with `held_out` of them, as many of each, at the end.
+    """Join the pairs of the languages that share a tower, with `held_out` pairs, an equal share of each, at the end.
 
-    Raises HarnessError if that leaves fewer than two pairs to train on.
+    Raises HarnessError if fewer than two pairs remain to train on.
     """
     whole = Bitext(
         lang=",".join(part.lang for part in parts),

@@ -1,4 +1,4 @@
-"""Bitext made clean: lines that teach nothing, or the wrong thing, are left out and counted."""
+"""Cleaning of bitext: pairs that are empty, looping, duplicate or in another script are dropped and counted."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from harness.core.errors import HarnessError
 from harness.distill.data.leakage import normalise
 
 LONGEST_SENTENCE = 400
-"""Characters on either side. A caption that is longer is a list, or a translation that has run wild."""
+"""The most characters of either side. Longer captions are lists or faulty translations."""
 
-# The same two to forty characters four times running: what a translator does that has lost the thread.
+# Two to forty characters repeated four times in a row: a loop of a machine translator.
 _LOOP = re.compile(r"(\S.{1,39}?)\1{3,}")
 _WRITTEN = {"Hans": ("Han",), "Hant": ("Han",), "Jpan": ("Han", "Hira", "Kana"), "Kore": ("Hang", "Han")}
 
 
 def clean(bitext: Bitext, script: str) -> Bitext:
-    """Leave out empty, over-long and looping lines, wrong script, copies of the English, and duplicates.
+    """Drop pairs with empty, over-long or looping lines, in another script, copies of the English, and duplicates.
 
-    A pair counts under the first of these that fits it; the count of each is the last of the notes, and a bitext of which
-    nothing is left out is given back as it is. script: ISO 15924 code of the translation.
-    Raises HarnessError if nothing is left.
+    A pair counts under the first of these that applies. The counts become the last note. A bitext without such pairs is returned
+    unchanged. script: ISO 15924 code of the translation. Raises HarnessError if no pair remains.
     """
     reasons: Counter[str] = Counter()
     keep = []
@@ -46,7 +45,7 @@ def clean(bitext: Bitext, script: str) -> Bitext:
 
 
 def pair_judge(script: str) -> Callable[[str, str], str]:
-    """A function that says why a pair is left out, or nothing. It remembers the pairs it has seen.
+    """Return a function from a pair to the reason for dropping it, or "". It remembers the pairs that it has seen.
 
     >>> judge = pair_judge("Latn")
     >>> judge("A dog.", "Ein Hund."), judge("A dog!", "ein Hund"), judge("A dog.", "Хунд")
@@ -69,7 +68,7 @@ def pair_judge(script: str) -> Callable[[str, str], str]:
 
 
 def pair_fault(english: str, foreign: str, script: str) -> str:
-    """What is wrong with the lines of a pair as they stand, or nothing."""
+    """Return the fault of a pair's lines, or ""."""
     if not english.strip() or not foreign.strip():
         return "empty"
     if max(len(english), len(foreign)) > LONGEST_SENTENCE:
@@ -80,7 +79,7 @@ def pair_fault(english: str, foreign: str, script: str) -> str:
 
 
 def is_looping(text: str) -> bool:
-    """Whether some words of a line follow on themselves four times or more.
+    """Return whether some words of a line are repeated four times or more in a row.
 
     >>> is_looping("uka uka uka uka uka"), is_looping("very very good"), is_looping("..........")
     (True, False, False)
@@ -89,7 +88,7 @@ def is_looping(text: str) -> bool:
 
 
 def is_mostly_in_script(script: str, text: str) -> bool:
-    """Whether at least half of a line's letters are of a script; a line without letters is not.
+    """Return whether at least half of a line's letters belong to a script. False for a line without letters.
 
     >>> is_mostly_in_script("Latn", "Ein T-Shirt von 北京"), is_mostly_in_script("Arab", "Ein Hund")
     (True, False)

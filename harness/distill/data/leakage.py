@@ -1,4 +1,4 @@
-"""The leakage guard: no pair of an evaluation image or caption is distilled from."""
+"""The leakage guard, which drops the sentence pairs of evaluation images and captions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.distill.data.bitext import MonolingualText
 
 
 def normalise(text: str) -> str:
-    """A sentence without what its writing may differ in: compatibility form, lower case, letters, their marks, and digits only.
+    """Return a sentence in compatibility form and lower case, with letters, combining marks and digits only.
 
     >>> normalise("Two dogs ,  running .") == normalise("two dogs, running")
     True
@@ -29,7 +29,7 @@ def normalise(text: str) -> str:
 
 @cache
 def _between_words() -> re.Pattern[str]:
-    """What stands between words. A vowel sign does not: without them, a Hindi boy and a Hindi girl are one."""
+    """The characters between words. Vowel signs belong to words: without them the Hindi words for boy and girl are the same."""
     import regex
 
     between: re.Pattern[str] = regex.compile(r"[^\w\p{M}]+")
@@ -37,7 +37,7 @@ def _between_words() -> re.Pattern[str]:
 
 
 def comparison_form(text: str) -> str:
-    """A sentence as the guard compares it: normalised, and without spaces, which tokenizers and segmenters set as they like.
+    """Return a sentence as the guard compares it: normalised and without spaces, which tokenizers and segmenters vary.
 
     >>> comparison_form("A T-shirt does n't fit .") == comparison_form("a tshirt doesn't fit")
     True
@@ -47,9 +47,9 @@ def comparison_form(text: str) -> str:
 
 @dataclass(frozen=True)
 class GuardedBitext:
-    """Bitext that holds nothing of the evaluation images, and how many pairs were dropped for that.
+    """Bitext without pairs of evaluation images, and how many pairs were offered and dropped.
 
-    texts: sentences of English and of its language without translations; None where they are to be taken from the bitext.
+    texts: monolingual sentences, English and foreign; None to take them from the bitext.
     """
 
     bitext: Bitext
@@ -59,11 +59,11 @@ class GuardedBitext:
 
 
 def guard(bitext: Bitext, held_out: HeldOut, refuse: bool = False) -> GuardedBitext:
-    """Drop the pairs of evaluation images: those with the image, its English caption, or its caption in the language.
+    """Drop pairs with an evaluation image, its English caption, or its caption in the language.
 
-    The sentences are compared whether or not a pair has an image, so that an id that says nothing hides nothing. A pair counts
-    under the first of the three that fits it; a note says how many each is if a sentence ever decides.
-    Raises HarnessError if `refuse` is set and there is any, or if nothing is left.
+    Sentences are compared even if a pair has an image id, since ids can be meaningless. A pair counts under the first of the
+    three that applies. A note gives the counts if sentences decided any.
+    Raises HarnessError if `refuse` is set and there is such a pair, or if no pair remains.
     """
     english, foreign = _all_compared(held_out.english), _all_compared(held_out.foreign)
     by_image, by_english, by_foreign = reasons = ("image id", "English sentence", f"{bitext.lang} sentence")
@@ -93,29 +93,29 @@ def guard(bitext: Bitext, held_out: HeldOut, refuse: bool = False) -> GuardedBit
 
 
 def guarded_texts(english: Sequence[str], foreign: Sequence[str], held_out: HeldOut) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Texts without the sentences that are captions of evaluation images, in English and in the other language."""
+    """Return both texts without the captions of evaluation images."""
     sides = (english, _all_compared(held_out.english)), (foreign, _all_compared(held_out.foreign))
     left, right = (tuple(text for text in texts if comparison_form(text) not in captions) for texts, captions in sides)
     return left, right
 
 
 def _all_compared(captions: Iterable[str]) -> set[str]:
-    """Captions as the guard compares sentences. One without a letter is no sentence that a pair could have from it."""
+    """Return captions as the guard compares them, without those that have no letter."""
     return {comparison_form(text) for text in captions} - {""}
 
 
 def seen_hashes(bitext: Bitext, text: MonolingualText) -> npt.NDArray[np.uint64]:
-    """What a tower that was made of these has seen: sorted hashes of the image ids and of the sentences of both sides.
+    """Return sorted hashes of the image ids and of both sides' sentences that a tower is trained on.
 
-    Kept beside the tower, so that whoever measures it can tell without the pairs whether it saw what it is measured on.
+    They are stored with the tower, so that its leakage can be checked without the pairs.
     """
     return hash_keys([*bitext_keys(bitext), *text.marks])
 
 
 def count_leaked(seen: npt.NDArray[np.uint64], held_out: HeldOut) -> int:
-    """How many evaluation images and sentences are among what a tower has seen.
+    """Return how many evaluation images and sentences a tower has seen.
 
-    Towers made before foreign sentences were compared have the normalised English, as `sentence`, of pairs without an image id.
+    Older towers have the normalised English, as `sentence`, of pairs without an image id.
 
     >>> held_out = HeldOut(frozenset({"7", "8"}), frozenset({"A dog ."}), frozenset({"Ein Hund ."}))
     >>> count_leaked(hash_keys(["image 7", "image 9", "sentence a dog", "foreign einhund"]), held_out)
@@ -126,16 +126,16 @@ def count_leaked(seen: npt.NDArray[np.uint64], held_out: HeldOut) -> int:
 
 
 def leakage_keys(images: Iterable[str] = (), english: Iterable[str] = (), foreign: Iterable[str] = ()) -> list[str]:
-    """What the leakage guard knows images and sentences by; nothing for no image, or for a sentence without a letter."""
+    """Return the guard's keys of images and sentences, none for an empty id or a sentence without a letter."""
     kinds = {"image": images, "english": map(comparison_form, english), "foreign": map(comparison_form, foreign)}
     return [f"{kind} {value}" for kind, values in kinds.items() for value in values if value]
 
 
 def bitext_keys(bitext: Bitext) -> list[str]:
-    """Those of all pairs: of images, and of both sides' sentences."""
+    """Return the guard's keys of all pairs: of images and of both sides' sentences."""
     return leakage_keys(bitext.image_ids, bitext.english, bitext.foreign)
 
 
 def hash_keys(marks: Iterable[str]) -> npt.NDArray[np.uint64]:
-    """The first 64 bits of each mark's SHA-256, sorted, each once."""
+    """Return the first 64 bits of each key's SHA-256, sorted and unique."""
     return np.unique(np.array([int.from_bytes(hashlib.sha256(m.encode()).digest()[:8], "big") for m in marks], dtype=np.uint64))

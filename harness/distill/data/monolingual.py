@@ -1,4 +1,4 @@
-"""Monolingual text for distillation: from files, or one side each of pairs that are not used."""
+"""Monolingual text for distillation, from files or from one side each of unused pairs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from harness.distill.data.leakage import GuardedBitext, bitext_keys, leakage_key
 
 
 def select_monolingual_text(guarded: Sequence[GuardedBitext], sentences: int, pairs: int | None, seed: int) -> MonolingualText:
-    """So many sentences of each side for each language: of its own texts, or the one side of some pairs and the other of others.
+    """Return so many sentences of each side for each language, from its monolingual texts or from its bitext.
 
-    Those of pairs are the last of the shuffle of `subset`, the same whatever the subset is. Raises HarnessError if there are not
-    so many, besides those that the subset needs.
+    The bitext gives the English side of some pairs and the foreign side of others. These pairs are the last of the shuffle of
+    `subset`, independent of the subset's size. Raises HarnessError if there are too few besides those of the subset.
     """
     parts = [
         text_from_files(each, sentences, seed) if each.texts else text_from_pairs(each, sentences, pairs, seed)
@@ -28,7 +28,7 @@ def select_monolingual_text(guarded: Sequence[GuardedBitext], sentences: int, pa
 
 
 def text_from_pairs(guarded: GuardedBitext, sentences: int, pairs: int | None, seed: int) -> MonolingualText:
-    """The sentences of `select_monolingual_text` in one language, from its bitext."""
+    """Return the sentences of one language, from its bitext."""
     bitext, used = guarded.bitext, len(guarded.bitext) if pairs is None else pairs
     if used + 2 * sentences > len(bitext):
         raise HarnessError(
@@ -40,7 +40,7 @@ def text_from_pairs(guarded: GuardedBitext, sentences: int, pairs: int | None, s
 
 
 def text_from_files(guarded: GuardedBitext, sentences: int, seed: int) -> MonolingualText:
-    """The sentences of `select_monolingual_text` in one language, from texts of its own."""
+    """Return the sentences of one language, from its monolingual texts."""
     sides = []
     for texts in guarded.texts or ():
         if sentences > len(texts):

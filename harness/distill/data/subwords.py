@@ -1,4 +1,4 @@
-"""The student's subwords: a byte-pair encoder of its language."""
+"""The student's subwords: a byte-pair encoding of its language."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ START, END, UNKNOWN = "<start>", "<end>", "<unk>"
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:
-    """A byte-pair encoder of at most `vocabulary` subwords, trained on the student's language (Sennrich et al. 2016).
+    """Train a byte-pair encoding of at most `vocabulary` subwords (Sennrich et al. 2016).
 
-    Texts are lower-cased in compatibility form and framed as `<start> ... <end>`.
+    It converts texts to compatibility form and lower case, and frames them as `<start> ... <end>`.
     """
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    # An apostrophe stays inside its word: in Quechua, Guarani and others it is a letter.
+    # Apostrophes belong to words: in Quechua, Guarani and other languages they are letters.
     punctuation = pre_tokenizers.Split(Regex(r"[^\w\s'’ʼ▁]"), "isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), punctuation])
     trainer = trainers.BpeTrainer(
@@ -38,24 +38,24 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """Read a tokenizer that `train_tokenizer` made."""
+    """Read a tokenizer file."""
     from tokenizers import Tokenizer
 
     return Tokenizer.from_file(str(path))
 
 
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str], longest: int) -> list[list[int]]:
-    """Subword ids of each text, at most `longest` of them; a text that is cut keeps its `<end>`."""
+    """Return the subword ids of each text, at most `longest`. A truncated text keeps its `<end>`."""
     return [truncate(encoding.ids, longest) for encoding in tokenizer.encode_batch(list(texts))]
 
 
 def token_spans(tokenizer: Tokenizer, texts: Sequence[str], longest: int) -> list[Spans]:
-    """Where in its text each of the subwords stands that `tokenize` gives; the framing stands nowhere."""
+    """Return the character spans of the subwords of `tokenize`. Spans of framing tokens are empty."""
     return [tuple(truncate(encoding.offsets, longest)) for encoding in tokenizer.encode_batch(list(texts))]
 
 
 def truncate(row: list[T], longest: int) -> list[T]:
-    """A row without what stands before its last and is too much.
+    """Return the first `longest` - 1 entries of a row and its last, or the row if it is no longer.
 
     >>> truncate([0, 5, 6, 7, 1], 3)
     [0, 5, 1]

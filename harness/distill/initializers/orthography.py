@@ -50,7 +50,7 @@ def bitext_spelling(
     Raises HarnessError if the teacher's character spans do not match its token ids.
     """
     if [len(text) for text in ids[1]] != [len(text) for text in spans[1]]:
-        raise HarnessError("the teacher tells where other tokens stand (locate_tokens) than it reads (donate_layers)")
+        raise HarnessError("the teacher's character spans (locate_tokens) and token ids (donate_layers) are of different tokens")
     foreign, english = (token_ngrams(*side) for side in zip(ids, (bitext.foreign, bitext.english), spans, strict=True))
     return Spelling(foreign, english, weight)
 

@@ -1,4 +1,4 @@
-"""A student that is fitted instead of trained: its projection in closed form, seconds on a processor."""
+"""The objective `ridge`: the student's projection is fitted in closed form, in seconds on a CPU."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import torch
 from harness.core.data import Doubles, Floats
 from harness.distill.model.tower import TextTower, Tokens
 
-# Times the mean of ||h||^2, which is what a penalty has to be compared with. Far wider than any that was ever chosen.
+# In units of the mean of ||h||^2. The range is far wider than the chosen values.
 PENALTIES = np.logspace(-8, 3, 23)
 
 
 def fit_projection(student: TextTower, texts: Tokens, embeddings: Floats) -> None:
     """Replace the student's projection by the ridge map from its pooled states to the teacher's sentence embeddings.
 
-    texts: n token id lists. embeddings: (n, d), the teacher's of their translations. With h_i (width) the pooled state of text i
-    before the projection and W_0 (d, width) the projection that the student starts with,
+    texts: n token id lists. embeddings: (n, d), the teacher's embeddings of their translations. With h_i (width) the pooled state
+    of text i before the projection and W_0 (d, width) the student's initial projection,
 
         W = argmin sum_i ||W h_i - z_i||^2 + penalty * ||W - W_0||_F^2  (Hoerl and Kennard 1970, shrunk towards W_0),
 
-    so that few pairs leave the student where it starts. The penalty is the one of PENALTIES with the smallest leave-one-out error
-    on the same pairs (Allen 1974's PRESS, in closed form). Pooling is linear, so that pooled states can be mapped in place of
-    token states; attention is the mean at its start.
+    so that few pairs leave the student close to its initialization. The penalty is the one of PENALTIES with the smallest
+    leave-one-out error on the same pairs (Allen 1974's PRESS, in closed form). Pooling is linear, so pooled states can be mapped
+    instead of token states. Attention pooling is initially the mean.
     """
     from sklearn.linear_model import RidgeCV
 
@@ -37,7 +37,7 @@ def fit_projection(student: TextTower, texts: Tokens, embeddings: Floats) -> Non
 
 @torch.inference_mode()
 def pooled_states(student: TextTower, texts: Tokens) -> Doubles:
-    """What the projection would be given of whole texts: (n, width)."""
+    """Return the pooled states (n, width) of texts before the projection."""
     width = student.config.width
     bare = TextTower(student.config.model_copy(update={"joint_dim": width})).to(student.projection.weight.device).eval()
     own = {

@@ -1,4 +1,4 @@
-"""A teacher's states for a list of sentences: computed once, kept on disk, read a batch at a time."""
+"""A teacher's states of sentences: computed once, stored on disk, and read a batch at a time."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ class TeacherStates:
     pooled: Tensor
 
     def near(self, device: torch.device) -> TeacherStates:
-        """The same on a GPU, if they take no more than a quarter of its free memory; else as they are."""
+        """Return the states on a GPU if they take at most a quarter of its free memory, else unchanged."""
         if device.type != "cuda" or 4 * self.tokens.nbytes > torch.cuda.mem_get_info(device)[0]:
             return self
         return replace(self, tokens=self.tokens.to(device), pooled=self.pooled.to(device))
 
     def batch(self, rows: Sequence[int], device: torch.device) -> Encoded:
-        """The states of some sentences, padded to the longest of them."""
+        """Return the states of some sentences, padded to the longest."""
         starts, lengths = (torch.from_numpy(each[rows]).to(self.tokens.device)[:, None] for each in (self.starts, self.lengths))
         places = torch.arange(int(self.lengths[rows].max()), device=self.tokens.device)
         mask = places < lengths
-        # Padding reads some token or other, and is then made zero.
+        # Padding reads an arbitrary token and is then set to zero.
         states = self.tokens[torch.where(mask, starts + places, 0)].to(device).float()
         mask = mask.to(device)
         return Encoded(states.masked_fill_(~mask[:, :, None], 0), mask, self.pooled[list(rows)].to(device))
 
 
 def teacher_states(teacher: TextEncoder, texts: Sequence[str], store: Store, advance: Callable[[int], None]) -> TeacherStates:
-    """States of English sentences under the teacher, from the store where they lie. `advance(k)`: k more sentences done.
+    """Return the teacher's states of English sentences, stored or new. `advance(k)` is called when k more sentences are done.
 
     Raises HarnessError if the teacher gives no token states, or states that are not finite.
     """
@@ -87,10 +87,10 @@ def compute_states(teacher: TextEncoder, texts: Sequence[str], folder: Path, adv
 
 
 def as_half_precision(tokens: Floats) -> npt.NDArray[np.floating[Any]]:
-    """Token states (rows, d) as float16, which takes half the room; as they are where that would overflow or lose digits.
+    """Convert token states (rows, d) to float16, half the size. States that would overflow or lose precision stay unchanged.
 
-    Token transport compares directions, so what counts is an entry's error beside the largest entry of its state. Below its
-    normal range float16 is off by 2**-25, which is 2**-15 of a largest entry of 2**-10.
+    Token transport compares directions, so the error of an entry matters relative to the largest entry of its state. Below its
+    normal range float16 has an error of 2**-25, which is 2**-15 of a largest entry of 2**-10.
     """
     largest = np.abs(tokens).max(axis=1)
     fits = (largest <= np.finfo(np.float16).max) & ((largest >= 2.0**-10) | (largest == 0))
