@@ -67,7 +67,7 @@ class GraphedTower:
         """Record the graphs for ids of this shape."""
         # Weights that autocast has cached for one recording would be freed before its replay.
         with torch.autocast("cuda", torch.bfloat16, enabled=self.half, cache_enabled=False), sdpa_kernel(ATTENTION):
-            # A recorded module always replays its graph, so each shape has a module of its own module the tower.
+            # A recorded module always replays its graph, so each shape has a module of its own around the tower.
             module = TowerModule(self.tower)
             torch.cuda.make_graphed_callables(module, (ids.clone(), lengths.clone()), allow_unused_input=True)
         return module
