@@ -1,8 +1,8 @@
-"""What a student is trained to make small, given its own states and the teacher's for a batch of sentence pairs.
+"""The losses of distillation, computed from the student's and the teacher's states for a batch of sentence pairs.
 
 An objective maps `(student, teacher, config)` to a scalar. Both sides are `Encoded`: states G (B, n, d) and H (B, m, d) with
-their masks, and sentence embeddings, the rows w_i and z_i of W and Z (B, d), unnormalised. cos(W, Z) is the (B, B) matrix of
-the cosines of all pairs. tau is `config.temperature`.
+their masks, and unnormalised sentence embeddings, the rows w_i and z_i of W and Z (B, d). cos(W, Z) is the (B, B) matrix of
+cosines of all pairs. tau is `config.temperature`. `harness.core.builtins` declares the options that each objective reads.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def kd_mse(student: Encoded, teacher: Encoded, _: DistillConfig) -> Tensor:
 
 
 def kd_cosine(student: Encoded, teacher: Encoded, _: DistillConfig) -> Tensor:
-    """Mean over the batch of 1 - cos(w_i, z_i): the alternative that Multilingual-CLIP (Carlsson et al. 2022) found no worse.
+    """Mean over the batch of 1 - cos(w_i, z_i), which Multilingual-CLIP (Carlsson et al. 2022) found no worse than `kd-mse`.
 
     >>> mask, w, z = torch.ones(2, 1, dtype=torch.bool), torch.eye(2), torch.eye(2).flip(0)
     >>> student, teacher = Encoded(w[:, None], mask, w), Encoded(z[:, None], mask, z)
@@ -44,9 +44,9 @@ def kd_cosine(student: Encoded, teacher: Encoded, _: DistillConfig) -> Tensor:
 
 
 def kd_contrastive(student: Encoded, teacher: Encoded, config: DistillConfig) -> Tensor:
-    """InfoNCE: mean over i of -log softmax(cos(w_i, Z) / tau)_i, every teacher embedding of the batch a candidate.
+    """InfoNCE: mean over i of -log softmax(cos(w_i, Z) / tau)_i, with all teacher embeddings of the batch as candidates.
 
-    After the text-text term of mCLIP (Chen et al., ACL 2023). Sentences that mean the same push each other away as any others.
+    After the text-text term of mCLIP (Chen et al., ACL 2023). Sentences with the same meaning repel each other like all others.
 
     >>> mask, w, z = torch.ones(2, 1, dtype=torch.bool), torch.eye(2), torch.eye(2).flip(0)
     >>> student, teacher = Encoded(w[:, None], mask, w), Encoded(z[:, None], mask, z)
@@ -59,8 +59,8 @@ def kd_contrastive(student: Encoded, teacher: Encoded, config: DistillConfig) ->
 def kd_relation(student: Encoded, teacher: Encoded, config: DistillConfig) -> Tensor:
     """KL from softmax(cos(Z, Z) / tau) to softmax(cos(W, Z) / tau), mean over all rows and all columns.
 
-    After C2KD (arXiv 2210.03625), between texts alone.
-    The student is to stand to the teacher's sentences as the teacher stands to them. `config.diagonal`: see `symmetric_kl`.
+    After C2KD (arXiv 2210.03625), between texts only. The student's similarities to the teacher's sentences are trained to be
+    the teacher's own. `config.diagonal`: see `symmetric_kl`.
 
     >>> mask, w, z = torch.ones(2, 1, dtype=torch.bool), torch.eye(2), torch.eye(2).flip(0)
     >>> student, teacher = Encoded(w[:, None], mask, w), Encoded(z[:, None], mask, z)
@@ -68,7 +68,7 @@ def kd_relation(student: Encoded, teacher: Encoded, config: DistillConfig) -> Te
     tensor(0.4621)
     """
     scores = cosine_similarities(student.pooled, teacher.pooled) / config.temperature
-    # Between the teacher's own sentences the matrix is symmetric: its rows are the targets of the columns too.
+    # The teacher's own similarities are symmetric: their rows are the targets of the columns too.
     targets = torch.softmax(teacher_similarities(teacher, config) / config.temperature, 1)
     return symmetric_kl(targets, scores, config)
 
@@ -77,9 +77,9 @@ def ot_batch(student: Encoded, teacher: Encoded, config: DistillConfig) -> Tenso
     """alpha * InfoNCE + (1 - alpha) * KL from P to softmax(cos(W, Z) / tau), each the mean over all rows and all columns.
 
     After OTTER (arXiv 2112.09445), whose sums over both sides are twice these means. P (B, B) is the entropic plan over the
-    teacher's similarities cos(Z, Z) between uniform marginals, each row divided by its sum (`batch_target` with
-    `config.batch_eps` and `config.batch_iterations`). alpha is `config.alpha`. `config.diagonal`: see `symmetric_kl`. Against
-    `kd-relation`, whose target is as sharp with batch_eps = tau, what differs is InfoNCE and that P shares every candidate out.
+    teacher's similarities cos(Z, Z) between uniform marginals, with each row divided by its sum (`batch_target` with
+    `config.batch_eps` and `config.batch_iterations`). alpha is `config.alpha`. `config.diagonal`: see `symmetric_kl`. With
+    batch_eps = tau the targets are as sharp as those of `kd-relation`, which has no InfoNCE and no uniform column marginal.
 
     >>> mask, w, z = torch.ones(2, 1, dtype=torch.bool), torch.eye(2), torch.eye(2).flip(0)
     >>> student, teacher = Encoded(w[:, None], mask, w), Encoded(z[:, None], mask, z)
@@ -87,7 +87,7 @@ def ot_batch(student: Encoded, teacher: Encoded, config: DistillConfig) -> Tenso
     tensor(0.4621)
     """
     scores = cosine_similarities(student.pooled, teacher.pooled) / config.temperature
-    # The matrix is symmetric, so the other side (half steps swapped on its transpose) has the same targets.
+    # The matrix is symmetric, so the targets of the other side (half steps swapped on its transpose) are the same.
     targets = batch_target(teacher_similarities(teacher, config), config.batch_eps, config.batch_iterations)
     contrast = (info_nce(scores) + info_nce(scores.T)) / 2
     return config.alpha * contrast + (1 - config.alpha) * symmetric_kl(targets, scores, config)
@@ -97,9 +97,9 @@ def ot_token(student: Encoded, teacher: Encoded, config: DistillConfig) -> Tenso
     """Mean over the batch of <P, C>, + lambda * `kd-mse` / mean ||z_i||^2, after OPTICAL (arXiv 2301.12566).
 
     C_ij = 1 - cos(G_i, H_j) between the n student and m teacher tokens of a pair; P (n, m) is the plan of `config.solver`
-    (entropic with `config.eps`, IPOT or exact) between uniform marginals over real tokens. P is held, so the gradient is that
-    of the regularised value min <P, C> + eps KL(P | a b') (the envelope rule), not that of <P(C), C>. lambda is
-    `config.sentence_weight`; its term is relative to the teacher's norm, so that both start near 1 whatever the teacher's scale.
+    (entropic with `config.eps`, IPOT or exact) between uniform marginals over real tokens. P is constant, so the gradient is that
+    of the regularised value min <P, C> + eps KL(P | a b') (envelope theorem), not that of <P(C), C>. lambda is
+    `config.sentence_weight`. Its term is relative to the teacher's norm, so that initially both terms are near 1.
 
     >>> mask, w, z = torch.ones(2, 1, dtype=torch.bool), torch.eye(2), torch.eye(2).flip(0)
     >>> student, teacher = Encoded(w[:, None], mask, w), Encoded(z[:, None], mask, z)
@@ -110,10 +110,10 @@ def ot_token(student: Encoded, teacher: Encoded, config: DistillConfig) -> Tenso
 
 
 def ot_unbalanced(student: Encoded, teacher: Encoded, config: DistillConfig) -> Tensor:
-    """`ot-token` with marginals that are relaxed by rho KL (`config.rho`), for noisy or looping translations.
+    """`ot-token` with marginals relaxed by rho KL (`config.rho`), for noisy or looping translations.
 
-    After Chizat et al. (arXiv 1607.05816); P minimises <P, C> + eps KL(P | a b') + rho KL(P1 | a) + rho KL(P'1 | b). Tokens that
-    have no counterpart carry less of the mass. The loss is <P, C> with P held; its gradient is that of the whole minimum.
+    After Chizat et al. (arXiv 1607.05816). P minimises <P, C> + eps KL(P | a b') + rho KL(P1 | a) + rho KL(P'1 | b). Tokens
+    without a counterpart have less mass. The loss is <P, C> with constant P; its gradient is that of the full minimum.
 
     >>> mask, w, z = torch.ones(2, 1, dtype=torch.bool), torch.eye(2), torch.eye(2).flip(0)
     >>> student, teacher = Encoded(w[:, None], mask, w), Encoded(z[:, None], mask, z)
@@ -124,15 +124,15 @@ def ot_unbalanced(student: Encoded, teacher: Encoded, config: DistillConfig) -> 
 
 
 def ot_entity(student: Encoded, teacher: Encoded, config: DistillConfig) -> Tensor:
-    """`ot-token` whose marginals give omega (`config.entity_weight`) to tokens that name something, where any other has 1.
+    """`ot-token` with omega (`config.entity_weight`) times the mass on the tokens of entities.
 
     This project's own. With e_j = 1 for teacher tokens within a phrase of Flickr30k Entities (without tags, of the phrase
-    chunker) and 0 for others, b_j = (1 + (omega - 1) e_j) / sum_k (1 + (omega - 1) e_k). A translation with tags has a in the
-    same way. Without, a is where P0, the plan of `ot-token`, takes b: a_i = sum_j b_j P0_ij / sum_k P0_kj, which is
-    1 + (omega - 1) s_i over its sum, s_i = sum_j P0_ij e_j / sum_j P0_ij being the share of token i's mass that comes from
-    entities. P0 carries no gradient; P is the plan between a and b. With omega = 1 this is `ot-token` to the bit.
+    chunker) and 0 for others, b_j = (1 + (omega - 1) e_j) / sum_k (1 + (omega - 1) e_k). For a translation with tags, a is
+    defined in the same way. Without tags, a is the image of b under P0, the plan of `ot-token`: a_i = sum_j b_j P0_ij / sum_k P0_kj. This
+    is 1 + (omega - 1) s_i over its sum, where s_i = sum_j P0_ij e_j / sum_j P0_ij is the share of token i's mass that comes from
+    entities. P0 has no gradient, and P is the plan between a and b. With omega = 1 this is `ot-token` to the bit.
 
-    Raises ValueError if nobody said which tokens name something (`Encoded.entities`).
+    Raises ValueError without `Encoded.entities`.
 
     >>> mask, w, z = torch.ones(1, 2, dtype=torch.bool), torch.eye(2)[None], torch.eye(2)[None].flip(1)
     >>> student = Encoded(w, mask, w.mean(1), entities=torch.tensor([[torch.nan, torch.nan]]))
@@ -144,14 +144,14 @@ def ot_entity(student: Encoded, teacher: Encoded, config: DistillConfig) -> Tens
 
 
 def entity_weights(student: Encoded, teacher: Encoded, config: DistillConfig) -> tuple[Tensor, Tensor]:
-    """Weights (B, n) and (B, m) of the tokens, in proportion to which `ot-entity` gives them mass; 0 on padding."""
+    """Return weights (B, n) and (B, m), to which the token masses of `ot-entity` are proportional; 0 on padding."""
     ours, theirs = student.entities, teacher.entities
     if ours is None or theirs is None:
-        raise ValueError("ot-entity must be told which tokens name something (Encoded.entities)")
+        raise ValueError("ot-entity needs the tokens of entities (Encoded.entities)")
     unknown = ours.isnan()
     if bool(unknown.any()):
         with torch.no_grad(), warnings.catch_warnings():
-            # A plan that is not quite there yet will do to weigh tokens; the loss's own plans are what is counted.
+            # A plan that has not converged suffices to weigh tokens. Only the loss's own plans are counted.
             warnings.simplefilter("ignore", NotConverged)
             solver = Solver(config.solver, eps=config.eps)
             plan = token_transport(student.states, teacher.states, student.mask, teacher.mask, solver)[1].plan
@@ -164,9 +164,9 @@ def entity_weights(student: Encoded, teacher: Encoded, config: DistillConfig) ->
 def token_transport_loss(
     student: Encoded, teacher: Encoded, config: DistillConfig, method: Method, weights: tuple[Tensor, Tensor] | None = None
 ) -> Tensor:
-    """Mean transport cost of the pairs' tokens, and the weighted sentence term relative to the teacher's norm.
+    """Return the mean transport cost of the pairs' tokens plus the weighted sentence term relative to the teacher's norm.
 
-    weights: of the tokens of both sides; by default real ones all weigh the same.
+    weights: of the tokens of both sides; by default all real tokens weigh the same.
     """
     solver = Solver(method, eps=config.eps, rho=config.rho) if method == "unbalanced" else Solver(method, eps=config.eps)
     rows, columns = weights or (student.mask, teacher.mask)
@@ -178,27 +178,27 @@ def token_transport_loss(
 
 
 def cosine_similarities(x: Tensor, y: Tensor) -> Tensor:
-    """cos(x_i, y_j) for rows of x and y (B, d), in float32 under autocast too: tau would magnify what bfloat16 loses."""
+    """Return cos(x_i, y_j) for rows of x and y (B, d), in float32 even under autocast, since tau amplifies rounding."""
     with torch.autocast(x.device.type, enabled=False):
         return project(functional.normalize(x.float(), dim=1), functional.normalize(y.float(), dim=1))
 
 
 def info_nce(scores: Tensor) -> Tensor:
-    """Mean over i of -log softmax(scores_i)_i, for scores (B, B)."""
+    """Return the mean over i of -log softmax(scores_i)_i, for scores (B, B)."""
     return functional.cross_entropy(scores, torch.arange(len(scores), device=scores.device))
 
 
 def teacher_similarities(teacher: Encoded, config: DistillConfig) -> Tensor:
-    """cos(Z, Z), with -inf for a sentence and itself where the diagonal is removed, so that no target falls on it."""
+    """Return cos(Z, Z), with a diagonal of -inf if it is removed, so that it has no target."""
     similarity = cosine_similarities(teacher.pooled, teacher.pooled)
     return similarity.fill_diagonal_(-torch.inf) if config.diagonal == "remove" else similarity
 
 
 def symmetric_kl(targets: Tensor, scores: Tensor, config: DistillConfig) -> Tensor:
-    """KL from targets (B, B) to softmax(scores), for the rows of scores and for its columns, each averaged; then their mean.
+    """Return the mean KL from targets (B, B) to softmax(scores), averaged over the rows and the columns of scores.
 
-    With `config.diagonal` "remove" a pair's own sentence is no candidate, neither of the target nor of the student: it compares
-    the other sentences alone. (OTTER's --remove_diag takes it from the target only, and so sets the student against InfoNCE.)
+    With `config.diagonal` "remove" a pair's own sentence is no candidate, neither of the target nor of the student. (OTTER's
+    --remove_diag removes it from the target only, which works against InfoNCE.)
     """
     sides = [scores, scores.T]
     if config.diagonal == "remove":
@@ -208,7 +208,7 @@ def symmetric_kl(targets: Tensor, scores: Tensor, config: DistillConfig) -> Tens
 
 
 def off_diagonal(square: Tensor) -> Tensor:
-    """A square matrix (B, B) without its diagonal, (B, B - 1).
+    """Return a square matrix (B, B) without its diagonal, (B, B - 1).
 
     >>> off_diagonal(torch.arange(9).view(3, 3)).tolist()
     [[1, 2], [3, 5], [6, 7]]

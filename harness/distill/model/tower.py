@@ -1,4 +1,4 @@
-"""The transformer text tower: what a student is, and the form into which a teacher's layers are read."""
+"""The transformer text tower, the model of students and the form of donated teacher layers."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 Tokens = Sequence[Sequence[int]]
 Pooling = Literal["mean", "last", "attention"]
 
-# Measured (docs/performance.md): on a CPU a part should stay in its cache; an accelerator is bound by launches and takes one.
+# Measured (docs/performance.md): on a CPU a part should fit the cache. An accelerator is bound by launches and takes one part.
 TOKENS_A_CHUNK = defaultdict(lambda: 1 << 20, cpu=512)
 TEXTS_AT_ONCE = 256
 
 
 class TowerConfig(BaseModel):
-    """Shape of a text tower. CLIP's text tower is `norm="pre", causal=True`; BERT's is `norm="post", causal=False`."""
+    """Shape of a text tower. CLIP's has `norm="pre", causal=True`, BERT's `norm="post", causal=False`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,7 +39,7 @@ class TowerConfig(BaseModel):
     heads: int = Field(gt=0, description="attention heads; divides the width")
     mlp_width: int = Field(gt=0, description="hidden width of the feed-forward part")
     joint_dim: int = Field(gt=0, description="width d of the joint image-text space")
-    max_length: int = Field(gt=1, description="positions; longer texts are cut")
+    max_length: int = Field(gt=1, description="positions; longer texts are truncated")
     norm: Literal["pre", "post"] = Field("pre", description="layer norm before each part (CLIP) or after it (BERT)")
     causal: bool = Field(False, description="whether a token sees only those before it")
     activation: Literal["gelu", "quick_gelu", "gelu_tanh"] = "gelu"
@@ -49,11 +49,11 @@ class TowerConfig(BaseModel):
 
 @dataclass(frozen=True)
 class DonatedLayers:
-    """A teacher's text layers, in the form of `TextTower`: its state dict, and the ids of its first and last special token.
+    """A teacher's text layers in the form of `TextTower`: a state dict, and the ids of its first and last special token.
 
-    Every text of the teacher is `start ... end`; a student whose texts are framed alike starts from these two rows of
-    the token embedding. Either is None where the teacher frames its texts without it.
-    tokenize: n texts to their ids as the teacher reads them, framing included and padding left out.
+    The teacher's texts are `start ... end`. A student with the same framing copies these two rows of the token embedding. Either
+    is None if the teacher frames its texts without it.
+    tokenize: maps n texts to their ids as the teacher reads them, with framing and without padding.
     """
 
     config: TowerConfig
@@ -65,10 +65,10 @@ class DonatedLayers:
 
 @runtime_checkable
 class LayerDonor(Protocol):
-    """A text encoder whose layers a student can start from."""
+    """A text encoder whose layers can initialize a student."""
 
     def donate_layers(self) -> DonatedLayers:
-        """Copy the text tower's layers. Raises HarnessError if its architecture has no counterpart in `TowerConfig`."""
+        """Return a copy of the text tower's layers. Raises HarnessError for an architecture outside `TowerConfig`."""
         ...
 
 
@@ -79,10 +79,11 @@ def joint_dim(teacher: TextEncoder) -> int:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A batch through a tower. states: (B, L, d), zero where mask is False. mask: (B, L). pooled: (B, d), not normalised.
+    """A batch that a tower has encoded.
 
-    entities: (B, L), 1 for tokens that name something to be seen, 0 for others and padding, NaN throughout a text of which nobody
-    knows; None unless the objective reads it.
+    states: (B, L, d), zero where mask is False. mask: (B, L). pooled: (B, d), not normalised.
+    entities: (B, L), 1 for the tokens of entities, 0 for others and padding, NaN throughout a text without tags. None unless the
+    objective reads it.
     """
 
     states: Tensor
@@ -92,7 +93,7 @@ class Encoded:
 
 
 def chunk_rows(order: Tensor, lengths: Tensor, budget: int) -> Iterator[Tensor]:
-    """Cut texts, sorted from short to long, where the next would make a part dearer than `budget` tokens, padding included.
+    """Split texts, sorted from short to long, into parts of at most `budget` tokens, padding included.
 
     >>> [rows.tolist() for rows in chunk_rows(torch.tensor([2, 0, 1]), torch.tensor([3, 4, 2]), 7)]
     [[2, 0], [1]]
@@ -106,7 +107,7 @@ def chunk_rows(order: Tensor, lengths: Tensor, budget: int) -> Iterator[Tensor]:
 
 
 def pad_token_ids(texts: Tokens) -> Tensor:
-    """Token ids (B, L) of texts, with zeros to their right.
+    """Return the token ids (B, L) of texts, padded with zeros on the right.
 
     >>> pad_token_ids([[1, 2], [3]]).tolist()
     [[1, 2], [3, 0]]
@@ -132,7 +133,7 @@ class Block(nn.Module):
         self.mlp_out = Linear(config.mlp_width, width)
 
     def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
-        """Map x (B, L, width) to the same shape. visible: (B, 1, 1, L), the keys that may be seen; None for all or causal."""
+        """Map x (B, L, width) to the same shape. visible: (B, 1, 1, L), the visible keys; None for all, or with a causal mask."""
         if self.config.norm == "pre":
             x = x + self.attend(self.attention_norm(x), visible)
             return x + self.feed_forward(self.mlp_norm(x))
@@ -141,10 +142,10 @@ class Block(nn.Module):
         return out
 
     def attend(self, x: Tensor, visible: Tensor | None) -> Tensor:
-        """Multi-head self-attention."""
+        """Apply multi-head self-attention."""
         batch, length, width = x.shape
         heads = self.qkv(x)
-        # Measured (docs/performance.md): for products as small as these a processor takes ten times as long in bfloat16.
+        # Measured (docs/performance.md): such small products take a CPU ten times as long in bfloat16.
         with torch.autocast("cpu", enabled=False):
             parts = (heads.float() if x.device.type == "cpu" else heads).chunk(3, dim=-1)
             q, k, v = (part.view(batch, length, self.config.heads, -1).transpose(1, 2) for part in parts)
@@ -153,7 +154,7 @@ class Block(nn.Module):
         return out
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        """The two-layer perceptron of each position."""
+        """Apply the two-layer perceptron to each position."""
         hidden = self.mlp_in(x)
         if self.config.activation == "quick_gelu":
             hidden = hidden * torch.sigmoid(1.702 * hidden)
@@ -164,12 +165,12 @@ class Block(nn.Module):
 
 
 class TextTower(nn.Module):
-    """Token ids to token states G (L, d) in the joint space, and those of a text's n real tokens to its embedding w (d).
+    """Maps token ids to token states G (L, d) in the joint space, and pools the n real tokens of a text to its embedding w (d).
 
     `pooling="mean"`: w = sum_i G_i / n. `last`: w = G_n. `attention`: w = sum_i a_i G_i, a = softmax(G q / sqrt(d)) over the
-    real tokens, q (d) learned from zero, at which this is the mean (Yang et al., NAACL 2016).
+    real tokens. q (d) is learned from zero, where this is the mean (Yang et al., NAACL 2016).
 
-    With `checkpointing` blocks keep only their inputs and are computed again for their gradient (Chen et al., arXiv 1604.06174).
+    With `checkpointing` blocks store only their inputs and are recomputed for their gradient (Chen et al., arXiv 1604.06174).
 
     >>> config = TowerConfig(vocab_size=9, width=8, layers=1, heads=2, mlp_width=16, joint_dim=4, max_length=6)
     >>> encoded = TextTower(config).encode([[1, 2, 3], [4, 5]])
@@ -191,9 +192,9 @@ class TextTower(nn.Module):
             self.pool_query = nn.Parameter(torch.zeros(config.joint_dim))
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """Token states (B, L, d) of right-padded ids (B, L); rows past a text's length hold no meaning."""
+        """Return token states (B, L, d) of right-padded ids (B, L). States of padding are arbitrary."""
         positions = torch.arange(ids.shape[1], device=ids.device)
-        # Under a causal mask a real token never sees the padding to its right, so only the other kind needs a key mask.
+        # Under a causal mask real tokens never see the padding to their right. Only the other kind needs a key mask.
         visible = None if self.config.causal else (positions < lengths[:, None])[:, None, None, :]
         x = self.embedding_norm(self.token_embedding(ids) + self.position_embedding[: ids.shape[1]])
         for block in self.blocks:
@@ -204,8 +205,8 @@ class TextTower(nn.Module):
     def encode(self, texts: Tokens) -> Encoded:
         """Encode token id lists (each of length >= 1), in the given order.
 
-        Texts of like length go through together, as many as TOKENS_A_CHUNK holds, padded only to the longest among them: mixed
-        lengths would otherwise spend most of the arithmetic on padding.
+        Texts of similar length are encoded together, up to TOKENS_A_CHUNK tokens, padded to the longest among them. With mixed
+        lengths most of the arithmetic would be padding.
         """
         device = self.position_embedding.device
         lengths = torch.tensor([len(text) for text in texts])
@@ -219,20 +220,20 @@ class TextTower(nn.Module):
         return self.encoded(torch.cat(parts)[torch.argsort(order).to(device)], lengths.to(device))
 
     def encoded(self, states: Tensor, lengths: Tensor) -> Encoded:
-        """What `forward` has made of texts of these lengths (B,), as `encode` gives it."""
+        """Return the states of `forward` for texts of these lengths (B,) as `encode` does."""
         mask = torch.arange(states.shape[1], device=states.device) < lengths[:, None]
-        # Under autocast the products come in half precision; what follows them is float32.
+        # Under autocast products are in half precision. All that follows is float32.
         states = states.float() * mask[:, :, None]
         return Encoded(states, mask, self.pool(states, mask, lengths))
 
     @torch.inference_mode()
     def embed(self, texts: Tokens) -> Tensor:
-        """Sentence embeddings (n, d) of any number of token id lists, without a gradient."""
+        """Return sentence embeddings (n, d) of any number of token id lists, without a gradient."""
         starts = range(0, len(texts), TEXTS_AT_ONCE)
         return torch.cat([self.encode(texts[start : start + TEXTS_AT_ONCE]).pooled for start in starts])
 
     def pool(self, states: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
-        """Sentence embeddings (B, d) of states (B, L, d) that are zero where mask (B, L) is False. lengths: (B,)."""
+        """Return sentence embeddings (B, d) of states (B, L, d) that are zero where mask (B, L) is False. lengths: (B,)."""
         if self.config.pooling == "last":
             return states[torch.arange(len(states), device=states.device), lengths - 1]
         if self.config.pooling == "attention":
