@@ -96,9 +96,9 @@ def unread_option(configs: Sequence[DistillConfig], flags: bool = True) -> str:
         return ""
     option, config = unread[0], configs[0]
     given = _given(option, config, flags)
-    inits = _listed(f"{'--init ' if flags else 'init '}{init}" for init in dict.fromkeys(config.init for config in configs))
-    objectives = _listed(dict.fromkeys(config.objective for config in configs))
-    return f"{given} has no use with {objectives} and {inits}: {_way_out(option, config)}"
+    inits = [f"{'--' if flags else ''}init {init}" for init in dict.fromkeys(config.init for config in configs)]
+    objectives = dict.fromkeys(config.objective for config in configs)
+    return f"{given} has no use with {_listed([*objectives, *inits])}: {_way_out(option, config)}"
 
 
 def check_options(config: DistillConfig, objectives: Sequence[str]) -> None:

@@ -258,7 +258,7 @@ def test_entities_that_tell_no_token_from_another_change_nothing(value: float) -
 
 def test_ot_entity_must_be_told_what_names_something() -> None:
     student, teacher = (replace(side, entities=None) for side in batch())
-    with pytest.raises(ValueError, match="Encoded.entities"):
+    with pytest.raises(ValueError, match=r"Encoded\.entities"):
         ot_entity(student, teacher, CONFIG)
 
 
