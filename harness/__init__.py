@@ -1,7 +1,7 @@
 """A benchmark harness for image-text retrieval with distilled multilingual text towers.
 
-`harness` is the engine. `harness.tasks`, `harness.encoders` and `harness.leaderboards` are its siblings: in a wheel they
-lie inside this package; in a checkout they lie beside it, at the root of the repository, and are found through `__path__`.
+`harness` is the engine. `harness.tasks`, `harness.encoders` and `harness.leaderboards` are packages next to it. In a wheel they
+lie inside this package. In a checkout they lie at the root of the repository and are found through `__path__`.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ _root = Path(__file__).resolve().parent.parent
 if (_root / "tasks" / "sources.toml").is_file():
     __path__.append(str(_root))
 
-# After the line above: everything in the package is found through it.
+# These imports need the extended `__path__`.
 from harness.core.builtins import (  # noqa: E402
     register_chunker,
     register_encoder,

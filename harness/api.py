@@ -1,6 +1,6 @@
-"""The types that plug-ins are written with: protocols to implement, and the data that they exchange with the engine.
+"""The types that plug-ins need: protocols to implement, and the data that they exchange with the engine.
 
-Arrays are numpy, float32 unless said; n counts items, d is the width of the joint image-text space.
+Arrays are numpy arrays of float32 unless stated otherwise; n counts items, d is the width of the joint image-text space.
 """
 
 from harness.core.data import (

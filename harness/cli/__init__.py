@@ -1,1 +1,1 @@
-"""The commands, a file each: options in, calls, printing. `harness.cli.app` puts them together."""
+"""The commands, one file each: they take options, call the engine and print. `harness.cli.app` puts them together."""

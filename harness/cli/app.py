@@ -1,4 +1,4 @@
-"""The command line: every command under its name. Every heavy import lives inside a command."""
+"""The command line: every command under its name. Heavy imports stand inside the commands."""
 
 from __future__ import annotations
 
@@ -26,22 +26,23 @@ def main() -> None:
         app()
     finally:
         if lost := output_failure():
-            print(f"error: {lost}: what was measured is kept, and the same command shows it", file=sys.stderr)
+            print(f"error: {lost}: the results are stored, and the same command shows them", file=sys.stderr)
             sys.exit(1)
 
 
 PluginOption = Annotated[
     list[Path] | None,
     typer.Option(
-        help="File of encoders, tasks, objectives or translators; repeatable. Else $HARNESS_PLUGINS.", envvar="HARNESS_PLUGINS"
+        help="File of encoders, tasks, objectives or translators; repeatable. By default $HARNESS_PLUGINS.",
+        envvar="HARNESS_PLUGINS",
     ),
 ]
 
 
 def handled(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the option --plugin, and turn what the user can put right into one line and a non-zero exit.
+    """Give a command the option --plugin, and turn errors that users can fix into one line and a non-zero exit status.
 
-    So it is with whatever code of others raises, `sys.exit()` among it. Our own mistakes keep their trace.
+    Everything that plug-ins raise is treated in this way, `sys.exit()` included. Errors of the harness keep their traceback.
     """
 
     @functools.wraps(command)
@@ -54,7 +55,7 @@ def handled(command: Callable[..., None]) -> Callable[..., None]:
             print(escape_controls(f"error: {error}"), file=sys.stderr)
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
-            print("\ninterrupted; the same command goes on from where it stopped", file=sys.stderr)
+            print("\ninterrupted; the same command resumes", file=sys.stderr)
             raise typer.Exit(130) from None
         except BaseException as error:
             guest = plugin_at_fault(error)
@@ -88,13 +89,13 @@ app.command(epilog=leaderboard.EXAMPLES)(handled(leaderboard.leaderboard))
 app.command(epilog=browse.EXAMPLES)(handled(browse.browse))
 app.command(epilog=transport.EXAMPLES)(handled(transport.transport))
 
-towers_app = typer.Typer(help="The text towers that were distilled.", no_args_is_help=True)
+towers_app = typer.Typer(help="List, show and export distilled text towers.", no_args_is_help=True)
 towers_app.command("list")(handled(towers.list_))
 towers_app.command()(handled(towers.show))
 towers_app.command()(handled(towers.export))
 app.add_typer(towers_app, name="towers")
 
-data_app = typer.Typer(help="Look at a data folder, fetch public files into it, pack it.", no_args_is_help=True)
+data_app = typer.Typer(help="Check a data folder, fetch public files into it, pack it.", no_args_is_help=True)
 for command in (data.check, data.fetch, data.pack):
     data_app.command()(handled(command))
 app.add_typer(data_app, name="data")

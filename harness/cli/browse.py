@@ -1,4 +1,4 @@
-"""`browse`: which captions found which pictures."""
+"""`browse`: a page of queries and what each tower ranked first."""
 
 from __future__ import annotations
 
@@ -9,24 +9,22 @@ import typer
 
 from harness.cli.options import DEFAULT_DEVICE, DataOption, DeviceOption, StoreOption
 
-EXAMPLES = """Example, with the beginnings of two cells that `list runs` shows:
+EXAMPLES = """Example, with the first digits of two cells that `list runs` shows:
 
 python -m harness browse 5fe7a39c a3126fd4 --data ~/flickr30k --out errors"""
 
 
 def browse(
     cells: Annotated[
-        list[str], typer.Argument(help="Records of your store: beginnings of their cells, as `list runs` shows them.")
+        list[str], typer.Argument(help="Records of your store: first digits of their cells, as `list runs` shows them.")
     ],
-    out: Annotated[
-        Path, typer.Option(help="Folder to make, with the page and its thumbnails. Not for publishing: it holds captions.")
-    ],
+    out: Annotated[Path, typer.Option(help="New folder for the page and its thumbnails. Do not publish it: it holds captions.")],
     data: DataOption = None,
-    embed_images: Annotated[bool, typer.Option("--embed-images", help="Put the thumbnails into the page itself.")] = False,
+    embed_images: Annotated[bool, typer.Option("--embed-images", help="Embed the thumbnails in the page.")] = False,
     device: DeviceOption = DEFAULT_DEVICE,
     store: StoreOption = None,
 ) -> None:
-    """Make a page of every query: its caption, the right picture, what each tower found first, and filters on who was right."""
+    """Write a page of every query with its caption, the relevant image, the first candidates of each tower, and filters."""
     from harness.leaderboards.browser.error_browser import write_error_browser as write_browser
     from harness.runtime.console import Console
     from harness.storage.store import Store

@@ -1,4 +1,4 @@
-"""`check`: try an encoder."""
+"""`check`: test an encoder before a run."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from harness.cli.options import DEFAULT_DEVICE, DEFAULT_TASK, DataOption, Device
 
 def check(
     encoder: Annotated[str, typer.Argument(help="Encoder: see `list encoders`; or FILE.py:NAME.")],
-    lang: Annotated[str, typer.Option(help="Language of the captions it is tried on.")] = "en",
+    lang: Annotated[str, typer.Option(help="Language of the captions for the checks.")] = "en",
     task: TaskOption = DEFAULT_TASK,
     data: DataOption = None,
-    split: Annotated[Literal["test", "val"], typer.Option(help="Images and captions it is tried on.")] = "val",
+    split: Annotated[Literal["test", "val"], typer.Option(help="Images and captions for the checks.")] = "val",
     device: DeviceOption = DEFAULT_DEVICE,
     store: StoreOption = None,
 ) -> None:
-    """Try an encoder as a run will use it, and say what is wrong. Exit status 1 if something is."""
+    """Check an encoder as a run uses it, and report problems. Exit status 1 if a check fails."""
     from harness.core.builtins import TASKS, load_encoder
     from harness.evaluation.data_folders import data_folder
     from harness.evaluation.encoder_checks import check_encoder
@@ -30,11 +30,11 @@ def check(
     loaded = TASKS.load(task)()
     folder = data_folder(loaded, task, data, Store.at(store))
     retrieval = load_retrieval(loaded, folder, loaded.language(lang).code, split, None, load_encoder(encoder, device))
-    trials = list(check_encoder(encoder, retrieval, device))
+    checks = list(check_encoder(encoder, retrieval, device))
     console = Console()
-    console.print(trials_table(encoder, trials))
-    failed = sum(trial.verdict == "failed" for trial in trials)
+    console.print(trials_table(encoder, checks))
+    failed = sum(each.verdict == "failed" for each in checks)
     if failed:
-        console.print(f"{failed} of {len(trials)} trials failed: a run would stop, or its numbers would be wrong")
+        console.print(f"{failed} of {len(checks)} checks failed: a run would stop, or its numbers would be wrong")
         raise typer.Exit(1)
-    console.print("nothing stands against a run")
+    console.print("all checks passed")

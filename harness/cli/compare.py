@@ -1,4 +1,4 @@
-"""`compare`: whether a difference is real."""
+"""`compare`: whether two towers differ significantly."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ SideArgument = Annotated[
 def compare(
     a: SideArgument,
     b: SideArgument,
-    by: Annotated[str, typer.Option(help="What to break down by: lang, tier, source, or a facet such as entity-type.")] = "lang",
+    by: Annotated[str, typer.Option(help="Breakdown: lang, tier, source, or a facet such as entity-type.")] = "lang",
     lang: Annotated[str, typer.Option(help="Languages, comma-separated; all by default.")] = "",
-    pairs: Annotated[int | None, typer.Option(help="Only towers distilled from so many sentence pairs.")] = None,
+    pairs: Annotated[int | None, typer.Option(help="Only towers distilled from this number of sentence pairs.")] = None,
     direction: Annotated[Literal["t2i", "i2t", "both"], typer.Option(help="Text to image, image to text.")] = "both",
     metric: Annotated[
-        str, typer.Option(help="Column to compare: r1, r5, r10, ndcg@10, ...; by default what the task's own table compares.")
+        str, typer.Option(help="Metric to compare: r1, r5, r10, ndcg@10, ...; by default the task's headline metric.")
     ] = "",
     resamples: Annotated[int, run_option("resamples", "Bootstrap resamples, and sign flips of the test.")] = DEFAULT_RESAMPLES,
-    records: Annotated[Path | None, typer.Option(help="Folder of records to look in, instead of the store's.")] = None,
+    records: Annotated[Path | None, typer.Option(help="Folder of records, instead of the store's.")] = None,
     format_: Annotated[
         Literal["text", "json", "markdown", "latex"] | None,
-        typer.Option("--format", help="By default text, or what --out ends in."),
+        typer.Option("--format", help="By default text, or the suffix of --out."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write: .txt, .json, .md or .tex.")] = None,
     store: StoreOption = None,
 ) -> None:
-    """Say whether A differs from B, over the same images: per language and pooled."""
+    """Test whether A differs from B over the same images, per language and pooled."""
     from harness.reporting.comparison_report import print_comparison, render_comparison, report_format
     from harness.runtime.console import Console
     from harness.statistics.comparison import compare_records

@@ -1,4 +1,4 @@
-"""`data`: look at a data folder, fetch what is public into it, pack it."""
+"""`data`: check a data folder, fetch public files into it, pack it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.cli.options import DEFAULT_TASK, DataOption, StoreOption, TaskOptio
 
 
 def check(data: DataOption = None, task: TaskOption = DEFAULT_TASK, store: StoreOption = None) -> None:
-    """Say what a data folder has, what it lacks, and where to get that."""
+    """List what a data folder has, what it lacks, and where to get it."""
     from harness.core.builtins import TASKS
     from harness.evaluation.data_folders import data_folder
     from harness.reporting.tables import findings_table
@@ -24,13 +24,15 @@ def check(data: DataOption = None, task: TaskOption = DEFAULT_TASK, store: Store
 
 
 def fetch(
-    data: Annotated[Path, typer.Option(help="Folder to fetch into; made if it is not there.")],
+    data: Annotated[Path, typer.Option(help="Folder to fetch into; created if it does not exist.")],
     lang: Annotated[str | None, typer.Option(help="Languages, as for run: de,sw, all, tier:0-2, script:Arab.")] = None,
-    source: Annotated[str | None, typer.Option(help="Caption source, see `list sources`; else all that can be fetched.")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Caption source, see `list sources`; by default all that can be fetched.")
+    ] = None,
     task: TaskOption = DEFAULT_TASK,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be fetched, and stop.")] = False,
 ) -> None:
-    """Fetch public captions and translations into a data folder. Pictures are not public: `data check` says where they are."""
+    """Fetch public captions and translations into a data folder. Images are not public: `data check` says where to get them."""
     from harness.core.builtins import TASKS
     from harness.core.errors import HarnessError
     from harness.core.languages import select_languages
@@ -39,7 +41,7 @@ def fetch(
     from harness.storage.downloads import fetch_all
 
     if lang is None and source is None:
-        raise HarnessError("say what to fetch: --lang de,sw, --source multi30k, or both")
+        raise HarnessError("nothing to fetch is named: pass --lang de,sw, --source multi30k, or both")
     loaded, console = TASKS.load(task)(), Console()
     codes = None if lang is None else [language.code for language, _ in select_languages(loaded, lang)]
     wanted = loaded.downloads(codes, source)
@@ -50,17 +52,17 @@ def fetch(
         return
     with console.stage("fetches", len(wanted), "files") as advance:
         fetched = fetch_all(wanted, data, lambda count: advance(count, ""))
-    console.print(f"{fetched:,} of {len(wanted):,} files fetched into {data}, the others were there already")
+    console.print(f"{fetched:,} of {len(wanted):,} files fetched into {data}, the others existed already")
 
 
 def pack(
     out: Annotated[Path, typer.Option(help="New folder for the pack.")],
     data: DataOption = None,
     task: TaskOption = DEFAULT_TASK,
-    per_shard: Annotated[int, typer.Option(min=1, help="Pictures a shard.")] = 1_000,
+    per_shard: Annotated[int, typer.Option(min=1, help="Images in a shard.")] = 1_000,
     store: StoreOption = None,
 ) -> None:
-    """Pack a data folder into webdataset shards, texts and a manifest, which `run --data` reads from a folder or an address."""
+    """Pack a data folder into webdataset shards, texts and a manifest. `run --data` reads packs from folders and addresses."""
     from harness.core.builtins import TASKS
     from harness.evaluation.data_folders import data_folder
     from harness.runtime.console import Console

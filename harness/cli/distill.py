@@ -1,4 +1,4 @@
-"""`distill`: make text towers, and measure none."""
+"""`distill`: distill text towers without measuring them."""
 
 from __future__ import annotations
 
@@ -32,13 +32,15 @@ _FOR_MEASUREMENTS = {
 def distill(
     config: RunConfig,
     execution: ExecutorConfig,
-    seeds: Annotated[int, typer.Option(min=1, max=1_000, help="Towers a language, with seeds from --seed on.")] = 1,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=1_000, help="Towers of each language, with consecutive seeds from --seed.")
+    ] = 1,
     shared: Annotated[
-        bool, typer.Option("--shared", help="One tower for all the languages, from as many pairs of each.")
+        bool, typer.Option("--shared", help="One tower for all languages, from the same number of pairs of each.")
     ] = False,
     store: StoreOption = None,
 ) -> None:
-    """Distil text towers from bitext. `run --tower` measures them, `towers` shows and exports them."""
+    """Distill text towers from bitext. `run --tower` measures them, `towers` shows and exports them."""
     from harness.core.builtins import TASKS
     from harness.core.errors import HarnessError
     from harness.evaluation.data_folders import data_folder
@@ -51,7 +53,7 @@ def distill(
     with torchrun_processes(config.device) as (ranks, place):
         console = Console(quiet=ranks is not None and not ranks.leads)
         if ranks and not execution.sequential:
-            raise HarnessError("torchrun's processes make each tower together: leave out --workers and --executor")
+            raise HarnessError("torchrun's processes train each tower together: leave out --workers and --executor")
         folder = data_folder(TASKS.load(config.task)(), config.task, config.data, kept)
         config = config.model_copy(update={"data": str(folder), "device": place})
         made, failed = distil_all(TowerOrder(config, seeds, shared, kept), console, execution, ranks)

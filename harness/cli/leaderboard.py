@@ -1,4 +1,4 @@
-"""`leaderboard`: records side by side, as a page and as tables."""
+"""`leaderboard`: rankings of records, as a page and as tables."""
 
 from __future__ import annotations
 
@@ -22,18 +22,16 @@ def leaderboard(
     out: Annotated[
         Path | None, typer.Option(help="Folder to write index.html and the boards' CSV, Markdown and LaTeX into.")
     ] = None,
-    board: Annotated[list[str] | None, typer.Option(help="Board to show, several times for several; all by default.")] = None,
-    records: Annotated[
-        list[Path] | None, typer.Option(help="Folder of records, at any depth; several times for several.")
-    ] = None,
-    mine: Annotated[bool, typer.Option("--mine", help="Also the records of your own store.")] = False,
-    store: Annotated[Path | None, typer.Option("--store", help="That store; else $HARNESS_STORE. Implies --mine.")] = None,
+    board: Annotated[list[str] | None, typer.Option(help="Board to show; repeatable. By default all.")] = None,
+    records: Annotated[list[Path] | None, typer.Option(help="Folder of records, at any depth; repeatable.")] = None,
+    mine: Annotated[bool, typer.Option("--mine", help="Add the records of your own store.")] = False,
+    store: Annotated[Path | None, typer.Option("--store", help="Your store; by default $HARNESS_STORE. Implies --mine.")] = None,
     add: Annotated[
-        Path | None, typer.Option(help="Folder of records of others: check them and merge them into --records.")
+        Path | None, typer.Option(help="Folder of other people's records: check them and merge them into --records.")
     ] = None,
     resamples: ResamplesOption = DEFAULT_RESAMPLES,
 ) -> None:
-    """Rank records on boards, so that rows which cannot be told apart share a rank; or merge records of others."""
+    """Rank records on boards, where rows without a significant difference share a rank; or merge other people's records."""
     from harness.core.errors import HarnessError
     from harness.leaderboards.board.publish import own_results, publish_boards
     from harness.leaderboards.records.submission import merge_submission
@@ -42,7 +40,9 @@ def leaderboard(
 
     console, folders = Console(), list(records or [])
     if add is None and out is None:
-        raise HarnessError("say where the leaderboard is to go, as in --out board, or which records to merge, with --add FOLDER")
+        raise HarnessError(
+            "neither --out nor --add is given: write the leaderboard with --out board, or merge records with --add FOLDER"
+        )
     if add is not None:
         if len(folders) > 1:
             raise HarnessError("--add merges into one folder: give --records once")

@@ -1,4 +1,4 @@
-"""`list`: what there is."""
+"""`list`: tables of everything that can be chosen by name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def list_(
     task: TaskOption = DEFAULT_TASK,
     store: StoreOption = None,
 ) -> None:
-    """List what there is: all that can be chosen by name, and the runs of the store."""
+    """List everything that can be chosen by name, and the runs of the store."""
     from harness.reporting.tables import listing
     from harness.runtime.console import Console
     from harness.storage.store import Store

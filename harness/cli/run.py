@@ -1,4 +1,4 @@
-"""`run`: distil text towers for languages and measure them."""
+"""`run`: distill text towers for languages and measure them."""
 
 from __future__ import annotations
 
@@ -29,9 +29,11 @@ python -m harness run --task flickr30k --lang de --data ~/flickr30k --encoder op
 def run(
     config: RunConfig,
     execution: ExecutorConfig,
-    by: Annotated[str | None, typer.Option(help="Facet to break scores down by: entity-type, entities, length, source.")] = None,
+    by: Annotated[
+        str | None, typer.Option(help="Facet for a breakdown of the scores: entity-type, entities, length, source.")
+    ] = None,
     examples: Annotated[
-        Path | None, typer.Option(help="Grounding: folder for pictures of some phrases, with the boxes drawn.")
+        Path | None, typer.Option(help="Grounding: folder for images of some phrases, with the boxes drawn.")
     ] = None,
     dry_run: DryRunOption = False,
     store: StoreOption = None,
@@ -47,10 +49,12 @@ def run(
     console, kept = Console(), Store.at(store)
     plans, absent = make_plans(config, kept)
     if absent:
-        console.print(f"languages passed over, since {plans[0].data} has no captions in them: {len(absent):,}")
+        console.print(f"languages skipped, since {plans[0].data} has no captions in them: {len(absent):,}")
     facets = {plan.language.code: [facet_of(cell.retrieval, by) for cell in plan.cells] for plan in plans if by}
     if examples and plans[0].cells[0].retrieval.sought != "regions":
-        raise HarnessError(f"--examples draws what phrases found, and {config.task} has none: pass --task flickr30k-entities")
+        raise HarnessError(
+            f"--examples draws the regions that phrases found, and {config.task} has no phrases: pass --task flickr30k-entities"
+        )
     if dry_run:
         from harness.reporting.tables import plan_table
 
@@ -68,7 +72,7 @@ def run(
         if failed:
             failures[plan.language.name] = failed
             cells = tuple(cell for cell in cells if cell.label not in failed.failures)
-            if plan.cells[0] not in cells:  # the floor, without which a table says nothing
+            if plan.cells[0] not in cells:  # the table needs the English tower as a baseline
                 continue
         towers = [Measurement.read(cell.label, kept.record(cell.key)) for cell in cells]
         summaries = print_report(towers, console, str(kept.root / "records"), config.resamples, plan.remark)
@@ -90,7 +94,7 @@ def run(
 
 
 def save_example_pictures(plan: Plan, store: Store, folder: Path, console: Console) -> None:
-    """Pictures of what the first distilled tower found, or, where there is none, the English one."""
+    """Save images of what the first distilled tower found, or the English tower if there is none."""
     from harness.records.files import load_found_boxes
     from harness.reporting.box_drawing import save_examples
     from harness.statistics.measurement import Measurement
@@ -100,4 +104,4 @@ def save_example_pictures(plan: Plan, store: Store, folder: Path, console: Conso
     if isinstance(cell.retrieval, Grounding) and cell.scorer.views:
         tower = Measurement.read(cell.label, record)
         saved = save_examples(folder, tower, cell.retrieval, cell.scorer.views.regions, load_found_boxes(record))
-        console.print(f"Pictures: {len(saved)} in {folder}")
+        console.print(f"Images: {len(saved)} in {folder}")

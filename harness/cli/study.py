@@ -1,4 +1,4 @@
-"""`study`: the project's question, asked of a whole grid of towers."""
+"""`study`: a grid of towers over languages, bitext sizes and seeds, and its report."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ python -m harness study low-resource --data ~/flickr30k --encoder open_clip:ViT-
 @configured(ExecutorConfig, "execution")
 def study(
     execution: ExecutorConfig,
-    design: Annotated[str, typer.Argument(help="A study's TOML file, or one that comes along: sample, low-resource.")] = "sample",
-    data: Annotated[str | None, typer.Option(help="Folder of the data set, in place of what the file says.")] = None,
-    encoder: Annotated[str | None, typer.Option(help="Image encoder and teacher, in place of what the file says.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the report; else the study's in the store.")] = None,
+    design: Annotated[str, typer.Argument(help="A study's TOML file, or a built-in one: sample, low-resource.")] = "sample",
+    data: Annotated[str | None, typer.Option(help="Folder of the data set, instead of the file's.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="Image encoder and teacher, instead of the file's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the report; by default the study's folder in the store.")] = None,
     hours: Annotated[
-        float | None, typer.Option(min=0, help="Begin no cell after so many hours, and report on what is there.")
+        float | None, typer.Option(min=0, help="Start no cell after this number of hours, and report on the finished ones.")
     ] = None,
-    report_only: Annotated[bool, typer.Option("--report-only", help="Measure nothing: report on what is there.")] = False,
+    report_only: Annotated[bool, typer.Option("--report-only", help="Measure nothing: report on the finished cells.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what is done, what is missing and what it costs, and stop.")
+        bool, typer.Option("--dry-run", help="Print finished cells, missing cells and their cost, and stop.")
     ] = False,
     device: DeviceOption = DEFAULT_DEVICE,
     store: StoreOption = None,
 ) -> None:
     """Compare transport with standard distillation over languages, bitext sizes and seeds, and write the report.
 
-    Interrupted, the same command goes on. An unfinished study reports on what is there and names the rest. Exit status 1 if cells
-    failed.
+    After an interruption the same command resumes. An unfinished study reports on the finished cells and lists the missing ones.
+    Exit status 1 if cells failed.
     """
     from harness.core.errors import HarnessError
     from harness.runtime.console import Console

@@ -1,4 +1,4 @@
-"""`towers`: the text towers that were distilled."""
+"""`towers`: list, show and export distilled text towers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from harness.cli.options import StoreOption
 
-TowerArgument = Annotated[str, typer.Argument(help="The tower's folder, or the beginning of its digest.")]
+TowerArgument = Annotated[str, typer.Argument(help="The tower's folder, or the first digits of its digest.")]
 
 
 def list_(store: StoreOption = None) -> None:
@@ -24,10 +24,10 @@ def list_(store: StoreOption = None) -> None:
 
 def show(
     tower: TowerArgument,
-    svg: Annotated[Path | None, typer.Option(help="Also draw the curves into this file.")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Draw the training curves into this file, too.")] = None,
     store: StoreOption = None,
 ) -> None:
-    """Show what made a tower: every option, the bitext and what the guard dropped, and the curves of its training."""
+    """Show how a tower was made: every option, the bitext and the pairs that the guard dropped, and its training curves."""
     from harness.records.towers import find_tower_folder, load_card
     from harness.reporting.tables import card_table
     from harness.reporting.training_curves import draw_curves, print_curves
@@ -45,14 +45,14 @@ def show(
 
 def export(
     tower: TowerArgument,
-    out: Annotated[Path, typer.Option(help="Folder to write; it must not be there yet.")],
-    hub: Annotated[str | None, typer.Option(help="ORG/REPO that you are going to push the folder to.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write; it must not exist.")],
+    hub: Annotated[str | None, typer.Option(help="ORG/REPO to which you will push the folder.")] = None,
     encoder: Annotated[
-        str | None, typer.Option(help="The teacher, whose image tower goes with it; by default as the card says.")
+        str | None, typer.Option(help="The teacher, whose image tower is exported too; by default the one in the tower's card.")
     ] = None,
     store: StoreOption = None,
 ) -> None:
-    """Write a tower and its teacher's image tower as one model in open_clip's folder form."""
+    """Write a tower and its teacher's image tower as one model in open_clip's folder format."""
     from harness.core.builtins import load_encoder
     from harness.core.plugins import without_code
     from harness.encoders.open_clip.export import write_open_clip

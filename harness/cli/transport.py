@@ -1,4 +1,4 @@
-"""`transport`: which English tokens a tower's tokens are carried to."""
+"""`transport`: the transport plan between the tokens of a sentence pair."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import typer
 
 from harness.cli.options import DEFAULT_CHUNKER, DEFAULT_DEVICE, ChunkerOption, DeviceOption, StoreOption
 
-EXAMPLES = """Example, with the beginning of a digest that `towers list` shows:
+EXAMPLES = """Example, with the first digits of a digest that `towers list` shows:
 
 python -m harness transport --tower 9b436afe --english "A dog runs." --foreign "Ein Hund rennt." --out transport.html"""
 
 
 def transport(
-    tower: Annotated[str, typer.Option(help="A distilled tower: its folder, or the beginning of its digest.")],
+    tower: Annotated[str, typer.Option(help="A distilled tower: its folder, or the first digits of its digest.")],
     english: Annotated[str, typer.Option(help="An English sentence, for the teacher.")],
     foreign: Annotated[str, typer.Option(help="Its translation, for the tower.")],
     out: Annotated[Path, typer.Option(help="Page to write.")],

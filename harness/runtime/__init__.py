@@ -1,1 +1,1 @@
-"""The machine: devices, threads, prefetching, and the terminal."""
+"""The machine: devices, threads, prefetching, matrix products and the terminal."""

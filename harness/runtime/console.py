@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 StageAdvance = Callable[[int, str], None]
 _PIPED_WIDTH = 200
-# What the tables have beside ASCII, for terminals and files of another encoding than UTF-8.
+# Replacements of the tables' non-ASCII characters, for terminals and files in another encoding than UTF-8.
 _ASCII_SUBSTITUTES = {
     "−": "-", "–": "-", "—": "-", "·": "-", "→": "->", "×": "x", "✓": "+", "✗": "x", "…": "...", "“": '"', "”": '"', "’": "'"
 }  # fmt: skip
@@ -28,7 +28,7 @@ ASCII_FALLBACK = "harness.plainly"
 
 
 def ascii_fallback(error: UnicodeError) -> tuple[str, int]:
-    """Write characters that an encoding lacks in ASCII: as is usual, or as Python escapes them (`\\u4e2d`)."""
+    """Replace characters that an encoding lacks by usual ASCII substitutes, or by Python escapes (`\\u4e2d`)."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lacking = error.object[error.start : error.end]
@@ -40,12 +40,12 @@ codecs.register_error(ASCII_FALLBACK, ascii_fallback)
 
 
 class UnfailingFile(io.FileIO):
-    """A standard stream of which no writing fails. lost: why something went nowhere."""
+    """A standard stream whose writes never fail. lost: the error of the first write that was dropped."""
 
     lost: OSError | None = None
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write, or drop what cannot be written."""
+        """Write the data, or drop it if it cannot be written."""
         if self.lost is None:
             try:
                 return super().write(data)
@@ -55,11 +55,10 @@ class UnfailingFile(io.FileIO):
 
 
 def make_streams_unfailing() -> None:
-    """See to it that no remark and no table ends the work: not where nobody reads them, the disk is full, or a character is
-    unknown to an encoding.
+    """Replace the standard streams so that no output ends a run: not a closed pipe, a full disk or an unencodable character.
 
-    A standard stream that is closed is opened on nothing, or the next file that is opened would take its number. Results then go
-    to standard error.
+    A closed standard stream is opened on the null device, since the next file to be opened would take its number. If standard
+    output is closed, results go to standard error.
     """
     for number in range(3):
         try:
@@ -75,8 +74,8 @@ def make_streams_unfailing() -> None:
 
 
 def unfailing_stream(stream: TextIO) -> TextIO:
-    """A text stream to the same place that refuses nothing. On a terminal, which refuses no writing, the stream itself."""
-    if not isinstance(stream, io.TextIOWrapper):  # of a notebook or a test
+    """Return a text stream to the same place whose writes never fail. A terminal's stream is kept."""
+    if not isinstance(stream, io.TextIOWrapper):  # in a notebook or a test
         return stream
     errors = ASCII_FALLBACK if stream.errors == "strict" else stream.errors
     if stream.isatty():
@@ -88,7 +87,7 @@ def unfailing_stream(stream: TextIO) -> TextIO:
 
 
 def output_failure() -> str:
-    """Why results could not be written to standard output; nothing if they could, or if the reader had enough (`| head`)."""
+    """Return why standard output could not be written; "" if it could, or if its reader closed the pipe (`| head`)."""
     sys.stdout.flush()
     file = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if not isinstance(file, UnfailingFile) or file.lost is None or file.lost.errno == errno.EPIPE:
@@ -97,7 +96,7 @@ def output_failure() -> str:
 
 
 class Console:
-    """Where a run speaks. On a terminal a stage is a live bar; piped, or where several speak, it is one line when it ends."""
+    """Output of a run. A stage is a live bar on a terminal, and one line at its end in a pipe or with several workers."""
 
     def __init__(self, live: bool = True, quiet: bool = False) -> None:
         from harness.runtime.terminal import Terminal
@@ -108,7 +107,7 @@ class Console:
 
     @contextmanager
     def stage(self, title: str, total: int, unit: str) -> Iterator[StageAdvance]:
-        """Follow `total` units of work. The block calls `advance(k, detail)` as it goes; no call at all says nothing."""
+        """Show the progress of `total` units of work. The block calls `advance(k, detail)`; without a call nothing is printed."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         detailed = TextColumn("{task.fields[detail]}", markup=False)
@@ -130,16 +129,16 @@ class Console:
             self.err.print(f"{title}: {done:,} {unit} in {seconds:.1f} s{f', {last}' if last else ''}")
 
     def print(self, *what: object) -> None:
-        """A result."""
+        """Print a result to standard output."""
         self.out.print(*what)
 
     def say(self, text: str) -> None:
-        """A remark beside the results."""
+        """Print a remark to standard error."""
         self.err.print(text)
 
 
 def plain_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A plain table. Cells are text, never markup."""
+    """Return a table without frame. Cells are text, never markup."""
     from harness.runtime.terminal import plain_text
 
     drawn = Table(title=plain_text(title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)

@@ -1,4 +1,4 @@
-"""Which device the arithmetic runs on."""
+"""The device that torch computes on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from harness.core.errors import HarnessError
 
 
 def resolve_device(name: str) -> str:
-    """`auto` becomes `cuda` where there is one, else `cpu`. Raises HarnessError for a device that is not there.
+    """Return the device of a name; `auto` is `cuda` if available, else `cpu`. Raises HarnessError for an unavailable device.
 
     >>> resolve_device("cpu")
     'cpu'

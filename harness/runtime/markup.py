@@ -1,15 +1,15 @@
-"""Texts of others as text: one escaper for each place where they are shown. Whatever they hold is shown, and never obeyed."""
+"""Escaping of untrusted text: one function for each format. Control characters, markup and formulas are shown, not executed."""
 
 from __future__ import annotations
 
 import re
 
-# Control characters of both sets, marks that turn the direction of what follows, characters that end a line or are not seen, and
-# halves of characters, as names of files have them that are not UTF-8.
+# Control characters (C0 and C1), bidirectional controls, line separators, invisible characters, and surrogates, which stand for
+# undecodable bytes in file names.
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u2028-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff]")
-# Numbers are no formulas, and stay numbers.
+# Numbers are not formulas.
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
-# The full-width signs count in spreadsheets of East Asia; where a semicolon parts cells, another one begins behind it.
+# East Asian spreadsheets read the full-width signs too. Where semicolons separate cells, a formula may begin after one.
 _FORMULA = re.compile(r"(^|;)(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 _LATEX = {letter: f"\\{letter}" for letter in "&%$#_{}"}
 _LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -18,7 +18,7 @@ _LATEX |= {"−": "$-$", "→": r"$\to$", "·": r"$\cdot$", "—": "---", "…":
 
 
 def escape_controls(text: str, kept: str = "") -> str:
-    r"""A text with its control and direction characters written out, but for those in `kept`: one line, which obeys nothing.
+    r"""Return a text on one line with control and direction characters escaped, except for those in `kept`.
 
     >>> print(escape_controls("a\x1b]52;c;x\x07b\n\u202e"))
     a\x1b]52;c;x\x07b\n\u202e
@@ -27,7 +27,7 @@ def escape_controls(text: str, kept: str = "") -> str:
 
 
 def escape_json(text: str) -> str:
-    r"""JSON whose strings hold none of those characters, and mean the same.
+    r"""Return equivalent JSON whose strings have these characters escaped.
 
     >>> escape_json('{"a": "\u202e"}')
     '{"a": "\\u202e"}'
@@ -36,7 +36,7 @@ def escape_json(text: str) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    r"""A text that Markdown shows as it stands: no table's end, no HTML, no link, also where a bare address would be one.
+    r"""Return a text that Markdown shows literally: it ends no table cell and forms no HTML or link, bare addresses included.
 
     >>> print(escape_markdown("a|b <i>*x* https://x"))
     a\|b \<i\>\*x\* https\://x
@@ -45,7 +45,7 @@ def escape_markdown(text: str) -> str:
 
 
 def escape_latex(text: str) -> str:
-    r"""A text that LaTeX prints as it stands.
+    r"""Return a text that LaTeX prints literally.
 
     >>> print(escape_latex("50 % of a_b"))
     50 \% of a\_b
@@ -54,7 +54,7 @@ def escape_latex(text: str) -> str:
 
 
 def escape_formula(value: object) -> object:
-    """A cell that a spreadsheet does not take for a formula; numbers stay as they are.
+    """Return a cell that a spreadsheet does not read as a formula; numbers are unchanged.
 
     >>> escape_formula("=1+1"), escape_formula("-1.8"), escape_formula(-1.5)
     ("'=1+1", '-1.8', -1.5)

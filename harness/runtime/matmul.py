@@ -1,4 +1,4 @@
-"""Linear layers and products of embeddings, by whichever float32 product is quick on this processor."""
+"""Linear layers and products of embeddings through the faster float32 library of this processor."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Float32 products of this size are off by about 1e-6 of their largest entry, whichever library takes them; bfloat16 ones by 2e-3.
+# The error of float32 products of this size is about 1e-6 of their largest entry in both libraries; of bfloat16 products, 2e-3.
 FLOAT32_ERROR = 1e-5
 
 
 @cache
 def onednn_is_faster() -> bool:
-    """Whether float32 products should go through oneDNN, not MKL: on AMD's processors, to which MKL keeps its quick paths shut.
+    """Return whether float32 products should use oneDNN instead of MKL: on AMD processors, where MKL disables its fast paths.
 
-    torch sends them there under the name of a lower precision, "medium", which on some processors it is. So one product is held
-    to float64 first. Told by the maker and not by the clock, so that the same machine always gives the same bits.
+    torch uses oneDNN at the precision "medium", which on some processors is a lower precision. One product is therefore compared
+    with float64 first. The decision depends on the vendor, not on timing, so that a machine always gives the same bits.
     """
     built = torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
     if not (built and is_amd_processor()):
@@ -34,24 +34,24 @@ def onednn_is_faster() -> bool:
 
 
 def is_amd_processor() -> bool:
-    """Whether the processor says that AMD made it."""
+    """Return whether the processor identifies itself as AMD's."""
     listing = Path("/proc/cpuinfo")
     return "AuthenticAMD" in (listing.read_text(errors="replace") if listing.is_file() else platform.processor())
 
 
 def onednn_matmul() -> AbstractContextManager[None]:
-    """Send float32 products through oneDNN. The switch is the process's: what else runs meanwhile goes there too."""
+    """Compute float32 products with oneDNN. The setting holds for the whole process, other threads included."""
     return matmul_precision("medium")
 
 
 def float32_matmul(device: str) -> AbstractContextManager[None]:
-    """Take products in float32 on this device and in nothing less, as quickly as it can, whatever the process is set to."""
+    """Compute products on a device in full float32, with the faster library, whatever the process's setting is."""
     return matmul_precision("medium" if device == "cpu" and onednn_is_faster() else "highest")
 
 
 @contextmanager
 def matmul_precision(precision: str) -> Iterator[None]:
-    """Set what torch calls the precision of float32 products, and set it back."""
+    """Set torch's precision of float32 products, and restore it at the end."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
     try:
@@ -61,21 +61,21 @@ def matmul_precision(precision: str) -> Iterator[None]:
 
 
 class OneDnnLinear(torch.autograd.Function):
-    """x W' + b for x (n, in) and W (out, in), all three products of forward and backward through oneDNN, and nothing else.
+    """x W' + b for x (n, in) and W (out, in), with all three products of forward and backward through oneDNN.
 
-    Attention's small products lose there tenfold what these gain, which is why the switch is not set for good.
+    The setting is not permanent, since attention's small products lose ten times as much in oneDNN as these gain.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The product."""
+        """Return the product."""
         ctx.save_for_backward(x, weight)
         with onednn_matmul():
             return nn.functional.linear(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of what needs one."""
+        """Return the gradients of the arguments that need one."""
         (gradient,), (x, weight) = gradients, ctx.saved_tensors
         to_x, to_weight, to_bias = ctx.needs_input_grad
         with onednn_matmul():
@@ -87,7 +87,7 @@ class OneDnnLinear(torch.autograd.Function):
 
 
 def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x W' + b for x (..., in), W (out, in) and b (out,), by whichever product is quick here.
+    """Return x W' + b for x (..., in), W (out, in) and b (out,), with the faster library of this processor.
 
     >>> x, weight = torch.ones(4, 5, 3), torch.ones(2, 3)
     >>> torch.equal(project(x, weight), nn.functional.linear(x, weight))
@@ -101,7 +101,7 @@ def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """`nn.Linear`, by `project`."""
+    """`nn.Linear` whose product is `project`."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Map (..., in) to (..., out)."""

@@ -1,4 +1,4 @@
-"""What numba compiles, and how it is shared out over threads. Imported only where numba is installed (the extra `[fast]`)."""
+"""Compilation with numba, and parallel loops over threads. Imported only if numba is installed (the extra `[fast]`)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import torch
 
 Array: TypeAlias = npt.NDArray[Any]
 
-# Sums may be taken in any order, which lets them run in vector registers; what is not a number must stay none.
+# Sums may be reordered, which lets them use vector registers. NaN must stay NaN, so that not all of fastmath is on.
 jit = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
 
 
 def parallel_for(work: Callable[[int, int], None], count: int, turn: int) -> None:
-    """Do the items 0 to `count` on as many threads as torch uses, `turn` at a time: whoever is free takes the next.
+    """Call `work(first, last)` for chunks of `turn` items of 0 to `count`, on as many threads as torch uses.
 
-    Raises what `work` raised.
+    A free thread takes the next chunk. Raises the first exception of `work`.
     """
     firsts, failures = iter(range(0, count, turn)), []
 
@@ -39,9 +39,9 @@ def parallel_for(work: Callable[[int, int], None], count: int, turn: int) -> Non
 
 @cache
 def thread_runner() -> Callable[[Callable[[], None], int], None]:
-    """What does a thing on several threads at once: torch's own where they are OpenMP's, else a pool.
+    """Return a function that runs a callable on several threads: torch's own if it uses GNU OpenMP, else those of a pool.
 
-    torch's threads spin for some milliseconds after each of its operations, and any others have to share the processor with them.
+    torch's threads spin for some milliseconds after each operation, and other threads would compete with them for the processor.
     """
     try:
         parallel = ctypes.CDLL(torch._C.__file__).GOMP_parallel
@@ -53,7 +53,7 @@ def thread_runner() -> Callable[[Callable[[], None], int], None]:
 
 
 def run_on_pool(take: Callable[[], None], threads: int) -> None:
-    """Do a thing on the calling thread and on some that wait for work."""
+    """Run a callable on the calling thread and on threads of a pool."""
     others = [thread_pool(threads).submit(take) for _ in range(threads - 1)]
     take()
     for other in others:
@@ -63,5 +63,5 @@ def run_on_pool(take: Callable[[], None], threads: int) -> None:
 
 @cache
 def thread_pool(count: int) -> ThreadPoolExecutor:
-    """Threads that wait for work."""
+    """Return a pool of waiting threads."""
     return ThreadPoolExecutor(count, thread_name_prefix="compiled")

@@ -1,4 +1,4 @@
-"""Work done ahead of who needs it: the next pictures are read while the last ones are encoded."""
+"""Prefetching: the next images are read while the previous ones are encoded."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ R = TypeVar("R")
 
 
 def available_processors() -> int:
-    """Processors that this process may use, and no more than OMP_NUM_THREADS says: the share of one worker among several."""
+    """Return the number of processors that this process may use, at most OMP_NUM_THREADS, which limits a worker among several."""
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     told = os.environ.get("OMP_NUM_THREADS", "")
     return min(there, int(told)) if told.isdecimal() and int(told) else there
 
 
 def prefetch(function: Callable[[T], R], items: Iterable[T], most: int) -> Iterator[R]:
-    """`function` of each item, in order, by as many threads as there are processors, never more than `most` results in advance.
+    """Yield `function(item)` in order, computed by as many threads as there are processors, at most `most` results in advance.
 
-    For functions that leave Python's lock, as decoding and resizing do. What one raises is raised at its place.
+    Meant for functions that release the global interpreter lock, such as decoding. An exception is raised at its item's place.
 
     >>> list(prefetch(abs, [-1, 2, -3], 2))
     [1, 2, 3]

@@ -201,7 +201,7 @@ def test_an_interrupted_training_goes_on_and_ends_as_if_undisturbed(store: Path,
         assert process.stderr is not None
         said = process.stderr.read()
     assert process.returncode == 130, said
-    assert "the same command goes on from where it stopped" in said
+    assert "the same command resumes" in said
     assert not list(tmp_path.glob("towers/*"))
     assert list(tmp_path.glob("training/*.safetensors"))
     plan = harness(*words, "--dry-run", store=tmp_path)
@@ -259,8 +259,8 @@ def test_an_output_that_cannot_be_written_is_one_line(flickr30k_folder: Path, tm
     assert done.returncode == 1
     *_, line = done.stderr.decode().splitlines()
     assert line == (
-        "error: standard output cannot be written (No space left on device): what was measured is kept, and the same command "
-        "shows it"
+        "error: standard output cannot be written (No space left on device): the results are stored, and the same command "
+        "shows them"
     )
     assert "Traceback" not in done.stderr.decode()
     deaf = shell("HARNESS 2> /dev/full", tmp_path / "another", flickr30k_folder)

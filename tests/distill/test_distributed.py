@@ -172,4 +172,4 @@ def test_torchrun_makes_one_tower_and_goes_on_when_one_of_its_processes_died(tmp
     np.testing.assert_allclose(resumed.losses, card.losses, rtol=1e-4)
     assert [trial.learning_rate for trial in resumed.tuning] == [trial.learning_rate for trial in card.tuning]
     refused = distil(broken, objective, "--workers", "2")
-    assert "torchrun's processes make each tower together: leave out --workers" in refused.stderr
+    assert "torchrun's processes train each tower together: leave out --workers" in refused.stderr

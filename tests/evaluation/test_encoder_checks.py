@@ -245,7 +245,7 @@ def test_the_command_checks_the_sample_encoder(flickr30k_folder: Path, tmp_path:
     )
     bad = harness("check", "bad.py:Bad", *words, store=tmp_path)
     assert bad.returncode == 1
-    assert "3 of 3 trials failed" in bad.stdout
+    assert "3 of 3 checks failed" in bad.stdout
     assert "it returned builtins.list; expected a numpy array" in bad.stdout
 
 

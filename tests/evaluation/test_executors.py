@@ -373,7 +373,7 @@ def test_an_interrupted_run_keeps_the_checkpoints_of_its_workers(executor: str, 
         assert process.stderr is not None
         said = process.stderr.read()
     assert process.returncode == 130, said
-    assert "the same command goes on from where it stopped" in said
+    assert "the same command resumes" in said
     assert "Traceback" not in said
     assert list(tmp_path.glob("training/*.safetensors"))
     assert not Path(f"/proc/{worker}/cmdline").exists() or not Path(f"/proc/{worker}/cmdline").read_bytes()

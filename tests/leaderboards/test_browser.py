@@ -296,7 +296,7 @@ def test_the_store_s_records_can_stand_on_a_board_and_be_submitted(store: Path, 
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ((), "say where the leaderboard is to go"),
+        ((), "neither --out nor --add is given"),
         (("--out", "x", "--board", "flikr30k"), "there is no board 'flikr30k': did you mean flickr30k"),
         (("--out", "x", "--records", "/nowhere"), "/nowhere is not a folder of records"),
         (("--out", "x", "--board", "sample"), "records fits a board of sample"),

@@ -207,5 +207,5 @@ def test_the_command_lists_its_downloads_and_reports_a_missing_network(tmp_path:
     offline = run("--lang", "tr", "--source", "xflickrco")
     assert offline.returncode == 1
     assert re.fullmatch(r"error: no network, or it broke off: https://.*\n", offline.stderr)
-    assert "say what to fetch" in run().stderr
+    assert "nothing to fetch is named" in run().stderr
     assert "the source 'karpathy' has no downloads" in run("--source", "karpathy").stderr

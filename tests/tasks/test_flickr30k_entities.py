@@ -476,7 +476,7 @@ def test_examples_are_drawn(store: Path, tmp_path: Path) -> None:
         assert picture.width == 480
         assert picture.height > 360
     refused = harness("run", *words, store=store)
-    assert "--examples draws what phrases found, and flickr30k has none" in refused.stderr
+    assert "--examples draws the regions that phrases found, and flickr30k has no phrases" in refused.stderr
 
 
 def test_boxes_are_drawn_where_they_are_and_cover_nothing() -> None:
