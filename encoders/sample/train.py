@@ -31,7 +31,7 @@ from torch.nn import functional
 
 from harness.tasks.sample.dataset import JPEG_QUALITY, SampleImage, compose_sample, five_plans
 from harness.tasks.sample.grammar import REALISERS
-from harness.tasks.sample.grammar.sentences import plain_text
+from harness.tasks.sample.grammar.sentences import detokenized_text
 from harness.tasks.sample.scene_drawing import draw_scene
 from harness.tasks.sample.scenes import Scene, sample_scene
 
@@ -92,7 +92,7 @@ def draw_example(seed: int) -> Example:
     """The example of a seed."""
     rng = Random(seed)
     scene = sample_scene(rng)
-    captions = tuple(plain_text(REALISERS["en"](plan)) for plan in five_plans(rng, scene))
+    captions = tuple(detokenized_text(REALISERS["en"](plan)) for plan in five_plans(rng, scene))
     return Example(pixels_of(draw_scene(scene, rng)[0]), captions, (scene.key(), *facts_of(scene)))
 
 
@@ -199,7 +199,7 @@ def as_input(pixels: torch.Tensor) -> torch.Tensor:
 def recall_at_1(model: open_clip.CLIP, tokenizer: Tokenizer, items: Sequence[SampleImage], images: torch.Tensor) -> str:
     """Text-to-image and image-to-text R@1 over all five captions; a tie is a miss."""
     model.eval()
-    captions = [plain_text(caption) for item in items for caption in item.captions]
+    captions = [detokenized_text(caption) for item in items for caption in item.captions]
     image = functional.normalize(model.encode_image(images), dim=-1)
     text = functional.normalize(
         torch.cat([encode_text(model, tokens_of(tokenizer, captions[i : i + 100])) for i in range(0, len(captions), 100)]), dim=-1

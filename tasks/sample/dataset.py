@@ -18,7 +18,7 @@ from PIL import Image
 from harness.tasks.sample.brush import PICTURE_HEIGHT, PICTURE_WIDTH, DrawnBox
 from harness.tasks.sample.caption_plans import CaptionPlan, full_plan, mentions_by_role, sample_plan
 from harness.tasks.sample.grammar import REALISERS, TRANSLATIONS
-from harness.tasks.sample.grammar.sentences import Sentence, plain_text, tagged_text, tokenized_text
+from harness.tasks.sample.grammar.sentences import Sentence, detokenized_text, tagged_text, tokenized_text
 from harness.tasks.sample.scene_drawing import draw_scene
 from harness.tasks.sample.scenes import Scene, choose, sample_scene
 
@@ -100,12 +100,12 @@ def compose_sample() -> list[SampleImage]:
             scene = sample_scene(rng)
             number = FIRST_ID + (len(items) + 1) * ID_STEP % ID_RANGE
             item = SampleImage(number, split, scene, five_plans(rng, scene), choose(rng, TRANSLATED_LEVELS))
-            if scene.key() in seen or (split == "train" and plain_text(item.translation("en")) in guarded):
+            if scene.key() in seen or (split == "train" and detokenized_text(item.translation("en")) in guarded):
                 continue
             seen.add(scene.key())
             items.append(item)
             if split != "train":
-                guarded.update(plain_text(caption) for caption in item.captions)
+                guarded.update(detokenized_text(caption) for caption in item.captions)
     return sorted(items, key=lambda item: item.id)
 
 
@@ -142,7 +142,7 @@ def _karpathy(items: list[SampleImage]) -> dict[str, object]:
     for imgid, item in enumerate(items):
         sentids = list(range(imgid * 5, imgid * 5 + 5))
         sentences = [
-            {"tokens": _tokens(caption), "raw": plain_text(caption), "imgid": imgid, "sentid": sentid}
+            {"tokens": _tokens(caption), "raw": detokenized_text(caption), "imgid": imgid, "sentid": sentid}
             for sentid, caption in zip(sentids, item.captions, strict=True)
         ]
         images.append(
@@ -166,7 +166,7 @@ def _write_multi30k(folder: Path, items: list[SampleImage]) -> None:
         chosen = [item for item in items if item.split == split]
         _write(folder / "image_splits" / f"{name}.txt", _lines(item.filename for item in chosen))
         for lang in ("en", *TRANSLATIONS):
-            _write(folder / "raw" / f"{name}.{lang}", _lines(plain_text(item.translation(lang)) for item in chosen))
+            _write(folder / "raw" / f"{name}.{lang}", _lines(detokenized_text(item.translation(lang)) for item in chosen))
 
 
 def _write_picture(folder: Path, item: SampleImage, chains: dict[str, int]) -> None:

@@ -1,4 +1,4 @@
-"""Bitext from the user's own files: every form, gzip, what is broken, and what cleaning leaves out."""
+"""Readers of bitext from user files: every form, gzip, damaged files, columns, and cleaning."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def files(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["own.tsv", "wiki", "wiki.en", "wiki.swh", "web.tmx"])
 @pytest.mark.parametrize("zipped", [False, True])
-def test_every_form_is_read_plain_and_packed(files: Path, name: str, zipped: bool) -> None:
+def test_every_form_is_read_plain_and_gzip(files: Path, name: str, zipped: bool) -> None:
     if zipped:
         for path in list(files.iterdir()):
             packed(path)
@@ -77,7 +77,7 @@ def test_every_form_is_read_plain_and_packed(files: Path, name: str, zipped: boo
         assert pairs(load_bitext_file(files / f"{name}.gz", SWAHILI)) == PAIRS
 
 
-def test_pairs_stay_as_they_stand(files: Path) -> None:
+def test_pairs_are_unchanged(files: Path) -> None:
     write_lines(files / "own.tsv", [" A  dog .\t MBWA\u2028x "])
     assert pairs(load_bitext_file(files / "own.tsv", SWAHILI)) == [(" A  dog .", " MBWA\u2028x ")]
 
@@ -98,7 +98,7 @@ def test_pairs_stay_as_they_stand(files: Path) -> None:
         ),
     ],
 )
-def test_what_cannot_be_right_is_one_line(files: Path, name: str, content: str, complaint: str) -> None:
+def test_an_invalid_file_is_a_one_line_error(files: Path, name: str, content: str, complaint: str) -> None:
     (files / name).write_text(content, encoding="utf-8")
     with pytest.raises(HarnessError, match=complaint) as caught:
         load_bitext_file(files / name, SWAHILI)
@@ -116,14 +116,14 @@ def test_a_tmx_is_not_held_in_memory(tmp_path: Path) -> None:
         tracemalloc.stop()
 
 
-def test_what_is_not_there_is_named(files: Path) -> None:
+def test_a_missing_file_is_named(files: Path) -> None:
     with pytest.raises(HarnessError, match=r"mine\.tsv does not exist: --bitext takes a \.tsv, a \.tmx, or a Moses pair"):
         load_bitext_file(files / "mine.tsv", SWAHILI)
     with pytest.raises(HarnessError, match=r"wiki\.cy does not exist: a Moses corpus is a pair of files"):
         load_bitext_file(files / "wiki.en", TASK.language("cy"))
 
 
-def test_a_folder_gives_all_it_has_of_a_language(flickr30k_folder: Path, files: Path) -> None:
+def test_all_bitext_of_a_language_in_a_folder_is_read(flickr30k_folder: Path, files: Path) -> None:
     folder = flickr30k_folder / "bitext"
     files.joinpath("own.tsv").rename(files / "sw.tsv")
     folder.mkdir()
@@ -211,7 +211,7 @@ COUNTED = ("sufuri", "moja", "mbili", "tatu", "nne", "tano", "sita", "saba", "na
 
 
 def sentences(number: int) -> tuple[str, str]:
-    """A sentence that no other number has, and its translation."""
+    """Return a sentence that is unique to a number, and its translation."""
     digits = [int(digit) for digit in f"{number:03}"]
     return (
         " ".join(["The", *(COUNTS[digit] for digit in digits), "dogs are in the water", *["again"] * (number % 5)]),
@@ -221,7 +221,7 @@ def sentences(number: int) -> tuple[str, str]:
 
 @pytest.fixture
 def leaky(flickr30k_folder: Path) -> Path:
-    """The folder whose list has 500 training images and 200 test ones, ids from 1000, with the sentences of pairs 0 to 199."""
+    """Return a folder with 500 training and 200 test images. The captions are the sentences of pairs 0 to 199."""
     images = [
         {"filename": f"{1000 + k}.jpg", "split": "test" if k < 200 else "train", "sentences": [{"raw": sentences(k)[0].upper()}]}
         for k in range(500)
@@ -254,7 +254,7 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("leak", ["both sides", "English", "foreign"])
 def test_the_guard_finds_captions_in_every_form_of_a_table(leaky: Path, form: str, leak: str) -> None:
-    """500 pairs, 200 of them with test captions; the other side of near copies is reworded."""
+    """Of 500 pairs, 200 have test captions. The other side of near copies is reworded."""
     line, notes = FORMS[form]
     rows = []
     for k in range(500):
@@ -286,7 +286,7 @@ def test_the_guard_finds_captions_in_every_form_of_a_table(leaky: Path, form: st
         ('"swh_Latn"\t"note"\t"eng_Latn"', "{sw}\tin the file\t{en}"),
     ],
 )
-def test_a_header_says_what_the_columns_are_and_is_no_pair(tmp_path: Path, head: str, line: str) -> None:
+def test_a_header_names_the_columns_and_is_no_pair(tmp_path: Path, head: str, line: str) -> None:
     write_lines(tmp_path / "x.tsv", [head, *(line.format(en=en, sw=sw, k=k) for k, (en, sw) in enumerate(PAIRS))])
     assert pairs(load_bitext_file(tmp_path / "x.tsv", SWAHILI)) == PAIRS
 
@@ -306,7 +306,7 @@ def test_a_header_says_what_the_columns_are_and_is_no_pair(tmp_path: Path, head:
         ["\t" * 1_000_000],
     ],
 )
-def test_columns_that_cannot_be_told_are_refused_in_one_line(tmp_path: Path, lines: list[str]) -> None:
+def test_unrecognized_columns_are_refused_in_one_line(tmp_path: Path, lines: list[str]) -> None:
     write_lines(tmp_path / "x.tsv", lines)
     with pytest.raises(HarnessError, match=r"x\.tsv, line \d: ") as caught:
         load_bitext_file(tmp_path / "x.tsv", SWAHILI)
@@ -314,7 +314,7 @@ def test_columns_that_cannot_be_told_are_refused_in_one_line(tmp_path: Path, lin
     assert str(caught.value).isprintable()
 
 
-def test_a_header_is_the_way_out(tmp_path: Path) -> None:
+def test_a_header_resolves_unrecognized_columns(tmp_path: Path) -> None:
     write_lines(tmp_path / "x.tsv", ["dog\tmbwa", "cat\tpaka"])
     with pytest.raises(HarnessError, match=r"not 'dog', 'mbwa'; .* in a header: en, tab, sw, and image for image ids"):
         load_bitext_file(tmp_path / "x.tsv", SWAHILI)
@@ -331,7 +331,7 @@ def test_ids_that_the_list_does_not_have_are_counted(tmp_path: Path) -> None:
 
 
 def test_a_new_wording_of_published_english_beside_a_test_caption_is_a_leak(flickr30k_folder: Path) -> None:
-    """Of every source that the folder has of the language, not of the one alone that is measured."""
+    """The guard reads every source of the language in the folder, not only the measured one."""
     write_lines(flickr30k_folder / "captions" / "de.tsv", ["33\tEigener Text ."])
     held_out = TASK.held_out(flickr30k_folder, "de")
     assert held_out.foreign == {"Eigener Text .", *(f"Bildtext von {name}." for name in ("21", "31", "32", "33"))}
@@ -375,7 +375,7 @@ def test_clean_bitext_is_the_same_bitext() -> None:
     assert clean(bitext, "Latn") is bitext
 
 
-def test_nothing_left_is_an_error() -> None:
+def test_empty_bitext_after_cleaning_is_an_error() -> None:
     with pytest.raises(HarnessError, match=r"no pair of own \(de\) is left once it is cleaned: 1 in another script"):
         clean(bitext_of(("A dog.", "Ein Hund.")), "Arab")
 
@@ -387,7 +387,7 @@ def test_loops_are_four_in_a_row(unit: str) -> None:
 
 
 @given(st.text(max_size=60))
-def test_a_line_is_judged_whatever_is_in_it(text: str) -> None:
+def test_any_line_can_be_judged(text: str) -> None:
     assert is_looping(text) in (True, False)
     assert not (is_mostly_in_script("Latn", text) and is_mostly_in_script("Arab", text)) or len(text) > 1
 
@@ -429,6 +429,6 @@ def test_only_bitext_of_unstated_making_is_cleaned_unless_asked_for(flickr30k_fo
 @pytest.mark.real
 @pytest.mark.parametrize(("lang", "long"), [("qu", 411), ("ay", 263)])
 def test_real_looping_translations_are_counted(real_folder: Path, lang: str, long: int) -> None:
-    """411 and 263 lines of these two are known to be over 400 characters long."""
+    """411 and 263 lines of these two files have more than 400 characters."""
     cleaned = clean(TASK.load_bitext(real_folder, lang), "Latn")
     assert f"{long:,} over 400 characters" in cleaned.notes[-1]

@@ -1,4 +1,4 @@
-"""Every caption source in its own format, from hand-made files, and against the counts of a real folder."""
+"""Every caption source in its own format, on handmade files and against the counts of a real folder."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def rows(captions: SourceCaptions) -> list[tuple[str, int, str]]:
 # independent captions
 
 
-def test_task_2_has_several_captions_an_image_and_is_never_bitext(flickr30k_folder: Path) -> None:
+def test_task_2_has_several_captions_an_image_and_no_bitext(flickr30k_folder: Path) -> None:
     task2 = flickr30k_folder / "multi30k" / "data" / "task2"
     for split, names in {"train": MULTI30K["train"], "val": ["21"], "test_2016": ["33", "32"]}.items():
         write_lines(task2 / "image_splits" / f"{split}_images.txt", [f"{name}.jpg" for name in names])
@@ -54,7 +54,7 @@ def test_task_2_has_several_captions_an_image_and_is_never_bitext(flickr30k_fold
         TASK.load_bitext(flickr30k_folder, "de")
 
 
-def test_xflickrco_without_its_coco_half_its_empty_sentences_and_its_phrase_numbers(flickr30k_folder: Path) -> None:
+def test_xflickrco_drops_coco_images_empty_sentences_and_phrase_numbers(flickr30k_folder: Path) -> None:
     lines = [
         {"sentences": ["帽子の1男が2２匹の犬と12走る"], "id": "31", "img_path": "31.jpg"},
         {"sentences": [""], "id": "32", "img_path": "32.jpg"},
@@ -76,13 +76,13 @@ def test_xflickrco_without_its_coco_half_its_empty_sentences_and_its_phrase_numb
 
 
 @pytest.mark.parametrize("line", ["{", '{"sentences": "ein Satz", "id": "1"}', '{"sentences": [], "id": "1"}', '{"id": "1"}'])
-def test_a_line_of_xflickrco_that_is_not_in_its_form_is_named(flickr30k_folder: Path, line: str) -> None:
+def test_a_malformed_line_of_xflickrco_is_named(flickr30k_folder: Path, line: str) -> None:
     write_lines(flickr30k_folder / "xFlickrCO" / "annotations" / "tr" / "test.jsonl", [line])
     with pytest.raises(HarnessError, match=r'tr/test\.jsonl, line 1: expected \{"sentences"'):
         read(flickr30k_folder, "xflickrco", "tr")
 
 
-def test_framed_multi30k_has_translations_and_captions_of_its_own(flickr30k_folder: Path) -> None:
+def test_framed_multi30k_has_translations_and_independent_captions(flickr30k_folder: Path) -> None:
     data = flickr30k_folder / "framed-multi30k" / "data"
     for split, names in MULTI30K.items():
         path = data / "multi30k" / "task1" / "raw" / f"{split}.pt.gz"
@@ -101,7 +101,7 @@ def test_framed_multi30k_has_translations_and_captions_of_its_own(flickr30k_fold
 # translations
 
 
-def test_japanese_entities_are_read_as_plain_text_beside_their_english(flickr30k_folder: Path) -> None:
+def test_japanese_entities_are_read_as_plain_text_with_their_english(flickr30k_folder: Path) -> None:
     write_lines(
         flickr30k_folder / "Sentences_jp_v2" / "31.txt",
         ["1:[/EN#19/people/other 二人の男]が2:[/EN#20/clothing 赤い服]を着ている。", "", "タグのない文。"],
@@ -264,7 +264,7 @@ def test_crossmodal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [xtd, crossmodal3600])
-def test_a_task_without_a_sample_says_so(make: type, tmp_path: Path) -> None:
+def test_a_task_without_a_sample_refuses_to_write_one(make: type, tmp_path: Path) -> None:
     task = make()
     with pytest.raises(HarnessError, match=rf"{task.card.name} has no embedded sample: give its folder with --data DIR or"):
         task.sample_version()
@@ -293,9 +293,7 @@ def test_a_task_without_a_sample_says_so(make: type, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_real_sources_have_what_is_known_of_them(
-    real_folder: Path, name: str, langs: list[str], captions: int, note: str
-) -> None:
+def test_real_sources_have_the_known_counts(real_folder: Path, name: str, langs: list[str], captions: int, note: str) -> None:
     for lang in langs:
         found = read(real_folder, name, lang)
         assert len(found.rows) == captions

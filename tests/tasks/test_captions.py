@@ -1,4 +1,4 @@
-"""Reading captions: languages.toml, sources.toml, every layout, joining by image id, known gaps, and broken files."""
+"""Readers of captions: languages.toml, sources.toml, every layout, the join by image id, known gaps, and damaged files."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_an_invalid_sources_file_is_named_with_its_entry(tmp_path: Path, old: st
 
 
 @given(st.text("0123456789abc", min_size=1), st.sampled_from(["", ".jpg", "_", "#"]), st.text("0_.#a"))
-def test_a_photo_id_is_what_stands_before_any_mark(name: str, mark: str, rest: str) -> None:
+def test_a_photo_id_ends_before_any_separator(name: str, mark: str, rest: str) -> None:
     assert photo_id(name + mark + rest if mark else name) == name
 
 
@@ -155,13 +155,13 @@ def test_a_missing_split_is_noted(flickr30k_folder: Path) -> None:
     assert "21" not in texts(captions)
 
 
-def test_no_file_at_all_is_no_source(flickr30k_folder: Path) -> None:
+def test_a_source_without_files_is_absent(flickr30k_folder: Path) -> None:
     assert read_captions(flickr30k_folder, source("multi30k"), "cs") is None
     assert read_captions(flickr30k_folder, source("own-captions"), "sw") is None
     assert read_captions(flickr30k_folder / "nowhere", source("karpathy"), "en") is None
 
 
-def test_multi30k_serves_any_language_whose_files_are_there(flickr30k_folder: Path) -> None:
+def test_multi30k_has_any_language_with_files(flickr30k_folder: Path) -> None:
     for split, names in MULTI30K.items():
         write_lines(flickr30k_folder / TASK1 / "raw" / f"{split}.sw", [f"maelezo ya {name}" for name in names])
     assert texts(read(flickr30k_folder, "own-multi30k", "sw"))["31"] == "maelezo ya 31"
@@ -217,7 +217,7 @@ def with_gap(lines: int = 3, missing: tuple[int, ...] = (1,)) -> SourceSpec:
     return source("multiscript30k").model_copy(update={"gaps": (gap,)})
 
 
-def test_a_known_gap_moves_later_lines_to_their_images(flickr30k_folder: Path) -> None:
+def test_a_known_gap_realigns_later_lines(flickr30k_folder: Path) -> None:
     train = flickr30k_folder / "multiscript30k" / "multi30k-dataset-en-qu" / "train.qu"
     write_lines(train, ["11 qillqa", "31 qillqa"])
     captions = read_captions(flickr30k_folder, with_gap(), "qu")
@@ -228,7 +228,7 @@ def test_a_known_gap_moves_later_lines_to_their_images(flickr30k_folder: Path) -
     assert captions.notes[0].startswith("train.qu is known to lack the translation of line 1 (counted from 0)")
 
 
-def test_a_mended_file_has_no_gap(flickr30k_folder: Path) -> None:
+def test_a_corrected_file_has_no_gap(flickr30k_folder: Path) -> None:
     captions = read_captions(flickr30k_folder, with_gap(), "qu")
     assert captions is not None
     assert texts(captions)["12"] == "12 qillqa"
@@ -236,7 +236,7 @@ def test_a_mended_file_has_no_gap(flickr30k_folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("gap", "lines"), [(with_gap(), ["a"]), (with_gap(lines=9, missing=(1,)), ["a", "b"])])
-def test_a_gap_explains_only_its_own_file(flickr30k_folder: Path, gap: SourceSpec, lines: list[str]) -> None:
+def test_a_gap_applies_only_to_its_own_file(flickr30k_folder: Path, gap: SourceSpec, lines: list[str]) -> None:
     write_lines(flickr30k_folder / "multiscript30k" / "multi30k-dataset-en-qu" / "train.qu", lines)
     with pytest.raises(HarnessError, match=rf"train\.qu has {len(lines)} lines, expected 3"):
         read_captions(flickr30k_folder, gap, "qu")
@@ -245,7 +245,7 @@ def test_a_gap_explains_only_its_own_file(flickr30k_folder: Path, gap: SourceSpe
 # captions/<lang>.tsv
 
 
-def test_tsv_takes_ids_and_file_names(flickr30k_folder: Path) -> None:
+def test_tsv_accepts_ids_and_file_names(flickr30k_folder: Path) -> None:
     write_lines(flickr30k_folder / "captions" / "sw.tsv", ["31\tmoja", "", "31_ab.jpg#1\tmbili\ttatu", "32.jpg\t  "])
     captions = read(flickr30k_folder, "own-captions", "sw")
     assert [(row.image, row.number, row.text, row.english) for row in captions.rows] == [
@@ -256,13 +256,13 @@ def test_tsv_takes_ids_and_file_names(flickr30k_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["31 moja", "\tmoja", ".jpg\tmoja", "31.jpg| 0| moja", "31,moja"])
-def test_tsv_names_the_line_that_is_not_in_its_form(flickr30k_folder: Path, line: str) -> None:
+def test_tsv_names_a_malformed_line(flickr30k_folder: Path, line: str) -> None:
     write_lines(flickr30k_folder / "captions" / "sw.tsv", ["31\tmoja", line])
     with pytest.raises(HarnessError, match=r"sw\.tsv, line 2: expected image id, tab, caption"):
         read(flickr30k_folder, "own-captions", "sw")
 
 
-# tables as programs write them
+# tables written by programs
 
 
 def table(folder: Path, *lines: str, lang: str = "sw") -> tuple[list[tuple[str, int, str]], tuple[str, ...]]:
@@ -289,7 +289,7 @@ MOJA_MBILI = [("31", 0, "moja"), ("31", 1, "mbili")]
         ('"31"\t"moja"', '"31"\t"mbili"'),
     ],
 )
-def test_what_stands_around_captions_is_not_text(flickr30k_folder: Path, lines: tuple[str, ...]) -> None:
+def test_headers_numbers_and_quotes_are_removed_from_captions(flickr30k_folder: Path, lines: tuple[str, ...]) -> None:
     assert table(flickr30k_folder, *lines)[0] == MOJA_MBILI
 
 
@@ -297,19 +297,19 @@ def test_a_caption_that_begins_with_a_number_keeps_it(flickr30k_folder: Path) ->
     assert table(flickr30k_folder, "31\t2 mbwa", "31\t0")[0] == [("31", 0, "2 mbwa"), ("31", 1, "0")]
 
 
-def test_an_empty_caption_behind_its_number_is_empty(flickr30k_folder: Path) -> None:
+def test_an_empty_caption_after_its_number_is_empty(flickr30k_folder: Path) -> None:
     rows, notes = table(flickr30k_folder, "31\t0\tmoja", "31\t1\t")
     assert rows == MOJA_MBILI[:1]
     assert notes == ("1 empty captions of sw.tsv left out",)
 
 
 @pytest.mark.parametrize("text", ["\u00a0", "\u200b", "\u3000 ", "\ufeff"])
-def test_a_caption_of_which_nothing_is_seen_is_empty(flickr30k_folder: Path, text: str) -> None:
+def test_an_invisible_caption_is_empty(flickr30k_folder: Path, text: str) -> None:
     rows, notes = table(flickr30k_folder, "31\tmoja", f"31\t{text}")
     assert (rows, notes) == (MOJA_MBILI[:1], ("1 empty captions of sw.tsv left out",))
 
 
-def test_a_caption_number_written_twice_is_noted(flickr30k_folder: Path) -> None:
+def test_a_repeated_caption_number_is_noted(flickr30k_folder: Path) -> None:
     rows, notes = table(flickr30k_folder, "31.jpg#0\tmoja", "31.jpg#0\tmbili")
     assert rows == MOJA_MBILI
     assert notes == ("1 captions of sw.tsv have the number of an earlier one of their image: all are kept",)
@@ -337,7 +337,7 @@ def test_a_table_that_cannot_be_recognized_is_refused(flickr30k_folder: Path, li
 
 @given(st.lists(st.text("ab \"',;.0é", min_size=1).filter(str.strip), min_size=1, max_size=6))
 def test_a_spreadsheet_s_quotes_are_undone(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
-    """What Excel saves as text with tabs is read as it was typed: fields with a quote or a comma are quoted, quotes doubled."""
+    """Excel quotes fields with a quote or a comma in tab-separated text and doubles their quotes. Reading undoes both."""
     texts = ['A "Stop" sign, red', *texts]
     saved = ['"' + text.replace('"', '""') + '"' if '"' in text or "," in text else text for text in texts]
     rows, notes = table(tmp_path_factory.mktemp("excel"), *(f"31\t{text}" for text in saved))
@@ -355,13 +355,13 @@ def test_a_spreadsheet_s_quotes_are_undone(tmp_path_factory: pytest.TempPathFact
         ['"', '""moja""'],
     ],
 )
-def test_quotes_that_the_writer_meant_stay(flickr30k_folder: Path, texts: list[str]) -> None:
+def test_quotes_of_the_caption_stay(flickr30k_folder: Path, texts: list[str]) -> None:
     rows, notes = table(flickr30k_folder, *(f"31\t{text}" for text in texts))
     assert ([text for _, _, text in rows], notes) == (texts, ())
 
 
 @pytest.mark.parametrize("mark", [":", "/", "_"])
-def test_marks_of_parts_of_speech_are_taken_out(flickr30k_folder: Path, mark: str) -> None:
+def test_part_of_speech_tags_are_removed(flickr30k_folder: Path, mark: str) -> None:
     marked = [
         [("两", "m"), ("只", "q"), ("狗", "n"), ("，", "wd"), ("CD", "nx"), ("3", "m")],
         [("红", "a"), ("的", "ude1"), ("车", "n")],
@@ -374,7 +374,7 @@ def test_marks_of_parts_of_speech_are_taken_out(flickr30k_folder: Path, mark: st
     assert spaced == [("31", 0, "mbwa wawili")]
 
 
-def test_colons_and_slashes_are_no_marks(flickr30k_folder: Path) -> None:
+def test_colons_and_slashes_alone_are_no_tags(flickr30k_folder: Path) -> None:
     texts = ["he/she runs", "at 5:pm", "dogs and/or cats"]
     assert [text for _, _, text in table(flickr30k_folder, *(f"31\t{text}" for text in texts))[0]] == texts
 
@@ -477,7 +477,7 @@ def test_a_broken_gzip_is_named(flickr30k_folder: Path, cut: int) -> None:
         ('{"images": [{"filename": ".jpg", "split": "test", "sentences": []}]}', "a file name without an id"),
     ],
 )
-def test_what_is_not_karpathys_form_is_one_error(tmp_path: Path, content: str, complaint: str) -> None:
+def test_a_malformed_karpathy_file_is_one_error(tmp_path: Path, content: str, complaint: str) -> None:
     path = tmp_path / "dataset_flickr30k.json"
     path.write_text(content)
     with pytest.raises(HarnessError, match=rf'{re.escape(str(path))} is not Karpathy\'s form {{"images".*{complaint}') as caught:
@@ -485,7 +485,7 @@ def test_what_is_not_karpathys_form_is_one_error(tmp_path: Path, content: str, c
     assert "\n" not in str(caught.value)
 
 
-def test_an_image_stands_in_one_split(tmp_path: Path) -> None:
+def test_an_image_belongs_to_one_split(tmp_path: Path) -> None:
     path = tmp_path / "dataset_flickr30k.json"
     entry = '{"filename": "%s", "split": "test", "sentences": []}'
     path.write_text('{"images": [' + entry % "1.jpg" + ", " + entry % "1_ab.jpg" + "]}")
@@ -513,7 +513,7 @@ def rank_correlation(left: list[int], right: list[int]) -> float:
 
 @pytest.mark.real
 @pytest.mark.parametrize("lang", ["qu", "gn", "ay"])
-def test_the_line_missing_from_multiscript30k_is_where_it_is_said_to_be(real_folder: Path, lang: str) -> None:
+def test_the_declared_gap_of_multiscript30k_is_the_real_one(real_folder: Path, lang: str) -> None:
     images = [photo_id(line) for line in read_lines(real_folder / TASK1 / "image_splits" / "test_2016_flickr.txt")]
     english = read_lines(real_folder / TASK1 / "raw" / "test_2016_flickr.en")
     captions = read(real_folder, "multiscript30k", lang)
@@ -533,7 +533,7 @@ def test_the_line_missing_from_multiscript30k_is_where_it_is_said_to_be(real_fol
 
 @pytest.mark.real
 @pytest.mark.parametrize(("name", "lang"), [("multi30k", "de"), ("multi30k", "fr"), ("multi30k", "cs"), ("multiscript30k", "ar")])
-def test_whole_sources_have_every_line(real_folder: Path, name: str, lang: str) -> None:
+def test_complete_sources_have_every_line(real_folder: Path, name: str, lang: str) -> None:
     captions = read(real_folder, name, lang)
     assert len(captions.rows) == 29_000 + 1_014 + 1_000
     assert captions.notes == ()

@@ -1,4 +1,4 @@
-"""What sentences name: stretches, tags, phrase chunkers, the tokens that are marked, and what becomes of a tower with them."""
+"""Entities in sentences: spans, tags, phrase chunkers, marked tokens, and the towers trained with them."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def said(text: str, spans: Sequence[tuple[int, int]] | None) -> list[str] | None
     return None if spans is None else [text[start:end] for start, end in spans]
 
 
-# stretches
+# spans
 
 WORDS = st.lists(st.text("aBcé男.,'", min_size=1, max_size=5), min_size=1, max_size=8)
 
 
 @given(WORDS, st.data())
-def test_a_stretch_keeps_its_letters_in_another_spelling(words: list[str], data: st.DataObject) -> None:
+def test_a_span_keeps_its_letters_in_another_spelling(words: list[str], data: st.DataObject) -> None:
     text = " ".join(words)
     start = data.draw(st.integers(0, len(text) - 1))
     end = data.draw(st.integers(start + 1, len(text)))
@@ -74,7 +74,7 @@ def test_punctuation_may_differ(text: str, other: str, words: str, expected: str
     assert other[slice(*span)] == expected
 
 
-def test_a_token_belongs_to_a_phrase_by_its_letters_and_not_by_the_blank_before_it() -> None:
+def test_a_token_belongs_to_a_phrase_by_its_letters_alone() -> None:
     text = "A man in red"
     assert within([(0, 1), (1, 5), (5, 8), (8, 12), (0, 0)], [(0, 5), (9, 12)], text) == [True, True, False, True, False]
     assert within([(1, 2)], [(0, 5)], text) == [False], "a blank alone"
@@ -85,7 +85,7 @@ def test_a_token_belongs_to_a_phrase_by_its_letters_and_not_by_the_blank_before_
 
 @pytest.fixture
 def tagged_folder(flickr30k_folder: Path) -> Path:
-    """The made-up Flickr30k with English tags on one of two training images, and German ones on the other."""
+    """The small Flickr30k folder with English tags on one of two training images, and German tags on the other."""
     write_lines(flickr30k_folder / "Sentences" / "11.txt", ["[/EN#7/other caption] 1 of [/EN#0/notvisual 11] .", "x"])
     write_lines(flickr30k_folder / "Sentences_de" / "12.txt", ["[/EN#7/other Bildtext von] [/EN#8/people 12] ."])
     return flickr30k_folder
@@ -113,7 +113,7 @@ def test_pairs_of_no_image_have_no_tags(tagged_folder: Path) -> None:
     assert TASK.tag_bitext(tagged_folder, bitext).english_entities == (None,)
 
 
-def test_english_without_tags_is_told_by_the_chunker_and_translations_by_nobody(tagged_folder: Path) -> None:
+def test_the_chunker_marks_untagged_english_but_no_translations(tagged_folder: Path) -> None:
     found = tagged(TASK.load_bitext(tagged_folder, "de"), TASK, tagged_folder, "simple")
     assert [said(*pair) for pair in zip(found.english, found.english_entities, strict=True)] == [
         ["Caption"],
@@ -126,7 +126,7 @@ def test_english_without_tags_is_told_by_the_chunker_and_translations_by_nobody(
     )
 
 
-def test_a_task_without_tags_leaves_all_to_the_chunker(flickr30k_folder: Path) -> None:
+def test_without_tags_the_chunker_marks_all_sentences(flickr30k_folder: Path) -> None:
     bitext = TASK.load_bitext(flickr30k_folder, "de")
     task = TASKS.load("xtd")()
     assert not isinstance(task, TaggedTask)
@@ -139,7 +139,7 @@ def test_a_task_without_tags_leaves_all_to_the_chunker(flickr30k_folder: Path) -
 
 
 def chunker_of(spans: Sequence[Spans], asked: list[str]) -> Callable[[str], Any]:
-    """What stands for `CHUNKERS.load` where a chunker finds these, whatever it is asked; `asked` grows by the texts."""
+    """Return a replacement of `CHUNKERS.load` with a chunker that returns fixed spans and appends its texts to `asked`."""
 
     def chunk(texts: Sequence[str], _: Language) -> Sequence[Spans]:
         asked.extend(texts)
@@ -157,13 +157,13 @@ def chunker_of(spans: Sequence[Spans], asked: list[str]) -> Callable[[str], Any]
         ([(), ()], "gave phrases of 2 texts for 1"),
     ],
 )
-def test_a_chunker_must_give_stretches_of_its_texts(spans: list[Spans], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chunker_must_return_spans_of_its_texts(spans: list[Spans], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CHUNKERS, "load", chunker_of(spans, []))
     with pytest.raises(HarnessError, match=message):
         chunked("mine", ["A dog"], ENGLISH)
 
 
-def test_a_chunker_is_asked_only_for_what_has_no_tags(tagged_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chunker_receives_only_untagged_texts(tagged_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr(CHUNKERS, "load", chunker_of([((0, 7),)], asked))
     retrieval = replace(TASK.load(tagged_folder, "en", "val"), phrases=(None, ("of  21",)))
@@ -176,7 +176,7 @@ def test_the_simple_chunker_takes_no_argument() -> None:
         chunked("simple:x", ["a"], ENGLISH)
 
 
-def test_a_chunker_of_ones_own_comes_from_a_file(tmp_path: Path) -> None:
+def test_a_chunker_is_loaded_from_a_plug_in_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(
         "def longest(argument):\n"
@@ -188,7 +188,7 @@ def test_a_chunker_of_ones_own_comes_from_a_file(tmp_path: Path) -> None:
     assert chunked(f"{file}:longest:3", ["a yellow dog"], ENGLISH) == [((2, 5),)]
 
 
-def test_chunkers_are_listed_with_those_of_a_plug_in(tmp_path: Path) -> None:
+def test_the_list_of_chunkers_includes_plug_ins(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(
         "from harness import register_chunker\n\n\n"
@@ -210,7 +210,7 @@ needs_spacy = pytest.mark.skipif(
 
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A folder with a spaCy pipeline of a language, whose parser knows a few words and ties each to the noun on its right."""
+    """Write a spaCy pipeline of a language. Its parser knows a few words and attaches each to the noun on its right."""
     import spacy
     from spacy.language import Language as Pipeline
     from spacy.tokens import Doc
@@ -239,14 +239,14 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @needs_spacy
-def test_spacy_gives_noun_chunks_without_mere_pronouns(pipeline: Callable[[str], Path]) -> None:
+def test_spacy_returns_noun_chunks_without_pronouns(pipeline: Callable[[str], Path]) -> None:
     texts = ["It wears a red hat near a dog .", "", "Runs ."]
     found = chunked(f"spacy:{pipeline('en')}", texts, ENGLISH)
     assert [said(*pair) for pair in zip(texts, found, strict=True)] == [["a red hat", "a dog"], [], []]
 
 
 @needs_spacy
-def test_each_language_gets_the_model_that_reads_it(pipeline: Callable[[str], Path]) -> None:
+def test_each_language_uses_its_own_model(pipeline: Callable[[str], Path]) -> None:
     both = f"spacy:{pipeline('en')},{pipeline('de')}"
     german = Language("de", "German", "Latn", 5, ())
     assert said("Ein Hund", chunked(both, ["Ein Hund"], german)[0]) == ["Ein Hund"]
@@ -266,7 +266,7 @@ def test_a_model_without_noun_chunks_is_named(tmp_path: Path) -> None:
 
 
 @needs_spacy
-def test_a_model_that_is_not_there_is_named() -> None:
+def test_a_missing_model_is_named() -> None:
     with pytest.raises(
         HarnessError, match=r"spacy:no_such_model cannot be loaded \(.*E050.*\): python -m spacy download no_such"
     ):
@@ -274,7 +274,7 @@ def test_a_model_that_is_not_there_is_named() -> None:
     assert chunked("spacy:no_such_model", [], ENGLISH) == [], "with nothing to chunk, nothing is loaded"
 
 
-def test_without_spacy_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_spacy_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.tasks.entities.chunking.find_spec", lambda _: None)
     with pytest.raises(HarnessError, match=r"spacy:en_core_web_sm needs spaCy: pip install 'flickr30k-harness\[spacy\]'"):
         chunked("spacy:en_core_web_sm", ["a dog"], ENGLISH)
@@ -290,14 +290,14 @@ def sample_pairs(sample_folder: Path) -> Bitext:
     return tagged(TASK.load_bitext(sample_folder, "de").take(range(0, 4500, 60)), TASK, sample_folder, "simple")
 
 
-def test_the_sample_s_training_sentences_are_tagged_in_english_alone(sample_pairs: Bitext) -> None:
+def test_training_sentences_of_the_sample_have_english_tags_only(sample_pairs: Bitext) -> None:
     assert sample_pairs.notes[-1].startswith(
         "entities: 75 English sentences told by tags, 0 by the chunker simple; 0 de ones by tags"
     )
 
 
 def marked_text(tokens: Spans, row: np.ndarray, text: str) -> str:
-    """The characters that stand in marked tokens, blanks aside."""
+    """Return the characters of marked tokens, without blanks."""
     places = {place for span, on in zip(tokens, row, strict=True) if on for place in range(*span)}
     return "".join(text[place] for place in sorted(places) if not text[place].isspace())
 
@@ -320,7 +320,7 @@ def test_marked_tokens_are_those_of_the_phrases(sample_pairs: Bitext, tmp_path: 
             assert not row[-1]
 
 
-def test_a_batch_is_marked_row_by_row_and_what_nobody_knows_is_nan() -> None:
+def test_a_batch_has_nan_for_sentences_without_marks() -> None:
     rows = tuple(entity_rows([((0, 1), (2, 3)), ((0, 1),)], [((2, 3),), None], ["a b", "c"]))
     sides = (Encoded(torch.zeros(2, 3, 4), torch.tensor([[True, True, False], [True, False, False]]), torch.zeros(2, 4)),) * 2
     student, teacher = EntityMarks(rows, (rows[1], rows[0])).on([0, 1], *sides)
@@ -330,7 +330,7 @@ def test_a_batch_is_marked_row_by_row_and_what_nobody_knows_is_nan() -> None:
     assert student.entities.nan_to_num(9).tolist() == [[9, 9, 9], [0, 1, 0]]
 
 
-def test_a_teacher_that_tells_of_other_tokens_is_refused(sample_pairs: Bitext, tmp_path: Path) -> None:
+def test_a_teacher_with_spans_of_other_tokens_is_refused(sample_pairs: Bitext, tmp_path: Path) -> None:
     teacher = load_encoder("sample", "cpu")
     states = teacher_states(teacher, sample_pairs.english, Store(tmp_path), lambda _: None)
     longer = replace(states, lengths=states.lengths + 1)
@@ -361,7 +361,7 @@ def test_towers_of_weight_one_are_those_of_ot_token_to_the_bit(beside: str, samp
 
 
 @pytest.mark.parametrize("told", [True, False])
-def test_a_training_with_marks_goes_on_where_it_was_broken_off(told: bool, tmp_path: Path) -> None:
+def test_an_interrupted_training_with_marks_resumes(told: bool, tmp_path: Path) -> None:
     training = Training("ot-entity", entity_weight=4)
     draw = np.random.default_rng(0)
     english = tuple(draw.integers(0, 2, length).astype(np.float32) for length in training.teacher.lengths)
@@ -378,7 +378,7 @@ def test_a_training_with_marks_goes_on_where_it_was_broken_off(told: bool, tmp_p
     assert losses != Training("ot-token").run(training.student(), tmp_path / "c")
 
 
-def test_what_names_something_is_part_of_a_tower_s_name_only_where_it_is_read(sample_folder: Path, tmp_path: Path) -> None:
+def test_entity_marks_are_part_of_a_digest_only_if_they_are_read(sample_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "none.py").write_text("def none(argument):\n    return lambda texts, language: [[] for _ in texts]\n")
     nothing = f"{tmp_path / 'none.py'}:none"
     plain, entity = (recipe(sample_folder, objective=objective) for objective in ("ot-token", "ot-entity"))
@@ -394,7 +394,7 @@ def test_what_names_something_is_part_of_a_tower_s_name_only_where_it_is_read(sa
     assert plainly[0] == plainly[1]
 
 
-def test_a_teacher_that_cannot_place_its_tokens_is_refused_before_anything_is_trained(sample_folder: Path) -> None:
+def test_a_teacher_without_token_spans_is_refused_before_training(sample_folder: Path) -> None:
     class Mute:
         name = "mute"
 

@@ -1,4 +1,4 @@
-"""The text tasks: what a caption may find, collections in BEIR's form with their traps, records, boards and a run."""
+"""Text-to-text retrieval: relevant captions, collections in the layout of BEIR, records, boards and a run."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def texts(retrieval: TextRetrieval) -> tuple[str, ...]:
 # flickr30k-clir
 
 
-def test_a_caption_looks_for_the_english_of_its_image_but_not_for_the_one_it_translates(flickr30k_folder: Path) -> None:
+def test_relevant_captions_exclude_the_original_of_the_query(flickr30k_folder: Path) -> None:
     retrieval = Flickr30kClir().load(flickr30k_folder, "de", "test")
     assert retrieval.captions == ("Bildtext von 31.", "Bildtext von 32.", "Bildtext von 33.")
     assert texts(retrieval) == tuple(f"Caption {k} of {name}." for name in (31, 32, 33) for k in (0, 1))
@@ -67,7 +67,7 @@ def test_a_caption_looks_for_the_english_of_its_image_but_not_for_the_one_it_tra
     assert retrieval.headline == "R@1"
 
 
-def test_no_picture_needs_to_be_there(flickr30k_folder: Path) -> None:
+def test_no_pictures_are_needed(flickr30k_folder: Path) -> None:
     shutil.rmtree(flickr30k_folder / "flickr30k-images")
     retrieval = Flickr30kClir().load(flickr30k_folder, "qu", "val")
     assert retrieval.images.ids == ("21",)
@@ -83,15 +83,15 @@ def test_english_on_english_has_the_same_candidates(flickr30k_folder: Path) -> N
     assert english.texts_digest() != german.texts_digest()
 
 
-def test_an_english_caption_does_not_find_itself_nor_its_double(flickr30k_folder: Path) -> None:
+def test_an_english_caption_excludes_itself_and_its_copy(flickr30k_folder: Path) -> None:
     with_english(flickr30k_folder, {"31": ["A dog runs.", "a dog runs", "Grass."], "32": ["A dog runs.", "Two cats."]})
     retrieval = Flickr30kClir().load(flickr30k_folder, "en", "test")
     assert retrieval.barred[:5] == ((0, 1), (0, 1), (2,), (3,), (4,))
     assert retrieval.relevant[:5] == ({2: 1}, {2: 1}, {0: 1, 1: 1}, {4: 1}, {3: 1})
 
 
-def test_copies_of_a_caption_are_known_through_their_spelling(flickr30k_folder: Path) -> None:
-    """Karpathy's English and Multi30k's differ in one caption of fifty: gray and grey, a typing error mended."""
+def test_copies_of_a_caption_match_despite_spelling(flickr30k_folder: Path) -> None:
+    """The English of Karpathy and of Multi30k differs in one caption of fifty: gray and grey, a corrected typing error."""
     spelled = ["A grey bird stands majestically on the beach.", "A gray bird stands on a beach, and waves roll in."]
     with_english(flickr30k_folder, {"33": spelled})
     raw = flickr30k_folder / "multi30k" / "data" / "task1" / "raw"
@@ -105,12 +105,12 @@ def test_copies_of_a_caption_are_known_through_their_spelling(flickr30k_folder: 
     ("text", "found"),
     [("A dog runs.", [0, 2]), ("a dog, runs", [0, 2]), ("A dog ran.", []), ("A small dog ran over the gras.", [1]), (None, [])],
 )
-def test_the_most_alike_captions_are_the_same_if_alike_enough(text: str | None, found: list[int]) -> None:
+def test_the_most_similar_captions_match_above_the_threshold(text: str | None, found: list[int]) -> None:
     captions = ("A dog runs.", "A small dog ran over the grass.", "A dog runs", "A cat.")
     assert matching_captions(text, range(4), captions) == found
 
 
-def test_what_has_nothing_to_find_is_left_out_and_counted(flickr30k_folder: Path) -> None:
+def test_queries_without_relevant_captions_are_left_out_and_counted(flickr30k_folder: Path) -> None:
     with_english(flickr30k_folder, {"32": ["Caption 1 of 32."]})
     retrieval = Flickr30kClir().load(flickr30k_folder, "de", "test")
     assert retrieval.caption_ids == ("31#0", "33#0")
@@ -121,7 +121,7 @@ def test_what_has_nothing_to_find_is_left_out_and_counted(flickr30k_folder: Path
         Flickr30kClir().load(flickr30k_folder, "de", "test")
 
 
-def test_a_caption_whose_english_is_elsewhere_is_counted(flickr30k_folder: Path) -> None:
+def test_a_query_whose_original_is_missing_is_counted(flickr30k_folder: Path) -> None:
     raw = flickr30k_folder / "multi30k" / "data" / "task1" / "raw"
     write_lines(raw / "test_2016_flickr.en", ["Something else entirely.", "Caption 1 of 32."])
     retrieval = Flickr30kClir().load(flickr30k_folder, "de", "test")
@@ -129,7 +129,7 @@ def test_a_caption_whose_english_is_elsewhere_is_counted(flickr30k_folder: Path)
     assert "1 of 3 queries (multi30k) translate a caption that is not among the English ones" in retrieval.notes
 
 
-def test_captions_that_translate_nothing_may_find_all_of_their_image(flickr30k_folder: Path) -> None:
+def test_independent_captions_have_all_captions_of_their_image(flickr30k_folder: Path) -> None:
     write_lines(flickr30k_folder / "captions" / "sw.tsv", ["31.jpg\tPicha.", "32.jpg\tNyingine."])
     retrieval = Flickr30kClir().load(flickr30k_folder, "sw", "test")
     assert retrieval.relevant == ({0: 1, 1: 1}, {2: 1, 3: 1})
@@ -145,7 +145,7 @@ def test_splits_whose_images_have_one_english_caption_are_not_offered(flickr30k_
         Flickr30kClir().load(flickr30k_folder, "de", "test_2017_flickr")
 
 
-def test_what_decides_a_rank_decides_the_digest(flickr30k_folder: Path) -> None:
+def test_the_digest_depends_on_candidates_and_relevance(flickr30k_folder: Path) -> None:
     retrieval = Flickr30kClir().load(flickr30k_folder, "de", "test")
     documents = Listed(("a", *retrieval.documents.ids[1:]), texts(retrieval))  # type: ignore[attr-defined]
     changes: list[dict[str, Any]] = [
@@ -160,7 +160,7 @@ def test_what_decides_a_rank_decides_the_digest(flickr30k_folder: Path) -> None:
     assert retrieval.take([2]).relevant == ({4: 1},)
 
 
-# a collection in BEIR's form
+# a collection in the layout of BEIR
 
 CORPUS_LINES = [
     {"_id": "d1", "title": "Dogs", "text": "Dogs run."},
@@ -185,7 +185,7 @@ def collection(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_collection_is_read_as_beir_reads_it(collection: Path) -> None:
+def test_a_collection_is_read_as_in_beir(collection: Path) -> None:
     retrieval = Clir().load(collection, "de", "test")
     assert retrieval.captions == ("Was rennt?", "Was sitzt?")
     assert retrieval.relevant == ({0: 2, 1: 1}, {1: 1}), "grades are kept, 0 is not relevant, and a query never finds its own id"
@@ -198,7 +198,7 @@ def test_a_collection_is_read_as_beir_reads_it(collection: Path) -> None:
     assert "1 of 3 judged queries are not in queries.jsonl: left out" in retrieval.notes
 
 
-def test_relevant_documents_that_are_in_no_corpus_are_counted_and_stay_in_the_ideal(collection: Path) -> None:
+def test_missing_relevant_documents_are_counted_and_stay_in_the_ideal_ranking(collection: Path) -> None:
     write_lines(collection / "qrels" / "test.tsv", [*QRELS, "q1\tgone\t2"])
     retrieval = Clir().load(collection, "de", "test")
     assert sorted(retrieval.relevant[0].values()) == [1, 2, 2]
@@ -206,7 +206,7 @@ def test_relevant_documents_that_are_in_no_corpus_are_counted_and_stay_in_the_id
     assert any(note.startswith("1 of 4 relevant documents are not in corpus.jsonl") for note in retrieval.notes)
 
 
-def test_gzip_is_read_as_it_stands(collection: Path) -> None:
+def test_gzip_files_are_read(collection: Path) -> None:
     plain = Clir().load(collection, "de", "test")
     for path in (collection / CORPUS_FILE, collection / "queries.jsonl", collection / "qrels" / "test.tsv"):
         path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
@@ -214,7 +214,7 @@ def test_gzip_is_read_as_it_stands(collection: Path) -> None:
     assert Clir().load(collection, "de", "test").texts_digest() == plain.texts_digest()
 
 
-def test_files_say_their_language(collection: Path) -> None:
+def test_file_names_have_the_language(collection: Path) -> None:
     write_lines(
         collection / "queries.jsonl", as_lines([{"_id": "q1", "text": "What runs?"}, {"_id": "q2", "text": "What sits?"}])
     )
@@ -231,8 +231,8 @@ def test_files_say_their_language(collection: Path) -> None:
     assert task.held_out(collection, "de").english == {"What runs?", "What sits?"}
 
 
-def test_one_file_is_not_taken_for_two_languages(collection: Path) -> None:
-    """`--lang all` would measure the same queries two hundred times, and English rows would be of German queries."""
+def test_one_file_is_not_read_as_two_languages(collection: Path) -> None:
+    """Otherwise `--lang all` would measure the same queries two hundred times, and English rows would have German queries."""
     task = Clir()
     task.load(collection, "de", "test")
     with pytest.raises(HarnessError, match=r"was read as de and cannot be fr too: rename it queries.de.jsonl"):
@@ -279,7 +279,7 @@ def test_a_malformed_line_is_named(collection: Path, name: str, number: int, lin
     assert "\n" not in str(caught.value)
 
 
-def test_files_that_are_not_whole_or_not_there_are_named(collection: Path, tmp_path: Path) -> None:
+def test_damaged_and_missing_files_are_named(collection: Path, tmp_path: Path) -> None:
     task = Clir()
     with pytest.raises(HarnessError, match=r"qrels/dev.tsv is missing: the folder has the splits test"):
         task.load(collection, "de", "dev")
@@ -296,7 +296,7 @@ def test_files_that_are_not_whole_or_not_there_are_named(collection: Path, tmp_p
         Clir().load(collection, "de", "test")
 
 
-def test_a_corpus_is_read_part_by_part(tmp_path: Path) -> None:
+def test_a_corpus_is_read_in_parts(tmp_path: Path) -> None:
     count = 2 * DOCUMENTS_A_PART + 5
     path = tmp_path / CORPUS_FILE
     write_lines(path, [f'{{"_id": "d{number}", "text": "text {number}"}}' for number in range(count)])
@@ -311,7 +311,7 @@ def test_a_corpus_is_read_part_by_part(tmp_path: Path) -> None:
         list(corpus.parts())
 
 
-def test_data_check_says_what_a_collection_has(collection: Path) -> None:
+def test_data_check_lists_a_collection(collection: Path) -> None:
     found = {finding.what: finding for finding in Clir().check(collection)}
     assert {what: finding.detail for what, finding in found.items()} == {
         "documents": "4 in corpus.jsonl",
@@ -324,7 +324,7 @@ def test_data_check_says_what_a_collection_has(collection: Path) -> None:
     assert "line 2" in finding.detail
 
 
-def test_there_is_no_sample_of_it() -> None:
+def test_the_task_has_no_sample() -> None:
     with pytest.raises(HarnessError, match="clir has no embedded sample: give the folder of a collection"):
         TASKS.load("clir")().sample_version()
 
@@ -333,7 +333,7 @@ def test_there_is_no_sample_of_it() -> None:
 
 
 def measured(tmp_path: Path, **choices: Any) -> tuple[list[Measurement], Store]:
-    """Every cell of a run, measured in this process."""
+    """Measure every cell of a run in this process."""
     store = Store(tmp_path / "store")
     (plan,), _ = make_plans(RunConfig(device="cpu", **choices), store)
     measure_plan(plan, store, Console())
@@ -347,7 +347,7 @@ def features_of(folder: Path, rows: dict[tuple[str, str], list[float]]) -> str:
 
 
 def test_embeddings_by_id_are_ranked_by_graded_relevance(collection: Path, tmp_path: Path) -> None:
-    """q1 finds the less relevant of its two documents before the other, and what is judged 0 first of all."""
+    """q1 ranks a document judged 0 first, then the less relevant of its two documents, then the other."""
     rows = {("de", "q1"): [1, 0.0, 0], ("de", "q2"): [0, 1.0, 0]}
     rows |= {("en", "d1"): [0.5, 0.5, 0.7], ("en", "d2"): [0.8, 0.6, 0], ("en", "3"): [0.9, 0.1, 0], ("en", "q2"): [0, 1, 0]}
     encoder = features_of(tmp_path, rows)
@@ -366,7 +366,7 @@ def test_embeddings_by_id_are_ranked_by_graded_relevance(collection: Path, tmp_p
 
 
 def test_the_measures_are_those_of_ir_measures_on_the_same_run_file(tmp_path: Path) -> None:
-    """Folder, ranking, run file and judgements are written here by hand, and share no code with what is tested."""
+    """Folder, ranking, run file and judgements are handmade and share no code with the tested functions."""
     draw = np.random.default_rng(7)
     documents, queries = [f"d{n}" for n in range(150)], [f"q{n}" for n in range(8)]
     folder = tmp_path / "made"
@@ -414,18 +414,18 @@ def test_other_measures_are_another_cell_over_the_same_queries(collection: Path,
         measured(tmp_path, measures=("nDGC@10",), **choices)
 
 
-def test_no_picture_is_broken_where_none_is_opened(flickr30k_folder: Path, tmp_path: Path) -> None:
+def test_damaged_pictures_do_not_matter_to_text_retrieval(flickr30k_folder: Path, tmp_path: Path) -> None:
     choices = {"task": "flickr30k-clir", "lang": "de", "data": str(flickr30k_folder), "encoder": "random"}
     with pytest.raises(HarnessError, match="--skip-broken is for pictures, and flickr30k-clir opens none"):
         measured(tmp_path, skip_broken=True, **choices)
 
 
-def test_measures_of_texts_are_not_for_images(flickr30k_folder: Path, tmp_path: Path) -> None:
+def test_text_measures_are_refused_for_images(flickr30k_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="--measures is for text-to-text retrieval, and flickr30k has its own"):
         measured(tmp_path, lang="de", data=str(flickr30k_folder), encoder="random", objectives=(), measures=("nDCG@10",))
 
 
-def test_a_query_of_two_towers_is_compared_by_the_task_s_own_measure(collection: Path, tmp_path: Path) -> None:
+def test_towers_are_compared_by_the_measure_of_the_task(collection: Path, tmp_path: Path) -> None:
     write_lines(
         collection / "queries.jsonl", as_lines([{"_id": "q1", "text": "What runs?"}, {"_id": "q2", "text": "What sits?"}])
     )
@@ -446,7 +446,7 @@ def test_a_query_of_two_towers_is_compared_by_the_task_s_own_measure(collection:
         compare_records(*pair, folder, ComparisonOptions(metric="map"))
 
 
-def test_records_of_texts_stand_on_boards_of_their_own_and_can_be_handed_in(collection: Path, tmp_path: Path) -> None:
+def test_text_retrieval_has_its_own_boards_and_submissions(collection: Path, tmp_path: Path) -> None:
     write_lines(
         collection / "queries.jsonl", as_lines([{"_id": "q1", "text": "What runs?"}, {"_id": "q2", "text": "What sits?"}])
     )
@@ -473,7 +473,7 @@ def test_records_of_texts_stand_on_boards_of_their_own_and_can_be_handed_in(coll
 
 
 def shown_as_ranked(page: Path, folders: dict[str, Path]) -> None:
-    """The texts that the browser marks as right stand where the records' ranks say, by either scorer."""
+    """The browser marks relevant texts at the ranks of the records, with either scorer."""
     data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(encoding="utf-8"), re.DOTALL)
     assert data
     payload = json.loads(data[1])

@@ -1,4 +1,4 @@
-"""Flickr30k Entities' files: what is read, from oddities made by hand, what is refused, and the round trip with the sample."""
+"""Files of Flickr30k Entities: handmade special cases, refused files, and the round trip with the sample."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ BOX = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>50</xmax><ymax>40</ymax></bndbo
 
 
 def markup(sentence: TaggedSentence) -> str:
-    """A sentence as the files write it: what reading has to undo, no more and no less."""
+    """Return a sentence in the markup of the files, the inverse of reading."""
     line, at = "", 0
     for phrase in sentence.phrases:
         twin = "" if phrase.twin is None else f"{phrase.twin}:"
@@ -65,7 +65,7 @@ def xml(tmp_path: Path, *objects: str, size: str = SIZE) -> Path:
 # sentences
 
 
-def test_a_tag_may_have_several_types_and_words_and_may_stand_anywhere() -> None:
+def test_a_tag_may_have_several_types_and_words_at_any_position() -> None:
     line = "[/EN#31/people/clothing Two men] , [/EN#0/notvisual one] in [/EN#5/clothing a hat]"
     assert parse_sentence(line) == TaggedSentence(
         "Two men , one in a hat",
@@ -78,13 +78,13 @@ def test_a_tag_may_have_several_types_and_words_and_may_stand_anywhere() -> None
     assert [phrase.words for phrase in parse_sentence(line).entities] == ["Two men", "a hat"]
 
 
-def test_japanese_tags_say_which_english_phrase_they_are_and_leave_no_digit_behind() -> None:
+def test_japanese_tags_have_the_number_of_their_english_phrase() -> None:
     sentence = parse_sentence("2:[/EN#19/clothing ピンクの服]を着た1:[/EN#18/people/other 二人]が歩く。")
     assert sentence.text == "ピンクの服を着た二人が歩く。"
     assert [(phrase.twin, phrase.chain, phrase.start) for phrase in sentence.phrases] == [(2, 19, 0), (1, 18, 8)]
 
 
-def test_a_blank_line_keeps_the_place_of_its_caption(tmp_path: Path) -> None:
+def test_a_blank_line_counts_as_a_caption(tmp_path: Path) -> None:
     write_lines(tmp_path / "7.txt", ["[/EN#1/people A] b", "", "c"])
     assert [sentence.text for sentence in read_sentences(tmp_path / "7.txt")] == ["A b", "", "c"]
 
@@ -109,7 +109,7 @@ def test_a_blank_line_keeps_the_place_of_its_caption(tmp_path: Path) -> None:
         "[/EN#1234567890123456789/people A man]",
     ],
 )
-def test_a_tag_that_is_not_whole_is_an_error_with_file_and_line(line: str, tmp_path: Path) -> None:
+def test_an_incomplete_tag_is_an_error_with_file_and_line(line: str, tmp_path: Path) -> None:
     path = tmp_path / "7.txt"
     write_lines(path, ["[/EN#1/people Fine] .", line])
     with pytest.raises(HarnessError, match=rf"^{re.escape(str(path))}, line 2: bracket outside any tag near"):
@@ -134,7 +134,9 @@ TAGGED = st.builds(
 
 
 @given(st.lists(st.tuples(PLAIN, TAGGED), max_size=6), PLAIN)
-def test_what_was_written_is_read(parts: list[tuple[str, tuple[str, int, tuple[str, ...], int | None]]], tail: str) -> None:
+def test_written_sentences_are_read_back(
+    parts: list[tuple[str, tuple[str, int, tuple[str, ...], int | None]]], tail: str
+) -> None:
     text, phrases = "", []
     for plain, (words, chain, types, twin) in parts:
         text += f"{plain} " if plain else ""
@@ -180,7 +182,7 @@ def test_a_chain_may_be_the_scene_or_have_no_box(tmp_path: Path) -> None:
     assert (read.scenes, read.unboxed, [chain for chain, _ in read.boxes]) == ((1, 3), (1, 2), [3])
 
 
-def test_a_box_over_the_edge_is_cut_off_there(tmp_path: Path) -> None:
+def test_a_box_is_clipped_at_the_edge(tmp_path: Path) -> None:
     over = "<name>3</name><bndbox><xmin>0</xmin><ymin>1</ymin><xmax>51</xmax><ymax>900</ymax></bndbox>"
     assert read_annotation(xml(tmp_path, over)).boxes_of(3) == ((0, 0, 50, 40),)
 
@@ -216,7 +218,7 @@ def test_a_picture_without_a_size_is_an_error(size: str, tmp_path: Path) -> None
         read_annotation(xml(tmp_path, size=size))
 
 
-def test_a_bomb_is_refused(tmp_path: Path) -> None:
+def test_an_entity_expansion_bomb_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "7.xml"
     path.write_text('<!DOCTYPE a [<!ENTITY x "xx"><!ENTITY y "&x;&x;">]><annotation>&y;</annotation>')
     with pytest.raises(HarnessError, match=r"7\.xml, line 1: not an XML file of Flickr30k Entities"):
@@ -232,7 +234,7 @@ def test_a_bomb_is_refused(tmp_path: Path) -> None:
         max_size=5,
     )
 )
-def test_generated_annotations_come_back(tmp_path_factory: pytest.TempPathFactory, objects: list) -> None:  # type: ignore[type-arg]
+def test_generated_annotations_are_read_back(tmp_path_factory: pytest.TempPathFactory, objects: list) -> None:  # type: ignore[type-arg]
     expected, bodies = [], []
     for chains, corner in objects:
         names = "".join(f"<name>{chain}</name>" for chain in chains)
@@ -247,7 +249,7 @@ def test_generated_annotations_come_back(tmp_path_factory: pytest.TempPathFactor
     assert read_annotation(xml(tmp_path_factory.mktemp("xml"), *bodies)).boxes == tuple(expected)
 
 
-# lists beside them
+# the list of unrelated captions
 
 
 def test_unrelated_captions_count_from_one(tmp_path: Path) -> None:
@@ -279,11 +281,11 @@ def test_japanese_prefers_the_version_with_all_captions(tmp_path: Path) -> None:
     assert find_sentence_folder(tmp_path, "ja") == tmp_path / "Sentences_jp_v2"
 
 
-# the sample's writer and this reader
+# the writer of the sample and this reader
 
 
 def composed() -> Iterator[tuple[SampleImage, dict[str, int]]]:
-    """The images of the world, drawn ones first, and the chain of each thing in them, reckoned as the writer does."""
+    """Yield the images of the sample, drawn ones first, with the chain numbers of their things as the writer counts them."""
     first = FIRST_CHAIN
     for item in sorted(compose_sample(), key=lambda item: item.split == "train"):
         chains = {role: first + number for number, role in enumerate(mentions_by_role(item.scene))}
@@ -297,7 +299,7 @@ def said(sentence: Saying, chains: dict[str, int]) -> list[tuple[str, int, tuple
 
 
 @pytest.mark.slow
-def test_every_phrase_and_box_of_the_sample_comes_back(sample_folder: Path, tmp_path: Path) -> None:
+def test_every_phrase_and_box_of_the_sample_is_read_back(sample_folder: Path, tmp_path: Path) -> None:
     corpus = open_entities_corpus(sample_folder, tmp_path)
     phrases = boxes = 0
     for item, chains in composed():
@@ -339,7 +341,7 @@ def small_corpus(folder: Path, images: int) -> None:
         path.write_text(f"<annotation>{SIZE}<object><name>{number + 1}</name>{BOX}</object></annotation>")
 
 
-def test_the_index_is_read_again_and_made_anew_when_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_index_is_reused_and_rebuilt_when_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_corpus(tmp_path / "data", 3)
     first = open_entities_corpus(tmp_path / "data", tmp_path / "cache")
     with monkeypatch.context() as patched:
@@ -392,11 +394,11 @@ def test_a_thousand_images_are_read_in_a_thirtieth_of_the_time_that_all_may_take
     assert time.process_time() - began < 60 / 31.783
 
 
-# files that were tampered with
+# tampered files
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:
-    """A file with up to four stretches of it deleted, doubled, overwritten or moved."""
+    """Return a file with up to four ranges deleted, doubled, overwritten or moved."""
     for _ in range(rng.randint(1, 4)):
         start = rng.randrange(len(data) + 1)
         end = min(start + rng.choice((1, 1, 2, 9, 40)), len(data))
@@ -436,14 +438,14 @@ def refusal(read: Callable[[Path], None], path: Path) -> str:
 
 
 def check_text(path: Path) -> None:
-    """Nothing of the file is lost, and nothing is added."""
+    """Check that nothing of the file is lost or added."""
     sentences = read_sentences(path)
     lines = path.read_bytes().decode().removesuffix("\n").split("\n") if sentences else []
     assert [markup(sentence) for sentence in sentences] == [line.removesuffix("\r") for line in lines]
 
 
 def check_boxes(path: Path) -> None:
-    """Every chain and every side of a box stands in the file, and every box lies in the picture."""
+    """Check that every chain and side of a box is in the file, and every box inside the picture."""
     read = read_annotation(path)
     numbers = {int(number) for number in re.findall(rb"[0-9]+", path.read_bytes())}
     for chain, (left, top, right, bottom) in read.boxes:

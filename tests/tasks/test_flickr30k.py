@@ -1,4 +1,4 @@
-"""The task flickr30k: galleries, captions and twins, pictures in files and shards, what is refused, and what `check` says."""
+"""The task flickr30k: galleries, captions and English originals, pictures in files and shards, errors, and `check`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TEST = ("31", "32", "33")
 
 
 def move_to_shards(folder: Path, place: str, per_shard: int = 2) -> None:
-    """As webdataset writes them: members `<id>.jpg`, other members beside them, and not in the order of any split."""
+    """Write shards as webdataset does: members `<id>.jpg` among others, not in the order of any split."""
     files = sorted((folder / "flickr30k-images").iterdir(), reverse=True)
     (folder / place).mkdir(parents=True, exist_ok=True)
     for start in range(0, len(files), per_shard):
@@ -48,7 +48,7 @@ def move_to_shards(folder: Path, place: str, per_shard: int = 2) -> None:
         file.unlink()
 
 
-# what is loaded
+# loading
 
 
 def test_english_has_every_caption_of_every_image(flickr30k_folder: Path) -> None:
@@ -71,7 +71,7 @@ def test_translations_come_with_their_english(flickr30k_folder: Path, text: str)
     assert loaded.in_english().captions == loaded.english
 
 
-def test_val_is_another_gallery(flickr30k_folder: Path) -> None:
+def test_val_has_its_own_gallery(flickr30k_folder: Path) -> None:
     assert captions_of(TASK.load(flickr30k_folder, "de", "val")) == [("21", "Bildtext von 21.")]
 
 
@@ -85,7 +85,7 @@ def test_images_without_a_caption_leave_the_gallery(flickr30k_folder: Path) -> N
     )
 
 
-def test_the_first_source_that_has_captions_of_the_split_is_taken(flickr30k_folder: Path) -> None:
+def test_the_first_source_with_captions_of_the_split_is_used(flickr30k_folder: Path) -> None:
     write_lines(flickr30k_folder / "captions" / "de.tsv", ["31\teigener Text", "99\tfremdes Bild"])
     assert TASK.load(flickr30k_folder, "de", "test").source == "multi30k"
     for split in ("train", "test_2016_flickr"):
@@ -101,7 +101,7 @@ def test_the_first_source_that_has_captions_of_the_split_is_taken(flickr30k_fold
         loaded.in_english()
 
 
-def test_captions_stay_as_they_stand(flickr30k_folder: Path) -> None:
+def test_captions_are_unchanged(flickr30k_folder: Path) -> None:
     write_lines(flickr30k_folder / TASK1 / "raw" / "test_2016_flickr.de", ["Zwei  HUNDE , im Schnee .", " ÄRGER!"])
     assert dict(captions_of(TASK.load(flickr30k_folder, "de", "test")))["33"] == "Zwei  HUNDE , im Schnee ."
 
@@ -126,7 +126,7 @@ def test_empty_pairs_of_bitext_are_dropped_and_counted(flickr30k_folder: Path) -
     assert bitext.notes == ("2 empty captions (or their English) of train.de left out",)
 
 
-def test_bitext_needs_english_beside_it(flickr30k_folder: Path) -> None:
+def test_bitext_needs_its_english_file(flickr30k_folder: Path) -> None:
     write_lines(flickr30k_folder / "captions" / "sw.tsv", ["31\tmaelezo"])
     with pytest.raises(HarnessError, match=r"Swahili \(sw\) captions for bitext: .*captions/sw\.tsv \(which has no training"):
         TASK.load_bitext(flickr30k_folder, "sw")
@@ -144,7 +144,7 @@ def test_validation_and_test_images_are_held_out_with_their_captions(flickr30k_f
 # pictures
 
 
-def test_pictures_are_decoded_when_asked_for(flickr30k_folder: Path) -> None:
+def test_pictures_are_decoded_on_request(flickr30k_folder: Path) -> None:
     images = TASK.load(flickr30k_folder, "en", "test").images
     picture = images.open(1)
     assert (picture.size, picture.mode) == ((8, 8), "RGB")
@@ -152,7 +152,7 @@ def test_pictures_are_decoded_when_asked_for(flickr30k_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("place", PICTURE_FOLDERS)
-def test_pictures_are_found_where_people_keep_them(flickr30k_folder: Path, place: str) -> None:
+def test_pictures_are_found_in_the_usual_folders(flickr30k_folder: Path, place: str) -> None:
     digest = TASK.load(flickr30k_folder, "en", "test").images.digest()
     old = (flickr30k_folder / "flickr30k-images").rename(flickr30k_folder / "old")
     (flickr30k_folder / place).parent.mkdir(exist_ok=True)
@@ -174,7 +174,7 @@ def test_shards_are_the_same_pictures(flickr30k_folder: Path, place: str) -> Non
     assert shards.digest() == digest
 
 
-def test_what_webdataset_writes_is_read(flickr30k_folder: Path) -> None:
+def test_shards_of_webdataset_are_read(flickr30k_folder: Path) -> None:
     (flickr30k_folder / "shards").mkdir()
     with webdataset.TarWriter(str(flickr30k_folder / "shards" / "a.tar")) as writer:
         for file in (flickr30k_folder / "flickr30k-images").iterdir():
@@ -183,7 +183,7 @@ def test_what_webdataset_writes_is_read(flickr30k_folder: Path) -> None:
     assert TASK.load(flickr30k_folder, "de", "test").images.open(2).size == (8, 8)
 
 
-def test_a_cut_shard_is_named(flickr30k_folder: Path) -> None:
+def test_a_truncated_shard_is_named(flickr30k_folder: Path) -> None:
     move_to_shards(flickr30k_folder, "shards", per_shard=6)
     shard = flickr30k_folder / "shards" / "flickr30k-00000.tar"
     whole = shard.read_bytes()
@@ -198,7 +198,7 @@ def test_a_cut_shard_is_named(flickr30k_folder: Path) -> None:
         TASK.load(flickr30k_folder, "en", "test")
 
 
-def test_the_digest_is_of_ids_and_bytes(flickr30k_folder: Path) -> None:
+def test_the_digest_covers_ids_and_bytes(flickr30k_folder: Path) -> None:
     images = TASK.load(flickr30k_folder, "en", "test").images
     expected = hashlib.sha256()
     for name in TEST:
@@ -216,7 +216,7 @@ def cut_jpeg(data: bytes) -> bytes:
 
 
 def png(side: int) -> bytes:
-    """A file whose header promises side x side pixels, and which has none."""
+    """Return a file whose header states side x side pixels and which has none."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -245,7 +245,7 @@ def test_a_broken_picture_is_named(flickr30k_folder: Path, spoil: Callable[[byte
 
 
 @given(places=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=8), kind=st.sampled_from(["JPEG", "PNG"]))
-def test_spoilt_bytes_give_a_picture_or_an_error_that_names_the_file(
+def test_damaged_bytes_give_a_picture_or_an_error_naming_the_file(
     tmp_path_factory: pytest.TempPathFactory, places: list[tuple[int, int]], kind: str
 ) -> None:
     buffer = BytesIO()
@@ -262,7 +262,7 @@ def test_spoilt_bytes_give_a_picture_or_an_error_that_names_the_file(
     assert outcome == "RGB" or str(path) in outcome
 
 
-def test_a_shard_that_leads_nowhere_is_named(flickr30k_folder: Path) -> None:
+def test_a_dangling_shard_is_named(flickr30k_folder: Path) -> None:
     move_to_shards(flickr30k_folder, "shards")
     link = flickr30k_folder / "shards" / "lost.tar"
     link.symlink_to("nowhere.tar")
@@ -270,7 +270,7 @@ def test_a_shard_that_leads_nowhere_is_named(flickr30k_folder: Path) -> None:
         TASK.load(flickr30k_folder, "en", "test")
 
 
-def test_a_picture_that_is_gone_is_named(flickr30k_folder: Path) -> None:
+def test_a_missing_picture_is_named(flickr30k_folder: Path) -> None:
     images = TASK.load(flickr30k_folder, "en", "test").images
     path = flickr30k_folder / "flickr30k-images" / "32.jpg"
     path.unlink()
@@ -278,7 +278,7 @@ def test_a_picture_that_is_gone_is_named(flickr30k_folder: Path) -> None:
         images.open(1)
 
 
-# what is refused
+# errors
 
 
 def test_missing_pictures_are_counted(flickr30k_folder: Path) -> None:
@@ -288,7 +288,7 @@ def test_missing_pictures_are_counted(flickr30k_folder: Path) -> None:
         TASK.load(flickr30k_folder, "de", "test")
 
 
-def test_a_split_without_pictures_is_said_to_have_none(flickr30k_folder: Path) -> None:
+def test_a_split_without_pictures_is_named(flickr30k_folder: Path) -> None:
     for name in ("11", "12"):
         (flickr30k_folder / "flickr30k-images" / f"{name}.jpg").unlink()
     with pytest.raises(
@@ -297,7 +297,7 @@ def test_a_split_without_pictures_is_said_to_have_none(flickr30k_folder: Path) -
         TASK.load(flickr30k_folder, "de", "train")
 
 
-def test_a_folder_without_pictures_says_where_they_are_looked_for(flickr30k_folder: Path) -> None:
+def test_without_pictures_the_error_names_the_searched_folders(flickr30k_folder: Path) -> None:
     (flickr30k_folder / "flickr30k-images").rename(flickr30k_folder / "photos")
     with pytest.raises(
         HarnessError, match=r"has no pictures: looked for \.jpg in flickr30k-images/, flickr30k_images/, .*shards/"
@@ -321,7 +321,7 @@ def test_a_split_that_the_list_of_images_lacks_is_refused(flickr30k_folder: Path
         TASK.load(flickr30k_folder, "de", "val")
 
 
-def test_a_language_without_files_says_what_was_looked_for(flickr30k_folder: Path) -> None:
+def test_without_captions_the_error_names_the_searched_files(flickr30k_folder: Path) -> None:
     with pytest.raises(HarnessError) as caught:
         TASK.load(flickr30k_folder, "es", "test")
     message = str(caught.value)
@@ -331,7 +331,7 @@ def test_a_language_without_files_says_what_was_looked_for(flickr30k_folder: Pat
     assert "\n" not in message
 
 
-def test_a_folder_that_is_not_one_is_refused(flickr30k_folder: Path) -> None:
+def test_a_path_that_is_no_folder_is_refused(flickr30k_folder: Path) -> None:
     json_file = flickr30k_folder / "dataset_flickr30k.json"
     for call in (lambda p: TASK.load(p, "de", "test"), lambda p: TASK.load_bitext(p, "de"), TASK.check):
         with pytest.raises(
@@ -345,7 +345,7 @@ def test_a_folder_that_is_not_one_is_refused(flickr30k_folder: Path) -> None:
         TASK.load(flickr30k_folder, "de", "test")
 
 
-# the sample's mark
+# the mark of the sample
 
 
 def test_a_marked_folder_is_the_sample(flickr30k_folder: Path) -> None:
@@ -362,7 +362,7 @@ def test_a_marked_folder_is_the_sample(flickr30k_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"sample": "yes"}', "{}"])
-def test_a_broken_mark_is_refused(flickr30k_folder: Path, content: str) -> None:
+def test_a_damaged_mark_is_refused(flickr30k_folder: Path, content: str) -> None:
     (flickr30k_folder / "sample.json").write_text(content)
     with pytest.raises(HarnessError, match=r"sample\.json"):
         TASK.load(flickr30k_folder, "de", "test")
@@ -376,7 +376,7 @@ def by_name(findings: list[Finding]) -> dict[str, Finding]:
     return {finding.what: finding for finding in findings}
 
 
-def test_check_says_what_is_there_and_where_to_get_the_rest(flickr30k_folder: Path) -> None:
+def test_check_lists_what_is_present_and_where_to_get_the_rest(flickr30k_folder: Path) -> None:
     for name in ("33", "11", "12"):
         (flickr30k_folder / "flickr30k-images" / f"{name}.jpg").unlink()
     write_lines(flickr30k_folder / TASK1 / "raw" / "val.de", ["eins", "zwei"])
@@ -400,7 +400,7 @@ def test_check_says_what_is_there_and_where_to_get_the_rest(flickr30k_folder: Pa
     assert not any(what.startswith(("own-", "sample-")) for what in found)
 
 
-def test_check_of_a_broken_folder_is_a_finding(flickr30k_folder: Path) -> None:
+def test_check_reports_a_damaged_folder_as_a_finding(flickr30k_folder: Path) -> None:
     path = flickr30k_folder / "dataset_flickr30k.json"
     path.write_text("{")
     assert [finding.found for finding in TASK.check(flickr30k_folder)] == [False]
@@ -444,7 +444,7 @@ def test_real_english(real_folder: Path) -> None:
 @pytest.mark.real
 @pytest.mark.parametrize("lang", ["de", "fr", "cs", "es", "ar", "qu", "gn", "ay"])
 def test_real_translations(real_folder: Path, lang: str) -> None:
-    """The one English line without a translation is of image 6338542128, which this subset's splits do not list."""
+    """The English line without a translation belongs to image 6338542128, which the splits of this subset do not list."""
     loaded = TASK.load(real_folder, lang, "test")
     english = TASK.load(real_folder, "en", "test")
     assert (len(loaded.images.ids), len(loaded.captions), len(loaded.english or ())) == (1_000, 1_000, 1_000)

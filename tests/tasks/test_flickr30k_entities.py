@@ -1,4 +1,4 @@
-"""Phrase grounding: facets and phrases of captions, regions and their views, ranks against the obvious loop, and a run."""
+"""Phrase grounding: facets and phrases of captions, regions and their views, ranks against a simple loop, and a run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TASK = Flickr30kEntities()
 
 
 def annotate(folder: Path, image: str, boxes: dict[int, tuple[int, int, int, int] | None]) -> None:
-    """Write `Annotations/<image>.xml` for an 8 x 8 picture; a chain without a box is a scene. Boxes count from 0."""
+    """Write `Annotations/<image>.xml` for an 8 x 8 picture. A chain without a box is a scene. Boxes count from 0."""
     objects = []
     for chain, box in boxes.items():
         body = "<scene>1</scene><nobndbox>1</nobndbox>"
@@ -51,7 +51,7 @@ def annotate(folder: Path, image: str, boxes: dict[int, tuple[int, int, int, int
 
 @pytest.fixture
 def entities_folder(flickr30k_folder: Path) -> Path:
-    """The made-up Flickr30k with tags and boxes for its test images, in English and, for two of them, in German."""
+    """The small Flickr30k folder with tags and boxes of its test images in English and, for two of them, in German."""
     for image, chain in (("31", 10), ("32", 20), ("33", 30)):
         lines = [
             f"[/EN#{chain}/other Caption] {k} of [/EN#{chain + 1}/people/animals {image}] [/EN#0/notvisual .]" for k in (0, 1)
@@ -68,7 +68,7 @@ def entities_folder(flickr30k_folder: Path) -> Path:
 # facets
 
 
-def test_facets_say_what_each_caption_speaks_of(entities_folder: Path) -> None:
+def test_facets_have_types_entities_and_length(entities_folder: Path) -> None:
     loaded = Flickr30k().load(entities_folder, "en", "test")
     assert loaded.facets["entity-type"] == (("other", "people", "animals"),) * 6
     assert loaded.facets["entities"] == (("2",),) * 6
@@ -87,7 +87,7 @@ def test_a_caption_without_tags_is_untagged_and_counted(entities_folder: Path) -
     assert loaded.notes == ("1 of 3 captions have no tags: their entities are not known",)
 
 
-def test_a_language_without_tags_takes_the_entities_of_its_english_twins(entities_folder: Path) -> None:
+def test_a_language_without_tags_has_the_entities_of_its_english_originals(entities_folder: Path) -> None:
     loaded = Flickr30k().load(entities_folder, "qu", "test")
     assert loaded.facets["entity-type"] == (("other", "people", "animals"),) * 3
     assert loaded.phrases == (None,) * 3
@@ -100,14 +100,14 @@ def test_a_folder_without_tags_has_only_the_facets_of_the_text(flickr30k_folder:
     assert loaded.notes == ()
 
 
-def test_facets_change_nothing_that_a_cell_is_known_by(entities_folder: Path) -> None:
+def test_facets_are_not_part_of_the_digests(entities_folder: Path) -> None:
     with_tags = Flickr30k().load(entities_folder, "de", "test").texts_digest()
     for path in [*entities_folder.glob("Sentences*/*")]:
         path.unlink()
     assert Flickr30k().load(entities_folder, "de", "test").texts_digest() == with_tags
 
 
-def test_captions_say_where_what_they_name_is_and_borrow_from_their_english_twins(entities_folder: Path) -> None:
+def test_captions_have_entities_and_boxes_or_those_of_their_english(entities_folder: Path) -> None:
     german, quechua = (Flickr30k().load(entities_folder, lang, "test") for lang in ("de", "qu"))
     places = Flickr30k().load_places(entities_folder, german)
     assert [[place.words for place in each] for each in places] == [["Bildtext", "31"], ["Caption", "32"], ["Bildtext", "33"]]
@@ -117,7 +117,7 @@ def test_captions_say_where_what_they_name_is_and_borrow_from_their_english_twin
     assert [each[0].words for each in borrowed] == ["Caption"] * 3
 
 
-def test_japanese_captions_find_their_tags_and_are_not_counted_in_blanks(tmp_path: Path) -> None:
+def test_japanese_captions_have_tags_and_the_length_of_their_english(tmp_path: Path) -> None:
     write_lines(tmp_path / "Sentences_jp_v2" / "7.txt", ["1:[/EN#3/people 男]が2:[/EN#4/clothing 赤い服]を着た。", ""])
     write_lines(tmp_path / "Sentences" / "7.txt", ["[/EN#3/people A man] in [/EN#4/clothing a red shirt] ."])
     rows = [Caption("7", 0, "男が赤い服を着た", "a man in a red shirt", False)]
@@ -134,14 +134,14 @@ def test_japanese_captions_find_their_tags_and_are_not_counted_in_blanks(tmp_pat
 
 
 @given(st.text())
-def test_letters_do_not_hang_on_blanks_and_capitals(text: str) -> None:
+def test_a_caption_key_ignores_blanks_and_capitals(text: str) -> None:
     assert caption_key(text) == caption_key(f" {text} .") == caption_key(caption_key(text))
 
 
-# what the task loads
+# loading
 
 
-def test_phrases_come_with_their_boxes_and_their_english_twins(entities_folder: Path) -> None:
+def test_phrases_have_boxes_and_english_counterparts(entities_folder: Path) -> None:
     loaded = TASK.load(entities_folder, "de", "test")
     assert loaded.captions == ("Bildtext", "31", "Bildtext")
     assert loaded.english == ("Caption", "31", "Caption")
@@ -203,7 +203,7 @@ def test_broken_proposals_are_named(entities_folder: Path, content: str) -> None
         TASK.load_regions(entities_folder, "test", "proposals")
 
 
-def test_a_folder_without_regions_says_what_was_looked_for(flickr30k_folder: Path) -> None:
+def test_without_regions_the_error_names_the_searched_files(flickr30k_folder: Path) -> None:
     for candidates, place in (("boxes", "Annotations/<id>.xml"), ("proposals", "proposals/<id>.json")):
         with pytest.raises(HarnessError, match=f"has no regions of these 3 images: looked for {place}"):
             TASK.load_regions(flickr30k_folder, "test", candidates)
@@ -254,14 +254,14 @@ def test_another_view_is_another_digest(entities_folder: Path) -> None:
 
 
 class Names(Pictures):
-    """Pictures of which nothing but the number is asked."""
+    """Images of which only the number is used."""
 
     def __init__(self, count: int) -> None:
         super().__init__([str(place) for place in range(count)], [])
 
 
 def problem(seed: int) -> tuple[Grounding, Regions, np.ndarray, np.ndarray]:  # type: ignore[type-arg]
-    """Images with boxes on a small grid, and phrases; the gallery is a part of the regions' images, turned round."""
+    """Draw images with boxes on a small grid, and phrases. The gallery is a reversed subset of the images with regions."""
     draw = np.random.default_rng(seed)
 
     def boxes(count: int) -> Any:
@@ -296,7 +296,7 @@ def iou(a: Any, b: Any) -> float:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_ranks_are_those_of_the_obvious_loop(seed: int) -> None:
+def test_ranks_match_a_simple_loop(seed: int) -> None:
     grounding, regions, texts, views = problem(seed)
     found = ground(texts, views, grounding, regions)
 
@@ -325,14 +325,14 @@ def test_overlaps_are_counted_in_pixels() -> None:
     assert overlaps(boxes, boxes).tolist() == [[pytest.approx(iou(a, b)) for b in boxes] for a in boxes]
 
 
-def test_chance_is_what_a_random_order_finds() -> None:
+def test_chance_is_the_expectation_of_a_random_order() -> None:
     draw = np.random.default_rng(0)
     orders = draw.permuted(np.tile(np.arange(9), (20_000, 1)), axis=1)
     for k in (1, 5):
         assert by_chance(9, 2, k) == pytest.approx(float((orders[:, :k] < 2).any(1).mean()), abs=0.01)
 
 
-def test_what_no_candidate_covers_is_found_at_no_cutoff() -> None:
+def test_uncovered_phrases_are_found_at_no_cutoff() -> None:
     grounding, regions, texts, views = problem(1)
     far = Grounding(**{**grounding.__dict__, "targets": grounding.targets + 100})
     found = ground(texts, views, far, regions)
@@ -344,7 +344,7 @@ def test_what_no_candidate_covers_is_found_at_no_cutoff() -> None:
 # a breakdown
 
 
-def test_groups_of_a_facet_with_one_value_each_add_up_to_the_whole() -> None:
+def test_groups_of_single_valued_facets_add_up_to_the_total() -> None:
     draw = np.random.default_rng(3)
     facet = [(str(draw.integers(0, 4)),) for _ in range(50)]
     tower = Measurement("x", None, Ranks(draw.integers(1, 20, 50), np.ones(10, int)), np.arange(50) // 5)  # type: ignore[arg-type]
@@ -362,7 +362,7 @@ def test_groups_of_a_facet_with_one_value_each_add_up_to_the_whole() -> None:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store in which German towers were measured on retrieval and on grounding."""
+    """Return a store with German towers measured on retrieval and on grounding."""
     folder = tmp_path_factory.mktemp("store")
     for task in ("flickr30k", "flickr30k-entities"):
         done = harness(
@@ -479,7 +479,7 @@ def test_examples_are_drawn(store: Path, tmp_path: Path) -> None:
     assert "--examples draws the regions that phrases found, and flickr30k has no phrases" in refused.stderr
 
 
-def test_boxes_are_drawn_where_they_are_and_cover_nothing() -> None:
+def test_boxes_are_drawn_in_place_and_cover_no_pixels() -> None:
     drawn = draw_boxes(Image.new("RGB", (100, 50), (9, 9, 9)), [(10, 10, 60, 40), (0, 0, 100, 50)], ["true", "found"], "a phrase")
     assert drawn.width == 480
     assert drawn.height == 240 + 3 * 22 + 8

@@ -1,4 +1,4 @@
-"""Pictures are read whole or refused: damage, kinds of JPEG and PNG, sizes, several files of one id, files that are not plain."""
+"""Pictures are read completely or refused: damage, kinds of JPEG and PNG, sizes, several files of one id, special files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TASK = Flickr30k()
 
 
 def photograph(height: int = 120, width: int = 160) -> Pixels:
-    """Smooth noise, whose JPEG is as long as a photograph's."""
+    """Return smooth noise, whose JPEG is as long as that of a photograph."""
     walk = np.cumsum(np.random.default_rng(0).normal(size=(height, width, 3)), axis=1)
     return (walk * 12 + 128).clip(0, 255).astype(np.uint8)
 
@@ -57,7 +57,7 @@ def by_pillow(data: bytes) -> Pixels:
 
 
 def zeroed(data: bytes, length: int) -> bytes:
-    """The same file, with zeros in its middle."""
+    """Return the file with zeros in its middle."""
     start = (len(data) - length) // 2
     return data[:start] + bytes(length) + data[start + length :]
 
@@ -67,7 +67,7 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def png(rows: npt.NDArray[Any], colours: int, extra: bytes = b"") -> bytes:
-    """A PNG of the depth of its array (height, width[, channels]), which Pillow could not write."""
+    """Return a PNG with the bit depth of its array (height, width[, channels]), which Pillow cannot write."""
     height, width = rows.shape[:2]
     header = struct.pack(">IIBBBBB", width, height, 8 * rows.dtype.itemsize, colours, 0, 0, 0)
     body = b"".join(b"\0" + row.tobytes() for row in rows)
@@ -80,7 +80,7 @@ def segment(marker: int, body: bytes) -> bytes:
 
 
 def grey_jpeg(sampling: list[tuple[int, int]], precision: int = 8, side: int = 64) -> bytes:
-    """A JPEG of one grey with any sampling and precision, by hand: every block is two bits, both zero."""
+    """Return a handmade JPEG of one grey with any sampling and precision: every block has two zero bits."""
     planes = range(len(sampling))
     frame = struct.pack(">BHHB", precision, side, side, len(sampling))
     frame += b"".join(bytes([plane + 1, 16 * sampling[plane][0] + sampling[plane][1], 0]) for plane in planes)
@@ -95,13 +95,13 @@ def grey_jpeg(sampling: list[tuple[int, int]], precision: int = 8, side: int = 6
 
 
 def with_scans(data: bytes, more: int) -> bytes:
-    """A progressive JPEG whose last scan comes that many times again."""
+    """Return a progressive JPEG whose last scan is repeated."""
     return data[:-2] + data[data.rindex(b"\xff\xda") : -2] * more + b"\xff\xd9"
 
 
 @pytest.fixture
 def at_once() -> Iterator[None]:
-    """The test fails if it takes more than 20 s: who opens a FIFO waits for ever."""
+    """Fail the test after 20 s, since opening a FIFO blocks forever."""
 
     def late(*_: object) -> None:
         raise AssertionError("it waits")
@@ -135,15 +135,15 @@ def test_a_whole_jpeg_of_any_kind_is_read_as_pillow_reads_it(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", JPEGS)
 @pytest.mark.parametrize("length", [200, 4096])
-def test_a_jpeg_with_zeros_in_its_middle_is_refused(kind: str, length: int) -> None:
-    """Pillow reads most of them: what is lost is grey, and what follows it shifted."""
+def test_a_jpeg_with_zeroed_bytes_is_refused(kind: str, length: int) -> None:
+    """Pillow reads most of them. Lost parts are grey, and later parts are shifted."""
     data = zeroed(encoded(photograph(), "JPEG", quality=95, **JPEGS[kind]), length)
     with pytest.raises(HarnessError, match=r"^1\.jpg cannot be decoded: [^\n]+; get or write it again, or .* --skip-broken$"):
         decode_picture(data, "1.jpg")
 
 
 def test_pillow_would_have_read_a_damaged_picture() -> None:
-    """What the test above guards against."""
+    """This is the failure that the test above guards against."""
     data = encoded(photograph(), "JPEG", quality=95)
     wrong = by_pillow(zeroed(data, 4096)) != by_pillow(data)
     assert 0.2 < wrong.any(axis=2).mean() < 0.9
@@ -151,7 +151,7 @@ def test_pillow_would_have_read_a_damaged_picture() -> None:
 
 @pytest.mark.parametrize("keep", [0.2, 0.5, 0.99])
 @pytest.mark.parametrize(("form", "mode"), [("JPEG", "RGB"), ("JPEG", "CMYK"), ("PNG", "RGB")])
-def test_what_is_cut_off_is_refused_whatever_a_library_has_set(
+def test_truncated_pictures_are_refused_despite_library_options(
     form: str, mode: str, keep: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
@@ -161,14 +161,14 @@ def test_what_is_cut_off_is_refused_whatever_a_library_has_set(
 
 
 @pytest.mark.parametrize("length", [1, 20, 4096])
-def test_a_png_with_zeros_in_its_middle_is_refused(length: int) -> None:
+def test_a_png_with_zeroed_bytes_is_refused(length: int) -> None:
     data = encoded(photograph(), "PNG")
     with pytest.raises(HarnessError, match=r"^1\.png cannot be decoded: "):
         decode_picture(zeroed(data, length), "1.png")
 
 
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-def test_one_flipped_bit_of_a_png_changes_no_pixel_in_silence(place: float, bit: int) -> None:
+def test_a_flipped_bit_of_a_png_never_changes_pixels_silently(place: float, bit: int) -> None:
     pixels = photograph(12, 16)
     data = bytearray(encoded(pixels, "PNG"))
     data[int(place * len(data))] ^= 1 << bit
@@ -185,7 +185,7 @@ def test_a_png_of_two_sizes_is_refused() -> None:
         decode_picture(png(photograph(12, 16), 2, two), "1.png")
 
 
-def test_damaged_pictures_are_left_out_when_told(flickr30k_folder: Path) -> None:
+def test_skip_broken_leaves_out_damaged_pictures(flickr30k_folder: Path) -> None:
     path = flickr30k_folder / "flickr30k-images" / "32.jpg"
     path.write_bytes(zeroed(encoded(photograph(), "JPEG", quality=95), 4096))
     whole = TASK.load(flickr30k_folder, "en", "test")
@@ -210,7 +210,7 @@ ODD: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("kind", ODD)
 def test_a_sampling_that_only_pillow_knows_is_read_and_refused_when_a_scan_is_cut_short(kind: str) -> None:
-    """Of four colours Pillow reduces the first alone, which simplejpeg has no name for."""
+    """Of four colours, Pillow subsamples only the first, which simplejpeg has no name for."""
     data = encoded(photograph(), "JPEG", "CMYK", quality=95, **ODD[kind])
     assert np.array_equal(np.asarray(decode_picture(data, "1.jpg")), by_pillow(data))
     ends = [
@@ -241,12 +241,12 @@ def test_real_photographs_are_read_as_pillow_reads_them_and_damaged_ones_never(r
             decode_picture(zeroed(blob.read(), 4096), str(blob))
 
 
-# what the pixels are
+# pixels
 
 
 @pytest.mark.parametrize(("colours", "channels"), [(0, 1), (4, 2), (2, 3), (6, 4)])
 def test_sixteen_bits_are_reduced_to_their_high_eight(colours: int, channels: int) -> None:
-    """Grey as colours, of which Pillow takes the high bytes. Its own way with grey makes everything from 256 on white."""
+    """Grey is converted like colours, of which Pillow takes the high bytes. Pillow itself turns grey values from 256 white."""
     deep = (np.arange(256 * channels).reshape(4, 64, channels) * 65_535 // (256 * channels - 1)).astype(">u2")
     expected = np.asarray(deep >> 8, dtype=np.uint8)[..., : 3 if channels > 2 else 1]
     read = np.asarray(decode_picture(png(deep if channels > 1 else deep[..., 0], colours), "1.png"))
@@ -255,7 +255,7 @@ def test_sixteen_bits_are_reduced_to_their_high_eight(colours: int, channels: in
 
 
 @pytest.mark.parametrize("mode", ["P", "LA", "RGBA", "L"])
-def test_transparency_is_dropped_and_not_laid_on_a_ground(mode: str, recwarn: pytest.WarningsRecorder) -> None:
+def test_transparency_is_dropped_without_a_background(mode: str, recwarn: pytest.WarningsRecorder) -> None:
     picture = Image.fromarray(photograph(4, 4)).convert(mode)
     options: dict[str, Any] = {"transparency": bytes(256)} if mode == "P" else {"transparency": 0} if mode == "L" else {}
     if mode in ("LA", "RGBA"):
@@ -269,7 +269,7 @@ def test_transparency_is_dropped_and_not_laid_on_a_ground(mode: str, recwarn: py
 
 
 def test_an_orientation_tag_is_not_applied() -> None:
-    """open_clip and CLIP_benchmark look at the pixels as they are stored."""
+    """open_clip and CLIP_benchmark use the pixels as they are stored."""
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encoded(photograph(20, 40), "JPEG", exif=exif)
@@ -277,7 +277,7 @@ def test_an_orientation_tag_is_not_applied() -> None:
     assert np.array_equal(np.asarray(decode_picture(data, "1.jpg")), by_pillow(data))
 
 
-# what would take for ever
+# costly pictures
 
 LONG = photograph(1, 1).repeat(200_000, axis=0)
 BOMBS = {
@@ -296,7 +296,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_picture_that_would_take_for_ever_is_refused_at_once(name: str, tmp_path: Path) -> None:
+def test_a_picture_that_is_too_costly_is_refused_at_once(name: str, tmp_path: Path) -> None:
     data, problem = BOMBS[name]
     (tmp_path / name).write_bytes(data)
     started = time.process_time()
@@ -314,7 +314,7 @@ def test_long_pictures_and_many_scans_are_read_up_to_the_limit() -> None:
 
 
 def test_pixels_hidden_behind_the_picture_are_not_unpacked() -> None:
-    """Deflated zeros of 256 MiB behind a picture of 8 x 8."""
+    """The file has 256 MiB of compressed zeros after a picture of 8 x 8."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0))
     packer = zlib.compressobj(9)
     body = b"".join(packer.compress(bytes(1 << 20)) for _ in range(256)) + packer.flush()
@@ -334,7 +334,7 @@ def test_a_file_too_long_for_a_picture_is_not_read(tmp_path: Path) -> None:
 
 
 def put_pictures(folder: Path, names: list[str], shards: bool) -> None:
-    """Files of these names, each of its own content, or members of a tar in that order."""
+    """Write files of these names with different contents, or members of a tar in that order."""
     folder.mkdir(parents=True)
     if not shards:
         for number, name in enumerate(names):
@@ -376,7 +376,7 @@ def test_two_pictures_of_one_id_are_refused(tmp_path: Path, names: list[str], sh
         chosen(tmp_path / "images", shards)
 
 
-def test_a_picture_that_is_there_twice_byte_for_byte_is_one(tmp_path: Path) -> None:
+def test_two_identical_files_are_one_picture(tmp_path: Path) -> None:
     for shard in ("a", "b"):
         put_pictures(tmp_path / shard, ["1.jpg"], shards=True)
         (tmp_path / shard / "a.tar").rename(tmp_path / f"{shard}.tar")
@@ -391,14 +391,14 @@ def test_a_pack_of_pictures_in_shards_keeps_their_suffix(tmp_path: Path) -> None
     assert sorted(crossmodal3600().contents(tmp_path).pictures) == ["1.png", "2.jpg"]
 
 
-# what is no plain file
+# special files
 
 
 @pytest.mark.parametrize(
     "name", ["flickr30k-images/31.jpg", "dataset_flickr30k.json", "sample.json", "multi30k/data/task1/raw/val.de"]
 )
 @pytest.mark.usefixtures("at_once")
-def test_a_fifo_in_a_data_folder_is_refused_and_not_waited_for(flickr30k_folder: Path, name: str) -> None:
+def test_a_fifo_in_a_data_folder_is_refused_without_waiting(flickr30k_folder: Path, name: str) -> None:
     path = flickr30k_folder / name
     path.unlink(missing_ok=True)
     os.mkfifo(path)
@@ -414,7 +414,7 @@ def test_a_fifo_in_a_data_folder_is_refused_and_not_waited_for(flickr30k_folder:
     "reader", [read_text, read_photos, read_annotation, lambda path: Blob(str(path)).read(), check_plain_file]
 )
 @pytest.mark.usefixtures("at_once")
-def test_every_reader_of_a_data_folder_wants_plain_files(tmp_path: Path, reader: Any, kind: str) -> None:
+def test_every_reader_of_a_data_folder_requires_plain_files(tmp_path: Path, reader: Any, kind: str) -> None:
     path = tmp_path / "1"
     if kind == "a FIFO":
         os.mkfifo(path)
@@ -427,7 +427,7 @@ def test_every_reader_of_a_data_folder_wants_plain_files(tmp_path: Path, reader:
 
 
 @pytest.mark.usefixtures("at_once")
-def test_a_fifo_for_a_shard_proposals_or_a_part_of_a_pack_is_not_waited_for(flickr30k_folder: Path, tmp_path: Path) -> None:
+def test_readers_of_shards_proposals_and_packs_do_not_wait_for_a_fifo(flickr30k_folder: Path, tmp_path: Path) -> None:
     write_pack(TASK.contents(flickr30k_folder), flickr30k_folder, "flickr30k", tmp_path / "pack", 10, lambda _: None)
     (shard,) = (tmp_path / "pack" / "shards").iterdir()
     shard.unlink()

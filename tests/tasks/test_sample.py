@@ -24,10 +24,10 @@ from harness.tasks.sample.brush import PICTURE_HEIGHT, PICTURE_WIDTH
 from harness.tasks.sample.caption_plans import TYPES, CaptionPlan, Clause, Mention
 from harness.tasks.sample.dataset import IMAGES_BY_SPLIT, MULTI30K_SPLITS, SampleImage, compose_sample, write_sample
 from harness.tasks.sample.grammar import REALISERS, TRANSLATIONS
-from harness.tasks.sample.grammar.sentences import plain_text, tokenized_text
+from harness.tasks.sample.grammar.sentences import detokenized_text, tokenized_text
 from harness.tasks.sample.scenes import ACTIONS, PLACES
 
-# A change of these bytes is a change of every number measured on the sample: raise world.VERSION with it.
+# A change of these bytes changes every number measured on the sample: increase dataset.SAMPLE_VERSION with it.
 TEXTS_DIGEST = "e3acc7d836e110a669ccf43003ea26161211feb3ef7bda5149435246087f001d"
 PICTURES_DIGEST = "307fce1889c09519e2f171918fbf957fc906124b007e37b21d1b7a9410dc4b27"
 TEACHER = Path(harness.encoders.sample.__file__).parent
@@ -36,7 +36,7 @@ TAG = re.compile(r"\[/EN#(\d+)/(\w+) ([^\]]+)\]")
 
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The world written twice, by this process and, at the same time, by one that hashes otherwise."""
+    """Write the sample twice: in this process and, at the same time, in one with another hash seed."""
     here, there = tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("there")
     root = str(Path(harness.__file__).parent.parent)
     command = [sys.executable, "-m", "harness.tasks.sample.dataset", str(there)]
@@ -64,16 +64,16 @@ def digest(folder: Path, suffixes: set[str], but: bool = False) -> str:
     return total.hexdigest()
 
 
-def test_texts_are_these_bytes(world: Path) -> None:
+def test_texts_have_the_known_digest(world: Path) -> None:
     assert digest(world, {".jpg"}, but=True) == TEXTS_DIGEST
 
 
 @pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, reason="pictures are pinned where they were first drawn")
-def test_pictures_are_these_bytes(world: Path) -> None:
+def test_pictures_have_the_known_digest(world: Path) -> None:
     assert digest(world, {".jpg"}) == PICTURES_DIGEST
 
 
-def test_bytes_do_not_hang_on_the_hash_seed(worlds: tuple[Path, Path]) -> None:
+def test_bytes_do_not_depend_on_the_hash_seed(worlds: tuple[Path, Path]) -> None:
     assert digest(worlds[0], set(), but=True) == digest(worlds[1], set(), but=True)
 
 
@@ -113,12 +113,12 @@ def test_english_captions_are_distinct_and_agree_everywhere(world: Path) -> None
             assert sentence["tokens"] == [word for word in spaced_out.lower().split() if word not in {",", "."}]
 
 
-def test_no_scene_twice_and_none_of_the_evaluation_in_the_bitext(items: list[SampleImage]) -> None:
+def test_no_scene_repeats_and_no_evaluation_caption_is_in_the_bitext(items: list[SampleImage]) -> None:
     keys = [item.scene.key() for item in items]
     assert len(set(keys)) == len(keys)
     assert len({item.id for item in items}) == len(items)
-    asked = {plain_text(caption) for item in items if item.split != "train" for caption in item.captions}
-    assert asked.isdisjoint(plain_text(item.translation("en")) for item in items if item.split == "train")
+    asked = {detokenized_text(caption) for item in items if item.split != "train" for caption in item.captions}
+    assert asked.isdisjoint(detokenized_text(item.translation("en")) for item in items if item.split == "train")
 
 
 def test_boxes_lie_inside_the_picture_and_have_an_area(world: Path) -> None:
@@ -173,14 +173,14 @@ def test_sentences_are_composed_text(world: Path, lang: str) -> None:
 
 
 def clause(subject: str, action: str, **parts: str) -> Clause:
-    """A clause from words such as `garment="red shirt"`."""
+    """Return a clause from words such as `garment="red shirt"`."""
     mentions = {role: Mention(role, words.split()[-1], " ".join(words.split()[:-1])) for role, words in parts.items()}
     words = subject.split()
     return Clause(Mention("actor0", words[-1], " ".join(words[:-1])), action, **mentions)
 
 
 def say(lang: str, *clauses: Clause, place: str = "") -> str:
-    return plain_text(REALISERS[lang](CaptionPlan(clauses, Mention("place", place) if place else None, wording=2)))
+    return detokenized_text(REALISERS[lang](CaptionPlan(clauses, Mention("place", place) if place else None, wording=2)))
 
 
 GUITAR = (clause("man", "guitar", garment="red shirt", object="guitar"),)
@@ -193,7 +193,7 @@ TWO = (clause("woman", "umbrella", hat="green hat", object="black umbrella"), cl
 CYCLE = (clause("girl", "cycle", garment="yellow jacket", object="green bicycle"),)
 DRUM = (clause("boy", "drum", hat="black hat", object="drum", beside="blue boat"),)
 
-# Read word by word for agreement: gender, case, noun class, mutation, order.
+# Checked word by word for agreement: gender, case, noun class, mutation, order.
 SPOKEN: dict[str, dict[tuple[tuple[Clause, ...], str], str]] = {
     "en": {
         (GUITAR, "beach"): "A man wearing a red shirt plays a guitar on the beach.",
@@ -327,7 +327,7 @@ def test_every_language_can_say_every_action_and_place(lang: str) -> None:
     assert len({say(lang, clause("dog", "run"), place=place) for place in PLACES}) == len(PLACES)
 
 
-def test_the_teacher_is_small_and_whole(items: list[SampleImage]) -> None:
+def test_the_teacher_is_small_and_complete(items: list[SampleImage]) -> None:
     weights = TEACHER / "open_clip_model.safetensors"
     assert weights.stat().st_size <= 5_000_000
     config = json.loads((TEACHER / "open_clip_config.json").read_text("utf-8"))
@@ -341,4 +341,4 @@ def test_the_teacher_is_small_and_whole(items: list[SampleImage]) -> None:
     assert tokenizer.token_to_id("<pad>") == 0
     for item in items:
         for caption in item.captions:
-            assert len(tokenizer.encode(plain_text(caption)).ids) <= text["context_length"]
+            assert len(tokenizer.encode(detokenized_text(caption)).ids) <= text["context_length"]

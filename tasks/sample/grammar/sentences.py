@@ -62,7 +62,7 @@ def tokenized_text(sentence: Sentence) -> str:
     return " ".join(piece.words if isinstance(piece, Phrase) else piece for piece in sentence)
 
 
-def plain_text(sentence: Sentence) -> str:
+def detokenized_text(sentence: Sentence) -> str:
     """Return the sentence in normal spelling, without blanks before commas and full stops and after an elided `d'`."""
     return tokenized_text(sentence).replace(" d' ", " d'").replace(" ,", ",").replace(" .", ".")
 
