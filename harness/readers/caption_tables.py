@@ -112,8 +112,8 @@ def _by_position(path: Path, lines: Sequence[tuple[int, list[str]]], form: str) 
             rows.append(CaptionRow(line, name, "\t".join(rest).rstrip("\t")))
     if rows and all("\t" in row.text for row in rows):
         raise HarnessError(
-            f"{path} has several columns behind the image id, and which is the caption cannot be told: expected {form}, or a "
-            "first line of headings with `image` and `caption`"
+            f"{path} has several columns after the image id and no header that names the caption: expected {form}, or a "
+            "header with `image` and `caption`"
         )
     return rows
 

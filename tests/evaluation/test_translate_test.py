@@ -74,7 +74,7 @@ def test_a_table_names_captions_or_images(german: Retrieval, names: Sequence[str
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["31\tOne.", "33\tThree."], r"de.tsv lacks 1 of 3 de captions, '32#0' first"),
+        (["31\tOne.", "33\tThree."], r"de.tsv has no translation of 1 of 3 de captions; the first is '32#0'"),
         (["31 One."], r"de.tsv, line 1: expected caption id, tab, English"),
         (["31\tOne.", "32\tTwo.", "31#0\tAgain."], r"de.tsv, line 3: the caption '31#0' has a translation already"),
     ],

@@ -251,7 +251,7 @@ def test_each_language_uses_its_own_model(pipeline: Callable[[str], Path]) -> No
     german = Language("de", "German", "Latn", 5, ())
     assert said("Ein Hund", chunked(both, ["Ein Hund"], german)[0]) == ["Ein Hund"]
     assert said("a dog", chunked(both, ["a dog"], replace(ENGLISH, code="en-GB"))[0]) == ["a dog"]
-    with pytest.raises(HarnessError, match="reads de, en and not Quechua: add a model for qu after a comma"):
+    with pytest.raises(HarnessError, match="has models for de, en and none for Quechua: add a model for qu after a comma"):
         chunked(both, ["hatun allqu"], Language("qu", "Quechua", "Latn", 1, ()))
 
 
@@ -261,7 +261,7 @@ def test_a_model_without_noun_chunks_is_named(tmp_path: Path) -> None:
 
     for lang, name in (("en", "English"), ("cs", "Czech")):  # no parser; no rules in this language
         spacy.blank(lang).to_disk(tmp_path / lang)
-        with pytest.raises(HarnessError, match=f"{lang}_pipeline gives no noun chunks: they need a model with a parser"):
+        with pytest.raises(HarnessError, match=f"{lang}_pipeline gives no noun chunks: use a model with a parser"):
             chunked(f"spacy:{tmp_path / lang}", ["a dog"], Language(lang, name, "Latn", 5, ()))
 
 

@@ -201,8 +201,11 @@ def test_an_annotation_may_be_empty(tmp_path: Path) -> None:
         ("<name>3</name><nobndbox>1</nobndbox>" + BOX, "line 5: object 2: it has a bndbox and nobndbox 1"),
         ("<name>3</name>" + BOX.replace("<ymax>40</ymax>", ""), "line 5: object 2: there is no ymax"),
         ("<name>3</name>" + BOX.replace(">50<", ">5.5<"), "line 5: object 2: xmax is '5.5'"),
-        ("<name>3</name>" + BOX.replace(">50<", ">0<"), "line 5: object 2: the box 1, 2, 0, 40 holds no pixel"),
-        ("<name>3</name>" + BOX.replace(">2<", ">41<"), "line 5: object 2: the box 1, 41, 50, 40 holds no pixel of the 50 x 40"),
+        ("<name>3</name>" + BOX.replace(">50<", ">0<"), "line 5: object 2: the box 1, 2, 0, 40 contains no pixel"),
+        (
+            "<name>3</name>" + BOX.replace(">2<", ">41<"),
+            "line 5: object 2: the box 1, 41, 50, 40 contains no pixel of the 50 x 40",
+        ),
         ("<name>3</nome>", r"line 5: not XML \(mismatched tag\)"),
     ],
 )

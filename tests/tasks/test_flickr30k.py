@@ -189,7 +189,7 @@ def test_a_truncated_shard_is_named(flickr30k_folder: Path) -> None:
     whole = shard.read_bytes()
     images = TASK.load(flickr30k_folder, "en", "test").images
     shard.write_bytes(whole[:1800])
-    with pytest.raises(HarnessError, match=rf"{re.escape(str(shard))} \(\./3\d\.jpg\) is cut off: 0 of"):
+    with pytest.raises(HarnessError, match=rf"{re.escape(str(shard))} \(\./3\d\.jpg\) is truncated: it has 0 of"):
         images.digest()
     with pytest.raises(HarnessError, match=rf"{re.escape(str(shard))} is not a complete tar file"):
         TASK.load(flickr30k_folder, "en", "test")

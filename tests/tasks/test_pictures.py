@@ -138,7 +138,7 @@ def test_a_whole_jpeg_of_any_kind_is_read_as_pillow_reads_it(kind: str) -> None:
 def test_a_jpeg_with_zeroed_bytes_is_refused(kind: str, length: int) -> None:
     """Pillow reads most of them. Lost parts are grey, and later parts are shifted."""
     data = zeroed(encoded(photograph(), "JPEG", quality=95, **JPEGS[kind]), length)
-    with pytest.raises(HarnessError, match=r"^1\.jpg cannot be decoded: [^\n]+; get or write it again, or .* --skip-broken$"):
+    with pytest.raises(HarnessError, match=r"^1\.jpg cannot be decoded: [^\n]+; download or save it again, or .* --skip-broken$"):
         decode_picture(data, "1.jpg")
 
 
