@@ -44,13 +44,13 @@ def distill(
     from harness.core.builtins import TASKS
     from harness.core.errors import HarnessError
     from harness.evaluation.data_folders import data_folder
-    from harness.evaluation.tower_jobs import TowerOrder, distil_all, torchrun_processes
+    from harness.evaluation.tower_jobs import TowerOrder, distil_all, torchrun_rank
     from harness.reporting.tables import failures_table, towers_table
     from harness.runtime.console import Console
     from harness.storage.store import Store
 
     kept = Store.at(store)
-    with torchrun_processes(config.device) as (ranks, place):
+    with torchrun_rank(config.device) as (ranks, place):
         console = Console(quiet=ranks is not None and not ranks.leads)
         if ranks and not execution.sequential:
             raise HarnessError("torchrun's processes train each tower together: leave out --workers and --executor")

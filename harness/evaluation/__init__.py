@@ -1,1 +1,1 @@
-"""From a configuration to records: planning, running, and the executors that do the work."""
+"""Turn a configuration into records: planning, running, and the executors that run the jobs."""

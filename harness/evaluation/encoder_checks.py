@@ -164,14 +164,14 @@ def fingerprint_problem(method: PluginFingerprint, given: str, name: str) -> str
     return ""
 
 
-def encode_and_check(side: TowerUnderTest, kept: list[Floats]) -> str:
-    """Encode all inputs in one batch, check the rows, and append them to `kept`."""
+def encode_and_check(side: TowerUnderTest, encoded: list[Floats]) -> str:
+    """Encode all inputs in one batch, check the rows, and append them to `encoded`."""
     rows = validated_rows(side.encode(side.inputs), len(side.inputs), side.name)
     if len(rows) > 1 and (rows == rows[0]).all():
         raise CheckFailedError(f"all {len(rows)} {side.name} have the same embedding: the inputs do not reach the model")
     if zero := int((~rows.any(axis=1)).sum()):
         raise CheckFailedError(f"{zero} of {len(rows)} embeddings are zero: they have no direction and rank last")
-    kept.append(rows.astype(np.float32))
+    encoded.append(rows.astype(np.float32))
     if rows.dtype != np.float32:
         raise CheckNoteError(
             f"{rows.shape}, but {rows.dtype}: stored as float32; compute in float32 unless half precision is intended"
@@ -217,7 +217,7 @@ def check_repetition(side: TowerUnderTest, rows: Floats) -> str:
     began = time.perf_counter()
     again = validated_rows(side.encode(side.inputs), len(rows), side.name)
     rate = len(rows) / (time.perf_counter() - began)
-    cause = "dropout or another source of randomness is on (call model.eval()), or a state is kept between calls"
+    cause = "dropout or another source of randomness is on (call model.eval()), or the encoder has a state between calls"
     return f"{judge_distance(largest_distance(again, rows), 'the same rows', cause)}; {rate:,.0f} {side.name} a second"
 
 

@@ -58,9 +58,9 @@ def without_undecodable_images(retrieval: R) -> R:
         raise HarnessError(f"none of the {len(images.ids):,} images can be decoded, the first: {problems[0]}")
     names = [images.ids[row] for row in problems]
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    told = f"{len(names):,} of {len(images.ids):,} images skipped, which cannot be decoded: {', '.join(names[:_NAMED])}{more}"
+    note = f"{len(names):,} of {len(images.ids):,} images skipped, which cannot be decoded: {', '.join(names[:_NAMED])}{more}"
     left = retrieval.among(ImageSubset(images, rows))
-    return replace(left, notes=(*left.notes, told))
+    return replace(left, notes=(*left.notes, note))
 
 
 def decoding_problem(images: Images, row: int) -> str:

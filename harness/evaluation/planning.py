@@ -92,11 +92,11 @@ def make_plan(config: RunConfig, task: Task, data: Path, encoder: Encoder, langu
                 # Without bitext, the English tower and existing towers can still be measured.
                 remark = f"nothing is distilled into {language.name}: {error}"
             cells += translated_cells(config, retrieval, task, encoder)
-            cells += ceiling_cells(config, retrieval, task, data, encoder)
+            cells += english_ceiling_cells(config, retrieval, task, data, encoder)
     return Plan(config, task, data, encoder, language, tuple(with_scorers(cells, config, task, data)), remark)
 
 
-def ceiling_cells(config: RunConfig, retrieval: Retrieval, task: Task, data: Path, encoder: Encoder) -> list[Cell]:
+def english_ceiling_cells(config: RunConfig, retrieval: Retrieval, task: Task, data: Path, encoder: Encoder) -> list[Cell]:
     """Return the cells of the English tower on the captions behind the translations, and on all English captions."""
     cells = []
     if retrieval.english is not None:
@@ -107,11 +107,11 @@ def ceiling_cells(config: RunConfig, retrieval: Retrieval, task: Task, data: Pat
 
 
 def without_broken_images(config: RunConfig, retrieval: Retrieval, task: Task) -> Retrieval:
-    """Return a copy without images that cannot be decoded. Raises HarnessError where whole images are not what is ranked."""
+    """Return a copy without images that cannot be decoded. Raises HarnessError unless whole images are ranked."""
     if not retrieval.opens_pictures:
-        raise HarnessError(f"--skip-broken is for pictures, and {task.card.name} opens none")
+        raise HarnessError(f"--skip-broken is for images, and {task.card.name} opens none")
     if retrieval.sought == "regions" or config.scorer != PLAIN:
-        raise HarnessError("--skip-broken is for retrieval by whole images: regions are of all images of a split")
+        raise HarnessError("--skip-broken is for retrieval of whole images: regions belong to all images of a split")
     return without_undecodable_images(retrieval)
 
 

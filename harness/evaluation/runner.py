@@ -198,16 +198,16 @@ def measure_cell(cell: Cell, plan: Plan, store: Store, console: Console, wait: b
     from harness.runtime.device import resolve_device
 
     retrieval, encoder, translations = cell.retrieval, plan.encoder, cell.translations
-    asked, translated = retrieval, None
+    queries, translation_card = retrieval, None
     if translations:
         english = translations.english(retrieval, store, console)
-        asked = with_translations(retrieval, english)
-        translated = TranslationCard(by=translations.by, source=translations.source, digest=digest_strings(english))
+        queries = with_translations(retrieval, english)
+        translation_card = TranslationCard(by=translations.by, source=translations.source, digest=digest_strings(english))
     device = resolve_device(plan.config.device)
     embed = Embedder(encoder, encoder, store, console, device)
-    for what, pictures in shared_images(cell):
-        embed.pictures(pictures, what)
-    found = cell.scorer.find(asked, replace(embed, tower=load_text_tower(cell, plan, store, console, wait)))
+    for name, images in shared_images(cell):
+        embed.pictures(images, name)
+    found = cell.scorer.find(queries, replace(embed, tower=load_text_tower(cell, plan, store, console, wait)))
     folder = cell.folder(store)
     card = load_card(folder) if folder else None
     views = cell.scorer.views
@@ -228,9 +228,9 @@ def measure_cell(cell: Cell, plan: Plan, store: Store, console: Console, wait: b
         texts_digest=retrieval.texts_digest(),
         encoder=encoder.name,
         encoder_fingerprint=encoder.fingerprint(),
-        text_tower=card.config.objective if card else TRANSLATE_TEST if translated else ENGLISH_TOWER,
+        text_tower=card.config.objective if card else TRANSLATE_TEST if translation_card else ENGLISH_TOWER,
         tower=card,
-        translations=translated,
+        translations=translation_card,
         scorer=cell.scorer.name,
         regions=region_card(views) if views else None,
         scores=found.scores,

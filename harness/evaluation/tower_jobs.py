@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def torchrun_processes(device: str) -> Iterator[tuple[Processes | None, str]]:
+def torchrun_rank(device: str) -> Iterator[tuple[Processes | None, str]]:
     """Yield this process's rank under torchrun and its device. Without torchrun, yield None and the requested device."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield None, device
@@ -131,8 +131,8 @@ def distil_all(
     missing = [job for job in jobs if job not in there]
     made = execute_jobs(announce_jobs(missing, choices, console, "tower"), choices, order.store, console) if missing else iter(())
     ended = dict(chain(run_in_turn(console, there, wait=True), made))
-    if (told := summarize_failures({job.name: outcome for job, outcome in ended.items()})) and told.reason:
-        raise HarnessError(told.reason)
+    if (error := summarize_failures({job.name: outcome for job, outcome in ended.items()})) and error.reason:
+        raise HarnessError(error.reason)
     folders = [job.folder for job in jobs if ended[job].state == "done"]
     failed: dict[str, dict[str, str]] = {}
     for job in jobs:

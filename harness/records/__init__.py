@@ -1,1 +1,1 @@
-"""What was measured: the schema of records and tower cards, and their files."""
+"""Records of measurements: the schema of records and tower cards, and their files."""

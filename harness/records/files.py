@@ -116,10 +116,10 @@ def check_scores(folder: Path, record: Record, ranks: Ranks, measures: Mapping[s
         else:
             true = scores(ranks)
     for name in sorted({*true, *record.scores}):
-        said, value = record.scores.get(name, math.nan), true.get(name, math.nan)
-        if not math.isclose(said, value, rel_tol=1e-9, abs_tol=1e-9):
+        stated, value = record.scores.get(name, math.nan), true.get(name, math.nan)
+        if not math.isclose(stated, value, rel_tol=1e-9, abs_tol=1e-9):
             raise DamagedError(
-                f"{folder}: its scores do not follow from its ranks: {name} is {said}, but its ranks give {value}", _WAY_OUT
+                f"{folder}: its scores do not follow from its ranks: {name} is {stated}, but its ranks give {value}", _WAY_OUT
             )
 
 
@@ -133,8 +133,8 @@ def record_folders(folder: Path) -> list[Path]:
         try:
             with suppress(FileNotFoundError), explain_read_errors(Path(error.filename)):
                 raise error
-        except HarnessError as said:
-            report_skipped(said)
+        except HarnessError as explained:
+            report_skipped(explained)
 
     found = []
     for place, folders, files in os.walk(folder, onerror=refused):
@@ -205,8 +205,8 @@ def load_ranks(folder: Path) -> tuple[Ranks, Ints]:
 def read_ranks(folder: Path) -> tuple[Ranks, Ints, dict[str, Doubles]]:
     """Return ranks, image indices and measures of a record's queries, as `load_ranks` and `load_measures` return them."""
     with open_queries(folder) as file:
-        kept = [name for name in file.schema_arrow.names if is_measure_column(name)]
-        table = file.read(columns=["direction", "image", "rank", *kept], use_threads=False)
+        measures = [name for name in file.schema_arrow.names if is_measure_column(name)]
+        table = file.read(columns=["direction", "image", "rank", *measures], use_threads=False)
         direction = table["direction"].to_numpy(zero_copy_only=False)
         ranks = table["rank"].combine_chunks().to_numpy(zero_copy_only=False)
         if not np.issubdtype(ranks.dtype, np.integer) or (ranks < 1).any() or not set(direction) <= {"t2i", "i2t"}:
@@ -217,7 +217,7 @@ def read_ranks(folder: Path) -> tuple[Ranks, Ints, dict[str, Doubles]]:
         queried = images if text.all() else table.filter(~text)["image"].to_pylist()
         gallery = {image: index for index, image in enumerate(dict.fromkeys(queried))}
         owner = np.array([gallery[image] for image, is_text in zip(images, text, strict=True) if is_text], dtype=np.int64)
-        return Ranks(t2i=ranks[text], i2t=ranks[~text]), owner, measures_in_table(table.select(kept))
+        return Ranks(t2i=ranks[text], i2t=ranks[~text]), owner, measures_in_table(table.select(measures))
 
 
 def load_facets(folder: Path) -> dict[str, list[tuple[str, ...]]]:

@@ -1,1 +1,1 @@
-"""What is kept on disk: the store, embeddings, archives and downloads."""
+"""Data on disk: the store, embeddings, archives, packs and downloads."""

@@ -93,8 +93,10 @@ class WebRedirects(HTTPRedirectHandler):
 def _from_s3(address: str) -> Iterator[IO[bytes]]:
     """Open what the command `aws` copies, without a shell. Raises OSError with the end of its output if it fails."""
     with (
-        TemporaryFile() as said,
-        subprocess.Popen(["aws", "s3", "cp", address, "-"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said) as aws,
+        TemporaryFile() as errors,
+        subprocess.Popen(
+            ["aws", "s3", "cp", address, "-"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
+        ) as aws,
     ):
         try:
             yield cast("IO[bytes]", aws.stdout)
@@ -102,6 +104,6 @@ def _from_s3(address: str) -> Iterator[IO[bytes]]:
             aws.kill()
             raise
         if aws.wait():
-            said.seek(0)
-            words = said.read().decode(errors="replace").split()
+            errors.seek(0)
+            words = errors.read().decode(errors="replace").split()
             raise OSError(f"aws s3 cp ended with status {aws.returncode}: {' '.join(words)[-300:]}")

@@ -212,7 +212,7 @@ def _chunks(address: str) -> Iterator[bytes]:
             while chunk := file.read(_CHUNK):
                 yield chunk
     except (OSError, ValueError, HTTPException) as error:
-        raise HarnessError(f"{address} cannot be read ({error}): is it there, and is there a network?") from None
+        raise HarnessError(f"{address} cannot be read ({error}): check the address and the network") from None
 
 
 def _open_file(path: Path) -> IO[bytes]:

@@ -200,8 +200,8 @@ def entry_key(path: Path) -> str:
 def write_json_entry(path: Path, content: object) -> None:
     """Write a JSON value with its key and digest."""
     with new_file(path) as temporary:
-        kept = {KEY_FIELD: entry_key(path), DIGEST_FIELD: digest_value(entry_key(path), content), CONTENT_FIELD: content}
-        temporary.write_text(json.dumps(kept, ensure_ascii=False) + "\n", encoding="utf-8")
+        entry = {KEY_FIELD: entry_key(path), DIGEST_FIELD: digest_value(entry_key(path), content), CONTENT_FIELD: content}
+        temporary.write_text(json.dumps(entry, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def load_json_entry(path: Path) -> Any | None:
@@ -216,14 +216,14 @@ def read_json_entry(path: Path) -> Any:
     """Return the value that `write_json_entry` wrote. Raises DamagedError if the file is damaged or has another key."""
     data = read_bytes(path)
     try:
-        kept = from_json(data)
-        whole = CONTENT_FIELD not in kept or digest_value(kept.get(KEY_FIELD), kept[CONTENT_FIELD]) == kept.get(DIGEST_FIELD)
+        entry = from_json(data)
+        intact = CONTENT_FIELD not in entry or digest_value(entry.get(KEY_FIELD), entry[CONTENT_FIELD]) == entry.get(DIGEST_FIELD)
     except (ValueError, TypeError, AttributeError):
         raise DamagedError(f"{path} is damaged (it is not JSON of this store)") from None
-    if not whole:
+    if not intact:
         raise DamagedError(f"{path} is damaged (it is not what was written)")
-    check_key(path, kept.get(KEY_FIELD) if CONTENT_FIELD in kept else None, entry_key(path))
-    return kept[CONTENT_FIELD]
+    check_key(path, entry.get(KEY_FIELD) if CONTENT_FIELD in entry else None, entry_key(path))
+    return entry[CONTENT_FIELD]
 
 
 def digest_value(key: object, content: object) -> str:

@@ -25,7 +25,7 @@ T = TypeVar("T")
 _FULL_DISK_BYTES = 64 * 1024  # with fewer free bytes, a failed write is blamed on the disk
 _WRITE_ERRORS = {errno.EEXIST, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EIO, errno.ESTALE, errno.EFBIG}
 TEMPORARY_PREFIX = ".new-"  # prefix of files and folders that are being written
-_RIGHTS = "in a store that users share, its owner gives the rights, as by `chmod -R g+rwX STORE`, and works with umask 002"
+_RIGHTS = "in a shared store, the owner grants permissions, as by `chmod -R g+rwX STORE`, and works with umask 002"
 
 
 class BusyError(Exception):
@@ -76,7 +76,7 @@ def explain_read_errors(path: Path) -> Iterator[None]:
     except PermissionError:
         raise HarnessError(f"{path} may not be read by this user: {_RIGHTS}") from None
     except OSError as error:
-        raise HarnessError(f"{path} cannot be read ({error.strerror or error}): look at the disk, and try again") from None
+        raise HarnessError(f"{path} cannot be read ({error.strerror or error}): check the disk, and try again") from None
 
 
 @contextmanager
@@ -207,7 +207,7 @@ class Store:
     ) -> T:
         """Return the entry at `path`, made by one process at a time if it is absent or damaged.
 
-        load: reads the entry. It returns None where there is none and raises DamagedError where it is damaged. It is called
+        load: reads the entry. It returns None if there is none and raises DamagedError if it is damaged. It is called
         again under the claim, because another process may have made the entry by then.
         make: writes the entry and returns it. A damaged folder is removed before.
         wait: whether to wait for another process that is making the entry; if not, BusyError is raised.

@@ -188,7 +188,7 @@ def test_an_opened_pack_can_be_packed_again(pack: Path, flickr30k_folder: Path, 
 
 
 def test_a_missing_address_is_a_one_line_error(address: str, tmp_path: Path) -> None:
-    with pytest.raises(HarnessError, match=r"nowhere/manifest\.json cannot be read .*is there a network\?") as caught:
+    with pytest.raises(HarnessError, match=r"nowhere/manifest\.json cannot be read .*check the address") as caught:
         open_pack(address + "/nowhere", Store(tmp_path / "store"))
     assert "\n" not in str(caught.value)
 

@@ -416,7 +416,7 @@ def test_other_measures_are_another_cell_over_the_same_queries(collection: Path,
 
 def test_damaged_pictures_do_not_matter_to_text_retrieval(flickr30k_folder: Path, tmp_path: Path) -> None:
     choices = {"task": "flickr30k-clir", "lang": "de", "data": str(flickr30k_folder), "encoder": "random"}
-    with pytest.raises(HarnessError, match="--skip-broken is for pictures, and flickr30k-clir opens none"):
+    with pytest.raises(HarnessError, match="--skip-broken is for images, and flickr30k-clir opens none"):
         measured(tmp_path, skip_broken=True, **choices)
 
 

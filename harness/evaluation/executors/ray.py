@@ -70,7 +70,7 @@ def connected(ray: Any, choices: ExecutorConfig) -> Iterator[None]:
         else:
             ray.init("local", logging_level=logging.ERROR, **own)
     except (RuntimeError, ValueError, OSError) as error:
-        where = f"is at {choices.address}, or it asks for a token (RAY_AUTH_MODE=token)" if choices.address else "can be started"
+        where = f"is at {choices.address}, or it requires a token (RAY_AUTH_MODE=token)" if choices.address else "can be started"
         raise HarnessError(f"no Ray {where}: {short_message(error)}") from None
     try:
         if not choices.address:
