@@ -127,10 +127,10 @@ def cannot_tell(self: object, texts: Sequence[str], lang: str) -> list[Spans]:
             "note",
             "'my encoder, version 1' is a constant, so",
         ),
-        ({"fingerprint": lambda self: self.name}, "fingerprint", "note", "'good' is the encoder's name, so old embeddings"),
+        ({"fingerprint": lambda self: self.name}, "fingerprint", "note", "'good' is the encoder's name, so outdated embeddings"),
         ({"fingerprint": lambda self: f"{self.name} 1"}, "fingerprint", "note", "'good 1' has 6 characters, too few"),
         ({"encode_images": lambda self, x: sys.exit(3)}, "images", "failed", "it raised SystemExit: 3"),
-        ({"encode_images": lambda self, x: torch.ones(len(x), 8)}, "images", "failed", r"torch.Tensor .*return x.float\(\).cpu"),
+        ({"encode_images": lambda self, x: torch.ones(len(x), 8)}, "images", "failed", r"torch.Tensor; .*return x.float\(\).cpu"),
         (
             {"encode_images": lambda self, x: Good().encode_images(x)[0]},
             "images",

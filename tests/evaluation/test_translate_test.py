@@ -113,7 +113,7 @@ def test_xflickr_s_own_file_translates_xflickr_s_captions_alone(
     path = xflickr(tmp_path, ENGLISH)
     retrieval = Flickr30k().load(flickr30k_folder, "de", "test", "xflickrco")
     assert read_translations(path, retrieval).english == ("One.", "Two.", "Three.")
-    with pytest.raises(HarnessError, match="whose captions it translates, and these are of multi30k: add --source xflickrco"):
+    with pytest.raises(HarnessError, match="but the captions are from multi30k: add --source xflickrco"):
         read_translations(path, german)
     with path.open("a") as file:
         file.write('{"sentences": [], "id": "31"}\n')

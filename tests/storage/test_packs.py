@@ -156,7 +156,7 @@ def linked_out(folder: Path, name: str, elsewhere: Path) -> None:
 def test_links_that_lead_outside_are_refused(name: str, flickr30k_folder: Path, tmp_path: Path) -> None:
     linked_out(flickr30k_folder, name, tmp_path / "private")
     with pytest.raises(
-        HarnessError, match=rf"is a link to {re.escape(str(tmp_path))}/private.*, outside of .*: put the file"
+        HarnessError, match=rf"is a link to {re.escape(str(tmp_path))}/private.*, outside of .*: replace it by the file"
     ) as told:
         write_pack(TASK.contents(flickr30k_folder), flickr30k_folder, "flickr30k", tmp_path / "out", 10, lambda _: None)
     assert "\n" not in str(told.value)
