@@ -1,6 +1,6 @@
 """The registries and their built-in entries, and the functions that register plug-ins.
 
-Built-ins are `module:attribute` strings, imported when asked for, so that listing them costs nothing.
+Built-ins are `module:attribute` strings that are imported on use, so that listing them is fast.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ ENCODERS: Registry[Callable[[str, str], Encoder]] = Registry(
 
 
 def load_encoder(spec: str, device: str) -> Encoder:
-    """The encoder that `NAME`, `NAME:ARGUMENT`, `FILE.py:NAME` or `FILE.py:NAME:ARGUMENT` names, its model not loaded yet.
+    """Return the encoder of a spec `NAME`, `NAME:ARGUMENT`, `FILE.py:NAME` or `FILE.py:NAME:ARGUMENT`, its model not loaded yet.
 
-    Raises HarnessError for an unknown name, and for a plug-in that is no encoder.
+    Raises HarnessError for an unknown name, and for a plug-in that is not an encoder.
     """
     return make_plug_in(ENCODERS, spec, device, ("name", "encode_images", "encode_texts", "fingerprint"))
 
@@ -69,9 +69,9 @@ TRANSLATORS: Registry[Callable[[str, str], Translator]] = Registry(
 
 
 def load_translator(spec: str, device: str) -> Translator:
-    """The translator that `NAME`, `NAME:ARGUMENT`, `FILE.py:NAME` or `FILE.py:NAME:ARGUMENT` names, its model not loaded yet.
+    """Return the translator of a spec, as `load_encoder` does; its model is not loaded yet.
 
-    Raises HarnessError for an unknown name, and for a plug-in that is no translator.
+    Raises HarnessError for an unknown name, and for a plug-in that is not a translator.
     """
     return make_plug_in(TRANSLATORS, spec, device, ("name", "translate", "fingerprint"))
 
@@ -166,9 +166,9 @@ EXECUTORS: Registry[Executor] = Registry(
 
 
 def register_encoder(name: str, make: Callable[[str, str], Encoder]) -> None:
-    """Add an encoder: `make(argument, device)` is called for `--encoder NAME:ARGUMENT`; a class will do.
+    """Add an encoder: `make(argument, device)` is called for `--encoder NAME:ARGUMENT`. It may be a class.
 
-    Raises HarnessError for a name that something else has, naming both.
+    Raises HarnessError for the name of another entry, naming both.
     """
     ENCODERS.register(name, make)
 
@@ -179,7 +179,7 @@ def register_task(name: str, make: Callable[[], Task]) -> None:
 
 
 def register_translator(name: str, make: Callable[[str, str], Translator]) -> None:
-    """Add a translator: `make(argument, device)` is called for `--translator NAME:ARGUMENT`; a class will do.
+    """Add a translator: `make(argument, device)` is called for `--translator NAME:ARGUMENT`. It may be a class.
 
     Raises HarnessError as `register_encoder` does.
     """
@@ -200,7 +200,7 @@ def register_initializer(name: str, make: Callable[[str], Initializer]) -> None:
 
 
 def register_chunker(name: str, make: Callable[[str], Chunker]) -> None:
-    """Add a phrase chunker: `make(argument)` is called for `--chunker NAME:ARGUMENT`, and gives `chunk(texts, language)`.
+    """Add a phrase chunker: `make(argument)` is called for `--chunker NAME:ARGUMENT` and returns `chunk(texts, language)`.
 
     Raises HarnessError as `register_encoder` does.
     """

@@ -1,6 +1,6 @@
 """The data types that encoders, tasks and the engine exchange.
 
-Arrays are numpy, float32 unless said; n counts items, d is the width of the joint image-text space.
+Arrays are numpy arrays of float32 unless stated otherwise; n counts items, d is the width of the joint image-text space.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image
 
-# In words, so that the command line answers without numpy.
+# Strings, so that the command line need not import numpy.
 Floats: TypeAlias = "npt.NDArray[np.float32]"
 Doubles: TypeAlias = "npt.NDArray[np.float64]"
 Ints: TypeAlias = "npt.NDArray[np.int64]"
 Span: TypeAlias = tuple[int, int]
-"""A stretch of a text, from its first character to before its last, counted from 0; empty for what stands nowhere in it."""
+"""A character span of a text: start and end, counted from 0, the end excluded; empty for what is not in the text."""
 Spans: TypeAlias = tuple[Span, ...]
 
 
@@ -53,19 +53,19 @@ class PicturesError(HarnessError):
 
 
 class Images(Protocol):
-    """The pictures of a task, read only when asked for."""
+    """The images of a task, read on request."""
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """One id a picture, in gallery order."""
+        """The ids of the images, in gallery order."""
         ...
 
     def open(self, index: int) -> Image.Image:
-        """Decode one picture to RGB. Raises HarnessError naming the file if it cannot be read."""
+        """Decode an image to RGB. Raises HarnessError naming the file if it cannot be read."""
         ...
 
     def digest(self) -> str:
-        """A digest of ids and file contents, in order."""
+        """Return a digest of ids and file contents, in order."""
         ...
 
 
@@ -201,9 +201,9 @@ class Retrieval:
         return []
 
     def in_english(self) -> Self:
-        """The same images, asked for by the English captions that these were translated from.
+        """Return a copy whose queries are the English captions that these captions were translated from.
 
-        Facets stay those of the translations, so that a group holds the same queries in both.
+        The facets of the translations are retained, so that a group holds the same queries in both.
         Raises HarnessError if the captions are not translations.
         """
         if self.english is None:
@@ -221,7 +221,7 @@ class Retrieval:
         )
 
     def take(self, rows: Sequence[int]) -> Self:
-        """The captions of the given rows alone, over the same images."""
+        """Return a copy with the captions of the given rows, over the same images."""
         return replace(
             self,
             captions=tuple(self.captions[row] for row in rows),
@@ -234,7 +234,7 @@ class Retrieval:
         )
 
     def among(self, images: Images) -> Self:
-        """The captions of the given images alone, to be found among these."""
+        """Return a copy with the captions of the given images, and these images as the gallery."""
         import numpy as np
 
         if images.ids == self.images.ids:
@@ -246,14 +246,14 @@ class Retrieval:
         return replace(self.take(rows), images=images, caption_images=taken)
 
     def texts_digest(self) -> str:
-        """A digest of the captions, their ids and their images."""
+        """Return a digest of the captions, their ids and their images."""
         owners = (str(i) for i in self.caption_images.tolist())
         return digest_strings([*self.captions, *self.caption_ids, *owners])
 
 
 @dataclass(frozen=True)
 class Regions:
-    """Boxes of images that a text may mean, chosen without knowing any text that is asked.
+    """Candidate boxes of images, chosen without knowledge of the queries.
 
     boxes: (r, 4), left, top, right, bottom in pixels from 0, right and bottom excluded, the boxes of an image together.
     box_images: (r,), ascending, index of each box's image in `images.ids`; an image may have none.
@@ -269,7 +269,7 @@ class Regions:
     notes: tuple[str, ...] = ()
 
     def digest(self) -> str:
-        """A digest of pictures and boxes."""
+        """Return a digest of images and boxes."""
         arrays = (self.boxes, self.box_images, self.sizes)
         return digest_strings([self.images.digest(), *(str(array.tolist()) for array in arrays)])
 
@@ -288,22 +288,22 @@ class Grounding(Retrieval):
     sought: ClassVar[Sought] = "regions"
 
     def texts_digest(self) -> str:
-        """A digest of the phrases, their ids, images and true boxes."""
+        """Return a digest of the phrases, their ids, images and ground-truth boxes."""
         return digest_strings([super().texts_digest(), str(self.targets.tolist()), str(self.target_captions.tolist())])
 
 
 @dataclass(frozen=True)
 class Unseen:
-    """Images of which nothing but the ids is known: what texts belong to in a task that looks at no picture.
+    """Images known by their ids alone, for tasks that open no image.
 
-    gallery: digest of what is looked for instead of them.
+    gallery: digest of the candidates that take their place.
     """
 
     ids: tuple[str, ...]
     gallery: str = ""
 
     def open(self, index: int) -> Image.Image:
-        """Raises HarnessError: there is no picture."""
+        """Raise HarnessError, since there is no image."""
         raise HarnessError(f"no picture of {self.ids[index]} is read here: this task compares texts with texts")
 
     def digest(self) -> str:
@@ -315,18 +315,18 @@ DOCUMENTS_A_PART = 8192
 
 
 class Documents(Protocol):
-    """English texts that others look for, numbered from 0. They are read part by part: there may be more than memory holds."""
+    """English candidates of text-to-text retrieval, numbered from 0. They are read in parts, since they may exceed memory."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of documents."""
         ...
 
     def parts(self) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
-        """Ids and texts, DOCUMENTS_A_PART at a time, in order. Raises HarnessError if they can no longer be read."""
+        """Yield ids and texts in order, DOCUMENTS_A_PART at a time. Raises HarnessError if they can no longer be read."""
         ...
 
     def digest(self) -> str:
-        """A digest of ids and texts, in order."""
+        """Return a digest of ids and texts, in order."""
         ...
 
 
@@ -341,18 +341,18 @@ class Listed:
         return len(self.ids)
 
     def parts(self) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
-        """Ids and texts, part by part."""
+        """Yield ids and texts in parts."""
         for start in range(0, len(self.ids), DOCUMENTS_A_PART):
             yield self.ids[start : start + DOCUMENTS_A_PART], self.texts[start : start + DOCUMENTS_A_PART]
 
     def digest(self) -> str:
-        """A digest of ids and texts, in order."""
+        """Return a digest of ids and texts, in order."""
         return digest_strings([*self.ids, *self.texts])
 
 
 @dataclass(frozen=True)
 class TextRetrieval(Retrieval):
-    """Captions, or queries, that look for English texts. `images` are what they belong to, and are not looked at.
+    """Text-to-text retrieval: captions or other queries with English candidates. `images` group the queries and are not opened.
 
     relevant: (m), for each query its relevant documents by number, and how relevant each is, 1 or more; never none.
     barred: (m), for each query the documents that it is not ranked against: itself, and what it was translated from.
@@ -379,7 +379,7 @@ class TextRetrieval(Retrieval):
         return [*self.measures, self.headline]
 
     def take(self, rows: Sequence[int]) -> Self:
-        """The queries of the given rows alone, over the same documents."""
+        """Return a copy with the queries of the given rows, over the same documents."""
         relevant, barred = tuple(self.relevant[row] for row in rows), tuple(self.barred[row] for row in rows)
         return replace(super().take(rows), relevant=relevant, barred=barred)
 
@@ -391,7 +391,7 @@ class TextRetrieval(Retrieval):
 
 @dataclass(frozen=True)
 class Translated:
-    """English translations of a retrieval's captions, in their order, as somebody's file has them, and what is to be known."""
+    """English translations of a retrieval's captions, in their order, as read from a file, and notes for readers."""
 
     english: tuple[str, ...]
     notes: tuple[str, ...] = ()
@@ -425,7 +425,7 @@ class Bitext:
         return len(self.english)
 
     def take(self, rows: Sequence[int]) -> Bitext:
-        """The pairs of the given rows, in the given order."""
+        """Return the pairs of the given rows, in the given order."""
         return replace(
             self,
             english=tuple(self.english[i] for i in rows),
@@ -437,13 +437,13 @@ class Bitext:
         )
 
     def digest(self) -> str:
-        """A digest of all pairs in order."""
+        """Return a digest of all pairs in order."""
         return digest_strings([self.lang, *self.english, *self.foreign, *self.image_ids])
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What distillation into a language must not see of all evaluation splits: images, and captions in English and the language.
+    """The evaluation data that distillation into a language must not see: images, and captions in English and the language.
 
     images: ids of all images that the data set lists, evaluated or not. What a bitext names as images are images only if listed.
     """
@@ -456,7 +456,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Download:
-    """A public file that a data folder can be given. path: where it goes there. sha256: where the publisher's file is known."""
+    """A public file for a data folder. path: its place in the folder. sha256: digest of the publisher's file, where known."""
 
     path: str
     url: str
@@ -467,7 +467,7 @@ class Download:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a task reads of a data folder. texts: paths in the folder. pictures: for each file name, what reads its bytes.
+    """The files of a data folder that a task reads. texts: paths in the folder. pictures: a reader of the bytes by file name.
 
     files: the pictures' files or shards, so that who gives them away can tell whether they are of the folder.
     """
@@ -479,7 +479,7 @@ class Contents:
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of `data check`: what was looked for, whether it is there, and what to do if it is not."""
+    """One line of `data check`: what was searched, whether it was found, and what to do otherwise."""
 
     what: str
     found: bool
@@ -488,7 +488,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Place:
-    """Words that name something to be seen, and its boxes in the image, perhaps none.
+    """An entity mention of a caption, and its boxes in the image, which may be none.
 
     boxes: left, top, right and bottom as shares of the picture's width and height.
     """

@@ -10,7 +10,7 @@ from harness.core.errors import HarnessError
 
 
 def short_message(error: Exception) -> str:
-    """The gist of an error on one line, whatever it quotes; of a wrong JSON or TOML, the first thing that is wrong and where."""
+    """Return an error's message on one line; for invalid JSON or TOML, the first invalid entry and its place."""
     # Pydantic takes a tenth of a second to import: an error of its kind exists only where it is loaded.
     pydantic = sys.modules.get("pydantic")
     if pydantic is not None and isinstance(error, pydantic.ValidationError):
@@ -21,7 +21,7 @@ def short_message(error: Exception) -> str:
 
 
 def one_line_message(error: BaseException, file: Path | str | None = None) -> str:
-    """An error on one line: its kind, its message, and the line of `file` that it comes from."""
+    """Return an error on one line: its type, its message, and the line of `file` that it comes from."""
     if isinstance(error, HarnessError):
         return str(error)
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]

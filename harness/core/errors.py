@@ -1,11 +1,11 @@
-"""Errors that a user can put right."""
+"""Errors that users can fix."""
 
 from __future__ import annotations
 
 
 class HarnessError(Exception):
-    """Something the user can put right. The message names the file or value, what was expected, and the way out."""
+    """An error that the user can fix. The message names the file or value, what was expected, and the way out."""
 
 
 class MissingError(HarnessError):
-    """A folder has nothing of what was asked for. What is asked for by name must be there; `--lang all` passes over the rest."""
+    """A folder lacks what was requested. A language that is named must exist; groups such as `--lang all` skip missing ones."""

@@ -110,11 +110,11 @@ def _fold(text: str) -> str:
 
 
 def select_languages(task: Task, text: str) -> list[tuple[Language, bool]]:
-    """The languages that a comma-separated list means, each once and in its order, and whether each was asked for by name.
+    """Return the languages of a comma-separated list, each once and in order, and whether each was requested by name.
 
     A term is a code, alias or English name; `all`; `tier:A` or `tier:A-B` (`tier:?` for languages of unknown tier); or
-    `script:CODE` (ISO 15924). Groups leave English out, since the teacher's own tower reads it.
-    Raises HarnessError for a term that means nothing.
+    `script:CODE` (ISO 15924). Groups exclude English, since the teacher's own tower reads it.
+    Raises HarnessError for an unknown term.
     """
     chosen: dict[str, tuple[Language, bool]] = {}
     for term in filter(None, (part.strip() for part in text.split(","))):

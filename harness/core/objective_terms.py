@@ -22,13 +22,13 @@ Side = Literal["transport", "standard", "control"]
 
 UNTRAINED, FITTED = "none", "ridge"
 STEPLESS = (UNTRAINED, FITTED)
-"""Objectives without a step of training: the student as it starts, and with its projection fitted in closed form."""
+"""Objectives without training steps: the untrained student, and the student with its projection fitted in closed form."""
 
 
 def parse_objective(text: str) -> list[tuple[float, str]]:
-    """Weights and names of an objective `NAME`, or of a sum `NAME + 0.5*NAME + ...`; nothing for `none` and `ridge`.
+    """Return weights and names of an objective `NAME` or a sum `NAME + 0.5*NAME + ...`; [] for `none` and `ridge`.
 
-    Raises HarnessError for what is neither, for a weight that is not a positive number, and for an unknown name.
+    Raises HarnessError for invalid syntax, for a weight that is not a positive number, and for an unknown name.
 
     >>> parse_objective("ot-token + 0.5*kd-mse")
     [(1.0, 'ot-token'), (0.5, 'kd-mse')]
@@ -50,7 +50,7 @@ def parse_objective(text: str) -> list[tuple[float, str]]:
 
 
 def _positive_weight(weight: str, text: str) -> float:
-    """A weight of an objective. Raises HarnessError unless it is a finite number above 0."""
+    """Return a weight of an objective. Raises HarnessError unless it is a finite number above 0."""
     try:
         value = float(weight)
     except ValueError:
@@ -61,7 +61,7 @@ def _positive_weight(weight: str, text: str) -> float:
 
 
 def spell_objective(text: str) -> str:
-    """The one spelling of an objective, so that spaces and zeros make no other tower. Raises HarnessError as `parse_objective`.
+    """Return an objective in canonical spelling, so that spaces and zeros make no other tower. Raises as `parse_objective`.
 
     >>> spell_objective("ot-token+0.50*kd-mse")
     'ot-token + 0.5*kd-mse'
@@ -72,7 +72,7 @@ def spell_objective(text: str) -> str:
 
 
 def objective_code_digests(text: str) -> list[str]:
-    """Digests of the code of an objective's plug-in terms: the same name with other code makes another tower."""
+    """Return digests of the code of an objective's plug-in terms, since other code under the same name makes another tower."""
     names = [name for _, name in parse_objective(text)]
     return [code_digest(OBJECTIVES.load(name)) for name in names if not OBJECTIVES.find(name).builtin]
 
@@ -90,7 +90,7 @@ def reads_entities(text: str) -> bool:
 
 
 def load_objective(text: str) -> Objective:
-    """The loss that an objective, or a sum of them, names. Raises HarnessError as `parse_objective` does."""
+    """Return the loss of an objective or a sum of objectives. Raises HarnessError as `parse_objective` does."""
     terms = [(weight, OBJECTIVES.load(name)) for weight, name in parse_objective(text)]
     if len(terms) == 1 and terms[0][0] == 1:
         return terms[0][1]

@@ -1,4 +1,4 @@
-"""Plug-in files: how they are loaded, which of them are broken, and a fingerprint of code and weights."""
+"""Plug-ins: loading of files, attribution of errors, and fingerprints of code and weights."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from harness.core.error_messages import one_line_message
 from harness.core.errors import HarnessError
 
 BROKEN_FILES: dict[str, str] = {}
-"""Plug-in files that could not be loaded, and why: shown by `list` and beside an unknown name."""
+"""Errors of plug-in files that could not be loaded. `list` and messages on unknown names show them."""
 REQUESTED_FILES: list[Path] = []
-"""Plug-in files that were asked for, in order: another process has to load them too."""
+"""Requested plug-in files, in order. Worker processes load them too."""
 PLUGIN_MODULES: set[str] = set()
-"""Modules and packages that are plug-ins, by name."""
+"""Names of the modules and packages that are plug-ins."""
 
 
 def load_plugins(paths: Iterable[Path]) -> list[str]:
@@ -42,18 +42,18 @@ def load_plugins(paths: Iterable[Path]) -> list[str]:
 
 
 def load_file(path: Path) -> ModuleType:
-    """Run a file as a module whose name is its path, so that everything it defines says where it is from.
+    """Run a file as a module whose name is its path, so that `__module__` of its definitions names the file.
 
-    Raises HarnessError naming file and line if there is no such file or if it raises.
+    Raises HarnessError naming file and line if the file does not exist or raises.
     """
     place = path.expanduser().resolve()
     if str(place) in sys.modules:
         return sys.modules[str(place)]
     if not place.is_file():
-        raise HarnessError(f"the plug-in {path} is not there: expected a Python file, or FILE.py:NAME for one thing of it")
+        raise HarnessError(f"the plug-in {path} does not exist: expected a Python file, or FILE.py:NAME for one attribute of it")
     spec = importlib.util.spec_from_file_location(str(place), place)
     if spec is None or spec.loader is None:
-        raise HarnessError(f"the plug-in {path} is no Python file: its name must end in .py")
+        raise HarnessError(f"the plug-in {path} is not a Python file: its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[str(place)] = module
     PLUGIN_MODULES.add(str(place))
@@ -67,7 +67,7 @@ def load_file(path: Path) -> ModuleType:
 
 
 def load_attribute(path: Path, name: str) -> Any:
-    """One thing of a plug-in file. Raises HarnessError as `load_file` does, and if the file does not define it."""
+    """Return an attribute of a plug-in file. Raises HarnessError as `load_file` does, and if the file does not define it."""
     module = load_file(path)
     if not hasattr(module, name):
         public = ", ".join(key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__)
@@ -77,9 +77,9 @@ def load_attribute(path: Path, name: str) -> Any:
 
 @contextmanager
 def one_line_errors(what: str, file: Path | str | None = None) -> Iterator[None]:
-    """Turn whatever code of others raises into a HarnessError that begins with `what`; Ctrl-C and HarnessError pass.
+    """Turn every exception of a plug-in into a HarnessError that begins with `what`, except for Ctrl-C and HarnessError.
 
-    `sys.exit()` and a panic of a Rust extension are no `Exception`, and must not end the program either.
+    `sys.exit()` and panics of Rust extensions do not derive from `Exception`; they are turned too.
     """
     try:
         yield
@@ -90,25 +90,25 @@ def one_line_errors(what: str, file: Path | str | None = None) -> Iterator[None]
 
 
 def plugin_at_fault(error: BaseException) -> str | None:
-    """The plug-in that an error comes from: the last one whose code was running. None if none was."""
+    """Return the plug-in whose code ran last before an error, or None."""
     names = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
     guests = (name if name in PLUGIN_MODULES else name.partition(".")[0] for name in reversed(names))
     return next((name for name in guests if name in PLUGIN_MODULES), None)
 
 
 def origin_of(thing: object) -> str:
-    """Where something is defined: module, or file of a plug-in, and name."""
+    """Return where something is defined: its module, or a plug-in's file, and its name."""
     module = getattr(thing, "__module__", None) or type(thing).__module__
     return f"{module}:{getattr(thing, '__qualname__', type(thing).__qualname__)}"
 
 
 def fingerprint(*parts: str | float | Path | Callable[..., object] | None) -> str:
-    """A digest for `Encoder.fingerprint`, of everything that decides an embedding.
+    """Return a digest for `Encoder.fingerprint` of everything that determines an embedding.
 
-    A `Path` stands for what lies there: a file's bytes, or a folder's files and their names within it. A class or function stands
-    for its qualified name and the file that defines it. Text and numbers (a precision, an image size) stand for themselves.
+    A `Path` contributes a file's bytes, or the names and bytes of a folder's files. A class or function contributes its qualified
+    name and the file that defines it. Strings and numbers (a precision, an image size) contribute themselves.
 
-    Raises HarnessError for a path that is not there, and for code that no file holds.
+    Raises HarnessError for a missing path, and for code that is in no file.
 
     >>> fingerprint("float32", 224) == fingerprint("float32", 224), fingerprint("a", "bc") == fingerprint("ab", "c")
     (True, False)
@@ -125,15 +125,15 @@ def fingerprint(*parts: str | float | Path | Callable[..., object] | None) -> st
 
 
 def code_digest(thing: Callable[..., object]) -> str:
-    """A digest of the file that defines a class or function. Raises HarnessError as `fingerprint` does."""
+    """Return a digest of the file that defines a class or function. Raises HarnessError as `fingerprint` does."""
     return digest_strings(["code", digest_file(_source_file(thing))])
 
 
 def identity(thing: object, name: str) -> tuple[str, str]:
-    """What sets a class, function or object of others apart: where it is defined, and its qualified name.
+    """Return what identifies a plug-in's class, function or object: its module and its qualified name.
 
-    `name` stands for what its module does not hold under a name of its own: a lambda, a partial, or a function that another
-    function or a loop has made.
+    `name` replaces the qualified name of what is no attribute of its module: a lambda, a partial, or a function that another
+    function or a loop creates.
     """
     module, qualified = getattr(thing, "__module__", None) or "", getattr(thing, "__qualname__", "")
     try:
@@ -144,8 +144,8 @@ def identity(thing: object, name: str) -> tuple[str, str]:
 
 
 def _code_of(module: str) -> str:
-    """A module's name; of a plug-in file, and of the program that runs, a digest of the contents, wherever they lie."""
-    # A worker process knows the program by the second name.
+    """Return a module's name; for plug-in files and the main program, a digest of the contents instead."""
+    # Worker processes name the main program `__mp_main__`.
     program = module in ("__main__", "__mp_main__")
     file = getattr(sys.modules.get(module), "__file__", None) if program else module if module in PLUGIN_MODULES else None
     if file and Path(file).is_absolute() and Path(file).is_file():
@@ -155,10 +155,10 @@ def _code_of(module: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class PluginFingerprint:
-    """The method `fingerprint` of an object that code of others made, as the engine asks for it.
+    """The method `fingerprint` of a plug-in's object, as the engine calls it.
 
-    It combines the object's own fingerprint with its name and with `made`, what made it. So two classes are never taken for one,
-    whatever they say themselves. own: the object's own method.
+    It combines the object's own fingerprint with its name and with `made`, the identity of what created it. Two classes therefore
+    never have the same fingerprint, whatever they return themselves. own: the object's own method.
     """
 
     thing: Any
@@ -167,7 +167,7 @@ class PluginFingerprint:
     spec: str
 
     def __call__(self) -> str:
-        """The digest. Raises HarnessError if the object's own method raises, or gives no text."""
+        """Return the digest. Raises HarnessError if the object's own method raises or returns no string."""
         with one_line_errors(f"the fingerprint of {self.spec} cannot be had", type(self.thing).__module__):
             own, name = self.own(), str(self.thing.name)
         if not isinstance(own, str) or not own:
@@ -176,7 +176,7 @@ class PluginFingerprint:
 
 
 def attach_identity(thing: Any, made: Iterable[str], spec: str) -> None:
-    """Have an object's fingerprint say what made it. Raises HarnessError for an object that takes no attributes."""
+    """Add what created an object to its fingerprint. Raises HarnessError for an object that takes no attributes."""
     own = thing.fingerprint.own if isinstance(thing.fingerprint, PluginFingerprint) else thing.fingerprint
     kind = type(thing)
     told = PluginFingerprint(thing, own, (*made, *identity(kind, kind.__qualname__)), spec)
@@ -187,7 +187,7 @@ def attach_identity(thing: Any, made: Iterable[str], spec: str) -> None:
 
 
 def own_fingerprint(thing: Any) -> Any:
-    """What an object itself gives as its fingerprint, whatever that is."""
+    """Return what an object's own method returns as fingerprint, of any type."""
     return thing.fingerprint.own() if isinstance(thing.fingerprint, PluginFingerprint) else thing.fingerprint()
 
 

@@ -1,4 +1,4 @@
-"""What an encoder, a translator and a task must offer. Plug-ins implement these."""
+"""The protocols of encoders, translators and tasks. Plug-ins implement them."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class ImageEncoder(Protocol):
     """A frozen image tower."""
 
     def encode_images(self, images: Sequence[Image.Image]) -> Floats:
-        """Embed RGB pictures as (n, d), not normalised."""
+        """Embed RGB images as (n, d), not normalized."""
         ...
 
     def fingerprint(self) -> str:
-        """A digest of everything that decides an embedding: weights, architecture, preprocessing, tokenizer, precision.
+        """Return a digest of everything that determines an embedding: weights, architecture, preprocessing, tokenizer, precision.
 
-        Cheap enough to be asked on every run; it does not load the model.
+        It must be fast, since every run calls it, and must not load the model.
         """
         ...
 
@@ -46,11 +46,11 @@ class TextEncoder(Protocol):
     """A text tower. `lang` is the BCP-47 code of the texts, for towers that need to know it."""
 
     def encode_texts(self, texts: Sequence[str], lang: str) -> Floats:
-        """Embed texts as (n, d), not normalised."""
+        """Embed texts as (n, d), not normalized."""
         ...
 
     def fingerprint(self) -> str:
-        """As for ImageEncoder."""
+        """Return a digest as `ImageEncoder.fingerprint` does."""
         ...
 
 
@@ -59,25 +59,25 @@ class Encoder(ImageEncoder, TextEncoder, Protocol):
 
     @property
     def name(self) -> str:
-        """What the user typed to get it, made canonical: `open_clip:ViT-B-32/laion2b_s34b_b79k`."""
+        """The canonical form of the spec that users type: `open_clip:ViT-B-32/laion2b_s34b_b79k`."""
         ...
 
 
 @runtime_checkable
 class TokenEncoder(Protocol):
-    """A text encoder that can also teach by token transport, and be searched token by token."""
+    """A text encoder with token states, for token transport and late interaction."""
 
     def encode_tokens(self, texts: Sequence[str], lang: str) -> TokenStates:
-        """Token states and sentence embeddings of the texts, in one pass."""
+        """Return token states and sentence embeddings of the texts, in one pass."""
         ...
 
 
 @runtime_checkable
 class PatchEncoder(Protocol):
-    """An image encoder whose pictures can be searched patch by patch."""
+    """An image encoder with patch states, for late interaction."""
 
     def encode_patches(self, images: Sequence[Image.Image]) -> TokenStates:
-        """Patch states and embeddings of RGB pictures, in one pass: what the tower's head makes of each patch by itself.
+        """Return patch states and embeddings of RGB images, in one pass. Patch states are outputs of the tower's head.
 
         Raises HarnessError if the architecture has none.
         """
@@ -86,36 +86,35 @@ class PatchEncoder(Protocol):
 
 @runtime_checkable
 class TokenNamer(Protocol):
-    """A text encoder that can say what its tokens are, for people to read."""
+    """A text encoder with readable names of its tokens."""
 
     def name_tokens(self, text: str) -> list[str]:
-        """A name for each token of a text, as many as `encode_tokens` gives states of it."""
+        """Return a name for each token of a text, one for each state of `encode_tokens`."""
         ...
 
 
 @runtime_checkable
 class TokenLocator(Protocol):
-    """A text encoder that can say where its tokens stand in a text, so that some of them can be given more weight."""
+    """A text encoder that locates its tokens in a text, so that entity mentions can be weighted."""
 
     def locate_tokens(self, texts: Sequence[str], lang: str) -> list[Spans]:
-        """For each text the stretch of each token, as many as `encode_tokens` gives states of it.
+        """Return the character span of each token of each text, one for each state of `encode_tokens`.
 
-        It is empty for tokens that stand for no part of the text (those of the framing). Raises HarnessError if the tokenizer
-        does not tell.
+        Spans of special tokens are empty. Raises HarnessError if the tokenizer gives no spans.
         """
         ...
 
 
 @runtime_checkable
 class KnownFeatures(Protocol):
-    """An encoder that has no model, only embeddings by the task's ids: the engine asks for these, and opens no picture."""
+    """An encoder without a model, with embeddings by the task's ids. The engine opens no image for it."""
 
     def image_features(self, ids: Sequence[str]) -> Floats:
-        """The embeddings (n, d) of images. Raises HarnessError naming the first that is missing."""
+        """Return the embeddings (n, d) of images. Raises HarnessError naming the first that is missing."""
         ...
 
     def caption_features(self, ids: Sequence[str], lang: str) -> Floats:
-        """The embeddings (n, d) of a language's captions. Raises HarnessError naming the first that is missing."""
+        """Return the embeddings (n, d) of a language's captions. Raises HarnessError naming the first that is missing."""
         ...
 
 
@@ -124,67 +123,67 @@ class Translator(Protocol):
 
     @property
     def name(self) -> str:
-        """What the user typed to get it, made canonical."""
+        """The canonical form of the spec that users type."""
         ...
 
     def translate(self, texts: Sequence[str], lang: str) -> Sequence[str]:
-        """The texts, of one language (BCP-47), in English: as many, in their order."""
+        """Translate texts of one language (BCP-47) into English, one for each, in order."""
         ...
 
     def fingerprint(self) -> str:
-        """As for ImageEncoder: a digest of everything that decides a translation."""
+        """Return a digest of everything that determines a translation, as `ImageEncoder.fingerprint` does."""
         ...
 
 
 class Task(Protocol):
-    """A benchmark: it labels, the engine measures."""
+    """A benchmark: it provides data and ground truth, and the engine measures."""
 
     @property
     def card(self) -> TaskCard:
-        """What the task is."""
+        """The description of the task."""
         ...
 
     def languages(self) -> Mapping[str, Language]:
-        """Every language the task knows, by code."""
+        """Return every language of the task, by code."""
         ...
 
     def language(self, text: str) -> Language:
-        """The language of a code, alias or English name. Raises HarnessError with the nearest ones if there is none."""
+        """Find a language by code, alias or English name. Raises HarnessError with the nearest names if there is none."""
         ...
 
     def sources(self) -> tuple[CaptionSource, ...]:
-        """Every caption source the task knows, in the order in which they are looked for."""
+        """Return every caption source of the task, in order of preference."""
         ...
 
     def load(self, data: Path, lang: str, split: str, source: str | None = None) -> Retrieval:
-        """Read images and captions of one language, or, as a `Grounding`, phrases and their places, or a `TextRetrieval`.
+        """Read images and captions of one language, or phrases and their boxes as a `Grounding`, or a `TextRetrieval`.
 
-        They are of the first source that has any, or of the one named. Raises MissingError if the folder has none, HarnessError
-        if what it has cannot be read.
+        They come from the named source, or from the first one that the folder has. Raises MissingError if the folder has none,
+        HarnessError if a file cannot be read.
         """
         ...
 
     def load_bitext(self, data: Path, lang: str) -> Bitext:
-        """Read the English-`lang` pairs that the folder has for training: the leakage guard comes after.
+        """Read the folder's English-`lang` sentence pairs for training. The leakage guard is applied afterwards.
 
         Raises MissingError if it has none.
         """
         ...
 
     def held_out(self, data: Path, lang: str) -> HeldOut:
-        """What the leakage guard keeps out of the bitext of a language. Validation counts too: choices are made on it."""
+        """Return what the leakage guard drops from the bitext of a language. It includes validation, on which choices are made."""
         ...
 
     def check(self, data: Path) -> list[Finding]:
-        """Say what the folder has and lacks."""
+        """Return what the folder has and lacks."""
         ...
 
     def downloads(self, languages: Sequence[str] | None, source: str | None = None) -> tuple[Download, ...]:
-        """The public files of some languages (codes; None for all) and of one source or all, that anybody may fetch."""
+        """Return the public files of some languages (codes; None for all) and of one source or all."""
         ...
 
     def contents(self, data: Path) -> Contents:
-        """Every file of the folder that the task can read."""
+        """Return every file of the folder that the task can read."""
         ...
 
     def write_sample(self, folder: Path) -> None:
@@ -192,35 +191,35 @@ class Task(Protocol):
         ...
 
     def sample_version(self) -> str:
-        """A name for the bytes that `write_sample` writes."""
+        """Return a version of the bytes that `write_sample` writes."""
         ...
 
 
 @runtime_checkable
 class RegionTask(Protocol):
-    """A task whose images have regions. It is told neither a language nor a caption, so that no choice can hang on one."""
+    """A task whose images have regions. It receives neither a language nor a caption, so that regions depend on neither."""
 
     def load_regions(self, data: Path, split: str, candidates: str) -> Regions:
-        """Read the regions of all images of a split: `boxes` that people drew, or `proposals` of a detector.
+        """Read the regions of all images of a split: `boxes` of annotators, or `proposals` of a detector.
 
-        Raises HarnessError if the folder has none, or if a file of them cannot be read.
+        Raises HarnessError if the folder has none, or if a file cannot be read.
         """
         ...
 
 
 @runtime_checkable
 class TaggedTask(Protocol):
-    """A task whose data says of some sentences what they name."""
+    """A task whose data tags entity mentions in some sentences."""
 
     def load_places(self, data: Path, retrieval: Retrieval) -> tuple[tuple[Place, ...], ...]:
-        """What each caption names and where that is, in the words of its English twin if it has no tags itself.
+        """Return the entity mentions of each caption with their boxes, those of its English original if it has no tags itself.
 
         Raises HarnessError if tags or boxes cannot be read.
         """
         ...
 
     def tag_bitext(self, data: Path, bitext: Bitext) -> Bitext:
-        """The same pairs with `english_entities` and `foreign_entities`, None for sentences that nobody has tagged.
+        """Return a copy with `english_entities` and `foreign_entities`, None for untagged sentences.
 
         Raises HarnessError if tags cannot be read.
         """

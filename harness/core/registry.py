@@ -1,4 +1,4 @@
-"""Registries: names to built-in things and plug-ins, imported when they are asked for."""
+"""Plug-in registries: built-in entries and plug-ins by name, imported when they are used."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RegistryEntry(Generic[T]):
-    """One thing by name. origin: where it comes from, for people. load: import it and hand it over.
+    """An entry of a registry. origin: where it comes from, for messages. load: import and return it.
 
     builtin: its `module:attribute` if it comes with the harness, else "". reads: the options that a built-in declares to read.
     """
@@ -39,8 +39,10 @@ class RegistryEntry(Generic[T]):
 
 
 class Registry(Generic[T]):
-    """Entries of one kind by name: built-ins, given as `module:attribute`; what installed packages offer in the entry point
-    group `group`; what `register` was given; and, by the name `FILE.py:NAME`, anything of a file.
+    """Entries of one kind by name.
+
+    Entries are built-ins, given as `module:attribute`; the entry points of installed packages in the group `group`; what
+    `register` received; and any attribute of a Python file, by the name `FILE.py:NAME`.
     """
 
     def __init__(self, kind: str, builtins: Mapping[str, str | RegistryEntry[T]], group: str = "") -> None:
@@ -50,7 +52,7 @@ class Registry(Generic[T]):
 
     @functools.cached_property
     def _entries(self) -> dict[str, list[RegistryEntry[T]]]:
-        """All entries. Packages are asked at the first look-up, which takes 20 ms, and imported only when one is used."""
+        """All entries. Entry points are read at the first look-up, in 20 ms. Packages are imported when an entry is used."""
         from importlib.metadata import entry_points
 
         entries: dict[str, list[RegistryEntry[T]]] = self._own
@@ -61,9 +63,9 @@ class Registry(Generic[T]):
         return entries
 
     def register(self, name: str, thing: T) -> None:
-        """Add an entry. The same thing from the same place replaces itself, as a notebook's cell does when it is run again.
+        """Add an entry. An entry of the same origin is replaced, as when a notebook cell runs again.
 
-        Raises HarnessError for a name that could not be typed, and for one that something else has, naming both.
+        Raises HarnessError for an invalid name, and for the name of another entry, naming both.
         """
         if not re.fullmatch(r"\w[\w.-]*", name) or name.endswith(".py"):
             raise HarnessError(f"{name!r} cannot name a plug-in {self.kind}: use letters, digits, '-', '_' and '.'")
@@ -74,7 +76,7 @@ class Registry(Generic[T]):
         self._own[name] = [entry]
 
     def names(self) -> list[str]:
-        """All names, sorted."""
+        """Return all names, sorted."""
         return sorted(self._entries)
 
     def builtin_names(self) -> list[str]:
@@ -82,14 +84,14 @@ class Registry(Generic[T]):
         return [name for name, entries in self._own.items() if entries[0].builtin]
 
     def origin(self, name: str) -> str:
-        """Where an entry comes from.
+        """Return where an entry comes from.
 
-        Raises HarnessError for an unknown name, with the nearest ones, and for one that two sources have.
+        Raises HarnessError for an unknown name, with the nearest ones, and for a name that two entries have.
         """
         return self.find(name).origin
 
     def find(self, name: str) -> RegistryEntry[T]:
-        """The entry of a name. Raises HarnessError as `origin` does."""
+        """Return the entry of a name. Raises HarnessError as `origin` does."""
         file, _, attribute = name.rpartition(":")
         if name.endswith(".py"):
             raise HarnessError(f"{name} is a file: name the {self.kind} in it, as {name}:NAME")
@@ -127,7 +129,7 @@ class Registry(Generic[T]):
         return tuple(reads)
 
     def identity(self, name: str) -> tuple[str, ...]:
-        """What sets an entry of others apart from every other; nothing for a built-in one, whose own digest says enough.
+        """Return what distinguishes a plug-in's entry from every other; () for a built-in entry, whose own digest suffices.
 
         Raises HarnessError as `load` does.
         """
@@ -151,7 +153,7 @@ def builtin_entry(target: str, reads: tuple[str, ...] = ()) -> RegistryEntry[Any
 
 
 def split_spec(spec: str) -> tuple[str, str]:
-    """Name and argument of a spec; the argument is empty if there is none.
+    """Split a spec into name and argument; the argument may be empty.
 
     >>> split_spec("open_clip:ViT-B-32/openai"), split_spec("./mine.py:Mine:7"), split_spec("sample")
     (('open_clip', 'ViT-B-32/openai'), ('./mine.py:Mine', '7'), ('sample', ''))
