@@ -1,1 +1,1 @@
-"""Measured speed, against what people use instead. docs/performance.md holds the results."""
+"""Speed against common alternatives. docs/performance.md has the results."""

@@ -1,4 +1,4 @@
-"""What else a student's vocabulary could be aligned by: R@1 and R@10, text to image, on the val split, before any training.
+"""Alternative alignments of a student's vocabulary: R@1 and R@10, text to image, on the val split, without training.
 
 python -m benchmarks.alignments ENCODER DATA LANG[,LANG] PAIRS SEEDS
 
@@ -24,7 +24,7 @@ from harness.core.data import Bitext, Doubles, Floats, Retrieval
 from harness.core.protocols import Encoder, TokenEncoder, TokenLocator
 from harness.distill.data.bitext import MonolingualText, subset
 from harness.distill.data.monolingual import select_monolingual_text
-from harness.distill.data.subwords import token_spans, tokenize
+from harness.distill.data.subwords import subword_spans, tokenize
 from harness.distill.initializers.alignment import (
     LARGEST_COST,
     LOOSE_MARGINALS,
@@ -67,7 +67,7 @@ SPELLING = 10.0
 
 @dataclass(frozen=True)
 class Trial:
-    """A student without training, the bitext that its vocabulary is aligned by, and what it is measured on."""
+    """An untrained student, the bitext that aligns its vocabulary, and the images and captions that measure it."""
 
     teacher: Encoder
     lent: DonatedLayers
@@ -80,7 +80,7 @@ class Trial:
 
     @cached_property
     def longest(self) -> int:
-        """Positions of the student."""
+        """The number of positions of the student."""
         return self.student.config.max_length
 
     @cached_property
@@ -90,7 +90,7 @@ class Trial:
 
     @cached_property
     def english(self) -> list[list[int]]:
-        """Ids of the English ones, as the teacher reads them."""
+        """Ids of the English sentences, as the teacher reads them."""
         return self.lent.tokenize(self.bitext.english)
 
     @cached_property
@@ -100,12 +100,12 @@ class Trial:
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """Subwords of both sides."""
+        """The number of subwords of both sides."""
         return self.student.config.vocab_size, len(self.known)
 
     @cached_property
     def counts(self) -> tuple[Sparse, Sparse]:
-        """How often each stands in each sentence."""
+        """The counts of tokens in each sentence."""
         of_foreign, of_english = (
             occurrences(texts, size) for texts, size in zip((self.foreign, self.english), self.sizes, strict=True)
         )
@@ -113,17 +113,17 @@ class Trial:
 
     @property
     def pairs(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-        """The sentence pairs, by length, so that few are padded."""
+        """The sentence pairs, sorted by length to reduce padding."""
         return sorted(zip(map(tuple, self.foreign), map(tuple, self.english), strict=True), key=lambda pair: len(pair[0]))
 
     def weights(self, init: str, spelling: Spelling | None = None, context: DistributionalContext | None = None) -> Sparse:
-        """The weights by which an initializer makes the subwords' embeddings."""
+        """Return the weights of an initializer for the subwords' embeddings."""
         initializer = load_initializer(init)
         assert isinstance(initializer, AlignedVocabulary)
         return initializer.weights(TokenizedBitext(self.foreign, self.english, self.sizes, spelling, context))
 
     def scores(self, weights: Sparse) -> tuple[float, float]:
-        """R@1 and R@10 with the embeddings that these weights make."""
+        """Return R@1 and R@10 with the embeddings of these weights."""
         self.start_from(weights)
         texts = tokenize(self.tokenizer, self.retrieval.captions, self.longest)
         ranks = rank(self.images, self.student.embed(texts).numpy(), self.retrieval.caption_images)
@@ -131,7 +131,7 @@ class Trial:
 
     @torch.no_grad()
     def start_from(self, weights: Sparse) -> None:
-        """Give the student the embeddings that these weights make."""
+        """Set the student's embeddings to those of these weights."""
         rows = np.flatnonzero(np.diff(weights.indptr))
         made = torch.from_numpy(weighted_embeddings(weights[rows], self.known)).float()
         self.student.token_embedding.weight[torch.from_numpy(rows)] = made
@@ -148,7 +148,7 @@ def prepared(
     sentences: int = 0,
     change: Callable[[Bitext], Bitext] = lambda bitext: bitext,
 ) -> Trial:
-    """A language made ready, with so many sentences of either side that nobody translated. change: is made to all pairs."""
+    """Prepare a language, with so many monolingual sentences of either side. change: applied to all pairs."""
     folder = Path(data)
     (guarded,) = load_guarded_bitext(task, folder, [task.language(lang)], RunConfig(lang=lang))
     bitext = subset(change(guarded.bitext), pairs, seed)
@@ -162,25 +162,25 @@ def prepared(
 
 
 def rounds(trial: Trial, plan: Sparse, shared: Callable[[Doubles], Doubles], count: int) -> Sparse:
-    """A plan made anew so often."""
+    """Realign a plan `count` times."""
     for _ in range(count):
         plan = realign(plan, trial.pairs, shared)
     return plan
 
 
 def balanced(trial: Trial, kernel: Sparse) -> Sparse:
-    """The plan of `ot-vocabulary`, from any kernel."""
+    """Return the plan of `ot-vocabulary` for a kernel."""
     return balance(kernel, *(counts.sum(0) for counts in trial.counts))
 
 
 def agreed(lifts: Doubles) -> Doubles:
-    """The geometric mean of Model 1's posteriors of either direction (agreement: Liang et al. 2006)."""
+    """Return the geometric mean of Model 1's posteriors in both directions (agreement: Liang et al. 2006)."""
     back = posterior(lifts.transpose(0, 2, 1)).transpose(0, 2, 1)
     return np.sqrt(posterior(lifts) * back)
 
 
 def with_rest(lifts: Doubles) -> Doubles:
-    """Plans in which each side leaves a share of its mass to a token that is none, which costs nothing and takes all of it."""
+    """Return plans in which each side moves a share of its mass to a dummy token at no cost."""
     rows, columns = lifts.any(2), lifts.any(1)
     shares = (np.pad(some / some.sum(1, keepdims=True), ((0, 0), (0, 1)), constant_values=LEFT) for some in (rows, columns))
     cost = np.pad(lift_costs(lifts), ((0, 0), (0, 1), (0, 1)))
@@ -191,7 +191,7 @@ def with_rest(lifts: Doubles) -> Doubles:
 
 
 def contextual(trial: Trial, plan: Sparse) -> Sparse:
-    """A plan made anew at costs to which the cosine of the tokens' states is added, student's against teacher's, in context."""
+    """Realign a plan at costs that include the cosine of the student's and the teacher's token states in context."""
     trial.start_from(sharpen(plan, ROUND_SHARPENING))
     assert isinstance(trial.teacher, TokenEncoder)
     told = trial.teacher.encode_tokens(trial.bitext.english, "en")
@@ -217,23 +217,23 @@ def contextual(trial: Trial, plan: Sparse) -> Sparse:
 
 
 def unit(states: Floats) -> Floats:
-    """Rows of length 1."""
+    """Return rows of length 1."""
     rows: Floats = states / np.linalg.norm(states, axis=1, keepdims=True)
     return rows
 
 
 def spelled_alike(trial: Trial) -> Spelling:
-    """How the tokens of a trial are spelled."""
+    """Return the spelling of a trial's tokens."""
     assert isinstance(trial.teacher, TokenLocator)
     spans = (
-        token_spans(trial.tokenizer, trial.bitext.foreign, trial.longest),
+        subword_spans(trial.tokenizer, trial.bitext.foreign, trial.longest),
         trial.teacher.locate_tokens(trial.bitext.english, "en"),
     )
     return bitext_spelling(trial.bitext, (trial.foreign, trial.english), spans, SPELLING)
 
 
 def variants(trial: Trial) -> Iterator[tuple[str, Sparse]]:
-    """Each alignment by its name."""
+    """Yield each alignment with its name."""
     for way in ("association", "ibm1", "ot-vocabulary", "ot-sentences"):
         yield f"`{way}`", trial.weights(way)
     kernel = association(*trial.counts)
@@ -282,7 +282,7 @@ def main(spec: str, data: str, langs: Sequence[str], pairs: int, seeds: int) -> 
 
 
 def show(found: Found, langs: Sequence[str]) -> None:
-    """A table in Markdown: means over the seeds."""
+    """Print a Markdown table of means over the seeds."""
     print(f"| | {' | '.join(langs)} |\n| --- |{' --- |' * len(langs)}")
     for name, of in found.items():
         means = (np.mean(of[lang], axis=0) for lang in langs)

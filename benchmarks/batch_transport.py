@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.rounds import compare
+from benchmarks.timing import compare
 from harness.distill.transport.batches import batch_target
 from harness.runtime.matmul import float32_matmul
 
@@ -18,7 +18,7 @@ DIM, EPS, ITERATIONS = 512, 0.15, 5
 
 
 def published(cost: Tensor) -> Tensor:
-    """The loop of OTTER's `model_util.py` on a matrix of similarities: rows first, then columns."""
+    """Run the loop of OTTER's `model_util.py` on a matrix of similarities: rows first, then columns."""
     plan = torch.exp(cost / EPS)
     for _ in range(ITERATIONS):
         plan = plan / plan.sum(1, keepdim=True)
@@ -27,7 +27,7 @@ def published(cost: Tensor) -> Tensor:
 
 
 def main() -> None:
-    """Batches of 512 and of 4,096."""
+    """Time batches of 512 and of 4,096."""
     generator = torch.Generator().manual_seed(0)
     for size in (512, 4096):
         words = torch.randn(size, DIM, generator=generator)

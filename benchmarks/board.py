@@ -1,8 +1,8 @@
 """Time and memory of a large board: 200 languages x 10 towers x 3 seeds, made-up ranks of 1,000 images.
 
-PYTHONPATH=tests python benchmarks/board.py [FOLDER]
+python -m benchmarks.board [FOLDER]
 
-With FOLDER, the page and the tables are kept there. Memory is the peak of a process that does nothing else.
+With FOLDER, the page and the tables are written there. Memory is the peak of a process that does nothing else.
 """
 
 from __future__ import annotations
@@ -14,20 +14,19 @@ import tempfile
 import time
 from pathlib import Path
 
-from made_up import ARMS, write_board
-
 from harness.core.data import Language
 from harness.leaderboards.board.builder import make_boards
 from harness.leaderboards.board.config import load_board_configs
 from harness.leaderboards.board.publish import write_boards
 from harness.leaderboards.records.loading import find_records
+from tests.support.synthetic_records import ARMS, write_board
 
 LANGUAGES = [f"{first}{second}" for first in "abcdefghijklmnopqrst" for second in "qrstuvwxyz"]
 SEEDS = 3
 
 
 def measure(records: Path, out: Path) -> None:
-    """Build the board and write all its files, and say what that took."""
+    """Build the board, write all its files, and print time and memory."""
     known = {code: Language(code, f"Language {code.upper()}", "Latn", place % 6, ()) for place, code in enumerate(LANGUAGES)}
     start, begun = time.perf_counter(), time.process_time()
     found = find_records([records])
@@ -43,7 +42,7 @@ def measure(records: Path, out: Path) -> None:
 
 
 def main() -> None:
-    """Make the records, then measure in a process of its own."""
+    """Make the records, then measure in another process."""
     if len(sys.argv) == 4:
         measure(Path(sys.argv[2]), Path(sys.argv[3]))
         return

@@ -1,4 +1,4 @@
-"""What captions of the same picture that are no translations are worth to an alignment: R@1 and R@10, text to image, on val.
+"""Alignment by captions of the same picture that are not translations: R@1 and R@10, text to image, on val.
 
 python -m benchmarks.comparable ENCODER DATA LANG[,LANG] PAIRS SEEDS [FOLDER]
 
@@ -34,7 +34,7 @@ WAYS = ("association", "ibm1", "ot-vocabulary", "ot-sentences")
 
 
 def changed(bitext: Bitext, captions: Mapping[str, Sequence[str]], kind: str) -> Bitext:
-    """The pairs whose English sentence is one of its picture's captions, with English of this kind."""
+    """Return the pairs whose English sentence is a caption of their picture, with English of this kind."""
     rows, others = [], []
     for row, (image, english) in enumerate(zip(bitext.image_ids, bitext.english, strict=True)):
         known = captions.get(image, ())
@@ -47,7 +47,7 @@ def changed(bitext: Bitext, captions: Mapping[str, Sequence[str]], kind: str) ->
 
 
 def write(path: Path, bitext: Bitext) -> None:
-    """English, translation and image id, a pair a line."""
+    """Write English, translation and image id, one pair a line."""
     rows = zip(bitext.english, bitext.foreign, bitext.image_ids, strict=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{english}\t{foreign}\t{image}\n" for english, foreign, image in rows), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What texts without translations add to an alignment: R@1 and R@10, text to image, on the val split, before any training.
+"""The benefit of monolingual text for an alignment: R@1 and R@10, text to image, on the val split, without training.
 
 python -m benchmarks.contexts ENCODER DATA LANG[,LANG] PAIRS SENTENCES SEEDS
 
@@ -23,30 +23,30 @@ SUBWORDS = 3000
 
 
 class Nearest(DistributionalContext):
-    """Tokens that keep like company, each for itself: without transport."""
+    """Contexts matched token by token, without transport."""
 
     def transport_plan(self, weights: Sparse) -> Sparse:
-        """As `DistributionalContext.transport_plan`, from a kernel that is not balanced."""
+        """Return the kernel without balancing it."""
         return self.in_vocabulary(self.similarity_kernel(weights))
 
 
 class Again(DistributionalContext):
-    """Rotation and transport in turns, twice."""
+    """Rotation and transport, alternated twice."""
 
     def transport_plan(self, weights: Sparse) -> Sparse:
-        """As `DistributionalContext.transport_plan`, from the weights that it would give."""
+        """Return the plan from the weights of the first plan."""
         return super().transport_plan(sharpen(super().transport_plan(weights), ROUND_SHARPENING))
 
 
 def contexts(trial: Trial, share: float = 1.0) -> DistributionalContext:
-    """A trial's texts, or a share of those that nobody translated."""
+    """Return a trial's texts with a share of its monolingual sentences."""
     foreign, english = (side[: round(share * len(side))] for side in (trial.text.foreign, trial.text.english))
     of_foreign = [*trial.foreign, *tokenize(trial.tokenizer, foreign, trial.longest)]
     return DistributionalContext(of_foreign, [*trial.english, *trial.lent.tokenize(english)], trial.sizes)
 
 
 def variants(trial: Trial) -> Iterator[tuple[str, Sparse]]:
-    """Each alignment by its name."""
+    """Yield each alignment with its name."""
     texts = contexts(trial)
     whole = texts.foreign, texts.english, texts.sizes
     without = trial.weights("ot-sentences")

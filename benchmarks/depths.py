@@ -29,13 +29,13 @@ from harness.retrieval.ranking import hit_rate, rank
 from harness.tasks.flickr30k import Flickr30k
 
 Depths = Sequence[Encoded]
-"""A batch after each block, the first first, and last of all in the joint space."""
+"""A batch after each block in order, and finally in the joint space."""
 
 Loss = Callable[[Depths, Depths, DistillConfig], Tensor]
 
 
 def at_depths(tower: TextTower, texts: Tokens) -> list[Encoded]:
-    """A batch through a tower."""
+    """Encode a batch with a tower."""
     device = tower.position_embedding.device
     lengths, ids = torch.tensor([len(text) for text in texts], device=device), pad_token_ids(texts).to(device)
     mask = torch.arange(ids.shape[1], device=device) < lengths[:, None]
@@ -49,7 +49,7 @@ def at_depths(tower: TextTower, texts: Tokens) -> list[Encoded]:
 
 
 def encoded(states: Tensor, lengths: Tensor) -> Encoded:
-    """States (B, L, d) of texts of these lengths, and their means."""
+    """Return the states (B, L, d) of texts of these lengths, and their means."""
     mask = torch.arange(states.shape[1], device=states.device) < lengths[:, None]
     states = states * mask[:, :, None]
     return Encoded(states, mask, states.sum(1) / lengths[:, None])
@@ -57,7 +57,7 @@ def encoded(states: Tensor, lengths: Tensor) -> Encoded:
 
 @torch.inference_mode()
 def of_teacher(trial: Trial) -> list[list[Tensor]]:
-    """The teacher's states of each English sentence, at each depth."""
+    """Return the teacher's states of each English sentence at each depth."""
     teacher = TextTower(trial.lent.config).eval()
     teacher.load_state_dict(teacher.state_dict() | trial.lent.weights)
     teacher.to(trial.student.position_embedding.device)
@@ -91,7 +91,7 @@ def relative(student: Encoded, teacher: Encoded, config: DistillConfig) -> Tenso
 
 
 def closeness(x: Encoded, y: Encoded) -> Tensor:
-    """How close sentences are (B, B): the mean of their embeddings' cosine and of one less their tokens' transport cost."""
+    """Return the closeness (B, B) of sentences: the mean of their embeddings' cosine and 1 - their tokens' transport cost."""
     size = len(x.mask)
     places = torch.arange(size, device=x.mask.device)
     rows, columns = places.repeat_interleave(size), places.repeat(size)
@@ -100,7 +100,7 @@ def closeness(x: Encoded, y: Encoded) -> Tensor:
 
 
 def fused(student: Depths, teacher: Depths, config: DistillConfig) -> Tensor:
-    """`ot-batch` by `closeness`: a plan over the batch whose costs are plans over the tokens, and the student's alike."""
+    """`ot-batch` by `closeness`: a plan over the batch with transport costs over tokens, for the student as well."""
     with torch.no_grad():
         targets = batch_target(closeness(teacher[-1], teacher[-1]), config.batch_eps, config.batch_iterations)
     scores = closeness(student[-1], teacher[-1]) / config.temperature
@@ -120,7 +120,7 @@ WAYS: Mapping[str, Loss] = {
 
 
 def trained(trial: Trial, told: Sequence[Sequence[Tensor]], loss: Loss, config: DistillConfig) -> tuple[float, float]:
-    """R@1 and R@10 of a student trained so, as `harness.distill.trainer` trains it. told: the teacher's states."""
+    """Return R@1 and R@10 of a student trained as in `harness.distill.trainer`. told: the teacher's states."""
     tower = trial.student.train()
     device = tower.position_embedding.device
     optimiser = torch.optim.AdamW(tower.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=config.weight_decay)

@@ -44,7 +44,7 @@ CONTEXT = 77
 
 
 def as_sentence_transformer(tower: TextTower, tokenizer: Any, folder: Path, device: str) -> SentenceTransformer:
-    """A student in sentence-transformers' form, with the same weights: a BERT, mean pooling, a projection."""
+    """Return a student in sentence-transformers' form with the same weights: a BERT, mean pooling, a projection."""
     weights = bert_weights(tower.state_dict(), tower.config)
     bert = {name.removeprefix("transformer."): value for name, value in weights.items() if name.startswith("transformer.")}
     folder.mkdir()
@@ -55,7 +55,7 @@ def as_sentence_transformer(tower: TextTower, tokenizer: Any, folder: Path, devi
 
 
 def sentence_transformer(folder: Path, config: TowerConfig, projection: torch.Tensor, device: str) -> SentenceTransformer:
-    """Modules over a BERT that lies in a folder."""
+    """Return modules over a BERT in a folder."""
     words = Transformer(str(folder), max_seq_length=config.max_length)
     dense = Dense(config.width, config.joint_dim, bias=False, activation_function=nn.Identity())
     dense.linear.weight.data.copy_(projection)
@@ -87,7 +87,7 @@ def theirs(student: SentenceTransformer, recipe: Recipe, *, english_too: bool, o
 
 
 def main() -> None:
-    """Train each way once, one after the other, and print a Markdown table."""
+    """Train once with each implementation, and print a Markdown table."""
     lang, pairs, steps, device, precision = (*sys.argv[3:], *("de", "1000", "200", "cpu", "float32")[len(sys.argv) - 3 :])
     teacher, data = load_encoder(sys.argv[1], device), Path(sys.argv[2])
     task = TASKS.load("flickr30k")()

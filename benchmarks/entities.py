@@ -25,7 +25,7 @@ BOX = "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bnd
 
 
 def sentence(draw: random.Random, chains: range) -> str:
-    """A caption of twelve words on average, some of them tagged."""
+    """Return a caption of twelve words on average, some of them tagged."""
     parts = []
     for _ in range(draw.randint(2, 4)):
         chain = draw.choice(chains) if draw.random() < 0.9 else 0
@@ -35,7 +35,7 @@ def sentence(draw: random.Random, chains: range) -> str:
 
 
 def annotation(draw: random.Random, name: str, chains: range) -> Iterator[str]:
-    """The lines of an image's boxes: chains with several boxes, boxes with several chains, scenes and chains without any."""
+    """Return the lines of an image's boxes: chains with several boxes or none, boxes with several chains, and scenes."""
     yield "<annotation>"
     yield f"\t<filename>{name}.jpg</filename>"
     yield "\t<size><width>500</width><height>375</height><depth>3</depth></size>"
@@ -64,7 +64,7 @@ def make(folder: Path) -> None:
 
 
 def measure(folder: Path, cache: Path) -> None:
-    """Open the corpus and ask it for one image in a thousand; say what that took."""
+    """Open the corpus, read one image in a thousand, and print time and memory."""
     begun, busy = time.perf_counter(), time.process_time()
     corpus = open_entities_corpus(folder, cache)
     phrases = sum(len(sentence.phrases) for name in corpus.images[::1000] for sentence in corpus.sentences(name))
@@ -75,7 +75,7 @@ def measure(folder: Path, cache: Path) -> None:
 
 
 def main() -> None:
-    """Make the files, then read them twice."""
+    """Write the files, then read them twice."""
     if len(sys.argv) == 3:
         measure(Path(sys.argv[1]), Path(sys.argv[2]))
         return

@@ -1,4 +1,4 @@
-"""What a GPU has to do, against what people use: `python -m benchmarks.gpu`. Needs no data, and a GPU with Triton.
+"""The work of a GPU against common alternatives: `python -m benchmarks.gpu`. Needs a GPU with Triton, and no data.
 
 Token transport at 256 and 2,048 pairs; a training step of a 6-layer, 384-wide student on 256 pairs, as the trainer takes it; the
 ranking of Flickr30k whole, in both directions.
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from benchmarks import ranking, token_transport
-from benchmarks.rounds import compare
+from benchmarks.timing import compare
 from harness.core.config import DistillConfig
 from harness.distill.model.teacher import TeacherStates
 from harness.distill.model.tower import TextTower, TowerConfig
@@ -28,7 +28,7 @@ SHAPE = TowerConfig(
 
 
 def training(objective: str, precision: str, *, recorded: bool = True) -> Training:
-    """A student, and a teacher of 4 batches of texts of 6 to 24 tokens on either side. recorded: as it is by default."""
+    """Return a training on 4 batches of texts of 6 to 24 tokens on either side. recorded: whether it uses CUDA graphs."""
     rng = np.random.default_rng(0)
     count = 4 * PAIRS
     texts = [rng.integers(VOCABULARY, size=length).tolist() for length in rng.integers(6, 25, count)]
@@ -49,12 +49,12 @@ def training(objective: str, precision: str, *, recorded: bool = True) -> Traini
 
 
 def steps(made: Training) -> functools.partial[None]:
-    """A step of a training: always the same rows, so that rounds differ by nothing but the time they take."""
+    """Return a training step on fixed rows, so that rounds differ in time only."""
     return functools.partial(made.step, list(range(PAIRS)), 1e-4)
 
 
 def student_step() -> None:
-    """A step as torch takes it by itself, and as the trainer does."""
+    """Time a step as torch takes it by default, and as the trainer does."""
     for precision in ("float32", "bfloat16"):
         for objective in ("kd-mse", "ot-token"):
             ways = {"launched one by one": steps(training(objective, precision, recorded=False))}
@@ -65,7 +65,7 @@ def student_step() -> None:
 
 
 def kernels() -> None:
-    """The time that a GPU takes for the two kernels of token transport, without Python's."""
+    """Print the GPU time of the two kernels of token transport, without the time of Python."""
     from triton.testing import do_bench
 
     from harness.distill.transport.gpu_kernels import cosine_transport, cosine_transport_gradient
@@ -81,7 +81,7 @@ def kernels() -> None:
 
 
 def busy(name: str, made: Training) -> None:
-    """How long the first steps take, with what is compiled and recorded in them, and for how long of a step a GPU is at work."""
+    """Print the time of the first steps, which compile and record, and the share of a step in which the GPU works."""
     step, began = steps(made), time.perf_counter()
     for _ in range(5):
         step()
@@ -95,14 +95,14 @@ def busy(name: str, made: Training) -> None:
 
 
 def compiled() -> Training:
-    """`kd-mse` in bfloat16, compiled before it is recorded."""
+    """Return `kd-mse` in bfloat16, compiled before it is recorded."""
     made = training("kd-mse", "bfloat16")
     made.tower.forward = torch.compile(made.tower.forward, dynamic=False)  # type: ignore[method-assign]
     return made
 
 
 def whole_ranking(images: int = 31_783) -> None:
-    """R@1, R@5 and R@10 in both directions, embeddings carried to the GPU included, and the product alone."""
+    """Time R@1, R@5 and R@10 in both directions, with the transfer of embeddings to the GPU, and the product alone."""
     first, second, owner = ranking.embeddings(images)
 
     def product() -> None:
@@ -116,7 +116,7 @@ def whole_ranking(images: int = 31_783) -> None:
 
 
 def main() -> None:
-    """All of it."""
+    """Run all benchmarks."""
     print(torch.cuda.get_device_name(), "torch", torch.__version__)
     for pairs in (256, 2048):
         token_transport.main("cuda", pairs)

@@ -1,4 +1,4 @@
-"""Pictures a second: open_clip as it stands against the ways of `encoders/open_clip/models.py`.
+"""Images per second: plain open_clip against the implementations of `encoders/open_clip/models.py`.
 
 python benchmarks/images.py PICTURES_FOLDER                      from file to the tower's input, on one core
 python benchmarks/images.py PICTURES_FOLDER local-dir:FOLDER     through an image tower
@@ -27,14 +27,14 @@ PICTURES, FILES, ROUNDS, QUALITY = 64, 300, 5, 90
 
 
 def speed(work: Callable[[], object]) -> float:
-    """Pictures a second."""
+    """Return images per second."""
     start = time.perf_counter()
     work()
     return PICTURES / (time.perf_counter() - start)
 
 
 def prepare(folder: Path) -> None:
-    """From file to (3, 224, 224), of the photographs as they are, and of mosaics of them as large as Flickr30k's."""
+    """Time decoding and preprocessing to (3, 224, 224), of photographs and of mosaics of the size of Flickr30k's."""
     torch.set_num_threads(1)
     paths = sorted(folder.glob("*.jpg"))[:FILES]
     compare_preparations(paths, "as they are")
@@ -46,7 +46,7 @@ def prepare(folder: Path) -> None:
 
 
 def write_mosaic(paths: Sequence[Path], to: Path) -> None:
-    """Six photographs side by side, in two rows, cut to 500 x 375: as much to decode as in one of that size."""
+    """Return six photographs in two rows, cropped to 500 x 375: as much to decode as one photograph of that size."""
     whole = Image.new("RGB", (672, 448))
     for place, path in enumerate(paths):
         whole.paste(Image.open(path).resize((224, 224)), (place % 3 * 224, place // 3 * 224))
@@ -54,7 +54,7 @@ def write_mosaic(paths: Sequence[Path], to: Path) -> None:
 
 
 def compare_preparations(paths: Sequence[Path], title: str) -> None:
-    """Print a table. Times are processor time of one thread, which what else runs disturbs least."""
+    """Print a table. Times are CPU time of one thread, which other processes disturb least."""
     pictures, config = Pictures([path.stem for path in paths], [Blob(str(path)) for path in paths]), PreprocessCfg(size=224)
     theirs, ours = image_transform_v2(config, is_train=False), fast_preparation(vars(config))
     ways: dict[str, Callable[[int], torch.Tensor]] = {
@@ -77,7 +77,7 @@ def compare_preparations(paths: Sequence[Path], title: str) -> None:
 
 
 def seconds(way: Callable[[int], object], count: int) -> float:
-    """Processor time of one pass over all pictures."""
+    """Return the CPU time of one pass over all images."""
     start = time.process_time()
     for place in range(count):
         way(place)
@@ -85,7 +85,7 @@ def seconds(way: Callable[[int], object], count: int) -> float:
 
 
 def tower(spec: str, folder: Path) -> None:
-    """Measure both ways in turn, in one process; medians of the rounds, and the ratio round by round."""
+    """Measure both implementations alternately in one process. Returns the medians, and the ratio of each round."""
     encoder = load_encoder(spec, "cpu")
     plain = load(encoder.name, encoder.files, "cpu")
     plain.model.visual.to(memory_format=torch.contiguous_format)

@@ -1,4 +1,4 @@
-"""What the choices of `--scorer maxsim` do to English R@1 on the val split, and what half precision does to ranks.
+"""The effect of the choices of `--scorer maxsim` on English R@1 on the val split, and of half precision on ranks.
 
 python -m benchmarks.late_interaction ENCODER [DATA]
 """
@@ -24,30 +24,30 @@ from harness.tasks.flickr30k import Flickr30k
 
 
 def full(states: TokenStates) -> PackedStates:
-    """States as the encoder gives them, in float32."""
+    """Return the encoder's states in float32."""
     return PackedStates(states.tokens, states.lengths)
 
 
 def halved(states: TokenStates) -> PackedStates:
-    """States as they are kept."""
+    """Return the states as they are stored."""
     return PackedStates(unit_half_states(states), states.lengths)
 
 
 def inner(states: TokenStates) -> PackedStates:
-    """Without each text's first and last token."""
+    """Drop each text's first and last token."""
     starts, ends = np.cumsum(states.lengths) - states.lengths, np.cumsum(states.lengths)
     kept = np.setdiff1d(np.arange(len(states.tokens)), [*starts, *(ends - 1)])
     return PackedStates(states.tokens[kept], states.lengths - 2)
 
 
 def with_whole(states: TokenStates) -> PackedStates:
-    """With each picture's own embedding as one more patch."""
+    """Add each image's own embedding as another patch."""
     rows = np.insert(states.tokens, np.cumsum(states.lengths), states.pooled, axis=0)
     return PackedStates(rows, states.lengths + 1)
 
 
 def by_sum(patches: PackedStates, tokens: PackedStates, owner: Ints) -> Ranks:
-    """Ranks by the sum over tokens, scaled alike for all captions."""
+    """Return ranks by the sum over tokens, with the same scale for all captions."""
 
     def score(captions: Ints, images: Ints) -> Floats:
         texts = tokens.take(captions)
@@ -58,7 +58,7 @@ def by_sum(patches: PackedStates, tokens: PackedStates, owner: Ints) -> Ranks:
 
 
 def show(what: str, ranks: Ranks) -> None:
-    """One line."""
+    """Print one line."""
     print(f"{what:45} {hit_rate(ranks.t2i, 1):5.1f} {hit_rate(ranks.i2t, 1):5.1f}", flush=True)
 
 

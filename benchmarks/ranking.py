@@ -1,4 +1,4 @@
-"""Ranking in both directions: `harness.retrieval.ranking.rank` against faiss, CLIP_benchmark's way and the product alone.
+"""Ranking in both directions: `harness.retrieval.ranking.rank` against faiss, CLIP_benchmark and the product alone.
 
     python -m benchmarks.ranking 1000 5000        times and peak memory at n images x 5 n captions x 512 (needs faiss-cpu)
     python -m benchmarks.ranking --large 31783    one round, without CLIP_benchmark's way, whose matrices do not fit
@@ -20,7 +20,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from benchmarks.rounds import compare
+from benchmarks.timing import compare
 from harness.core.data import Floats, Ints
 from harness.retrieval import ranking
 from harness.retrieval.ranking import rank, scores
@@ -31,7 +31,7 @@ Rates = dict[str, float]
 
 
 def embeddings(images: int) -> tuple[Floats, Floats, Ints]:
-    """Unit vectors: images, and captions that lie about their image, so that about half of them find it first."""
+    """Return unit vectors of images, and of captions near their image, so that about half of them rank it first."""
     source = np.random.default_rng(0)
     first = source.standard_normal((images, WIDTH), dtype=np.float32)
     owner = np.repeat(np.arange(images), CAPTIONS)
@@ -46,27 +46,27 @@ def ours(images: Floats, texts: Floats, owner: Ints) -> Rates:
 
 
 def ours_by_torch(images: Floats, texts: Floats, owner: Ints) -> Rates:
-    """`rank` as it counts where there is no numba."""
+    """`rank` without numba."""
     with patch.object(ranking, "_counting", lambda: ranking._count):
         return ours(images, texts, owner)
 
 
 def product_by_numpy(images: Floats, texts: Floats, owner: Ints) -> Rates:  # noqa: ARG001
-    """The float32 product alone, by chunks."""
+    """Compute the float32 product alone, in chunks."""
     for start in range(0, len(texts), TILE):
         texts[start : start + TILE] @ images.T
     return {}
 
 
 def product_by_torch(images: Floats, texts: Floats, owner: Ints) -> Rates:  # noqa: ARG001
-    """The float32 product alone, by torch's default."""
+    """Compute the float32 product alone, with torch's default."""
     for start in range(0, len(texts), TILE):
         torch.from_numpy(texts[start : start + TILE]) @ torch.from_numpy(images).T
     return {}
 
 
 def product_in_tiles(images: Floats, texts: Floats, owner: Ints) -> Rates:  # noqa: ARG001
-    """The float32 product alone, as `rank` takes it."""
+    """Compute the float32 product alone, as `rank` does."""
     with float32_matmul("cpu"):
         for rows in torch.from_numpy(texts).split(TILE):
             for columns in torch.from_numpy(images).split(TILE):
@@ -75,7 +75,7 @@ def product_in_tiles(images: Floats, texts: Floats, owner: Ints) -> Rates:  # no
 
 
 def faiss_flat(images: Floats, texts: Floats, owner: Ints) -> Rates:
-    """IndexFlatIP, the ten first of each query, in each direction."""
+    """Search the first ten of each query with IndexFlatIP, in each direction."""
     import faiss
 
     found: Rates = {}
@@ -89,7 +89,7 @@ def faiss_flat(images: Floats, texts: Floats, owner: Ints) -> Rates:
 
 
 def clip_benchmark(images: Floats, texts: Floats, owner: Ints) -> Rates:
-    """The whole matrix, and for each k the first k as one-hot rows times the matrix of right pairs, 64 queries at a time."""
+    """Compute the full matrix, and for each k multiply one-hot rows of the first k by the relevance, 64 queries at a time."""
     whole = torch.from_numpy(texts) @ torch.from_numpy(images).T
     right = torch.zeros_like(whole, dtype=torch.bool)
     right[torch.arange(len(owner)), torch.from_numpy(owner)] = True
@@ -102,7 +102,7 @@ def clip_benchmark(images: Floats, texts: Floats, owner: Ints) -> Rates:
 
 
 def one_hot_hits(matrix: torch.Tensor, pairs: torch.Tensor, k: int) -> torch.Tensor:
-    """Whether each query has a right one among its first k."""
+    """Return whether each query has a relevant item among its first k."""
     first = torch.nn.functional.one_hot(torch.topk(matrix, k, dim=1)[1], matrix.shape[1])
     return (first * pairs[:, None, :]).sum((1, 2)) > 0
 
@@ -119,13 +119,13 @@ WAYS: dict[str, Callable[[Floats, Floats, Ints], Rates]] = {
 
 
 def peak(name: str, images: int) -> float:
-    """MiB that a way takes beside the embeddings, in a process of its own."""
+    """Return the MiB that an implementation takes besides the embeddings, in another process."""
     words = [sys.executable, "-m", "benchmarks.ranking", "--peak", name, str(images)]
     return float(json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout))
 
 
 def measure_peak(name: str, images: int) -> None:
-    """Print what `peak` wants to know."""
+    """Print the memory that `peak` reads."""
     given = embeddings(images)
     WAYS[name](*(side[:64] for side in given[:2]), np.arange(64))  # libraries are loaded before the start is taken
     Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak is taken anew
@@ -135,13 +135,13 @@ def measure_peak(name: str, images: int) -> None:
 
 
 def resident(line: str) -> int:
-    """KiB of memory that this process has, or has had at the most."""
+    """Return the KiB of memory of this process, current or peak."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition(f"{line}:")[2].split()[0])
 
 
 def main(words: list[str]) -> None:
-    """Time all ways in turn, round by round, and take the memory of each."""
+    """Time all implementations alternately, and measure the memory of each."""
     if words[:1] == ["--peak"]:
         measure_peak(words[1], int(words[2]))
         return
@@ -152,7 +152,7 @@ def main(words: list[str]) -> None:
 
 
 def measure(images: int, names: Sequence[str], rounds: int) -> None:
-    """All ways at one size."""
+    """Compare all implementations at one size."""
     given, found = embeddings(images), {}
     if rounds == 1:  # libraries are loaded before, if nothing else
         small = embeddings(5000)

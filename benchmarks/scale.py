@@ -43,27 +43,27 @@ Work = Callable[[], object]
 
 @dataclass(frozen=True)
 class Repeated:
-    """As many pictures as asked for, decoded anew each time: those there are, over and over."""
+    """A given number of pictures, made by repeating the existing ones and decoded every time."""
 
     images: Images
     count: int
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """One a picture."""
+        """An id for each picture."""
         return tuple(map(str, range(self.count)))
 
     def open(self, index: int) -> Image.Image:
-        """Decode one."""
+        """Decode a picture."""
         return self.images.open(index % len(self.images.ids))
 
     def digest(self) -> str:
-        """Of what is repeated, and how often."""
+        """Digest of the repeated pictures and their number."""
         return digest_strings([self.images.digest(), str(self.count)])
 
 
 class World:
-    """The sample in a store that ends with the process."""
+    """The sample in a temporary store."""
 
     def __init__(self, place: Path) -> None:
         self.place, self.store, self.console = place, Store(place / "store"), Console()
@@ -71,7 +71,7 @@ class World:
         self.retrieval = self.plan.cells[0].retrieval
 
     def sentences(self, count: int, lang: str = "en") -> list[str]:
-        """Sentences of the sample's training texts, made different by a number."""
+        """Return sentences of the sample's training texts, made distinct by a number."""
         lines = (self.plan.data / "multi30k" / "data" / "task1" / "raw" / f"train.{lang}").read_text().splitlines()
         return [f"{lines[row % len(lines)]} {row // len(lines)}" for row in range(count)]
 
@@ -107,7 +107,7 @@ class World:
         return lambda: rank(*given)
 
     def measure_languages(self, count: int) -> Work:
-        """Measure a tower on the captions of many languages: embed, rank, record; the images are there already."""
+        """Measure a tower on the captions of many languages: embed, rank, record. The images are embedded already."""
         data = self.place / f"data of {count}"
         (data / "captions").mkdir(parents=True)
         for name in ("dataset_flickr30k.json", "flickr30k-images"):
@@ -130,7 +130,7 @@ class World:
 
 @dataclass(frozen=True)
 class Row:
-    """What grows, from how many on, of what, and what makes ready to work on so many."""
+    """What grows, from which count, in which unit, and the function that prepares so many."""
 
     what: str
     first: int
@@ -148,7 +148,7 @@ ROWS = {
 
 
 def measure(name: str, count: int) -> None:
-    """Print seconds of processor time and MiB, for the process that asks."""
+    """Print seconds of CPU time and MiB, for the parent process."""
     ready = ROWS[name].ready
     with tempfile.TemporaryDirectory() as place:
         world = World(Path(place))
@@ -163,7 +163,7 @@ def measure(name: str, count: int) -> None:
 
 
 def measured(name: str, count: int) -> tuple[float, float]:
-    """Seconds and MiB of one process."""
+    """Return the seconds and MiB of one process."""
     words = [sys.executable, "-m", "benchmarks.scale", "measure", name, str(count)]
     alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(words, env=os.environ | alone, check=True, capture_output=True, text=True)
@@ -172,7 +172,7 @@ def measured(name: str, count: int) -> tuple[float, float]:
 
 
 def slope(counts: list[int], values: list[float]) -> float:
-    """Least-squares slope of log value over log count: 1 is in proportion, 0 is whatever the count."""
+    """Return the least-squares slope of log value over log count: 1 is proportional, 0 is constant."""
     return float(np.polyfit(np.log(counts), np.log(values), 1)[0])
 
 
@@ -217,7 +217,7 @@ def paper(pairs: int) -> None:
 
 
 def main(words: list[str]) -> None:
-    """Do what the command line says."""
+    """Run the command line."""
     match words:
         case ["measure", name, count]:
             measure(name, int(count))

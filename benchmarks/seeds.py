@@ -1,4 +1,4 @@
-"""How often the interval of several seeds covers: `python -m benchmarks.seeds` from the repository's root, about two minutes."""
+"""Coverage of the interval over several seeds: `python -m benchmarks.seeds` from the repository's root, about two minutes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TRIALS, IMAGES = 1000, 200
 
 
 def main() -> None:
-    """Print, for some numbers of seeds and spreads between them, coverage and how often a true null is rejected."""
+    """Print coverage and the rate of false rejections, for several numbers of seeds and standard deviations between them."""
     random = np.random.default_rng(0)
     for seeds in (2, 3, 5):
         for spread in (0.0, 0.05, 0.15):

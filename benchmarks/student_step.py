@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.rounds import compare
+from benchmarks.timing import compare
 from harness.distill.model import tower
 from harness.distill.model.tower import TextTower, TowerConfig
 from harness.runtime import matmul as linear
@@ -26,7 +26,7 @@ SHAPE = TowerConfig(
 
 
 def attend_in_bfloat16(block: tower.Block, x: torch.Tensor, visible: torch.Tensor | None) -> torch.Tensor:
-    """Attention as autocast would have it."""
+    """Return attention as under autocast."""
     batch, length, width = x.shape
     q, k, v = block.qkv(x).view(batch, length, 3, SHAPE.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
     mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=visible)
@@ -35,7 +35,7 @@ def attend_in_bfloat16(block: tower.Block, x: torch.Tensor, visible: torch.Tenso
 
 
 def main() -> None:
-    """All ways, on one student."""
+    """Time all implementations on one student."""
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(6, 25, (TEXTS,), generator=generator).tolist()
     texts = [torch.randint(VOCABULARY, (length,), generator=generator).tolist() for length in lengths]

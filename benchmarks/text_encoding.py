@@ -6,7 +6,7 @@ import numpy as np
 import open_clip
 import torch
 
-from benchmarks.rounds import compare
+from benchmarks.timing import compare
 from harness.encoders.open_clip.text_towers import TextReader
 
 CAPTIONS, BATCH = 500, 64
@@ -14,7 +14,7 @@ WORDS = ["a", "man", "dog", "woman", "red", "two", "street", "the", "on", "with"
 
 
 def main() -> None:
-    """Captions of 3 to 38 words, so 5 to 40 tokens."""
+    """Return captions of 3 to 38 words, 5 to 40 tokens."""
     rng = np.random.default_rng(0)
     captions = [" ".join(rng.choice(WORDS, length)) for length in rng.integers(3, 39, CAPTIONS)]
     torch.manual_seed(0)

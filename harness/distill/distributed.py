@@ -112,7 +112,7 @@ def report_lost_processes() -> Iterator[None]:
 
 
 @contextmanager
-def torchrun_processes(device: str) -> Iterator[tuple[Processes, str]]:
+def join_torchrun(device: str) -> Iterator[tuple[Processes, str]]:
     """Join the processes that torchrun started. Yields this process and its device: the GPU of its local rank, or the CPU.
 
     Raises HarnessError if the processes do not find each other.

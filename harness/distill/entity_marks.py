@@ -13,7 +13,7 @@ import torch
 from harness.core.data import Bitext, Spans
 from harness.core.errors import HarnessError
 from harness.core.protocols import TokenLocator
-from harness.distill.data.subwords import token_spans
+from harness.distill.data.subwords import subword_spans
 from harness.distill.model.teacher import TeacherStates
 from harness.distill.model.tower import Encoded
 from harness.retrieval.text_spans import within
@@ -57,7 +57,7 @@ def mark_entities(
     english = teacher.locate_tokens(bitext.english, "en")
     if [len(tokens) for tokens in english] != states.lengths.tolist():
         raise HarnessError("the teacher's character spans (locate_tokens) and states (encode_tokens) are of different tokens")
-    foreign = token_spans(tokenizer, bitext.foreign, longest)
+    foreign = subword_spans(tokenizer, bitext.foreign, longest)
     return EntityMarks(
         tuple(entity_rows(english, bitext.english_entities, bitext.english)),
         tuple(entity_rows(foreign, bitext.foreign_entities, bitext.foreign)),

@@ -129,9 +129,9 @@ def ot_entity(student: Encoded, teacher: Encoded, config: DistillConfig) -> Tens
     This project's own. With e_j = 1 for teacher tokens within a phrase of Flickr30k Entities (without tags, of the phrase
     chunker) and 0 for others, b_j = (1 + (omega - 1) e_j) / sum_k (1 + (omega - 1) e_k). For a translation with tags, a is
     defined in the same way. Without tags, a is the image of b under P0, the plan of `ot-token`:
-    a_i = sum_j b_j P0_ij / sum_k P0_kj. This is 1 + (omega - 1) s_i over its sum, where s_i = sum_j P0_ij e_j / sum_j P0_ij is the
-    share of token i's mass that comes from entities. P0 has no gradient, and P is the plan between a and b. With omega = 1 this is
-    `ot-token` to the bit.
+    a_i = sum_j b_j P0_ij / sum_k P0_kj. This is 1 + (omega - 1) s_i over its sum, where s_i = sum_j P0_ij e_j / sum_j P0_ij is
+    the share of token i's mass that comes from entities. P0 has no gradient, and P is the plan between a and b. With omega = 1
+    this is `ot-token` to the bit.
 
     Raises ValueError without `Encoded.entities`.
 

@@ -35,9 +35,9 @@ def torchrun_rank(device: str) -> Iterator[tuple[Processes | None, str]]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield None, device
         return
-    from harness.distill.distributed import torchrun_processes
+    from harness.distill.distributed import join_torchrun
 
-    with torchrun_processes(device) as ranks_and_device:
+    with join_torchrun(device) as ranks_and_device:
         yield ranks_and_device
 
 

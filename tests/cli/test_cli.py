@@ -143,7 +143,7 @@ def test_data_check_reads_the_sample(store: Path) -> None:
         (("--lang", "de", "--learning-rate", "inf"), r"--learning-rate inf: .*finite number"),
         (("--lang", "de", "--weight-decay", "nan"), r"--weight-decay nan: .*finite number"),
         (("--lang", "de", "--resamples", str(10**30)), r"--resamples 10{30}: .*less than or equal to 1000000"),
-        (("--lang", "de", "--pairs", "99999999"), r"--pairs 99,999,999 asked for, but .* usable pairs in de"),
+        (("--lang", "de", "--pairs", "99999999"), r"--pairs 99,999,999 requested, but .* usable pairs in de"),
         (("--lang", "de", "--device", "tpu9"), r"device 'tpu9' is not available here.*"),
     ],
 )

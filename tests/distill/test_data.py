@@ -87,7 +87,7 @@ def test_smaller_subsets_lie_inside_larger_ones(small: int, large: int, seed: in
 
 
 def test_more_pairs_than_there_are_is_an_error() -> None:
-    with pytest.raises(HarnessError, match=r"--pairs 51 asked for, but test has 50 usable pairs"):
+    with pytest.raises(HarnessError, match=r"--pairs 51 requested, but test has 50 usable pairs"):
         subset(pairs(50), 51, seed=0)
 
 
@@ -144,5 +144,5 @@ def test_languages_that_share_a_tower_hold_out_as_many_pairs_each() -> None:
     assert (whole.lang, len(whole)) == ("de,fr", 40)
     assert sorted(whole.english) == sorted(parts[0].english + parts[1].english)
     assert [whole.english[33:].count(text) for text in parts[0].english[-4:]] == [1, 2, 2, 2]
-    with pytest.raises(HarnessError, match="--held-out 39 of the 40 pairs that are left leaves nothing to train on"):
+    with pytest.raises(HarnessError, match="--held-out 39 of the 40 remaining pairs leaves nothing to train on"):
         join_bitexts(parts, 39)

@@ -192,7 +192,7 @@ def test_texts_of_ones_own_are_drawn_by_the_seed_and_leave_the_pairs_alone() -> 
     assert set(text.english) < set(sides[0])
     assert text != select_monolingual_text([whole], 20, None, seed=4)
     assert set(text.marks) == set(leakage_keys(english=text.english, foreign=text.foreign))
-    with pytest.raises(HarnessError, match="--unpaired 21 asked for, but a text for xx has 20 sentences"):
+    with pytest.raises(HarnessError, match="--unpaired 21 requested, but a text for xx has 20 sentences"):
         select_monolingual_text([whole], 21, None, seed=3)
 
 

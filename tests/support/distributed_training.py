@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from harness.distill.distributed import ALONE, Processes, torchrun_processes
+from harness.distill.distributed import ALONE, Processes, join_torchrun
 from harness.distill.trainer import Training as Trainer
 from harness.distill.trainer import train
 from tests.support.students import Training
@@ -37,7 +37,7 @@ def train_and_log(ranks: Processes, folder: Path, **choices: object) -> dict[str
 
 def main(folder: Path) -> None:
     """Run all trainings in the processes of torchrun."""
-    with torchrun_processes("cpu") as (ranks, _):
+    with join_torchrun("cpu") as (ranks, _):
         found = [train_and_log(ranks, folder, **choices) for choices in CHOICES]
         (folder / f"{ranks.rank}.json").write_text(json.dumps(found))
 

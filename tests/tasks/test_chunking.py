@@ -22,7 +22,7 @@ from harness.core.errors import HarnessError
 from harness.core.protocols import TaggedTask
 from harness.distill.data.bitext import join_bitexts
 from harness.distill.data.leakage import GuardedBitext
-from harness.distill.data.subwords import token_spans, train_tokenizer
+from harness.distill.data.subwords import subword_spans, train_tokenizer
 from harness.distill.entity_marks import EntityMarks, entity_rows, mark_entities
 from harness.distill.model.teacher import teacher_states
 from harness.distill.model.tower import Encoded
@@ -310,7 +310,7 @@ def test_marked_tokens_are_those_of_the_phrases(sample_pairs: Bitext, tmp_path: 
     marks = mark_entities(bitext, teacher, states, tokenizer, 77)  # type: ignore[arg-type]
     sides = (
         (teacher.locate_tokens(bitext.english, "en"), marks.english),  # type: ignore[attr-defined]
-        (token_spans(tokenizer, bitext.foreign, 77), marks.foreign),
+        (subword_spans(tokenizer, bitext.foreign, 77), marks.foreign),
     )
     for located, rows in sides:
         for tokens, row, text, phrases in zip(located, rows, bitext.english, bitext.english_entities, strict=True):

@@ -17,7 +17,7 @@ def subset(bitext: Bitext, pairs: int | None, seed: int) -> Bitext:
     Raises HarnessError if there are fewer pairs.
     """
     if pairs is not None and pairs > len(bitext):
-        raise HarnessError(f"--pairs {pairs:,} asked for, but {bitext.source} has {len(bitext):,} usable pairs in {bitext.lang}")
+        raise HarnessError(f"--pairs {pairs:,} requested, but {bitext.source} has {len(bitext):,} usable pairs in {bitext.lang}")
     return bitext.take(shuffled_rows(len(bitext), seed)[:pairs])
 
 
@@ -58,7 +58,7 @@ def join_bitexts(parts: Sequence[Bitext], held_out: int) -> Bitext:
     )
     if len(whole) - held_out < 2:
         why = f" ({'; '.join(whole.notes)})" if whole.notes else ""
-        raise HarnessError(f"--held-out {held_out:,} of the {len(whole):,} pairs that are left{why} leaves nothing to train on")
+        raise HarnessError(f"--held-out {held_out:,} of the {len(whole):,} remaining pairs{why} leaves nothing to train on")
     shares = np.diff(np.linspace(0, held_out, len(parts) + 1).astype(int))
     ends = np.cumsum([len(part) for part in parts])
     last = [row for end, share in zip(ends.tolist(), shares.tolist(), strict=True) for row in range(end - share, end)]

@@ -45,7 +45,7 @@ def text_from_files(guarded: GuardedBitext, sentences: int, seed: int) -> Monoli
     for texts in guarded.texts or ():
         if sentences > len(texts):
             raise HarnessError(
-                f"--unpaired {sentences:,} asked for, but a text for {guarded.bitext.lang} has {len(texts):,} sentences"
+                f"--unpaired {sentences:,} requested, but a text for {guarded.bitext.lang} has {len(texts):,} sentences"
             )
         sides.append(tuple(texts[row] for row in shuffled_rows(len(texts), seed)[:sentences]))
     english, foreign = sides

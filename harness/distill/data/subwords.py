@@ -49,7 +49,7 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str], longest: int) -> list[l
     return [truncate(encoding.ids, longest) for encoding in tokenizer.encode_batch(list(texts))]
 
 
-def token_spans(tokenizer: Tokenizer, texts: Sequence[str], longest: int) -> list[Spans]:
+def subword_spans(tokenizer: Tokenizer, texts: Sequence[str], longest: int) -> list[Spans]:
     """Return the character spans of the subwords of `tokenize`. Spans of framing tokens are empty."""
     return [tuple(truncate(encoding.offsets, longest)) for encoding in tokenizer.encode_batch(list(texts))]
 

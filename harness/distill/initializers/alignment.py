@@ -18,7 +18,7 @@ from harness.core.data import Bitext, Doubles, Ints
 from harness.core.languages import ENGLISH
 from harness.core.protocols import TextEncoder, TokenLocator
 from harness.distill.data.bitext import MonolingualText
-from harness.distill.data.subwords import token_spans, tokenize
+from harness.distill.data.subwords import subword_spans, tokenize
 from harness.distill.initializers.cooccurrence import (
     MARGINAL_EXPONENT,
     Sparse,
@@ -122,7 +122,7 @@ class AlignedVocabulary(LearnedSubwords, ABC):
             context = DistributionalContext([*ids[0], *more[0]], [*ids[1], *more[1]], sizes)
         if config.spelling:
             places = cast(TokenLocator, teacher).locate_tokens(bitext.english, ENGLISH)
-            spelling = bitext_spelling(bitext, ids, (token_spans(tokenizer, bitext.foreign, longest), places), config.spelling)
+            spelling = bitext_spelling(bitext, ids, (subword_spans(tokenizer, bitext.foreign, longest), places), config.spelling)
         weights = self.weights(TokenizedBitext(*ids, sizes, spelling, context))
         rows = np.flatnonzero(np.diff(weights.indptr))
         student.token_embedding.weight[torch.from_numpy(rows)] = torch.from_numpy(

@@ -1,4 +1,4 @@
-"""Several ways of doing the same work, timed in turn within one process."""
+"""Alternative implementations timed alternately within one process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def compare(title: str, ways: Mapping[str, Callable[[], object]], rounds: int, *
 
 
 def milliseconds(work: Callable[[], object]) -> float:
-    """Time of one call, without that of freeing what it gave."""
+    """Return the time of one call, without freeing its result."""
     start = time.perf_counter()
     given = work()
     if torch.cuda.is_available():
