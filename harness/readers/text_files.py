@@ -57,7 +57,7 @@ def _decode(path: Path, data: bytes) -> str:
         raise HarnessError(f"{path} is {other}, not UTF-8, by its byte order mark: {way_out}")
     # ASCII text in UTF-16 without a mark is also valid UTF-8, with a NUL next to every letter.
     if data.count(0) * 4 > len(data):
-        raise HarnessError(f"{path} has many NUL bytes, so it is UTF-16 or not a text file: {way_out}")
+        raise HarnessError(f"{path} is UTF-16 or not a text file, since it has many NUL bytes: {way_out}")
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:

@@ -90,7 +90,7 @@ def test_pairs_are_unchanged(files: Path) -> None:
         ("own.tsv", "", r"own\.tsv has no sentence pair of English and Swahili, whose codes are sw, swa, swh, swh_latn"),
         ("wiki.swh", "just one", r"wiki\.en has 2 lines and wiki\.swh has 1: "),
         ("web.tmx", TMX[:300], r"web\.tmx is not a complete TMX file: "),
-        ("web.tmx", TMX.replace("sw", "xx"), r"web\.tmx has no pair of English and Swahili"),
+        ("web.tmx", TMX.replace("sw", "xx"), r"web\.tmx has no sentence pair of English and Swahili"),
         (
             "web.tmx",
             '<!DOCTYPE t [<!ENTITY a "boom"><!ENTITY b "&a;&a;&a;">]><tmx><body><tu>&b;</tu></body></tmx>',

@@ -5,10 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.statistics.run_summary import summarise
-from tests.support.measurements import BITEXT, PROVENANCE, TOWER, measurement, table
-
-PROVENANCE |= {"commit": None, "dirty": None, "packages": {}}
-TOWER |= {"config": {}, "steps": 1, "losses": [1.0], "seconds": 1.0, "bitext": BITEXT, "provenance": PROVENANCE}
+from tests.support.measurements import measurement, table
 
 
 @pytest.mark.parametrize("direction", ["t2i", "i2t"])

@@ -12,12 +12,14 @@ from harness.retrieval.ranking import chance, scores
 from harness.statistics.measurement import Measurement
 
 PROVENANCE: dict[str, Any] = dict.fromkeys(("version", "python", "platform", "device", "created", "command"), "")
+PROVENANCE |= {"commit": None, "dirty": None, "packages": {}}
 
 
 BITEXT = {"lang": "de", "source": "", "kind": "", "offered": 10, "dropped": 1, "used": 9, "digest": ""}
 
 
 TOWER: dict[str, Any] = dict.fromkeys(("digest", "lang", "teacher", "teacher_fingerprint"), "")
+TOWER |= {"config": {}, "steps": 1, "losses": [1.0], "seconds": 1.0, "bitext": BITEXT, "provenance": PROVENANCE}
 
 
 TEXTS = ("cell", "task", "task_version", "lang", "split", "source", "kind", "images_digest", "texts_digest", "encoder")

@@ -489,7 +489,7 @@ def test_an_image_belongs_to_one_split(tmp_path: Path) -> None:
     path = tmp_path / "dataset_flickr30k.json"
     entry = '{"filename": "%s", "split": "test", "sentences": []}'
     path.write_text('{"images": [' + entry % "1.jpg" + ", " + entry % "1_ab.jpg" + "]}")
-    with pytest.raises(HarnessError, match="lists image 1 2 times"):
+    with pytest.raises(HarnessError, match="lists the image 1 2 times"):
         read_photos(path)
 
 

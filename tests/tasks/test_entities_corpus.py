@@ -198,7 +198,7 @@ def test_an_annotation_may_be_empty(tmp_path: Path) -> None:
         ("<name>x</name>" + BOX, "line 5: object 2: name is 'x'"),
         ("<name>3</name>", "line 5: object 2: it has neither a bndbox nor nobndbox 1"),
         ("<name>3</name><nobndbox>0</nobndbox>", "line 5: object 2: it has neither"),
-        ("<name>3</name><nobndbox>1</nobndbox>" + BOX, "line 5: object 2: it has a bndbox and nobndbox 1"),
+        ("<name>3</name><nobndbox>1</nobndbox>" + BOX, "line 5: object 2: it has both a bndbox and nobndbox 1"),
         ("<name>3</name>" + BOX.replace("<ymax>40</ymax>", ""), "line 5: object 2: there is no ymax"),
         ("<name>3</name>" + BOX.replace(">50<", ">5.5<"), "line 5: object 2: xmax is '5.5'"),
         ("<name>3</name>" + BOX.replace(">50<", ">0<"), "line 5: object 2: the box 1, 2, 0, 40 contains no pixel"),

@@ -197,7 +197,7 @@ def test_skip_broken_leaves_out_damaged_pictures(flickr30k_folder: Path) -> None
 
 
 def test_a_jpeg_of_twelve_bits_is_refused_with_the_reason() -> None:
-    with pytest.raises(HarnessError, match=r"^1\.jpg cannot be decoded: .*precision 12.*write it again"):
+    with pytest.raises(HarnessError, match=r"^1\.jpg cannot be decoded: .*precision 12.*download or save it again"):
         decode_picture(grey_jpeg([(1, 1)] * 3, precision=12), "1.jpg")
 
 
