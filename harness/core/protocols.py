@@ -171,7 +171,7 @@ class Task(Protocol):
         ...
 
     def held_out(self, data: Path, lang: str) -> HeldOut:
-        """Return what the leakage guard drops from the bitext of a language. It includes validation, on which choices are made."""
+        """Return what the leakage guard drops from a bitext. Validation is included, since choices are made on it."""
         ...
 
     def check(self, data: Path) -> list[Finding]:
