@@ -50,7 +50,7 @@ def main() -> None:
         records = Path(folder, "records")
         write_board(records, LANGUAGES, ARMS, SEEDS)
         out = sys.argv[1] if len(sys.argv) > 1 else str(Path(folder, "board"))
-        subprocess.run([sys.executable, __file__, "measure", str(records), out], check=True)
+        subprocess.run([sys.executable, "-m", "benchmarks.board", "measure", str(records), out], check=True)
 
 
 if __name__ == "__main__":
