@@ -117,7 +117,7 @@ def test_where_triton_cannot_compile_it_is_said_and_the_padded_way_serves(monkey
     def fails() -> None:
         raise RuntimeError("Failed to find C compiler")
 
-    monkeypatch.setattr(kernels, "works", fails)
+    monkeypatch.setattr(kernels, "check_compiler", fails)
     transport.gpu_kernel_module.cache_clear()
     with pytest.warns(UserWarning, match=r"cannot compile for this GPU \(Failed to find C compiler\)"):
         assert transport.gpu_kernel_module() is None
