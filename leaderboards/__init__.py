@@ -1,1 +1,1 @@
-"""Records that the project itself measured, and what is shown of records side by side."""
+"""The project's own results, and the pages that show records: leaderboards, studies and viewers of single queries."""

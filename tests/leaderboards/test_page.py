@@ -1,4 +1,4 @@
-"""The leaderboard's page in a real browser: Chromium, without a window. Skipped, saying so, where it is not installed."""
+"""Tests of the leaderboard's page in headless Chromium. They are skipped if it is not installed."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def opened(chrome: Chrome, page: Path) -> Iterator[Chrome]:
 
 
 def script(chrome: Chrome, code: str, *arguments: Any) -> Any:
-    """Run a script with `board`, the section that is seen."""
+    """Run a script with `board`, the visible section."""
     return chrome.execute_script(f"const board = document.querySelector('section.leaderboard:not([hidden])'); {code}", *arguments)
 
 
 def seen(chrome: Chrome, selector: str) -> list[str]:
-    """The text of every visible element of the board."""
+    """Return the text of every visible element of the board."""
     code = (
         "const all = [...board.querySelectorAll(arguments[0])].filter((e) => e.checkVisibility());"
         "return all.map((e) => (e.innerText ?? e.textContent).trim());"
@@ -123,7 +123,7 @@ def test_each_language_has_a_column_when_asked_for(opened: Chrome) -> None:
     assert len(seen(opened, "thead th.language")) == 9
 
 
-def test_details_say_where_a_row_comes_from_and_how_to_measure_it_again(opened: Chrome) -> None:
+def test_details_have_the_origin_of_a_row_and_its_command(opened: Chrome) -> None:
     choose(opened, "scope", "l:cy")
     button = "tbody:first-of-type tr:not([hidden]) .more"
     assert script(opened, f"return board.querySelector('{button}').getAttribute('aria-expanded')") == "false"
@@ -263,7 +263,7 @@ def test_hostile_names_stay_text(chrome: Chrome, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def disputed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A board with a row that disagrees with ours, sent in, and a record that is damaged."""
+    """A board with a submitted row that disagrees with an own row, and a damaged record."""
     folder = tmp_path_factory.mktemp("disputed")
     write_board(folder / "records", ["de", "qu", "cy"], ARMS[:5], seeds=1, images=100)
     ones = Ranks(*[np.ones(100, np.int64)] * 2)
@@ -277,7 +277,7 @@ def disputed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("width", "theme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")])
-def test_a_conflict_and_a_bad_record_are_told(chrome: Chrome, disputed: Path, width: int, theme: str) -> None:
+def test_a_conflict_and_a_damaged_record_are_reported(chrome: Chrome, disputed: Path, width: int, theme: str) -> None:
     open_page(chrome, disputed, width, theme)
     (problem,) = chrome.execute_script("return [...document.querySelectorAll('.problems')].map((e) => e.innerText)")
     assert problem.startswith("1 record was left out:")

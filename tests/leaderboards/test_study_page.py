@@ -1,5 +1,5 @@
 # ruff: noqa: F811 (chrome is a fixture)
-"""A study's page in a real browser: Chromium, without a window. Skipped, saying so, where it is not installed."""
+"""Tests of a study's page in headless Chromium. They are skipped if it is not installed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CHARTS = ["curves", "forest", "facets", "ablations"]
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An unfinished study with facets and a repetition."""
+    """An unfinished study with facets and a replication."""
     folder = tmp_path_factory.mktemp("study")
     config = study(replicate=True, seeds=[0, 1], resamples=300)
     made = study_records(
@@ -65,7 +65,7 @@ def choose(chrome: Chrome, chart: str, text: str) -> None:
     chrome.execute_script(code, chart, text)
 
 
-def test_every_part_and_every_chart_is_there(chrome: Chrome, page: Path) -> None:
+def test_every_section_and_every_chart_is_present(chrome: Chrome, page: Path) -> None:
     open_page(chrome, page)
     headings = visible(chrome, "h2")
     assert headings[:4] == ["The question", "The answer", "The design", "Score and bitext size"]

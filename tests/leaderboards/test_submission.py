@@ -1,4 +1,4 @@
-"""`leaderboard --add`: what reproduces is merged, what does not is refused by name, and nothing is half merged."""
+"""Tests of `leaderboard --add`: valid records are merged, and one invalid record refuses the whole submission."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def twice(folder: Path, name: str) -> None:
 
 
 def rename_image(folder: Path, name: str) -> None:
-    """Another id for the first image, wherever it stands."""
+    """Replace the id of the first image everywhere."""
 
     def change(columns: dict[str, list[object]]) -> None:
         first = columns["image"][0]
@@ -60,7 +60,7 @@ def edit_queries(folder: Path, change: Callable[[dict[str, list[object]]], objec
     reseal(folder)
 
 
-def test_good_records_are_merged_whole_and_once(theirs: Path, tmp_path: Path) -> None:
+def test_valid_records_are_merged_completely_and_once(theirs: Path, tmp_path: Path) -> None:
     ours = tmp_path / "ours"
     said = merge_submission(theirs, ours)
     assert said.startswith("2 records merged")
@@ -130,7 +130,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object]]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_record_that_does_not_hold_is_refused_by_name_and_nothing_is_merged(fault: str, theirs: Path, tmp_path: Path) -> None:
+def test_an_invalid_record_is_named_and_nothing_is_merged(fault: str, theirs: Path, tmp_path: Path) -> None:
     message, spoil = FAULTS[fault]
     broken = sorted(theirs.iterdir())[0]
     spoil(broken)
@@ -141,7 +141,7 @@ def test_a_record_that_does_not_hold_is_refused_by_name_and_nothing_is_merged(fa
     assert not list((tmp_path / "ours").rglob("*"))
 
 
-def test_facets_may_stand_beside_the_ranks(theirs: Path, tmp_path: Path) -> None:
+def test_facet_columns_are_allowed(theirs: Path, tmp_path: Path) -> None:
     edit_queries(sorted(theirs.iterdir())[0], lambda columns: columns.update({"facet:entity-type": [["people"]] * 90}))
     assert merge_submission(theirs, tmp_path / "ours").startswith("2 records merged")
 
@@ -161,7 +161,7 @@ def test_an_empty_folder_is_named(tmp_path: Path) -> None:
 
 
 def phrases_of(folder: Path) -> Path:
-    """The records of a folder made ones of grounding: ranks of phrases alone, and where they pointed."""
+    """Turn the records of a folder into records of phrase grounding, with ranks of phrases and their pointing game."""
     for record in folder.iterdir():
 
         def change(columns: dict[str, list[object]]) -> None:
@@ -208,7 +208,7 @@ def test_records_of_grounding_are_merged_like_others(theirs: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("fault", GROUNDING_FAULTS)
-def test_a_record_of_grounding_that_does_not_hold_is_refused_by_name(fault: str, theirs: Path, tmp_path: Path) -> None:
+def test_an_invalid_grounding_record_is_named(fault: str, theirs: Path, tmp_path: Path) -> None:
     message, spoil = GROUNDING_FAULTS[fault]
     spoil(sorted(phrases_of(theirs).iterdir())[0])
     with pytest.raises(HarnessError, match=r"^1 of 2 records refused, none merged: .*" + re.escape(message)):

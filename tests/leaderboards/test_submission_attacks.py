@@ -1,4 +1,4 @@
-"""Submissions that mean harm: none changes what a board says of our own records, none breaks it, none fills the memory."""
+"""Tests of malicious submissions: none changes the project's own rows, breaks the board or exhausts the memory."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from harness.leaderboards.board.model import Board
 from harness.leaderboards.board.publish import publish_boards
 from harness.leaderboards.records.loading import find_records
 from harness.leaderboards.records.submission import merge_submission
-from tests.leaderboards.test_board import LANGUAGES, declaration
+from tests.leaderboards.test_builder import LANGUAGES, board_config
 from tests.leaderboards.test_submission import edit_queries, edit_record
 from tests.support.synthetic_records import PROVENANCE, Arm, ImageIds, gallery, reseal, retrieval, synthetic_ranks, write_record
 
 IMAGES = 60
 LATER = {**PROVENANCE.model_dump(), "created": "2099-01-01T00:00:00+00:00"}
-TOLD = {"entity-type": tuple((("people",), ("animals",))[k % 2] for k in range(IMAGES))}
+FACETS = {"entity-type": tuple((("people",), ("animals",))[k % 2] for k in range(IMAGES))}
 
 
 def captions(lang: str, images: ImageIds | None = None, **changes: object) -> Retrieval:
-    return replace(retrieval(lang, images or gallery(IMAGES)), **{"facets": TOLD, **changes})
+    return replace(retrieval(lang, images or gallery(IMAGES)), **{"facets": FACETS, **changes})
 
 
 PERFECT = Ranks(*[np.ones(IMAGES, np.int64)] * 2)
@@ -51,11 +51,11 @@ def ours(tmp_path: Path) -> Path:
 
 
 def boards(folder: Path) -> list[Board]:
-    return make_boards(declaration(breakdown="entity-type"), find_records([folder]), LANGUAGES, resamples=300)
+    return make_boards(board_config(breakdown="entity-type"), find_records([folder]), LANGUAGES, resamples=300)
 
 
 def own_lines(folder: Path) -> list[str]:
-    """What the first board says of our own rows, but for how many there are beside them."""
+    """Return the first board's CSV lines of the project's own rows, without ranks."""
     board = boards(folder)[0]
     own = {row.tower.method for row in board.rows if not row.tower.sender}
     header, *lines = board_csv(board).splitlines()
@@ -69,7 +69,7 @@ def ranks_of(board: Board) -> dict[str, object]:
 
 
 def theirs(tmp_path: Path, of: Retrieval, arm: Arm | None = None, ranks: Ranks = PERFECT, **changes: object) -> Path:
-    """A submission of one record, all of it invented and later than ours."""
+    """Write a submission of one invented record, which is newer than the project's own."""
     folder = tmp_path / "theirs"
     write_record(folder, of, arm or Arm("kd-mse", 0.2), ranks=ranks, **{"cell": "e" * 64, "provenance": LATER, **changes})
     return folder
@@ -192,7 +192,7 @@ REFUSED: dict[str, tuple[str, Callable[[Path], Path]]] = {
 
 
 @pytest.mark.parametrize("fault", REFUSED)
-def test_what_disagrees_with_the_records_over_the_same_captions_is_refused(fault: str, ours: Path, tmp_path: Path) -> None:
+def test_a_record_that_disagrees_on_its_test_set_is_refused(fault: str, ours: Path, tmp_path: Path) -> None:
     message, make = REFUSED[fault]
     with pytest.raises(HarnessError, match="1 of 1 records refused, none merged") as error:
         merge_submission(make(tmp_path), ours)
@@ -201,14 +201,14 @@ def test_what_disagrees_with_the_records_over_the_same_captions_is_refused(fault
 
 
 @pytest.mark.parametrize("name", [".hidden", "a\x1b[2Jb", "a\nb", "-" * 3, "b" * 200])
-def test_a_folder_s_name_is_one_that_can_be_shown(name: str, ours: Path, tmp_path: Path) -> None:
+def test_an_unsafe_folder_name_is_refused(name: str, ours: Path, tmp_path: Path) -> None:
     folder = theirs(tmp_path, captions("de")).rename(tmp_path / name)
     with pytest.raises(HarnessError, match="cannot name a submission"):
         merge_submission(folder, ours)
 
 
 def rows(count: int, ids: list[str] | None = None) -> dict[str, object]:
-    """Queries of as many captions of as many images."""
+    """Return queries of `count` captions of `count` images."""
     names = ids or [f"i{number}" for number in range(count)]
     return {
         "direction": ["t2i"] * count + ["i2t"] * count,
@@ -219,18 +219,18 @@ def rows(count: int, ids: list[str] | None = None) -> dict[str, object]:
 
 
 def zeros(folder: Path) -> None:
-    """A few KB that unpack to 60 MB."""
+    """Write a few KB that decompress to 60 MB."""
     table = pa.table({**rows(60), "facet:x": pa.array([["\0" * 500_000]] * 119 + [["\0"]], pa.list_(pa.string()))})
     pq.write_table(table, folder / "queries.parquet", compression="zstd", use_dictionary=False)
 
 
 def run(folder: Path) -> None:
-    """One long id, said once and repeated: what the file declares of its size is true, and small."""
+    """Write one long id that repeats. The size that the file declares is true and small."""
     pq.write_table(pa.table(rows(60, ["a" * 30_000] * 60)), folder / "queries.parquet")
 
 
 def prefixes(folder: Path) -> None:
-    """Ids that are each other's prefixes, packed as such."""
+    """Write ids that are prefixes of each other, encoded as prefixes."""
     packing = {"query": "DELTA_BYTE_ARRAY", "image": "DELTA_BYTE_ARRAY"}
     table = pa.table(rows(60, ["a" * 40_000] * 60))
     pq.write_table(table, folder / "queries.parquet", use_dictionary=False, column_encoding=packing)
@@ -248,7 +248,7 @@ def columns(folder: Path) -> None:
 
 
 def values(folder: Path) -> None:
-    """50 values of a facet a caption."""
+    """Write 50 values of a facet for each caption."""
     told = [[f"{row} {number}" for number in range(50)] for row in range(120)]
     pq.write_table(pa.table({**rows(60), "facet:x": told}), folder / "queries.parquet")
 
@@ -265,7 +265,7 @@ BOMBS: dict[Callable[[Path], None], str] = {
 
 @pytest.mark.parametrize("bomb", BOMBS, ids=lambda bomb: bomb.__name__)
 @pytest.mark.parametrize("sealed", [True, False])
-def test_a_file_that_unpacks_to_more_is_refused_before_it_does(
+def test_a_decompression_bomb_is_refused_before_decompression(
     bomb: Callable[[Path], None], sealed: bool, ours: Path, tmp_path: Path
 ) -> None:
     folder = theirs(tmp_path, captions("de"))
@@ -316,7 +316,7 @@ def flip(path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", SPOILT)
-def test_a_board_with_one_bad_record_says_so_and_shows_the_rest(
+def test_a_board_reports_a_damaged_record_and_shows_the_others(
     fault: str, ours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected = {row.tower.method: row.cells["de"].score for row in boards(ours)[0].rows}
@@ -331,11 +331,11 @@ def test_a_board_with_one_bad_record_says_so_and_shows_the_rest(
     assert "1 record was left out" in page
     assert bad.name in page
     assert str(tmp_path) not in page, "a page that others read names no path of this machine"
-    (board,) = make_boards(declaration(), find_records([ours], []), LANGUAGES, resamples=300)
+    (board,) = make_boards(board_config(), find_records([ours], []), LANGUAGES, resamples=300)
     assert {row.tower.method: row.cells["de"].score for row in board.rows} == expected
 
 
-def test_of_our_own_records_most_decide_what_the_queries_are(ours: Path) -> None:
+def test_the_majority_of_own_records_decides_the_queries(ours: Path) -> None:
     bad = write_record(ours / "0", captions("de"), Arm("kd-cosine", 0.3))
     edit_queries(bad, lambda c: c.update(query=c["query"][:60][::-1] + c["query"][60:]))
     problems: list[str] = []
@@ -343,7 +343,7 @@ def test_of_our_own_records_most_decide_what_the_queries_are(ours: Path) -> None
     assert [str(bad) in problem for problem in problems] == [True]
 
 
-def test_one_cell_twice_with_other_ranks_is_said(ours: Path, tmp_path: Path) -> None:
+def test_one_cell_with_two_sets_of_ranks_is_reported(ours: Path, tmp_path: Path) -> None:
     twin = write_record(tmp_path / "more", captions("de"), Arm("kd-mse", 0.2), ranks=PERFECT)
     problems: list[str] = []
     found = find_records([ours, tmp_path / "more"], problems)
@@ -351,7 +351,7 @@ def test_one_cell_twice_with_other_ranks_is_said(ours: Path, tmp_path: Path) -> 
     assert f"{twin} and {ours}" in problems[0]
 
 
-def test_what_is_merged_is_what_was_checked_and_has_a_seal(ours: Path, tmp_path: Path) -> None:
+def test_only_checked_data_is_merged_with_a_new_seal(ours: Path, tmp_path: Path) -> None:
     folder = theirs(tmp_path, captions("de"))
     (record,) = folder.iterdir()
     table = pq.read_table(record / "queries.parquet").replace_schema_metadata({"secret": "x" * 1000})

@@ -47,7 +47,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def german(store: Path) -> list[BoardRecord]:
-    """English tower, KD and OT on German."""
+    """The English tower, a KD tower and an OT tower, measured on German."""
     found = [each for each in find_records([store / "records"]) if each.record.lang == "de"]
     found = [each for each in found if each.record.task == "flickr30k"]
     return sorted(found, key=lambda each: ["english", "kd-mse", "ot-token"].index(each.record.text_tower))
@@ -83,7 +83,7 @@ def test_ranks_are_the_record_s_and_the_first_pictures_agree_with_them(page: Pat
             assert query["image"] in first or rank > 5 or len(set(scores)) < 5
 
 
-def test_the_page_has_captions_and_twins_and_thumbnails_beside_it(page: Path) -> None:
+def test_the_page_has_captions_their_english_and_thumbnails(page: Path) -> None:
     (part,) = data_of(page)["parts"]
     assert all(query["text"] and query["english"] for query in part["queries"])
     assert len(part["thumbnails"]) == len(part["images"])
@@ -142,7 +142,7 @@ def test_the_right_picture_shows_where_the_phrases_of_the_caption_are(chrome: Ch
     assert console_errors_and_requests(chrome) == []
 
 
-def test_a_record_of_grounding_shows_the_true_box_and_what_each_tower_found(
+def test_a_grounding_record_shows_the_true_box_and_the_box_of_each_tower(
     chrome: Chrome,  # noqa: F811
     store: Path,
     tmp_path: Path,
@@ -175,19 +175,19 @@ def test_a_record_of_grounding_shows_the_true_box_and_what_each_tower_found(
 
 
 def of_grounding(found: BoardRecord) -> bool:
-    """Whether a record is of German phrases."""
+    """Return whether a record is of German phrases."""
     return (found.record.task, found.record.lang) == ("flickr30k-entities", "de")
 
 
 def overlap(a: list[float], b: list[float]) -> float:
-    """Intersection over union of two boxes."""
+    """Return the intersection over union of two boxes."""
     sides = [min(a[k + 2], b[k + 2]) - max(a[k], b[k]) for k in (0, 1)]
     common = max(sides[0], 0) * max(sides[1], 0)
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
     return common / (sum(areas) - common)
 
 
-def test_what_no_candidate_covers_has_no_rank() -> None:
+def test_a_phrase_that_no_candidate_covers_has_no_rank() -> None:
     finds = TowerResults(np.array([MISSED, 2]), np.zeros((2, 0), int), np.zeros((2, 0), np.float32), np.zeros((2, 4), np.float32))
     assert [result_payload(finds, number)[0] for number in (0, 1)] == [0, 2]
 
@@ -202,14 +202,14 @@ def browse_here(cell: str, data: str | None, out: Path, store: Path, embed: bool
     return write_error_browser([cell], data, out, embed, "cpu", Store.at(store), Console())
 
 
-def test_thumbnails_go_into_the_page_only_when_asked_for(store: Path, tmp_path: Path) -> None:
+def test_thumbnails_are_embedded_only_on_request(store: Path, tmp_path: Path) -> None:
     browse_here(german(store)[0].record.cell, None, tmp_path / "x", store, embed=True)
     assert [path.name for path in (tmp_path / "x").iterdir()] == ["index.html"]
     addresses = data_of(tmp_path / "x" / "index.html")["parts"][0]["thumbnails"]
     assert all(address.startswith("data:image/jpeg;base64,") for address in addresses)
 
 
-def test_what_cannot_be_browsed_is_refused_and_leaves_nothing(store: Path, flickr30k_folder: Path, tmp_path: Path) -> None:
+def test_records_that_cannot_be_shown_are_refused_without_leftovers(store: Path, flickr30k_folder: Path, tmp_path: Path) -> None:
     cell = german(store)[0].record.cell
     records = find_records([store / "records"])
     english = next(each for each in records if each.record.is_english_side)

@@ -1,4 +1,4 @@
-"""Boards from made-up records: what is ranked against what, and what the numbers are."""
+"""Tests of boards built from synthetic records: grouping, scores, ranks and exports."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LANGUAGES = {code: Language(code, code.upper(), "Latn", tier, ()) for code, tier
 IMAGES = 120
 
 
-def declaration(**changes: object) -> BoardConfig:
+def board_config(**changes: object) -> BoardConfig:
     fields = {
         "name": "made-up",
         "title": "Made up",
@@ -44,7 +44,7 @@ def declaration(**changes: object) -> BoardConfig:
 
 
 def boards(folder: Path, resamples: int = 400, **changes: object) -> list[Board]:
-    return make_boards(declaration(**changes), find_records([folder]), LANGUAGES, resamples=resamples)
+    return make_boards(board_config(**changes), find_records([folder]), LANGUAGES, resamples=resamples)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_means_count_each_language_once(records: Path) -> None:
         assert row.overall.score.low <= row.overall.score.estimate <= row.overall.score.high
 
 
-def test_several_captions_an_image_weigh_as_queries_do(tmp_path: Path) -> None:
+def test_images_with_several_captions_are_weighted_by_their_queries(tmp_path: Path) -> None:
     of = retrieval("de", gallery(40), per_image=5)
     folder = write_record(tmp_path, of, Arm("kd-mse", 0.5))
     (board,) = boards(tmp_path)
@@ -101,7 +101,7 @@ def test_several_captions_an_image_weigh_as_queries_do(tmp_path: Path) -> None:
     assert (score.estimate, score.low, score.high) == pytest.approx((expected.estimate, expected.low, expected.high))
 
 
-def test_rows_that_cannot_be_told_apart_share_a_rank(tmp_path: Path) -> None:
+def test_rows_without_significant_differences_share_a_rank(tmp_path: Path) -> None:
     of = retrieval("de", gallery(200))
     ranks = synthetic_ranks(of.caption_images, 200, 0.5, [1])
     nearly = Ranks(np.where(np.arange(200) == 3, 7, ranks.t2i), ranks.i2t)
@@ -144,7 +144,7 @@ def test_other_images_and_other_captions_never_share_a_board(tmp_path: Path) -> 
     assert len({board.gallery for board in made}) == 2
 
 
-def test_a_language_that_lacks_a_caption_stands_beside_the_others_and_says_so(tmp_path: Path) -> None:
+def test_a_language_that_lacks_a_caption_stays_on_the_board_with_a_note(tmp_path: Path) -> None:
     pictures = gallery(100)
     short = type(pictures)(pictures.ids[:40] + pictures.ids[41:])
     write_record(tmp_path, retrieval("de", pictures), Arm("kd-mse", 0.3))
@@ -179,7 +179,7 @@ def test_contrasts_are_between_towers_trained_alike_from_the_same_pairs(records:
     assert each.gains["cy"].difference.low == pytest.approx(expected.low)
 
 
-def test_a_weight_that_one_objective_alone_has_keeps_no_towers_apart(tmp_path: Path) -> None:
+def test_an_option_of_one_objective_does_not_prevent_a_contrast(tmp_path: Path) -> None:
     of = retrieval("de", gallery(50))
     for arm in (Arm("kd-mse", 0.4), Arm("ot-entity", 0.5), Arm("ot-entity", 0.6, changes=(("entity_weight", 9.0),))):
         write_record(tmp_path, of, arm)
@@ -187,7 +187,7 @@ def test_a_weight_that_one_objective_alone_has_keeps_no_towers_apart(tmp_path: P
     assert len(board.contrasts) == 2
 
 
-def test_a_start_by_transport_is_on_its_side_and_is_held_to_the_layers_alone(tmp_path: Path) -> None:
+def test_a_transport_initializer_is_a_transport_row_and_is_compared_with_the_teacher_layers(tmp_path: Path) -> None:
     of = retrieval("de", gallery(50))
     for objective, init in (("kd-mse", "teacher"), ("kd-mse", "ot-sentences"), ("ot-token", "ot-sentences"), ("kd-mse", "ibm1")):
         write_record(tmp_path, of, Arm(objective, 0.5, changes=(("init", init),)))
@@ -206,7 +206,7 @@ def test_a_start_by_transport_is_on_its_side_and_is_held_to_the_layers_alone(tmp
     ]
 
 
-def test_what_another_scorer_ranked_is_a_row_of_its_own(tmp_path: Path) -> None:
+def test_another_scorer_has_a_row_of_its_own(tmp_path: Path) -> None:
     of, english = retrieval("de", gallery(50)), retrieval("en", gallery(50), source="made-up (English side)", kind="original")
     regions = RegionCard(source="boxes", view="crop", count=7, digest="x")
     composed = {"scorer": "entities, first 10 sorted anew", "regions": regions}
@@ -223,11 +223,13 @@ def test_what_another_scorer_ranked_is_a_row_of_its_own(tmp_path: Path) -> None:
     assert board.ceilings[0].cells["de"].estimate > 0, "English is shown by the plain scorer"
 
 
-TOLD = {"entity-type": tuple((("people",), ("people", "animals"), ("none",))[k % 3] for k in range(IMAGES))}
+FACETS = {"entity-type": tuple((("people",), ("people", "animals"), ("none",))[k % 3] for k in range(IMAGES))}
 
 
-def told(folder: Path, langs: dict[str, dict[str, tuple[tuple[str, ...], ...]]], arms: tuple[Arm, ...], seeds: int = 1) -> None:
-    """Records of some languages whose captions have facets."""
+def write_faceted_records(
+    folder: Path, langs: dict[str, dict[str, tuple[tuple[str, ...], ...]]], arms: tuple[Arm, ...], seeds: int = 1
+) -> None:
+    """Write records of languages whose captions have facets."""
     for lang, facets in langs.items():
         of = replace(retrieval(lang, gallery(IMAGES)), facets=facets)
         for arm in arms:
@@ -236,14 +238,14 @@ def told(folder: Path, langs: dict[str, dict[str, tuple[tuple[str, ...], ...]]],
 
 
 def test_scores_by_facet_are_those_of_the_captions_that_have_each_value(tmp_path: Path) -> None:
-    told(tmp_path, {"de": TOLD}, (Arm("kd-mse", 0.4), Arm("ot-token", 0.5)), seeds=2)
+    write_faceted_records(tmp_path, {"de": FACETS}, (Arm("kd-mse", 0.4), Arm("ot-token", 0.5)), seeds=2)
     (board,) = boards(tmp_path, breakdown="entity-type")
     assert board.breakdown is not None
     assert board.breakdown.captions == {"animals": 40, "none": 40, "people": 80}
     for row, of in zip(board.rows, board.breakdown.rows, strict=True):
         hits = np.mean([100 * (r == 1) for r in seed_ranks(row.cells["de"].records.values())], axis=0)
         for value, score in of.items():
-            has = np.array([value in values for values in TOLD["entity-type"]])
+            has = np.array([value in values for values in FACETS["entity-type"]])
             expected = bootstrap_mean(hits[has], np.flatnonzero(has), resamples=2000)
             assert score.estimate == pytest.approx(hits[has].mean())
             assert (score.low, score.high) == pytest.approx((expected.low, expected.high), abs=4)
@@ -254,22 +256,22 @@ def test_scores_by_facet_are_those_of_the_captions_that_have_each_value(tmp_path
 
 def test_a_facet_s_mean_counts_each_language_with_such_captions_once(tmp_path: Path) -> None:
     other = {"entity-type": (("people",),) * IMAGES}
-    told(tmp_path, {"de": TOLD, "qu": other}, (Arm("kd-mse", 0.4),))
-    told(tmp_path, {"de": TOLD}, (Arm("ot-token", 0.5),))
+    write_faceted_records(tmp_path, {"de": FACETS, "qu": other}, (Arm("kd-mse", 0.4),))
+    write_faceted_records(tmp_path, {"de": FACETS}, (Arm("ot-token", 0.5),))
     (board,) = boards(tmp_path, breakdown="entity-type")
     assert board.breakdown is not None
     by_method = {row.tower.method: of for row, of in zip(board.rows, board.breakdown.rows, strict=True)}
     assert set(by_method["ot-token"]) == {"animals", "none"}, "it has not the other language's people"
     (row,) = (row for row in board.rows if row.tower.method == "kd-mse")
     german = np.array([100 * (r == 1) for r in seed_ranks(row.cells["de"].records.values())])[0]
-    people = np.array(["people" in values for values in TOLD["entity-type"]])
+    people = np.array(["people" in values for values in FACETS["entity-type"]])
     mean = (german[people].mean() + row.cells["qu"].score.estimate) / 2
     assert by_method["kd-mse"]["people"].estimate == pytest.approx(mean)
 
 
-def test_scores_by_facet_stand_in_every_format(tmp_path: Path) -> None:
+def test_scores_by_facet_are_in_every_format(tmp_path: Path) -> None:
     hostile = {"entity-type": (("<script>|&",),) * IMAGES}
-    told(tmp_path, {"de": hostile}, (Arm("kd-mse", 0.4),))
+    write_faceted_records(tmp_path, {"de": hostile}, (Arm("kd-mse", 0.4),))
     (board,) = boards(tmp_path, breakdown="entity-type")
     score = f"{board.rows[0].cells['de'].score.estimate:.1f}"
     assert f"\\<script\\>\\|\\&: {IMAGES}" in board_markdown(board)
@@ -283,8 +285,8 @@ def test_scores_by_facet_stand_in_every_format(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("facets", [{}, {"length": (("1-7",),) * IMAGES}])
-def test_records_that_tell_nothing_have_no_breakdown(facets: dict[str, tuple[tuple[str, ...], ...]], tmp_path: Path) -> None:
-    told(tmp_path, {"de": facets}, (Arm("kd-mse", 0.4),))
+def test_records_without_the_facet_have_no_breakdown(facets: dict[str, tuple[tuple[str, ...], ...]], tmp_path: Path) -> None:
+    write_faceted_records(tmp_path, {"de": facets}, (Arm("kd-mse", 0.4),))
     (board,) = boards(tmp_path, breakdown="entity-type")
     assert board.breakdown is None
     assert "entity-type" not in board_markdown(board) + board_page([board])
@@ -300,7 +302,7 @@ def test_the_english_ceiling_is_shown_and_not_ranked(records: Path) -> None:
 
 def test_the_order_of_records_and_folders_makes_no_difference(records: Path) -> None:
     found = find_records([records])
-    once, again = (make_boards(declaration(), order, LANGUAGES, resamples=200) for order in (found, found[::-1]))
+    once, again = (make_boards(board_config(), order, LANGUAGES, resamples=200) for order in (found, found[::-1]))
     assert [board_csv(board) for board in once] == [board_csv(board) for board in again]
 
 
@@ -322,7 +324,7 @@ def test_no_date_decides_between_two_records_of_one_recipe_and_seed(tmp_path: Pa
     assert "disputed" in board_markdown(board)
 
 
-def test_the_very_same_ranks_twice_are_one_row_and_a_note(tmp_path: Path) -> None:
+def test_the_same_ranks_twice_are_one_row_with_a_note(tmp_path: Path) -> None:
     of, ranks = retrieval("de", gallery(50)), synthetic_ranks(np.arange(50), 50, 0.5, [1])
     for cell in ("0" * 64, "1" * 64):
         write_record(tmp_path, of, Arm("kd-mse", 0.5), ranks=ranks, cell=cell)
@@ -372,8 +374,8 @@ def test_ranks_do_not_depend_on_the_order_of_rows_and_hold_the_estimates_order(r
     assert ranks[int(np.argmax(estimates))].first == 1
 
 
-def test_rows_without_any_difference_are_rarely_told_apart() -> None:
-    """The share of 300 boards of 6 equal rows on which any two are told apart stays near 5 %."""
+def test_equal_rows_rarely_differ_significantly() -> None:
+    """Of 300 boards with 6 equal rows, about 5 % have a significant difference."""
     draw = np.random.default_rng(0)
     wrong = 0
     for _ in range(300):
@@ -384,12 +386,12 @@ def test_rows_without_any_difference_are_rarely_told_apart() -> None:
     assert wrong / 300 < 0.1
 
 
-def test_differences_that_are_there_are_told_apart_and_others_are_not() -> None:
+def test_only_true_differences_are_significant() -> None:
     noise = np.random.default_rng(0).normal(size=(2000, 3))
     assert significant_differences(np.array([0.0, 9.0, 0.0]), noise * [1, 1, 0] + [0, 9, 0]) == [False, True, False]
 
 
-def test_the_declared_boards_are_read() -> None:
+def test_board_configurations_are_read() -> None:
     assert {board.name for board in load_board_configs()} >= {"flickr30k", "sample"}
     assert [board.name for board in load_board_configs(["sample"])] == ["sample"]
     with pytest.raises(HarnessError, match="there is no board 'sampel': did you mean sample"):
@@ -404,7 +406,7 @@ def test_the_declared_boards_are_read() -> None:
         ("title = ", "is not a valid board"),
     ],
 )
-def test_a_wrong_declaration_is_named(tmp_path: Path, line: str, message: str) -> None:
+def test_an_invalid_configuration_is_named(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "odd.toml"
     path.write_text(
         f'task = "flickr30k"\nsplit = "test"\nsample = false\ndirection = "t2i"\ntitle = "x"\n{line}\n', encoding="utf-8"
@@ -413,14 +415,14 @@ def test_a_wrong_declaration_is_named(tmp_path: Path, line: str, message: str) -
         read_board_config(path)
 
 
-def test_a_breakdown_is_of_captions() -> None:
+def test_a_breakdown_needs_captions() -> None:
     with pytest.raises(ValueError, match='direction = "t2i"'):
-        declaration(direction="i2t", breakdown="entity-type")
+        board_config(direction="i2t", breakdown="entity-type")
 
 
 @pytest.mark.slow
 def test_a_large_board_fits_its_budget(tmp_path: Path) -> None:
-    """40 languages x 10 towers x 2 seeds; the whole of 200 x 10 x 3 is benchmarks/board.py."""
+    """40 languages x 10 towers x 2 seeds. benchmarks/board.py measures 200 x 10 x 3."""
     import time
 
     from harness.leaderboards.board.page import board_page
@@ -428,7 +430,7 @@ def test_a_large_board_fits_its_budget(tmp_path: Path) -> None:
     codes = [f"{a}{b}" for a in "abcdefgh" for b in "vwxyz"]
     write_board(tmp_path, codes, ARMS, seeds=2, images=300)
     start = time.process_time()
-    made = make_boards(declaration(), find_records([tmp_path]), LANGUAGES)
+    made = make_boards(board_config(), find_records([tmp_path]), LANGUAGES)
     page = board_page(made)
     assert time.process_time() - start < 20
     assert len(page) < 600_000
@@ -443,12 +445,12 @@ def test_a_large_board_fits_its_budget(tmp_path: Path) -> None:
         ({"cutoff": None, "measure": "nDGC@10", "direction": "texts"}, r"unknown measure 'nDGC@10': did you mean nDCG\?"),
     ],
 )
-def test_a_board_has_one_number_that_is_measured(changes: dict[str, object], message: str) -> None:
+def test_a_board_has_exactly_one_metric(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        declaration(**changes)
+        board_config(**changes)
 
 
-def test_a_board_of_texts_holds_no_record_of_images(records: Path) -> None:
-    assert declaration(direction="texts").metric == "R@1 query → English text"
+def test_a_text_to_text_board_has_no_record_of_images(records: Path) -> None:
+    assert board_config(direction="texts").metric == "R@1 query → English text"
     assert boards(records)
     assert not boards(records, direction="texts")
