@@ -319,7 +319,7 @@ def test_a_repeated_caption_number_is_noted(flickr30k_folder: Path) -> None:
     ("lines", "complaint"),
     [
         (("31\tmoja\t0.5", "32\tmbili\t0.7"), "several columns after the image id and no header that names the caption"),
-        (("31\t0\tmoja\tx", "32\t0\tmbili\ty"), "several columns behind the image id"),
+        (("31\t0\tmoja\tx", "32\t0\tmbili\ty"), "several columns after the image id"),
         (("image\tcaption\tscore", "31\tmoja"), "line 2: 2 columns, expected 3"),
         (("31#0\t31", "32#0\t32"), "the captions are numbers or names, such as '31'"),
         (("31\t0", "32\t1"), "the captions are numbers or names"),
