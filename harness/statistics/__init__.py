@@ -1,1 +1,1 @@
-"""Uncertainty, tests, and the comparison of towers."""
+"""Confidence intervals, significance tests, and the comparison of towers."""

@@ -1,4 +1,4 @@
-"""Scores by group of captions: what kind of caption finds its image, and what kind does not."""
+"""Scores by groups of captions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ ALL_CAPTIONS = "all"
 
 @dataclass(frozen=True)
 class FacetGroup:
-    """The captions that have one value of a facet. intervals: R@1, R@5, R@10 in percent, of text to image."""
+    """The captions that share one value of a facet.
+
+    intervals: R@1, R@5 and R@10 in percent, text to image.
+    """
 
     value: str
     captions: int
@@ -28,16 +31,16 @@ class FacetGroup:
 
 
 def facet_of(retrieval: Retrieval, name: str) -> CaptionFacet:
-    """A facet of the captions. Raises HarnessError naming the ones there are."""
+    """Return a facet of the captions. Raises HarnessError with the known facets if there is none of this name."""
     if name not in retrieval.facets:
         raise HarnessError(f"these {retrieval.lang} captions have no facet {name!r}: {nearest(name, retrieval.facets)}")
     return retrieval.facets[name]
 
 
 def break_down(tower: Measurement, facet: CaptionFacet, resamples: int) -> tuple[FacetGroup, ...]:
-    """One tower's scores for each value, then for all captions.
+    """Return the scores of one tower for each value of a facet, then for all captions.
 
-    A caption counts under each of its values. Where it has just one, as a length, the groups add up to the whole.
+    A caption counts under each of its values. If each caption has one value, such as its length, the groups are a partition.
     """
     hits, clusters = tower.hits("t2i"), tower.clusters("t2i")
     groups = []
@@ -61,7 +64,7 @@ def captions_by_value(facet: CaptionFacet) -> dict[str, Ints]:
 
 
 def facet_values(facet: CaptionFacet) -> list[str]:
-    """The values of a facet: numbers in their order, then words by the alphabet.
+    """Return the values of a facet: numbers in ascending order, then words in alphabetical order.
 
     >>> facet_values([("8-12",), ("scene", "people"), ("13-20",)])
     ['8-12', '13-20', 'people', 'scene']

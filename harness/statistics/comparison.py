@@ -29,11 +29,11 @@ from harness.storage.seals import load_readable
 
 
 def compare_records(a: str, b: str, records: Path, question: ComparisonOptions) -> Comparison:
-    """Lay A's records beside B's and say what differs and how surely.
+    """Compare the records of A with those of B.
 
-    a, b: see `harness.statistics.matching.resolve_records`. records: folder in which objectives and digests are looked up,
-    and with the folders given, the English tower's records that a gap needs.
-    Raises HarnessError if a name means nothing, if nothing pairs, or if lines are asked for that the records cannot give.
+    a, b: see `harness.statistics.matching.resolve_records`. records: folder in which objectives and digests are looked
+    up, and the records of the English tower that a gap needs. Folders next to a given record are searched for these as well.
+    Raises HarnessError if a name cannot be resolved, if no records pair, or if the records lack a requested group or metric.
     """
     kept = load_records(records)
     sides = [select_records(resolve_records(text, kept), question.langs, question.pairs, text) for text in (a, b)]
@@ -53,7 +53,7 @@ def compare_records(a: str, b: str, records: Path, question: ComparisonOptions) 
 
 
 def with_sibling_records(kept: Sequence[StoredRecord], given: Sequence[StoredRecord]) -> list[StoredRecord]:
-    """The records looked up in, and those that lie beside a record that was given by its folder."""
+    """Return the known records, and those next to a record that was given by its folder."""
     cells = {entry.record.cell: entry for entry in kept}
     beside = {entry.folder.parent for entry in given if entry.record.cell not in cells}
     folders = [path.parent for folder in sorted(beside) for path in sorted(folder.glob(f"*/{RECORD_FILE}"))]
@@ -62,7 +62,7 @@ def with_sibling_records(kept: Sequence[StoredRecord], given: Sequence[StoredRec
 
 
 def setting_key(pair: RecordPair) -> str:
-    """What must be equal for two languages to be averaged."""
+    """Return a digest of everything that languages must share to be averaged."""
     first = pair.a[0].record
     sides = [side[0].record for side in (pair.a, pair.b)]
     recipes = [side.tower.requested.model_dump(exclude={"seed"}) if side.tower else None for side in sides]
@@ -74,7 +74,7 @@ def setting_key(pair: RecordPair) -> str:
 def comparison_setting(
     pairs: Sequence[RecordPair], pool: Sequence[StoredRecord], question: ComparisonOptions
 ) -> ComparisonSetting:
-    """All figures of one setting."""
+    """Return the statistics of one setting."""
     first, other = pairs[0].a[0].record, pairs[0].b[0].record
     laid = [PairedRuns.of(pair, pool) for pair in pairs]
     metric = resolve_metric(question.metric, laid[0].a[0])
@@ -94,7 +94,7 @@ def comparison_setting(
         pairs=tuple(sorted(sizes)),
         differences=setting_differences(pairs),
         paired=tuple(paired_records(pair) for pair in pairs),
-        # Only images look for texts in turn.
+        # Only image galleries have the direction image to text.
         sections=tuple(
             comparison_section(laid, side, metric, question) for side in question.directions if f"{side}_r1" in first.scores
         ),
@@ -102,9 +102,9 @@ def comparison_setting(
 
 
 def resolve_metric(metric: str, tower: Measurement) -> str:
-    """The column that a word means, as `r1`, `R@1` or `ndcg@10`; the record's headline if it is empty.
+    """Return the column of a metric such as `r1`, `R@1` or `ndcg@10`; the primary measure if it is empty.
 
-    Raises HarnessError with the columns there are.
+    Raises HarnessError with the known columns.
     """
     names = tower.values("t2i")
     folded = {name.lower().replace("@", ""): name for name in names}
@@ -115,18 +115,18 @@ def resolve_metric(metric: str, tower: Measurement) -> str:
 
 
 def tower_title(record: Record) -> str:
-    """A text tower, and the scorer that it was measured with where that is not the plain one."""
+    """Return the text tower, and the scorer if it is not the plain one."""
     return record.text_tower if record.scorer == PLAIN else f"{record.text_tower} + {record.scorer.partition(',')[0]}"
 
 
 def unpaired_record(left: UnmatchedRecord) -> UnpairedRecord:
-    """A record left out, by its names."""
+    """Convert an unmatched record."""
     record = left.entry.record
     return UnpairedRecord(side=left.side, cell=record.cell, lang=record.lang, text_tower=record.text_tower, reason=left.reason)
 
 
 def paired_records(pair: RecordPair) -> PairedRecords:
-    """The records of a pair, by their names."""
+    """Convert a pair."""
     record = pair.a[0].record
     return PairedRecords(
         lang=record.lang,
@@ -141,7 +141,7 @@ def paired_records(pair: RecordPair) -> PairedRecords:
 
 
 def setting_differences(pairs: Sequence[RecordPair]) -> tuple[str, ...]:
-    """What else than the objective differs between A and B, each difference once."""
+    """Return the differences between A and B other than the objective, each once."""
     said: dict[str, list[str]] = {}
     for pair in pairs:
         for what in pair_differences(pair):
@@ -151,7 +151,7 @@ def setting_differences(pairs: Sequence[RecordPair]) -> tuple[str, ...]:
 
 
 def pair_differences(pair: RecordPair) -> list[str]:
-    """What else than the objective differs between the two sides of a pair."""
+    """Return the differences between the two sides of a pair other than the objective."""
     a, b = pair.a[0], pair.b[0]
     said = (
         []
@@ -166,7 +166,7 @@ def pair_differences(pair: RecordPair) -> list[str]:
     if a.record.tower is None or b.record.tower is None:
         return said
     ours, theirs = a.training(), b.training()
-    # A weight that only one side's objective has says no more than the objective.
+    # An entity weight on one side only is part of the objective.
     both = [trait for trait in ours if trait != ENTITY_WEIGHT or None not in (ours[trait], theirs[trait])]
     said += [
         f"{trait} {short_value(ours[trait])} and {short_value(theirs[trait])}" for trait in both if ours[trait] != theirs[trait]

@@ -1,4 +1,4 @@
-"""Options and results of a comparison: the schema of the JSON that `compare --format json` prints."""
+"""Options and results of a comparison. The results are the schema of `compare --format json`."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ LANGUAGE_GROUPINGS = (
 
 @dataclass(frozen=True)
 class ComparisonOptions:
-    """What is asked of two sides. by: what lines are chosen by; langs: which languages, () for all; pairs: size of the bitext.
+    """Options of a comparison.
 
-    metric: a column of the tables, as `r1`, `R@10` or `ndcg@10`; empty for what each task compares towers by.
+    by: groupings of the queries. langs: languages, () for all. pairs: size of the bitext. metric: a column such as `r1`, `R@10`
+    or `ndcg@10`; empty for each task's primary measure.
     """
 
     metric: str = ""
@@ -40,14 +41,14 @@ class ComparisonOptions:
     resamples: int = 10_000
 
     def __post_init__(self) -> None:
-        """Raises HarnessError if facets are asked for where there are none."""
+        """Raises HarnessError if facets are requested for images."""
         facets = [name for name in self.by if name not in LANGUAGE_GROUPINGS]
         if facets and "t2i" not in self.directions:
-            raise HarnessError(f"--by {facets[0]}: facets are of captions; ask with --direction t2i")
+            raise HarnessError(f"--by {facets[0]}: only captions have facets; use --direction t2i")
 
 
 class Estimate(Schema):
-    """An estimate with its 95 % interval; null where none can be given."""
+    """An estimate with its 95 % confidence interval; null where there is none."""
 
     estimate: float | None
     low: float | None
@@ -55,40 +56,43 @@ class Estimate(Schema):
 
     @classmethod
     def of(cls, interval: Interval) -> Estimate:
-        """Take over an interval."""
+        """Convert an interval."""
         return cls(
             estimate=finite_or_none(interval.estimate), low=finite_or_none(interval.low), high=finite_or_none(interval.high)
         )
 
 
 class ComparisonLine(Schema):
-    """A against B over some of the queries. Scores are hit rates in percent, differences in points; p-values are two-sided."""
+    """A against B over one group of queries.
 
-    by: str = Field(description="what the queries are chosen by: all, lang, tier, source, or a facet of the captions")
-    value: str = Field(description="which of them these are")
-    langs: tuple[str, ...] = Field(description="languages, each of the same weight")
+    Scores are in percent, differences in points, p-values two-sided.
+    """
+
+    by: str = Field(description="grouping of the queries: all, lang, tier, source, or a facet of the captions")
+    value: str = Field(description="group of the queries")
+    langs: tuple[str, ...] = Field(description="languages, with equal weights")
     queries: int = Field(description="queries of one seed, over all languages")
     a: Estimate
     b: Estimate
-    difference: Estimate = Field(description="A less B: bootstrap of images, and of seeds where there are several")
+    difference: Estimate = Field(description="A minus B, from a bootstrap of images, and of seeds if there are several")
     p_value: float = Field(
-        description="of the difference; with several seeds the larger of p_sign_flip and a t over seeds and images"
+        description="of the difference; with several seeds, the larger one of p_sign_flip and of a t-test over seeds and images"
     )
-    p_holm: float = Field(description="p_value adjusted for all lines that are chosen by the same thing in the same table")
-    p_sign_flip: float = Field(description="sign flips over images, of these very towers")
-    outcome: Literal["win", "tie", "loss"] = Field(description="of A: told apart if p_holm < 0.05, else a tie")
-    only_a: int | None = Field(description="McNemar's b: queries that A alone got right; null where seeds are not the same")
-    only_b: int | None = Field(description="McNemar's c: queries that B alone got right")
-    p_mcnemar: float | None = Field(description="exact; null unless there is one seed, one language, and one query an image")
-    minimal_detectable: float | None = Field(description="true difference that would be found with 80 % power")
+    p_holm: float = Field(description="p_value after Holm over all lines of the same grouping in the same section")
+    p_sign_flip: float = Field(description="sign-flip test over images, with the seeds held fixed")
+    outcome: Literal["win", "tie", "loss"] = Field(description="of A: significant if p_holm < 0.05, else a tie")
+    only_a: int | None = Field(description="McNemar's b: queries that only A got right; null if the seeds differ")
+    only_b: int | None = Field(description="McNemar's c: queries that only B got right")
+    p_mcnemar: float | None = Field(description="exact; null unless there is one seed, one language and one query for each image")
+    minimal_detectable: float | None = Field(description="minimum detectable effect (80 % power)")
     image_error: float | None = Field(description="standard error of the difference from the choice of images")
-    seed_error: float | None = Field(description="what the choice of seeds adds to it; null with one seed")
-    gap_a: Estimate | None = Field(description="share of the gap to English that A recovers; null without floor and ceiling")
+    seed_error: float | None = Field(description="addition to it from the choice of seeds; null with one seed")
+    gap_a: Estimate | None = Field(description="share of the gap to English that A recovers; null without floor or ceiling")
     gap_b: Estimate | None
 
 
 class ComparisonSection(Schema):
-    """One direction. wins, ties, losses: languages, of A."""
+    """One direction. wins, ties, losses: numbers of languages, from the side of A."""
 
     direction: Direction
     wins: int
@@ -98,7 +102,7 @@ class ComparisonSection(Schema):
 
 
 class PairedRecords(Schema):
-    """The records that were laid side by side in one language."""
+    """The records of both sides in one language."""
 
     lang: str
     source: str
@@ -111,27 +115,27 @@ class PairedRecords(Schema):
 
 
 class ComparisonSetting(Schema):
-    """What may be averaged: one gallery, one encoder and one recipe a side, in all languages that have them."""
+    """A group of languages that may be averaged: they share the gallery, the encoder and the recipe of each side."""
 
-    metric: str = Field(description="what is compared: `R@1`, or a measure of the records")
-    sought: Sought = Field(description="what the queries look for")
+    metric: str = Field(description="compared measure: `R@1` or another measure of the records")
+    sought: Sought = Field(description="kind of candidate")
     task: str
     task_version: str
     split: str
     sample: bool
     images: int
     images_digest: str
-    encoders: tuple[str, ...] = Field(description="A's and B's, or the one that both have")
+    encoders: tuple[str, ...] = Field(description="of A and B, once if both have the same")
     a: str = Field(description="A's text tower")
     b: str
-    pairs: tuple[int, ...] = Field(description="sentence pairs that the towers were distilled from")
-    differences: tuple[str, ...] = Field(description="what else than the objective differs between A and B")
+    pairs: tuple[int, ...] = Field(description="numbers of sentence pairs of the distilled towers")
+    differences: tuple[str, ...] = Field(description="differences between A and B other than the objective")
     paired: tuple[PairedRecords, ...]
     sections: tuple[ComparisonSection, ...]
 
 
 class UnpairedRecord(Schema):
-    """A record that could not be compared, and why."""
+    """A record without a counterpart, and the reason."""
 
     side: str
     cell: str
@@ -141,17 +145,17 @@ class UnpairedRecord(Schema):
 
 
 class Comparison(Schema):
-    """A against B."""
+    """The comparison of A with B."""
 
     schema_version: int = 1
-    a: str = Field(description="as it was asked for")
+    a: str = Field(description="as requested")
     b: str
-    metric: str = Field(description="as it was asked for; empty: what each task compares towers by")
+    metric: str = Field(description="as requested; empty for each task's primary measure")
     resamples: int
     settings: tuple[ComparisonSetting, ...]
     unpaired: tuple[UnpairedRecord, ...]
 
 
 def finite_or_none(value: float) -> float | None:
-    """A number, or None for NaN and infinity, which JSON has no word for."""
+    """Return a number, or None for NaN and infinity, which JSON cannot hold."""
     return float(value) if math.isfinite(value) else None

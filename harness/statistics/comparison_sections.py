@@ -30,24 +30,24 @@ from harness.statistics.paired_runs import PairedRuns, Subset
 
 @dataclass(frozen=True)
 class ComparedColumn:
-    """One direction and column."""
+    """One column in one direction."""
 
     direction: Direction
     metric: str
     resamples: int
 
     def hits(self, tower: Measurement) -> Hits:
-        """(queries,), in percent: 100 for a hit, else 0, or the measure's value."""
+        """Return the values of a tower, (queries,), in percent."""
         return tower.values(self.direction)[self.metric]
 
     def arms(self, cut: Subset) -> PairedArms:
-        """Both sides' hits, and the images they share."""
+        """Return the values of both sides with their clusters and seeds."""
         sides = [np.stack([self.hits(tower)[cut.rows] for tower in side]) for side in (cut.laid.a, cut.laid.b)]
         seeds = [tuple(str(entry.seed()) for entry in side) for side in (cut.laid.pair.a, cut.laid.pair.b)]
         return PairedArms(sides[0], sides[1], cut.laid.clusters(self.direction)[cut.rows], seeds[0], seeds[1])
 
     def contrasts(self, groups: Sequence[Sequence[Subset]]) -> list[ArmContrast]:
-        """A against B in each group of cuts, from one set of resamples."""
+        """Return A against B for each group of subsets, all from one set of resamples."""
         arms = [self.arms(cut) for cuts in groups for cut in cuts]
         starts = np.cumsum([0, *map(len, groups)]).tolist()
         rows = [
@@ -59,7 +59,7 @@ class ComparedColumn:
 def comparison_section(
     laid: Sequence[PairedRuns], direction: Direction, metric: str, question: ComparisonOptions
 ) -> ComparisonSection:
-    """All lines of one direction, and how many languages A wins."""
+    """Return all lines of one direction and the number of languages that A wins."""
     asked = ComparedColumn(direction, metric, question.resamples)
     whole = [Subset(each, np.ones(len(each.clusters(direction)), bool)) for each in laid]
     by_lang = group_lines(BY_LANGUAGE, group_subsets(whole, lambda each: each.record.lang), asked)
@@ -84,7 +84,7 @@ def comparison_section(
 
 
 def group_subsets(cuts: Iterable[Subset], key: Callable[[PairedRuns], str]) -> dict[str, list[Subset]]:
-    """Pairs by a property, in its order."""
+    """Group subsets by a property of their pair, in sorted order."""
     groups: dict[str, list[Subset]] = {}
     for cut in cuts:
         groups.setdefault(key(cut.laid), []).append(cut)
@@ -92,15 +92,18 @@ def group_subsets(cuts: Iterable[Subset], key: Callable[[PairedRuns], str]) -> d
 
 
 def facet_subsets(laid: Sequence[PairedRuns], name: str) -> dict[str, list[Subset]]:
-    """Captions by the values of a facet; one with several values stands under each. Raises HarnessError if a record lacks it."""
+    """Group captions by the values of a facet. A caption with several values belongs to several groups.
+
+    Raises HarnessError if a record has no such facet.
+    """
     groups: dict[str, list[Subset]] = {}
     for each in laid:
         folder = each.pair.a[0].folder
         facets = load_facets(folder)
         if name not in facets:
-            there = nearest(name, [BY_LANGUAGE, BY_TIER, BY_SOURCE, *facets])
-            again = "" if facets else "; a record of an earlier version has no facets: measure it again"
-            raise HarnessError(f"--by {name}: {folder} has no such facet of its captions: {there}{again}")
+            known = nearest(name, [BY_LANGUAGE, BY_TIER, BY_SOURCE, *facets])
+            hint = "" if facets else "; records of earlier versions have no facets: measure again"
+            raise HarnessError(f"--by {name}: the captions of {folder} have no such facet: {known}{hint}")
         for value, captions in captions_by_value(facets[name]).items():
             rows = np.zeros(len(facets[name]), bool)
             rows[captions] = True
@@ -109,8 +112,8 @@ def facet_subsets(laid: Sequence[PairedRuns], name: str) -> dict[str, list[Subse
 
 
 def group_lines(by: str, groups: Mapping[str, Sequence[Subset]], asked: ComparedColumn) -> list[ComparisonLine]:
-    """One line a group, with p-values adjusted for their number."""
-    # A facet has many values: one at a time keeps memory bounded. All other groups are of one gallery and share their resamples.
+    """Return one line for each group, with p-values after Holm over all groups."""
+    # A facet may have many values, so each is tested alone to bound memory. Other groups share their resamples.
     calls = [list(groups.values())] if by in LANGUAGE_GROUPINGS else [[cuts] for cuts in groups.values()]
     found = [each for call in calls for each in asked.contrasts(call)]
     adjusted = holm([each.p_value for each in found])
@@ -121,7 +124,7 @@ def group_lines(by: str, groups: Mapping[str, Sequence[Subset]], asked: Compared
 
 
 def macro_weights(cuts: Sequence[Subset]) -> dict[int, float]:
-    """Weights under which each language counts alike, and each of its caption sources."""
+    """Return weights under which each language counts equally, and each caption source within a language."""
     langs = [cut.laid.record.lang for cut in cuts]
     return {i: 1 / (len(set(langs)) * langs.count(lang)) for i, lang in enumerate(langs)}
 
@@ -129,7 +132,7 @@ def macro_weights(cuts: Sequence[Subset]) -> dict[int, float]:
 def comparison_line(
     by: str, value: str, cuts: Sequence[Subset], found: ArmContrast, p_holm: float, asked: ComparedColumn
 ) -> ComparisonLine:
-    """All figures of one line."""
+    """Return the statistics of one group."""
     only_a, only_b, p_mcnemar = (
         mcnemar_counts([asked.arms(cut) for cut in cuts]) if asked.metric.startswith("R@") else (None,) * 3
     )
@@ -158,7 +161,7 @@ def comparison_line(
 
 
 def mcnemar_counts(arms: Sequence[PairedArms]) -> tuple[int | None, int | None, float | None]:
-    """McNemar's b and c, added up over languages and seeds, and its p where queries are independent."""
+    """Return McNemar's b and c, summed over languages and seeds, and the exact p if the queries are independent."""
     if any(each.seeds_a != each.seeds_b and (len(each.seeds_a) > 1 or len(each.seeds_b) > 1) for each in arms):
         return None, None, None
     tests = [mcnemar(a, b) for each in arms for a, b in zip(np.asarray(each.a), np.asarray(each.b), strict=True)]
@@ -167,7 +170,10 @@ def mcnemar_counts(arms: Sequence[PairedArms]) -> tuple[int | None, int | None, 
 
 
 def gap_estimate(cuts: Sequence[Subset], side: int, asked: ComparedColumn) -> Estimate | None:
-    """Gap to English that a side recovers: of the means over seeds and languages, with an interval over images."""
+    """Return the share of the gap to English that a side recovers; None without floor or ceiling.
+
+    It is the ratio of means over seeds and languages, with a confidence interval over images.
+    """
     columns = []
     for cut, weight in zip(cuts, macro_weights(cuts).values(), strict=True):
         ends = cut.laid.ends[side]

@@ -1,4 +1,4 @@
-"""What two names on the command line mean, and which of their records can be laid side by side."""
+"""Names of records on the command line, and the pairing of records over the same queries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.records.schema import ENGLISH_TOWER, TRANSLATE_TEST, Record
 from harness.records.towers import load_card
 from harness.storage.seals import load_readable
 
-# Records are over the same queries where all of these are equal.
+# Two records have the same queries if all of these fields are equal.
 _WORLDS = "worlds"
 _QUERY_FIELDS = {
     "sample": _WORLDS,
@@ -32,7 +32,7 @@ _QUERY_FIELDS = {
 }
 _ENCODER, _TOWER, _TRANSLATIONS = "image encoder", "text tower", "translations"
 _SCORER, _PAIRS, ENTITY_WEIGHT = "scorer", "pairs", "entity weight"
-_SHORTEST_DIGEST = 6  # digits of a digest that may stand for the whole
+_SHORTEST_DIGEST = 6  # the least number of digits of an abbreviated digest
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class StoredRecord:
     record: Record
 
     def queries(self) -> dict[str, object]:
-        """What must be equal for two records to be over the same queries, in words."""
+        """Return the fields that two records over the same queries share, by their names in messages."""
         return {words: getattr(self.record, field) for field, words in _QUERY_FIELDS.items()}
 
     def recipe(self) -> dict[str, object]:
-        """How the encoder and its text tower came to be, but for the seed; None where an English tower has no such thing."""
+        """Return everything about encoder and text tower except the seed; None for traits that an English tower lacks."""
         record = self.record
         shown = (record.scorer, record.regions.view, record.regions.digest) if record.regions else (record.scorer,)
         translated = record.translations and record.translations.digest
@@ -55,30 +55,33 @@ class StoredRecord:
         return made | self.training()
 
     def training(self) -> dict[str, object]:
-        """How the text tower was trained, but for objective and seed."""
+        """Return everything about the training of the text tower except objective and seed."""
         card = self.record.tower
         fields = [field for field in DistillConfig.model_fields if field not in {"objective", "seed", "pairs", "steps"}]
         if card is None:
             return dict.fromkeys((_PAIRS, "steps", "teacher", *map(field_label, fields)))
-        # After how many steps the patience was at its end is no choice, and may differ between seeds of one recipe.
+        # The step at which early stopping ended is a result, and may differ between seeds of one recipe.
         steps = card.steps if card.config.patience is None else card.config.steps_for(card.bitext.used - card.config.held_out)
         made = {_PAIRS: card.bitext.used, "steps": steps, "teacher": card.teacher_fingerprint}
         made |= {field_label(field): getattr(card.requested, field) for field in fields}
         return made if weighs_entities(card.config.objective) else made | {ENTITY_WEIGHT: None}
 
     def seed(self) -> int | None:
-        """The seed of training; None for the English tower, which has none."""
+        """Return the training seed; None for the English tower."""
         return self.record.tower.config.seed if self.record.tower else None
 
 
 def weighs_entities(objective: str) -> bool:
-    """Whether an objective reads which tokens name something; one of a plug-in that is not here is taken not to."""
+    """Return whether an objective reads entity tokens. Objectives of missing plug-ins are assumed not to."""
     return tower_spelling(objective) is not None and not unnamed_code(objective) and reads_entities(objective)
 
 
 @dataclass(frozen=True)
 class RecordPair:
-    """Records over the same queries, trained alike within a side but for their seeds; a and b are in order of seed."""
+    """Records over the same queries. Within a side they share one recipe and differ in the seed.
+
+    a, b: in ascending order of seed.
+    """
 
     a: tuple[StoredRecord, ...]
     b: tuple[StoredRecord, ...]
@@ -86,7 +89,7 @@ class RecordPair:
 
 @dataclass(frozen=True)
 class UnmatchedRecord:
-    """A record that was left out, on which side, and why."""
+    """A record without a counterpart, its side, and the reason."""
 
     side: str
     entry: StoredRecord
@@ -95,22 +98,23 @@ class UnmatchedRecord:
 
 @dataclass(frozen=True)
 class Pairing:
-    """What was paired and what was not."""
+    """The pairs, and the records without a counterpart."""
 
     pairs: tuple[RecordPair, ...]
     left: tuple[UnmatchedRecord, ...]
 
 
 def load_records(folder: Path) -> list[StoredRecord]:
-    """Every record under a folder, each cell once. What is damaged is named in a note and left out."""
+    """Return every record below a folder, each cell once. Damaged records are named in a note and skipped."""
     entries = [StoredRecord(of, record) for of, record in load_readable(record_folders(folder), load_record)]
     return list({entry.record.cell: entry for entry in reversed(entries)}.values())[::-1]
 
 
 def resolve_records(text: str, known: Sequence[StoredRecord]) -> list[StoredRecord]:
-    """The records that a name stands for: a folder, an objective's spelling, or the start of a cell's or a tower's digest.
+    """Return the records that a name stands for: a folder, an objective, or the start of a digest of a cell or a tower.
 
-    known: where objectives and digests are looked up. Raises HarnessError if nothing has the name, or several have.
+    known: the records that objectives and digests are looked up in. Raises HarnessError if the name matches nothing or several
+    things.
     """
     folder = Path(text)
     if folder.is_dir():
@@ -118,9 +122,9 @@ def resolve_records(text: str, known: Sequence[StoredRecord]) -> list[StoredReco
     spelling = tower_spelling(text)
     if spelling is not None:
         found = [entry for entry in known if entry.record.text_tower == spelling]
-        have = sorted({entry.record.text_tower for entry in known}) or ["none at all"]
+        have = sorted({entry.record.text_tower for entry in known}) or ["none"]
         return found or raise_no_records(
-            f"no record is of the text tower {spelling!r}: there are {', '.join(have)}; make one with `run`"
+            f"no record has the text tower {spelling!r}, only {', '.join(have)}; measure it with `run`"
         )
     if re.fullmatch(f"[0-9a-f]{{{_SHORTEST_DIGEST},64}}", text):
         return records_by_digest(text, known)
@@ -132,12 +136,12 @@ def resolve_records(text: str, known: Sequence[StoredRecord]) -> list[StoredReco
 
 
 def raise_no_records(message: str) -> list[StoredRecord]:
-    """Say what is wrong, where a list of records was wanted."""
+    """Raise an error where a list of records is expected."""
     raise HarnessError(message)
 
 
 def tower_spelling(text: str) -> str | None:
-    """The spelling under which records keep a text tower, or None if it is none."""
+    """Return the name under which records store a text tower, or None if the text names none."""
     if text in (ENGLISH_TOWER, TRANSLATE_TEST):
         return text
     try:
@@ -147,55 +151,55 @@ def tower_spelling(text: str) -> str | None:
 
 
 def records_in_folder(folder: Path, known: Sequence[StoredRecord]) -> list[StoredRecord]:
-    """A record's folder, a tower's, or one that holds records."""
+    """Return the record of a folder, the records of its tower, or the records below it."""
     if (folder / RECORD_FILE).is_file():
         return [StoredRecord(folder, load_record(folder))]
     if (folder / CARD_FILE).is_file():
         return records_of_towers({load_card(folder).digest}, known, f"the tower in {folder}")
-    return load_records(folder) or raise_no_records(f"{folder} holds no {RECORD_FILE}, neither itself nor in a folder below")
+    return load_records(folder) or raise_no_records(f"{folder} and its subfolders hold no {RECORD_FILE}")
 
 
 def records_by_digest(start: str, known: Sequence[StoredRecord]) -> list[StoredRecord]:
-    """The cell, or the records of the tower, whose digest starts so."""
+    """Return the cell, or the records of the tower, whose digest starts with the given digits."""
     cells = [entry for entry in known if entry.record.cell.startswith(start)]
     towers = {entry.record.tower.digest for entry in known if entry.record.tower and entry.record.tower.digest.startswith(start)}
     if len(cells) + len(towers) > 1:
         several = sorted([f"cell {entry.record.cell[:16]}" for entry in cells] + [f"tower {digest[:16]}" for digest in towers])
-        raise HarnessError(f"digest {start} is that of {', '.join(several)}: give more digits")
+        raise HarnessError(f"digest {start} is ambiguous: {', '.join(several)}; give more digits")
     return cells or records_of_towers(
         towers, known, f"a cell or tower whose digest starts with {start} (see `list runs`, `towers list`)"
     )
 
 
 def records_of_towers(digests: Iterable[str], known: Sequence[StoredRecord], what: str) -> list[StoredRecord]:
-    """All records of some towers."""
+    """Return all records of some towers."""
     wanted = set(digests)
     found = [entry for entry in known if entry.record.tower and entry.record.tower.digest in wanted]
     return found or raise_no_records(f"there is no record of {what}")
 
 
 def select_records(entries: Sequence[StoredRecord], langs: Sequence[str], pairs: int | None, name: str) -> list[StoredRecord]:
-    """The records in these languages, all where none is named, and of towers distilled from so many pairs.
+    """Return the records in these languages (all if empty) whose towers were distilled from this number of pairs.
 
     Raises HarnessError if none is left.
     """
     kept = [entry for entry in entries if not langs or entry.record.lang in langs]
     if not kept:
         have = sorted({entry.record.lang for entry in entries})
-        raise HarnessError(f"--lang {','.join(langs)}: {name} has no record in it, only in {', '.join(have)}")
+        raise HarnessError(f"--lang {','.join(langs)}: {name} has no record in this language, only in {', '.join(have)}")
     sizes = sorted({entry.record.tower.bitext.used for entry in kept if entry.record.tower})
     kept = [entry for entry in kept if pairs is None or entry.record.tower is None or entry.record.tower.bitext.used == pairs]
     if not kept:
-        raise HarnessError(f"--pairs {pairs}: {name} has no tower of so many pairs, only of {', '.join(map(str, sizes))}")
+        raise HarnessError(f"--pairs {pairs}: {name} has no tower of this size, only of {', '.join(map(str, sizes))}")
     return kept
 
 
 def pair_records(a: Sequence[StoredRecord], b: Sequence[StoredRecord]) -> Pairing:
-    """Lay records side by side where they are over the same queries, and say which could not be.
+    """Pair records over the same queries.
 
-    Where a side has several recipes (sizes of the bitext, encoders ...), those that both sides have are paired; where each
-    has one, the two are paired as they are. Seeds of a recipe stay together: those in common, or all where none is.
-    Raises HarnessError if nothing pairs, with what keeps the nearest records apart.
+    If a side has several recipes (bitext sizes, encoders, ...), the recipes that both sides have are paired. If each side has one
+    recipe, the two are paired. Seeds of a recipe stay together: the common seeds, or all seeds if none is common.
+    Raises HarnessError with the reasons if no records pair.
     """
     pairs = []
     for queries in sorted({tuple(entry.queries().values()) for entry in a}, key=str):
@@ -211,35 +215,35 @@ def pair_records(a: Sequence[StoredRecord], b: Sequence[StoredRecord]) -> Pairin
             if entry.record.cell not in used:
                 twin = entry.record.cell in twins
                 left.append(
-                    UnmatchedRecord(side, entry, "the same record is A and B" if twin else unmatched_reason(entry, ours, theirs))
+                    UnmatchedRecord(side, entry, "A and B are the same record" if twin else unmatched_reason(entry, ours, theirs))
                 )
     if not pairs:
-        raise HarnessError(f"nothing of A can be paired with anything of B: {summarise_reasons(left)}")
+        raise HarnessError(f"no record of A can be paired with a record of B: {summarise_reasons(left)}")
     return Pairing(tuple(pairs), tuple(left))
 
 
 def cell_keys(side: Iterable[StoredRecord]) -> tuple[str, ...]:
-    """The cells of some records."""
+    """Return the cells of some records."""
     return tuple(entry.record.cell for entry in side)
 
 
 def summarise_reasons(left: Sequence[UnmatchedRecord]) -> str:
-    """Why records were left out, each reason once, the first of A first."""
+    """Return the reasons why records were not paired, each once, those of A first."""
     reasons = list(dict.fromkeys(each.reason for each in left if each.side == "A")) or ["A has no record"]
-    return "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} reasons more" if len(reasons) > 3 else "")
+    return "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more reasons" if len(reasons) > 3 else "")
 
 
 def split_by_recipe(
     a: list[StoredRecord], b: list[StoredRecord], traits: Sequence[str]
 ) -> list[tuple[list[StoredRecord], list[StoredRecord]]]:
-    """Part both sides by the traits of which one has several, until each part has one recipe a side."""
+    """Split both sides by the traits that have several values, until each part has one recipe a side."""
     if not a or not b:
         return []
     for at, trait in enumerate(traits):
         ours, theirs = ({entry.recipe()[trait] for entry in side} for side in (a, b))
         if len(ours) == len(theirs) == 1:
             continue
-        alone = {None} in (ours, theirs)  # an English tower has no such trait: it meets each value of the other side
+        alone = {None} in (ours, theirs)  # an English tower lacks the trait and is paired with each value of the other side
         values = (ours | theirs) - {None} if alone else ours & theirs
         parts = (
             [with_trait(side, trait, {value, None} if alone else {value}) for side in (a, b)]
@@ -250,19 +254,19 @@ def split_by_recipe(
 
 
 def with_trait(entries: Sequence[StoredRecord], trait: str, values: set[object]) -> list[StoredRecord]:
-    """The records with one of these values of a trait."""
+    """Return the records with one of these values of a trait."""
     return [entry for entry in entries if entry.recipe()[trait] in values]
 
 
 def trait_sort_key(value: object) -> tuple[bool, float, str]:
-    """Sorts numbers by size, before words."""
+    """Return a sort key: numbers by size, then words."""
     if isinstance(value, int | float):
         return False, float(value), ""
     return True, 0.0, str(value)
 
 
 def pair_seeds(a: Sequence[StoredRecord], b: Sequence[StoredRecord]) -> RecordPair:
-    """Both sides by seed: the seeds in common, or all of them where none is."""
+    """Return a pair of the common seeds, or of all seeds if none is common."""
     ours, theirs = records_by_seed(a), records_by_seed(b)
     common = ours.keys() & theirs.keys()
     sides = ([side[seed] for seed in sorted(common or side, key=str)] for side in (ours, theirs))
@@ -270,26 +274,25 @@ def pair_seeds(a: Sequence[StoredRecord], b: Sequence[StoredRecord]) -> RecordPa
 
 
 def records_by_seed(entries: Sequence[StoredRecord]) -> dict[int | None, StoredRecord]:
-    """Records of one recipe by seed. Raises HarnessError if two share one."""
+    """Return the records of one recipe by seed. Raises HarnessError if two share a seed."""
     seeds: dict[int | None, StoredRecord] = {}
     for entry in entries:
         other = seeds.setdefault(entry.seed(), entry)
         if other is not entry:
             raise HarnessError(
-                f"cells {other.record.cell[:12]} and {entry.record.cell[:12]} are of one recipe and seed over the same captions: "
-                "name the one that is meant"
+                f"cells {other.record.cell[:12]} and {entry.record.cell[:12]} share recipe, seed and captions: name one of them"
             )
     return seeds
 
 
 def unmatched_reason(entry: StoredRecord, mine: Sequence[StoredRecord], others: Sequence[StoredRecord]) -> str:
-    """What keeps a record of one side from the nearest of the other."""
+    """Return the difference between a record of one side and the nearest record of the other."""
     lang, ours = entry.record.lang, entry.queries()
     if all(other.record.lang != lang for other in others):
-        return f"the other side has nothing in {lang}"
+        return f"the other side has no record in {lang}"
     differing = min(([words for words, value in other.queries().items() if value != ours[words]] for other in others), key=len)
     if _WORLDS in differing:
-        return f"{lang}: the embedded sample is never compared with real photographs"
+        return f"{lang}: the embedded sample is not comparable with real photographs"
     if differing:
         return f"{lang}: different {' and '.join(differing)}"
     here, there = ([other.recipe() for other in side if other.queries() == ours] for side in (mine, others))
@@ -302,7 +305,7 @@ def unmatched_reason(entry: StoredRecord, mine: Sequence[StoredRecord], others: 
 
 
 def short_value(value: object) -> str:
-    """A trait's value, digests cut short.
+    """Format the value of a trait; digests are abbreviated.
 
     >>> short_value("0ccdcc581b5f547757b89ba686978d33a3237eb3e178990bb3befef6c9ec1728"), short_value(None), short_value(1000)
     ('0ccdcc581b5f', 'none', '1000')

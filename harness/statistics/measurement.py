@@ -26,7 +26,7 @@ DIRECTIONS = ("t2i", "i2t")
 Direction = Literal["t2i", "i2t"]
 
 
-# By what is looked for, and by direction.
+# By kind of candidate, then by direction.
 DIRECTION_TITLES: dict[Sought, dict[str, str]] = {
     "images": {"t2i": "text → image", "i2t": "image → text"},
     "regions": {"t2i": "phrase → region"},
@@ -36,9 +36,10 @@ DIRECTION_TITLES: dict[Sought, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class Measurement:
-    """A record with its ranks. owner: (captions,), the image of each caption, as an index into the gallery.
+    """A record with its ranks.
 
-    measures: by name, what there is of each text beside its rank, (captions,), in percent; nothing where images are looked for.
+    owner: (captions,), index of each caption's image in the gallery. measures: by name, (captions,), further measures of each
+    text query in percent; empty for image galleries.
     """
 
     label: str
@@ -49,26 +50,26 @@ class Measurement:
 
     @classmethod
     def read(cls, label: str, folder: Path) -> Measurement:
-        """Read a record's folder."""
+        """Read the folder of a record."""
         ranks, owner = load_ranks(folder)
         return cls(label, load_record(folder), ranks, owner, load_measures(folder))
 
     def hits(self, direction: str) -> Hits:
-        """(queries, 3): 100 where the right one is among the first 1, 5, 10, else 0."""
+        """Return (queries, 3): 100 if a correct candidate is among the first 1, 5 or 10, else 0."""
         ranks = self.ranks.t2i if direction == "t2i" else self.ranks.i2t
         return np.where(ranks[:, None] <= np.array(HIT_CUTOFFS), 100.0, 0.0)
 
     def values(self, direction: str) -> dict[str, Hits]:
-        """By name, (queries,) in percent: the hit rates, then the measures."""
+        """Return hit rates and measures by name, (queries,) each, in percent."""
         hits = self.hits(direction)
         return {f"R@{k}": hits[:, place] for place, k in enumerate(HIT_CUTOFFS)} | (
             dict(self.measures) if direction == "t2i" else {}
         )
 
     def headline(self, direction: str) -> Hits:
-        """(queries,): what towers are compared by."""
+        """Return the task's primary measure, (queries,), by which towers are compared."""
         return self.values(direction)[self.record.headline]
 
     def clusters(self, direction: str) -> Ints:
-        """(queries,): the image that each query belongs to; captions of one image are not independent."""
+        """Return the image of each query, (queries,). Captions of one image are not independent."""
         return self.owner if direction == "t2i" else np.arange(len(self.ranks.i2t))

@@ -20,7 +20,10 @@ from harness.statistics.measurement import Measurement
 
 @dataclass(frozen=True)
 class PairedRuns:
-    """A pair, read: both sides' towers by seed, and the two ends of each side's gap to English where they are known."""
+    """The ranks of a pair of records.
+
+    a, b: measurements of both sides, one for each seed. ends: floor and ceiling of each side's gap to English; None if unknown.
+    """
 
     pair: RecordPair
     a: tuple[Measurement, ...]
@@ -31,34 +34,36 @@ class PairedRuns:
     def of(
         cls, pair: RecordPair, pool: Sequence[StoredRecord], read: Callable[[str, Path], Measurement] = Measurement.read
     ) -> PairedRuns:
-        """Read the ranks of a pair. Raises HarnessError if they are not over the same queries after all."""
+        """Read the ranks of a pair. Raises HarnessError if the two sides list different queries."""
         sides = [tuple(read(entry.record.text_tower, entry.folder) for entry in side) for side in (pair.a, pair.b)]
         for entry, tower in zip((*pair.a, *pair.b), (*sides[0], *sides[1]), strict=True):
             if not np.array_equal(tower.owner, sides[0][0].owner) or len(tower.ranks.i2t) != len(sides[0][0].ranks.i2t):
-                raise HarnessError(f"{entry.folder} lists other queries than {pair.a[0].folder}, though its digests are the same")
+                raise HarnessError(
+                    f"{entry.folder} and {pair.a[0].folder} have equal digests but different queries; measure one of them again"
+                )
         ends = tuple(gap_references(side[0], sides[0][0].owner, pool) for side in (pair.a, pair.b))
         return cls(pair, sides[0], sides[1], ends)
 
     @property
     def record(self) -> Record:
-        """The first record: language and captions are those of all."""
+        """The first record. All records share its language and captions."""
         return self.pair.a[0].record
 
     def tier(self) -> str:
-        """The resource tier of the language."""
+        """Return the resource tier of the language. Raises HarnessError if the task does not have the language."""
         languages = TASKS.load(without_code(self.record.task, self.record.cell))().languages()
         if self.record.lang not in languages:
-            raise HarnessError(f"--by tier: the task {self.record.task} knows no language {self.record.lang!r}, so no tier of it")
+            raise HarnessError(f"--by tier: the task {self.record.task} has no language {self.record.lang!r}; use another --by")
         tier = languages[self.record.lang].tier
         return "unknown" if tier is None else str(tier)
 
     def clusters(self, direction: str) -> Ints:
-        """(queries,): the image of each query."""
+        """Return the image of each query, (queries,)."""
         return self.a[0].clusters(direction)
 
 
 def gap_references(entry: StoredRecord, owner: Ints, pool: Sequence[StoredRecord]) -> tuple[Measurement, Measurement] | None:
-    """The English tower on the captions of a distilled one, and on their English twins; None where one is not known."""
+    """Return the English tower on the captions of a distilled tower and on its English captions; None if unknown."""
     record = entry.record
     if record.text_tower == ENGLISH_TOWER:
         return None
@@ -79,7 +84,7 @@ def gap_references(entry: StoredRecord, owner: Ints, pool: Sequence[StoredRecord
 
 @dataclass(frozen=True)
 class Subset:
-    """Some queries of a pair. rows: (queries,), which."""
+    """Some queries of a pair. rows: (queries,), the selection."""
 
     laid: PairedRuns
     rows: npt.NDArray[np.bool_]

@@ -16,7 +16,7 @@ from harness.statistics.measurement import Measurement
 
 @dataclass(frozen=True)
 class TowerRow:
-    """One tower in one direction: each column of the table in percent with its interval, and the median rank."""
+    """Scores of one tower in one direction: each column in percent with its confidence interval, and the median rank."""
 
     label: str
     intervals: tuple[Interval, ...]
@@ -27,7 +27,7 @@ class TowerRow:
 
 @dataclass(frozen=True)
 class TowerContrast:
-    """The headline of one tower minus that of another, over the same queries."""
+    """The headline measure of one tower minus that of another, over the same queries."""
 
     label: str
     difference: Difference
@@ -35,7 +35,10 @@ class TowerContrast:
 
 @dataclass(frozen=True)
 class TowerGap:
-    """(tower - floor) / (English on the same captions - floor), by the headline: 0 is no distillation, 1 is English."""
+    """The recovered gap to English by the headline measure.
+
+    (tower - floor) / (English on the same captions - floor): 0 without distillation, 1 for English.
+    """
 
     label: str
     share: Interval
@@ -43,10 +46,10 @@ class TowerGap:
 
 @dataclass(frozen=True)
 class Summary:
-    """What one direction of a table shows. columns: hit rates, then measures. headline: the one that contrasts and gaps are of.
+    """The scores of one direction.
 
-    chance: of each column, in percent; None where it is not known. upper_bound: the hit rate that the candidates of grounding
-    allow, in percent.
+    columns: hit rates, then measures. headline: the column of contrasts and gaps. chance: of each column, in percent; None if
+    unknown. upper_bound: the hit rate that the region proposals of grounding allow, in percent.
     """
 
     direction: str
@@ -60,16 +63,16 @@ class Summary:
 
 
 def summarise(towers: Sequence[Measurement], direction: str, resamples: int) -> Summary:
-    """Figures of one direction. The first distilled tower is what the others are compared with.
+    """Return the summary of one direction. Other distilled towers are compared with the first one.
 
-    The floor is the first row of the English tower and its ceiling the one over the same images with as many captions.
+    The floor is the first row of the English tower. The ceiling is its row over the same images with as many captions.
     """
     plain = [tower for tower in towers if tower.record.scorer == PLAIN]
     distilled = [tower for tower in plain if tower.record.text_tower != ENGLISH_TOWER]
     english = [tower for tower in plain if tower.record.text_tower == ENGLISH_TOWER]
     chance, columns = towers[0].record.chance, tuple(towers[0].values(direction))
     pairs = [(tower, distilled[0]) for tower in distilled[1:]]
-    # A scorer stands right behind the plain one of the same tower.
+    # A row with a scorer follows the plain row of the same tower.
     pairs += [(tower, before) for before, tower in pairwise(towers) if tower.record.scorer != PLAIN]
     contrasts = tuple(tower_contrast(tower, base, direction, resamples) for tower, base in pairs)
     floor = english[0]
@@ -88,7 +91,7 @@ def summarise(towers: Sequence[Measurement], direction: str, resamples: int) -> 
 
 
 def tower_row(tower: Measurement, direction: str, resamples: int) -> TowerRow:
-    """One tower's figures."""
+    """Return the scores of one tower."""
     values = np.column_stack(list(tower.values(direction).values()))
     intervals = bootstrap_means(values, tower.clusters(direction), resamples=resamples)
     record = tower.record
@@ -96,13 +99,13 @@ def tower_row(tower: Measurement, direction: str, resamples: int) -> TowerRow:
 
 
 def tower_contrast(tower: Measurement, base: Measurement, direction: str, resamples: int) -> TowerContrast:
-    """One tower against another."""
+    """Return the difference between a tower and a base tower."""
     ours, theirs = tower.headline(direction), base.headline(direction)
     difference = paired_difference(ours, theirs, tower.clusters(direction), resamples=resamples)
     return TowerContrast(f"{tower.label} − {base.label}", difference)
 
 
 def tower_gap(tower: Measurement, floor: Measurement, ceiling: Measurement, direction: str, resamples: int) -> TowerGap:
-    """One tower between no distillation and English."""
+    """Return the share of the gap between floor and ceiling that a tower recovers."""
     student, low, high = (each.headline(direction) for each in (tower, floor, ceiling))
     return TowerGap(tower.label, gap_recovered(student, low, high, tower.clusters(direction), resamples=resamples))

@@ -1,4 +1,4 @@
-"""A study's answer in words, made of its findings alone: nothing is said that they do not bear."""
+"""The answer of a study in words, made from its findings alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.study.findings import ArmSummary, Findings, PlannedContrast
 from harness.study.runner import size_text
 
 _DIRECTIONS = DIRECTION_TITLES["images"]
-_MAX_NAMED = 3  # claims named one by one in the answer
+_MAX_NAMED = 3  # differences that the answer names one by one
 _FAMILY_NAMES = {
     "languages": "comparison by language and size",
     "means": "comparison of means",
@@ -20,7 +20,10 @@ _FAMILY_NAMES = {
 
 
 def answer_paragraph(found: Findings) -> str:
-    """The answer in one paragraph: what was told apart, by how much, how surely, and what it is worth."""
+    """Return the answer in one paragraph.
+
+    It states the significant differences, their sizes and confidence intervals, the power of the tests, and the caveats.
+    """
     if not found.by_language.verdicts:
         return " ".join([no_contrasts_sentence(found), *caveats(found)])
     parts = [outcome_sentence(found), *means_sentences(found), family_sentence(found), power_sentence(found.by_language.verdicts)]
@@ -28,15 +31,15 @@ def answer_paragraph(found: Findings) -> str:
 
 
 def no_contrasts_sentence(found: Findings) -> str:
-    """What is said where no test could be made."""
+    """Return the sentence for a study without any complete comparison."""
     return (
-        "Nothing can be said yet: of no language and size are a transport arm and all standard arms there with all their seeds "
-        f"({found.done:,} of {found.planned:,} cells are)."
+        "No comparison is possible yet: no language and size has a transport arm and all standard arms with all their seeds "
+        f"({found.done:,} of {found.planned:,} cells are done)."
     )
 
 
 def outcome_sentence(found: Findings) -> str:
-    """How often transport was ahead, and where most."""
+    """Return how often transport is significantly ahead, with the largest differences."""
     tests = found.by_language.verdicts
     wins, losses = ([each for each in tests if each.outcome == outcome] for outcome in ("win", "loss"))
     made = (
@@ -44,38 +47,47 @@ def outcome_sentence(found: Findings) -> str:
         f"({_DIRECTIONS[found.direction]} R@1 on {images_phrase(found)})"
     )
     if not wins and not losses:
-        return f"No difference between transport and standard distillation was found in any of {made}."
-    rest = f"It was behind in {len(losses):,}; in {len(tests) - len(wins) - len(losses):,} no difference was found."
+        return f"The difference between transport and standard distillation is not significant in any of {made}."
+    undecided = len(tests) - len(wins) - len(losses)
+    rest = (
+        f"It was significantly behind in {len(losses):,}, "
+        f"and {count_text(undecided, 'difference')} {is_or_are(undecided)} not significant."
+    )
     if not wins:
-        return f"No transport arm was ahead of the best standard arm in any of {made}. {rest}"
+        return f"No transport arm was significantly ahead of the best standard arm in any of {made}. {rest}"
     ahead = sorted(wins, key=lambda each: -(each.difference.estimate or 0))[:_MAX_NAMED]
     most = f"{'most ' if len(wins) > len(ahead) else ''}in {'; '.join(contrast_phrase(each, found) for each in ahead)}"
-    return f"A transport arm was ahead of the best standard arm in {len(wins):,} of {made}, {most}. {rest}"
+    return f"A transport arm was significantly ahead of the best standard arm in {len(wins):,} of {made}, {most}. {rest}"
 
 
 def means_sentences(found: Findings) -> list[str]:
-    """What means over languages tell apart, which no language by itself need do."""
-    told = [each for each in found.means.verdicts if each.outcome != "tie"]
-    if not told:
+    """Return the significant differences of means over languages."""
+    significant = [each for each in found.means.verdicts if each.outcome != "tie"]
+    if not significant:
         return []
-    first = sorted(told, key=lambda each: -abs(each.difference.estimate or 0))[:_MAX_NAMED]
-    most = "most " if len(told) > len(first) else ""
-    made = count_text(len(found.means.verdicts), "mean")
+    first = sorted(significant, key=lambda each: -abs(each.difference.estimate or 0))[:_MAX_NAMED]
+    most = "most " if len(significant) > len(first) else ""
+    made = count_text(len(found.means.verdicts), "comparison of means")
     return [
-        f"Of {made} over languages {len(told):,} told a difference, "
+        f"Of {made} over languages, {len(significant):,} {is_or_are(len(significant))} significant, "
         f"{most}{'; '.join(contrast_phrase(each, found) for each in first)}."
     ]
 
 
+def is_or_are(count: int) -> str:
+    """Return the verb for a number of things."""
+    return "is" if count == 1 else "are"
+
+
 def images_phrase(found: Findings) -> str:
-    """What the numbers are measured on."""
+    """Return the number and the kind of the evaluation images."""
     counts = sorted({each.images for each in found.languages})
     world = "drawn scenes of the embedded sample" if found.sample else "photographs"
     return f"{' or '.join(f'{count:,}' for count in counts)} {world}, {found.split} split"
 
 
 def contrast_phrase(of: PlannedContrast, found: Findings) -> str:
-    """One difference with all that belongs to it."""
+    """Return one difference with its arms, size, confidence interval and p-value."""
     gain = f" ({signed_number(of.gain, 0)} %)" if of.gain is not None else ""
     return (
         f"{contrast_scope(of, found)}: {of.arm} {points_text(of.difference)} over {of.rival}{gain}, "
@@ -84,169 +96,176 @@ def contrast_phrase(of: PlannedContrast, found: Findings) -> str:
 
 
 def arm_sentences(found: Findings) -> list[str]:
-    """What each transport arm has over the best standard one, and over the arm that is the same without transport."""
+    """Compare each transport arm with the best standard arm, and with the control arm that differs in one thing."""
     lines = [arm_sentence(arm, found) for arm in found.arms if arm.side == "transport"] if found.by_language.verdicts else []
     for each in found.ablated:
         if found.arm(each.a).side == "transport" and found.arm(each.b).side == "control":
             means = [one for one in found.ablation_means.verdicts if (one.arm, one.rival) == (each.a, each.b)]
             if means:
-                lines.append(f"{each.a} less {each.b} (they differ in the {each.what} alone): mean of {several(means)}.")
+                lines.append(f"{each.a} minus {each.b} (only the {each.what} differs): mean of {mean_differences_text(means)}.")
     return lines
 
 
 def arm_sentence(arm: ArmSummary, found: Findings) -> str:
-    """How often an arm was ahead of the best standard one, and by how much on average."""
+    """Return how often an arm is significantly ahead of the best standard arm, with its mean differences."""
     tests = [each for each in found.by_language.verdicts if each.arm == arm.name]
     wins, losses = (sum(each.outcome == outcome for each in tests) for outcome in ("win", "loss"))
     means = [each for each in found.means.verdicts if each.arm == arm.name]
-    over = f"; mean of {several(means)}" if means else ""
-    counts = f"ahead in {wins:,}, behind in {losses:,}, not told apart in {len(tests) - wins - losses:,} of {len(tests):,}"
-    return f"{arm.name} less the best standard arm: {counts}{over}."
+    over = f"; mean of {mean_differences_text(means)}" if means else ""
+    counts = f"ahead in {wins:,}, behind in {losses:,}, not significant in {len(tests) - wins - losses:,} of {len(tests):,}"
+    return f"{arm.name} minus the best standard arm: {counts}{over}."
 
 
-def several(means: Sequence[PlannedContrast]) -> str:
-    """Mean differences, size by size."""
+def mean_differences_text(means: Sequence[PlannedContrast]) -> str:
+    """Return mean differences, size by size."""
     parts: list[str] = []
     langs: tuple[str, ...] = ()
     for each in means:
         over = f"{count_text(len(each.langs), 'language')}, " if each.langs != langs else ""
         langs = each.langs
-        told = "told apart" if each.outcome != "tie" else "not told apart"
-        parts.append(f"{over}{size_text(each.pairs)}: {points_text(each.difference)}, {told}")
+        outcome = "significant" if each.outcome != "tie" else "not significant"
+        parts.append(f"{over}{size_text(each.pairs)}: {points_text(each.difference)}, {outcome}")
     return "; ".join(parts)
 
 
 def family_sentence(found: Findings) -> str:
-    """Which tests are corrected together."""
+    """Return which tests are corrected together, and what the confidence intervals cover."""
     family, seeds = count_text(found.by_language.planned, "planned test"), count_text(len(found.seeds), "seed")
-    about = " and seeds" if len(found.seeds) > 1 else ": they are about these very towers, not about the methods"
+    about = " and seeds" if len(found.seeds) > 1 else ", so they describe these towers and not the methods"
     return (
-        f"The comparisons are one family of {family}, held to an error of 5 % by Holm's correction; "
-        f"the {found.means.planned:,} of means are another. "
-        f"Intervals are 95 %, of each difference by itself, with {seeds} of training, from resampled images{about}."
+        f"The comparisons are one family of {family}, whose family-wise error rate Holm's correction holds at 5 %. "
+        f"The {found.means.planned:,} comparisons of means are another family. "
+        f"Confidence intervals are 95 %, for each difference alone, with {seeds} of training, from resampled images{about}."
     )
 
 
 def power_sentence(tests: Sequence[PlannedContrast]) -> str:
-    """What could have been seen."""
+    """Return the minimum detectable effect of the tests."""
     seen = detectable_differences(tests)
     if not seen:
-        return "What could have been seen is not known."
-    return f"Before that correction, a true difference of {points_range(seen)} would have been found four times in five."
+        return "The minimum detectable effect is not known."
+    return f"Minimum detectable effect (80 % power, before Holm): {points_range(seen)}."
 
 
 def detectable_differences(tests: Sequence[PlannedContrast]) -> list[float]:
-    """The differences that tests would have found with 80 % power, in their order."""
+    """Return the minimum detectable effects of tests in ascending order."""
     return sorted(each.minimal_detectable for each in tests if each.minimal_detectable is not None)
 
 
 def points_range(seen: Sequence[float]) -> str:
-    """Points in words."""
+    """Format differences as one number, or as median and range."""
     if len(seen) == 1:
         return f"{seen[0]:.1f} points"
     return f"{median(seen):.1f} points (median; {seen[0]:.1f} to {seen[-1]:.1f})"
 
 
 def caveats(found: Findings) -> list[str]:
-    """What the paragraph must not be read without."""
+    """Return the caveats that belong to the answer."""
     said = []
     if found.done < found.planned:
         unmade = found.by_language.planned - len(found.by_language.verdicts)
-        without = f", and {unmade:,} of {count_text(found.by_language.planned, 'comparison')} not made" if unmade else ""
+        without = f", and {unmade:,} of {count_text(found.by_language.planned, 'comparison')} are missing" if unmade else ""
         said.append(f"The study is not finished: {found.planned - found.done:,} of {found.planned:,} cells are missing{without}.")
     if found.replicate and found.by_language.verdicts:
         said.append(replication_sentence(found))
     if found.sample:
-        said.append("The sample is a drawn world with small grammars: nothing of this says anything about photographs.")
+        said.append("The sample is a drawn world with small grammars. These results say nothing about photographs.")
     return said
 
 
 def replication_sentence(found: Findings) -> str:
-    """Whether the second seeds say the same."""
+    """Return how many significant differences the replication seeds confirm."""
     again = [each for each in found.repeated if each.again]
     seeds = f"seed{'s' if len(found.replicate) > 1 else ''} {join_words(map(str, found.replicate))}"
     if not again:
-        return f"Made again with {seeds}: none of {count_text(len(found.repeated), 'claim')} of this report can be checked yet."
+        return (
+            f"Replication with {seeds}: none of {count_text(len(found.repeated), 'significant difference')} can be checked yet."
+        )
     sign, same = sum(bool(each.same_sign) for each in again), sum(bool(each.same) for each in again)
-    waiting = f"; {len(found.repeated) - len(again):,} cannot be checked yet" if len(again) < len(found.repeated) else ""
-    later = f" Those seeds alone told {count_text(found.found_later, 'more difference')} apart." if found.found_later else ""
-    held = f"{sign:,} have the same sign and {same:,} are told apart again"
-    return f"Made again with {seeds}: of {count_text(len(again), 'claim')} of this report {held}{waiting}.{later}"
+    waiting = f", and {len(found.repeated) - len(again):,} cannot be checked yet" if len(again) < len(found.repeated) else ""
+    later = (
+        f" {count_text(found.found_later, 'more difference')} {is_or_are(found.found_later)} significant with those seeds only."
+        if found.found_later
+        else ""
+    )
+    held = f"{sign:,} {'has' if sign == 1 else 'have'} the same sign and {same:,} {is_or_are(same)} significant again"
+    return f"Replication with {seeds}: of {count_text(len(again), 'significant difference')}, {held}{waiting}.{later}"
 
 
 def inconclusive_lines(found: Findings) -> list[str]:
-    """What the study could not tell, a line each."""
+    """Return the inconclusive and the missing comparisons, a line each."""
     lines = [
-        f"{found.language(lang)}{'' if pairs == 0 else ', ' + size_text(pairs)}: cannot be measured: {reason}"
+        f"{found.language(lang)}{'' if pairs == 0 else ', ' + size_text(pairs)}: not measured: {reason}"
         for lang, pairs, reason in found.impossible
     ]
     for family in (found.by_language, found.means, found.ablations):
         unmade = family.planned - len(family.verdicts)
         if unmade:
-            lines.append(f"{unmade:,} of {count_text(family.planned, _FAMILY_NAMES[family.name])} not made: cells are missing.")
+            lines.append(
+                f"{unmade:,} of {count_text(family.planned, _FAMILY_NAMES[family.name])} missing, because cells are missing."
+            )
     if not found.means.planned:
-        lines.append("No mean over languages: there is one language, or each is measured on other images.")
+        lines.append("No mean over languages: the study has one language, or each language has its own images.")
     for pairs in found.sizes:
         ties = [each for each in found.by_language.verdicts if each.pairs == pairs and each.outcome == "tie"]
         if seen := detectable_differences(ties):
             lines.append(
-                f"{size_text(pairs)}: {count_text(len(ties), 'comparison')} found no difference. "
-                f"A true one of {points_range(seen)} would have been "
-                "found there four times in five, before Holm's correction; a smaller one may well be there."
+                f"{size_text(pairs)}: {count_text(len(ties), 'comparison')} inconclusive. "
+                f"Minimum detectable effect (80 % power, before Holm): {points_range(seen)}. Smaller differences may exist."
             )
     if not found.facets:
-        lines.append("No breakdown by kind of caption: not all records have these facets, or the direction has none.")
+        lines.append("No breakdown by kind of caption: some records lack these facets, or the direction has none.")
     return lines
 
 
 def validity_threats(found: Findings) -> list[str]:
-    """What may make the answer wrong, a line each."""
+    """Return the threats to the validity of the answer, a line each."""
     machine = "machine translation"
     captions = join_words(each.name for each in found.languages if each.kind == machine)
     bitext = join_words(each.name for each in found.languages if each.bitext_kind == machine)
     galleries = {each.gallery for each in found.languages}
-    few = "nothing is known of how far another seed would lead" if len(found.seeds) == 1 else "intervals are widened for so few"
+    few = "the variance between seeds is unknown" if len(found.seeds) == 1 else "intervals are widened for the small number"
     said: list[tuple[object, str]] = [
         (found.sample, "The embedded sample is a drawn world, and its languages are small grammars."),
-        (True, f"One teacher ({found.encoder}): another may give another answer."),
-        (captions, f"Captions by machine translation, whose errors are part of what is measured: {captions}."),
-        (bitext, f"Bitext by machine translation: {bitext}. That a language has little data is played by size, not by quality."),
-        (len(galleries) == 1, "All languages are measured on the same images: what these images favour, all languages favour."),
-        (len(galleries) > 1, "Languages are measured on different images: their scores do not compare with each other."),
+        (True, f"One teacher ({found.encoder}): another teacher may give another answer."),
+        (captions, f"Captions by machine translation, whose errors affect the scores: {captions}."),
+        (bitext, f"Bitext by machine translation: {bitext}. Low-resource conditions are simulated by size, not by quality."),
+        (len(galleries) == 1, "All languages are measured on the same images, so a bias of these images affects all languages."),
+        (len(galleries) > 1, "Languages are measured on different images, so their scores are not comparable."),
         (True, tuning_sentence(found)),
         (len(found.seeds) < 5, f"{count_text(len(found.seeds), 'seed')}: {few}."),
-        (found.split == "val", "Measured on the val split, on which choices are made."),
-        (True, "Holm corrects for the arms of this study, not for those that were tried before it."),
-        (found.unconverged, f"{found.unconverged:,} transport problems in training had not converged."),
-        (len(found.origins) > 1, f"Records were made by {len(found.origins)} versions of code, libraries or machines."),
-        (any(each.dirty for each in found.origins), "Some records were made by code with uncommitted changes."),
+        (found.split == "val", "Measured on the val split, which is also used for choices."),
+        (True, "Holm corrects for the arms of this study, not for arms that were tried before."),
+        (found.unconverged, f"{found.unconverged:,} transport problems in training did not converge."),
+        (len(found.origins) > 1, f"Records come from {len(found.origins)} versions of code, libraries or machines."),
+        (any(each.dirty for each in found.origins), "Some records come from code with uncommitted changes."),
     ]
     notes = [(each.name, note) for each in found.languages for note in each.notes]
     return [line for holds, line in said if holds] + [f"{name}: {note.rstrip('.')}." for name, note in dict.fromkeys(notes)]
 
 
 def tuning_sentence(found: Findings) -> str:
-    """How options were chosen."""
+    """Return how the learning rates were chosen."""
     if found.tuned:
         luck = {
-            True: "by the val images and one seed: its luck is in all seeds alike, and in no interval",
-            False: "by translation retrieval on a tenth of each tower's own pairs, at small sizes a few sentences: its luck is "
-            "part of the seeds' variance",
+            True: "by val images and one seed, so its error is shared by all seeds and in no confidence interval",
+            False: "by translation retrieval on a tenth of each tower's own pairs (a few sentences at small sizes), so its error "
+            "is part of the variance between seeds",
         }
         ways = [luck[way] for way in luck if any(bool(each.searched) == way for each in found.languages)]
-        return f"The learning rate was chosen among four, {'; elsewhere '.join(ways)}. No other option was searched."
-    return "All arms have one learning rate, and nothing was searched: an arm that would want another is at a disadvantage."
+        return f"The learning rate was chosen from four values, {'; elsewhere '.join(ways)}. No other option was tuned."
+    return "All arms share one learning rate without tuning. An arm that needs another one is at a disadvantage."
 
 
 def contrast_scope(of: PlannedContrast, found: Findings) -> str:
-    """What a test is over, and its size."""
+    """Return the languages and the bitext size of a contrast."""
     if of.by == "lang":
         return f"{found.language(of.langs[0])} with {size_text(of.pairs)}"
     return f"mean of {count_text(len(of.langs), 'language')} with {size_text(of.pairs)}"
 
 
 def points_text(score: Estimate) -> str:
-    """A difference with its interval.
+    """Format a difference with its confidence interval.
 
     >>> points_text(Estimate(estimate=-1.25, low=-3.0, high=None))
     '−1.2 points [−3.0, –]'
@@ -256,7 +275,7 @@ def points_text(score: Estimate) -> str:
 
 
 def signed_number(value: float, digits: int = 1) -> str:
-    """A number with its sign; 0 has none.
+    """Format a number with its sign; zero has none.
 
     >>> signed_number(1.25), signed_number(-0.04), signed_number(-3.0, 0)
     ('+1.2', '0.0', '−3')
@@ -266,7 +285,7 @@ def signed_number(value: float, digits: int = 1) -> str:
 
 
 def p_value_text(p: float) -> str:
-    """A p-value.
+    """Format a p-value.
 
     >>> p_value_text(0.0312), p_value_text(0.00001), p_value_text(1.0)
     ('p = 0.0312', 'p < 0.001', 'p = 1')
@@ -275,7 +294,7 @@ def p_value_text(p: float) -> str:
 
 
 def count_text(count: int, what: str) -> str:
-    """A number of things.
+    """Format a count with its noun, in the plural where needed.
 
     >>> count_text(1, "language"), count_text(2_000, "seed"), count_text(2, "comparison of means")
     ('1 language', '2,000 seeds', '2 comparisons of means')
@@ -285,7 +304,7 @@ def count_text(count: int, what: str) -> str:
 
 
 def join_words(words: Iterable[str]) -> str:
-    """Words in a row; nothing of none.
+    """Join words with commas and "and"; an empty text for no words.
 
     >>> join_words(["a", "b", "c"]), join_words([])
     ('a, b and c', '')

@@ -157,7 +157,7 @@ def test_the_english_tower_meets_every_language_it_reads(records: Path) -> None:
     assert [pair.lang for pair in comparison.settings[0].paired] == ["de", "qu"]
     assert comparison.settings[0].differences == ("B is the encoder's own English tower, not distilled",)
     assert lines_of(comparison)["all"].gap_b is None
-    assert [left.reason for left in comparison.unpaired] == ["the other side has nothing in en"]
+    assert [left.reason for left in comparison.unpaired] == ["the other side has no record in en"]
 
 
 def test_seeds_in_common_are_paired_and_both_variances_are_shown(records: Path) -> None:
@@ -217,21 +217,21 @@ def test_towers_that_were_not_trained_alike_are_compared_and_it_is_said(records:
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"sample": True}, "the embedded sample is never compared with real photographs"),
+        ({"sample": True}, "the embedded sample is not comparable with real photographs"),
         ({"texts_digest": "others"}, "de: different captions"),
         ({"images_digest": "others"}, "de: different images"),
         ({"source": "xflickrco", "texts_digest": "others"}, "de: different caption source and captions"),
-        ({"lang": "eu"}, "the other side has nothing in eu"),
+        ({"lang": "eu"}, "the other side has no record in eu"),
     ],
 )
 def test_what_cannot_be_paired_is_refused_by_name(fields: dict[str, Any], reason: str, records: Path) -> None:
     write_record(records / "odd", hit_first(5), text_tower="ot-batch", tower={}, **fields)
-    with pytest.raises(HarnessError, match=f"nothing of A can be paired with anything of B: .*{reason}"):
+    with pytest.raises(HarnessError, match=f"no record of A can be paired .*: .*{reason}"):
         asked(records, "ot-batch", "kd-mse")
 
 
 def test_a_record_is_not_compared_with_itself(records: Path) -> None:
-    with pytest.raises(HarnessError, match="the same record is A and B"):
+    with pytest.raises(HarnessError, match="A and B are the same record"):
         asked(records, "kd-mse", "kd-mse")
 
 
@@ -273,13 +273,13 @@ def test_folders_digests_and_objectives_name_records(tmp_path: Path) -> None:
     assert resolve_records(str(folder), []) == known
     digest = known[0].record.tower.digest  # type: ignore[union-attr]
     assert resolve_records(digest[:20], known) == [known[0]]
-    with pytest.raises(HarnessError, match=r"is that of cell abcdef010000.*, cell abcdef020000.*: give more digits"):
+    with pytest.raises(HarnessError, match=r"cell abcdef010000.*, cell abcdef020000.*; give more digits"):
         resolve_records("abcdef", known)
     with pytest.raises(HarnessError, match="no record of a cell or tower whose digest starts with 123456"):
         resolve_records("123456", known)
     with pytest.raises(HarnessError, match="did you mean kd-mse"):
         resolve_records("kd-msee", known)
-    with pytest.raises(HarnessError, match="no record is of the text tower 'ot-batch': there are kd-mse, ot-token"):
+    with pytest.raises(HarnessError, match=r"'ot-batch', only .*kd-mse, ot-token"):
         resolve_records("ot-batch", known)
     (tmp_path / "empty").mkdir()
     with pytest.raises(HarnessError, match=r"holds no record\.json"):
@@ -324,9 +324,9 @@ def test_breakdown_by_facet_tier_and_source(tmp_path: Path) -> None:
 
 
 def test_facets_that_are_not_there_are_named(records: Path) -> None:
-    with pytest.raises(HarnessError, match=r"--by entity-type: .* has no such facet of its captions"):
+    with pytest.raises(HarnessError, match=r"--by entity-type: .* no such facet"):
         asked(records, by=("entity-type",))
-    with pytest.raises(HarnessError, match="facets are of captions; ask with --direction t2i"):
+    with pytest.raises(HarnessError, match="use --direction t2i"):
         asked(records, by=("entity-type",), directions=("i2t",))
 
 
@@ -364,7 +364,7 @@ def test_the_command_writes_what_the_suffix_says(records: Path, tmp_path: Path) 
     assert "ot-token ahead in 1, kd-mse ahead in 0, not significant in 1" in printed.stdout
     refused = harness(*words, "--out", str(tmp_path / "c.doc"), store=tmp_path)
     assert refused.returncode == 1
-    assert re.fullmatch(r"error: --out .*c\.doc: ends in none of \.txt, \.json, \.md, \.tex; .*\n", refused.stderr)
+    assert re.fullmatch(r"error: --out .*c\.doc: .*\.txt, \.json, \.md, \.tex; .*\n", refused.stderr)
 
 
 def test_no_digit_is_cut_off_on_a_narrow_terminal(records: Path) -> None:

@@ -405,14 +405,15 @@ def test_each_claim_is_held_against_the_second_seeds(tmp_path: Path) -> None:
     assert (by_language["gn"].same_sign, by_language["gn"].same) == (False, False)
     assert (by_language["de"].again, by_language["de"].same_sign, by_language["de"].same) == (None, None, None)
     assert re.search(
-        r"Made again with seeds 3, 4 and 5: of \d+ claims of this report \d+ have the same sign", answer_paragraph(found)
+        r"Replication with seeds 3, 4 and 5: of \d+ significant differences?, \d+ ha(s|ve) the same sign",
+        answer_paragraph(found),
     )
     assert "cannot be checked yet" in answer_paragraph(found)
 
 
 def test_nothing_is_said_before_there_is_anything(tmp_path: Path) -> None:
     found = findings(study_records(tmp_path, study(), lambda place: 0.3 if place.arm == "kd-mse" else None))
-    assert answer_paragraph(found).startswith("Nothing can be said yet: ")
+    assert answer_paragraph(found).startswith("No comparison is possible yet: ")
     assert arm_sentences(found) == []
     assert found.by_language.verdicts == ()
     assert publish_study(found, tmp_path / "out")
@@ -421,26 +422,27 @@ def test_nothing_is_said_before_there_is_anything(tmp_path: Path) -> None:
 def test_no_difference_is_called_none(tmp_path: Path) -> None:
     found = findings(study_records(tmp_path, study(arms=ARMS[:3], pairs=[100]), lambda _: 0.3))
     text = answer_paragraph(found)
-    assert text.startswith("No difference between transport and standard distillation was found in any of 3 comparisons")
+    assert re.match("The difference between transport and standard distillation is not significant in any of 3 comparisons", text)
     assert "ahead" not in text
     assert "means over languages" not in text
     assert "Holm" in text
-    assert "four times in five" in text
+    assert "Minimum detectable effect (80 % power" in text
 
 
 def test_the_answer_counts_what_the_tests_say(found: Findings) -> None:
     outcomes = [each.outcome for each in found.by_language.verdicts]
     text = answer_paragraph(found)
-    assert f"was ahead of the best standard arm in {outcomes.count('win')} of 18 comparisons" in text
-    assert f"It was behind in {outcomes.count('loss')}; in {outcomes.count('tie')} no difference was found." in text
+    assert f"was significantly ahead of the best standard arm in {outcomes.count('win')} of 18 comparisons" in text
+    assert f"behind in {outcomes.count('loss')}, and {outcomes.count('tie')} differences" in text
     assert "one family of 18 planned tests" in text
-    assert "the 6 of means are another" in text
+    assert "The 6 comparisons of means are another family" in text
     told = [each for each in found.means.verdicts if each.outcome != "tie"]
-    assert f"Of {len(found.means.verdicts)} means over languages {len(told)} told a difference" in text
+    means = f"Of {len(found.means.verdicts)} comparisons of means over languages, {len(told)}"
+    assert re.search(rf"{means} (is|are) significant", text)
     assert "not finished" not in text
     best = max(found.by_language.verdicts, key=lambda each: each.difference.estimate or 0)
     assert f"{best.difference.estimate:+.1f} points [" in text
-    assert [line.split(" less")[0] for line in arm_sentences(found)] == [
+    assert [line.split(" minus")[0] for line in arm_sentences(found)] == [
         "ot-token",
         "kd-mse (ot-vocabulary)",
         "untrained (ot-vocabulary)",
@@ -461,7 +463,7 @@ def test_what_is_missing_is_named_with_the_reason(whole: StudyRecords) -> None:
     assert [(left.lang, left.pairs, left.cells, left.planned) for left in found.left] == [("qu", None, 18, 18)]
     assert found.left[0].reason == "ot-token, seed 1: the loss became nan"
     assert "18 of 108 cells are missing" in answer_paragraph(found)
-    assert "3 of 18 comparisons by language and size not made: cells are missing." in inconclusive_lines(found)
+    assert "3 of 18 comparisons by language and size missing, because cells are missing." in inconclusive_lines(found)
 
 
 def test_facets_are_broken_down_where_all_records_have_them(tmp_path: Path) -> None:
@@ -533,12 +535,12 @@ def test_the_command_line_goes_from_nothing_to_a_report(store: Path, tmp_path: P
     assert "left out: qu with 5,000 pairs: Quechua has 4,460 usable pairs" in plan.stderr
     nothing = command(*words, "--hours", "0", store=store)
     assert nothing.returncode == 0, nothing.stderr
-    assert "Nothing can be said yet" in nothing.stdout
+    assert "No comparison is possible yet" in nothing.stdout
     assert "6 of 6 cells are left for another time" in nothing.stderr
     done = command(*words, store=store)
     assert done.returncode == 0, done.stderr
     assert "comparisons of an arm, a language and a size" in done.stdout
-    assert "nothing of this says anything about photographs" in " ".join(done.stdout.split())
+    assert "say nothing about photographs" in " ".join(done.stdout.split())
     report = store / "studies" / "tiny"
     assert {path.name for path in report.iterdir()} == {"index.html", "report.md", "findings.json"}
     found = Findings.model_validate_json((report / "findings.json").read_bytes())
