@@ -1,1 +1,1 @@
-"""A study: its grid of cells, its run, and what its records say."""
+"""Studies: design, grid of cells, execution, and findings."""

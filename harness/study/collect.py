@@ -1,4 +1,4 @@
-"""From a study and its store to its findings."""
+"""The findings of a study, collected from its records in the store."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ from harness.study.grid import GridPosition, Study, StudyLanguage
 
 
 def collect_findings(study: Study, store: Store, failed: Mapping[GridPosition, str], console: Console) -> Findings:
-    """What the records say that are there. failed: cells that this run could not make, and why."""
-    languages = {code: language_summary(tongue, study.config, store) for code, tongue in study.tongues.items()}
+    """Return the findings of the existing records. failed: cells that failed in this run, with the reason."""
+    languages = {code: language_summary(language, study.config, store) for code, language in study.languages.items()}
     grid = frozenset(step.place for step in study.steps)
     done = {step.place: entry for step in study.steps if (entry := find_stored_record(step.cell.key, store))}
     impossible = tuple((each.lang, each.pairs, each.reason) for each in study.impossible)
@@ -48,34 +48,34 @@ def collect_findings(study: Study, store: Store, failed: Mapping[GridPosition, s
 
 
 def find_stored_record(cell: str, store: Store) -> StoredRecord | None:
-    """A cell's record, if it is there. What is damaged is named in a note and left out."""
+    """Return a cell's record if it exists. A damaged record is named in a note and skipped."""
     folders = [folder for folder in [store.record(cell)] if folder.is_dir()]
     return next((StoredRecord(folder, record) for folder, record in load_readable(folders, check_stored_record)), None)
 
 
-def language_summary(tongue: StudyLanguage, config: StudyConfig, store: Store) -> LanguageSummary:
-    """What a report says of a language."""
-    captions, (guarded,) = tongue.english[0].retrieval, tongue.guarded
-    towers = [find_stored_record(cell.key, store) for cell in tongue.english]
+def language_summary(language: StudyLanguage, config: StudyConfig, store: Store) -> LanguageSummary:
+    """Return the captions, the bitext and the English scores of a language."""
+    captions, (guarded,) = language.english[0].retrieval, language.guarded
+    towers = [find_stored_record(cell.key, store) for cell in language.english]
     scores = [entry.record.scores[f"{config.direction}_r1"] if entry else None for entry in towers]
     images = len(captions.images.ids)
     return LanguageSummary(
-        code=tongue.language.code,
-        name=tongue.language.name,
-        script=tongue.language.script,
-        tier=tongue.language.tier,
+        code=language.language.code,
+        name=language.language.name,
+        script=language.language.script,
+        tier=language.language.tier,
         gallery=captions.images.digest(),
         images=images,
         captions=len(captions.captions),
         source=captions.source,
         kind=captions.kind,
         texts_digest=captions.texts_digest(),
-        usable=tongue.usable,
+        usable=language.usable,
         dropped=guarded.dropped,
         bitext=guarded.bitext.source,
         bitext_kind=guarded.bitext.kind,
         notes=tuple(dict.fromkeys((*captions.notes, *guarded.bitext.notes))),
-        searched=len(tongue.search.retrieval.captions) if tongue.search else 0,
+        searched=len(language.search.retrieval.captions) if language.search else 0,
         sample=captions.sample,
         floor=scores[0],
         ceiling=scores[1] if len(scores) > 1 else None,
@@ -89,7 +89,7 @@ def make_findings(
     impossible: Sequence[tuple[str, int | None, str]],
     console: Console,
 ) -> Findings:
-    """All that a report shows."""
+    """Return the complete findings of a study."""
     config, records = evidence.config, [entry.record for entry in evidence.done.values()]
     pairs_of_arms = find_ablations(config)
     with console.stage("compares", 4 if config.replicate else 3, "parts") as advance:
@@ -148,13 +148,13 @@ def make_findings(
 
 
 def shared_options(config: StudyConfig) -> dict[str, object]:
-    """What all arms share and is not the default."""
+    """Return the options that all arms share and that are not defaults."""
     chosen = DistillConfig(**config.distill).model_dump(mode="json", exclude_defaults=True)
     return {key: value for key, value in chosen.items() if key in config.distill}
 
 
 def arm_summary(arm: Arm, evidence: StudyRecords) -> ArmSummary:
-    """What a report says of an arm."""
+    """Return an arm with its learning rates and training time."""
     towers = [entry.record.tower for place, entry in evidence.done.items() if place.arm == arm.name and entry.record.tower]
     rates = Counter(tower.config.learning_rate for tower in towers if arm.objective not in STEPLESS)
     return ArmSummary(
@@ -169,7 +169,10 @@ def arm_summary(arm: Arm, evidence: StudyRecords) -> ArmSummary:
 
 
 def match_replications(first: Sequence[ContrastFamily], again: Sequence[ContrastFamily]) -> tuple[list[Replication], int]:
-    """Each claim of the first study beside the same test of the second, and how many claims the second alone makes."""
+    """Pair each significant contrast with its replication.
+
+    Returns these pairs and the number of contrasts that are significant with the replication seeds only.
+    """
     found, later = [], 0
     for one, other in zip(first, again, strict=False):
         twins = {(each.arm, each.pairs, each.value, each.langs, rival_key(one, each)): each for each in other.verdicts}
@@ -183,12 +186,15 @@ def match_replications(first: Sequence[ContrastFamily], again: Sequence[Contrast
 
 
 def rival_key(of: ContrastFamily, test: PlannedContrast) -> str:
-    """What tells tests of a family apart: of an ablation the other arm, else not the rival, which is the best of several."""
+    """Return the part of a contrast's key that depends on the other arm.
+
+    In an ablation the other arm is fixed. Elsewhere it is the best of several and may change.
+    """
     return test.rival if of.name.startswith("ablation") else ""
 
 
 def missing_cells(evidence: StudyRecords, failed: Mapping[GridPosition, str]) -> list[MissingCells]:
-    """What is not there, by size, language and block of seeds, in the order of running."""
+    """Return the missing cells by size, language and block of seeds, in the order of the run."""
     found = []
     for seeds in (evidence.config.seeds, evidence.config.replicate):
         for pairs in evidence.config.sizes:
@@ -213,7 +219,7 @@ def missing_cells(evidence: StudyRecords, failed: Mapping[GridPosition, str]) ->
 
 
 def record_origins(made: Sequence[Provenance]) -> list[Origin]:
-    """By which code and on which machines records were measured, the most frequent first."""
+    """Return the code versions and machines of the records, the most frequent first."""
     groups: dict[str, list[Provenance]] = {}
     for each in made:
         groups.setdefault(each.model_dump_json(exclude={"created", "command"}), []).append(each)

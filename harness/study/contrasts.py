@@ -1,7 +1,7 @@
-"""A study's arms against each other: which tests there are, what they say, and in which family each is corrected.
+"""The planned contrasts of a study, and the families in which their p-values are corrected.
 
-A transport arm is tested against the best standard arm, whichever that is (`statistics.against_the_best`). A test is made once
-all its seeds are there, and Holm counts every test that the study plans: what is claimed of a part is claimed of the whole.
+A transport arm is tested against the best standard arm (`statistics.inference.against_the_best`). A test needs all its seeds.
+Holm counts every planned test, so that results of an unfinished study remain valid when it is complete.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ _LEAST_RESAMPLES = 10_000
 
 @dataclass(frozen=True)
 class StudyRecords:
-    """What a study has to tell from. grid: every place that the data allow; done: the records that are there."""
+    """The records of a study.
+
+    grid: every position that the data allow. done: the existing records.
+    """
 
     config: StudyConfig
     languages: Mapping[str, LanguageSummary]
@@ -41,22 +44,22 @@ class StudyRecords:
     _read: dict[Path, Measurement] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def read(self, label: str, folder: Path) -> Measurement:
-        """A record with its ranks. Each stands in many comparisons and is read once."""
+        """Return a record with its ranks. Each record is read once."""
         if folder not in self._read:
             self._read[folder] = Measurement.read(label, folder)
         return self._read[folder]
 
     def entries(self, arm: str, lang: str, pairs: int | None, seeds: Iterable[int]) -> tuple[StoredRecord, ...]:
-        """The records of an arm that are there, in order of seed."""
+        """Return the existing records of an arm in ascending order of seed."""
         places = (GridPosition(arm, lang, pairs, seed) for seed in sorted(seeds))
         return tuple(self.done[place] for place in places if place in self.done)
 
     def possible(self, pairs: int | None) -> list[str]:
-        """The languages that have so many pairs."""
+        """Return the languages with enough sentence pairs for a size."""
         return [lang for lang in self.languages if any(place.lang == lang and place.pairs == pairs for place in self.grid)]
 
     def galleries(self, pairs: int | None) -> list[list[str]]:
-        """Those languages, by the images that they are measured on: a hit among fewer images is an easier one."""
+        """Group these languages by evaluation images. Scores over different galleries are not averaged."""
         groups: dict[str, list[str]] = {}
         for lang in self.possible(pairs):
             groups.setdefault(self.languages[lang].gallery, []).append(lang)
@@ -64,19 +67,19 @@ class StudyRecords:
 
     @cached_property
     def resamples(self) -> int:
-        """Resamples, and flips of signs: so many that Holm can tell something of as many tests as the study plans."""
+        """Number of resamples and sign flips: enough for a significant p-value after Holm over all planned tests."""
         tests = len(self.config.on("transport")) * sum(len(self.possible(pairs)) for pairs in self.config.sizes)
-        # The smallest p-value of m flips is 1 / (m + 1); Holm and Bonferroni multiply it by tests and rivals.
+        # The smallest p-value of m flips is 1 / (m + 1). Holm and Bonferroni multiply it by tests and rivals.
         needed = len(self.config.on("standard")) * tests / ALPHA
         return self.config.resamples or max(_LEAST_RESAMPLES, int(np.ceil(needed / 1000)) * 1000)
 
     def question(self, *by: str) -> ComparisonOptions:
-        """What is asked of two arms."""
+        """Return the options for comparing two arms."""
         return ComparisonOptions("r1", (self.config.direction,), by, resamples=self.resamples)
 
 
 def arm_scores(evidence: StudyRecords) -> list[ArmScore]:
-    """Scores of every arm: of each language with the seeds that are there, and of means over all languages of a gallery."""
+    """Return the scores of every arm for each language, and the means over the languages of a gallery."""
     found = []
     for pairs in evidence.config.sizes:
         for langs in evidence.galleries(pairs):
@@ -85,7 +88,7 @@ def arm_scores(evidence: StudyRecords) -> list[ArmScore]:
 
 
 def gallery_scores(evidence: StudyRecords, pairs: int | None, langs: Sequence[str]) -> list[ArmScore]:
-    """Scores at one size in languages of one gallery, all from the same resamples."""
+    """Return the scores at one size in the languages of one gallery, all from the same resamples."""
     cells = {
         (arm.name, lang): entries
         for arm in evidence.config.arms
@@ -101,7 +104,7 @@ def gallery_scores(evidence: StudyRecords, pairs: int | None, langs: Sequence[st
         seeds = {tuple(entry.seed() for entry in cells[keys[place]]) for place in at}
         if len(langs) > 1 and len(at) == len(langs) and len(seeds) == 1:
             rows.append(dict.fromkeys(at, 1 / len(at)))
-    # Beside itself: what is wanted is the interval of each arm alone.
+    # Only the interval of each arm alone is needed.
     arms = [paired_with_itself(evidence, entries) for entries in cells.values()]
     scored = contrasts(arms, rows, resamples=evidence.resamples)
     return [
@@ -111,7 +114,7 @@ def gallery_scores(evidence: StudyRecords, pairs: int | None, langs: Sequence[st
 
 
 def paired_with_itself(evidence: StudyRecords, entries: Sequence[StoredRecord]) -> PairedArms:
-    """The hits of an arm in one language, twice."""
+    """Return the hits of an arm in one language as both sides of a pair."""
     direction = evidence.config.direction
     towers = [evidence.read(entry.record.text_tower, entry.folder) for entry in entries]
     hits = np.stack([tower.hits(direction)[:, 0] for tower in towers])
@@ -126,7 +129,7 @@ def arm_score(
     cells: Mapping[tuple[str, str], Sequence[StoredRecord]],
     score: Estimate,
 ) -> ArmScore:
-    """One score, with what it was measured from."""
+    """Return one score with the cells that it comes from."""
     entries = [entry for key in keys for entry in cells[key]]
     other = "i2t" if evidence.config.direction == "t2i" else "t2i"
     used = [entry.record.tower.bitext.used for entry in entries if entry.record.tower]
@@ -143,15 +146,15 @@ def arm_score(
 
 
 LineKey = tuple[str, str, tuple[str, ...]]
-"""What a line is over: by what its queries are chosen, which of them, and the languages."""
+"""Grouping, group and languages of a line."""
 
 
 def compare_arms(
     evidence: StudyRecords, a: str, b: str, pairs: int | None, seeds: Sequence[int], *facets: str
 ) -> dict[LineKey, ComparisonLine]:
-    """An arm against another, by language, wherever both have all of the seeds; by tier and over all once no language is missing.
+    """Compare two arms by language where both have all seeds, and by tier and overall if no language is missing.
 
-    facets: break down by these in place of languages and tiers.
+    facets: group by these instead of languages and tiers.
     """
     found: dict[LineKey, ComparisonLine] = {}
     for langs in evidence.galleries(pairs):
@@ -169,7 +172,7 @@ def compare_arms(
 
 
 def transport_contrasts(evidence: StudyRecords, seeds: Sequence[int]) -> list[PlannedContrast]:
-    """Every transport arm against the best standard one, by language, by tier and over all, not adjusted yet."""
+    """Compare every transport arm with the best standard arm by language, by tier and overall. Not adjusted."""
     found = []
     for pairs in evidence.config.sizes:
         for arm in evidence.config.on("transport"):
@@ -184,7 +187,10 @@ def transport_contrasts(evidence: StudyRecords, seeds: Sequence[int]) -> list[Pl
 
 
 def contrast_with_best(arm: str, pairs: int | None, seeds: Sequence[int], lines: Mapping[str, ComparisonLine]) -> PlannedContrast:
-    """An arm against the best of others. The one with the highest score is shown; the p-value needs no choice."""
+    """Return the contrast of an arm with the best of others.
+
+    The shown rival has the highest score. The p-value does not depend on that choice.
+    """
     differences = [line.difference.estimate or 0.0 for line in lines.values()]
     best = list(lines)[int(np.argmin(differences))]
     shown = lines[best]
@@ -208,7 +214,7 @@ def contrast_with_best(arm: str, pairs: int | None, seeds: Sequence[int], lines:
 
 
 def adjusted_family(name: str, members: Sequence[PlannedContrast], planned: int) -> ContrastFamily:
-    """Adjust tests for all that are planned: those that cannot be made yet count as if they were to find nothing."""
+    """Return a family with p-values after Holm over all planned tests. Missing tests count with p = 1."""
     adjusted = holm([each.p_value for each in members] + [1.0] * (planned - len(members)))
     told = [
         each.model_copy(update={"p_holm": p, "outcome": contrast_outcome(each, p)})
@@ -218,13 +224,13 @@ def adjusted_family(name: str, members: Sequence[PlannedContrast], planned: int)
 
 
 def contrast_outcome(of: PlannedContrast, p_holm: float) -> str:
-    """Which side is ahead, if they can be told apart."""
+    """Return the outcome of a contrast: a tie unless it is significant."""
     ahead = of.difference.estimate or 0.0
     return "tie" if p_holm >= ALPHA or ahead == 0 else "win" if ahead > 0 else "loss"
 
 
 def transport_families(evidence: StudyRecords, seeds: Sequence[int]) -> tuple[ContrastFamily, ContrastFamily, ContrastFamily]:
-    """Transport against standard distillation: by language, over all languages, and by tier. Each is a family of tests."""
+    """Return the families of transport against standard distillation: by language, overall, and by tier."""
     found, arms = transport_contrasts(evidence, seeds), len(evidence.config.on("transport"))
     groups = [langs for pairs in evidence.config.sizes for langs in evidence.galleries(pairs)]
     planned = {
@@ -240,12 +246,12 @@ def transport_families(evidence: StudyRecords, seeds: Sequence[int]) -> tuple[Co
 
 
 def facet_families(evidence: StudyRecords) -> list[ContrastFamily]:
-    """Every transport arm against the first standard one, by the values of each facet that all of the records have."""
+    """Return the families of transport arms against the first standard arm, one for each facet that all records have."""
     config = evidence.config
     if config.direction != "t2i":
         return []
     baseline, arms = config.on("standard")[0].name, [arm.name for arm in config.on("transport")]
-    # Facets are of captions: the first record of an arm in a language speaks for its seeds.
+    # Seeds share the captions and so the facets: one record for each arm and language is enough.
     firsts = {(place.arm, place.lang, place.pairs): entry.folder for place, entry in evidence.done.items() if place.arm in arms}
     there = {key: load_facets(folder) for key, folder in firsts.items()}
     found = []
@@ -266,9 +272,10 @@ def facet_families(evidence: StudyRecords) -> list[ContrastFamily]:
 
 
 def find_ablations(config: StudyConfig) -> list[Ablation]:
-    """Pairs of arms that differ in one thing, but those that differ in the objective alone and the study compares anyway.
+    """Return pairs of arms that differ in one thing.
 
-    A, the first named, is the one with transport, or, where both or neither have it, the later of the two.
+    Pairs that differ only in the objective, and that the study compares anyway, are omitted. A is the arm with transport. If both
+    or neither have transport, it is the later one.
     """
     found = []
     for one, other in combinations(config.arms, 2):
@@ -279,7 +286,7 @@ def find_ablations(config: StudyConfig) -> list[Ablation]:
 
 
 def single_change(a: Arm, b: Arm) -> str:
-    """The one thing that two arms differ in, or nothing where there are more or where it is no ablation."""
+    """Return the single difference between two arms; an empty text if there are several or it is no ablation."""
     changes = [
         field_label(key) for key in sorted(a.options.keys() | b.options.keys()) if a.options.get(key) != b.options.get(key)
     ]
@@ -288,7 +295,7 @@ def single_change(a: Arm, b: Arm) -> str:
     if a.objective != b.objective:
         changes.append("training" if {a.objective, b.objective} & set(STEPLESS) else "objective")
     if changes == ["objective"]:
-        # Transport in the loss against none is what the study is about; here where the start has transport on both sides.
+        # An objective with transport against one without is an ablation only if both arms use transport.
         both = a.side == b.side == "transport"
         return "objective" if both and ("ot-" in a.objective) != ("ot-" in b.objective) else ""
     return changes[0] if len(changes) == 1 else ""
@@ -297,7 +304,7 @@ def single_change(a: Arm, b: Arm) -> str:
 def ablation_families(
     evidence: StudyRecords, pairs_of_arms: Sequence[Ablation], seeds: Sequence[int]
 ) -> tuple[ContrastFamily, ContrastFamily]:
-    """What one change makes: by language, and over all languages. Each is a family of tests."""
+    """Return the families of ablations: by language and overall."""
     found = [
         contrast_with_best(each.a, pairs, seeds, {each.b: line})
         for each in pairs_of_arms

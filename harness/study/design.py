@@ -20,8 +20,8 @@ from harness.core.suggestions import nearest
 _GRID = "the study goes through sizes and seeds itself: set pairs and seeds at the top"
 _BUDGET = "all arms share it, or one would be trained better than the others: set it under [distill]"
 _ARM = "each arm has its own: set it in [[arms]], beside its options"
-OF_THE_GRID = dict.fromkeys(("pairs", "seed"), _GRID)
-OF_THE_ARM = dict.fromkeys(("objective", "init"), _ARM)
+GRID_OPTIONS = dict.fromkeys(("pairs", "seed"), _GRID)
+ARM_OPTIONS = dict.fromkeys(("objective", "init"), _ARM)
 BUDGET = (
     "steps",
     "batch",
@@ -35,7 +35,7 @@ BUDGET = (
     "accumulate",
     "checkpointing",
 )
-OF_THE_BUDGET = dict.fromkeys(BUDGET, _BUDGET)
+BUDGET_OPTIONS = dict.fromkeys(BUDGET, _BUDGET)
 
 
 class Arm(Config):
@@ -57,7 +57,7 @@ class Arm(Config):
         try:
             return spell_objective(objective)
         except HarnessError as error:
-            raise wrong(str(error)) from None
+            raise invalid_value(str(error)) from None
 
     @field_validator("init")
     @classmethod
@@ -65,12 +65,12 @@ class Arm(Config):
         try:
             initializer_reads(init)
         except HarnessError as error:
-            raise wrong(str(error)) from None
+            raise invalid_value(str(error)) from None
         return init
 
     @model_validator(mode="after")
     def _is_fair_and_has_a_name(self) -> Self:
-        check_options(self.options, OF_THE_GRID | OF_THE_ARM | OF_THE_BUDGET)
+        check_options(self.options, GRID_OPTIONS | ARM_OPTIONS | BUDGET_OPTIONS)
         checked = check_values({**self.options, "objective": self.objective, "init": self.init})
         check_read([DistillConfig(**checked)])
         object.__setattr__(self, "options", {key: checked[key] for key in self.options})
@@ -130,7 +130,7 @@ class StudyConfig(DataConfig):
     def _a_size_is_a_number_or_all(cls, sizes: object) -> object:
         for size in sizes if isinstance(sizes, list | tuple) else ():
             if size != "all" and (type(size) is not int or size < 2):
-                raise wrong(f'{size!r} is no size: give whole numbers of 2 or more, and "all" for all that there are')
+                raise invalid_value(f'{size!r} is no size: give whole numbers of 2 or more, and "all" for all that there are')
         return sizes
 
     @field_validator("replicate", mode="before")
@@ -145,31 +145,31 @@ class StudyConfig(DataConfig):
     @classmethod
     def _nothing_twice(cls, values: tuple[object, ...]) -> tuple[object, ...]:
         if twice := [value for value in values if values.count(value) > 1]:
-            raise wrong(f"{twice[0]!r} stands there twice: once is enough")
+            raise invalid_value(f"{twice[0]!r} stands there twice: once is enough")
         return values
 
     @field_validator("distill")
     @classmethod
     def _what_is_shared_is_known(cls, shared: dict[str, Any]) -> dict[str, Any]:
-        check_options(shared, OF_THE_GRID | OF_THE_ARM)
+        check_options(shared, GRID_OPTIONS | ARM_OPTIONS)
         return check_values(shared)
 
     @model_validator(mode="after")
     def _the_grid_holds_together(self) -> Self:
         if known := sorted(set(self.replicate) & set(self.seeds)):
-            raise wrong(f"seed {known[0]} is in seeds and in replicate: give other ones there, or replicate = true")
+            raise invalid_value(f"seed {known[0]} is in seeds and in replicate: give other ones there, or replicate = true")
         seen: dict[DistillConfig, str] = {}
         for arm in self.arms:
             if arm.name in seen.values():
-                raise wrong(f"two arms are called {arm.name!r}: give one another name")
+                raise invalid_value(f"two arms are called {arm.name!r}: give one another name")
             recipe = arm.recipe(self.distill, None, 0)
             if recipe in seen:
-                raise wrong(f"the arms {seen[recipe]!r} and {arm.name!r} are the same: leave one out")
+                raise invalid_value(f"the arms {seen[recipe]!r} and {arm.name!r} are the same: leave one out")
             seen[recipe] = arm.name
         check_read([DistillConfig(**{**self.distill, "objective": arm.objective, "init": arm.init}) for arm in self.arms])
         for side in ("transport", "standard"):
             if all(arm.side != side for arm in self.arms):
-                raise wrong(f"no arm is on the side of {side}: add one, or say so of one with side = {side!r}")
+                raise invalid_value(f"no arm is on the side of {side}: add one, or say so of one with side = {side!r}")
         return self
 
     @property
@@ -182,7 +182,7 @@ class StudyConfig(DataConfig):
         return tuple(arm for arm in self.arms if arm.side == side)
 
 
-def wrong(message: str) -> PydanticCustomError:
+def invalid_value(message: str) -> PydanticCustomError:
     """A mistake in a configuration, in the words that the user is to read."""
     return PydanticCustomError("wrong", "{message}", {"message": message})
 
@@ -191,17 +191,17 @@ def check_options(given: Mapping[str, Any], elsewhere: Mapping[str, str]) -> Non
     """Refuse options that distillation does not know, and those that belong elsewhere, with the reason."""
     for key in given:
         if key not in DistillConfig.model_fields:
-            raise wrong(
+            raise invalid_value(
                 f"no option of distillation is called {key!r}: {nearest(key, DistillConfig.model_fields.keys() - elsewhere)}"
             )
         if key in elsewhere:
-            raise wrong(f"{key}: {elsewhere[key]}")
+            raise invalid_value(f"{key}: {elsewhere[key]}")
 
 
 def check_read(configs: Sequence[DistillConfig]) -> None:
     """Refuse an option that none of the configurations reads: those of one arm, or of all arms that share options."""
     if line := unread_option(configs, flags=False):
-        raise wrong(line)
+        raise invalid_value(line)
 
 
 def check_values(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -211,7 +211,7 @@ def check_values(given: Mapping[str, Any]) -> dict[str, Any]:
     except ValidationError as error:
         detail = error.errors()[0]
         at = f"{detail['loc'][0]} = {detail['input']!r}: " if detail["loc"] else ""
-        raise wrong(f"{at}{detail['msg']}") from None
+        raise invalid_value(f"{at}{detail['msg']}") from None
     return {key: getattr(checked, key) for key in given}
 
 
@@ -241,10 +241,10 @@ def read_study(path: Path, **given: Any) -> StudyConfig:
     except ValidationError as error:
         detail = error.errors()[0]
         key = ".".join(str(part + 1 if isinstance(part, int) else part) for part in detail["loc"])
-        raise HarnessError(f"{path}: {key + ': ' if key else ''}{said(detail)}") from None
+        raise HarnessError(f"{path}: {key + ': ' if key else ''}{validation_message(detail)}") from None
 
 
-def said(detail: Any) -> str:
+def validation_message(detail: Any) -> str:
     """What pydantic found wrong in a study's file, and the way out."""
     if detail["type"] == "missing":
         return "is missing"

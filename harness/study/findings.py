@@ -1,4 +1,4 @@
-"""What a study's records say, as data: scores, tests, what is missing, and where all of it came from."""
+"""Findings of a study as data: scores, contrasts, missing cells and origins."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from harness.statistics.comparison_schema import Estimate
 
 
 class ArmSummary(Schema):
-    """An arm as it was asked for."""
+    """An arm with its options, learning rates and training time."""
 
     name: str
     side: Side
     objective: str
     init: str
-    options: dict[str, Any] = Field(description="those of this arm alone")
-    rates: tuple[tuple[float, int], ...] = Field(description="learning rates that its towers were trained with, and how many")
-    hours: float = Field(description="of training, over its towers; the search for a rate is not counted")
+    options: dict[str, Any] = Field(description="options of this arm only")
+    rates: tuple[tuple[float, int], ...] = Field(description="learning rates of its towers, with the number of towers")
+    hours: float = Field(description="training time of its towers, without the search for a learning rate")
 
 
 class LanguageSummary(Schema):
@@ -30,31 +30,31 @@ class LanguageSummary(Schema):
     name: str
     script: str
     tier: int | None
-    gallery: str = Field(description="digest of the images; only languages with the same one are averaged")
+    gallery: str = Field(description="digest of the images; only languages with equal digests are averaged")
     images: int
     captions: int
     source: str
-    kind: str = Field(description="how the captions came to be")
+    kind: str = Field(description="how the captions were made")
     texts_digest: str
-    usable: int = Field(description="sentence pairs left by the leakage guard")
+    usable: int = Field(description="sentence pairs that the leakage guard left")
     dropped: int = Field(description="pairs that the guard dropped")
     bitext: str
     bitext_kind: str
     notes: tuple[str, ...]
-    searched: int = Field(0, description="val captions by which learning rates were searched for; 0 for none")
-    sample: bool = Field(description="the embedded sample: says nothing about Flickr30k")
-    floor: float | None = Field(description="R@1 of the English tower on these captions; null where it was not measured")
-    ceiling: float | None = Field(description="R@1 of the English tower on the captions that these were translated from")
+    searched: int = Field(0, description="val captions used for the search of learning rates; 0 for none")
+    sample: bool = Field(description="whether this is the embedded sample and not Flickr30k")
+    floor: float | None = Field(description="R@1 of the English tower on these captions; null if not measured")
+    ceiling: float | None = Field(description="R@1 of the English tower on the English captions")
     chance: float
 
 
 class ArmScore(Schema):
-    """R@1 of an arm at one size, in percent: mean over its seeds, with an interval over images and seeds."""
+    """R@1 of an arm at one size in percent: the mean over its seeds, with a confidence interval over images and seeds."""
 
     arm: str
-    langs: tuple[str, ...] = Field(description="one, or those of a mean in which each counts alike")
-    pairs: int | None = Field(description="as asked for; null for all")
-    used: float = Field(description="pairs distilled from, mean over languages")
+    langs: tuple[str, ...] = Field(description="one, or those of a mean with equal weights")
+    pairs: int | None = Field(description="as requested; null for all")
+    used: float = Field(description="sentence pairs used, mean over languages")
     seeds: tuple[int, ...]
     score: Estimate
     other_way: float = Field(description="R@1 in the other direction")
@@ -62,7 +62,7 @@ class ArmScore(Schema):
 
 
 class RivalContrast(Schema):
-    """An arm that another was compared with."""
+    """The difference from one rival arm."""
 
     arm: str
     difference: Estimate
@@ -70,23 +70,23 @@ class RivalContrast(Schema):
 
 
 class PlannedContrast(Schema):
-    """An arm against another, or against the best of several: A less B, in points of R@1, over the same images and seeds."""
+    """An arm minus another, or minus the best of several, in points of R@1 over the same images and seeds."""
 
     arm: str = Field(description="A")
-    rival: str = Field(description="B: of several, the one with the highest score here")
+    rival: str = Field(description="B: of several, the one with the highest score")
     pairs: int | None
-    by: str = Field(description="what the queries are chosen by: lang, all, tier or a facet")
-    value: str = Field(description="which of them these are")
+    by: str = Field(description="grouping of the queries: lang, all, tier or a facet")
+    value: str = Field(description="group of the queries")
     langs: tuple[str, ...]
     seeds: tuple[int, ...]
     a: Estimate
     b: Estimate
-    difference: Estimate = Field(description="from that rival, with the interval of that pair alone")
-    p_value: float = Field(description="two-sided, of A against the best of its rivals, whichever that is")
-    p_holm: float = Field(description="adjusted for all tests that the family plans, made or not")
-    outcome: Literal["win", "tie", "loss"] = Field(description="of A: told apart if p_holm < 0.05, else a tie")
-    minimal_detectable: float | None = Field(description="true difference from that rival that would be found with 80 % power")
-    rivals: tuple[RivalContrast, ...] = Field(description="each of those that A was compared with")
+    difference: Estimate = Field(description="from that rival, with the confidence interval of that pair alone")
+    p_value: float = Field(description="two-sided, of A against the best of its rivals")
+    p_holm: float = Field(description="p_value after Holm over all planned tests of the family")
+    outcome: Literal["win", "tie", "loss"] = Field(description="of A: significant if p_holm < 0.05, else a tie")
+    minimal_detectable: float | None = Field(description="minimum detectable effect (80 % power) against that rival")
+    rivals: tuple[RivalContrast, ...] = Field(description="all arms that A was compared with")
 
     @property
     def gain(self) -> float | None:
@@ -97,7 +97,7 @@ class PlannedContrast(Schema):
 
 
 class ContrastFamily(Schema):
-    """Tests that are held to 5 % together, by Holm. planned: how many the study makes when it is whole."""
+    """Contrasts with a family-wise error rate of 5 % after Holm's correction. planned: their number in the complete study."""
 
     name: str
     planned: int
@@ -113,7 +113,7 @@ class Ablation(Schema):
 
 
 class Replication(Schema):
-    """A claim, and the same test made with the second seeds; null where that is not there yet."""
+    """A significant contrast and its replication with other seeds; null if that is missing."""
 
     family: str
     claim: PlannedContrast
@@ -121,19 +121,19 @@ class Replication(Schema):
 
     @property
     def same_sign(self) -> bool | None:
-        """Whether the second study has A on the same side of B."""
+        """Whether the replication has the same sign."""
         if self.again is None or self.again.difference.estimate is None or self.claim.difference.estimate is None:
             return None
         return self.again.difference.estimate * self.claim.difference.estimate > 0
 
     @property
     def same(self) -> bool | None:
-        """Whether it makes the same claim."""
+        """Whether the replication has the same outcome."""
         return None if self.again is None else self.again.outcome == self.claim.outcome
 
 
 class MissingCells(Schema):
-    """Cells of one language, size and block of seeds that are not there. reason: why, where it is known."""
+    """Missing cells of one language, size and block of seeds. reason: empty if unknown."""
 
     lang: str
     pairs: int | None
@@ -144,7 +144,7 @@ class MissingCells(Schema):
 
 
 class Origin(Schema):
-    """Code and machines that measured some of the records."""
+    """Code and machine of some of the records."""
 
     records: int
     version: str
@@ -159,13 +159,13 @@ class Origin(Schema):
 
 
 class Findings(Schema):
-    """A study's report as data."""
+    """The findings of a study, from which its report is made."""
 
     schema_version: int = 1
     title: str
     question: str
     digest: str = Field(description="of the study's configuration")
-    command: str = Field(description="that made this report")
+    command: str = Field(description="command that made this report")
     task: str
     task_version: str
     split: str
@@ -176,10 +176,10 @@ class Findings(Schema):
     sizes: tuple[int | None, ...]
     seeds: tuple[int, ...]
     replicate: tuple[int, ...]
-    shared: dict[str, Any] = Field(description="options of distillation that all arms share, where they are not the defaults")
+    shared: dict[str, Any] = Field(description="options of distillation that all arms share and that are not defaults")
     tuned: bool
     resamples: int
-    baseline: str = Field(description="the first standard arm, which facets are broken down against")
+    baseline: str = Field(description="first standard arm, the reference of the facets")
     arms: tuple[ArmSummary, ...]
     languages: tuple[LanguageSummary, ...]
     planned: int = Field(description="cells of the whole study")
@@ -193,16 +193,16 @@ class Findings(Schema):
     ablations: ContrastFamily
     ablation_means: ContrastFamily
     repeated: tuple[Replication, ...]
-    found_later: int = Field(description="tests that only the second seeds told apart")
+    found_later: int = Field(description="contrasts that are significant with the replication seeds only")
     left: tuple[MissingCells, ...]
     impossible: tuple[tuple[str, int | None, str], ...] = Field(description="language, size (0: every size) and reason")
-    unconverged: int = Field(description="transport problems in training that had not converged")
+    unconverged: int = Field(description="transport problems in training that did not converge")
     origins: tuple[Origin, ...]
 
     def arm(self, name: str) -> ArmSummary:
-        """The arm of a name."""
+        """Return the arm of a name."""
         return next(arm for arm in self.arms if arm.name == name)
 
     def language(self, code: str) -> str:
-        """A language's name."""
+        """Return a language's name."""
         return next((each.name for each in self.languages if each.code == code), code)

@@ -1,4 +1,4 @@
-"""From a study's configuration to its cells, in the order in which they are run, and what the rest of them will cost."""
+"""The cells of a study in the order of the run, and the cost of the missing ones."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _VAL = "val"
 
 @dataclass(frozen=True)
 class GridPosition:
-    """Where a cell stands in the grid. arm: its name. pairs: None for all."""
+    """A position in the grid. arm: its name. pairs: None for all."""
 
     arm: str
     lang: str
@@ -43,7 +43,7 @@ class GridPosition:
 
 @dataclass(frozen=True)
 class StudyCell:
-    """A cell to be measured, its place, and the plan of its language."""
+    """A cell of a study, its position, and the plan of its language."""
 
     place: GridPosition
     cell: Cell
@@ -52,9 +52,9 @@ class StudyCell:
 
 @dataclass(frozen=True)
 class StudyLanguage:
-    """A language of a study: the plan of its English cells, and its bitext without the pairs of evaluation images.
+    """A language of a study: the plan of its English cells, and its bitext after the leakage guard.
 
-    search: its val captions, by which learning rates are searched for; None where nothing is searched or there are none.
+    search: val captions for the search of learning rates; None if there is no search or no val captions.
     """
 
     plan: Plan
@@ -63,24 +63,24 @@ class StudyLanguage:
 
     @property
     def language(self) -> Language:
-        """Which it is."""
+        """The language."""
         return self.plan.language
 
     @property
     def usable(self) -> int:
-        """Sentence pairs there are."""
+        """Number of usable sentence pairs."""
         return len(self.guarded[0].bitext)
 
     @property
     def english(self) -> tuple[Cell, ...]:
-        """What is measured without distillation: the English tower on the captions, and on their English twins."""
+        """Cells without distillation: the English tower on the captions and on their English versions."""
         floor, *others = self.plan.cells
         return (floor, *(cell for cell in others if cell.retrieval.is_english_side))
 
 
 @dataclass(frozen=True)
 class UnavailableData:
-    """A language, or one size of its bitext, that the data do not allow, and why. pairs: None for all, 0 for every size."""
+    """A language, or one size of its bitext, that the data do not allow. pairs: None for all, 0 for every size."""
 
     lang: str
     pairs: int | None
@@ -93,67 +93,73 @@ class UnavailableData:
 
 @dataclass(frozen=True)
 class Study:
-    """A study laid out. tongues: its languages by code, those with the fewest resources first. steps: in the order of running."""
+    """A planned study.
+
+    languages: its languages by code, those with the fewest resources first. steps: its cells in the order of the run.
+    """
 
     config: StudyConfig
-    tongues: Mapping[str, StudyLanguage]
+    languages: Mapping[str, StudyLanguage]
     steps: tuple[StudyCell, ...]
     impossible: tuple[UnavailableData, ...]
 
     def missing(self, store: Store) -> list[StudyCell]:
-        """What is not measured yet."""
+        """Return the cells without a record."""
         return [step for step in self.steps if not is_undamaged(store.record(step.cell.key), check_stored_record)]
 
 
 def find_design(text: str) -> Path:
-    """The TOML file of a study: one that comes along, by its name, or the user's own. Raises HarnessError if it is neither."""
+    """Return the TOML file of a built-in study by its name, or of the user's own.
+
+    Raises HarnessError if it is neither.
+    """
     known = {path.stem: path for path in sorted(DESIGNS.glob("*.toml"))}
     if text in known:
         return known[text]
     if not Path(text).is_file():
-        raise HarnessError(f"{text} is no file, and no study that comes along is called so: {nearest(text, known)}")
+        raise HarnessError(f"{text} is neither a file nor a built-in study: {nearest(text, known)}")
     return Path(text)
 
 
 def plan_study(config: StudyConfig, device: str, store: Store) -> Study:
-    """Every cell of a study. Loads no model and trains nothing.
+    """Plan every cell of a study. Loads no model and trains nothing.
 
-    Raises HarnessError as `make_plans` does, and if the task, the encoder or every language is none that can be distilled.
+    Raises HarnessError as `make_plans` does, and if the task, the encoder or every language does not support distillation.
     """
     plans, absent = make_plans(run_config(config, device), store)
     first = plans[0].cells[0].retrieval
     if first.sought != "images":
-        raise HarnessError(f"a study compares retrieval of images, and {config.task} looks for other things: name another task")
+        raise HarnessError(f"a study needs a task of image retrieval, and {config.task} is none: name another task")
     if isinstance(plans[0].encoder, KnownFeatures):
-        raise HarnessError(f"{config.encoder} is embeddings without a model, which cannot teach: name another encoder")
+        raise HarnessError(f"{config.encoder} holds embeddings without a model and cannot be a teacher: name another encoder")
     if any(plan.language.code == ENGLISH for plan in plans):
-        raise HarnessError("English is what is distilled from: name other languages in lang")
+        raise HarnessError("English is the source of distillation: name other languages in lang")
     impossible = [UnavailableData(language.code, 0, "no captions") for language in absent]
-    tongues: dict[str, StudyLanguage] = {}
+    languages: dict[str, StudyLanguage] = {}
     for plan in sorted(plans, key=lambda plan: (plan.language.tier is None, plan.language.tier)):
         try:
             pairs = load_guarded_bitext(plan.task, plan.data, [plan.language], config)
-            tongues[plan.language.code] = StudyLanguage(plan, pairs, learning_rate_search(config, plan))
+            languages[plan.language.code] = StudyLanguage(plan, pairs, learning_rate_search(config, plan))
         except MissingError as error:
             impossible.append(UnavailableData(plan.language.code, 0, str(error)))
-    if not tongues:
-        raise HarnessError(f"nothing can be distilled into any language of the study: {impossible[-1].reason}")
-    impossible += unavailable_sizes(config, tongues.values())
+    if not languages:
+        raise HarnessError(f"no language of the study can be distilled: {impossible[-1].reason}")
+    impossible += unavailable_sizes(config, languages.values())
     without = {(each.lang, each.pairs) for each in impossible}
     steps = tuple(
-        study_cell(place, config, tongues[place.lang])
-        for place in grid_positions(config, tongues)
+        study_cell(place, config, languages[place.lang])
+        for place in grid_positions(config, languages)
         if (place.lang, place.pairs) not in without
     )
     if not steps:
-        raise HarnessError(f"no language has as many sentence pairs as the study asks for: {impossible[-1].reason}")
-    return Study(config, tongues, steps, tuple(impossible))
+        raise HarnessError(f"no language has enough sentence pairs for the study: {impossible[-1].reason}")
+    return Study(config, languages, steps, tuple(impossible))
 
 
 def learning_rate_search(config: StudyConfig, plan: Plan) -> LearningRateSearch | None:
-    """Where a language's learning rates are searched for, if they are and it has val captions: by towers of the first seed.
+    """Return the search for learning rates on val captions with the first seed; None without search or val captions.
 
-    Without val captions, or if they cannot be read, it is searched by its pairs, and the report says so of each such language.
+    Without val captions the sentence pairs are used for the search, and the report says so.
     """
     if not config.distill.get("tune"):
         return None
@@ -164,25 +170,25 @@ def learning_rate_search(config: StudyConfig, plan: Plan) -> LearningRateSearch 
 
 
 def run_config(config: StudyConfig, device: str) -> RunConfig:
-    """What `run` would be told of the study's languages, nothing distilled."""
+    """Return the configuration of an equivalent `run` without distillation."""
     shared = {name: getattr(config, name) for name in DataConfig.model_fields if name not in ("text", "chunker")}
     return validated(RunConfig, objectives=(), device=device, **shared)
 
 
-def unavailable_sizes(config: StudyConfig, tongues: Iterable[StudyLanguage]) -> list[UnavailableData]:
-    """The sizes of which languages have fewer pairs."""
+def unavailable_sizes(config: StudyConfig, languages: Iterable[StudyLanguage]) -> list[UnavailableData]:
+    """Return the sizes for which languages have too few pairs."""
     return [
-        UnavailableData(tongue.language.code, pairs, f"{tongue.language.name} has {tongue.usable:,} usable pairs")
-        for tongue in tongues
+        UnavailableData(language.language.code, pairs, f"{language.language.name} has {language.usable:,} usable pairs")
+        for language in languages
         for pairs in config.sizes
-        if pairs is not None and pairs > tongue.usable
+        if pairs is not None and pairs > language.usable
     ]
 
 
 def grid_positions(config: StudyConfig, langs: Iterable[str]) -> Iterator[GridPosition]:
-    """The grid, what decides first: the first size, the first language, all seeds and arms of these, and so on.
+    """Yield the grid: seeds and arms vary fastest, then languages, then sizes. Replication comes last.
 
-    A study that is broken off then says something of some languages rather than nothing of each. Its repetition comes last.
+    An interrupted study thus has complete comparisons in some languages.
     """
     for seeds in (config.seeds, config.replicate):
         for pairs in config.sizes:
@@ -190,18 +196,18 @@ def grid_positions(config: StudyConfig, langs: Iterable[str]) -> Iterator[GridPo
                 yield from (GridPosition(arm.name, lang, pairs, seed) for seed in seeds for arm in config.arms)
 
 
-def study_cell(place: GridPosition, config: StudyConfig, tongue: StudyLanguage) -> StudyCell:
-    """The cell of a place."""
+def study_cell(place: GridPosition, config: StudyConfig, language: StudyLanguage) -> StudyCell:
+    """Return the cell of a grid position."""
     (arm,) = (arm for arm in config.arms if arm.name == place.arm)
-    plan = tongue.plan
+    plan = language.plan
     tag = partial(tagged, task=plan.task, data=plan.data, chunker=config.chunker)
-    recipe = Recipe(arm.recipe(config.distill, place.pairs, place.seed), plan.encoder, tongue.guarded, tag, tongue.search)
-    return StudyCell(place, distilled_cell(place.arm, recipe, tongue.english[0].retrieval, plan.task), plan)
+    recipe = Recipe(arm.recipe(config.distill, place.pairs, place.seed), plan.encoder, language.guarded, tag, language.search)
+    return StudyCell(place, distilled_cell(place.arm, recipe, language.english[0].retrieval, plan.task), plan)
 
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """Trainings of some cells: optimiser steps, with those of the search for a rate, and seconds, NaN if unknown."""
+    """Training cost of some cells: optimizer steps, including the search for learning rates, and seconds, NaN if unknown."""
 
     cells: int
     steps: int
@@ -209,7 +215,7 @@ class TrainingCost:
 
 
 class StepTimes:
-    """Seconds that an optimiser step takes, as measured when the towers of a store were trained from one teacher."""
+    """Seconds for each optimizer step, measured in the store's trainings with one teacher."""
 
     def __init__(self, store: Store, teacher: str) -> None:
         cards = [card for _, card in load_readable(store.towers(), load_card)]
@@ -219,12 +225,12 @@ class StepTimes:
                 self.measured.setdefault(card.config.objective, []).append(card.seconds / card.steps)
 
     def of(self, objective: str) -> float:
-        """The median of the towers of this objective; where there is none, of all; NaN where no tower was trained at all."""
+        """Return the median over towers of an objective; over all towers if there is none; NaN without any."""
         found = self.measured.get(objective) or [each for prices in self.measured.values() for each in prices]
         return median(found) if found else math.nan
 
     def cost(self, steps: Sequence[StudyCell], store: Store) -> TrainingCost:
-        """What it takes to make the towers of some cells that are not there yet, and to search for their learning rates."""
+        """Return the cost of the missing towers of some cells, including the search for learning rates."""
         recipes = {each.cell.recipe.digest: each.cell.recipe for each in steps if each.cell.recipe}
         wanted = [recipe for recipe in recipes.values() if not store.tower(recipe.digest).is_dir()]
         tried = {each.digest: each.recipe for recipe in wanted for each in learning_rate_trials(recipe)}

@@ -1,4 +1,4 @@
-"""A study's run: cell after cell until all are there, or until its time is over; and what a dry run says of it."""
+"""The run of a study, and the progress table of a dry run."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _FAILURES_IN_A_ROW = 3
 def run_study(
     study: Study, store: Store, console: Console, seconds: float = math.inf, choices: ExecutorConfig | None = None
 ) -> Mapping[GridPosition, str]:
-    """Measure the cells that are missing, in the study's order; those that failed, and why.
+    """Measure the missing cells in the order of the study. Return the failed cells with the reasons.
 
-    seconds: no cell is begun after so many; the ones at work then are ended. A cell that fails (its training diverges, say) is
-    passed over. Raises HarnessError at the third in a row, which is no matter of one training, and for an English tower at once.
+    seconds: no cell starts after this time, and running cells are finished. A failed cell (its training diverges, say) is
+    skipped. Raises HarnessError at the third failure in a row, and at once if an English tower fails.
     """
     missing, failed, in_a_row = study.missing(store), dict[GridPosition, str](), 0
     if not missing:
@@ -49,21 +49,23 @@ def run_study(
             failed[place], in_a_row = outcome.why, in_a_row + 1
             if in_a_row == _FAILURES_IN_A_ROW:
                 raise HarnessError(outcome.why)
-            console.say(f"passed over: {position_text(place)}: {outcome.why}")
+            console.say(f"skipped: {position_text(place)}: {outcome.why}")
     return failed
 
 
 def missing_cell_jobs(
     missing: Sequence[StudyCell], study: Study, store: Store, console: Console, ends: float
 ) -> Iterator[CellJob]:
-    """The jobs of the missing cells, each named when it is taken; before the first of a language those of its English towers."""
+    """Yield the jobs of the missing cells. English towers come first in each language."""
     english = set[str]()
     for number, step in enumerate(missing):
         if time.monotonic() >= ends:
-            console.say(f"the time is over: {len(missing) - number:,} of {len(study.steps):,} cells are left for another time")
+            console.say(
+                f"time limit reached: {len(missing) - number:,} of {len(study.steps):,} cells remain; repeat the command to resume"
+            )
             return
         console.say(f"cell {number + 1:,} of {len(missing):,}: {position_text(step.place)}")
-        for cell in study.tongues[step.place.lang].english:
+        for cell in study.languages[step.place.lang].english:
             if cell.key not in english:
                 english.add(cell.key)
                 yield cell_job(cell, step.plan, store)
@@ -71,30 +73,30 @@ def missing_cell_jobs(
 
 
 def study_cell_job(step: StudyCell, study: Study, store: Store) -> CellJob:
-    """The job of a study's cell."""
+    """Return the job of a study's cell."""
     config = study.config.model_copy(update={"data": str(step.plan.data)}).model_dump_json()
     return CellJob(step.cell, step.plan, store, partial(find_study_cell, config, step.plan.config.device, store, step.cell.key))
 
 
 def find_study_cell(config: str, device: str, store: Store, key: str) -> CellJob:
-    """The job of the cell of that digest, in another process. Raises HarnessError if the study does not lead to it here."""
+    """Return the job of a cell in another process. Raises HarnessError if the study does not contain the cell's digest."""
     study = cached_plan(config, device, store)
     return study_cell_job(find_planned({step.cell.key: step for step in study.steps}, key), study, store)
 
 
 @lru_cache(maxsize=1)
 def cached_plan(config: str, device: str, store: Store) -> Study:
-    """A study, laid out once in each process that measures cells of it."""
+    """Plan a study once in each process that measures its cells."""
     return plan_study(StudyConfig.model_validate_json(config), device, store)
 
 
 def position_text(place: GridPosition) -> str:
-    """A place in words."""
+    """Return a grid position in words."""
     return f"{place.lang}, {size_text(place.pairs)}, {place.arm}, seed {place.seed}"
 
 
 def size_text(pairs: int | None) -> str:
-    """A bitext size in words.
+    """Return a bitext size in words.
 
     >>> size_text(1000), size_text(None)
     ('1,000 pairs', 'all pairs')
@@ -103,7 +105,7 @@ def size_text(pairs: int | None) -> str:
 
 
 def progress_table(study: Study, store: Store) -> Table:
-    """What is done of a study, what is missing, and what the rest costs, in the order of running."""
+    """Return the done and the missing cells of a study, with the cost of the rest, in the order of the run."""
     from harness.runtime.console import plain_table
 
     prices = StepTimes(store, study.steps[0].plan.encoder.fingerprint())
@@ -119,18 +121,18 @@ def progress_table(study: Study, store: Store) -> Table:
 
 
 def group_cells(study: Study) -> dict[tuple[str, str, str], list[StudyCell]]:
-    """Cells by size, language and block of seeds."""
+    """Group cells by size, language and block of seeds."""
     found: dict[tuple[str, str, str], list[StudyCell]] = {}
     for step in study.steps:
         place = step.place
         seeds = study.config.seeds if place.seed in study.config.seeds else study.config.replicate
-        name = study.tongues[place.lang].language.name
+        name = study.languages[place.lang].language.name
         found.setdefault((size_text(place.pairs), name, " ".join(map(str, seeds))), []).append(step)
     return found
 
 
 def duration_text(cost: TrainingCost) -> str:
-    """Training time in words, where it is known.
+    """Return the training time in words, if it is known.
 
     >>> times = ((100, 90.0), (100, 25200.0), (100, math.nan), (0, 0.0))
     >>> [duration_text(TrainingCost(1, steps, seconds)) for steps, seconds in times]

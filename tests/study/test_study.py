@@ -124,7 +124,7 @@ def test_a_mistake_is_one_line_with_file_key_and_way_out(tmp_path: Path, before:
 
 
 def test_no_such_study_is_said_with_those_that_there_are() -> None:
-    with pytest.raises(HarnessError, match="sampel is no file, and no study that comes along is called so: did you mean sample"):
+    with pytest.raises(HarnessError, match="sampel is neither a file nor a built-in study: did you mean sample"):
         find_design("sampel")
     assert find_design("sample").is_file()
 
@@ -536,7 +536,7 @@ def test_the_command_line_goes_from_nothing_to_a_report(store: Path, tmp_path: P
     nothing = command(*words, "--hours", "0", store=store)
     assert nothing.returncode == 0, nothing.stderr
     assert "No comparison is possible yet" in nothing.stdout
-    assert "6 of 6 cells are left for another time" in nothing.stderr
+    assert "6 of 6 cells remain" in nothing.stderr
     done = command(*words, store=store)
     assert done.returncode == 0, done.stderr
     assert "comparisons of an arm, a language and a size" in done.stdout
@@ -604,7 +604,7 @@ def test_a_language_without_val_captions_is_searched_on_its_pairs(
 
     monkeypatch.setattr(Flickr30k, "load", without_val)
     study = plan_study(read_study(tmp_path / "tiny.toml"), "cpu", Store(store))
-    assert study.tongues["qu"].search is None
+    assert study.languages["qu"].search is None
     assert {attempt.search for step in study.steps if step.cell.recipe for attempt in learning_rate_trials(step.cell.recipe)} == {
         None
     }
@@ -630,9 +630,13 @@ def test_a_rate_is_searched_for_by_captions_of_the_source_that_is_measured(
     ("before", "after", "line"),
     [
         ('lang = ["qu"]', 'lang = ["germn"]', r"unknown language 'germn': did you mean German \(de\).*"),
-        ('lang = ["qu"]', 'lang = ["en"]', "English is what is distilled from: name other languages in lang"),
-        ("pairs = [40, 5000]", "pairs = [9999]", "no language has as many sentence pairs as the study asks for: .*"),
-        ("lang", 'task = "flickr30k-entities"\nlang', "a study compares retrieval of images, and flickr30k-entities looks .*"),
+        ('lang = ["qu"]', 'lang = ["en"]', "English is the source of distillation: name other languages in lang"),
+        ("pairs = [40, 5000]", "pairs = [9999]", "no language has enough sentence pairs for the study: .*"),
+        (
+            "lang",
+            'task = "flickr30k-entities"\nlang',
+            "a study needs a task of image retrieval, and flickr30k-entities is none: .*",
+        ),
         ("lang", 'data = "/nowhere"\nlang', "/nowhere does not exist: .*"),
     ],
 )
