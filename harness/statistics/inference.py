@@ -1,11 +1,10 @@
-"""How sure a number is: cluster bootstrap, paired tests, seeds as a second source of variance, gap recovered, Holm's correction.
+"""Confidence intervals and tests: cluster bootstrap, paired tests, seeds as a second source of variance, Holm's correction.
 
-The captions of one image are correlated, so the unit that is resampled is the image (the cluster), never the caption. Values are
-first added up per cluster; after that a resample is one row of counts, and all resamples of all statistics are one matrix
-product.
+Captions of one image are correlated. The resampled unit is therefore the image (the cluster), never the caption. Values are first
+summed within each cluster. A resample is then one row of counts, and all resamples of all statistics are one matrix product.
 
-Everything is a pure function of its arguments: one seed gives the same bytes, and the order of the rows does not matter, because
-clusters are taken in ascending order of id and the values of a cluster are added in ascending order of value.
+Every function is pure. A seed determines the result bit by bit, and the order of the rows does not matter, because clusters are
+sorted by id and the values of a cluster are summed in ascending order.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ Counts = npt.NDArray[np.uint16]
 
 POWER, ALPHA = 0.8, 0.05
 
-_DRAWS = 1 << 20  # random draws held at once; part of what a seed means, for a generator is read block by block
-_EXACT = 16  # up to so many clusters that differ, all 2^k sign flips are enumerated
+_DRAWS = 1 << 20  # random draws in memory at once; changing it changes the results of a seed, because draws are made in blocks
+_EXACT = 16  # largest number of differing clusters for which all 2^k sign flips are enumerated
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its percentile interval; NaN where none can be given."""
+    """An estimate and its percentile interval; NaN if there is none."""
 
     estimate: float
     low: float
@@ -41,8 +40,8 @@ class Interval:
 class Difference:
     """A paired difference of means.
 
-    p_value: two-sided, from sign flips over clusters. minimal_detectable: the true difference that a two-sided test at 0.05 would
-    find with 80 % power, given the spread seen here, in the unit of the values.
+    p_value: two-sided, from sign flips over clusters. minimal_detectable: the minimum detectable effect, the true difference that
+    a two-sided test at 0.05 finds with 80 % power given the observed variance, in the unit of the values.
     """
 
     estimate: float
@@ -53,9 +52,9 @@ class Difference:
 
 
 def cluster_weights(clusters: int, resamples: int, seed: int) -> Iterator[Counts]:
-    """How often each cluster is drawn in each bootstrap resample, in blocks of (b, clusters) that make up (resamples, clusters).
+    """Yield how often each cluster is drawn in each resample, in blocks (b, clusters) of (resamples, clusters).
 
-    Each row sums to `clusters`. Blocks keep memory bounded: all 10,000 resamples of 31,783 images would take 636 MB.
+    Each row sums to `clusters`. Blocks bound memory: all 10,000 resamples of 31,783 images would take 636 MB.
 
     >>> [block.sum(axis=1).tolist() for block in cluster_weights(4, 3, seed=0)]
     [[4, 4, 4]]
@@ -72,12 +71,12 @@ def cluster_weights(clusters: int, resamples: int, seed: int) -> Iterator[Counts
 def bootstrap_means(
     values: npt.ArrayLike, cluster: npt.ArrayLike, *, resamples: int = 10_000, seed: int = 0, level: float = 0.95
 ) -> list[Interval]:
-    """Mean of each column with an interval from resampling clusters; all columns share the resamples.
+    """Return the mean of each column with a confidence interval from resampling clusters. Columns share the resamples.
 
     values: (q, s), s values of each of q queries. cluster: (q,), the image of each query. The mean is the ratio of the sum of
-    values to the number of queries drawn, so clusters may differ in size. Percentile interval at `level`; NaN where there are
-    fewer than two clusters, since one cluster shows no spread.
-    Raises HarnessError if shapes do not fit or a value is not finite.
+    values to the number of drawn queries, so clusters may differ in size. The interval is the percentile interval at `level`. It
+    is NaN for fewer than two clusters, because one cluster has no variance.
+    Raises HarnessError if shapes do not match or a value is not finite.
 
     >>> means = bootstrap_means(np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]]), np.array([7, 7, 9]))
     >>> [round(mean.estimate, 3) for mean in means]
@@ -93,7 +92,7 @@ def bootstrap_means(
 def bootstrap_mean(
     values: npt.ArrayLike, cluster: npt.ArrayLike, *, resamples: int = 10_000, seed: int = 0, level: float = 0.95
 ) -> Interval:
-    """Mean of values (q,) with an interval from resampling clusters; see `bootstrap_means`.
+    """Return the mean of values (q,) with a confidence interval from resampling clusters; see `bootstrap_means`.
 
     >>> hits = np.array([1.0, 1.0, 0.0, 1.0, 0.0, 0.0])
     >>> bootstrap_mean(hits, np.array([0, 0, 1, 1, 2, 2]))
@@ -105,13 +104,13 @@ def bootstrap_mean(
 def paired_difference(
     a: npt.ArrayLike, b: npt.ArrayLike, cluster: npt.ArrayLike, *, resamples: int = 10_000, seed: int = 0, level: float = 0.95
 ) -> Difference:
-    """Mean of a less mean of b over the same queries: interval, p-value, and what could have been found at all.
+    """Return the mean of a minus the mean of b over the same queries, with interval, p-value and power.
 
     a, b: (q,), one value a query for each of two towers. cluster: (q,), the image of each query.
-    The interval is the cluster bootstrap's. The p-value is of the hypothesis that the two towers are interchangeable: the sign of
-    each cluster's summed difference is flipped at random, and p = (b+1)/(m+1), which is never 0 (Phipson and Smyth 2010); with at
-    most 16 clusters that differ, all sign patterns are counted instead.
-    Raises HarnessError if shapes do not fit or a value is not finite.
+    The interval comes from the cluster bootstrap. The p-value tests the hypothesis that the towers are interchangeable: the sign
+    of each cluster's summed difference is flipped at random, and p = (b+1)/(m+1), which is never 0 (Phipson and Smyth 2010). If
+    at most 16 clusters differ, all sign patterns are enumerated instead.
+    Raises HarnessError if shapes do not match or a value is not finite.
 
     >>> d = paired_difference(np.array([1.0, 1.0, 1.0]), np.array([0.0, 0.0, 1.0]), np.arange(3))
     >>> round(d.estimate, 4), d.p_value
@@ -134,7 +133,7 @@ def paired_difference(
 
 @dataclass(frozen=True)
 class McNemar:
-    """Discordant pairs: b queries that only the first tower got right, c that only the second did; two-sided exact p."""
+    """Discordant pairs: b queries that only the first tower gets right, c that only the second does; two-sided exact p."""
 
     b: int
     c: int
@@ -142,11 +141,11 @@ class McNemar:
 
 
 def mcnemar(a: npt.ArrayLike, b: npt.ArrayLike) -> McNemar:
-    """McNemar's test of two towers on the same queries (McNemar 1947), exact: b of b + c is binomial with 1/2.
+    """Return McNemar's exact test of two towers on the same queries (McNemar 1947): b of b + c is binomial with 1/2.
 
-    a, b: (q,), whether each tower got each query right. The p-value takes queries to be independent, which captions of one image
-    are not. It is 1 where the towers never disagree.
-    Raises HarnessError if shapes do not fit.
+    a, b: (q,), whether each tower gets each query right. The p-value assumes independent queries, which captions of one image are
+    not. It is 1 if the towers never disagree.
+    Raises HarnessError if shapes do not match.
 
     >>> mcnemar([True, True, True, False], [False, False, True, True])
     McNemar(b=2, c=1, p_value=1.0)
@@ -159,11 +158,11 @@ def mcnemar(a: npt.ArrayLike, b: npt.ArrayLike) -> McNemar:
 
 @dataclass(frozen=True)
 class PairedArms:
-    """Two arms of one comparison over the same queries: in one language, say.
+    """Two arms over the same queries, for example in one language.
 
-    a: (s, q) and b: (t, q), one value a query, a row a training seed; (q,) is one seed. cluster: (q,), the image of each query,
-    in a numbering that all arms of one call share. seeds_a, seeds_b: s and t names; equal lists are resampled together, within
-    these arms and with those of other languages, unequal ones apart.
+    a: (s, q) and b: (t, q), one value a query, one row a training seed; (q,) is one seed. cluster: (q,), the image of each query,
+    in a numbering shared by all arms of a call. seeds_a, seeds_b: s and t names. Equal lists are resampled together, within these
+    arms and with those of other languages. Unequal lists are resampled independently.
     """
 
     a: npt.ArrayLike
@@ -175,11 +174,11 @@ class PairedArms:
 
 @dataclass(frozen=True)
 class ArmContrast:
-    """Arm a, arm b, and a less b, in the unit of the values.
+    """Arm a, arm b, and a minus b, in the unit of the values.
 
-    p_value: two-sided, of the difference. p_sign_flip: of these very towers, their seeds held fixed; the same where there is one
-    seed. minimal_detectable: as in `Difference`. image_error: standard error of the difference from the choice of images.
-    seed_error: what the choice of seeds adds to it, NaN where no arm has two.
+    p_value: two-sided, of the difference. p_sign_flip: with the seeds held fixed; equal to p_value for one seed.
+    minimal_detectable: as in `Difference`. image_error: standard error of the difference from the choice of images. seed_error:
+    addition from the choice of seeds; NaN if no arm has two.
     """
 
     a: Interval
@@ -200,18 +199,18 @@ def contrasts(
     seed: int = 0,
     level: float = 0.95,
 ) -> list[ArmContrast]:
-    """Weighted means of arms and their differences, all from one set of resamples of the images.
+    """Return weighted means of arms and their differences, all from one set of resamples of the images.
 
-    rows: for each result, the weight of each of its arms by index; {i: 1.0} is arms[i] alone, {0: 0.5, 1: 0.5} the mean of two
-    languages, in which an image that is drawn is drawn in both.
+    rows: for each result, the weights of its arms by index. {i: 1.0} is arms[i] alone. {0: 0.5, 1: 0.5} is the mean of two
+    languages, in which a drawn image is drawn in both.
 
-    With one seed a side this is `paired_difference`. With several, their mean is compared, and to each resample of images comes
-    one of seeds: s - 1 of s, drawn with replacement, so that their variance is unbiased (Rao and Wu 1988), shrunk by the part of
-    their spread that finite images alone would give (the interaction in an ANOVA of seeds and images), which the images' variance
-    holds. Few seeds do not know their own spread, so percentiles are moved out by t/z (the expanded percentile interval of
-    Hesterberg 2015) with Satterthwaite's degrees of freedom (1946), and the p-value is the larger of the sign flip's and that
-    t's.
-    Raises HarnessError if shapes do not fit or a value is not finite.
+    With one seed a side this is `paired_difference`. With several seeds their means are compared, and each resample of images
+    comes with one of seeds: s - 1 of s seeds are drawn with replacement, so that their variance is unbiased (Rao and Wu 1988).
+    The drawn effects are shrunk by the part of the variance that finite images alone cause (the interaction in an ANOVA of seeds
+    and images), because the images' variance contains it already. Few seeds estimate their variance poorly, so percentiles are
+    widened by t/z (the expanded percentile interval of Hesterberg 2015) with Satterthwaite's degrees of freedom (1946), and the
+    p-value is the larger one of the sign flips and of that t-test.
+    Raises HarnessError if shapes do not match or a value is not finite.
 
     >>> twice = [PairedArms([[1.0, 1.0, 1.0]], [[0.0, 0.0, 1.0]], [0, 1, 2]), PairedArms([[1.0]], [[1.0]], [0])]
     >>> [round(row.difference.estimate, 4) for row in contrasts(twice, [{0: 1.0}, {0: 0.5, 1: 0.5}])]
@@ -233,7 +232,10 @@ def contrasts(
 
 @dataclass(frozen=True)
 class _Term:
-    """One arm in a weighted mean. sums: (c, s), a column a seed; sizes: (c,). drawn: (resamples,), the seeds' mean, resampled."""
+    """One arm in a weighted mean.
+
+    sums: (c, s), a column a seed. sizes: (c,). drawn: (resamples,), the mean over seeds in each resample.
+    """
 
     seeds: tuple[str, ...]
     sums: Doubles
@@ -242,32 +244,32 @@ class _Term:
     drawn: Doubles
 
     def columns(self) -> tuple[Doubles, Doubles]:
-        """What is resampled: the sums' mean over seeds, and the sizes."""
+        """Return the resampled columns: the mean sums over seeds, and the sizes."""
         return self.sums.mean(axis=1), self.sizes
 
     def scaled(self, weight: float, drawn: Doubles) -> _Term:
-        """With another weight, or the opposite sign."""
+        """Return a copy with another weight."""
         return replace(self, weight=self.weight * weight, drawn=drawn)
 
     def shares(self) -> Doubles:
-        """(c, s): what each image gives to the weighted mean of each seed."""
+        """Return the contribution of each image to the weighted mean of each seed, (c, s)."""
         shares: Doubles = self.weight * self.sums / self.sizes.sum()
         return shares
 
     def influence(self) -> Doubles:
-        """(c, s): the same less what is due to the number of its queries; adds up to 0 over images."""
+        """Return the contributions without the effect of the number of queries, (c, s). They sum to 0 over images."""
         mean = self.sums.sum(axis=0) / self.sizes.sum()
         influence: Doubles = self.weight * (self.sums - mean * self.sizes[:, None]) / self.sizes.sum()
         return influence
 
 
 def _arm_tables(arms: PairedArms, gallery: Ints) -> tuple[_Term, _Term]:
-    """Both arms, added up per image of the gallery."""
+    """Sum both arms within each image of the gallery."""
 
     def table(values: npt.ArrayLike, seeds: tuple[str, ...]) -> _Term:
         by_seed = np.atleast_2d(np.asarray(values, np.float64))
         if len(by_seed) != len(seeds):
-            raise HarnessError(f"{len(by_seed)} rows of values need as many seeds, not {seeds}")
+            raise HarnessError(f"{len(by_seed)} rows of values need {len(by_seed)} seeds, not {seeds}")
         sums, sizes = _cluster_sums(by_seed.T, arms.cluster)
         rows = np.searchsorted(gallery, np.unique(np.asarray(arms.cluster)))
         everywhere = np.zeros((len(gallery), len(seeds) + 1))
@@ -281,9 +283,9 @@ def _arm_tables(arms: PairedArms, gallery: Ints) -> tuple[_Term, _Term]:
 class _Pool:
     """A weighted sum of arms.
 
-    images: (resamples,), with images resampled; seeds: (resamples,), what resampled seeds add to it. shares: (c,), what each
-    image gives to the estimate. clusters: images with a query. seed_variances: of each list of two or more seeds, the variance
-    net of images, gross, and its degrees of freedom.
+    images: (resamples,), with images resampled. seeds: (resamples,), the addition from resampled seeds. shares: (c,),
+    contribution of each image to the estimate. clusters: images with a query. seed_variances: for each list of two or more seeds,
+    the variance net of images, the gross variance, and the degrees of freedom.
     """
 
     estimate: float
@@ -295,7 +297,7 @@ class _Pool:
 
     @classmethod
     def of(cls, terms: Sequence[_Term], seed: int) -> _Pool:
-        """Add up terms; those with equal seeds share their draws."""
+        """Sum terms. Terms with equal seeds share their draws."""
         images = np.sum([term.weight * term.drawn for term in terms], axis=0)
         shares = np.sum([term.shares().mean(axis=1) for term in terms], axis=0)
         asked = int(np.count_nonzero(np.sum([term.sizes for term in terms], axis=0)))
@@ -310,7 +312,7 @@ class _Pool:
         return cls(float(shares.sum()), images, added, shares, asked, tuple(variances))
 
     def interval(self, level: float) -> Interval:
-        """The percentile interval, expanded where seeds are few."""
+        """Return the percentile interval, expanded for few seeds."""
         low, high = _cluster_interval(self.images + self.seeds, self.clusters, level)
         if not self.seed_variances:
             return Interval(self.estimate, float(low), float(high))
@@ -318,17 +320,17 @@ class _Pool:
         return Interval(self.estimate, *(float(self.estimate + out * (end - self.estimate)) for end in (low, high)))
 
     def freedom(self) -> float:
-        """Degrees of freedom of the standard error, after Satterthwaite."""
+        """Return Satterthwaite's degrees of freedom of the standard error."""
         images, net = float(np.var(self.images, ddof=1)), sum(variance for variance, _, _ in self.seed_variances)
         spread = images**2 / max(self.clusters - 1, 1) + sum(gross**2 / free for _, gross, free in self.seed_variances)
         return (images + net) ** 2 / spread if spread else np.inf
 
 
 def _seed_variance(effects: Doubles, influence: Doubles) -> tuple[float, float]:
-    """Variance of the mean of effects (s,), net of that of the images' own, and gross.
+    """Return the variance of the mean of effects (s,), net of the images' variance, and gross.
 
-    influence: (c, s), of each image on each effect. Its variation between seeds is interaction: seeds differ by it on any finite
-    set of images, and the images' variance holds it already.
+    influence: (c, s), of each image on each effect. Its variation between seeds is interaction: it makes seeds differ on any
+    finite set of images, and the images' variance contains it already.
     """
     count = len(effects)
     gross = float(np.var(effects, ddof=1)) / count
@@ -337,7 +339,7 @@ def _seed_variance(effects: Doubles, influence: Doubles) -> tuple[float, float]:
 
 
 def _resampled_seeds(effects: Doubles, seeds: tuple[str, ...], resamples: int, seed: int) -> Doubles:
-    """By how much the mean of effects (s,) moves when seeds are resampled, (resamples,): the same draws for the same seeds."""
+    """Return the changes of the mean of effects (s,) under resampled seeds, (resamples,); equal seeds have equal draws."""
     stream = [ord(letter) for letter in "\0".join(seeds)]
     draw = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(2, *stream))))
     chosen = draw.integers(len(effects), size=(resamples, len(effects) - 1))
@@ -346,7 +348,7 @@ def _resampled_seeds(effects: Doubles, seeds: tuple[str, ...], resamples: int, s
 
 
 def _contrasted(first: _Pool, second: _Pool, both: _Pool, level: float, draws: tuple[int, int]) -> ArmContrast:
-    """The figures of one row. both: first less second. draws: number and seed of the sign flips."""
+    """Return the statistics of one row. both: first minus second. draws: number and seed of the sign flips."""
     images = float(np.std(both.images, ddof=1)) if both.clusters > 1 else np.nan
     seeds = float(np.sqrt(sum(net for net, _, _ in both.seed_variances))) if both.seed_variances else np.nan
     error = float(np.hypot(images, np.nan_to_num(seeds)))
@@ -366,7 +368,7 @@ def _contrasted(first: _Pool, second: _Pool, both: _Pool, level: float, draws: t
 
 
 def _quantile(free: float, p: float) -> float:
-    """Student's t quantile; the normal's for infinitely many degrees of freedom."""
+    """Return Student's t quantile, or the normal one for infinitely many degrees of freedom."""
     return float(stdtrit(free, p) if np.isfinite(free) else ndtri(p))
 
 
@@ -380,13 +382,13 @@ def gap_recovered(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """How much of the way from floor to ceiling the student has come: (student - floor) / (ceiling - floor), 1 being all of it.
+    """Return the share of the gap that the student recovers: (student - floor) / (ceiling - floor).
 
     student, floor, ceiling: (q,), over the same queries and resampled together. cluster: (q,), the image of each query.
-    The share means nothing without a gap. Where the ceiling is not above the floor, all three numbers are NaN; where that is so
-    in as many resamples as an interval leaves out on one side (2.5 % at 95 %), the interval is unbounded and low and high are
-    NaN. In fewer resamples than that, they count as infinitely far out on the side of their numerator.
-    Raises HarnessError if shapes do not fit or a value is not finite.
+    If the ceiling is not above the floor, all three numbers are NaN. If that holds in at least the share of resamples that an
+    interval omits on one side (2.5 % at 95 %), the interval is unbounded, and low and high are NaN. In a smaller share, these
+    resamples count as infinite with the sign of their numerator.
+    Raises HarnessError if shapes do not match or a value is not finite.
 
     >>> q = np.arange(4)
     >>> gap_recovered(np.array([1.0, 1, 0, 0]), np.zeros(4), np.ones(4), q).estimate
@@ -407,9 +409,9 @@ def gap_recovered(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values for having made all these comparisons (Holm 1979): reject where the adjusted value is below alpha.
+    """Return p-values adjusted for multiple comparisons (Holm 1979): reject if the adjusted value is below alpha.
 
-    Raises HarnessError if one is not between 0 and 1.
+    Raises HarnessError if a p-value is not between 0 and 1.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
@@ -424,11 +426,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def against_the_best(differences: Sequence[float], p_values: Sequence[float]) -> float:
-    """Two-sided p-value of one arm against the best of k others, whichever that is.
+    """Return the two-sided p-value of one arm against the best of k others, without selecting the best.
 
-    differences: of the arm from each of the others. p_values: two-sided, of each. Ahead of the best means ahead of each, so the
-    largest p-value tells (the intersection-union test of Berger 1982), and nobody has to choose the best by what it scored here.
-    Behind the best means behind some: the smallest of those, times k (Bonferroni). Each way is wrong at most alpha / 2 times.
+    differences: of the arm from each of the others. p_values: two-sided, of each. To be ahead of the best is to be ahead of each,
+    so the p-value is the largest one (intersection-union test, Berger 1982). To be behind the best is to be behind at least one,
+    so the p-value is the smallest of those times k (Bonferroni). Each direction has an error rate of at most alpha / 2.
 
     >>> against_the_best([3.0, 5.0], [0.04, 0.01]), against_the_best([-3.0, 5.0], [0.02, 0.01])
     (0.04, 0.04)
@@ -440,16 +442,16 @@ def against_the_best(differences: Sequence[float], p_values: Sequence[float]) ->
 
 
 def _paired(*values: npt.ArrayLike) -> Doubles:
-    """Values over the same queries as the columns of one table."""
+    """Return values over the same queries as the columns of one table."""
     columns = [np.asarray(column, np.float64) for column in values]
     shapes = [column.shape for column in columns]
     if len(set(shapes)) > 1 or len(shapes[0]) != 1:
-        raise HarnessError(f"paired values must be one number for each of the same queries, not {shapes}")
+        raise HarnessError(f"paired values need equal shapes (queries,), not {shapes}")
     return np.column_stack(columns)
 
 
 def _cluster_sums(values: npt.ArrayLike, cluster: npt.ArrayLike) -> tuple[Doubles, Ints]:
-    """Add up the columns of (q, s) per cluster: sums (c, s) and sizes (c,), clusters in ascending order of id."""
+    """Sum the columns of (q, s) within each cluster: sums (c, s) and sizes (c,), clusters in ascending order of id."""
     table, ids = np.asarray(values, np.float64), np.asarray(cluster)
     if not table.size or table.ndim != 2 or ids.shape != table.shape[:1]:
         raise HarnessError(f"values {table.shape} need one row, and clusters {ids.shape} one id, for each of one or more queries")
@@ -462,7 +464,7 @@ def _cluster_sums(values: npt.ArrayLike, cluster: npt.ArrayLike) -> tuple[Double
 
 
 def _resample(sums: Doubles, resamples: int, seed: int) -> Doubles:
-    """Totals of (c, s) cluster sums in each bootstrap resample, (resamples, s)."""
+    """Return the totals of cluster sums (c, s) in each bootstrap resample, (resamples, s)."""
     return np.concatenate([weights @ sums for weights in cluster_weights(len(sums), resamples, seed)])
 
 
@@ -485,13 +487,15 @@ def _cluster_interval(resampled: Doubles, clusters: int, level: float) -> Double
 
 
 def _sign_flip(differences: Doubles, flips: int, seed: int) -> float:
-    """Two-sided p-value of a sum of differences (c,) under sign flips."""
+    """Return the two-sided p-value of a sum of differences (c,) under sign flips."""
     differences = differences[differences != 0]
     seen = abs(differences.sum()) - 1e-12 * np.abs(differences).sum()  # equal sums may differ by rounding
     if len(differences) <= _EXACT:
         patterns = np.arange(2 ** len(differences))[:, None] >> np.arange(len(differences)) & 1
         return float(np.mean(_reaches(patterns, differences, seen)))
-    draw = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(1,))))  # apart from the bootstrap's stream
+    draw = np.random.Generator(
+        np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(1,)))
+    )  # independent of the bootstrap's stream
     rows, hits = max(_DRAWS // len(differences), 1), 0
     for start in range(0, flips, rows):
         patterns = draw.integers(2, size=(min(rows, flips - start), len(differences)), dtype=np.uint8)
@@ -500,6 +504,6 @@ def _sign_flip(differences: Doubles, flips: int, seed: int) -> float:
 
 
 def _reaches(patterns: npt.NDArray[np.integer], differences: Doubles, seen: float) -> npt.NDArray[np.bool_]:
-    """Whether the absolute sum under each pattern of flips (1 keeps, 0 flips) is at least the one seen."""
+    """Return whether the absolute sum under each pattern of flips (1 keeps, 0 flips) reaches the observed one."""
     flipped: npt.NDArray[np.bool_] = np.abs(2 * (patterns @ differences) - differences.sum()) >= seen
     return flipped

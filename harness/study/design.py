@@ -17,9 +17,9 @@ from harness.core.option_use import initializer_reads, unread_option
 from harness.core.plugins import without_code
 from harness.core.suggestions import nearest
 
-_GRID = "the study goes through sizes and seeds itself: set pairs and seeds at the top"
-_BUDGET = "all arms share it, or one would be trained better than the others: set it under [distill]"
-_ARM = "each arm has its own: set it in [[arms]], beside its options"
+_GRID = "the study sets it for each cell: set pairs and seeds at the top level"
+_BUDGET = "all arms must share it for a fair comparison: set it under [distill]"
+_ARM = "each arm sets it: move it to [[arms]]"
 GRID_OPTIONS = dict.fromkeys(("pairs", "seed"), _GRID)
 ARM_OPTIONS = dict.fromkeys(("objective", "init"), _ARM)
 BUDGET = (
@@ -39,21 +39,21 @@ BUDGET_OPTIONS = dict.fromkeys(BUDGET, _BUDGET)
 
 
 class Arm(Config):
-    """One way of making a text tower, compared with the other ways of a study."""
+    """One way of making a text tower."""
 
-    name: str = Field("", max_length=60, description="what the report calls it; by default what sets it apart")
-    objective: str = Field(description="as in DistillConfig, sums too")
+    name: str = Field("", max_length=60, description="name in the report; by default made from the options")
+    objective: str = Field(description="as in DistillConfig, including sums")
     init: str = Field(DistillConfig.model_fields["init"].default, description="as in DistillConfig")
-    options: dict[str, Any] = Field({}, description="other options of DistillConfig, but for those of the budget")
+    options: dict[str, Any] = Field({}, description="other options of DistillConfig, except those of the training budget")
     side: Side | None = Field(
         None,
-        description="transport: by default where the objective or the start transports; control, on nobody's side: by default "
-        "where nothing is trained or the start is association or ibm1; standard: all others",
+        description="transport: default if the objective or the initializer uses transport; control: default if nothing is "
+        "trained or the initializer is association or ibm1; standard: default for all others",
     )
 
     @field_validator("objective")
     @classmethod
-    def _there_is_such_an_objective(cls, objective: str) -> str:
+    def _known_objective(cls, objective: str) -> str:
         try:
             return spell_objective(objective)
         except HarnessError as error:
@@ -61,7 +61,7 @@ class Arm(Config):
 
     @field_validator("init")
     @classmethod
-    def _there_is_such_an_initializer(cls, init: str) -> str:
+    def _known_initializer(cls, init: str) -> str:
         try:
             initializer_reads(init)
         except HarnessError as error:
@@ -69,25 +69,25 @@ class Arm(Config):
         return init
 
     @model_validator(mode="after")
-    def _is_fair_and_has_a_name(self) -> Self:
+    def _set_defaults(self) -> Self:
         check_options(self.options, GRID_OPTIONS | ARM_OPTIONS | BUDGET_OPTIONS)
         checked = check_values({**self.options, "objective": self.objective, "init": self.init})
         check_read([DistillConfig(**checked)])
         object.__setattr__(self, "options", {key: checked[key] for key in self.options})
-        object.__setattr__(self, "name", self.name or self._told()[:60])
+        object.__setattr__(self, "name", self.name or self._default_name()[:60])
         object.__setattr__(self, "side", self.side or side_of(self.objective, self.init))
         return self
 
-    def _told(self) -> str:
+    def _default_name(self) -> str:
         trained = "untrained" if self.objective == UNTRAINED else self.objective
-        start = [self.init] if self.init != Arm.model_fields["init"].default else []
-        apart = ", ".join([*start, *(f"{field_label(key)} {value}" for key, value in self.options.items())])
-        return f"{trained} ({apart})" if apart else trained
+        initializer = [self.init] if self.init != Arm.model_fields["init"].default else []
+        details = ", ".join([*initializer, *(f"{field_label(key)} {value}" for key, value in self.options.items())])
+        return f"{trained} ({details})" if details else trained
 
     def recipe(self, shared: Mapping[str, Any], pairs: int | None, seed: int) -> DistillConfig:
-        """How the arm's tower of one size and seed is made. Where nothing is trained there is no budget.
+        """Return the configuration of the arm's tower for one size and seed, without a budget if nothing is trained.
 
-        Options that the arm does not read are at their defaults.
+        Options that the arm does not read keep their defaults.
         """
         if self.objective in STEPLESS:
             shared = {key: value for key, value in shared.items() if key not in BUDGET}
@@ -96,7 +96,10 @@ class Arm(Config):
 
 
 class StudyConfig(DataConfig):
-    """Arms x languages x bitext sizes x seeds over one split. What the arms do not name they share."""
+    """Arms x languages x bitext sizes x seeds over one split.
+
+    Arms share every option that they do not set themselves.
+    """
 
     title: str = Field("A study", max_length=120)
     question: str = Field(
@@ -104,18 +107,20 @@ class StudyConfig(DataConfig):
         "image-text R@1 in languages that have little data?",
         max_length=600,
     )
-    lang: str = Field(description="as for run, or a list of codes; those with the fewest resources are run first")
-    pairs: tuple[int | Literal["all"], ...] = Field(min_length=1, description="sizes of the bitext, nested, run in this order")
+    lang: str = Field(description="as for run, or a list of codes; languages with the fewest resources run first")
+    pairs: tuple[int | Literal["all"], ...] = Field(
+        min_length=1, description="nested sizes of the bitext, in the order of the run"
+    )
     seeds: tuple[Annotated[int, Field(ge=0, le=LARGEST_SEED)], ...] = Field((0, 1, 2), min_length=1)
     replicate: tuple[Annotated[int, Field(ge=0, le=LARGEST_SEED)], ...] = Field(
-        (), description="seeds of the same study again, run last, which is to say the same; true: as many new ones"
+        (), description="seeds of a replication, run last; true for as many new seeds"
     )
     distill: dict[str, Any] = Field({}, description="options of DistillConfig that all arms share")
     arms: tuple[Arm, ...] = Field(min_length=2)
-    direction: Literal["t2i", "i2t"] = Field("t2i", description="whose R@1 is compared")
-    by: tuple[str, ...] = Field(("entity-type",), description="facets of captions to break down by, where the records have them")
+    direction: Literal["t2i", "i2t"] = Field("t2i", description="direction of the compared R@1")
+    by: tuple[str, ...] = Field(("entity-type",), description="facets of captions for the breakdown, if the records have them")
     resamples: int | None = Field(
-        None, ge=100, le=1_000_000, description="by default 10,000, or as many as Holm needs over the study's tests"
+        None, ge=100, le=1_000_000, description="by default 10,000, or more if Holm needs them for the number of tests"
     )
 
     @field_validator("lang", mode="before")
@@ -127,15 +132,15 @@ class StudyConfig(DataConfig):
 
     @field_validator("pairs", mode="before")
     @classmethod
-    def _a_size_is_a_number_or_all(cls, sizes: object) -> object:
+    def _valid_sizes(cls, sizes: object) -> object:
         for size in sizes if isinstance(sizes, list | tuple) else ():
             if size != "all" and (type(size) is not int or size < 2):
-                raise invalid_value(f'{size!r} is no size: give whole numbers of 2 or more, and "all" for all that there are')
+                raise invalid_value(f'{size!r} is no valid size: give whole numbers of at least 2, or "all"')
         return sizes
 
     @field_validator("replicate", mode="before")
     @classmethod
-    def _true_is_as_many_new_ones(cls, value: object, info: ValidationInfo) -> object:
+    def _new_seeds_for_true(cls, value: object, info: ValidationInfo) -> object:
         if not isinstance(value, bool):
             return value
         seeds = info.data.get("seeds", (0,))
@@ -143,69 +148,69 @@ class StudyConfig(DataConfig):
 
     @field_validator("pairs", "seeds", "replicate", "by")
     @classmethod
-    def _nothing_twice(cls, values: tuple[object, ...]) -> tuple[object, ...]:
+    def _no_duplicates(cls, values: tuple[object, ...]) -> tuple[object, ...]:
         if twice := [value for value in values if values.count(value) > 1]:
-            raise invalid_value(f"{twice[0]!r} stands there twice: once is enough")
+            raise invalid_value(f"{twice[0]!r} is listed twice: remove one")
         return values
 
     @field_validator("distill")
     @classmethod
-    def _what_is_shared_is_known(cls, shared: dict[str, Any]) -> dict[str, Any]:
+    def _known_shared_options(cls, shared: dict[str, Any]) -> dict[str, Any]:
         check_options(shared, GRID_OPTIONS | ARM_OPTIONS)
         return check_values(shared)
 
     @model_validator(mode="after")
-    def _the_grid_holds_together(self) -> Self:
+    def _consistent_grid(self) -> Self:
         if known := sorted(set(self.replicate) & set(self.seeds)):
-            raise invalid_value(f"seed {known[0]} is in seeds and in replicate: give other ones there, or replicate = true")
+            raise invalid_value(f"seed {known[0]} is in seeds and in replicate: give other seeds there, or replicate = true")
         seen: dict[DistillConfig, str] = {}
         for arm in self.arms:
             if arm.name in seen.values():
-                raise invalid_value(f"two arms are called {arm.name!r}: give one another name")
+                raise invalid_value(f"two arms have the name {arm.name!r}: rename one")
             recipe = arm.recipe(self.distill, None, 0)
             if recipe in seen:
-                raise invalid_value(f"the arms {seen[recipe]!r} and {arm.name!r} are the same: leave one out")
+                raise invalid_value(f"the arms {seen[recipe]!r} and {arm.name!r} are equal: remove one")
             seen[recipe] = arm.name
         check_read([DistillConfig(**{**self.distill, "objective": arm.objective, "init": arm.init}) for arm in self.arms])
         for side in ("transport", "standard"):
             if all(arm.side != side for arm in self.arms):
-                raise invalid_value(f"no arm is on the side of {side}: add one, or say so of one with side = {side!r}")
+                raise invalid_value(f"no arm has the side {side}: add one, or set side = {side!r} in an arm")
         return self
 
     @property
     def sizes(self) -> tuple[int | None, ...]:
-        """The bitext sizes; None for all there is."""
+        """The bitext sizes; None for all pairs."""
         return tuple(None if size == "all" else size for size in self.pairs)
 
     def on(self, side: Side) -> tuple[Arm, ...]:
-        """The arms of one side."""
+        """Return the arms of one side."""
         return tuple(arm for arm in self.arms if arm.side == side)
 
 
 def invalid_value(message: str) -> PydanticCustomError:
-    """A mistake in a configuration, in the words that the user is to read."""
+    """Return a validation error whose message is shown to the user unchanged."""
     return PydanticCustomError("wrong", "{message}", {"message": message})
 
 
 def check_options(given: Mapping[str, Any], elsewhere: Mapping[str, str]) -> None:
-    """Refuse options that distillation does not know, and those that belong elsewhere, with the reason."""
+    """Refuse unknown options of distillation, and options that belong elsewhere, with the reason."""
     for key in given:
         if key not in DistillConfig.model_fields:
             raise invalid_value(
-                f"no option of distillation is called {key!r}: {nearest(key, DistillConfig.model_fields.keys() - elsewhere)}"
+                f"distillation has no option {key!r}: {nearest(key, DistillConfig.model_fields.keys() - elsewhere)}"
             )
         if key in elsewhere:
             raise invalid_value(f"{key}: {elsewhere[key]}")
 
 
 def check_read(configs: Sequence[DistillConfig]) -> None:
-    """Refuse an option that none of the configurations reads: those of one arm, or of all arms that share options."""
+    """Refuse an option that none of the configurations reads."""
     if line := unread_option(configs, flags=False):
         raise invalid_value(line)
 
 
 def check_values(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options, each of its field's type. Refuses those out of their range, naming the first."""
+    """Return the options converted to the types of their fields. Refuses the first invalid one."""
     try:
         checked = DistillConfig(**given)
     except ValidationError as error:
@@ -225,19 +230,19 @@ def plug_in_names(table: Mapping[str, Any]) -> Iterator[str]:
 
 
 def read_study(path: Path, **given: Any) -> StudyConfig:
-    """A study's TOML file, with what was given on the command line in place of what it says.
+    """Read a study from a TOML file. Values given on the command line replace those of the file.
 
-    Raises HarnessError naming the file, the key and what is wrong with it.
+    Raises HarnessError with the file, the key and the problem.
     """
     try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise HarnessError(f"{path} cannot be read as TOML: {reason}; docs/study.md shows a study") from None
-    for spec in plug_in_names(told):
+        raise HarnessError(f"{path} cannot be read as TOML: {reason}; see docs/study.md for an example") from None
+    for spec in plug_in_names(table):
         without_code(spec, path)
     try:
-        return StudyConfig(**{"title": path.stem, **told, **{key: value for key, value in given.items() if value is not None}})
+        return StudyConfig(**{"title": path.stem, **table, **{key: value for key, value in given.items() if value is not None}})
     except ValidationError as error:
         detail = error.errors()[0]
         key = ".".join(str(part + 1 if isinstance(part, int) else part) for part in detail["loc"])
@@ -245,7 +250,7 @@ def read_study(path: Path, **given: Any) -> StudyConfig:
 
 
 def validation_message(detail: Any) -> str:
-    """What pydantic found wrong in a study's file, and the way out."""
+    """Return the message for a validation error in a study file, with the way out."""
     if detail["type"] == "missing":
         return "is missing"
     if detail["type"] == "extra_forbidden":

@@ -61,7 +61,7 @@ def missing_cell_jobs(
     for number, step in enumerate(missing):
         if time.monotonic() >= ends:
             console.say(
-                f"time limit reached: {len(missing) - number:,} of {len(study.steps):,} cells remain; repeat the command to resume"
+                f"time limit reached: {len(missing) - number:,} of {len(study.steps):,} cells remain; rerun the command to resume"
             )
             return
         console.say(f"cell {number + 1:,} of {len(missing):,}: {position_text(step.place)}")
