@@ -474,7 +474,7 @@ def percentile_interval(resampled: Doubles, level: float = 0.95) -> Doubles:
     Both ends are resampled values and never interpolated, because a value may be infinite (see `gap_recovered`).
 
     >>> percentile_interval(np.arange(1000.0)).tolist()
-    [24.0, 974.0]
+    [25.0, 974.0]
     """
     ends: Doubles = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0, method="inverted_cdf")
     return ends
