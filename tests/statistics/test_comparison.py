@@ -282,7 +282,7 @@ def test_folders_digests_and_objectives_name_records(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match=r"'ot-batch', only .*kd-mse, ot-token"):
         resolve_records("ot-batch", known)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(HarnessError, match=r"holds no record\.json"):
+    with pytest.raises(HarnessError, match=r"hold no record\.json"):
         resolve_records(str(tmp_path / "empty"), known)
 
 
