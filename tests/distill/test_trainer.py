@@ -99,7 +99,7 @@ def test_a_loss_that_is_not_finite_stops_training(tmp_path: Path) -> None:
         HarnessError, match=rf"the loss became inf at step 5, on the bitext's pairs {named}; .* learning rate"
     ) as caught:
         training.run(training.student(), tmp_path / "checkpoint")
-    assert f"kept in {tmp_path / 'checkpoint'}" in str(caught.value)
+    assert f"are in {tmp_path / 'checkpoint'}" in str(caught.value)
 
 
 def test_the_checkpoint_of_a_stopped_training_is_the_last_good_one(tmp_path: Path) -> None:
