@@ -16,7 +16,7 @@ from harness.core.data import Doubles, Language
 from harness.leaderboards.board.breakdown import board_breakdown
 from harness.leaderboards.board.ceilings import english_ceilings
 from harness.leaderboards.board.config import BoardConfig
-from harness.leaderboards.board.contrasts import transport_contrasts
+from harness.leaderboards.board.contrasts import board_contrasts
 from harness.leaderboards.board.grouping import belongs_to_board, group_galleries, is_english_ceiling, split_by_test_set
 from harness.leaderboards.board.model import Board, BoardCell, BoardColumn, BoardMean, BoardRow, BoardTower
 from harness.leaderboards.board.scores import BoardScores, complete_rows, percentile_intervals
@@ -106,7 +106,7 @@ class BoardBuilder:
             ceilings=tuple(english_ceilings(scores, self.english, columns)),
             contrasts=tuple(
                 replace(each, transport=places[each.transport], standard=places[each.standard])
-                for each in transport_contrasts(scores)
+                for each in board_contrasts(scores)
             ),
             breakdown=breakdown,
             conflicts=conflicts,

@@ -16,7 +16,7 @@ from harness.core.suggestions import nearest
 from harness.retrieval.metrics import spell_measure
 
 BOARDS = Path(__file__).parents[1] / "boards"
-DIRECTION_TITLES = {"t2i": "text → image", "i2t": "image → text", "texts": "query → English text"}
+_DIRECTION_TITLES = {"t2i": "text → image", "i2t": "image → text", "texts": "query → English text"}
 
 
 class BoardConfig(BaseModel):
@@ -72,7 +72,7 @@ class BoardConfig(BaseModel):
         >>> BoardConfig(name="x", title="X", task="t", split="test", sample=True, direction="t2i", cutoff=5).metric
         'R@5 text → image'
         """
-        return f"{self.measure or f'R@{self.cutoff}'} {DIRECTION_TITLES[self.direction]}"
+        return f"{self.measure or f'R@{self.cutoff}'} {_DIRECTION_TITLES[self.direction]}"
 
     @property
     def key(self) -> str:

@@ -16,7 +16,7 @@ _OBJECTIVE_OPTIONS |= {"alpha", "batch_eps", "batch_iterations", "entity_weight"
 _TEACHER_LAYERS = "teacher"  # the initializer that copies the teacher's layers and no embeddings
 
 
-def transport_contrasts(scores: BoardScores) -> Iterator[BoardContrast]:
+def board_contrasts(scores: BoardScores) -> Iterator[BoardContrast]:
     """Yield the contrast of each undisputed transport row with each standard row that was trained alike."""
     for ours, mine in enumerate(scores.towers):
         for theirs, other in enumerate(scores.towers):

@@ -50,7 +50,7 @@ def pairs_text(row: BoardRow) -> str:
     return "" if config is None else "all" if config.pairs is None else f"{config.pairs:,}"
 
 
-def seeds_text(row: BoardRow) -> str:
+def seeds_cell(row: BoardRow) -> str:
     """Return the number of pooled seeds, or an empty text for a tower that was not trained."""
     if row.tower.config is None:
         return ""
@@ -81,7 +81,7 @@ def score_table(board: Board, text: Callable[[str], str]) -> tuple[list[str], li
             method_label(row),
             init_text(row),
             pairs_text(row),
-            seeds_text(row),
+            seeds_cell(row),
             *row_scores(board, row, groups),
         ]
         for row in board.rows

@@ -12,7 +12,7 @@ from harness.leaderboards.board.exports import (
     one_decimal,
     options_text,
     pairs_text,
-    seeds_text,
+    seeds_cell,
 )
 from harness.leaderboards.board.model import Board, BoardCell, BoardColumn, BoardMean, BoardRow, Ceiling
 from harness.leaderboards.board.page_data import board_payload
@@ -93,7 +93,7 @@ def row_view(board: Board, row: BoardRow) -> dict[str, Any]:
         "init": init_text(row),
         "pairs": pairs.replace(",", ""),
         "pairs_value": "" if config is None else config.pairs or _ALL_PAIRS,
-        "seeds": seeds_text(row),
+        "seeds": seeds_cell(row),
         "seeds_value": row.seeds[1] if config else "",
         "sources": names_or_count([column.source for column in present]),
         "kinds": names_or_count([column.kind for column in present]),

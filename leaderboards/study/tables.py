@@ -140,7 +140,7 @@ def contrast_cells(of: PlannedContrast) -> tuple[str, ...]:
     return (
         one_decimal_or_dash(of.a.estimate),
         one_decimal_or_dash(of.b.estimate),
-        difference_text(of.difference),
+        difference_cell(of.difference),
         gain,
         p_value_cell(of.p_value),
         p_value_cell(of.p_holm),
@@ -157,9 +157,9 @@ def replication_table(found: Findings) -> ReportTable:
             size_text(each.claim.pairs),
             contrast_scope_text(each.claim, found),
             f"{each.claim.arm} − {each.claim.rival}",
-            difference_text(each.claim.difference),
+            difference_cell(each.claim.difference),
             p_value_cell(each.claim.p_holm),
-            difference_text(each.again.difference) if each.again else "–",
+            difference_cell(each.again.difference) if each.again else "–",
             p_value_cell(each.again.p_holm) if each.again else "–",
             yes_or_no(each.same_sign),
             yes_or_no(each.same),
@@ -234,7 +234,7 @@ def point_text(point: ArmScore | None, found: Findings) -> str:
     if point is None:
         return "–"
     few = f" ({len(point.seeds)} of {count_text(len(found.seeds), 'seed')})" if len(point.seeds) < len(found.seeds) else ""
-    return f"{interval_text(point.score)}{few}"
+    return f"{score_cell(point.score)}{few}"
 
 
 def p_value_cell(p: float) -> str:
@@ -247,12 +247,12 @@ def yes_or_no(holds: bool | None) -> str:
     return "–" if holds is None else "yes" if holds else "NO"
 
 
-def interval_text(score: Estimate) -> str:
+def score_cell(score: Estimate) -> str:
     """Return a score with its interval."""
     return f"{one_decimal_or_dash(score.estimate)} [{one_decimal_or_dash(score.low)}, {one_decimal_or_dash(score.high)}]"
 
 
-def difference_text(score: Estimate) -> str:
+def difference_cell(score: Estimate) -> str:
     """Return a difference with its interval."""
     return points_text(score).replace(" points", "")
 
