@@ -33,9 +33,9 @@ from harness.distill.distributed import ALONE
 from harness.distill.model.student import new_student, student_tokenizer
 from harness.distill.model.tower import TextTower, TowerConfig
 from harness.distill.pipeline import Recipe, train_student
-from harness.encoders.open_clip.export import bert_config, bert_weights, with_pad
+from harness.encoders.open_clip.export import add_pad_token, bert_config, bert_weights
 from harness.evaluation.guarded_bitext import load_guarded_bitext
-from harness.retrieval.ranking import rank, scores
+from harness.retrieval.ranking import rank, retrieval_scores
 from harness.runtime.console import Console
 from harness.storage.embeddings import embed_images
 from harness.storage.store import Store
@@ -50,7 +50,7 @@ def as_sentence_transformer(tower: TextTower, tokenizer: Any, folder: Path, devi
     folder.mkdir()
     save_file({name: value.clone().contiguous() for name, value in bert.items()}, folder / "model.safetensors", {"format": "pt"})
     (folder / "config.json").write_text(json.dumps(bert_config(tower.config)), encoding="utf-8")
-    with_pad(tokenizer, tower.config.max_length).save_pretrained(folder)
+    add_pad_token(tokenizer, tower.config.max_length).save_pretrained(folder)
     return sentence_transformer(folder, tower.config, weights["proj.weight"], device)
 
 
@@ -100,7 +100,7 @@ def main() -> None:
         images = embed_images(teacher, retrieval.images, store, lambda _: None)
 
         def r1(texts: Floats) -> float:
-            return scores(rank(images, texts, retrieval.caption_images))["t2i_r1"]
+            return retrieval_scores(rank(images, texts, retrieval.caption_images))["t2i_r1"]
 
         rows = []
         for label, english_too in (("recipe", True), ("recipe, translations alone", False)):

@@ -19,7 +19,7 @@ from harness.core.config import DistillConfig
 from harness.distill.model.teacher import TeacherStates
 from harness.distill.model.tower import TextTower, TowerConfig
 from harness.distill.trainer import Training
-from harness.retrieval.ranking import rank, scores
+from harness.retrieval.ranking import rank, retrieval_scores
 
 PAIRS, VOCABULARY, DIM = 256, 4000, 512
 SHAPE = TowerConfig(
@@ -112,7 +112,7 @@ def whole_ranking(images: int = 31_783) -> None:
 
     ways = {"the float32 product alone, torch": product, "`rank`": lambda: rank(first, second, owner, device="cuda")}
     compare(f"{images:,} images x {len(owner):,} captions x {ranking.WIDTH}", ways, 5)
-    print(scores(rank(first, second, owner, device="cuda")))
+    print(retrieval_scores(rank(first, second, owner, device="cuda")))
 
 
 def main() -> None:

@@ -18,8 +18,8 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from harness.core.builtins import load_encoder
-from harness.encoders.open_clip.models import IMAGES_A_BATCH_ON_CPU, load
-from harness.encoders.open_clip.preprocessing import fast_preparation
+from harness.encoders.open_clip.models import IMAGES_A_BATCH_ON_CPU, load_open_clip
+from harness.encoders.open_clip.preprocessing import torch_preprocessing
 from harness.tasks.readers.pictures import Pictures
 from harness.tasks.readers.shards import Blob
 
@@ -56,7 +56,7 @@ def write_mosaic(paths: Sequence[Path], to: Path) -> None:
 def compare_preparations(paths: Sequence[Path], title: str) -> None:
     """Print a table. Times are CPU time of one thread, which other processes disturb least."""
     pictures, config = Pictures([path.stem for path in paths], [Blob(str(path)) for path in paths]), PreprocessCfg(size=224)
-    theirs, ours = image_transform_v2(config, is_train=False), fast_preparation(vars(config))
+    theirs, ours = image_transform_v2(config, is_train=False), torch_preprocessing(vars(config))
     ways: dict[str, Callable[[int], torch.Tensor]] = {
         "open_clip: Pillow decodes and resizes": lambda place: theirs(Image.open(paths[place])),
         "the default: simplejpeg decodes, Pillow resizes": lambda place: theirs(pictures.open(place)),
@@ -87,7 +87,7 @@ def seconds(way: Callable[[int], object], count: int) -> float:
 def tower(spec: str, folder: Path) -> None:
     """Measure both implementations alternately in one process. Returns the medians, and the ratio of each round."""
     encoder = load_encoder(spec, "cpu")
-    plain = load(encoder.name, encoder.files, "cpu")
+    plain = load_open_clip(encoder.name, encoder.files, "cpu")
     plain.model.visual.to(memory_format=torch.contiguous_format)
     pictures = [Image.open(path).convert("RGB") for path in sorted(folder.glob("*.jpg"))[:PICTURES]]
 

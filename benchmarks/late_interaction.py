@@ -15,8 +15,8 @@ from harness.core.data import Floats, Ints, Ranks, Retrieval, TokenStates
 from harness.core.errors import HarnessError
 from harness.core.protocols import PatchEncoder, TokenEncoder
 from harness.evaluation.data_folders import data_folder
-from harness.retrieval.late_interaction import maxsim, rank_patches
-from harness.retrieval.ranking import hit_rate, rank, rank_scored
+from harness.retrieval.late_interaction import maxsim_scores, rank_patches
+from harness.retrieval.ranking import hit_rate, rank, rank_by_score
 from harness.storage.embeddings import unit_half_states
 from harness.storage.packed_states import PackedStates
 from harness.storage.store import Store
@@ -51,10 +51,12 @@ def by_sum(patches: PackedStates, tokens: PackedStates, owner: Ints) -> Ranks:
 
     def score(captions: Ints, images: Ints) -> Floats:
         texts = tokens.take(captions)
-        scaled: Floats = maxsim(texts, patches.take(images)) * (texts.lengths[:, None] / tokens.lengths.max()).astype(np.float32)
+        scaled: Floats = maxsim_scores(texts, patches.take(images)) * (texts.lengths[:, None] / tokens.lengths.max()).astype(
+            np.float32
+        )
         return scaled
 
-    return rank_scored(score, owner, len(patches))
+    return rank_by_score(score, owner, len(patches))
 
 
 def show(what: str, ranks: Ranks) -> None:

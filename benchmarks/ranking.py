@@ -23,7 +23,7 @@ import torch
 from benchmarks.timing import compare
 from harness.core.data import Floats, Ints
 from harness.retrieval import ranking
-from harness.retrieval.ranking import rank, scores
+from harness.retrieval.ranking import rank, retrieval_scores
 from harness.runtime.matmul import float32_matmul
 
 WIDTH, CAPTIONS, KS, TILE = 512, 5, (1, 5, 10), 2048
@@ -42,7 +42,7 @@ def embeddings(images: int) -> tuple[Floats, Floats, Ints]:
 
 def ours(images: Floats, texts: Floats, owner: Ints) -> Rates:
     """`rank`: one product, and counting."""
-    return scores(rank(images, texts, owner))
+    return retrieval_scores(rank(images, texts, owner))
 
 
 def ours_by_torch(images: Floats, texts: Floats, owner: Ints) -> Rates:

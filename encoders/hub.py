@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.core.errors import HarnessError
-from harness.encoders.text_preparation import read_json
+from harness.encoders.text_preparation import read_json_or_empty
 
 TEXT_FILES = ("*.json", "*.txt", "*.model")
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pth")
 ADAPTER = "adapter_config.json"
-PART = ".incomplete"
+_PARTIAL = ".incomplete"
 
 
 def hub_folder(
@@ -45,22 +45,22 @@ def hub_folder(
                     folder = Path(snapshot_download(repo, allow_patterns=patterns, local_files_only=cached))
             except Exception as error:  # many kinds, of the hub, of its HTTP library and of the system
                 problem = problem if cached else error
-                lacking = lacking or known_to_be_missing(error)
+                lacking = lacking or files_named_missing(error)
                 continue
             # Only the hub can tell of which file a download was that was broken off, and whether that is needed. Without network
             # `snapshot_download` gives what the cache has.
-            gaps = missing_files(folder, patterns) or unfinished(folder)
-            if gaps and gaps[0].endswith(PART) and not cached and reached(repo):
+            gaps = missing_files(folder, patterns) or partial_downloads(folder)
+            if gaps and gaps[0].endswith(_PARTIAL) and not cached and hub_answers(repo):
                 gaps = []
-            if not gaps and has_all(folder, choice):
+            if not gaps and has_files(folder, choice):
                 return folder
             lacking = lacking or gaps
     if lacking:
-        raise half_filled(name, repo, lacking) from problem
-    raise not_here(name, f"https://huggingface.co/{repo}", problem, instead) from problem
+        raise incomplete_error(name, repo, lacking) from problem
+    raise unavailable_error(name, f"https://huggingface.co/{repo}", problem, instead) from problem
 
 
-def has_all(folder: Path, choice: Sequence[str]) -> bool:
+def has_files(folder: Path, choice: Sequence[str]) -> bool:
     """Whether a folder has a file of each pattern, and not only a link to one."""
     return all(any(file.is_file() for file in folder.glob(pattern)) for pattern in choice)
 
@@ -70,21 +70,21 @@ def missing_files(folder: Path, patterns: Sequence[str]) -> list[str]:
     promised = {file for file in folder.rglob("*") if file.is_symlink()}
     for index in folder.rglob("*.index.json"):
         whole = index.with_name(index.name.removesuffix(".index.json"))
-        shards = read_json(index).get("weight_map")
+        shards = read_json_or_empty(index).get("weight_map")
         if isinstance(shards, dict) and not whole.is_file():
             promised |= {index.parent / str(shard) for shard in shards.values()}
     names = sorted(file.relative_to(folder).as_posix() for file in promised if not file.is_file())
     return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
 
 
-def unfinished(folder: Path) -> list[str]:
+def partial_downloads(folder: Path) -> list[str]:
     """Downloads into the cache of a snapshot that were broken off or still run, by the name of their blob."""
     blobs = folder.parent.parent / "blobs"
-    parts = blobs.glob(f"*{PART}") if folder.parent.name == "snapshots" else []
+    parts = blobs.glob(f"*{_PARTIAL}") if folder.parent.name == "snapshots" else []
     return sorted(f"blobs/{part.name}" for part in parts if not (blobs / part.name.partition(".")[0]).exists())
 
 
-def reached(repo: str) -> bool:
+def hub_answers(repo: str) -> bool:
     """Whether the hub answers for a repository."""
     from huggingface_hub import HfApi
 
@@ -95,15 +95,15 @@ def reached(repo: str) -> bool:
     return True
 
 
-def known_to_be_missing(error: Exception) -> list[str]:
+def files_named_missing(error: Exception) -> list[str]:
     """What the hub's own list of a repository's files, where it was kept, says that the cache lacks."""
     found = re.search(r"files?\(?s?\)? (?:is|are) missing \(([^)]+)\)", str(error)) if hasattr(error, "snapshot_path") else None
     return found[1].split(", ") if found else []
 
 
-def half_filled(name: str, repo: str, lacking: Sequence[str]) -> HarnessError:
+def incomplete_error(name: str, repo: str, lacking: Sequence[str]) -> HarnessError:
     """What to say of a copy in the cache that somebody began to download."""
-    unfinished = lacking[0].endswith(PART)
+    unfinished = lacking[0].endswith(_PARTIAL)
     more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
     way_out = ", or delete it, if it is of a file that is not needed" if unfinished else ""
     return HarnessError(
@@ -112,7 +112,7 @@ def half_filled(name: str, repo: str, lacking: Sequence[str]) -> HarnessError:
     )
 
 
-def not_here(name: str, place: str, problem: Exception, instead: str = "local-dir:FOLDER") -> HarnessError:
+def unavailable_error(name: str, place: str, problem: Exception, instead: str = "local-dir:FOLDER") -> HarnessError:
     """What to say of files that are neither on this machine nor to be had."""
     return HarnessError(
         f"{name}: its files are not on this machine and could not be downloaded from {place} ({type(problem).__name__}); "
@@ -137,7 +137,7 @@ def check_adapter(folder: Path) -> None:
         )
 
 
-def need_transformers(name: str) -> None:
+def require_transformers(name: str) -> None:
     """Raise HarnessError if transformers is not installed."""
     if importlib.util.find_spec("transformers") is None:
         raise HarnessError(f"the text model {name} needs transformers: pip install 'flickr30k-harness[hf]'")

@@ -13,32 +13,33 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from harness.encoders.text_preparation import read_json
+from harness.encoders.file_names import MODEL_CONFIG_FILE, SAFETENSORS_FILE
+from harness.encoders.text_preparation import read_json_or_empty
 
-HALF = ("float16", "bfloat16")
-MOST_HEADER = 100_000_000  # bytes, as safetensors itself allows
-CONVERT = (
+_HALF = ("float16", "bfloat16")
+_MAX_HEADER = 100_000_000  # bytes, as safetensors itself allows
+_CONVERT = (
     "python -c \"import torch, safetensors.torch as s; w = torch.load('{old}', 'cpu', weights_only=False); "
     "w = w.get('state_dict', w) if isinstance(w, dict) else w.state_dict(); "
     "s.save_file({{k: v.contiguous().clone() for k, v in w.items()}}, '{new}', {{'format': 'pt'}})\""
 )
 
 
-def says_half(config: Mapping[str, Any]) -> bool:
+def configured_in_half(config: Mapping[str, Any]) -> bool:
     """Whether a model's configuration asks transformers to compute in half precision."""
-    return dtype_of(config) in HALF
+    return configured_dtype(config) in _HALF
 
 
 def loads_in_half(folder: Path) -> bool:
     """Whether transformers, unless told otherwise, computes a folder's model in half precision: as configured, else as saved."""
-    config = read_json(folder / "config.json")
-    if dtype_of(config):
-        return says_half(config)
+    config = read_json_or_empty(folder / MODEL_CONFIG_FILE)
+    if configured_dtype(config):
+        return configured_in_half(config)
     weights = sorted(file for pattern in ("model*.safetensors", "pytorch_model*.bin") for file in folder.glob(pattern))
     return any(map(saved_in_half, weights))
 
 
-def dtype_of(config: Mapping[str, Any]) -> str:
+def configured_dtype(config: Mapping[str, Any]) -> str:
     """The type of numbers that a model's configuration names; nothing if it names none."""
     return str(config.get("dtype") or config.get("torch_dtype") or "").removeprefix("torch.")
 
@@ -49,7 +50,7 @@ def saved_in_half(weights: Path) -> bool:
         if weights.suffix == ".safetensors":
             with weights.open("rb") as file:
                 size = int.from_bytes(file.read(8), "little")
-                header = from_json(file.read(min(size, MOST_HEADER)))
+                header = from_json(file.read(min(size, _MAX_HEADER)))
             return any(entry.get("dtype") in ("F16", "BF16") for entry in header.values())
         with zipfile.ZipFile(weights) as archive:
             pickles = [archive.read(name) for name in archive.namelist() if name.endswith("/data.pkl")]
@@ -59,19 +60,19 @@ def saved_in_half(weights: Path) -> bool:
 
 
 @contextmanager
-def in_float32(tower: Path) -> Iterator[Path]:
+def float32_config(tower: Path) -> Iterator[Path]:
     """A folder with the configuration of a text tower that says nothing of half precision; the same where it never did."""
-    config = read_json(tower / "config.json")
-    if not says_half(config):
+    config = read_json_or_empty(tower / MODEL_CONFIG_FILE)
+    if not configured_in_half(config):
         yield tower
         return
     with tempfile.TemporaryDirectory() as folder:
         kept = {key: value for key, value in config.items() if key not in ("dtype", "torch_dtype")}
-        (Path(folder) / "config.json").write_text(json.dumps(kept), encoding="utf-8")
+        (Path(folder) / MODEL_CONFIG_FILE).write_text(json.dumps(kept), encoding="utf-8")
         yield Path(folder)
 
 
-def reason(error: BaseException, weights: Path) -> str:
+def loading_problem(error: BaseException, weights: Path) -> str:
     """Why weights cannot be loaded, on one line; of a pickle that would run code, how to convert it.
 
     torch's own message tells its readers to run that code.
@@ -81,7 +82,7 @@ def reason(error: BaseException, weights: Path) -> str:
         if isinstance(seen, pickle.UnpicklingError):
             return (
                 "it holds more than tensors, and reading it would run code that it brings. Where you trust it, convert it "
-                f"once and use the result: {CONVERT.format(old=weights, new=weights.with_name('model.safetensors'))}"
+                f"once and use the result: {_CONVERT.format(old=weights, new=weights.with_name(SAFETENSORS_FILE))}"
             )
         seen = seen.__cause__ or seen.__context__
     return " ".join(str(error).split())[:300]

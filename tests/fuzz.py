@@ -42,7 +42,7 @@ import numpy as np
 
 from harness.core.data import Floats, Ranks, Retrieval, TokenStates
 from harness.core.errors import HarnessError
-from harness.retrieval.ranking import chance, scores
+from harness.retrieval.ranking import chance_rates, retrieval_scores
 
 SECONDS, BYTES = 10, 1 << 30
 IDS = ("11", "12", "21", "31")
@@ -476,7 +476,7 @@ def record_files(ranks: Ranks, cell: str) -> dict[str, bytes]:
     from harness.records.schema import Record
     from harness.storage.seals import seal_folder
 
-    record = Record.model_validate(made_up(scores(ranks), chance(np.arange(4), 4)) | {"cell": cell})
+    record = Record.model_validate(made_up(retrieval_scores(ranks), chance_rates(np.arange(4), 4)) | {"cell": cell})
     columns = {
         "direction": ["t2i"] * 4 + ["i2t"] * 4,
         "query": [f"{n}#0" for n in IDS] + list(IDS),
@@ -552,7 +552,7 @@ def whole_records(files: dict[str, bytes], ranks: Ranks) -> Iterator[Reader]:
 
     def earlier(folder: Path) -> None:
         found = Measurement.read("x", folder)
-        said = [scores(found.ranks)[name] - record.scores[name] for name in found.record.scores]
+        said = [retrieval_scores(found.ranks)[name] - record.scores[name] for name in found.record.scores]
         said += [found.record.scores[name] - record.scores[name] for name in record.scores]
         right(np.abs(said).max() < 1e-6, "every score")
 
@@ -628,7 +628,7 @@ def model_readers() -> Iterator[Reader]:
 
 def kept_readers() -> Iterator[Reader]:
     """Yield readers of the hashes of seen captions, of embeddings, and of model configurations."""
-    from harness.encoders.open_clip.model_files import in_folder
+    from harness.encoders.open_clip.model_files import folder_files
     from harness.records.towers import load_seen
     from harness.storage.embeddings import get_or_compute
     from harness.storage.store import Store
@@ -650,7 +650,7 @@ def kept_readers() -> Iterator[Reader]:
     text = {"context_length": 8, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1}
     config = {"model_cfg": {"embed_dim": 6, "vision_cfg": {}, "text_cfg": text}, "preprocess_cfg": {"mean": [0.5, 0.5, 0.5]}}
     model = {"open_clip_config.json": json.dumps(config).encode()}
-    yield Reader("open-clip-config", model, lambda f: in_folder(f).digest(), {"open_clip_model.safetensors": b"x"})
+    yield Reader("open-clip-config", model, lambda f: folder_files(f).digest(), {"open_clip_model.safetensors": b"x"})
 
 
 def state_readers() -> Iterator[Reader]:

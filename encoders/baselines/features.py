@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from pyarrow import Table
 
 KINDS = ("image", "text")
-WORDS = ["kind", "id", "lang"]
-NUMBER = 4  # bytes of a number or of a word's place in a table that is unpacked
-Key = tuple[str, str, str]
+KEY_COLUMNS = ["kind", "id", "lang"]
+_VALUE_BYTES = 4  # bytes of a number or of a word's place in a table that is unpacked
+FeatureKey = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
-class Columns:
+class FeatureTable:
     """A table as it is read: n rows."""
 
     kind: Sequence[str]
@@ -71,11 +71,11 @@ class Features:
         return self._digest
 
     @cached_property
-    def _table(self) -> tuple[Floats, Mapping[Key, int]]:
+    def _table(self) -> tuple[Floats, Mapping[FeatureKey, int]]:
         """The matrix, and each row's number. Raises HarnessError for a table that is not in the form above."""
         try:
             columns = READERS[self.path.suffix](self.path)
-            matrix = in_float32(columns.embedding)
+            matrix = to_float32(columns.embedding)
         except HarnessError:
             raise
         except Exception as error:  # of numpy, safetensors, pyarrow and json
@@ -85,21 +85,21 @@ class Features:
             raise self._wrong(f"embedding is {columns.embedding.shape} beside {len(columns.id)} ids")
         if strange := set(columns.kind) - set(KINDS):
             raise self._wrong(f"kind {min(strange)[:40]!r} is neither image nor text")
-        rows: dict[Key, int] = {}
-        for number, key in enumerate(zip(columns.kind, map(bare, columns.id), columns.lang, strict=True)):
+        rows: dict[FeatureKey, int] = {}
+        for number, key in enumerate(zip(columns.kind, map(task_id, columns.id), columns.lang, strict=True)):
             if rows.setdefault(key, number) != number:
                 raise self._wrong(f"{' '.join(key)[:100]} stands there twice, in rows {rows[key]} and {number}")
         return matrix, rows
 
     def image_features(self, ids: Sequence[str]) -> Floats:
         """The rows of images, (n, d). Raises HarnessError naming the first that is missing."""
-        return self._rows([("image", bare(name), "") for name in ids])
+        return self._rows([("image", task_id(name), "") for name in ids])
 
     def caption_features(self, ids: Sequence[str], lang: str) -> Floats:
         """The rows of a language's captions, (n, d). Raises HarnessError naming the first that is missing."""
-        return self._rows([("text", bare(name), lang) for name in ids])
+        return self._rows([("text", task_id(name), lang) for name in ids])
 
-    def _rows(self, keys: Sequence[Key]) -> Floats:
+    def _rows(self, keys: Sequence[FeatureKey]) -> Floats:
         matrix, rows = self._table
         missing = [key for key in keys if key not in rows]
         if missing:
@@ -125,12 +125,12 @@ class Features:
         return HarnessError(f"{self.path}: {problem}; expected kind, id, lang and embedding for each row (docs/encoders.md)")
 
 
-def in_float32(matrix: Floats) -> Floats:
+def to_float32(matrix: Floats) -> Floats:
     """A matrix in float32. numpy writes bfloat16, which it does not know, as raw values of two bytes; and so are they read.
 
     Raises ValueError for whole numbers of 16 bits: they are more often half precision that lost its name than embeddings.
 
-    >>> in_float32(np.array([[0x3F80, 0xC000]], dtype=np.uint16).view("V2"))
+    >>> to_float32(np.array([[0x3F80, 0xC000]], dtype=np.uint16).view("V2"))
     array([[ 1., -2.]], dtype=float32)
     """
     if matrix.dtype == np.dtype("V2"):
@@ -141,22 +141,22 @@ def in_float32(matrix: Floats) -> Floats:
     return np.asarray(matrix, dtype=np.float32)
 
 
-def bare(name: str) -> str:
+def task_id(name: str) -> str:
     """An id as the task has it: files of features often keep the picture's suffix.
 
-    >>> bare("1000092795.jpg"), bare("1000092795.jpg#2"), bare("1000092795#2")
+    >>> task_id("1000092795.jpg"), task_id("1000092795.jpg#2"), task_id("1000092795#2")
     ('1000092795', '1000092795#2', '1000092795#2')
     """
     return name.replace(".jpg", "", 1)
 
 
-def read_parquet(path: Path) -> Columns:
+def read_parquet(path: Path) -> FeatureTable:
     """Columns of the same names."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     check_parquet(path)
-    table = pq.read_table(path, columns=[*WORDS, "embedding"], read_dictionary=WORDS)
+    table = pq.read_table(path, columns=[*KEY_COLUMNS, "embedding"], read_dictionary=KEY_COLUMNS)
     vectors = table["embedding"].combine_chunks()
     vectors = vectors if not isinstance(vectors, pa.ChunkedArray) else pa.concat_arrays(vectors.chunks)
     widths = {len(vector) for vector in vectors}
@@ -164,8 +164,8 @@ def read_parquet(path: Path) -> Columns:
         raise ValueError(f"embeddings of {min(widths)} and of {max(widths)} numbers")
     matrix = vectors.flatten().to_numpy(zero_copy_only=False).reshape(len(vectors), -1)
     check_words(path, table)
-    kind, name, lang = (["" if word is None else str(word) for word in table[key].to_pylist()] for key in WORDS)
-    return Columns(kind, name, lang, matrix)
+    kind, name, lang = (["" if word is None else str(word) for word in table[key].to_pylist()] for key in KEY_COLUMNS)
+    return FeatureTable(kind, name, lang, matrix)
 
 
 def check_parquet(path: Path) -> None:
@@ -177,8 +177,8 @@ def check_parquet(path: Path) -> None:
 
     said = pq.ParquetFile(path).metadata
     chunks = [said.row_group(group).column(column) for group in range(said.num_row_groups) for column in range(said.num_columns)]
-    wanted = [chunk for chunk in chunks if chunk.path_in_schema.partition(".")[0] in (*WORDS, "embedding")]
-    unpacked = sum(max(chunk.total_uncompressed_size, NUMBER * chunk.num_values) for chunk in wanted)
+    wanted = [chunk for chunk in chunks if chunk.path_in_schema.partition(".")[0] in (*KEY_COLUMNS, "embedding")]
+    unpacked = sum(max(chunk.total_uncompressed_size, _VALUE_BYTES * chunk.num_values) for chunk in wanted)
     if unpacked > max_unpacked_bytes(path.stat().st_size):
         raise unpacking_error(path, f"{unpacked:,} bytes in {path.stat().st_size:,}")
 
@@ -189,28 +189,28 @@ def check_words(path: Path, table: Table) -> None:
     import pyarrow.compute as pc
 
     # Ids may be numbers, and the language missing throughout.
-    chunks = [chunk for key in WORDS for chunk in table[key].chunks if isinstance(chunk, pa.DictionaryArray)]
+    chunks = [chunk for key in KEY_COLUMNS for chunk in table[key].chunks if isinstance(chunk, pa.DictionaryArray)]
     sizes = [pc.sum(pc.take(pc.binary_length(chunk.dictionary), chunk.indices)).as_py() or 0 for chunk in chunks]
     if sum(sizes) > max_unpacked_bytes(path.stat().st_size):
         raise unpacking_error(path, f"{sum(sizes):,} bytes of words in {path.stat().st_size:,}")
 
 
-def read_npz(path: Path) -> Columns:
+def read_npz(path: Path) -> FeatureTable:
     """Arrays of the same names."""
     check_zip(path)
     with np.load(path, allow_pickle=False) as arrays:
         kind, name, lang = ([str(word) for word in arrays[key]] for key in ("kind", "id", "lang"))
-        return Columns(kind, name, lang, arrays["embedding"])
+        return FeatureTable(kind, name, lang, arrays["embedding"])
 
 
-def read_safetensors(path: Path) -> Columns:
+def read_safetensors(path: Path) -> FeatureTable:
     """One tensor, and three lists in the metadata."""
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
         lists = file.metadata() or {}
         kind, name, lang = ([str(word) for word in json.loads(lists[key])] for key in ("kind", "id", "lang"))
-    return Columns(kind, name, lang, read_tensor(path))
+    return FeatureTable(kind, name, lang, read_tensor(path))
 
 
 def read_tensor(path: Path) -> Floats:
@@ -224,15 +224,15 @@ def read_tensor(path: Path) -> Floats:
     return matrix
 
 
-def read_npy(path: Path) -> Columns:
+def read_npy(path: Path) -> FeatureTable:
     """One array, and a `.tsv` beside it."""
     lines = path.with_suffix(".tsv").read_text(encoding="utf-8").splitlines()
     fields = [(*line.split("\t"), "")[:3] for line in lines]
     kind, name, lang = ([field[place] for field in fields] for place in range(3))
-    return Columns(kind, name, lang, np.load(path, allow_pickle=False))
+    return FeatureTable(kind, name, lang, np.load(path, allow_pickle=False))
 
 
-READERS: dict[str, Callable[[Path], Columns]] = {
+READERS: dict[str, Callable[[Path], FeatureTable]] = {
     ".npy": read_npy,
     ".npz": read_npz,
     ".safetensors": read_safetensors,

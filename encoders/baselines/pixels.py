@@ -21,13 +21,13 @@ from harness.storage.store import Store
 if TYPE_CHECKING:
     from PIL import Image
 
-SEMANTICS = "pixels encoder 1"
-SIDE, WIDTH, IMAGES, RIDGE = 16, 64, 2000, 3.0
-TASK, SAMPLE, VAL = "flickr30k", "sample", "@val"
+_SEMANTICS = "pixels encoder 1"
+_SIDE, _WIDTH, IMAGES, RIDGE = 16, 64, 2000, 3.0
+TASK, _SAMPLE, _VAL = "flickr30k", "sample", "@val"
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedModel:
     """What was learned: scikit-learn's PCA of thumbnails, its TF-IDF of words, and its ridge regression from these to those."""
 
     components: Any
@@ -54,15 +54,15 @@ class Pixels:
     def _training(self) -> Retrieval:
         """Pictures and English captions to learn from. Raises HarnessError if the folder lacks them."""
         task = TASKS.load(TASK)()
-        place = self._argument.removesuffix(VAL)
-        if place == SAMPLE:
+        place = self._argument.removesuffix(_VAL)
+        if place == _SAMPLE:
             return task.load(sample_folder(task, TASK, Store.at(None)), "en", "val")
         if place != self._argument:
             return task.load(Path(place).expanduser(), "en", "val")
         try:
             return task.load(Path(place).expanduser(), "en", "train")
         except HarnessError as error:
-            raise HarnessError(f"{error}; {self.name}{VAL} would learn from val, to be measured on test only") from error
+            raise HarnessError(f"{error}; {self.name}{_VAL} would learn from val, to be measured on test only") from error
 
     @cached_property
     def _rows(self) -> list[int]:
@@ -72,15 +72,15 @@ class Pixels:
 
     @cached_property
     def _fingerprint(self) -> str:
-        numbers = map(str, (SIDE, WIDTH, IMAGES, RIDGE, metadata.version("scikit-learn")))
-        return digest_strings([SEMANTICS, *numbers, self._training.images.digest(), self._training.texts_digest()])
+        numbers = map(str, (_SIDE, _WIDTH, IMAGES, RIDGE, metadata.version("scikit-learn")))
+        return digest_strings([_SEMANTICS, *numbers, self._training.images.digest(), self._training.texts_digest()])
 
     def fingerprint(self) -> str:
         """A digest of what it learns from, of the numbers above and of scikit-learn's version."""
         return self._fingerprint
 
     @cached_property
-    def fitted(self) -> Fitted:
+    def fitted(self) -> FittedModel:
         """The model, learned at the first picture or text."""
         from sklearn.decomposition import PCA
         from sklearn.feature_extraction.text import TfidfVectorizer
@@ -88,14 +88,14 @@ class Pixels:
 
         training = self._training
         pictures = thumbnails(training.images.open(row) for row in self._rows)
-        components = PCA(min(WIDTH, *pictures.shape), svd_solver="full").fit(pictures)
+        components = PCA(min(_WIDTH, *pictures.shape), svd_solver="full").fit(pictures)
         places = {row: place for place, row in enumerate(self._rows)}
         every = zip(training.captions, training.caption_images.tolist(), strict=True)
         pairs = [(text, places[row]) for text, row in every if row in places]
         texts, owners = zip(*pairs, strict=True)
         words = TfidfVectorizer(sublinear_tf=True, min_df=2)
         regression = Ridge(RIDGE).fit(words.fit_transform(texts), components.transform(pictures)[list(owners)])
-        return Fitted(components, words, regression)
+        return FittedModel(components, words, regression)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Floats:
         """Embed pictures as their principal components, (n, 64) or fewer."""
@@ -112,6 +112,6 @@ def thumbnails(images: Iterable[Image.Image]) -> Floats:
     """Pictures as rows of 16 x 16 RGB values in [0, 1], (n, 768)."""
     from PIL.Image import Resampling
 
-    rows = [np.asarray(image.convert("RGB").resize((SIDE, SIDE), Resampling.BOX), dtype=np.float32).ravel() for image in images]
+    rows = [np.asarray(image.convert("RGB").resize((_SIDE, _SIDE), Resampling.BOX), dtype=np.float32).ravel() for image in images]
     out: Floats = np.stack(rows) / np.float32(255)
     return out

@@ -15,7 +15,7 @@ from harness.core.errors import HarnessError
 if TYPE_CHECKING:
     from PIL import Image
 
-WIDTH = 256
+_WIDTH = 256
 
 
 class Random:
@@ -29,7 +29,7 @@ class Random:
 
     def fingerprint(self) -> str:
         """A digest of the seed."""
-        return digest_strings(["random encoder 1", str(self.seed), str(WIDTH)])
+        return digest_strings(["random encoder 1", str(self.seed), str(_WIDTH)])
 
     def encode_images(self, images: Sequence[Image.Image]) -> Floats:
         """Embed pictures as (n, 256): equal pixels give equal rows."""
@@ -43,5 +43,5 @@ class Random:
         rows = []
         for content in contents:
             seed = hashlib.sha256(str(self.seed).encode() + b" " + content).digest()
-            rows.append(np.random.default_rng(np.frombuffer(seed, dtype=np.uint32)).standard_normal(WIDTH, dtype=np.float32))
-        return np.stack(rows) if rows else np.zeros((0, WIDTH), dtype=np.float32)
+            rows.append(np.random.default_rng(np.frombuffer(seed, dtype=np.uint32)).standard_normal(_WIDTH, dtype=np.float32))
+        return np.stack(rows) if rows else np.zeros((0, _WIDTH), dtype=np.float32)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from harness.core.digests import digest_file, digest_strings
 from harness.core.errors import HarnessError
-from harness.encoders.hub import check_adapter, hub_folder, need_transformers, quiet
-from harness.encoders.hugging_face.models import check_whole
-from harness.encoders.weights import loads_in_half, reason
+from harness.encoders.file_names import MODEL_CONFIG_FILE, SAFETENSORS_FILE, TOKENIZER_FILE
+from harness.encoders.hub import check_adapter, hub_folder, quiet, require_transformers
+from harness.encoders.hugging_face.models import check_no_missing_weights
+from harness.encoders.weights import loading_problem, loads_in_half
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -23,9 +24,7 @@ if TYPE_CHECKING:
     from harness.distill.data.bitext import MonolingualText
     from harness.distill.model.tower import DonatedLayers, TextTower
 
-CONTEXT = 77
-CONFIG, TOKENIZER = "config.json", "tokenizer.json"
-WEIGHTS = "model.safetensors"
+_CONTEXT_LENGTH = 77
 
 
 class HuggingFaceInitializer:
@@ -42,8 +41,8 @@ class HuggingFaceInitializer:
     @cached_property
     def folder(self) -> Path:
         """Where its files are. Raises HarnessError if one is missing, or cannot be downloaded."""
-        need_transformers(self.name)
-        files = (CONFIG, WEIGHTS, TOKENIZER)
+        require_transformers(self.name)
+        files = (MODEL_CONFIG_FILE, SAFETENSORS_FILE, TOKENIZER_FILE)
         folder = Path(self.name).expanduser()
         if not folder.is_dir():
             return hub_folder(self.name, [files], f"hf:{self.name}", beside=(), instead="--init hf:FOLDER")
@@ -55,7 +54,7 @@ class HuggingFaceInitializer:
 
     def fingerprint(self) -> str:
         """Digest of configuration, weights and tokenizer, and of what is computed otherwise than transformers would by itself."""
-        files = [digest_file(self.folder / file) for file in (CONFIG, WEIGHTS, TOKENIZER)]
+        files = [digest_file(self.folder / file) for file in (MODEL_CONFIG_FILE, SAFETENSORS_FILE, TOKENIZER_FILE)]
         return digest_strings([*files, "float32"] if loads_in_half(self.folder) else files)
 
     def tokenizer(self, _: DistillConfig, __: Bitext, ___: MonolingualText) -> Tokenizer:
@@ -76,9 +75,9 @@ class HuggingFaceInitializer:
         from tokenizers import Tokenizer
 
         try:
-            tokenizer = Tokenizer.from_file(str(self.folder / TOKENIZER))
+            tokenizer = Tokenizer.from_file(str(self.folder / TOKENIZER_FILE))
         except Exception as error:  # a bare Exception is what tokenizers raises
-            raise HarnessError(f"{self.folder / TOKENIZER} is no tokenizer: {' '.join(str(error).split())[:200]}") from error
+            raise HarnessError(f"{self.folder / TOKENIZER_FILE} is no tokenizer: {' '.join(str(error).split())[:200]}") from error
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return tokenizer
@@ -90,7 +89,7 @@ class HuggingFaceInitializer:
 
         from harness.distill.model.tower import DonatedLayers
         from harness.encoders.open_clip.bert_layers import from_bert
-        from harness.encoders.open_clip.donated_layers import copied
+        from harness.encoders.open_clip.donated_layers import copy_weights
 
         try:
             with quiet():
@@ -98,15 +97,16 @@ class HuggingFaceInitializer:
                     self.folder, local_files_only=True, add_pooling_layer=False, dtype=torch.float32, output_loading_info=True
                 )
         except Exception as error:  # of many libraries: transformers, safetensors, torch
-            raise HarnessError(f"{self.folder} cannot be loaded: {reason(error, self.folder / WEIGHTS)}") from error
-        check_whole(f"hf:{self.name}", self.folder, model, report)
-        config, weights = from_bert(model, model.config, torch.eye(model.config.hidden_size), CONTEXT)
+            problem = loading_problem(error, self.folder / SAFETENSORS_FILE)
+            raise HarnessError(f"{self.folder} cannot be loaded: {problem}") from error
+        check_no_missing_weights(f"hf:{self.name}", self.folder, model, report)
+        config, weights = from_bert(model, model.config, torch.eye(model.config.hidden_size), _CONTEXT_LENGTH)
         tokenizer = self.own_tokenizer()
 
         def tokenize(texts: Sequence[str]) -> list[list[int]]:
             return [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
 
-        return DonatedLayers(config, copied(weights), None, None, tokenize)
+        return DonatedLayers(config, copy_weights(weights), None, None, tokenize)
 
 
 def with_projection(lent: DonatedLayers, dim: int, config: DistillConfig, generator: Generator) -> TextTower:

@@ -15,37 +15,38 @@ import numpy as np
 from harness.core.data import Floats, Spans, TokenStates
 from harness.core.errors import HarnessError
 from harness.core.plugins import fingerprint
-from harness.encoders.hub import check_adapter, check_shards, hub_folder, need_transformers, quiet
-from harness.encoders.text_preparation import FIXED_LENGTH, LOWER, left_undone
-from harness.encoders.weights import reason
-from harness.retrieval.text_spans import moved
+from harness.encoders.file_names import MODEL_CONFIG_FILE
+from harness.encoders.hub import check_adapter, check_shards, hub_folder, quiet, require_transformers
+from harness.encoders.text_preparation import FIXED_LENGTH, LOWER_CASE, missing_steps
+from harness.encoders.weights import loading_problem
+from harness.retrieval.text_spans import map_spans
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-IMAGES_A_BATCH, TEXTS_A_BATCH = 32, 64
-FILES = (("config.json", "model*.safetensors"), ("config.json", "pytorch_model*.bin"))
+_IMAGES_A_BATCH, _TEXTS_A_BATCH = 32, 64
+_FILES = ((MODEL_CONFIG_FILE, "model*.safetensors"), (MODEL_CONFIG_FILE, "pytorch_model*.bin"))
 
 
-def hugging_face(argument: str, device: str) -> HuggingFace:
+def hugging_face_encoder(argument: str, device: str) -> HuggingFace:
     """`hf:ORG/REPO` or `hf:FOLDER`: a CLIP-family model in transformers' form; needs the extra [hf].
 
     Raises HarnessError if transformers is not installed, or for a folder without a model.
     """
-    return HuggingFace(*named(argument), device)
+    return HuggingFace(*name_and_folder(argument), device)
 
 
-def named(argument: str) -> tuple[str, Callable[[], Path]]:
-    """The name of the model of `hf:ARGUMENT`, and what finds its folder. Raises HarnessError as `hugging_face` does."""
+def name_and_folder(argument: str) -> tuple[str, Callable[[], Path]]:
+    """The name of the model of `hf:ARGUMENT`, and what finds its folder. Raises HarnessError as `hugging_face_encoder` does."""
     name, folder = f"hf:{argument}", Path(argument).expanduser()
-    need_transformers(name)
-    if not argument or (folder.is_dir() and not (folder / "config.json").is_file()):
+    require_transformers(name)
+    if not argument or (folder.is_dir() and not (folder / MODEL_CONFIG_FILE).is_file()):
         raise HarnessError(f"{name} holds no config.json: expected hf:ORG/REPO, or a folder that save_pretrained wrote")
     return name, lambda: model_folder(argument, name)
 
 
-def model_folder(argument: str, name: str, choices: Sequence[Sequence[str]] = FILES) -> Path:
+def model_folder(argument: str, name: str, choices: Sequence[Sequence[str]] = _FILES) -> Path:
     """A folder, or that of a repository of the hub, downloaded if need be. Raises HarnessError if it cannot be had whole."""
     folder = Path(argument).expanduser()
     if folder.is_dir():
@@ -60,7 +61,7 @@ def model_folder(argument: str, name: str, choices: Sequence[Sequence[str]] = FI
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedHuggingFace:
     """A model in memory, ready to encode. length: tokens that a text is cut to. lower: texts are lower-cased first."""
 
     model: Any
@@ -75,7 +76,7 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class Batch:
+class TextBatch:
     """Texts that went through the model together. rows: their places. real: (B, L), what is not padding. pooled: (B, d)."""
 
     rows: list[int]
@@ -84,7 +85,7 @@ class Batch:
     pooled: Tensor
 
 
-class Checkpoint:
+class TransformersModel:
     """A model in transformers' form that nothing has been read of yet. semantics: what its fingerprint says of the code here."""
 
     semantics: ClassVar[str]
@@ -102,7 +103,7 @@ class Checkpoint:
     @cached_property
     def _fingerprint(self) -> str:
         # transformers now and then changes how it prepares its input: its version is part of what decides what comes out.
-        return fingerprint(self.semantics, metadata.version("transformers"), *self.additions(), *model_files(self.folder))
+        return fingerprint(self.semantics, metadata.version("transformers"), *self.additions(), *fingerprinted_files(self.folder))
 
     def additions(self) -> tuple[str, ...]:
         """What the code here does to this model that it does not do to others."""
@@ -120,20 +121,20 @@ class Checkpoint:
         return resolve_device(self._device)
 
 
-class HuggingFace(Checkpoint):
+class HuggingFace(TransformersModel):
     """Both towers of a model. Nothing is loaded, and torch is not imported, until something is encoded."""
 
     semantics = "hugging face encoder 1, float32"
 
     def additions(self) -> tuple[str, ...]:
         """What is done to texts beside what the tokenizer does."""
-        return left_undone(self.folder)
+        return missing_steps(self.folder)
 
     @cached_property
-    def loaded(self) -> Loaded:
+    def loaded(self) -> LoadedHuggingFace:
         """The model in memory. Raises HarnessError if it cannot be loaded whole."""
         with quiet():
-            return load(self.name, self.folder, self.device)
+            return load_hugging_face(self.name, self.folder, self.device)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Floats:
         """Embed RGB pictures as (n, d), not normalised, prepared as the model's own processor does."""
@@ -159,8 +160,8 @@ class HuggingFace(Checkpoint):
         import torch
 
         loaded = self.loaded
-        for start in range(0, len(images), IMAGES_A_BATCH):
-            batch = loaded.prepare(images=list(images[start : start + IMAGES_A_BATCH]), return_tensors="pt").to(self.device)
+        for start in range(0, len(images), _IMAGES_A_BATCH):
+            batch = loaded.prepare(images=list(images[start : start + _IMAGES_A_BATCH]), return_tensors="pt").to(self.device)
             with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
                 out = loaded.model.get_image_features(**batch)
             yield batch, out
@@ -193,17 +194,17 @@ class HuggingFace(Checkpoint):
             raise HarnessError(f"{self.name}: a {type(loaded.tokenizer).__name__} does not tell where its tokens stand in a text")
         spelled = [loaded.spell(text) for text in texts]
         found = loaded.tokenizer(spelled, truncation=True, max_length=loaded.length, return_offsets_mapping=True)
-        return [moved(spans, *pair) for spans, *pair in zip(found["offset_mapping"], spelled, texts, strict=True)]
+        return [map_spans(spans, *pair) for spans, *pair in zip(found["offset_mapping"], spelled, texts, strict=True)]
 
-    def _batches(self, texts: Sequence[str]) -> Iterator[Batch]:
+    def _batches(self, texts: Sequence[str]) -> Iterator[TextBatch]:
         """Run the texts through the text tower, those of like length together."""
         import torch
 
         loaded = self.loaded
         fixed = loaded.model.config.model_type in FIXED_LENGTH
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
-        for start in range(0, len(order), TEXTS_A_BATCH):
-            rows = order[start : start + TEXTS_A_BATCH]
+        for start in range(0, len(order), _TEXTS_A_BATCH):
+            rows = order[start : start + _TEXTS_A_BATCH]
             ids = loaded.tokenizer(
                 [loaded.spell(texts[row]) for row in rows],
                 padding="max_length" if fixed else "longest",
@@ -215,10 +216,10 @@ class HuggingFace(Checkpoint):
             mask = None if fixed else ids["attention_mask"].to(self.device)
             with torch.inference_mode():
                 out = loaded.model.get_text_features(input_ids=ids["input_ids"].to(self.device), attention_mask=mask)
-                yield Batch(rows, out.last_hidden_state, ids["attention_mask"].bool(), out.pooler_output)
+                yield TextBatch(rows, out.last_hidden_state, ids["attention_mask"].bool(), out.pooler_output)
 
 
-def model_files(folder: Path) -> list[Path]:
+def fingerprinted_files(folder: Path) -> list[Path]:
     """The files of a folder that decide what its model computes."""
     found = {file for pattern in ("*.json", "*.txt", "*.model", "model*.safetensors") for file in folder.glob(pattern)}
     # Where both forms of the weights lie side by side, transformers reads the first.
@@ -229,7 +230,7 @@ def model_files(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def loading(name: str, folder: Path) -> Iterator[None]:
+def one_line_loading_errors(name: str, folder: Path) -> Iterator[None]:
     """Raise HarnessError for whatever goes wrong while transformers loads a model from a folder."""
     try:
         yield
@@ -239,35 +240,36 @@ def loading(name: str, folder: Path) -> Iterator[None]:
             f"{name}: transformers needs more to load it: pip install 'flickr30k-harness[hf]' ({needed})"
         ) from error
     except Exception as error:  # of many libraries: transformers, tokenizers, sentencepiece, safetensors, torch
-        weights = next((file for file in model_files(folder) if file.suffix in (".safetensors", ".bin")), folder)
-        raise HarnessError(f"{name}: transformers cannot load {folder}: {reason(error, weights)}") from error
+        weights = next((file for file in fingerprinted_files(folder) if file.suffix in (".safetensors", ".bin")), folder)
+        raise HarnessError(f"{name}: transformers cannot load {folder}: {loading_problem(error, weights)}") from error
 
 
-def check_whole(name: str, folder: Path, model: Any, report: Mapping[str, Any]) -> None:
+def check_no_missing_weights(name: str, folder: Path, model: Any, report: Mapping[str, Any]) -> None:
     """Raise HarnessError if transformers reports that it made up weights which the folder lacks."""
     if missing := sorted(report["missing_keys"]):
         raise HarnessError(f"{name}: {folder} lacks {len(missing)} weights of {type(model).__name__}, first {missing[0]}")
 
 
-def load(name: str, folder: Path, device: str) -> Loaded:
+def load_hugging_face(name: str, folder: Path, device: str) -> LoadedHuggingFace:
     """Build the model with its weights. Raises HarnessError if some are missing: transformers would make them up."""
     import torch
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
-    with loading(name, folder):
+    with one_line_loading_errors(name, folder):
         model, report = AutoModel.from_pretrained(str(folder), dtype=torch.float32, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
         prepare = AutoImageProcessor.from_pretrained(str(folder))  # type: ignore[no-untyped-call]
     if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
         raise HarnessError(f"{name} is a {type(model).__name__}, which has not both towers: expected a model such as CLIPModel")
-    check_whole(name, folder, model, report)
+    check_no_missing_weights(name, folder, model, report)
     if tokenizer.pad_token_id is None:
         raise HarnessError(
             f"{name}: the tokenizer in {folder} has no pad_token, which texts are filled up with: name the model's own"
         )
     # No model that reads pictures was trained on texts padded on the left, which would move their positions.
     tokenizer.padding_side = "right"
-    return Loaded(model.eval().to(device), tokenizer, prepare, text_length(model, tokenizer), LOWER in left_undone(folder))
+    lower = LOWER_CASE in missing_steps(folder)
+    return LoadedHuggingFace(model.eval().to(device), tokenizer, prepare, text_length(model, tokenizer), lower)
 
 
 def patch_states(model: Any, hidden: Tensor) -> Tensor:

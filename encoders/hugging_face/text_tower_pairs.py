@@ -17,20 +17,20 @@ from harness.core.digests import digest_strings
 from harness.core.errors import HarnessError
 from harness.core.plugins import fingerprint
 from harness.core.protocols import Encoder
-from harness.encoders.hub import hub_folder, need_transformers, quiet
-from harness.encoders.hugging_face.models import check_whole, model_folder
-from harness.encoders.text_preparation import RIGHT, pads_right, read_json
-from harness.encoders.weights import loads_in_half, reason
+from harness.encoders.file_names import MODEL_CONFIG_FILE, PICKLED_FILE, SAFETENSORS_FILE, TOKENIZER_CONFIG_FILE
+from harness.encoders.hub import hub_folder, quiet, require_transformers
+from harness.encoders.hugging_face.models import check_no_missing_weights, model_folder
+from harness.encoders.text_preparation import PAD_RIGHT, pads_right, read_json_or_empty
+from harness.encoders.weights import loading_problem, loads_in_half
 
 if TYPE_CHECKING:
     from PIL import Image
 
-TEXTS_A_BATCH = 64
+_TEXTS_A_BATCH = 64
 # A sentence-transformers model says in a list which folder each of its modules has, the repository's root among them;
 # Multilingual-CLIP has one state dict, and the shape of its transformer in another repository.
 MODULES = "modules.json"
-PICKLED, SAFE = "pytorch_model.bin", "model.safetensors"
-MCLIP_FILES = ("config.json", PICKLED)
+MCLIP_FILES = (MODEL_CONFIG_FILE, PICKLED_FILE)
 
 
 class Sentences(Protocol):
@@ -41,7 +41,7 @@ class Sentences(Protocol):
         ...
 
 
-def beside(argument: str, device: str) -> Beside:
+def text_tower_pair(argument: str, device: str) -> TextTowerPair:
     """`text:TOWER+ENCODER`: a sentence-transformers or Multilingual-CLIP text tower beside ENCODER's images; needs [st] or [hf].
 
     TOWER is a folder or a repository of the Hugging Face hub. Raises HarnessError for anything else.
@@ -51,11 +51,11 @@ def beside(argument: str, device: str) -> Beside:
         raise HarnessError(
             f"text:{argument}: expected text:TOWER+ENCODER, as text:./my-tower+open_clip:ViT-B-32/laion2b_s34b_b79k"
         )
-    need_transformers(tower)
-    return Beside(tower, load_encoder(image, device), device)
+    require_transformers(tower)
+    return TextTowerPair(tower, load_encoder(image, device), device)
 
 
-class Beside:
+class TextTowerPair:
     """Images by one model, texts by another. They are in one space only if the text tower was trained towards these images."""
 
     def __init__(self, tower: str, images: Encoder, device: str) -> None:
@@ -71,7 +71,7 @@ class Beside:
         folder = model_folder(self._tower, name, ((MODULES,), MCLIP_FILES))
         if not (folder / MODULES).is_file():
             return folder
-        return model_folder(self._tower, name, sentence_files(folder))
+        return model_folder(self._tower, name, module_files(folder))
 
     @cached_property
     def _fingerprint(self) -> str:
@@ -102,7 +102,7 @@ class Beside:
         except HarnessError:
             raise
         except Exception as error:  # of many libraries: sentence-transformers, transformers, tokenizers, torch
-            why = reason(error, self.folder / PICKLED)
+            why = loading_problem(error, self.folder / PICKLED_FILE)
             raise HarnessError(f"text:{self._tower}: {self.folder} cannot be loaded: {why}") from error
 
 
@@ -111,7 +111,7 @@ def module_folders(folder: Path) -> list[str]:
     return [str(module["path"]).strip("/.") for module in read_modules(folder)]
 
 
-def sentence_files(folder: Path) -> list[tuple[str, ...]]:
+def module_files(folder: Path) -> list[tuple[str, ...]]:
     """What the hub is asked for of a model whose list of modules lies in a folder; of the root's weights only one form."""
     # A module that normalises has no files, and so no folder.
     places = [path for path, module in zip(module_folders(folder), read_modules(folder), strict=True) if not normalizes(module)]
@@ -139,14 +139,14 @@ def read_modules(folder: Path) -> list[Mapping[str, str]]:
 def corrections(folder: Path) -> list[str]:
     """What is computed otherwise than a text tower's own library does: half precision is left, and so is padding on the left."""
     if not (folder / MODULES).is_file():
-        return [] if pads_right({}, read_json(folder / "tokenizer_config.json")) else [RIGHT]
+        return [] if pads_right({}, read_json_or_empty(folder / TOKENIZER_CONFIG_FILE)) else [PAD_RIGHT]
     places = [folder / module for module in module_folders(folder)]
     return ["float32"] if any(loads_in_half(place) for place in places if is_transformer(place)) else []
 
 
 def is_transformer(place: Path) -> bool:
     """Whether a module of sentence-transformers is a model in transformers' form."""
-    return "model_type" in read_json(place / "config.json")
+    return "model_type" in read_json_or_empty(place / MODEL_CONFIG_FILE)
 
 
 def is_mclip(folder: Path) -> bool:
@@ -157,7 +157,7 @@ def is_mclip(folder: Path) -> bool:
     if (folder / MODULES).is_file():
         return False
     try:
-        config = from_json((folder / "config.json").read_text(encoding="utf-8"))
+        config = from_json((folder / MODEL_CONFIG_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         config = {}
     if "modelBase" not in config:
@@ -180,15 +180,15 @@ class SentenceTransformers:
         self.model = SentenceTransformer(str(folder), device=device, model_kwargs={"dtype": torch.float32}).float()
         for place, module in zip(module_folders(folder), self.model, strict=True):
             if is_transformer(folder / place) and hasattr(module, "auto_model"):
-                check_weights(folder / place, module.auto_model)
+                check_transformer_weights(folder / place, module.auto_model)
 
     def embed(self, texts: Sequence[str]) -> Floats:
         """Sentence embeddings (n, d), as the model gives them."""
-        rows = self.model.encode(list(texts), batch_size=TEXTS_A_BATCH, convert_to_numpy=True, show_progress_bar=False)
+        rows = self.model.encode(list(texts), batch_size=_TEXTS_A_BATCH, convert_to_numpy=True, show_progress_bar=False)
         return np.asarray(rows, dtype=np.float32)
 
 
-def check_weights(folder: Path, model: Any) -> None:
+def check_transformer_weights(folder: Path, model: Any) -> None:
     """Raise HarnessError if a folder lacks weights of the model that was loaded from it: they were made up in silence.
 
     sentence-transformers does not pass on what transformers reports, so transformers is asked again.
@@ -196,7 +196,7 @@ def check_weights(folder: Path, model: Any) -> None:
     _, report = type(model).from_pretrained(str(folder), config=model.config, output_loading_info=True)
     # Sentences are pooled outside the transformer, whose own pooler many models lack.
     missing = [key for key in report["missing_keys"] if not key.startswith("pooler.")]
-    check_whole(f"text:{folder}", folder, model, {"missing_keys": missing})
+    check_no_missing_weights(f"text:{folder}", folder, model, {"missing_keys": missing})
 
 
 class MultilingualClip:
@@ -210,9 +210,9 @@ class MultilingualClip:
         from safetensors.torch import load_file
         from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-        config = from_json((folder / "config.json").read_text(encoding="utf-8"))
+        config = from_json((folder / MODEL_CONFIG_FILE).read_text(encoding="utf-8"))
         base = config["modelBase"]
-        place = folder / base if (folder / base).is_dir() else hub_folder(base, [("config.json",)], f"text tower {base}")
+        place = folder / base if (folder / base).is_dir() else hub_folder(base, [(MODEL_CONFIG_FILE,)], f"text tower {base}")
         self.tokenizer = AutoTokenizer.from_pretrained(str(folder))
         # Padding on the left would move the positions of BERT's tokens.
         self.tokenizer.padding_side = "right"
@@ -222,8 +222,8 @@ class MultilingualClip:
         reserved = shape.pad_token_id + 1 if "roberta" in shape.model_type else 0
         self.length = min(self.tokenizer.model_max_length, shape.max_position_embeddings - reserved)
         self.linear = torch.nn.Linear(config["transformerDimensions"], config["numDims"])
-        file = folder / SAFE if (folder / SAFE).is_file() else folder / PICKLED
-        weights = load_file(file) if file.name == SAFE else torch.load(file, map_location="cpu", weights_only=True)
+        file = folder / SAFETENSORS_FILE if (folder / SAFETENSORS_FILE).is_file() else folder / PICKLED_FILE
+        weights = load_file(file) if file.name == SAFETENSORS_FILE else torch.load(file, map_location="cpu", weights_only=True)
         for part, prefix in ((self.transformer, "transformer."), (self.linear, "LinearTransformation.")):
             given = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
             # Old versions of transformers kept the positions' numbers, and a pooler that is not used, among the weights.
@@ -239,8 +239,8 @@ class MultilingualClip:
 
         rows: dict[int, Any] = {}
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
-        for start in range(0, len(order), TEXTS_A_BATCH):
-            batch = order[start : start + TEXTS_A_BATCH]
+        for start in range(0, len(order), _TEXTS_A_BATCH):
+            batch = order[start : start + _TEXTS_A_BATCH]
             options = {"padding": True, "truncation": True, "max_length": self.length, "return_tensors": "pt"}
             ids = self.tokenizer([texts[row] for row in batch], **options).to(self.device)
             with torch.inference_mode():

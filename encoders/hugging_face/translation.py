@@ -12,38 +12,43 @@ from typing import Any
 from harness.core.errors import HarnessError
 from harness.core.languages import all_languages, resolve_language
 from harness.encoders.hub import quiet
-from harness.encoders.hugging_face.models import Checkpoint, check_whole, loading, named
+from harness.encoders.hugging_face.models import (
+    TransformersModel,
+    check_no_missing_weights,
+    name_and_folder,
+    one_line_loading_errors,
+)
 
-TEXTS_A_BATCH = 32
-ENGLISH = ("en", "eng_Latn")
+_TEXTS_A_BATCH = 32
+_ENGLISH_MARKS = ("en", "eng_Latn")
 
 
-def hugging_face(argument: str, device: str) -> HuggingFaceTranslator:
+def hugging_face_translator(argument: str, device: str) -> HuggingFaceTranslator:
     """`hf:ORG/REPO` or `hf:FOLDER`: a translation model in transformers' form (NLLB, M2M-100, opus-mt); needs the extra [mt].
 
     Raises HarnessError if transformers is not installed, or for a folder without a model.
     """
-    return HuggingFaceTranslator(*named(argument), device)
+    return HuggingFaceTranslator(*name_and_folder(argument), device)
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedTranslator:
     """A model in memory, ready to translate."""
 
     model: Any
     tokenizer: Any
 
 
-class HuggingFaceTranslator(Checkpoint):
+class HuggingFaceTranslator(TransformersModel):
     """A translation model. It decodes as its own generation config says, but never by chance."""
 
     semantics = "hugging face translator 1, float32"
 
     @cached_property
-    def loaded(self) -> Loaded:
+    def loaded(self) -> LoadedTranslator:
         """The model in memory. Raises HarnessError if it cannot be loaded whole."""
         with quiet():
-            return load(self.name, self.folder, self.device)
+            return load_translation_model(self.name, self.folder, self.device)
 
     def translate(self, texts: Sequence[str], lang: str) -> list[str]:
         """The texts in English, those of like length together. Raises HarnessError if the model has no mark for the language."""
@@ -53,8 +58,8 @@ class HuggingFaceTranslator(Checkpoint):
         options = mark_languages(self.name, tokenizer, lang)
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
         english = [""] * len(texts)
-        for start in range(0, len(order), TEXTS_A_BATCH):
-            rows = order[start : start + TEXTS_A_BATCH]
+        for start in range(0, len(order), _TEXTS_A_BATCH):
+            rows = order[start : start + _TEXTS_A_BATCH]
             batch = tokenizer([texts[row] for row in rows], padding=True, truncation=True, return_tensors="pt").to(model.device)
             with torch.inference_mode(), quiet():
                 out = model.generate(**batch, do_sample=False, **options)
@@ -73,8 +78,8 @@ def mark_languages(name: str, tokenizer: Any, lang: str) -> dict[str, int]:
     known = tokenizer.get_vocab()
     # The table of languages also has them by the codes of FLORES-200, which NLLB uses.
     codes = (lang, *resolve_language(lang, all_languages()).aliases)
-    marks = [code for code in codes if marked(code, known)]
-    english = [mark for code in ENGLISH if (mark := marked(code, known))]
+    marks = [code for code in codes if language_mark(code, known)]
+    english = [mark for code in _ENGLISH_MARKS if (mark := language_mark(code, known))]
     if not marks or not english:
         raise HarnessError(
             f"{name} begins every text with a mark of its language, and has none for {lang if english else 'English'}"
@@ -83,19 +88,19 @@ def mark_languages(name: str, tokenizer: Any, lang: str) -> dict[str, int]:
     return {"forced_bos_token_id": known[english[0]]}
 
 
-def marked(code: str, known: dict[str, int]) -> str:
+def language_mark(code: str, known: dict[str, int]) -> str:
     """The mark of a language in a vocabulary: NLLB's `swh_Latn`, M2M-100's `__sw__`; nothing if it has none."""
     mark = code if re.fullmatch("[a-z]{3}_[A-Z][a-z]{3}", code) else f"__{code}__"
     return mark if mark in known else ""
 
 
-def load(name: str, folder: Path, device: str) -> Loaded:
+def load_translation_model(name: str, folder: Path, device: str) -> LoadedTranslator:
     """Build the model with its weights. Raises HarnessError if some are missing: transformers would make them up."""
     import torch
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-    with loading(name, folder):
+    with one_line_loading_errors(name, folder):
         model, report = AutoModelForSeq2SeqLM.from_pretrained(str(folder), dtype=torch.float32, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
-    check_whole(name, folder, model, report)
-    return Loaded(model.eval().to(device), tokenizer)
+    check_no_missing_weights(name, folder, model, report)
+    return LoadedTranslator(model.eval().to(device), tokenizer)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from harness.distill.model.tower import TowerConfig
-from harness.encoders.open_clip.clip_layers import Activation, Weights, layer, linear_projection, no_counterpart
+from harness.encoders.open_clip.clip_layers import Activation, Weights, linear_projection, named_layer, unsupported_error
 
-HF_ACTIVATIONS: dict[str, Activation] = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
+ACTIVATIONS_FROM_HF: dict[str, Activation] = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
 # Whether positions are counted from the pad id on, rather than from 0.
 BERT_LIKE = {"bert": False, "roberta": True, "xlm-roberta": True}
 
@@ -18,11 +18,11 @@ BERT_LIKE = {"bert": False, "roberta": True, "xlm-roberta": True}
 def from_bert(model: Any, settings: Any, projection: Tensor, context_length: int) -> tuple[TowerConfig, Weights]:
     """The layers of a BERT or RoBERTa with the given projection (d, width)."""
     if settings.model_type not in BERT_LIKE:
-        raise no_counterpart(f"the architecture {settings.model_type}")
+        raise unsupported_error(f"the architecture {settings.model_type}")
     if getattr(settings, "position_embedding_type", "absolute") != "absolute":
-        raise no_counterpart(f"{settings.position_embedding_type} positions")
-    if settings.hidden_act not in HF_ACTIVATIONS:
-        raise no_counterpart(f"the activation {settings.hidden_act}")
+        raise unsupported_error(f"{settings.position_embedding_type} positions")
+    if settings.hidden_act not in ACTIVATIONS_FROM_HF:
+        raise unsupported_error(f"the activation {settings.hidden_act}")
     positions = bert_positions(model.embeddings, settings, context_length)
     config = TowerConfig(
         vocab_size=settings.vocab_size,
@@ -34,14 +34,14 @@ def from_bert(model: Any, settings: Any, projection: Tensor, context_length: int
         max_length=len(positions),
         norm="post",
         causal=False,
-        activation=HF_ACTIVATIONS[settings.hidden_act],
+        activation=ACTIVATIONS_FROM_HF[settings.hidden_act],
         norm_eps=settings.layer_norm_eps,
     )
     weights = {
         "token_embedding.weight": model.embeddings.word_embeddings.weight,
         "position_embedding": positions,
         "projection.weight": projection,
-        **layer("embedding_norm", model.embeddings.LayerNorm),
+        **named_layer("embedding_norm", model.embeddings.LayerNorm),
     }
     for index, block in enumerate(model.encoder.layer):
         weights |= bert_block(f"blocks.{index}", block)
@@ -62,7 +62,7 @@ def bert_projection(projection: nn.Module, width: int) -> Tensor:
         return torch.eye(width)
     if isinstance(projection, nn.Linear):
         return linear_projection(projection)
-    raise no_counterpart("a projection that is not linear")
+    raise unsupported_error("a projection that is not linear")
 
 
 def bert_block(prefix: str, block: Any) -> Weights:
@@ -72,9 +72,9 @@ def bert_block(prefix: str, block: Any) -> Weights:
     return {
         f"{prefix}.qkv.weight": torch.cat([part.weight for part in inputs]),
         f"{prefix}.qkv.bias": torch.cat([part.bias for part in inputs]),
-        **layer(f"{prefix}.attention_out", block.attention.output.dense),
-        **layer(f"{prefix}.attention_norm", block.attention.output.LayerNorm),
-        **layer(f"{prefix}.mlp_in", block.intermediate.dense),
-        **layer(f"{prefix}.mlp_out", block.output.dense),
-        **layer(f"{prefix}.mlp_norm", block.output.LayerNorm),
+        **named_layer(f"{prefix}.attention_out", block.attention.output.dense),
+        **named_layer(f"{prefix}.attention_norm", block.attention.output.LayerNorm),
+        **named_layer(f"{prefix}.mlp_in", block.intermediate.dense),
+        **named_layer(f"{prefix}.mlp_out", block.output.dense),
+        **named_layer(f"{prefix}.mlp_norm", block.output.LayerNorm),
     }

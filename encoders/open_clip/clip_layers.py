@@ -15,14 +15,14 @@ Activation: TypeAlias = Literal["gelu", "quick_gelu", "gelu_tanh"]
 Weights: TypeAlias = dict[str, Tensor]
 
 
-def quick_blocks(module: Any) -> nn.Sequential | None:
+def convert_blocks(module: Any) -> nn.Sequential | None:
     """The transformer's blocks as `Block`s that share its weights; None where they have no counterpart.
 
     They give the same to rounding, without the copies that torch's own attention makes of its weights under autocast, and by
     whichever product is quick (docs/performance.md).
     """
     try:
-        config = shape_of(module, joint_dim=1)
+        config = clip_config(module, joint_dim=1)
     except HarnessError:
         return None
     with torch.device("meta"):
@@ -41,13 +41,13 @@ def from_clip(module: Any) -> tuple[TowerConfig, Weights]:
         "token_embedding.weight": module.token_embedding.weight,
         "position_embedding": module.positional_embedding,
         "projection.weight": projection,
-        **layer("final_norm", module.ln_final),
+        **named_layer("final_norm", module.ln_final),
         **{f"blocks.{name}": weight for name, weight in block_weights(module).items()},
     }
-    return shape_of(module, len(projection)), weights
+    return clip_config(module, len(projection)), weights
 
 
-def shape_of(module: Any, joint_dim: int) -> TowerConfig:
+def clip_config(module: Any, joint_dim: int) -> TowerConfig:
     """The transformer's shape. Raises HarnessError if its blocks are not the plain ones."""
     blocks = list(module.transformer.resblocks)
     for block in blocks:
@@ -77,16 +77,16 @@ def block_weights(module: Any) -> Weights:
         weights[f"{index}.qkv.weight"] = block.attn.in_proj_weight
         weights[f"{index}.qkv.bias"] = block.attn.in_proj_bias
         for name, part in parts.items():
-            weights |= layer(f"{index}.{name}", part)
+            weights |= named_layer(f"{index}.{name}", part)
     return weights
 
 
 def check_block(block: nn.Module) -> None:
     """Raise HarnessError for a block that is not the plain one."""
     if not isinstance(block, ResidualAttentionBlock):
-        raise no_counterpart(f"blocks of another make ({type(block).__name__})")
+        raise unsupported_error(f"blocks of another make ({type(block).__name__})")
     if not isinstance(block.ls_1, nn.Identity) or not isinstance(block.ls_2, nn.Identity):
-        raise no_counterpart("layer scales")
+        raise unsupported_error("layer scales")
 
 
 def clip_activation(module: nn.Module) -> Activation:
@@ -95,7 +95,7 @@ def clip_activation(module: nn.Module) -> Activation:
         return "quick_gelu"
     if isinstance(module, nn.GELU):
         return "gelu_tanh" if module.approximate == "tanh" else "gelu"
-    raise no_counterpart(f"the activation {type(module).__name__}")
+    raise unsupported_error(f"the activation {type(module).__name__}")
 
 
 def clip_projection(module: Any) -> Tensor:
@@ -110,16 +110,16 @@ def clip_projection(module: Any) -> Tensor:
 def linear_projection(projection: nn.Linear) -> Tensor:
     """The weight of a linear projection. Raises HarnessError if it has a bias too."""
     if "bias" in projection.state_dict():
-        raise no_counterpart("a projection with a bias")
+        raise unsupported_error("a projection with a bias")
     weight: Tensor = projection.weight
     return weight
 
 
-def no_counterpart(what: str) -> HarnessError:
+def unsupported_error(what: str) -> HarnessError:
     """What to say of a tower that no student can take its layers from."""
     return HarnessError(f"the text model has {what}, which students do not have: start them with --init scratch")
 
 
-def layer(name: str, module: Any) -> Weights:
+def named_layer(name: str, module: Any) -> Weights:
     """Weight and bias of a layer under a new name."""
     return {f"{name}.weight": module.weight, f"{name}.bias": module.bias}

@@ -8,11 +8,11 @@ import torch
 
 from harness.distill.model.tower import DonatedLayers
 from harness.encoders.open_clip.bert_layers import bert_projection, from_bert
-from harness.encoders.open_clip.clip_layers import Weights, from_clip, no_counterpart
+from harness.encoders.open_clip.clip_layers import Weights, from_clip, unsupported_error
 from harness.encoders.open_clip.text_towers import ClassTokenText, ClipText, HuggingFaceText, TextReader
 
 
-def donate(reader: TextReader, context_length: int) -> DonatedLayers:
+def donate_text_layers(reader: TextReader, context_length: int) -> DonatedLayers:
     """Copy a text tower's layers, with as many positions as its texts have.
 
     Raises HarnessError if the architecture has no counterpart in `TowerConfig`.
@@ -24,18 +24,18 @@ def donate(reader: TextReader, context_length: int) -> DonatedLayers:
         config, weights = from_bert(tower.module.transformer, settings, projection, context_length)
     elif isinstance(tower, ClipText) and not isinstance(tower, ClassTokenText):
         if tower.module.attn_mask is None:
-            raise no_counterpart("tokens that attend to padding")
+            raise unsupported_error("tokens that attend to padding")
         config, weights = from_clip(tower.module)
     else:
-        raise no_counterpart("a class token after the text")
+        raise unsupported_error("a class token after the text")
 
     def tokenize(texts: Sequence[str]) -> list[list[int]]:
         ids, real = reader.tokenize(texts)
         return [row[mask].tolist() for row, mask in zip(ids, real, strict=True)]
 
-    return DonatedLayers(config, copied(weights), reader.framing.start, reader.framing.end, tokenize)
+    return DonatedLayers(config, copy_weights(weights), reader.framing.start, reader.framing.end, tokenize)
 
 
-def copied(weights: Weights) -> Weights:
+def copy_weights(weights: Weights) -> Weights:
     """Copies that share nothing with the model, in float32 on the CPU."""
     return {name: weight.detach().to("cpu", torch.float32, copy=True).contiguous() for name, weight in weights.items()}

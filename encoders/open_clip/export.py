@@ -14,7 +14,8 @@ from harness.core.errors import HarnessError
 from harness.core.protocols import Encoder
 from harness.distill.checkpoint import load_tower
 from harness.distill.data.subwords import END, START, UNKNOWN
-from harness.encoders.open_clip.model_files import CONFIG
+from harness.encoders.file_names import OPEN_CLIP_CONFIG_FILE, OPEN_CLIP_WEIGHTS_FILE
+from harness.encoders.open_clip.clip_layers import Weights
 from harness.encoders.open_clip.models import OpenClip
 from harness.storage.store import new_folder
 
@@ -23,11 +24,8 @@ if TYPE_CHECKING:
 
     from harness.distill.model.tower import TextTower, TowerConfig
 
-Weights = dict[str, torch.Tensor]
-
 PAD = "<pad>"
-WEIGHTS = "open_clip_model.safetensors"
-HF_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
+ACTIVATIONS_TO_HF = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
 
 
 def write_open_clip(folder: Path, teacher: Encoder, out: Path, hub: str | None) -> None:
@@ -48,7 +46,7 @@ def write_open_clip(folder: Path, teacher: Encoder, out: Path, hub: str | None) 
     tower, tokenizer = load_tower(folder)
     model = teacher.loaded.model
     image_side = {name: value for name, value in model.state_dict().items() if name.startswith(("visual.", "logit_"))}
-    text_config, text_side, files = text_tower(tower, tokenizer, bool(teacher.files.config.get("quick_gelu")), folder)
+    text_config, text_side, files = convert_text_tower(tower, tokenizer, bool(teacher.files.config.get("quick_gelu")), folder)
     kept = {name: value for name, value in teacher.files.config.items() if name not in ("text_cfg", "custom_text")}
     name = hub or str(out)
     names = {"hf_tokenizer_name": name, **({"hf_model_name": name} if files else {})}
@@ -58,19 +56,20 @@ def write_open_clip(folder: Path, teacher: Encoder, out: Path, hub: str | None) 
     }
     with new_folder(out) as temporary:
         weights = image_side | {f"text.{name}": value for name, value in text_side.items()}
-        save_file({name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}, temporary / WEIGHTS)
-        for name, content in {CONFIG: config, **files}.items():
+        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
+        save_file(tensors, temporary / OPEN_CLIP_WEIGHTS_FILE)
+        for name, content in {OPEN_CLIP_CONFIG_FILE: config, **files}.items():
             (temporary / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        with_pad(tokenizer, tower.config.max_length).save_pretrained(temporary)
+        add_pad_token(tokenizer, tower.config.max_length).save_pretrained(temporary)
 
 
-def text_tower(
+def convert_text_tower(
     tower: TextTower, tokenizer: Tokenizer, quick: bool, folder: Path
 ) -> tuple[dict[str, Any], Weights, Mapping[str, Any]]:
     """open_clip's `text_cfg`, its weights, and further JSON files by name, of a tower that it can compute."""
     config, state = tower.config, tower.state_dict()
     shared = {"context_length": config.max_length}
-    if config.norm == "post" and not config.causal and config.pooling == "mean" and config.activation in HF_ACTIVATIONS:
+    if config.norm == "post" and not config.causal and config.pooling == "mean" and config.activation in ACTIVATIONS_TO_HF:
         text = {"hf_model_pretrained": False, "hf_pooler_type": "mean_pooler", "hf_proj_type": "linear"}
         return shared | text, bert_weights(state, config), {"config.json": bert_config(config)}
     own = "quick_gelu" if quick else config.activation if config.activation != "quick_gelu" else None
@@ -106,7 +105,7 @@ def bert_config(config: TowerConfig) -> dict[str, Any]:
         "intermediate_size": config.mlp_width,
         "max_position_embeddings": config.max_length,
         "type_vocab_size": 1,
-        "hidden_act": HF_ACTIVATIONS[config.activation],
+        "hidden_act": ACTIVATIONS_TO_HF[config.activation],
         "layer_norm_eps": config.norm_eps,
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
@@ -117,10 +116,10 @@ def bert_weights(state: Weights, config: TowerConfig) -> Weights:
     """The tower's weights under BERT's names."""
     embeddings = "transformer.embeddings"
     weights = {
-        f"{embeddings}.word_embeddings.weight": padded(state["token_embedding.weight"]),
+        f"{embeddings}.word_embeddings.weight": add_padding_row(state["token_embedding.weight"]),
         f"{embeddings}.position_embeddings.weight": state["position_embedding"],
         f"{embeddings}.token_type_embeddings.weight": torch.zeros(1, config.width),
-        **renamed(state, "embedding_norm", f"{embeddings}.LayerNorm"),
+        **renamed_layer(state, "embedding_norm", f"{embeddings}.LayerNorm"),
         "proj.weight": state["projection.weight"],
     }
     names = {"attention_out": "attention.output.dense", "attention_norm": "attention.output.LayerNorm"}
@@ -134,17 +133,17 @@ def bert_weights(state: Weights, config: TowerConfig) -> Weights:
                 for name, part in zip(("query", "key", "value"), parts, strict=True)
             }
         for name, other in names.items():
-            weights |= renamed(state, f"{ours}.{name}", f"{theirs}.{other}")
+            weights |= renamed_layer(state, f"{ours}.{name}", f"{theirs}.{other}")
     return weights
 
 
 def clip_weights(state: Weights, config: TowerConfig) -> Weights:
     """The tower's weights under the names of open_clip's transformer."""
     weights = {
-        "token_embedding.weight": padded(state["token_embedding.weight"]),
+        "token_embedding.weight": add_padding_row(state["token_embedding.weight"]),
         "positional_embedding": state["position_embedding"],
         "text_projection": state["projection.weight"].T,
-        **renamed(state, "final_norm", "ln_final"),
+        **renamed_layer(state, "final_norm", "ln_final"),
     }
     names = {"attention_norm": "ln_1", "attention_out": "attn.out_proj", "mlp_norm": "ln_2", "mlp_in": "mlp.c_fc"}
     names |= {"mlp_out": "mlp.c_proj"}
@@ -152,21 +151,21 @@ def clip_weights(state: Weights, config: TowerConfig) -> Weights:
         ours, theirs = f"blocks.{index}", f"transformer.resblocks.{index}"
         weights |= {f"{theirs}.attn.in_proj_{kind}": state[f"{ours}.qkv.{kind}"] for kind in ("weight", "bias")}
         for name, other in names.items():
-            weights |= renamed(state, f"{ours}.{name}", f"{theirs}.{other}")
+            weights |= renamed_layer(state, f"{ours}.{name}", f"{theirs}.{other}")
     return weights
 
 
-def padded(embedding: torch.Tensor) -> torch.Tensor:
+def add_padding_row(embedding: torch.Tensor) -> torch.Tensor:
     """Token embeddings with a row for padding, which students do without."""
     return torch.cat([embedding, embedding.new_zeros(1, embedding.shape[1])])
 
 
-def renamed(state: Weights, ours: str, theirs: str) -> Weights:
+def renamed_layer(state: Weights, ours: str, theirs: str) -> Weights:
     """Weight and bias of a layer under another name."""
     return {f"{theirs}.{kind}": state[f"{ours}.{kind}"] for kind in ("weight", "bias")}
 
 
-def with_pad(tokenizer: Tokenizer, longest: int) -> Any:
+def add_pad_token(tokenizer: Tokenizer, longest: int) -> Any:
     """The tokenizer as transformers reads it, with a pad whose id is the last."""
     from transformers import PreTrainedTokenizerFast
 

@@ -14,27 +14,35 @@ from pydantic_core import from_json
 
 from harness.core.digests import digest_file, digest_json, digest_strings
 from harness.core.errors import HarnessError
-from harness.encoders.hub import TEXT_FILES, WEIGHT_FILES, check_adapter, hub_folder, need_transformers
-from harness.encoders.text_preparation import RIGHT, pads_right, read_json
-from harness.encoders.weights import says_half
+from harness.encoders.file_names import (
+    MODEL_CONFIG_FILE,
+    OPEN_CLIP_CONFIG_FILE,
+    OPEN_CLIP_WEIGHTS_FILE,
+    PICKLED_FILE,
+    SAFETENSORS_FILE,
+    TOKENIZER_CONFIG_FILE,
+    TOKENIZER_FILE,
+)
+from harness.encoders.hub import TEXT_FILES, WEIGHT_FILES, check_adapter, hub_folder, require_transformers
+from harness.encoders.text_preparation import PAD_RIGHT, pads_right, read_json_or_empty
+from harness.encoders.weights import configured_in_half
 
 # Raised when the same files come to give other embeddings: by a change here, in tokenization.py or in text_towers.py.
-SEMANTICS = "open_clip encoder 2, float32, channels last"
+_SEMANTICS = "open_clip encoder 2, float32, channels last"
 
-CONFIG = "open_clip_config.json"
 # The order in which open_clip itself prefers them.
-WEIGHTS = (
-    "open_clip_model.safetensors",
+WEIGHTS_FILES = (
+    OPEN_CLIP_WEIGHTS_FILE,
     "open_clip_pytorch_model.safetensors",
     "open_clip_pytorch_model.bin",
     "open_clip_pytorch_model.pth",
-    "model.safetensors",
-    "pytorch_model.bin",
+    SAFETENSORS_FILE,
+    PICKLED_FILE,
     "pytorch_model.pth",
     "model.pth",
 )
-HUB_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.*")
+HUB_WEIGHTS = (OPEN_CLIP_WEIGHTS_FILE, "open_clip_pytorch_model.bin")
+TOKENIZER_FILES = (TOKENIZER_FILE, "*.model", "vocab.*")
 TEXT_MODELS = frozenset({"bert", "roberta", "xlm-roberta", "mt5", "m2m_100"})
 CLIP_VOCABULARY = 49_408
 
@@ -64,14 +72,14 @@ class ModelFiles:
 
     def corrections(self) -> list[str]:
         """What is computed otherwise than open_clip does: a text tower in half precision, a tokenizer that pads on the left."""
-        half = self.tower is not None and says_half(read_json(self.tower / "config.json"))
+        half = self.tower is not None and configured_in_half(read_json_or_empty(self.tower / MODEL_CONFIG_FILE))
         place = self.tokenizer if self.tokenizer is not None and self.tokenizer.is_dir() else None
-        left = place is not None and not pads_right({}, read_json(place / "tokenizer_config.json"))
-        return [name for name, holds in (("float32 text tower", half), (RIGHT, left)) if holds]
+        left = place is not None and not pads_right({}, read_json_or_empty(place / TOKENIZER_CONFIG_FILE))
+        return [name for name, holds in (("float32 text tower", half), (PAD_RIGHT, left)) if holds]
 
     def digest(self) -> str:
         """A digest of contents, whatever the names of folders."""
-        parts = [SEMANTICS, digest_json(self.config), digest_json(self.preprocessing), digest_file(self.weights)]
+        parts = [_SEMANTICS, digest_json(self.config), digest_json(self.preprocessing), digest_file(self.weights)]
         parts += self.corrections()
         for place in (self.tower, self.tokenizer):
             for file in text_files(place):
@@ -85,18 +93,18 @@ def text_files(place: Path | None) -> list[Path]:
         return []
     if place.is_file():
         return [place]
-    return sorted({file for pattern in TEXT_FILES for file in place.glob(pattern) if file.name != CONFIG})
+    return sorted({file for pattern in TEXT_FILES for file in place.glob(pattern) if file.name != OPEN_CLIP_CONFIG_FILE})
 
 
-def in_folder(folder: Path) -> ModelFiles:
+def folder_files(folder: Path) -> ModelFiles:
     """The model of a folder in open_clip's directory form.
 
     Raises HarnessError if configuration, weights or tokenizer are missing, or if transformers is needed and not installed.
     """
     if not folder.is_dir():
-        raise HarnessError(f"{folder} is no folder; expected one that holds {CONFIG} and the weights")
-    config = read_config(folder / CONFIG)
-    check_preprocessing(config, folder / CONFIG)
+        raise HarnessError(f"{folder} is no folder; expected one that holds {OPEN_CLIP_CONFIG_FILE} and the weights")
+    config = read_config(folder / OPEN_CLIP_CONFIG_FILE)
+    check_preprocessing(config, folder / OPEN_CLIP_CONFIG_FILE)
     check_adapter(folder)
     text = config["model_cfg"]["text_cfg"]
     return ModelFiles(
@@ -104,14 +112,14 @@ def in_folder(folder: Path) -> ModelFiles:
         config=config["model_cfg"],
         preprocessing=config.get("preprocess_cfg") or {},
         weights=find_weights(folder),
-        tower=find_tower(text, folder),
+        tower=find_text_config(text, folder),
         tokenizer=find_tokenizer(text, folder),
     )
 
 
-def in_hub(repo: str) -> ModelFiles:
+def hub_files(repo: str) -> ModelFiles:
     """The model of a hub repository, downloaded if it is not in the cache. Raises HarnessError if it cannot be had."""
-    return in_folder(hub_folder(repo, [(CONFIG, weights) for weights in HUB_WEIGHTS], f"hf-hub:{repo}"))
+    return folder_files(hub_folder(repo, [(OPEN_CLIP_CONFIG_FILE, weights) for weights in HUB_WEIGHTS], f"hf-hub:{repo}"))
 
 
 def check_preprocessing(config: Mapping[str, Any], path: Path) -> None:
@@ -142,46 +150,46 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def find_weights(folder: Path) -> Path:
     """The one weights file that open_clip would load. Raises HarnessError if there is none, or no telling which."""
-    for name in WEIGHTS:
+    for name in WEIGHTS_FILES:
         if (folder / name).is_file():
             return folder / name
     found = sorted(path for pattern in WEIGHT_FILES for path in folder.glob(pattern))
     if not found:
-        raise HarnessError(f"{folder} holds no weights; expected {WEIGHTS[0]}")
+        raise HarnessError(f"{folder} holds no weights; expected {WEIGHTS_FILES[0]}")
     if len(found) > 1:
-        raise HarnessError(f"{folder} holds several weights files; name the one to load {WEIGHTS[0]}")
+        raise HarnessError(f"{folder} holds several weights files; name the one to load {WEIGHTS_FILES[0]}")
     return found[0]
 
 
-def find_tower(text: Mapping[str, Any], folder: Path | None) -> Path | None:
+def find_text_config(text: Mapping[str, Any], folder: Path | None) -> Path | None:
     """Folder with the configuration of the Hugging Face text tower, if the model has one: its own folder before the hub."""
     name = text.get("hf_model_name")
     if not name:
         return None
-    need_transformers(name)
-    if folder is not None and is_text_model(folder / "config.json"):
+    require_transformers(name)
+    if folder is not None and is_text_model(folder / MODEL_CONFIG_FILE):
         return folder
-    refuse_path(name, folder, "config.json")
-    return hub_folder(name, [("config.json",)], f"text tower {name}")
+    refuse_path(name, folder, MODEL_CONFIG_FILE)
+    return hub_folder(name, [(MODEL_CONFIG_FILE,)], f"text tower {name}")
 
 
 def find_tokenizer(text: Mapping[str, Any], folder: Path | None) -> Path | None:
     """Folder of the Hugging Face tokenizer, or a `tokenizer.json`, or None for CLIP's own. Raises HarnessError if none fits."""
     name = text.get("hf_tokenizer_name") or text.get("hf_model_name")
     if name:
-        need_transformers(name)
+        require_transformers(name)
         if folder is not None and any(any(folder.glob(pattern)) for pattern in TOKENIZER_FILES):
             return folder
-        refuse_path(name, folder, "tokenizer.json")
+        refuse_path(name, folder, TOKENIZER_FILE)
         return hub_folder(name, [(pattern,) for pattern in TOKENIZER_FILES], f"tokenizer {name}")
     # Copies of CLIP models hold a tokenizer.json too, for other libraries: where CLIP's vocabulary fits, open_clip uses its own.
     vocabulary = text.get("vocab_size", CLIP_VOCABULARY)
     if vocabulary == CLIP_VOCABULARY:
         return None
-    if folder is None or not (folder / "tokenizer.json").is_file():
+    if folder is None or not (folder / TOKENIZER_FILE).is_file():
         place = f" ({folder})" if folder else ""
         raise HarnessError(f"a vocabulary of {vocabulary} is not CLIP's: the model's folder must hold its tokenizer.json{place}")
-    return folder / "tokenizer.json"
+    return folder / TOKENIZER_FILE
 
 
 def is_text_model(config: Path) -> bool:
@@ -195,4 +203,6 @@ def is_text_model(config: Path) -> bool:
 def refuse_path(name: str, folder: Path | None, file: str) -> None:
     """Raise HarnessError for a path where a hub repository is expected: it would hold from one working folder only."""
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise HarnessError(f"{CONFIG} names its text model by the path {name}: put that model's {file} into {folder} itself")
+        raise HarnessError(
+            f"{OPEN_CLIP_CONFIG_FILE} names its text model by the path {name}: put that model's {file} into {folder} itself"
+        )

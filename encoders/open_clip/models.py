@@ -17,9 +17,9 @@ from harness.core.data import Floats, Spans, TokenStates
 from harness.core.digests import digest_strings
 from harness.core.errors import HarnessError
 from harness.encoders.hub import quiet
-from harness.encoders.open_clip.model_files import ModelFiles, in_folder, in_hub
-from harness.encoders.open_clip.pretrained import behind_tag, check_tag, checkpoint_file
-from harness.encoders.weights import in_float32, reason
+from harness.encoders.open_clip.model_files import ModelFiles, folder_files, hub_files
+from harness.encoders.open_clip.pretrained import check_pretrained, checkpoint_file, pretrained_files
+from harness.encoders.weights import float32_config, loading_problem
 from harness.runtime.prefetch import prefetch
 
 if TYPE_CHECKING:
@@ -32,57 +32,57 @@ if TYPE_CHECKING:
 
 # A processor's caches hold the activations of few pictures, a GPU wants many (docs/performance.md).
 IMAGES_A_BATCH, IMAGES_A_BATCH_ON_CPU = 64, 8
-SAMPLE = Path(__file__).parents[1] / "sample"
+_SAMPLE_FOLDER = Path(__file__).parents[1] / "sample"
 
 T = TypeVar("T")
 
 
-def open_clip_tag(argument: str, device: str) -> OpenClip:
+def pretrained_encoder(argument: str, device: str) -> OpenClip:
     """`open_clip:ARCH/PRETRAINED`: a model of open_clip; PRETRAINED is a tag or a checkpoint file.
 
     Raises HarnessError for an unknown architecture or tag, with the nearest ones.
     """
     arch, _, pretrained = argument.partition("/")
-    pretrained = check_tag(arch, pretrained)
+    pretrained = check_pretrained(arch, pretrained)
     file = checkpoint_file(pretrained)
     source = str(file.resolve()) if file.is_file() else pretrained
-    return OpenClip(f"open_clip:{arch}/{pretrained}", lambda: behind_tag(arch, source), device)
+    return OpenClip(f"open_clip:{arch}/{pretrained}", lambda: pretrained_files(arch, source), device)
 
 
-def hf_hub(argument: str, device: str) -> OpenClip:
+def hub_encoder(argument: str, device: str) -> OpenClip:
     """`hf-hub:ORG/REPO`: a repository of the Hugging Face hub in open_clip's form.
 
     Raises HarnessError for anything that is no repository's name.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", argument):
         raise HarnessError(f"hf-hub:{argument} names no repository; expected hf-hub:ORG/REPO")
-    return OpenClip(f"hf-hub:{argument}", lambda: in_hub(argument), device)
+    return OpenClip(f"hf-hub:{argument}", lambda: hub_files(argument), device)
 
 
-def local_dir(argument: str, device: str) -> OpenClip:
+def folder_encoder(argument: str, device: str) -> OpenClip:
     """`local-dir:FOLDER`: a folder in open_clip's directory form.
 
     Raises HarnessError if the folder is not one.
     """
     if not argument:
         raise HarnessError("local-dir: names no folder; expected local-dir:FOLDER")
-    files = in_folder(Path(argument).expanduser().resolve())
+    files = folder_files(Path(argument).expanduser().resolve())
     return OpenClip(f"local-dir:{Path(argument)}", lambda: files, device)
 
 
-def sample(argument: str, device: str) -> OpenClip:
-    """`sample`: the teacher of the embedded sample.
+def sample_encoder(argument: str, device: str) -> OpenClip:
+    """`sample_encoder`: the teacher of the embedded sample.
 
     Raises HarnessError if it is given an argument.
     """
     if argument:
         raise HarnessError(f"the encoder sample takes no argument, but was given {argument!r}")
-    files = in_folder(SAMPLE)
+    files = folder_files(_SAMPLE_FOLDER)
     return OpenClip("sample", lambda: files, device)
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedOpenClip:
     """A model in memory, ready to encode."""
 
     model: Any
@@ -105,7 +105,7 @@ class OpenClip:
         self._device = device
         self._resize, self._precision = resize, precision
 
-    def varied(self, resize: str = "", precision: str = "") -> OpenClip:
+    def with_options(self, resize: str = "", precision: str = "") -> OpenClip:
         """The same model computed in another way, named in front of it."""
         name = f"{'fast' if resize else precision}:{self.name}"
         return OpenClip(name, self._find, self._device, resize or self._resize, precision or self._precision)
@@ -135,10 +135,10 @@ class OpenClip:
         return self._fingerprint
 
     @cached_property
-    def loaded(self) -> Loaded:
+    def loaded(self) -> LoadedOpenClip:
         """The model in memory. Raises HarnessError if it cannot be loaded."""
         with quiet():
-            return load(self.name, self.files, self.device, self._resize)
+            return load_open_clip(self.name, self.files, self.device, self._resize)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Floats:
         """Embed RGB pictures as (n, d), not normalised, prepared as the model's own configuration says."""
@@ -220,38 +220,38 @@ class OpenClip:
 
     def donate_layers(self) -> DonatedLayers:
         """Copy the text tower's layers. Raises HarnessError if its architecture has no counterpart in `TowerConfig`."""
-        from harness.encoders.open_clip.donated_layers import donate
+        from harness.encoders.open_clip.donated_layers import donate_text_layers
 
-        return donate(self.loaded.reader, self.files.text_config.get("context_length", 77))
+        return donate_text_layers(self.loaded.reader, self.files.text_config.get("context_length", 77))
 
 
-def load(name: str, files: ModelFiles, device: str, resize: str = "pillow") -> Loaded:
+def load_open_clip(name: str, files: ModelFiles, device: str, resize: str = "pillow") -> LoadedOpenClip:
     """Build the model and give it its weights. Raises HarnessError if they do not fit: there are no random weights here."""
     import torch
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
-    from harness.encoders.open_clip.preprocessing import fast_preparation
+    from harness.encoders.open_clip.preprocessing import torch_preprocessing
     from harness.encoders.open_clip.text_towers import TextReader
     from harness.encoders.open_clip.tokenization import make_tokenizer
 
     try:
-        model = build(files, device)
+        model = build_model(files, device)
         reader = TextReader(model, make_tokenizer(files), files.config["embed_dim"], device)
         config = PreprocessCfg(**model.visual.preprocess_cfg)
-        preparation = fast_preparation(vars(config)) if resize == "torch" else image_transform_v2(config, is_train=False)
+        preparation = torch_preprocessing(vars(config)) if resize == "torch" else image_transform_v2(config, is_train=False)
     except HarnessError:
         raise
     except Exception as error:  # of many libraries: open_clip, timm, transformers, tokenizers, safetensors, torch
-        raise HarnessError(f"{name}: open_clip cannot load {files.weights}: {reason(error, files.weights)}") from error
+        raise HarnessError(f"{name}: open_clip cannot load {files.weights}: {loading_problem(error, files.weights)}") from error
     model.visual.to(memory_format=torch.channels_last)
-    return Loaded(model, preparation, reader)
+    return LoadedOpenClip(model, preparation, reader)
 
 
-def build(files: ModelFiles, device: str) -> Any:
+def build_model(files: ModelFiles, device: str) -> Any:
     """open_clip's model with its weights, in float32 whatever they were saved in. Raises whatever open_clip does."""
     import open_clip
 
-    with in_float32(files.tower) if files.tower is not None else nullcontext() as tower:
+    with float32_config(files.tower) if files.tower is not None else nullcontext() as tower:
         text = {**files.text_config, "hf_model_name": str(tower), "hf_model_pretrained": False}
         return open_clip.create_model(
             files.model,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-def fast_preparation(config: Mapping[str, Any]) -> Callable[[Image.Image], Tensor]:
+def torch_preprocessing(config: Mapping[str, Any]) -> Callable[[Image.Image], Tensor]:
     """What `open_clip.transform.image_transform_v2` does for evaluation, resized in whole bytes by torch's antialiased kernel.
 
     config: open_clip's `preprocess_cfg`. The function takes an RGB picture and gives (3, height, width), normalised.
@@ -31,7 +31,7 @@ def fast_preparation(config: Mapping[str, Any]) -> Callable[[Image.Image], Tenso
 
     def prepare(picture: Image.Image) -> Tensor:
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
-        size = (height, width) if way == "squash" else shortest(pixels.shape[2:], height)
+        size = (height, width) if way == "squash" else resized_size(pixels.shape[2:], height)
         resized = interpolate(pixels, size, mode=kernel, antialias=True)[0]
         top, left = round((size[0] - height) / 2), round((size[1] - width) / 2)
         return (resized[:, top : top + height, left : left + width].float() / 255 - mean) / std
@@ -39,10 +39,10 @@ def fast_preparation(config: Mapping[str, Any]) -> Callable[[Image.Image], Tenso
     return prepare
 
 
-def shortest(size: torch.Size, side: int) -> tuple[int, int]:
+def resized_size(size: torch.Size, side: int) -> tuple[int, int]:
     """Height and width of a picture whose shorter side becomes `side`, as torchvision rounds them.
 
-    >>> shortest(torch.Size((375, 500)), 224), shortest(torch.Size((500, 333)), 224)
+    >>> resized_size(torch.Size((375, 500)), 224), resized_size(torch.Size((500, 333)), 224)
     ((224, 298), (336, 224))
     """
     height, width = size

@@ -8,15 +8,16 @@ from typing import Any
 
 from harness.core.errors import HarnessError
 from harness.core.suggestions import nearest
-from harness.encoders.hub import hub_folder, not_here, quiet
-from harness.encoders.open_clip.model_files import CONFIG, HUB_WEIGHTS, ModelFiles, find_tokenizer, find_tower
+from harness.encoders.file_names import OPEN_CLIP_CONFIG_FILE
+from harness.encoders.hub import hub_folder, quiet, unavailable_error
+from harness.encoders.open_clip.model_files import HUB_WEIGHTS, ModelFiles, find_text_config, find_tokenizer
 
 # Behind a checkpoint file: its weights were trained with GELU, though published weights of the architecture were with QuickGELU.
 GELU = "@gelu"
 PREPROCESSING = ("size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color")
 
 
-def behind_tag(arch: str, pretrained: str) -> ModelFiles:
+def pretrained_files(arch: str, pretrained: str) -> ModelFiles:
     """The model of a built-in architecture with a tag's weights, downloaded if need be, or with those of a checkpoint file.
 
     Raises HarnessError if weights or tokenizer are not here and cannot be downloaded.
@@ -28,14 +29,14 @@ def behind_tag(arch: str, pretrained: str) -> ModelFiles:
     return ModelFiles(
         model=arch,
         config=config,
-        preprocessing={key: tag[key] for key in PREPROCESSING if key in tag} if tag else usual_preprocessing(arch),
+        preprocessing={key: tag[key] for key in PREPROCESSING if key in tag} if tag else shared_preprocessing(arch),
         weights=tag_weights(tag, f"open_clip:{arch}/{pretrained}") if tag else checkpoint_file(pretrained).resolve(),
-        tower=find_tower(config["text_cfg"], None),
+        tower=find_text_config(config["text_cfg"], None),
         tokenizer=find_tokenizer(config["text_cfg"], None),
     )
 
 
-def check_tag(arch: str, pretrained: str) -> str:
+def check_pretrained(arch: str, pretrained: str) -> str:
     """The canonical form of `pretrained`. Raises HarnessError, with the names that would do, if open_clip cannot serve it."""
     import open_clip
 
@@ -98,7 +99,7 @@ def check_activation(arch: str, tag: str, quick: bool) -> None:
         raise HarnessError(f"{tag} of {arch} was trained with {kind}, which {arch} does not compute; use open_clip:{twin}/{tag}")
 
 
-def usual_preprocessing(arch: str) -> Mapping[str, Any]:
+def shared_preprocessing(arch: str) -> Mapping[str, Any]:
     """The preprocessing that all tags of an architecture share. Raises HarnessError if they differ.
 
     A bare checkpoint file does not say how its images were prepared, and open_clip would take OpenAI's way for any of them.
@@ -110,7 +111,7 @@ def usual_preprocessing(arch: str) -> Mapping[str, Any]:
     if any(way != ways[0] for way in ways):
         raise HarnessError(
             f"models of {arch} differ in how images are prepared, and a checkpoint file does not say it: "
-            f"put it into a folder with a {CONFIG} and use local-dir:"
+            f"put it into a folder with a {OPEN_CLIP_CONFIG_FILE} and use local-dir:"
         )
     return ways[0] if ways else {}
 
@@ -128,4 +129,4 @@ def tag_weights(tag: Mapping[str, Any], name: str) -> Path:
         with quiet():
             return Path(open_clip.download_pretrained(tag))
     except Exception as error:
-        raise not_here(name, str(tag["url"]), error) from error
+        raise unavailable_error(name, str(tag["url"]), error) from error

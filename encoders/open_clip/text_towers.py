@@ -14,14 +14,14 @@ from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 
 from harness.core.data import Floats, Spans, TokenStates
-from harness.encoders.open_clip.clip_layers import quick_blocks
-from harness.encoders.open_clip.tokenization import Tokenizer, framing, mark_language, token_names, token_spans
+from harness.encoders.open_clip.clip_layers import convert_blocks
+from harness.encoders.open_clip.tokenization import Tokenizer, detect_framing, mark_language, token_names, token_spans
 
 # Measured on a CPU: 512 to 1,024 tokens stay in its cache, and 4,096 run slower. A GPU wants to be filled.
 TOKENS_A_BATCH = {"cpu": 1024, "cuda": 32_768}
 
 
-class TextTower(Protocol):
+class OpenClipTextTower(Protocol):
     """A text tower, in two steps, so that projecting every token is paid for only where token states are wanted."""
 
     trims: bool
@@ -54,7 +54,7 @@ class ClipText:
     @cached_property
     def blocks(self) -> nn.Sequential | None:
         """Its blocks as ours; None where they are not the plain ones."""
-        return quick_blocks(self.module)
+        return convert_blocks(self.module)
 
     def read(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Hidden states and sentence embeddings."""
@@ -112,7 +112,7 @@ class HuggingFaceText:
         return out
 
 
-def text_tower(model: nn.Module) -> TextTower:
+def wrap_text_tower(model: nn.Module) -> OpenClipTextTower:
     """The text tower of an open_clip model."""
     module = getattr(model, "text", model)
     if isinstance(module, HFTextEncoder):
@@ -121,7 +121,7 @@ def text_tower(model: nn.Module) -> TextTower:
 
 
 @dataclass(frozen=True)
-class Batch:
+class EncodedBatch:
     """Texts that go through the tower together. rows: (B,), their places among all. hidden, pooled: as `TextTower.read`.
 
     real: (B, L) booleans.
@@ -137,9 +137,9 @@ class TextReader:
     """Tokenizer and text tower of one model."""
 
     def __init__(self, model: nn.Module, tokenizer: Tokenizer, dim: int, device: str) -> None:
-        self.tower = text_tower(model)
+        self.tower = wrap_text_tower(model)
         self.tokenizer = tokenizer
-        self.framing = framing(tokenizer)
+        self.framing = detect_framing(tokenizer)
         self.dim = dim
         self.device = device
 
@@ -186,7 +186,7 @@ class TextReader:
         ids = self.tokenizer(list(texts))
         return ids, self.framing.real(ids) if self.tower.pad is None else ids.ne(self.tower.pad)
 
-    def batches(self, ids: Tensor, real: Tensor) -> Iterator[Batch]:
+    def batches(self, ids: Tensor, real: Tensor) -> Iterator[EncodedBatch]:
         """Run all rows through the tower, texts of like length together, the longest first."""
         context = ids.shape[1]
         ends = (real * torch.arange(1, context + 1)).amax(1) if self.tower.trims else torch.full((len(ids),), context)
@@ -197,5 +197,5 @@ class TextReader:
             width = int(ends[order[start]])
             rows = order[start : start + max(1, budget // width)]
             hidden, pooled = self.tower.read(ids[rows, :width].to(self.device))
-            yield Batch(rows, hidden, pooled, real[rows, :width])
+            yield EncodedBatch(rows, hidden, pooled, real[rows, :width])
             start += len(rows)

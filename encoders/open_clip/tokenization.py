@@ -18,7 +18,7 @@ from harness.core.errors import HarnessError
 from harness.core.languages import all_languages, resolve_language
 from harness.distill.data.subwords import truncate
 from harness.encoders.open_clip.model_files import ModelFiles
-from harness.retrieval.text_spans import moved
+from harness.retrieval.text_spans import map_spans
 
 NOWHERE = (0, 0)
 
@@ -129,7 +129,7 @@ def mark_language(tokenizer: Tokenizer, lang: str) -> None:
     tokenizer.tokenizer.src_lang = codes[0]
 
 
-def framing(tokenizer: Tokenizer) -> Framing:
+def detect_framing(tokenizer: Tokenizer) -> Framing:
     """Find out what a tokenizer puts around a text, from what it makes of an empty one."""
     pad, pads_with_end, class_at_end = 0, False, False
     if isinstance(tokenizer, HFTokenizer):
@@ -138,7 +138,7 @@ def framing(tokenizer: Tokenizer) -> Framing:
         pads_with_end = pad == inner.eos_token_id
         class_at_end = tokenizer.tokenizer_mode == "clips"
     bare = Framing(None, None, pad, pads_with_end, class_at_end)
-    empty, some = (ids_of(tokenizer, bare, text) for text in ("", "a"))
+    empty, some = (token_ids(tokenizer, bare, text) for text in ("", "a"))
     first, last = some[0], some[-1]
     if len(empty) > 1:
         return Framing(first, last, pad, pads_with_end, class_at_end)
@@ -146,7 +146,7 @@ def framing(tokenizer: Tokenizer) -> Framing:
     return Framing(first if empty == [first] else None, last if empty == [last] else None, pad, pads_with_end, class_at_end)
 
 
-def ids_of(tokenizer: Tokenizer, frame: Framing, text: str) -> list[int]:
+def token_ids(tokenizer: Tokenizer, frame: Framing, text: str) -> list[int]:
     """The real ids of one text."""
     ids = tokenizer([text])
     real: list[int] = ids[frame.real(ids)].tolist()
@@ -171,7 +171,7 @@ def token_spans(tokenizer: Tokenizer, texts: Sequence[str], ids: Tensor, real: T
     """
     located = []
     for text, row, is_real in zip(texts, ids.tolist(), real.tolist(), strict=True):
-        cleaned, read = read_text(tokenizer, text)
+        cleaned, read = read_tokens(tokenizer, text)
         spans = []
         for place, number in enumerate(row):
             if is_real[place]:
@@ -180,11 +180,11 @@ def token_spans(tokenizer: Tokenizer, texts: Sequence[str], ids: Tensor, real: T
                 if known != number:
                     raise HarnessError(f"a {type(tokenizer).__name__} does not tell where the tokens of {text!r} stand in it")
                 spans.append(span)
-        located.append(moved(spans, cleaned, text))
+        located.append(map_spans(spans, cleaned, text))
     return located
 
 
-def read_text(tokenizer: Tokenizer, text: str) -> tuple[str, list[tuple[int, Span]]]:
+def read_tokens(tokenizer: Tokenizer, text: str) -> tuple[str, list[tuple[int, Span]]]:
     """A text as the tokenizer reads it, and its tokens, framing included, each with where it stands in that."""
     longest = tokenizer.context_length
     if isinstance(tokenizer, FileTokenizer):
@@ -193,7 +193,7 @@ def read_text(tokenizer: Tokenizer, text: str) -> tuple[str, list[tuple[int, Spa
     if isinstance(tokenizer, SimpleTokenizer):
         cleaned = tokenizer.clean_fn(text)
         first, last = ((number, NOWHERE) for number in (tokenizer.sot_token_id, tokenizer.eot_token_id))
-        return cleaned, truncate([first, *byte_pairs(tokenizer, cleaned), last], longest)
+        return cleaned, truncate([first, *byte_pair_tokens(tokenizer, cleaned), last], longest)
     if isinstance(tokenizer, HFTokenizer) and tokenizer.tokenizer.is_fast:
         cleaned, inner = tokenizer.clean_fn(text), tokenizer.tokenizer
         if tokenizer.tokenizer_mode == "clips":
@@ -205,7 +205,7 @@ def read_text(tokenizer: Tokenizer, text: str) -> tuple[str, list[tuple[int, Spa
     return text, [(-1, NOWHERE)]
 
 
-def byte_pairs(tokenizer: SimpleTokenizer, text: str) -> Iterator[tuple[int, Span]]:
+def byte_pair_tokens(tokenizer: SimpleTokenizer, text: str) -> Iterator[tuple[int, Span]]:
     """The tokens of a cleaned text under CLIP's own tokenizer, which pairs bytes, each with the characters that it is of."""
     for word in tokenizer.pat.finditer(text):
         owners = [word.start() + place for place, char in enumerate(word[0]) for _ in char.encode()]

@@ -29,6 +29,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import nn
 from torch.nn import functional
 
+from harness.encoders.file_names import OPEN_CLIP_CONFIG_FILE, OPEN_CLIP_WEIGHTS_FILE, TOKENIZER_FILE
 from harness.tasks.sample.dataset import JPEG_QUALITY, SampleImage, compose_sample, five_plans
 from harness.tasks.sample.grammar import REALISERS
 from harness.tasks.sample.grammar.sentences import detokenized_text
@@ -36,17 +37,16 @@ from harness.tasks.sample.scene_drawing import draw_scene
 from harness.tasks.sample.scenes import Scene, sample_scene
 
 HERE = Path(__file__).parent
-TOKENIZER_NAME, CONFIG_NAME, WEIGHTS_NAME = "tokenizer.json", "open_clip_config.json", "open_clip_model.safetensors"
-SEED = 7
-SIDE = 64
-CONTEXT = 48
+_SEED = 7
+_SIDE = 64
+_CONTEXT = 48
 VOCABULARY = 700  # enough for every word of the captions to be one token
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 EMBEDDING = 128
-TEXT = {"context_length": CONTEXT, "width": 128, "heads": 2, "layers": 2}
+TEXT = {"context_length": _CONTEXT, "width": 128, "heads": 2, "layers": 2}
 MODEL = {
     "embed_dim": EMBEDDING,
-    "vision_cfg": {"image_size": SIDE, "layers": [1, 1, 1, 1], "width": 16, "head_width": 64},
+    "vision_cfg": {"image_size": _SIDE, "layers": [1, 1, 1, 1], "width": 16, "head_width": 64},
 }
 FACTS_WEIGHT = 50
 
@@ -71,7 +71,7 @@ def as_stored(picture: Image.Image) -> Image.Image:
 
 def pixels_of(picture: Image.Image) -> Bytes:
     """What the encoder will see of a picture: through JPEG, squashed to a square."""
-    return np.asarray(as_stored(picture).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    return np.asarray(as_stored(picture).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC))
 
 
 def facts_of(scene: Scene) -> tuple[str, ...]:
@@ -96,9 +96,9 @@ def draw_example(seed: int) -> Example:
     return Example(pixels_of(draw_scene(scene, rng)[0]), captions, (scene.key(), *facts_of(scene)))
 
 
-def draw_examples(count: int, forbidden: set[str]) -> list[Example]:
+def draw_training_examples(count: int, forbidden: set[str]) -> list[Example]:
     """Drawn examples, without those whose scene is held out."""
-    seeds = range(SEED * 10_000_000, SEED * 10_000_000 + count)
+    seeds = range(_SEED * 10_000_000, _SEED * 10_000_000 + count)
     with ProcessPoolExecutor(2) as pool:
         drawn = list(pool.map(draw_example, seeds, chunksize=100))
     return [replace(one, facts=one.facts[1:]) for one in drawn if one.facts[0] not in forbidden]
@@ -126,7 +126,7 @@ def learn_tokenizer(captions: Sequence[str]) -> Tokenizer:
 def tokens_of(tokenizer: Tokenizer, captions: Sequence[str]) -> torch.Tensor:
     """Token ids (n, context), padded with 0. The sample's own captions always fit."""
     rows = [encoding.ids for encoding in tokenizer.encode_batch(list(captions))]
-    return torch.tensor([row + [0] * (CONTEXT - len(row)) for row in rows])
+    return torch.tensor([row + [0] * (_CONTEXT - len(row)) for row in rows])
 
 
 def encode_text(model: open_clip.CLIP, tokens: torch.Tensor) -> torch.Tensor:
@@ -154,7 +154,7 @@ class Trainer:
 
     def fit(self, epochs: int, batch: int, peak: float, evaluate: Callable[[], None]) -> None:
         """Train with one cycle of the learning rate."""
-        generator = torch.Generator().manual_seed(SEED)
+        generator = torch.Generator().manual_seed(_SEED)
         steps = epochs * (len(self.pixels) // batch)
         parameters = [*self.model.parameters(), *self.fact_head.parameters()]
         optimiser = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.98), weight_decay=0.05)
@@ -217,24 +217,24 @@ def recall_at_1(model: open_clip.CLIP, tokenizer: Tokenizer, items: Sequence[Sam
 def save(model: open_clip.CLIP, config: dict[str, object], folder: Path) -> None:
     """Write weights in half precision, and the config."""
     preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "squash"}
-    (folder / CONFIG_NAME).write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}, indent=2) + "\n")
-    save_file({name: value.half().contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS_NAME)
+    (folder / OPEN_CLIP_CONFIG_FILE).write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}, indent=2) + "\n")
+    save_file({name: value.half().contiguous() for name, value in model.state_dict().items()}, folder / OPEN_CLIP_WEIGHTS_FILE)
 
 
-def measure(folder: Path, held_out: Mapping[str, Sequence[SampleImage]]) -> None:
+def print_recall(folder: Path, held_out: Mapping[str, Sequence[SampleImage]]) -> None:
     """Print what the written model reaches, read as open_clip reads it."""
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
-    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_NAME))
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
     for split, items in held_out.items():
         images = torch.stack([preprocess(as_stored(item.draw()[0])) for item in items])
         print(f"{split}: {recall_at_1(model, tokenizer, items, images)}", flush=True)
 
 
-def train(folder: Path, options: argparse.Namespace, held_out: Mapping[str, Sequence[SampleImage]]) -> None:
+def train_teacher(folder: Path, options: argparse.Namespace, held_out: Mapping[str, Sequence[SampleImage]]) -> None:
     """Draw, train, and write config, tokenizer and weights."""
     begun = time.perf_counter()
     forbidden = {item.scene.key() for items in held_out.values() for item in items}
-    examples = draw_examples(options.examples, forbidden)
+    examples = draw_training_examples(options.examples, forbidden)
     print(f"{len(examples)} scenes drawn, {time.perf_counter() - begun:.0f} s", flush=True)
     tokenizer = learn_tokenizer([caption for example in examples for caption in example.captions])
     size = tokenizer.get_vocab_size()
@@ -248,7 +248,7 @@ def train(folder: Path, options: argparse.Namespace, held_out: Mapping[str, Sequ
         options.epochs, options.batch, options.peak, lambda: print("val:", recall_at_1(model, tokenizer, val, images), flush=True)
     )
     folder.mkdir(exist_ok=True)
-    tokenizer.save(str(folder / TOKENIZER_NAME))
+    tokenizer.save(str(folder / TOKENIZER_FILE))
     save(model, config, folder)
     print(f"{(time.perf_counter() - begun) / 60:.1f} minutes", flush=True)
 
@@ -264,13 +264,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--measure", action="store_true", help="only measure the model that is there")
     options = parser.parse_args()
-    torch.manual_seed(SEED)
+    torch.manual_seed(_SEED)
     torch.set_num_threads(options.threads)
     world = compose_sample()
     held_out = {split: [item for item in world if item.split == split] for split in ("val", "test")}
     if not options.measure:
-        train(options.folder, options, held_out)
-    measure(options.folder, held_out)
+        train_teacher(options.folder, options, held_out)
+    print_recall(options.folder, held_out)
 
 
 if __name__ == "__main__":

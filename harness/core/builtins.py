@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from harness.distill.initializers.interface import Initializer
     from harness.distill.model.tower import Encoded
     from harness.evaluation.executors.jobs import Executor
-    from harness.retrieval.scorers import Maker
+    from harness.retrieval.scorers import ScorerFactory
 
 TASKS: Registry[Callable[[], Task]] = Registry(
     "task",
@@ -39,14 +39,14 @@ TASKS: Registry[Callable[[], Task]] = Registry(
 ENCODERS: Registry[Callable[[str, str], Encoder]] = Registry(
     "encoder",
     {
-        "sample": "harness.encoders.open_clip.models:sample",
-        "open_clip": "harness.encoders.open_clip.models:open_clip_tag",
-        "hf-hub": "harness.encoders.open_clip.models:hf_hub",
-        "local-dir": "harness.encoders.open_clip.models:local_dir",
-        "fast": "harness.encoders.open_clip.faster_variants:fast",
-        "bfloat16": "harness.encoders.open_clip.faster_variants:bfloat16",
-        "hf": "harness.encoders.hugging_face.models:hugging_face",
-        "text": "harness.encoders.hugging_face.text_tower_pairs:beside",
+        "sample": "harness.encoders.open_clip.models:sample_encoder",
+        "open_clip": "harness.encoders.open_clip.models:pretrained_encoder",
+        "hf-hub": "harness.encoders.open_clip.models:hub_encoder",
+        "local-dir": "harness.encoders.open_clip.models:folder_encoder",
+        "fast": "harness.encoders.open_clip.faster_variants:fast_encoder",
+        "bfloat16": "harness.encoders.open_clip.faster_variants:bfloat16_encoder",
+        "hf": "harness.encoders.hugging_face.models:hugging_face_encoder",
+        "text": "harness.encoders.hugging_face.text_tower_pairs:text_tower_pair",
         "features": "harness.encoders.baselines.features:Features",
         "pixels": "harness.encoders.baselines.pixels:Pixels",
         "random": "harness.encoders.baselines.random:Random",
@@ -64,7 +64,7 @@ def load_encoder(spec: str, device: str) -> Encoder:
 
 
 TRANSLATORS: Registry[Callable[[str, str], Translator]] = Registry(
-    "translator", {"hf": "harness.encoders.hugging_face.translation:hugging_face"}, group="harness.translators"
+    "translator", {"hf": "harness.encoders.hugging_face.translation:hugging_face_translator"}, group="harness.translators"
 )
 
 
@@ -76,12 +76,12 @@ def load_translator(spec: str, device: str) -> Translator:
     return make_plug_in(TRANSLATORS, spec, device, ("name", "translate", "fingerprint"))
 
 
-SCORERS: Registry[Callable[[RunConfig, Task, Path], Maker]] = Registry(
+SCORERS: Registry[Callable[[RunConfig, Task, Path], ScorerFactory]] = Registry(
     "scorer",
     {
-        "plain": "harness.retrieval.scorers:plain",
-        "entities": "harness.retrieval.scorers:entities",
-        "maxsim": "harness.retrieval.scorers:maxsim",
+        "plain": "harness.retrieval.scorers:make_plain_scorer",
+        "entities": "harness.retrieval.scorers:make_entity_scorer",
+        "maxsim": "harness.retrieval.scorers:make_maxsim_scorer",
     },
 )
 Chunker: TypeAlias = "Callable[[Sequence[str], Language], Sequence[Spans]]"

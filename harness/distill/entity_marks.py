@@ -16,7 +16,7 @@ from harness.core.protocols import TokenLocator
 from harness.distill.data.subwords import subword_spans
 from harness.distill.model.teacher import TeacherStates
 from harness.distill.model.tower import Encoded
-from harness.retrieval.text_spans import within
+from harness.retrieval.text_spans import tokens_in_phrases
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -67,4 +67,4 @@ def mark_entities(
 def entity_rows(tokens: Sequence[Spans], entities: Sequence[Spans | None], texts: Sequence[str]) -> Iterator[EntityRow]:
     """Yield the row of each text."""
     for at, named, text in zip(tokens, entities, texts, strict=True):
-        yield np.array([np.nan] if named is None else within(at, named, text), dtype=np.float32)
+        yield np.array([np.nan] if named is None else tokens_in_phrases(at, named, text), dtype=np.float32)

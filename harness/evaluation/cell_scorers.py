@@ -13,7 +13,7 @@ from harness.core.errors import HarnessError
 from harness.core.protocols import Task
 from harness.evaluation.cells import Cell
 from harness.records.schema import TRANSLATE_TEST
-from harness.retrieval.scorers import PLAIN, in_regions
+from harness.retrieval.scorers import PLAIN, make_region_scorer
 
 
 def with_scorers(cells: Sequence[Cell], config: RunConfig, task: Task, data: Path) -> Iterator[Cell]:
@@ -23,7 +23,7 @@ def with_scorers(cells: Sequence[Cell], config: RunConfig, task: Task, data: Pat
     or has the name of a built-in one.
     """
     grounding = cells[0].retrieval.sought == "regions"
-    make = (in_regions if grounding else SCORERS.load(config.scorer))(config, task, data)
+    make = (make_region_scorer if grounding else SCORERS.load(config.scorer))(config, task, data)
     identity = SCORERS.identity(config.scorer)
     for cell in cells:
         if cell.translations and config.scorer == "entities":

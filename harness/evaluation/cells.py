@@ -19,8 +19,8 @@ from harness.evaluation.guarded_bitext import load_guarded_bitext
 from harness.evaluation.translate_test import Translations, load_file_translations, load_machine_translations
 from harness.records.schema import ENGLISH_TOWER, TRANSLATE_TEST, TowerCard
 from harness.records.towers import find_tower_folder, load_card, load_seen
-from harness.retrieval.phrases import tagged
-from harness.retrieval.scorers import Plain, Scorer
+from harness.retrieval.phrases import tag_bitext
+from harness.retrieval.scorers import CosineScorer, Scorer
 from harness.storage.store import Store
 
 # Part of every cell's digest. Raise it when the same inputs no longer give the same scores.
@@ -42,7 +42,7 @@ class Cell:
     recipe: Recipe | None = None
     tower: Path | None = None
     translations: Translations | None = None
-    scorer: Scorer = field(default_factory=Plain)
+    scorer: Scorer = field(default_factory=CosineScorer)
 
     def folder(self, store: Store) -> Path | None:
         """Return the folder of the distilled tower, which may not exist yet; None for the encoder's own tower."""
@@ -71,7 +71,7 @@ def distilled_cells(config: RunConfig, task: Task, data: Path, encoder: Encoder,
     if not config.objectives:
         return []
     guarded = load_guarded_bitext(task, data, [task.language(retrieval.lang)], config)
-    tag = partial(tagged, task=task, data=data, chunker=config.chunker)
+    tag = partial(tag_bitext, task=task, data=data, chunker=config.chunker)
     cells = []
     for objective in dict.fromkeys(map(spell_objective, config.objectives)):
         label = f"{config.distill.init}, untrained" if objective == UNTRAINED else objective

@@ -29,7 +29,7 @@ from harness.records.files import check_stored_record, load_stored_record, save_
 from harness.records.provenance import current_provenance
 from harness.records.schema import ENGLISH_TOWER, TRANSLATE_TEST, Record, RegionCard, TranslationCard
 from harness.records.towers import load_card
-from harness.retrieval.regions import Views
+from harness.retrieval.regions import RegionViews
 from harness.retrieval.scorers import Embedder
 from harness.storage.seals import is_undamaged
 from harness.storage.store import Store
@@ -207,7 +207,7 @@ def measure_cell(cell: Cell, plan: Plan, store: Store, console: Console, wait: b
     embed = Embedder(encoder, encoder, store, console, device)
     for name, images in shared_images(cell):
         embed.pictures(images, name)
-    found = cell.scorer.find(queries, replace(embed, tower=load_text_tower(cell, plan, store, console, wait)))
+    found = cell.scorer.rank(queries, replace(embed, tower=load_text_tower(cell, plan, store, console, wait)))
     folder = cell.folder(store)
     card = load_card(folder) if folder else None
     views = cell.scorer.views
@@ -252,7 +252,7 @@ def shared_images(cell: Cell) -> Iterator[tuple[str, Images]]:
         yield "regions", cell.scorer.views
 
 
-def region_card(views: Views) -> RegionCard:
+def region_card(views: RegionViews) -> RegionCard:
     """Return the regions' entry in the record."""
     regions = views.regions
     return RegionCard(source=regions.source, view=views.view, count=len(regions.boxes), digest=regions.digest())

@@ -17,7 +17,7 @@ from harness.core.data import MEASURE_PREFIX, Doubles, Ints, Ranks, Retrieval
 from harness.core.error_messages import short_message
 from harness.core.errors import HarnessError
 from harness.records.schema import SCHEMA_VERSION, Record, Version
-from harness.retrieval.ranking import scores
+from harness.retrieval.ranking import retrieval_scores
 from harness.storage.seals import check_key, new_sealed_folder, read_seal, read_sealed_bytes, report_skipped
 from harness.storage.store import TEMPORARY_PREFIX, DamagedError, explain_read_errors
 
@@ -99,7 +99,7 @@ def load_record(folder: Path) -> Record:
 
 def check_scores(folder: Path, record: Record, ranks: Ranks, measures: Mapping[str, Doubles]) -> None:
     """Raise DamagedError unless a record's scores follow from its ranks and measures."""
-    from harness.retrieval.dense_search import Searched
+    from harness.retrieval.dense_search import SearchResult
     from harness.retrieval.grounding import grounding_scores
 
     sizes = record.captions, record.images if record.sought == "images" else 0
@@ -110,11 +110,11 @@ def check_scores(folder: Path, record: Record, ranks: Ranks, measures: Mapping[s
         )
     with explain_broken_queries(folder / QUERIES_FILE):
         if record.sought == "texts":
-            true = Searched(ranks.t2i, measures, {}).scores()
+            true = SearchResult(ranks.t2i, measures, {}).scores()
         elif record.sought == "regions":
             true = grounding_scores(ranks.t2i, measures["pointing"] > 0)
         else:
-            true = scores(ranks)
+            true = retrieval_scores(ranks)
     for name in sorted({*true, *record.scores}):
         stated, value = record.scores.get(name, math.nan), true.get(name, math.nan)
         if not math.isclose(stated, value, rel_tol=1e-9, abs_tol=1e-9):

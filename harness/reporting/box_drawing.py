@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.core.data import Grounding, Ints, Regions
 from harness.core.errors import HarnessError
-from harness.retrieval.regions import gallery_places, scaled
+from harness.retrieval.regions import gallery_places, scale_box
 from harness.statistics.measurement import Measurement
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def save_examples(folder: Path, tower: Measurement, grounding: Grounding, region
     for phrase in np.unique(np.linspace(0, len(found) - 1, _MAX_EXAMPLES).astype(int)).tolist():
         picture = grounding.images.open(int(grounding.caption_images[phrase]))
         true = grounding.targets[grounding.target_captions == phrase]
-        boxes = [scaled(picture, box, sizes[places[phrase]]) for box in (*true, found[phrase])]
+        boxes = [scale_box(picture, box, sizes[places[phrase]]) for box in (*true, found[phrase])]
         right = "ranked first, correct" if tower.ranks.t2i[phrase] == 1 else "ranked first, wrong"
         sheet = draw_boxes(picture, boxes, [*["true"] * len(true), right], f"{tower.label}: {grounding.captions[phrase]}")
         path = folder / f"{grounding.caption_ids[phrase].replace('#', '-').replace('@', '-')}.png"

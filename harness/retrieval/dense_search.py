@@ -14,17 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.core.data import Floats, Ints, Ranks, TextRetrieval
-from harness.retrieval.late_interaction import maxsim
-from harness.retrieval.metrics import DEPTH, expected, per_query
+from harness.retrieval.late_interaction import maxsim_scores
+from harness.retrieval.metrics import DEPTH, chance_values, query_measures
 from harness.retrieval.ranking import CUTOFFS, MISSED, TOLERANCE, hit_rate
 from harness.storage.packed_states import PackedStates
 
 SCORES_AT_ONCE = 16 << 20
-QUERIES_AT_ONCE = 16_384
+_QUERIES_AT_ONCE = 16_384
 
 
 @dataclass(frozen=True)
-class Searched:
+class SearchResult:
     """What m queries found. ranks: (m,), of the best relevant document, or MISSED. values: by measure, (m,), in percent."""
 
     ranks: Ints
@@ -43,22 +43,22 @@ class Searched:
         return rates | means | {"t2i_median_rank": float(np.median(self.ranks))}
 
 
-def search(
+def search_documents(
     retrieval: TextRetrieval, queries: PackedStates, documents: Callable[[], Iterable[PackedStates]], device: str = "cpu"
-) -> Searched:
+) -> SearchResult:
     """Rank the documents for every query by late interaction, which of single embeddings is the cosine.
 
     queries: of the retrieval's captions. documents: gives those of its documents, in order, as often as it is asked.
     """
     ranks, values = [], []
-    for rows in blocks(len(queries), QUERIES_AT_ONCE):
+    for rows in row_blocks(len(queries), _QUERIES_AT_ONCE):
         part = retrieval.take(rows.tolist())
         lists = first_documents(part, queries.take(rows), documents(), device)
         right = grades_of(lists, part) > 0
         ranks.append(np.where(right.any(1), 1 + right.argmax(1), MISSED))
-        values.append(per_query(part.measures, part.relevant, lists))
+        values.append(query_measures(part.measures, part.relevant, lists))
     measured = {name: np.concatenate([of[name] for of in values]) for name in retrieval.measures}
-    return Searched(np.concatenate(ranks), measured, expected(retrieval, DEPTH))
+    return SearchResult(np.concatenate(ranks), measured, chance_values(retrieval, DEPTH))
 
 
 def first_documents(retrieval: TextRetrieval, queries: PackedStates, documents: Iterable[PackedStates], device: str) -> Ints:
@@ -67,10 +67,10 @@ def first_documents(retrieval: TextRetrieval, queries: PackedStates, documents: 
     places = np.full((len(queries), DEPTH), -1, np.int64)
     seen = 0
     for part in documents:
-        for rows in blocks(len(queries), max(SCORES_AT_ONCE // len(part), 1)):
-            table = maxsim(queries.take(rows), part, device)
-            weigh(table, rows, seen, retrieval)
-            keep_best(scores, places, rows, table, seen)
+        for rows in row_blocks(len(queries), max(SCORES_AT_ONCE // len(part), 1)):
+            table = maxsim_scores(queries.take(rows), part, device)
+            apply_tie_rule(table, rows, seen, retrieval)
+            merge_best(scores, places, rows, table, seen)
         seen += len(part)
     order = np.lexsort((places, grades_of(places, retrieval), -scores), axis=1)
     ordered: Ints = np.take_along_axis(places, order, axis=1)
@@ -86,12 +86,12 @@ def grades_of(lists: Ints, retrieval: TextRetrieval) -> Ints:
     return grades
 
 
-def blocks(count: int, size: int) -> Iterator[Ints]:
+def row_blocks(count: int, size: int) -> Iterator[Ints]:
     """Cut range(count) into runs of `size`."""
     return (np.arange(start, min(start + size, count)) for start in range(0, count, size))
 
 
-def weigh(table: Floats, rows: Ints, first: int, retrieval: TextRetrieval) -> None:
+def apply_tie_rule(table: Floats, rows: Ints, first: int, retrieval: TextRetrieval) -> None:
     """Take barred documents out of the scores (r, c) of documents from number `first` on, and let relevant ones lose ties."""
     count = table.shape[1]
     for row, query in enumerate(rows.tolist()):
@@ -103,7 +103,7 @@ def weigh(table: Floats, rows: Ints, first: int, retrieval: TextRetrieval) -> No
                 table[row, document - first] = -np.inf
 
 
-def keep_best(scores: Floats, places: Ints, rows: Ints, table: Floats, first: int) -> None:
+def merge_best(scores: Floats, places: Ints, rows: Ints, table: Floats, first: int) -> None:
     """Merge the scores (r, c) of documents from number `first` on into the best so far, in place."""
     import torch
 

@@ -21,19 +21,19 @@ _AUDITED = 32
 
 
 @dataclass(frozen=True)
-class Gallery:
+class RegionGallery:
     """What a scorer may know of the images: (n, d) embeddings, and those of each image's regions, (r_i, d), perhaps none."""
 
     images: Floats
     regions: tuple[Floats, ...]
 
-    def swapped(self, order: Ints) -> Gallery:
+    def reordered(self, order: Ints) -> RegionGallery:
         """The same images in another order."""
-        return Gallery(self.images[order], tuple(self.regions[place] for place in order))
+        return RegionGallery(self.images[order], tuple(self.regions[place] for place in order))
 
 
 @dataclass(frozen=True)
-class Captions:
+class CaptionPhrases:
     """m captions: (m, d) embeddings, and those of each one's phrases, (k_i, d), perhaps none."""
 
     texts: Floats
@@ -50,7 +50,7 @@ def split_rows(rows: Floats, counts: Sequence[int]) -> tuple[Floats, ...]:
 ScoreImages = Callable[[int, Ints], Doubles]
 
 
-def entity_scorer(captions: Captions, gallery: Gallery) -> ScoreImages:
+def make_image_scorer(captions: CaptionPhrases, gallery: RegionGallery) -> ScoreImages:
     """The scorer of the paper. An image without regions, and a caption without phrases, are scored by v alone."""
     texts = unit_rows(captions.texts)
     counts = np.array([len(of) for of in gallery.regions])
@@ -78,29 +78,32 @@ def entity_scorer(captions: Captions, gallery: Gallery) -> ScoreImages:
     return score
 
 
-def rerank(captions: Captions, gallery: Gallery, owner: Ints, first: int) -> Ranks:
-    """Ranks with the first images of each caption, and the first captions of each image, sorted anew by `entity_scorer`.
+def rerank(captions: CaptionPhrases, gallery: RegionGallery, owner: Ints, first: int) -> Ranks:
+    """Ranks with the first images of each caption, and the first captions of each image, sorted anew by `make_image_scorer`.
 
     first: how many of the plain scorer's; 0 for all. What the plain scorer has further back stays there. Of those on the border
     that are tied, the wrong ones come first. Raises HarnessError as `ranking.rank`, and if the scorer is not blind.
     """
     plain = rank(gallery.images, captions.texts, owner)
-    check_blind(lambda those: entity_scorer(captions, those), gallery, len(captions.texts))
-    score = entity_scorer(captions, gallery)
+    check_blind(lambda those: make_image_scorer(captions, those), gallery, len(captions.texts))
+    score = make_image_scorer(captions, gallery)
     cosines = unit_rows(captions.texts) @ unit_rows(gallery.images).T
     own = owner[:, None] == np.arange(len(gallery.images))
-    by_text, by_image = leading(cosines, own, first or cosines.shape[1]), leading(cosines.T, own.T, first or len(cosines)).T
+    by_text, by_image = (
+        top_candidates(cosines, own, first or cosines.shape[1]),
+        top_candidates(cosines.T, own.T, first or len(cosines)).T,
+    )
     composed = np.full(cosines.shape, -np.inf)
     for caption, wanted in enumerate(by_text | by_image):
         images = np.flatnonzero(wanted)
         composed[caption, images] = score(caption, images)
     return Ranks(
-        t2i=renewed(plain.t2i, np.where(by_text, composed, -np.inf), own),
-        i2t=renewed(plain.i2t, np.where(by_image, composed, -np.inf).T, own.T),
+        t2i=updated_ranks(plain.t2i, np.where(by_text, composed, -np.inf), own),
+        i2t=updated_ranks(plain.i2t, np.where(by_image, composed, -np.inf).T, own.T),
     )
 
 
-def leading(cosines: Doubles, own: npt.NDArray[np.bool_], first: int) -> npt.NDArray[np.bool_]:
+def top_candidates(cosines: Doubles, own: npt.NDArray[np.bool_], first: int) -> npt.NDArray[np.bool_]:
     """Which candidates stand among the first of each row; of those that are tied, the wrong ones before the right."""
     leads = np.zeros(cosines.shape, bool)
     if first >= cosines.shape[1]:
@@ -111,21 +114,21 @@ def leading(cosines: Doubles, own: npt.NDArray[np.bool_], first: int) -> npt.NDA
     return leads
 
 
-def renewed(plain: Ints, composed: Doubles, own: npt.NDArray[np.bool_]) -> Ints:
+def updated_ranks(plain: Ints, composed: Doubles, own: npt.NDArray[np.bool_]) -> Ints:
     """Ranks by the new scores (-inf for what was not scored anew) where a right one was among the first; else the plain rank."""
     best = np.where(own, composed, -np.inf).max(1)
     above = (~own & (composed >= best[:, None] - TOLERANCE)).sum(1)
     return np.where(np.isfinite(best), 1 + above, plain)
 
 
-def check_blind(make: Callable[[Gallery], ScoreImages], gallery: Gallery, captions: int) -> None:
+def check_blind(make: Callable[[RegionGallery], ScoreImages], gallery: RegionGallery, captions: int) -> None:
     """Raise HarnessError unless a scorer's scores hang on what an image shows alone, and not on which image it is.
 
     The images change places: each must keep its score under every caption. A scorer that knows the right image of a caption, or
     shows it by regions that others do not get, still favours its old place.
     """
     order = np.roll(np.arange(len(gallery.images)), 1)
-    before, after, places = make(gallery), make(gallery.swapped(order)), np.arange(len(gallery.images))
+    before, after, places = make(gallery), make(gallery.reordered(order)), np.arange(len(gallery.images))
     for caption in np.unique(np.linspace(0, captions - 1, _AUDITED).astype(int)).tolist():
         moved = np.abs(before(caption, places)[order] - after(caption, places)) > TOLERANCE
         if moved.any():

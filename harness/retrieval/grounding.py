@@ -9,15 +9,15 @@ import numpy.typing as npt
 
 from harness.core.data import Doubles, Floats, Grounding, Ints, Ranks, Regions
 from harness.core.errors import HarnessError
-from harness.retrieval.ranking import CUTOFFS, MISSED, TOLERANCE, by_chance, hit_rate
-from harness.retrieval.regions import gallery_places, starts_of
+from harness.retrieval.ranking import CUTOFFS, MISSED, TOLERANCE, chance_of_hit, hit_rate
+from harness.retrieval.regions import gallery_places, group_starts
 from harness.runtime.vectors import unit_rows
 
-OVERLAP = 0.5
+MIN_IOU = 0.5
 
 
 @dataclass(frozen=True)
-class Grounded:
+class GroundingResult:
     """What each of m phrases found among the regions of its image.
 
     ranks: (m,), of the best region that overlaps a true box by at least half (IoU), or MISSED. pointed: (m,), whether the centre
@@ -47,7 +47,7 @@ def grounding_scores(ranks: Ints, pointed: npt.NDArray[np.bool_]) -> dict[str, f
     return recalls | {"t2i_median_rank": float(np.median(ranks)), "upper_bound": bound, "pointing": pointing}
 
 
-def ground(texts: Floats, views: Floats, grounding: Grounding, regions: Regions) -> Grounded:
+def ground(texts: Floats, views: Floats, grounding: Grounding, regions: Regions) -> GroundingResult:
     """Rank the regions of each phrase's image by the cosine of phrase and region.
 
     texts: (m, d), the phrases' embeddings. views: (r, d), the regions'. Ties count against the encoder, in the rank and in
@@ -57,9 +57,9 @@ def ground(texts: Floats, views: Floats, grounding: Grounding, regions: Regions)
     if not len(texts):
         raise HarnessError(f"nothing to ground: no phrase of the {grounding.lang} captions has a box")
     phrases, candidates = unit_rows(texts), unit_rows(views)
-    starts = starts_of(regions.box_images, len(regions.images.ids))
+    starts = group_starts(regions.box_images, len(regions.images.ids))
     places = gallery_places(regions, grounding.images)[grounding.caption_images]
-    true_starts = starts_of(grounding.target_captions, len(texts))
+    true_starts = group_starts(grounding.target_captions, len(texts))
     ranks, found = np.full(len(texts), MISSED, np.int64), np.zeros((len(texts), 4), np.int64)
     pointed, odds = np.zeros(len(texts), bool), np.zeros((len(texts), len(CUTOFFS)))
     for phrase, place in enumerate(places.tolist()):
@@ -68,20 +68,20 @@ def ground(texts: Floats, views: Floats, grounding: Grounding, regions: Regions)
         if not len(boxes):
             continue
         scores = candidates[part] @ phrases[phrase]
-        right = (overlaps(boxes, true) >= OVERLAP).any(1)
+        right = (box_ious(boxes, true) >= MIN_IOU).any(1)
         if right.any():
             ranks[phrase] = 1 + np.count_nonzero(~right & (scores >= scores[right].max() - TOLERANCE))
         found[phrase] = boxes[scores.argmax()]
-        pointed[phrase] = bool(inside(boxes[scores >= scores.max() - TOLERANCE], true).any(1).all())
-        odds[phrase] = [by_chance(len(boxes), int(right.sum()), k) for k in CUTOFFS]
+        pointed[phrase] = bool(centres_inside(boxes[scores >= scores.max() - TOLERANCE], true).any(1).all())
+        odds[phrase] = [chance_of_hit(len(boxes), int(right.sum()), k) for k in CUTOFFS]
     means = 100 * odds.mean(0)
-    return Grounded(ranks, pointed, found, {f"t2i_r{k}": float(mean) for k, mean in zip(CUTOFFS, means, strict=True)})
+    return GroundingResult(ranks, pointed, found, {f"t2i_r{k}": float(mean) for k, mean in zip(CUTOFFS, means, strict=True)})
 
 
-def overlaps(boxes: Ints, others: Ints) -> Doubles:
+def box_ious(boxes: Ints, others: Ints) -> Doubles:
     """Intersection over union of boxes (n, 4) and others (m, 4): (n, m).
 
-    >>> overlaps(np.array([[0, 0, 2, 2]]), np.array([[0, 0, 2, 2], [1, 0, 3, 2], [5, 5, 6, 6]])).round(2).tolist()
+    >>> box_ious(np.array([[0, 0, 2, 2]]), np.array([[0, 0, 2, 2], [1, 0, 3, 2], [5, 5, 6, 6]])).round(2).tolist()
     [[1.0, 0.33, 0.0]]
     """
     a, b = boxes[:, None].astype(np.float64), others[None].astype(np.float64)
@@ -91,7 +91,7 @@ def overlaps(boxes: Ints, others: Ints) -> Doubles:
     return shares
 
 
-def inside(boxes: Ints, others: Ints) -> npt.NDArray[np.bool_]:
+def centres_inside(boxes: Ints, others: Ints) -> npt.NDArray[np.bool_]:
     """Whether the centre of each of the boxes (n, 4) lies inside each of the others (m, 4): (n, m)."""
     centres = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
     return np.asarray(((centres >= others[None, :, :2]) & (centres < others[None, :, 2:])).all(-1))

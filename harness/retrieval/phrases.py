@@ -16,7 +16,7 @@ from harness.core.registry import split_spec
 T = TypeVar("T")
 
 
-def chunked(chunker: str, texts: Sequence[str], language: Language) -> list[Spans]:
+def chunk_phrases(chunker: str, texts: Sequence[str], language: Language) -> list[Spans]:
     """The phrases of texts under the chunker `NAME` or `NAME:ARGUMENT`.
 
     Raises HarnessError for an unknown chunker, as the chunker does, and if it gives what is no stretch of a text.
@@ -35,25 +35,25 @@ def chunked(chunker: str, texts: Sequence[str], language: Language) -> list[Span
     return found
 
 
-def phrases_of(retrieval: Retrieval, task: Task, chunker: str) -> tuple[tuple[str, ...], ...]:
-    """The phrases of each caption, from its tags or from the chunker. Raises HarnessError as `chunked`."""
+def caption_phrases(retrieval: Retrieval, task: Task, chunker: str) -> tuple[tuple[str, ...], ...]:
+    """The phrases of each caption, from its tags or from the chunker. Raises HarnessError as `chunk_phrases`."""
     tagged: Sequence[tuple[str, ...] | None] = retrieval.phrases or (None,) * len(retrieval.captions)
     bare = [text for text, phrases in zip(retrieval.captions, tagged, strict=True) if phrases is None]
-    spans = chunked(chunker, bare, task.language(retrieval.lang))
+    spans = chunk_phrases(chunker, bare, task.language(retrieval.lang))
     words = [tuple(" ".join(text[start:end].split()) for start, end in each) for text, each in zip(bare, spans, strict=True)]
-    return filled(tagged, words)
+    return fill_gaps(tagged, words)
 
 
-def tagged(bitext: Bitext, task: Task, data: Path, chunker: str) -> Bitext:
+def tag_bitext(bitext: Bitext, task: Task, data: Path, chunker: str) -> Bitext:
     """The same pairs with what their sentences name: English told by tags or by the chunker, translations by tags alone.
 
-    The notes say how many were told by which. Raises HarnessError as `chunked`, and if tags cannot be read.
+    The notes say how many were told by which. Raises HarnessError as `chunk_phrases`, and if tags cannot be read.
     """
     if isinstance(task, TaggedTask):
         bitext = task.tag_bitext(data, bitext)
     told: Sequence[Spans | None] = bitext.english_entities or (None,) * len(bitext)
     bare = [text for text, spans in zip(bitext.english, told, strict=True) if spans is None]
-    english = filled(told, chunked(chunker, bare, task.language("en")))
+    english = fill_gaps(told, chunk_phrases(chunker, bare, task.language("en")))
     foreign = bitext.foreign_entities or (None,) * len(bitext)
     by_tags = sum(spans is not None for spans in foreign)
     note = (
@@ -63,7 +63,7 @@ def tagged(bitext: Bitext, task: Task, data: Path, chunker: str) -> Bitext:
     return replace(bitext, english_entities=english, foreign_entities=foreign, notes=(*bitext.notes, note))
 
 
-def filled(known: Sequence[T | None], others: Sequence[T]) -> tuple[T, ...]:
+def fill_gaps(known: Sequence[T | None], others: Sequence[T]) -> tuple[T, ...]:
     """What is known, and in each gap the next of the others."""
     rest = iter(others)
     return tuple(next(rest) if value is None else value for value in known)

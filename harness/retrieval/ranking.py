@@ -26,8 +26,8 @@ from harness.core.errors import HarnessError
 if TYPE_CHECKING:
     from torch import Tensor
 
-Given = ParamSpec("Given")
-Found = TypeVar("Found")
+Params = ParamSpec("Params")
+Result = TypeVar("Result")
 TOLERANCE = 1e-6
 """How far below the best relevant score another item still counts as tied with it (scores lie in [-1, 1]).
 
@@ -76,9 +76,9 @@ def rank(images: Floats, texts: Floats, owner: Ints, *, chunk: int | None = None
         wide, long, owners = _unit(images, "image").to(device), _unit(texts, "text").to(device), owners.to(device)
         own = _score_pairs(long, wide, torch.arange(len(long), device=device), owners)
         best = torch.full((len(wide),), -torch.inf, device=device, dtype=own.dtype).scatter_reduce(0, owners, own, "amax")
-        by_text, by_image = Side.of(long, own), Side.of(wide, best)
+        by_text, by_image = Bars.of(long, own), Bars.of(wide, best)
         few = len(images) * len(texts) < _FEW
-        count = _count if kind == "cuda" else alone(_count) if few else _counting()
+        count = _count if kind == "cuda" else single_threaded(_count) if few else _counting()
 
         side = max(isqrt((chunk or _CHUNK[kind]) // 4), 1)
         scores = torch.empty(min(side, len(long)) * min(side, len(wide)), device=device)
@@ -93,10 +93,10 @@ def rank(images: Floats, texts: Floats, owner: Ints, *, chunk: int | None = None
 
 
 # Scores (r, c), float32, of some captions with some images, both given by their places.
-Score = Callable[[Ints, Ints], Floats]
+ScoreFunction = Callable[[Ints, Ints], Floats]
 
 
-def rank_scored(score: Score, owner: Ints, n: int, *, chunk: int = 64 << 20) -> Ranks:
+def rank_by_score(score: ScoreFunction, owner: Ints, n: int, *, chunk: int = 64 << 20) -> Ranks:
     """Rank n images for every caption, and every caption for every image, by any score in [-1, 1]; ties as in `rank`.
 
     owner: (m,), the index of each caption's image. chunk: bytes of scores held at once, at least one caption's. A pair is scored
@@ -104,7 +104,7 @@ def rank_scored(score: Score, owner: Ints, n: int, *, chunk: int = 64 << 20) -> 
     a product of another shape does. Raises HarnessError if an image has no caption.
 
     >>> table = np.array([[0.9, 0.1], [0.5, 0.4]], np.float32)
-    >>> rank_scored(lambda captions, images: table[np.ix_(captions, images)], np.array([0, 1]), 2)
+    >>> rank_by_score(lambda captions, images: table[np.ix_(captions, images)], np.array([0, 1]), 2)
     Ranks(t2i=array([1, 2]), i2t=array([1, 1]))
     """
     owner = _all_owned(owner, n)
@@ -142,10 +142,10 @@ def hit_rate(ranks: Ints, k: int) -> float:
     return float(100 * np.mean(ranks <= k))
 
 
-def scores(ranks: Ranks) -> dict[str, float]:
+def retrieval_scores(ranks: Ranks) -> dict[str, float]:
     """The six hit rates and their mean in percent, and the two median ranks.
 
-    >>> of = scores(Ranks(t2i=np.array([1, 1, 6, 20]), i2t=np.array([1, 2])))
+    >>> of = retrieval_scores(Ranks(t2i=np.array([1, 1, 6, 20]), i2t=np.array([1, 2])))
     >>> of["t2i_r10"], of["i2t_median_rank"]
     (75.0, 1.5)
     >>> list(of)
@@ -157,13 +157,13 @@ def scores(ranks: Ranks) -> dict[str, float]:
     return {**rates, **medians, "mean_recall": float(np.mean(list(rates.values())))}
 
 
-def chance(owner: Ints, n: int) -> dict[str, float]:
+def chance_rates(owner: Ints, n: int) -> dict[str, float]:
     """The six hit rates that a uniformly random ranking is expected to have, in percent.
 
     owner: (m,), the index of each caption's image among n. Text to image it is k/n; image to text, for an image with c of the m
     captions, 1 - C(m-c, k) / C(m, k), averaged over images.
 
-    >>> chance(np.array([0, 0, 1, 1]), 2)["i2t_r1"]
+    >>> chance_rates(np.array([0, 0, 1, 1]), 2)["i2t_r1"]
     50.0
     """
     m = len(owner)
@@ -176,10 +176,10 @@ def chance(owner: Ints, n: int) -> dict[str, float]:
 
 
 @cache
-def by_chance(candidates: int, right: int, k: int) -> float:
+def chance_of_hit(candidates: int, right: int, k: int) -> float:
     """The probability that one of the right candidates is among k drawn at random.
 
-    >>> by_chance(4, 1, 1), by_chance(4, 1, 10), by_chance(4, 0, 10)
+    >>> chance_of_hit(4, 1, 1), chance_of_hit(4, 1, 10), chance_of_hit(4, 0, 10)
     (0.25, 1.0, 0.0)
     """
     drawn = min(k, candidates)
@@ -207,7 +207,7 @@ def _all_owned(owner: Ints, n: int) -> Ints:
     return owner.astype(np.int64)
 
 
-class Side(NamedTuple):
+class Bars(NamedTuple):
     """Unit rows (k, d), and bars (k,): what another score must reach to count against each, in float64; and in float32, what is
     reached for certain, and what perhaps."""
 
@@ -217,14 +217,14 @@ class Side(NamedTuple):
     perhaps: Tensor
 
     @classmethod
-    def of(cls, rows: Tensor, best: Tensor) -> Side:
+    def of(cls, rows: Tensor, best: Tensor) -> Bars:
         """best: (k,), float64, the score of the best relevant one."""
         bars, slack = best - TOLERANCE, _slack(rows.shape[1])
         return cls(rows, bars, (bars + slack).float(), (bars - slack).float())
 
-    def cut(self, part: slice) -> Side:
+    def cut(self, part: slice) -> Bars:
         """Some of them."""
-        return Side(*(of[part] for of in self))
+        return Bars(*(of[part] for of in self))
 
 
 def _unit(rows: Floats, side: str) -> Tensor:
@@ -248,11 +248,11 @@ def _unit(rows: Floats, side: str) -> Tensor:
     return torch.from_numpy(unit)
 
 
-def alone(work: Callable[Given, Found]) -> Callable[Given, Found]:
+def single_threaded(work: Callable[Params, Result]) -> Callable[Params, Result]:
     """The function on one of torch's threads: in small work several wait for each other, 13 ms a time where a machine is busy."""
 
     @wraps(work)
-    def by_one_thread(*words: Given.args, **more: Given.kwargs) -> Found:
+    def by_one_thread(*words: Params.args, **more: Params.kwargs) -> Result:
         import torch
 
         threads = torch.get_num_threads()
@@ -265,7 +265,7 @@ def alone(work: Callable[Given, Found]) -> Callable[Given, Found]:
     return by_one_thread
 
 
-@alone
+@single_threaded
 def _score_pairs(texts: Tensor, images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Scores of chosen (text, image) pairs in float64."""
     import torch
@@ -289,10 +289,10 @@ def _slack(width: int) -> float:
 
 # Of scores (r, c), how many reach each text's bar for certain, (r,), and each image's, (c,), and the rows and columns of those
 # that are too near a bar to tell.
-Count = Callable[["Tensor", Side, Side], tuple["Tensor", "Tensor", "Tensor", "Tensor"]]
+CountReached = Callable[["Tensor", Bars, Bars], tuple["Tensor", "Tensor", "Tensor", "Tensor"]]
 
 
-def _reached(scores: Tensor, texts: Side, images: Side, owner: Tensor, real: int, count: Count) -> tuple[Tensor, Tensor]:
+def _reached(scores: Tensor, texts: Bars, images: Bars, owner: Tensor, real: int, count: CountReached) -> tuple[Tensor, Tensor]:
     """Count the images that reach each text's bar, (r,), and the texts that reach each image's bar, (c,), own pairs left out.
 
     scores: room for the product. owner: (r,), the place of each text's image, if it is among these. real: how many images there
@@ -316,15 +316,15 @@ def _reached(scores: Tensor, texts: Side, images: Side, owner: Tensor, real: int
         return (exact >= texts.bars[:, None]).sum(1, dtype=torch.int32), (exact >= images.bars).sum(0, dtype=torch.int32)
     near, exact = product[rows, columns], _score_pairs(texts.rows, images.rows, rows, columns)
 
-    def settled(side: Side, places: Tensor) -> Tensor:
+    def settled(side: Bars, places: Tensor) -> Tensor:
         reached = (near < side.sure[places]) & (exact >= side.bars[places])
         return torch.bincount(places[reached], minlength=len(side.rows))
 
     return by_text + settled(texts, rows), by_image + settled(images, columns)
 
 
-def _count(scores: Tensor, texts: Side, images: Side) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A `Count` by torch, on any device."""
+def _count(scores: Tensor, texts: Bars, images: Bars) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A `CountReached` by torch, on any device."""
     import torch
 
     by_text, by_image = scores >= texts.sure[:, None], scores >= images.sure
@@ -336,8 +336,8 @@ def _count(scores: Tensor, texts: Side, images: Side) -> tuple[Tensor, Tensor, T
 
 
 @cache
-def _counting() -> Count:
-    """A `Count` by numba, where it is installed: all in one read of the scores."""
+def _counting() -> CountReached:
+    """A `CountReached` by numba, where it is installed: all in one read of the scores."""
     return import_module("harness.retrieval.ranking_numba").count if find_spec("numba") else _count
 
 

@@ -10,25 +10,25 @@ from torch import Tensor, from_numpy
 from harness.runtime.numba_threads import Array, jit, parallel_for
 
 if TYPE_CHECKING:
-    from harness.retrieval.ranking import Side
+    from harness.retrieval.ranking import Bars
 
 STRIP = 512  # images counted at once: their bars and counts stay in the first cache
 
 
-def count(scores: Tensor, texts: Side, images: Side) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def count_reached(scores: Tensor, texts: Bars, images: Bars) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """A `ranking.Count` of scores on a processor."""
     tile = scores.numpy()
     by_text, by_image = (np.stack([side.sure.numpy(), side.perhaps.numpy()]) for side in (texts, images))
     strips = -(-tile.shape[1] // STRIP)
     in_strips, doubts = np.zeros((2, strips, len(tile)), np.int32)
     reached = np.zeros(tile.shape[1], np.int32)
-    parallel_for(lambda first, last: count_some(first, last, tile, by_text, by_image, in_strips, reached, doubts), strips, 1)
-    places = find(tile, by_text, by_image, doubts)
+    parallel_for(lambda first, last: count_strips(first, last, tile, by_text, by_image, in_strips, reached, doubts), strips, 1)
+    places = find_doubtful(tile, by_text, by_image, doubts)
     return from_numpy(in_strips.sum(0)), from_numpy(reached), from_numpy(places[0]), from_numpy(places[1])
 
 
 @jit
-def count_some(
+def count_strips(
     first: int, last: int, scores: Array, texts: Array, images: Array, in_strips: Array, reached: Array, doubts: Array
 ) -> None:
     """The strips from first to last. texts (2, r) and images (2, c): what is reached for certain, and what perhaps."""
@@ -48,7 +48,7 @@ def count_some(
 
 
 @jit
-def find(scores: Array, texts: Array, images: Array, doubts: Array) -> Array:
+def find_doubtful(scores: Array, texts: Array, images: Array, doubts: Array) -> Array:
     """Rows and columns (2, k) of the scores in doubt, of which there are so many in each row of each strip."""
     found, k = np.empty((2, doubts.sum()), np.int64), 0
     for strip in range(len(doubts)):

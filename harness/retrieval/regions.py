@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 View = Literal["crop", "context", "blackout"]
 
 
-class Views:
+class RegionViews:
     """`harness.core.data.Images`: each region of a gallery, shown in one way.
 
     `crop` cuts it out; `context` cuts out twice its width and height about its centre; `blackout` keeps the whole picture and
@@ -40,23 +40,23 @@ class Views:
         image = int(self.regions.box_images[index])
         if self._open is None or self._open[0] != image:  # regions of an image stand together: it is decoded once
             self._open = image, self.regions.images.open(image)
-        return show(self._open[1], self.regions.boxes[index], self.regions.sizes[image], self.view)
+        return draw_view(self._open[1], self.regions.boxes[index], self.regions.sizes[image], self.view)
 
     def digest(self) -> str:
         """A digest of pictures, boxes and the way they are shown."""
         return digest_strings([self.view, self.regions.digest()])
 
 
-def show(picture: Image.Image, box: Ints, size: Ints, view: View) -> Image.Image:
+def draw_view(picture: Image.Image, box: Ints, size: Ints, view: View) -> Image.Image:
     """A box of a picture, in pixels of `size`, shown in one way; at least one pixel of it."""
     from PIL import Image
 
-    left, top, right, bottom = scaled(picture, box, size)
+    left, top, right, bottom = scale_box(picture, box, size)
     if view == "context":
         across, down = (right - left) / 2, (bottom - top) / 2
         left, top, right, bottom = left - across, top - down, right + across, bottom + down
-    left, right = within(left, right, picture.width)
-    top, bottom = within(top, bottom, picture.height)
+    left, right = whole_pixels(left, right, picture.width)
+    top, bottom = whole_pixels(top, bottom, picture.height)
     cut = picture.crop((left, top, right, bottom))
     if view != "blackout":
         return cut
@@ -65,24 +65,24 @@ def show(picture: Image.Image, box: Ints, size: Ints, view: View) -> Image.Image
     return dark
 
 
-def within(start: float, end: float, most: int) -> tuple[int, int]:
+def whole_pixels(start: float, end: float, most: int) -> tuple[int, int]:
     """A stretch in whole pixels of a side of `most`, at least one.
 
-    >>> within(-3.0, 7.2, 6), within(9.0, 9.5, 9)
+    >>> whole_pixels(-3.0, 7.2, 6), whole_pixels(9.0, 9.5, 9)
     ((0, 6), (8, 9))
     """
     first = min(max(int(np.floor(start)), 0), most - 1)
     return first, max(min(int(np.ceil(end)), most), first + 1)
 
 
-def scaled(picture: Image.Image, box: Ints, size: Ints) -> tuple[float, float, float, float]:
+def scale_box(picture: Image.Image, box: Ints, size: Ints) -> tuple[float, float, float, float]:
     """A box in the pixels of a picture that may have been reduced since it was drawn."""
     across, down = picture.width / int(size[0]), picture.height / int(size[1])
     left, top, right, bottom = (int(side) for side in box)
     return left * across, top * down, right * across, bottom * down
 
 
-def starts_of(box_images: Ints, images: int) -> Ints:
+def group_starts(box_images: Ints, images: int) -> Ints:
     """Where each image's regions start, and in the last place where all end: (images + 1,)."""
     return np.searchsorted(box_images, np.arange(images + 1))
 
@@ -95,5 +95,5 @@ def gallery_places(regions: Regions, images: Images) -> Ints:
 
 def regions_by_image(views: Floats, regions: Regions, images: Images) -> tuple[Floats, ...]:
     """The embeddings (r_i, d) of each image's regions, for a gallery in its order."""
-    starts = starts_of(regions.box_images, len(regions.images.ids))
+    starts = group_starts(regions.box_images, len(regions.images.ids))
     return tuple(views[starts[place] : starts[place + 1]] for place in gallery_places(regions, images).tolist())

@@ -17,9 +17,9 @@ from harness.core.data import MEASURE_PREFIX, Documents, Floats, Grounding, Imag
 from harness.core.errors import HarnessError
 from harness.core.languages import ENGLISH
 from harness.core.protocols import Encoder, RegionTask, Task, TextEncoder
-from harness.retrieval.phrases import phrases_of
-from harness.retrieval.ranking import chance, rank, scores
-from harness.retrieval.regions import Views, regions_by_image
+from harness.retrieval.phrases import caption_phrases
+from harness.retrieval.ranking import chance_rates, rank, retrieval_scores
+from harness.retrieval.regions import RegionViews, regions_by_image
 from harness.storage.embeddings import embed_captions, embed_documents, embed_images, embed_patches, embed_texts, embed_tokens
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ PLAIN = "plain"
 
 
 @dataclass(frozen=True)
-class Found:
+class RetrievalResult:
     """What texts found. columns: what is kept of each beside its rank."""
 
     ranks: Ranks
@@ -41,22 +41,22 @@ class Found:
     columns: Mapping[str, npt.NDArray[np.generic]] = field(default_factory=dict)
 
     @classmethod
-    def images(cls, ranks: Ranks, retrieval: Retrieval) -> Found:
+    def from_images(cls, ranks: Ranks, retrieval: Retrieval) -> RetrievalResult:
         """What captions and images found of each other."""
-        return cls(ranks, scores(ranks), chance(retrieval.caption_images, len(retrieval.images.ids)))
+        return cls(ranks, retrieval_scores(ranks), chance_rates(retrieval.caption_images, len(retrieval.images.ids)))
 
     @classmethod
-    def texts(cls, retrieval: TextRetrieval, sides: Sides, device: str) -> Found:
+    def from_texts(cls, retrieval: TextRetrieval, sides: SearchStates, device: str) -> RetrievalResult:
         """What queries found among documents."""
-        from harness.retrieval.dense_search import search
+        from harness.retrieval.dense_search import search_documents
 
-        searched = search(retrieval, sides.queries, sides.documents, device)
+        searched = search_documents(retrieval, sides.queries, sides.documents, device)
         columns = {f"{MEASURE_PREFIX}{name}": values for name, values in searched.values.items()}
         return cls(searched.as_ranks, searched.scores(), searched.chance, columns)
 
 
 @dataclass(frozen=True)
-class Sides:
+class SearchStates:
     """States of the queries, and of the documents, which are read as often as they are asked for."""
 
     queries: PackedStates
@@ -119,7 +119,7 @@ class Scorer(Protocol):
         ...
 
     @property
-    def views(self) -> Views | None:
+    def views(self) -> RegionViews | None:
         """The regions of images that it looks at."""
         ...
 
@@ -127,17 +127,17 @@ class Scorer(Protocol):
         """What decides its ranks beside retrieval, encoder and text tower: with theirs it makes a cell's name."""
         ...
 
-    def find(self, retrieval: Retrieval, embed: Embedder) -> Found:
+    def rank(self, retrieval: Retrieval, embed: Embedder) -> RetrievalResult:
         """Embed and rank. Raises HarnessError if the encoder does not offer what it compares."""
         ...
 
 
 # What makes a scorer for each retrieval of a run. Raises HarnessError for what it cannot score.
-Maker: TypeAlias = Callable[[Retrieval], Scorer]
+ScorerFactory: TypeAlias = Callable[[Retrieval], Scorer]
 
 
 @dataclass(frozen=True)
-class Plain:
+class CosineScorer:
     """The cosine of two embeddings."""
 
     name: ClassVar[str] = PLAIN
@@ -147,33 +147,33 @@ class Plain:
         """Nothing more."""
         return []
 
-    def find(self, retrieval: Retrieval, embed: Embedder) -> Found:
+    def rank(self, retrieval: Retrieval, embed: Embedder) -> RetrievalResult:
         """Images by caption, and captions by image; or documents by query."""
         if isinstance(retrieval, TextRetrieval):
-            return Found.texts(retrieval, self.sides(retrieval, embed), embed.device)
+            return RetrievalResult.from_texts(retrieval, self.search_states(retrieval, embed), embed.device)
         images = embed.pictures(retrieval.images)
         ranks = rank(images, embed.captions(retrieval), retrieval.caption_images, device=embed.device)
-        return Found.images(ranks, retrieval)
+        return RetrievalResult.from_images(ranks, retrieval)
 
-    def sides(self, retrieval: TextRetrieval, embed: Embedder) -> Sides:
+    def search_states(self, retrieval: TextRetrieval, embed: Embedder) -> SearchStates:
         """One state each."""
         from harness.storage.packed_states import PackedStates
 
-        return Sides(PackedStates.single(embed.captions(retrieval)), lambda: embed.documents(retrieval.documents))
+        return SearchStates(PackedStates.single(embed.captions(retrieval)), lambda: embed.documents(retrieval.documents))
 
 
 @dataclass(frozen=True)
-class InRegions:
+class RegionScorer:
     """The cosine of phrase and region: how a grounding is ranked."""
 
-    views: Views
+    views: RegionViews
     name: ClassVar[str] = PLAIN
 
     def cache_key_parts(self) -> list[object]:
         """The regions."""
         return [self.views.digest()]
 
-    def find(self, retrieval: Retrieval, embed: Embedder) -> Found:
+    def rank(self, retrieval: Retrieval, embed: Embedder) -> RetrievalResult:
         """The regions of each phrase's image."""
         from harness.retrieval.grounding import ground
 
@@ -181,17 +181,17 @@ class InRegions:
         regions = embed.pictures(self.views, "regions")
         grounded = ground(embed.captions(retrieval), regions, retrieval, self.views.regions)
         columns = {"pointed": grounded.pointed, "found": grounded.found}
-        return Found(grounded.as_ranks, grounded.scores(), grounded.chance, columns)
+        return RetrievalResult(grounded.as_ranks, grounded.scores(), grounded.chance, columns)
 
 
 @dataclass(frozen=True)
-class Entities:
+class EntityScorer:
     """Images found by their regions too: see `harness.retrieval.entity_reranking`.
 
     phrases: of each caption. first: how many are sorted anew.
     """
 
-    views: Views
+    views: RegionViews
     phrases: tuple[tuple[str, ...], ...]
     first: int
 
@@ -204,19 +204,19 @@ class Entities:
         """Regions, phrases, and how much is sorted anew."""
         return ["entities", self.first, self.views.digest(), self.phrases]
 
-    def find(self, retrieval: Retrieval, embed: Embedder) -> Found:
+    def rank(self, retrieval: Retrieval, embed: Embedder) -> RetrievalResult:
         """Images by caption, and captions by image."""
-        from harness.retrieval.entity_reranking import Captions, Gallery, rerank, split_rows
+        from harness.retrieval.entity_reranking import CaptionPhrases, RegionGallery, rerank, split_rows
 
         words = embed.texts([phrase for phrases in self.phrases for phrase in phrases], retrieval.lang)
-        captions = Captions(embed.captions(retrieval), split_rows(words, [len(phrases) for phrases in self.phrases]))
+        captions = CaptionPhrases(embed.captions(retrieval), split_rows(words, [len(phrases) for phrases in self.phrases]))
         regions = embed.pictures(self.views, "regions")
-        gallery = Gallery(embed.pictures(retrieval.images), regions_by_image(regions, self.views.regions, retrieval.images))
-        return Found.images(rerank(captions, gallery, retrieval.caption_images, self.first), retrieval)
+        gallery = RegionGallery(embed.pictures(retrieval.images), regions_by_image(regions, self.views.regions, retrieval.images))
+        return RetrievalResult.from_images(rerank(captions, gallery, retrieval.caption_images, self.first), retrieval)
 
 
 @dataclass(frozen=True)
-class MaxSim:
+class MaxSimScorer:
     """Late interaction: see `harness.retrieval.late_interaction`."""
 
     name: ClassVar[str] = "maxsim"
@@ -226,52 +226,52 @@ class MaxSim:
         """How it scores: raise the number when the same states no longer give the same ranks."""
         return ["maxsim 1"]
 
-    def find(self, retrieval: Retrieval, embed: Embedder) -> Found:
+    def rank(self, retrieval: Retrieval, embed: Embedder) -> RetrievalResult:
         """Images by caption, and captions by image; or documents by query."""
         from harness.retrieval.late_interaction import rank_patches
 
         if isinstance(retrieval, TextRetrieval):
-            return Found.texts(retrieval, self.sides(retrieval, embed), embed.device)
+            return RetrievalResult.from_texts(retrieval, self.search_states(retrieval, embed), embed.device)
         tokens, patches = embed.tokens(retrieval), embed.patches(retrieval.images)
-        return Found.images(rank_patches(patches, tokens, retrieval.caption_images, embed.device), retrieval)
+        return RetrievalResult.from_images(rank_patches(patches, tokens, retrieval.caption_images, embed.device), retrieval)
 
-    def sides(self, retrieval: TextRetrieval, embed: Embedder) -> Sides:
+    def search_states(self, retrieval: TextRetrieval, embed: Embedder) -> SearchStates:
         """Their tokens."""
-        return Sides(embed.tokens(retrieval), lambda: embed.document_tokens(retrieval.documents))
+        return SearchStates(embed.tokens(retrieval), lambda: embed.document_tokens(retrieval.documents))
 
 
-def plain(config: RunConfig, task: Task, data: Path) -> Maker:  # noqa: ARG001 (what every scorer is told)
+def make_plain_scorer(config: RunConfig, task: Task, data: Path) -> ScorerFactory:  # noqa: ARG001 (what every scorer is told)
     """The cosine of a text's embedding and that of what it looks for: always measured."""
-    return lambda retrieval: Plain()  # noqa: ARG005
+    return lambda retrieval: CosineScorer()  # noqa: ARG005
 
 
-def in_regions(config: RunConfig, task: Task, data: Path) -> Maker:
+def make_region_scorer(config: RunConfig, task: Task, data: Path) -> ScorerFactory:
     """How phrases are grounded, which has no other scorer. Raises HarnessError if one is asked for."""
     if config.scorer != PLAIN:
         raise HarnessError(f"--scorer {config.scorer} is for retrieval; {task.card.name} ranks regions as they are")
-    views = load_views(config, task, data)
-    return lambda retrieval: InRegions(views)  # noqa: ARG005
+    views = load_region_views(config, task, data)
+    return lambda retrieval: RegionScorer(views)  # noqa: ARG005
 
 
-def entities(config: RunConfig, task: Task, data: Path) -> Maker:
+def make_entity_scorer(config: RunConfig, task: Task, data: Path) -> ScorerFactory:
     """Images found by their regions too, beside the plain cosine (arXiv 2505.02278): docs/entities.md."""
-    views, choices = load_views(config, task, data), config.grounding
+    views, choices = load_region_views(config, task, data), config.grounding
 
     def make(retrieval: Retrieval) -> Scorer:
         if not retrieval.opens_pictures:
             raise HarnessError(f"--scorer entities looks at regions of images, and {task.card.name} looks for texts")
-        return Entities(views, phrases_of(retrieval, task, config.chunker), choices.rerank)
+        return EntityScorer(views, caption_phrases(retrieval, task, config.chunker), choices.rerank)
 
     return make
 
 
-def maxsim(config: RunConfig, task: Task, data: Path) -> Maker:  # noqa: ARG001
+def make_maxsim_scorer(config: RunConfig, task: Task, data: Path) -> ScorerFactory:  # noqa: ARG001
     """The best patch or token for each token of a text, late interaction (arXiv 2004.12832): docs/late-interaction.md."""
-    return lambda retrieval: MaxSim()  # noqa: ARG005
+    return lambda retrieval: MaxSimScorer()  # noqa: ARG005
 
 
-def load_views(config: RunConfig, task: Task, data: Path) -> Views:
+def load_region_views(config: RunConfig, task: Task, data: Path) -> RegionViews:
     """The regions of a split's images, as they are shown. Raises HarnessError if the task's images have none."""
     if not isinstance(task, RegionTask):
         raise HarnessError(f"--scorer {config.scorer} needs regions of the images, and {task.card.name} has none")
-    return Views(task.load_regions(data, config.split, config.grounding.candidates), config.grounding.view)
+    return RegionViews(task.load_regions(data, config.split, config.grounding.candidates), config.grounding.view)

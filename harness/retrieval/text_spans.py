@@ -8,22 +8,22 @@ from difflib import SequenceMatcher
 from harness.core.data import Span
 
 
-def moved(spans: Sequence[Span], text: str, other: str) -> tuple[Span, ...]:
+def map_spans(spans: Sequence[Span], text: str, other: str) -> tuple[Span, ...]:
     """The same stretches in another spelling of a text: other blanks, capitals or punctuation.
 
     A stretch of which the other spelling has nothing comes back empty, as (0, 0).
 
-    >>> moved([(0, 9), (10, 11)], "A red hat .", "a  Red hat!"), moved([(2, 5)], "A &amp; B", "A & B")
+    >>> map_spans([(0, 9), (10, 11)], "A red hat .", "a  Red hat!"), map_spans([(2, 5)], "A &amp; B", "A & B")
     (((0, 10), (0, 0)), ((2, 3),))
     """
     if text == other:
         return tuple(spans)
-    twins = dict(shared(text, other))
+    twins = dict(shared_characters(text, other))
     found = ([twins[place] for place in range(*span) if place in twins] for span in spans)
     return tuple((places[0], places[-1] + 1) if places else (0, 0) for places in found)
 
 
-def shared(text: str, other: str) -> list[tuple[int, int]]:
+def shared_characters(text: str, other: str) -> list[tuple[int, int]]:
     """The places of the characters, blanks aside, that two spellings of a text share, in order."""
     ours, theirs = (tuple(place for place, char in enumerate(each) if not char.isspace()) for each in (text, other))
     a, b = ([each[place].lower() for place in places] for each, places in ((text, ours), (other, theirs)))
@@ -33,10 +33,10 @@ def shared(text: str, other: str) -> list[tuple[int, int]]:
     return [(ours[at + k], theirs[there + k]) for at, there, size in blocks for k in range(size)]
 
 
-def within(tokens: Sequence[Span], phrases: Sequence[Span], text: str) -> list[bool]:
+def tokens_in_phrases(tokens: Sequence[Span], phrases: Sequence[Span], text: str) -> list[bool]:
     """Which tokens share a character, blanks aside, with a phrase. A token that stands nowhere in the text shares none.
 
-    >>> within([(0, 0), (0, 1), (1, 5), (5, 8), (0, 0)], [(0, 5)], "A man in")
+    >>> tokens_in_phrases([(0, 0), (0, 1), (1, 5), (5, 8), (0, 0)], [(0, 5)], "A man in")
     [False, True, True, False, False]
     """
     covered = {place for start, end in phrases for place in range(start, end) if not text[place].isspace()}

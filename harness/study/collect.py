@@ -11,7 +11,7 @@ from harness.core.objective_terms import STEPLESS
 from harness.records.files import check_stored_record
 from harness.records.provenance import command_line
 from harness.records.schema import Provenance
-from harness.retrieval.ranking import chance
+from harness.retrieval.ranking import chance_rates
 from harness.runtime.console import Console
 from harness.statistics.matching import StoredRecord
 from harness.storage.seals import load_readable
@@ -79,7 +79,7 @@ def language_summary(language: StudyLanguage, config: StudyConfig, store: Store)
         sample=captions.sample,
         floor=scores[0],
         ceiling=scores[1] if len(scores) > 1 else None,
-        chance=chance(captions.caption_images, images)[f"{config.direction}_r1"],
+        chance=chance_rates(captions.caption_images, images)[f"{config.direction}_r1"],
     )
 
 

@@ -13,7 +13,7 @@ from harness.core.errors import HarnessError
 from harness.core.protocols import RegionTask, TaggedTask, Task
 from harness.leaderboards.rendering import sanitize_line
 from harness.records.schema import Record
-from harness.retrieval.regions import gallery_places, starts_of
+from harness.retrieval.regions import gallery_places, group_starts
 
 
 def picture_sizes(record: Record, task: Task, folder: Path, retrieval: Retrieval) -> Ints | None:
@@ -33,7 +33,7 @@ def query_places(task: Task, folder: Path, retrieval: Retrieval, sizes: Ints | N
     """Return the phrases of each query with their boxes: in phrase grounding the query itself, else the caption's phrases."""
     if isinstance(retrieval, Grounding) and sizes is not None:
         boxes = relative_boxes(retrieval.targets, sizes[retrieval.caption_images[retrieval.target_captions]]).tolist()
-        starts = starts_of(retrieval.target_captions, len(retrieval.captions))
+        starts = group_starts(retrieval.target_captions, len(retrieval.captions))
         types = retrieval.facets["entity-type"]
         return [
             (Place(words, types[number], tuple(map(tuple, boxes[starts[number] : starts[number + 1]]))),)

@@ -31,7 +31,7 @@ from harness.records.files import QUERIES_FILE, load_found_boxes, load_ranks, lo
 from harness.records.schema import Record
 from harness.retrieval.dense_search import first_documents
 from harness.retrieval.ranking import MISSED
-from harness.retrieval.scorers import PLAIN, Embedder, MaxSim, Plain
+from harness.retrieval.scorers import PLAIN, CosineScorer, Embedder, MaxSimScorer
 from harness.runtime.device import resolve_device
 from harness.runtime.vectors import unit_rows
 from harness.storage.embeddings import embed_captions, embed_images
@@ -192,7 +192,7 @@ def tower_results(
 
 def first_texts(scorer: str, retrieval: TextRetrieval, embed: Embedder) -> list[list[tuple[str, bool]]]:
     """Return the best texts of each query by a scorer, and whether each is relevant."""
-    sides = {each.name: each for each in (Plain(), MaxSim())}[scorer].sides(retrieval, embed)
+    sides = {each.name: each for each in (CosineScorer(), MaxSimScorer())}[scorer].search_states(retrieval, embed)
     lists = first_documents(retrieval, sides.queries, sides.documents(), embed.device)[:, :_SHOWN_RESULTS]
     wanted, texts, number = set(lists.ravel().tolist()), dict[int, str](), 0
     for _, part in retrieval.documents.parts():

@@ -15,8 +15,8 @@ from harness.core.protocols import TokenEncoder, TokenLocator, TokenNamer
 from harness.leaderboards.rendering import render_page, sanitize_line, write_web_file
 from harness.records.schema import TowerCard
 from harness.records.towers import find_tower_folder, load_card
-from harness.retrieval.phrases import chunked
-from harness.retrieval.text_spans import within
+from harness.retrieval.phrases import chunk_phrases
+from harness.retrieval.text_spans import tokens_in_phrases
 from harness.storage.store import Store
 
 if TYPE_CHECKING:
@@ -93,9 +93,9 @@ def teacher_tokens(card: TowerCard, english: str, chunker: str, device: str) -> 
     names = teacher.name_tokens(english) if isinstance(teacher, TokenNamer) else [f"token {k + 1}" for k in range(count)]
     entities = None
     if reads_entities(without_code(card.config.objective, card.digest)) and isinstance(teacher, TokenLocator):
-        (phrases,) = chunked(chunker, [english], all_languages()["en"])
+        (phrases,) = chunk_phrases(chunker, [english], all_languages()["en"])
         (tokens,) = teacher.locate_tokens([english], "en")
-        entities = torch.tensor([within(tokens, phrases, english)], dtype=torch.float32)
+        entities = torch.tensor([tokens_in_phrases(tokens, phrases, english)], dtype=torch.float32)
     states, pooled = (torch.from_numpy(rows) for rows in (encoded.tokens, encoded.pooled))
     mask = torch.ones(1, count, dtype=torch.bool)
     return [sanitize_line(name, _TOKEN_LENGTH) for name in names], Encoded(states[None], mask, pooled, entities)

@@ -20,10 +20,10 @@ from harness.leaderboards.records.board_records import BoardGallery, BoardRecord
 from harness.leaderboards.records.query_files import read_columns
 from harness.records.files import QUERIES_FILE, explain_broken_queries, load_measures
 from harness.records.schema import ENGLISH_TOWER, TRANSLATE_TEST, Record
-from harness.retrieval.dense_search import Searched
+from harness.retrieval.dense_search import SearchResult
 from harness.retrieval.grounding import grounding_scores
 from harness.retrieval.metrics import DEPTH
-from harness.retrieval.ranking import CUTOFFS, MISSED, chance, scores
+from harness.retrieval.ranking import CUTOFFS, MISSED, chance_rates, retrieval_scores
 
 TestSetDigests = tuple[str, str]
 """The digests of the images and of the texts of a test set."""
@@ -101,7 +101,7 @@ class TestSetIndex:
         if found.record.sought == "images":
             key = found.queries.layout
             if key not in self._chances:
-                self._chances[key] = chance(BoardGallery.read(found.folder, found.record).owner, found.record.images)
+                self._chances[key] = chance_rates(BoardGallery.read(found.folder, found.record).owner, found.record.images)
             yield from mismatches("chance", found.record.chance, self._chances[key])
 
     def disagreements(self, found: BoardRecord) -> Iterator[str]:
@@ -269,7 +269,7 @@ def rank_faults(found: BoardRecord) -> Iterator[str]:
     for side, values, most in (("t2i", t2i, record.images), ("i2t", i2t, record.captions)):
         if values.max() > most:
             yield f"its {side} ranks go from {values.min():,} to {values.max():,}, expected 1 to {most:,}"
-    yield from mismatches("scores", record.scores, scores(Ranks(t2i, i2t)))
+    yield from mismatches("scores", record.scores, retrieval_scores(Ranks(t2i, i2t)))
 
 
 def grounding_faults(found: BoardRecord) -> Iterator[str]:
@@ -291,7 +291,7 @@ def search_faults(found: BoardRecord) -> Iterator[str]:
     for name, values in measures.items():
         if len(values) != record.captions or not ((values >= 0) & (values <= 100 + 1e-4)).all():
             yield f"its {name} is not a number from 0 to 100 for each of {record.captions:,} queries"
-    yield from mismatches("scores", record.scores, Searched(ranks.astype(np.int64), measures, {}).scores())
+    yield from mismatches("scores", record.scores, SearchResult(ranks.astype(np.int64), measures, {}).scores())
     if set(record.chance) != {*(f"t2i_r{k}" for k in CUTOFFS), *measures} or not are_percentages(record.chance):
         yield "its chance is not its hit rates and measures in percent"
     if record.headline not in {*(f"R@{k}" for k in CUTOFFS), *measures}:

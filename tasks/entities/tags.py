@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.core.data import Bitext, Language, Place, Retrieval, Spans
-from harness.retrieval.text_spans import moved
+from harness.retrieval.text_spans import map_spans
 from harness.tasks.caption_sources import UNSPACED
 from harness.tasks.entities.corpus import (
     Annotation,
@@ -155,7 +155,7 @@ def _spans(sentence: TaggedSentence | None, text: str) -> Spans | None:
     if sentence is None:
         return None
     phrases = [(phrase.start, phrase.start + len(phrase.words)) for phrase in sentence.entities]
-    return moved(phrases, sentence.text, text)
+    return map_spans(phrases, sentence.text, text)
 
 
 def load_places(data: Path, retrieval: Retrieval) -> tuple[tuple[Place, ...], ...]:

@@ -66,12 +66,12 @@ def test_the_same_seed_in_another_store_gives_the_same_scores_to_the_byte(store:
 
 def test_the_scores_of_a_record_can_be_reproduced_from_its_ranks(store: Path) -> None:
     from harness.records.files import load_ranks, load_record
-    from harness.retrieval.ranking import chance, scores
+    from harness.retrieval.ranking import chance_rates, retrieval_scores
 
     for folder in (store / "records").iterdir():
         record, (ranks, owner) = load_record(folder), load_ranks(folder)
-        assert scores(ranks) == record.scores
-        assert chance(owner, record.images) == record.chance
+        assert retrieval_scores(ranks) == record.scores
+        assert chance_rates(owner, record.images) == record.chance
         assert (len(ranks.i2t), len(ranks.t2i)) == (record.images, record.captions)
 
 

@@ -28,7 +28,7 @@ from harness.evaluation.planning import make_plans
 from harness.evaluation.runner import check_record_encoder, measure_plan, measure_plans
 from harness.evaluation.translate_test import MachineTranslations
 from harness.records.schema import Record
-from harness.retrieval.phrases import chunked
+from harness.retrieval.phrases import chunk_phrases
 from harness.runtime.console import Console
 from harness.storage.embeddings import embed_captions, embed_images
 from harness.storage.store import Store
@@ -57,11 +57,13 @@ class Second:
 
 
 def test_a_name_from_two_sources_is_an_error_that_names_both() -> None:
-    registry: Registry[type] = Registry("encoder", {"sample": "harness.encoders.open_clip.models:sample"})
+    registry: Registry[type] = Registry("encoder", {"sample": "harness.encoders.open_clip.models:sample_encoder"})
     registry.register("mine", First)
     with pytest.raises(HarnessError, match=r"two encoders are called 'mine', of test_plugins:First and of test_plugins:Second"):
         registry.register("mine", Second)
-    with pytest.raises(HarnessError, match=r"built in \(harness.encoders.open_clip.models:sample\) and of test_plugins:First"):
+    with pytest.raises(
+        HarnessError, match=r"built in \(harness.encoders.open_clip.models:sample_encoder\) and of test_plugins:First"
+    ):
         registry.register("sample", First)
     assert registry.load("mine") is First
     assert registry.origin("sample").startswith("built in")
@@ -579,7 +581,7 @@ def test_the_page_s_chunker_is_the_package_s(tmp_path: Path) -> None:
     assert rest == 'capitals", capitals)\n'
     path = write(tmp_path / "mine.py", code)
     german = Language("de", "German", "Latn", 5, ())
-    assert chunked(f"{path}:capitals", ["Ein Hund im Schnee ."], german) == [((0, 3), (4, 8), (12, 18))]
+    assert chunk_phrases(f"{path}:capitals", ["Ein Hund im Schnee ."], german) == [((0, 3), (4, 8), (12, 18))]
 
 
 def test_a_package_s_encoder_task_objective_and_chunker_are_there_by_name(
@@ -613,7 +615,7 @@ def test_a_broken_plug_in_is_listed_with_its_error_and_harms_nothing_else(flickr
     assert listed.returncode == 0, listed.stderr
     table = squeezed(listed.stdout)
     assert "broken.py cannot be loaded: NameError: name 'Mine' is not defined (line 2)" in table
-    assert "two encoders are called 'sample', of built in (harness.encoders.open_clip.models:sample) and of" in table
+    assert "two encoders are called 'sample', of built in (harness.encoders.open_clip.models:sample_encoder) and of" in table
     assert "the encoder bad of package bad-package 1.0 (not_to_be_found:X) cannot be loaded: ModuleNotFoundError" in table
     assert "models:sample)" in table
     words = ("run", "--lang", "en", "--encoder", "random", "--data", str(flickr30k_folder))

@@ -10,8 +10,8 @@ import pytest
 
 from harness.core.builtins import load_encoder
 from harness.core.errors import HarnessError
-from harness.encoders.hub import hub_folder, missing_files, unfinished
-from harness.encoders.hugging_face.text_tower_pairs import Beside, sentence_files
+from harness.encoders.hub import hub_folder, missing_files, partial_downloads
+from harness.encoders.hugging_face.text_tower_pairs import TextTowerPair, module_files
 
 REPO = "someone/model"
 CHOICES = (("config.json", "model*.safetensors"), ("config.json", "pytorch_model*.bin"))
@@ -93,11 +93,11 @@ def test_a_download_that_was_broken_off_is_named(place: Path, monkeypatch: pytes
     refused("half-filled: blobs/abc.0011.incomplete is unfinished")
     put(place, "model.safetensors")
     refused("or delete it, if it is of a file that is not needed")
-    monkeypatch.setattr("harness.encoders.hub.reached", lambda _: True)
+    monkeypatch.setattr("harness.encoders.hub.hub_answers", lambda _: True)
     assert find().is_dir(), "the hub has looked for what is needed"
     monkeypatch.undo()
     (place / "blobs" / "abc").write_bytes(b"whole")  # a later download brought it
-    assert unfinished(place / "snapshots" / "0123") == []
+    assert partial_downloads(place / "snapshots" / "0123") == []
 
 
 def test_what_the_network_completes_is_used(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,16 +146,16 @@ def modules(*paths: str) -> str:
 def test_sentence_transformers_towers_are_asked_for_with_the_weights_of_their_root(tmp_path: Path) -> None:
     (tmp_path / "modules.json").write_text(modules("", "1_Pooling", "2_Dense", "3_Normalize"))
     within = ("modules.json", "1_Pooling/*", "2_Dense/*")
-    assert sentence_files(tmp_path) == [(*within, "model*.safetensors"), (*within, "pytorch_model*.bin")]
+    assert module_files(tmp_path) == [(*within, "model*.safetensors"), (*within, "pytorch_model*.bin")]
     (tmp_path / "modules.json").write_text(modules("0_T", "1_Pooling"))
-    assert sentence_files(tmp_path) == [("modules.json", "0_T/*", "1_Pooling/*", "modules.json")]
+    assert module_files(tmp_path) == [("modules.json", "0_T/*", "1_Pooling/*", "modules.json")]
 
 
 def test_a_cached_tower_without_its_root_s_weights_is_not_taken_for_whole(place: Path) -> None:
     put(place, "modules.json", modules("", "1_Pooling", "3_Normalize"))
     put(place, "1_Pooling/config.json")
     tower = load_encoder(f"text:{REPO}+sample", "cpu")
-    assert isinstance(tower, Beside)
+    assert isinstance(tower, TextTowerPair)
     with pytest.raises(HarnessError, match=f"text:{REPO}: its files are not on this machine"):
         _ = tower.folder
     put(place, "model.safetensors")

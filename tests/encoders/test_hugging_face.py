@@ -23,8 +23,8 @@ from harness.core.errors import HarnessError
 from harness.core.plugins import fingerprint
 from harness.core.protocols import PatchEncoder, TokenEncoder, TokenLocator
 from harness.encoders.hugging_face.initial_models import HuggingFaceInitializer
-from harness.encoders.hugging_face.models import HuggingFace, hugging_face, model_files
-from harness.encoders.text_preparation import left_undone
+from harness.encoders.hugging_face.models import HuggingFace, fingerprinted_files, hugging_face_encoder
+from harness.encoders.text_preparation import missing_steps
 from harness.encoders.weights import loads_in_half
 from tests.support.transformers_models import (
     KINDS,
@@ -45,7 +45,7 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Huggin
 
     def encoder(kind: str) -> HuggingFace:
         if kind not in made:
-            made[kind] = hugging_face(str(write_model(root / kind, kind)), "cpu")
+            made[kind] = hugging_face_encoder(str(write_model(root / kind, kind)), "cpu")
         return made[kind]
 
     return encoder
@@ -185,7 +185,7 @@ def as_trained(encoder: HuggingFace, text: str) -> np.ndarray:
 
 @pytest.mark.parametrize("settings", [{}, {"padding_side": "left"}, {"padding_side": "right", "model_max_length": 16}])
 def test_siglip_2_of_fixed_resolution_reads_as_it_was_trained(settings: dict[str, Any], tmp_path: Path) -> None:
-    encoder = hugging_face(str(write_siglip2(tmp_path / "model", **settings)), "cpu")
+    encoder = hugging_face_encoder(str(write_siglip2(tmp_path / "model", **settings)), "cpu")
     texts = ["A Dog runs.", "a dog RUNS.", "a", "The Red Cat sits on the grass"]
     rows = encoder.encode_texts(texts, "en")
     for text, row in zip(texts, rows, strict=True):
@@ -235,25 +235,25 @@ def test_what_a_folder_s_tokenizer_leaves_undone(
     files = {"config": model, "tokenizer_config": tokenizer, "tokenizer": {"normalizer": normalizer}}
     for name, content in files.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
-    assert left_undone(tmp_path) == undone
+    assert missing_steps(tmp_path) == undone
 
 
 def test_fingerprints_of_models_that_were_right_stay(encoders: Callable[[str], HuggingFace], tmp_path: Path) -> None:
     def before(encoder: HuggingFace) -> str:
-        return fingerprint("hugging face encoder 1, float32", transformers.__version__, *model_files(encoder.folder))
+        return fingerprint("hugging face encoder 1, float32", transformers.__version__, *fingerprinted_files(encoder.folder))
 
     for kind in ("clip", "altclip", "chinese-clip"):
         assert encoders(kind).fingerprint() == before(encoders(kind))
-    wrong = hugging_face(str(write_siglip2(tmp_path / "model")), "cpu")
+    wrong = hugging_face_encoder(str(write_siglip2(tmp_path / "model")), "cpu")
     assert wrong.fingerprint() != before(wrong)
 
 
 def test_texts_padded_on_the_left_keep_their_positions(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "clip", "clip")
-    right = hugging_face(str(folder), "cpu").encode_texts(TEXTS, "en")
+    right = hugging_face_encoder(str(folder), "cpu").encode_texts(TEXTS, "en")
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "padding_side": "left"}))
-    assert error(hugging_face(str(folder), "cpu").encode_texts(TEXTS, "en"), right) < 1e-6
+    assert error(hugging_face_encoder(str(folder), "cpu").encode_texts(TEXTS, "en"), right) < 1e-6
 
 
 def test_a_tokenizer_without_padding_is_named(tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_a_tokenizer_without_padding_is_named(tmp_path: Path) -> None:
     del settings["pad_token"]
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     with pytest.raises(HarnessError, match=r"the tokenizer in .*clip has no pad_token"):
-        hugging_face(str(folder), "cpu").encode_texts(["a"], "en")
+        hugging_face_encoder(str(folder), "cpu").encode_texts(["a"], "en")
 
 
 def halve(folder: Path, dtype: torch.dtype = torch.bfloat16) -> dict[str, torch.Tensor]:
@@ -279,12 +279,12 @@ def halve(folder: Path, dtype: torch.dtype = torch.bfloat16) -> dict[str, torch.
 def test_models_saved_in_half_precision_are_computed_in_float32(kind: str, tmp_path: Path) -> None:
     folder = write_model(tmp_path / kind, kind)
     weights = halve(folder)
-    halved = hugging_face(str(folder), "cpu")
+    halved = hugging_face_encoder(str(folder), "cpu")
     assert {parameter.dtype for parameter in halved.loaded.model.parameters()} == {torch.float32}
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "dtype": "float32"}))
-    whole = hugging_face(str(folder), "cpu")
+    whole = hugging_face_encoder(str(folder), "cpu")
     assert np.array_equal(halved.encode_texts(TEXTS, "en"), whole.encode_texts(TEXTS, "en"))
     assert np.array_equal(halved.encode_images(PICTURES), whole.encode_images(PICTURES))
 
@@ -352,7 +352,7 @@ def test_an_adapter_is_not_left_out_in_silence(tmp_path: Path, monkeypatch: pyte
     clip, bert = write_model(tmp_path / "clip", "clip"), write_bert(tmp_path / "bert")
     for folder in (clip, bert):
         (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
-    for make in (hugging_face(str(clip), "cpu").fingerprint, HuggingFaceInitializer(str(bert)).fingerprint):
+    for make in (hugging_face_encoder(str(clip), "cpu").fingerprint, HuggingFaceInitializer(str(bert)).fingerprint):
         with pytest.raises(
             HarnessError, match=r"adapter_config.json is of an adapter, which would be left out: pip install peft"
         ):
@@ -364,14 +364,14 @@ def test_a_folder_without_one_of_its_shards_is_refused(tmp_path: Path) -> None:
     model = transformers.CLIPModel.from_pretrained(folder)
     (folder / "model.safetensors").unlink()
     model.save_pretrained(folder, max_shard_size="40KB")
-    assert hugging_face(str(folder), "cpu").encode_texts(["a dog"], "en").shape == (1, 24)
+    assert hugging_face_encoder(str(folder), "cpu").encode_texts(["a dog"], "en").shape == (1, 24)
     second = sorted(folder.glob("model-*"))[1]
     second.unlink()
     with pytest.raises(HarnessError, match=rf"{second.name} is missing: copy the model again, whole"):
-        hugging_face(str(folder), "cpu").fingerprint()
+        hugging_face_encoder(str(folder), "cpu").fingerprint()
     # transformers reads one file before many.
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / "model.safetensors")
-    assert hugging_face(str(folder), "cpu").fingerprint()
+    assert hugging_face_encoder(str(folder), "cpu").fingerprint()
 
 
 def test_what_transformers_needs_beside_itself_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,7 +381,7 @@ def test_what_transformers_needs_beside_itself_is_named(tmp_path: Path, monkeypa
     folder = write_model(tmp_path / "siglip", "siglip")
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", fail)
     with pytest.raises(HarnessError, match=r"pip install 'flickr30k-harness\[hf\]' \(SiglipTokenizer requires the protobuf"):
-        hugging_face(str(folder), "cpu").encode_texts(["a"], "en")
+        hugging_face_encoder(str(folder), "cpu").encode_texts(["a"], "en")
 
 
 def test_the_extra_hf_brings_what_siglip_s_tokenizer_needs() -> None:
@@ -392,7 +392,7 @@ def test_the_extra_hf_brings_what_siglip_s_tokenizer_needs() -> None:
 
 def test_the_fingerprint_follows_contents(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "clip", "clip")
-    seen = [hugging_face(str(folder), "cpu").fingerprint()]
+    seen = [hugging_face_encoder(str(folder), "cpu").fingerprint()]
     for name, old, new in (
         ("preprocessor_config.json", "0.48", "0.49"),
         ("tokenizer.json", '"dog"', '"hound"'),
@@ -401,10 +401,10 @@ def test_the_fingerprint_follows_contents(tmp_path: Path) -> None:
         text = (folder / name).read_text()
         assert old in text, name
         (folder / name).write_text(text.replace(old, new))
-        seen.append(hugging_face(str(folder), "cpu").fingerprint())
+        seen.append(hugging_face_encoder(str(folder), "cpu").fingerprint())
     weights = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(weights[:-1] + b"\x00")
-    seen.append(hugging_face(str(folder), "cpu").fingerprint())
+    seen.append(hugging_face_encoder(str(folder), "cpu").fingerprint())
     assert len(set(seen)) == 5
 
 
@@ -414,25 +414,25 @@ def test_weights_that_are_missing_are_not_made_up(tmp_path: Path) -> None:
     config["text_config"]["num_hidden_layers"] = 3
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(HarnessError, match=r"lacks 16 weights of CLIPModel, first text_model"):
-        hugging_face(str(folder), "cpu").encode_texts(["a"], "en")
+        hugging_face_encoder(str(folder), "cpu").encode_texts(["a"], "en")
 
 
 def test_models_that_will_not_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(HarnessError, match=r"holds no config.json"):
-        hugging_face(str(tmp_path / "empty"), "cpu")
+        hugging_face_encoder(str(tmp_path / "empty"), "cpu")
     with pytest.raises(HarnessError, match="neither a folder nor the name of a repository"):
-        hugging_face("./nowhere", "cpu").fingerprint()
+        hugging_face_encoder("./nowhere", "cpu").fingerprint()
     bert = transformers.BertModel(transformers.BertConfig(**TEXT, max_position_embeddings=16))
     bert.save_pretrained(tmp_path / "bert")
     write_tokenizer(tmp_path / "bert", 16)
     transformers.CLIPImageProcessor().save_pretrained(tmp_path / "bert")
     with pytest.raises(HarnessError, match="is a BertModel, which has not both towers"):
-        hugging_face(str(tmp_path / "bert"), "cpu").encode_texts(["a"], "en")
+        hugging_face_encoder(str(tmp_path / "bert"), "cpu").encode_texts(["a"], "en")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     with pytest.raises(HarnessError, match=r"hf:someone/clip: .*could not be downloaded.* use hf:FOLDER"):
-        hugging_face("someone/clip", "cpu").fingerprint()
+        hugging_face_encoder("someone/clip", "cpu").fingerprint()
 
 
 def test_a_multilingual_clip_tower_beside_another_model_s_images(encoders: Callable[[str], HuggingFace], tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from harness.core.errors import HarnessError
-from harness.encoders.open_clip.models import OpenClip, local_dir, open_clip_tag
-from harness.encoders.open_clip.pretrained import check_tag
+from harness.encoders.open_clip.models import OpenClip, folder_encoder, pretrained_encoder
+from harness.encoders.open_clip.pretrained import check_pretrained
 from tests.support.nllb_tokenizers import NLLB, write_nllb_tokenizer
 from tests.support.open_clip_models import PREPROCESSING, ROBERTA, TEXTS, VISION, WORDS, error, write_tokenizer
 
@@ -50,7 +50,7 @@ def write_small(folder: Path, arch: str) -> OpenClip:
     (folder / "open_clip_config.json").write_text(
         json.dumps({"model_cfg": {**config, "text_cfg": text}, "preprocess_cfg": PREPROCESSING})
     )
-    return local_dir(str(folder), "cpu")
+    return folder_encoder(str(folder), "cpu")
 
 
 def plain(encoder: OpenClip, texts: list[str]) -> np.ndarray:
@@ -82,12 +82,12 @@ def test_every_tag_is_served_or_its_mismatch_is_named() -> None:
     served, renamed = 0, []
     for arch, tag in open_clip.list_pretrained():
         try:
-            check_tag(arch, tag)
+            check_pretrained(arch, tag)
             served += 1
         except HarnessError as problem:
             renamed.append((arch, tag))
             right = str(problem).rpartition("use open_clip:")[2]
-            assert check_tag(*right.split("/")) == tag
+            assert check_pretrained(*right.split("/")) == tag
     assert served > 100
     assert ("ViT-B-32", "openai") in renamed
 
@@ -101,9 +101,9 @@ def test_every_architecture_is_served_or_says_what_it_lacks(tmp_path: Path, monk
     served, said = 0, []
     for arch in open_clip.list_models():
         try:
-            encoder = open_clip_tag(f"{arch}/{weights}", "cpu")
+            encoder = pretrained_encoder(f"{arch}/{weights}", "cpu")
         except HarnessError:  # the file does not say which activation it was trained with
-            encoder = open_clip_tag(f"{arch}/{weights}@gelu", "cpu")
+            encoder = pretrained_encoder(f"{arch}/{weights}@gelu", "cpu")
         try:
             encoder.fingerprint()
             served += 1

@@ -24,9 +24,9 @@ from harness.core.errors import HarnessError
 from harness.core.protocols import TokenEncoder, TokenLocator
 from harness.distill.model.tower import LayerDonor, TextTower
 from harness.encoders.open_clip.model_files import digest_file
-from harness.encoders.open_clip.models import OpenClip, hf_hub, local_dir, open_clip_tag, sample
+from harness.encoders.open_clip.models import OpenClip, folder_encoder, hub_encoder, pretrained_encoder, sample_encoder
 from harness.encoders.open_clip.text_towers import ClipText, TextReader
-from harness.encoders.open_clip.tokenization import framing, token_names, token_spans
+from harness.encoders.open_clip.tokenization import detect_framing, token_names, token_spans
 from tests.support.open_clip_models import BERT, MODELS, TEXT, TEXTS, VISION, WORDS, error, write_model
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "flickr8k-real"
@@ -44,7 +44,7 @@ def encoders(folders: Callable[[str], Path]) -> Callable[[str], OpenClip]:
 
     def encoder(kind: str) -> OpenClip:
         if kind not in made:
-            made[kind] = local_dir(str(folders(kind)), "cpu")
+            made[kind] = folder_encoder(str(folders(kind)), "cpu")
         return made[kind]
 
     return encoder
@@ -77,7 +77,7 @@ def test_texts_are_as_open_clip_gives_them(encoders: Callable[[str], OpenClip], 
 
 @pytest.mark.parametrize("kind", ["clip", "custom", "siglip"])
 def test_blocks_of_another_make_are_left_to_open_clip(folders: Callable[[str], Path], kind: str) -> None:
-    encoder = local_dir(str(folders(kind)), "cpu")
+    encoder = folder_encoder(str(folders(kind)), "cpu")
     tower = encoder.loaded.reader.tower
     assert isinstance(tower, ClipText)
     blocks = tower.module.transformer.resblocks
@@ -117,7 +117,7 @@ def test_clip_s_tokens_stand_in_the_text_as_it_was_before_cleaning() -> None:
     tokenizer = open_clip.get_tokenizer("ViT-B-32")
     texts = ["Tom &amp; the  naïve DOG\u2019s red-hot caf\u00e9 \U0001f600 [1] .", "x" * 30]
     ids = tokenizer(texts)
-    for text, spans in zip(texts, token_spans(tokenizer, texts, ids, framing(tokenizer).real(ids)), strict=True):
+    for text, spans in zip(texts, token_spans(tokenizer, texts, ids, detect_framing(tokenizer).real(ids)), strict=True):
         covered = {place for span in spans for place in range(*span)}
         left = "".join(char for place, char in enumerate(text) if place not in covered and not char.isspace())
         # What the cleaning takes out or changes stands nowhere.
@@ -125,7 +125,7 @@ def test_clip_s_tokens_stand_in_the_text_as_it_was_before_cleaning() -> None:
         assert [start for start, end in spans if end] == sorted(start for start, end in spans if end)
     names = token_names(tokenizer, ids[0].tolist())
     (dog,) = (place for place, name in enumerate(names) if name == "dog")
-    start, end = token_spans(tokenizer, texts, ids, framing(tokenizer).real(ids))[0][dog]
+    start, end = token_spans(tokenizer, texts, ids, detect_framing(tokenizer).real(ids))[0][dog]
     assert texts[0][start:end] == "DOG"
 
 
@@ -134,7 +134,7 @@ def test_a_class_token_after_the_padding_stands_nowhere(folders: Callable[[str],
     tokenizer.tokenizer.add_special_tokens({"bos_token": "[CLS]", "eos_token": "[SEP]"})
     texts = ["a dog runs", "the red cat sits on the red grass"]
     ids = tokenizer(texts)
-    located = token_spans(tokenizer, texts, ids, framing(tokenizer).real(ids))
+    located = token_spans(tokenizer, texts, ids, detect_framing(tokenizer).real(ids))
     words = [[text[start:end] for start, end in spans] for text, spans in zip(texts, located, strict=True)]
     assert words == [["", "a", "dog", "runs", "", ""], ["", "the", "red", "cat", "sits", "on", "the", "", ""]]
 
@@ -146,7 +146,7 @@ def test_a_tokenizer_that_does_not_tell_where_tokens_stand_is_named(folders: Cal
         def __call__(self, texts: list[str]) -> torch.Tensor:
             return torch.ones(len(texts), 8, dtype=torch.long)
 
-    reader = TextReader(local_dir(str(folders("bert")), "cpu").loaded.model, Letters(), 24, "cpu")
+    reader = TextReader(folder_encoder(str(folders("bert")), "cpu").loaded.model, Letters(), 24, "cpu")
     with pytest.raises(HarnessError, match="a Letters does not tell where the tokens of 'a dog' stand in it"):
         reader.locate_tokens(["a dog"], "en")
 
@@ -234,7 +234,7 @@ def copy_of(folder: Path, to: Path) -> Path:
 
 
 def fingerprint(folder: Path) -> str:
-    return local_dir(str(folder), "cpu").fingerprint()
+    return folder_encoder(str(folder), "cpu").fingerprint()
 
 
 def test_fingerprint_follows_contents_not_names(folders: Callable[[str], Path], tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_works_from_any_folder_and_quietly(
     tmp_path: Path,
 ) -> None:
     monkeypatch.chdir(folders("bert").parent)
-    encoder = local_dir("bert/", "auto")
+    encoder = folder_encoder("bert/", "auto")
     monkeypatch.chdir(tmp_path)
     assert encoder.name == "local-dir:bert"
     assert error(encoder.encode_texts(TEXTS, "en"), encoders("bert").encode_texts(TEXTS, "en")) < 1e-6
@@ -297,26 +297,26 @@ def test_folder_without_weights_is_refused(folders: Callable[[str], Path], tmp_p
     assert fingerprint(folder) == fingerprint(folders("custom"))
     shutil.copy(folder / "one.safetensors", folder / "two.safetensors")
     with pytest.raises(HarnessError, match="several weights"):
-        local_dir(str(folder), "cpu")
+        folder_encoder(str(folder), "cpu")
     (folder / "one.safetensors").unlink()
     (folder / "two.safetensors").unlink()
     with pytest.raises(HarnessError, match="holds no weights"):
-        local_dir(str(folder), "cpu")
+        folder_encoder(str(folder), "cpu")
     (folder / "open_clip_config.json").write_text("{}")
     with pytest.raises(HarnessError, match="no open_clip configuration"):
-        local_dir(str(folder), "cpu")
+        folder_encoder(str(folder), "cpu")
     (folder / "open_clip_config.json").unlink()
     with pytest.raises(HarnessError, match=r"open_clip_config.json is missing"):
-        local_dir(str(folder), "cpu")
+        folder_encoder(str(folder), "cpu")
     with pytest.raises(HarnessError, match="is no folder"):
-        local_dir(str(folder / "nowhere"), "cpu")
+        folder_encoder(str(folder / "nowhere"), "cpu")
 
 
 def test_weights_that_do_not_fit_are_refused(folders: Callable[[str], Path], tmp_path: Path) -> None:
     folder = copy_of(folders("custom"), tmp_path / "copy")
     edit_config(folder, layers=3)
     with pytest.raises(HarnessError, match=r"cannot load .*Missing key"):
-        local_dir(str(folder), "cpu").encode_texts(["a"], "en")
+        folder_encoder(str(folder), "cpu").encode_texts(["a"], "en")
 
 
 def test_tokenizer_that_does_not_fit_is_refused(folders: Callable[[str], Path], tmp_path: Path) -> None:
@@ -325,28 +325,28 @@ def test_tokenizer_that_does_not_fit_is_refused(folders: Callable[[str], Path], 
     text = json.loads(tokenizer.read_text())
     tokenizer.write_text(json.dumps({**text, "post_processor": None}))
     with pytest.raises(HarnessError, match="end every text with its largest id"):
-        local_dir(str(folder), "cpu").encode_texts(["a"], "en")
+        folder_encoder(str(folder), "cpu").encode_texts(["a"], "en")
     text["model"]["vocab"]["one more"] = len(WORDS) + 3
     tokenizer.write_text(json.dumps(text))
     with pytest.raises(HarnessError, match="has 13 entries, but the model embeds 12"):
-        local_dir(str(folder), "cpu").encode_texts(["a"], "en")
+        folder_encoder(str(folder), "cpu").encode_texts(["a"], "en")
     tokenizer.unlink()
     with pytest.raises(HarnessError, match=r"must hold its tokenizer.json"):
-        local_dir(str(folder), "cpu")
+        folder_encoder(str(folder), "cpu")
 
 
 def test_text_model_that_lies_elsewhere_is_refused(folders: Callable[[str], Path], tmp_path: Path) -> None:
     folder = copy_of(folders("bert"), tmp_path / "copy")
     (folder / "config.json").write_text(json.dumps({"model_type": "clip"}))
     with pytest.raises(HarnessError, match=r"by the path ../elsewhere"):
-        local_dir(str(folder), "cpu")
+        folder_encoder(str(folder), "cpu")
 
 
 def test_missing_transformers_is_said(folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "transformers" else find(name, *rest))
     with pytest.raises(HarnessError, match=r"pip install 'flickr30k-harness\[hf\]'"):
-        local_dir(str(folders("bert")), "cpu")
+        folder_encoder(str(folders("bert")), "cpu")
 
 
 @pytest.mark.parametrize(
@@ -361,16 +361,16 @@ def test_missing_transformers_is_said(folders: Callable[[str], Path], monkeypatc
 )
 def test_tags_that_open_clip_lacks(argument: str, message: str) -> None:
     with pytest.raises(HarnessError, match=message):
-        open_clip_tag(argument, "cpu")
+        pretrained_encoder(argument, "cpu")
 
 
 def test_names_without_a_model() -> None:
     with pytest.raises(HarnessError, match="expected hf-hub:ORG/REPO"):
-        hf_hub("laion", "cpu")
+        hub_encoder("laion", "cpu")
     with pytest.raises(HarnessError, match="expected local-dir:FOLDER"):
-        local_dir("", "cpu")
+        folder_encoder("", "cpu")
     with pytest.raises(HarnessError, match="takes no argument"):
-        sample("x", "cpu")
+        sample_encoder("x", "cpu")
 
 
 @pytest.fixture
@@ -393,26 +393,29 @@ def cached(cache: Path, repo: str) -> Path:
 
 def test_missing_weights_offline_are_one_clear_line(offline: Path, capfd: pytest.CaptureFixture[str]) -> None:
     cached(offline, "laion/CLIP-ViT-B-32-laion2B-s34B-b79K")
-    for encoder in (open_clip_tag("ViT-B-32/laion2b-s34b-b79k", "cpu"), hf_hub("laion/CLIP-ViT-B-16-laion2B-s34B-b88K", "cpu")):
+    for encoder in (
+        pretrained_encoder("ViT-B-32/laion2b-s34b-b79k", "cpu"),
+        hub_encoder("laion/CLIP-ViT-B-16-laion2B-s34B-b88K", "cpu"),
+    ):
         with pytest.raises(HarnessError, match="not on this machine and could not be downloaded") as caught:
             encoder.fingerprint()
         assert str(caught.value).startswith(encoder.name)
         assert "local-dir:" in str(caught.value)
         assert "\n" not in str(caught.value)
-    assert open_clip_tag("ViT-B-32/laion2b-s34b-b79k", "cpu").name == "open_clip:ViT-B-32/laion2b_s34b_b79k"
+    assert pretrained_encoder("ViT-B-32/laion2b-s34b-b79k", "cpu").name == "open_clip:ViT-B-32/laion2b_s34b_b79k"
     assert capfd.readouterr() == ("", "")
 
 
 def test_cache_of_the_hub_serves_without_network(offline: Path, folders: Callable[[str], Path]) -> None:
     shutil.copytree(folders("clip"), cached(offline, "someone/tiny"), dirs_exist_ok=True)
-    encoder = hf_hub("someone/tiny", "cpu")
+    encoder = hub_encoder("someone/tiny", "cpu")
     assert encoder.fingerprint() == fingerprint(folders("clip"))
     assert encoder.encode_texts(TEXTS, "en").shape == (len(TEXTS), 24)
     weights = cached(offline, "laion/CLIP-ViT-B-32-laion2B-s34B-b79K") / "open_clip_pytorch_model.bin"
     seen = set()
     for content in (b"one", b"two"):
         weights.write_bytes(content)
-        seen.add(open_clip_tag("ViT-B-32/laion2b_s34b_b79k", "cpu").fingerprint())
+        seen.add(pretrained_encoder("ViT-B-32/laion2b_s34b_b79k", "cpu").fingerprint())
     assert len(seen) == 2
 
 
@@ -438,7 +441,7 @@ def tiny_arch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_checkpoint_file_of_a_built_in_architecture(tiny_arch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tiny_arch)
-    encoder = open_clip_tag("tiny-arch/weights.pt", "cpu")
+    encoder = pretrained_encoder("tiny-arch/weights.pt", "cpu")
     monkeypatch.chdir("/")
     assert encoder.name == "open_clip:tiny-arch/weights.pt"
     assert error(encoder.encode_texts(TEXTS, "en"), plain(encoder, TEXTS)) < 1e-6
@@ -448,20 +451,20 @@ def test_checkpoint_file_for_weights_of_either_activation_is_refused_until_it_is
     file = tmp_path / "weights.pt"
     file.write_bytes(b"weights")
     with pytest.raises(HarnessError) as caught:
-        open_clip_tag(f"ViT-B-32/{file}", "cpu")
+        pretrained_encoder(f"ViT-B-32/{file}", "cpu")
     assert f"use open_clip:ViT-B-32-quickgelu/{file} if it was, open_clip:ViT-B-32/{file}@gelu if" in str(caught.value)
     assert "was trained with QuickGELU, as openai, " in str(caught.value)
     for meant in (f"ViT-B-32/{file}@gelu", f"ViT-B-32-quickgelu/{file}"):
-        assert open_clip_tag(meant, "cpu").name == f"open_clip:{meant}"
-    assert open_clip_tag(f"ViT-L-16-SigLIP-256/{file}", "cpu").name, "published with one activation alone"
+        assert pretrained_encoder(meant, "cpu").name == f"open_clip:{meant}"
+    assert pretrained_encoder(f"ViT-L-16-SigLIP-256/{file}", "cpu").name, "published with one activation alone"
     with pytest.raises(HarnessError, match=r"computes QuickGELU: for weights trained with GELU use open_clip:ViT-B-32/.*@gelu"):
-        open_clip_tag(f"ViT-B-32-quickgelu/{file}@gelu", "cpu")
+        pretrained_encoder(f"ViT-B-32-quickgelu/{file}@gelu", "cpu")
     with pytest.raises(HarnessError, match="is neither a tag of ViT-B-32 nor a checkpoint file"):
-        open_clip_tag(f"ViT-B-32/{tmp_path / 'nowhere.pt'}@gelu", "cpu")
+        pretrained_encoder(f"ViT-B-32/{tmp_path / 'nowhere.pt'}@gelu", "cpu")
 
 
 def test_checkpoint_file_that_is_said_to_be_of_gelu_is_the_same_model(tiny_arch: Path) -> None:
-    plain_name, meant = (open_clip_tag(f"tiny-arch/{tiny_arch}/weights.pt{end}", "cpu") for end in ("", "@gelu"))
+    plain_name, meant = (pretrained_encoder(f"tiny-arch/{tiny_arch}/weights.pt{end}", "cpu") for end in ("", "@gelu"))
     assert meant.fingerprint() == plain_name.fingerprint()
     assert np.array_equal(meant.encode_texts(TEXTS, "en"), plain_name.encode_texts(TEXTS, "en"))
 
@@ -474,16 +477,16 @@ def test_models_saved_in_half_precision_are_computed_in_float32(
     file = folder / "open_clip_model.safetensors"
     weights = {name: value.to(torch.bfloat16) for name, value in load_file(file).items()}
     save_file({name: value.float() for name, value in weights.items()}, file)
-    expected = local_dir(str(folder), "cpu").encode_texts(TEXTS, "en")
+    expected = folder_encoder(str(folder), "cpu").encode_texts(TEXTS, "en")
     save_file(weights, file)
-    halved = local_dir(str(folder), "cpu")
+    halved = folder_encoder(str(folder), "cpu")
     assert {parameter.dtype for parameter in halved.loaded.model.parameters()} == {torch.float32}
     assert np.array_equal(halved.encode_texts(TEXTS, "en"), expected)
     if MODELS[kind][1]:
         before = halved.fingerprint()
         for key, dtype in (("dtype", "bfloat16"), ("torch_dtype", "float16")):
             (folder / "config.json").write_text(json.dumps({**MODELS[kind][1], key: dtype}))
-            halved = local_dir(str(folder), "cpu")
+            halved = folder_encoder(str(folder), "cpu")
             assert halved.files.corrections() == ["float32 text tower"]
             assert halved.fingerprint() != before
             assert np.array_equal(halved.encode_texts(TEXTS, "en"), expected)
@@ -499,7 +502,7 @@ def test_texts_padded_on_the_left_keep_their_positions(folders: Callable[[str], 
     folder = copy_of(folders(kind), tmp_path / "copy")
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "padding_side": "left"}))
-    encoder, right = local_dir(str(folder), "cpu"), local_dir(str(folders(kind)), "cpu")
+    encoder, right = folder_encoder(str(folder), "cpu"), folder_encoder(str(folders(kind)), "cpu")
     assert np.array_equal(encoder.encode_texts(TEXTS, "en"), right.encode_texts(TEXTS, "en"))
     assert encoder.encode_tokens(TEXTS, "en").lengths.tolist() == [5, 2, 10, 3, 16, 7, 10]
     assert encoder.files.corrections() == ["padding on the right"]
@@ -511,7 +514,7 @@ def test_siglip_pictures_are_not_prepared_as_clip_s_for_want_of_a_word(folders: 
     del config["preprocess_cfg"]["mean"], config["preprocess_cfg"]["resize_mode"]
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     with pytest.raises(HarnessError, match=r"preprocess_cfg lacks mean, resize_mode, and open_clip would prepare pictures as"):
-        local_dir(str(folder), "cpu")
+        folder_encoder(str(folder), "cpu")
 
 
 def test_a_way_to_resize_that_open_clip_lacks_is_one_line(folders: Callable[[str], Path], tmp_path: Path) -> None:
@@ -520,14 +523,14 @@ def test_a_way_to_resize_that_open_clip_lacks_is_one_line(folders: Callable[[str
     config["preprocess_cfg"]["interpolation"] = "cubic"
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     with pytest.raises(HarnessError, match="open_clip cannot load"):
-        local_dir(str(folder), "cpu").encode_images([Image.new("RGB", (8, 8))])
+        folder_encoder(str(folder), "cpu").encode_images([Image.new("RGB", (8, 8))])
 
 
 @pytest.fixture(scope="module")
 def teacher() -> OpenClip:
     if not (REAL / "teacher").is_dir():
         pytest.skip(f"no real teacher: {REAL / 'teacher'} is absent")
-    return local_dir(str(REAL / "teacher"), "cpu")
+    return folder_encoder(str(REAL / "teacher"), "cpu")
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from harness.core.builtins import load_encoder
 from harness.core.data import Floats
 from harness.core.errors import HarnessError
 from harness.encoders.open_clip.models import OpenClip
-from harness.encoders.open_clip.preprocessing import fast_preparation
+from harness.encoders.open_clip.preprocessing import torch_preprocessing
 from harness.evaluation.image_screening import without_undecodable_images
 from harness.runtime.prefetch import prefetch
 from harness.storage.embeddings import IMAGES_PER_CALL, IMAGES_PER_PART, TEXTS_PER_CALL, TEXTS_PER_PART, embed_images
@@ -118,7 +118,7 @@ def test_a_decoded_image_behaves_like_one_of_pillow(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ways", [{}, {"resize_mode": "squash", "interpolation": "bilinear"}])
 def test_fast_preprocessing_is_within_two_of_255_of_open_clip(size: tuple[int, int], ways: dict[str, str]) -> None:
     config = PreprocessCfg(size=224, **ways)
-    theirs, ours = image_transform_v2(config, is_train=False), fast_preparation(vars(config))
+    theirs, ours = image_transform_v2(config, is_train=False), torch_preprocessing(vars(config))
     std = torch.tensor(config.std)[:, None, None]
     for seed in range(3):
         picture = photograph(*size, seed=seed)
@@ -131,7 +131,7 @@ def test_fast_preprocessing_is_within_two_of_255_of_open_clip(size: tuple[int, i
 def test_unknown_resizing_methods_are_refused() -> None:
     for changes in ({"resize_mode": "longest"}, {"size": (224, 160)}, {"interpolation": "random"}):
         with pytest.raises(HarnessError, match="leave fast: out"):
-            fast_preparation(vars(PreprocessCfg(**changes)))
+            torch_preprocessing(vars(PreprocessCfg(**changes)))
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from harness.core.config import RunConfig
 from harness.core.data import Retrieval
 from harness.core.errors import HarnessError
 from harness.core.registry import Registry
-from harness.encoders.hugging_face.translation import Loaded
+from harness.encoders.hugging_face.translation import LoadedTranslator
 from harness.evaluation.planning import make_plans
 from harness.evaluation.runner import measure_plan
 from harness.evaluation.translate_test import MachineTranslations, with_translations
@@ -200,7 +200,7 @@ def test_hugging_face_models_translate_every_text_in_order(kind: str, tmp_path: 
     texts = ["a dog runs", "the red cat sits on the red grass", "a", "a dog runs on grass"] * 10
     assert translator.translate(texts, "de") == [translator.translate([text], "de")[0] for text in texts]
     loaded = translator.loaded  # type: ignore[attr-defined]
-    translator.loaded = Loaded(echo := Echo(), loaded.tokenizer)  # type: ignore[attr-defined]
+    translator.loaded = LoadedTranslator(echo := Echo(), loaded.tokenizer)  # type: ignore[attr-defined]
     echoed = translator.translate(texts, "de")
     assert echoed == texts or kind == "nllb"  # whose subwords here are none of these words
     assert [len(asked["input_ids"]) for asked in echo.asked] == [32, 8]
@@ -212,7 +212,7 @@ def test_hugging_face_models_translate_every_text_in_order(kind: str, tmp_path: 
 def test_a_multilingual_model_gets_its_source_language_and_english(tmp_path: Path) -> None:
     translator = load_translator(small(tmp_path / "model", "nllb"), "cpu")
     tokenizer = translator.loaded.tokenizer  # type: ignore[attr-defined]
-    translator.loaded = Loaded(echo := Echo(), tokenizer)  # type: ignore[attr-defined]
+    translator.loaded = LoadedTranslator(echo := Echo(), tokenizer)  # type: ignore[attr-defined]
     known = tokenizer.get_vocab()
     for lang, mark in (("de", "deu_Latn"), ("qu", "quy_Latn"), ("de", "deu_Latn")):
         translator.translate(["a dog runs"], lang)

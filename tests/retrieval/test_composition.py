@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from harness.core.data import Floats, Ints, Language
 from harness.core.errors import HarnessError
 from harness.retrieval.entity_reranking import (
-    Captions,
+    CaptionPhrases,
     Doubles,
-    Gallery,
+    RegionGallery,
     ScoreImages,
     check_blind,
-    entity_scorer,
+    make_image_scorer,
     rerank,
     split_rows,
 )
-from harness.retrieval.phrases import chunked
+from harness.retrieval.phrases import chunk_phrases
 from harness.retrieval.ranking import TOLERANCE, rank
 from harness.tasks.entities.chunking import simple_chunker
 from tests.support.command_line import SMALL_RUN, harness
@@ -30,7 +30,7 @@ from tests.support.command_line import SMALL_RUN, harness
 ENGLISH = Language("en", "English", "Latn", 5, ())
 
 
-def problem(seed: int, images: int = 7, captions: int = 12, ties: bool = False) -> tuple[Captions, Gallery, Ints]:
+def problem(seed: int, images: int = 7, captions: int = 12, ties: bool = False) -> tuple[CaptionPhrases, RegionGallery, Ints]:
     """Random embeddings; some images have no region and some captions no phrase."""
     draw = np.random.default_rng(seed)
 
@@ -38,8 +38,8 @@ def problem(seed: int, images: int = 7, captions: int = 12, ties: bool = False) 
         values = draw.integers(0, 2, (count, 4)) if ties else draw.standard_normal((count, 4))
         return values.astype(np.float32)
 
-    gallery = Gallery(rows(images), tuple(rows(int(draw.integers(0, 5))) for _ in range(images)))
-    asked = Captions(rows(captions), tuple(rows(int(draw.integers(0, 4))) for _ in range(captions)))
+    gallery = RegionGallery(rows(images), tuple(rows(int(draw.integers(0, 5))) for _ in range(images)))
+    asked = CaptionPhrases(rows(captions), tuple(rows(int(draw.integers(0, 4))) for _ in range(captions)))
     return asked, gallery, np.concatenate([np.arange(images), draw.integers(0, images, captions - images)])
 
 
@@ -48,7 +48,7 @@ def cosine(a: Doubles, b: Doubles) -> float:
     return float(a @ b) / norms if norms else 0.0
 
 
-def plainly(captions: Captions, gallery: Gallery, caption: int, image: int) -> float:
+def plainly(captions: CaptionPhrases, gallery: RegionGallery, caption: int, image: int) -> float:
     """v' = v + sum_k s_k v_k, and its cosine with the caption."""
     composed = gallery.images[image].astype(np.float64)
     for phrase in captions.phrases[caption].astype(np.float64):
@@ -63,7 +63,7 @@ def plainly(captions: Captions, gallery: Gallery, caption: int, image: int) -> f
 @pytest.mark.parametrize("seed", range(20))
 def test_scores_are_those_of_the_formula(seed: int) -> None:
     captions, gallery, _ = problem(seed)
-    score = entity_scorer(captions, gallery)
+    score = make_image_scorer(captions, gallery)
     some = np.array([6, 0, 3])
     for caption in range(len(captions.texts)):
         expected = [plainly(captions, gallery, caption, int(image)) for image in some]
@@ -95,7 +95,7 @@ def test_ranks_are_those_of_the_lists_sorted_anew(seed: int, first: int) -> None
 @pytest.mark.parametrize("seed", range(10))
 def test_without_phrases_nothing_changes(seed: int) -> None:
     captions, gallery, owner = problem(seed)
-    silent = Captions(captions.texts, tuple(phrases[:0] for phrases in captions.phrases))
+    silent = CaptionPhrases(captions.texts, tuple(phrases[:0] for phrases in captions.phrases))
     found, plain = rerank(silent, gallery, owner, 0), rank(gallery.images, captions.texts, owner)
     assert (found.t2i == plain.t2i).all()
     assert (found.i2t == plain.i2t).all()
@@ -112,7 +112,7 @@ def test_ties_count_against_the_scorer(seed: int) -> None:
 
 def test_images_that_all_look_alike_are_told_apart_by_nobody() -> None:
     captions, gallery, owner = problem(0)
-    alike = Gallery(np.repeat(gallery.images[:1], 7, 0), (gallery.regions[1],) * 7)
+    alike = RegionGallery(np.repeat(gallery.images[:1], 7, 0), (gallery.regions[1],) * 7)
     found = rerank(captions, alike, owner, 0)
     assert (found.t2i == 7).all()
 
@@ -122,14 +122,14 @@ def test_images_that_all_look_alike_are_told_apart_by_nobody() -> None:
 
 def test_the_scorer_is_blind_to_which_image_is_the_right_one() -> None:
     captions, gallery, _ = problem(4)
-    check_blind(lambda those: entity_scorer(captions, those), gallery, len(captions.texts))
+    check_blind(lambda those: make_image_scorer(captions, those), gallery, len(captions.texts))
 
 
-def planted(captions: Captions, owner: Ints, leak: str) -> object:
+def planted(captions: CaptionPhrases, owner: Ints, leak: str) -> object:
     """A maker of scorers that know which image is the right one, and use it."""
 
-    def make(gallery: Gallery) -> ScoreImages:
-        honest = entity_scorer(captions, gallery)
+    def make(gallery: RegionGallery) -> ScoreImages:
+        honest = make_image_scorer(captions, gallery)
 
         def score(caption: int, images: Ints) -> Doubles:
             scores = honest(caption, images)
@@ -139,7 +139,7 @@ def planted(captions: Captions, owner: Ints, leak: str) -> object:
             # The annotated boxes that the caption's own phrases mean, which no other image has for this caption.
             mine = gallery.regions[owner[caption]]
             kept = (*gallery.regions[: owner[caption]], mine[:1], *gallery.regions[owner[caption] + 1 :])
-            return np.where(right, entity_scorer(captions, Gallery(gallery.images, kept))(caption, images), scores)
+            return np.where(right, make_image_scorer(captions, RegionGallery(gallery.images, kept))(caption, images), scores)
 
         return score
 
@@ -193,8 +193,8 @@ def test_phrases_stand_in_the_caption_in_order(text: str, script: str, lang: str
 
 def test_an_unknown_chunker_is_named() -> None:
     with pytest.raises(HarnessError, match="no phrase chunker is called 'simpel': did you mean simple"):
-        chunked("simpel", ["A dog"], ENGLISH)
-    assert chunked("simple", ["A dog"], ENGLISH) == [((2, 5),)]
+        chunk_phrases("simpel", ["A dog"], ENGLISH)
+    assert chunk_phrases("simple", ["A dog"], ENGLISH) == [((2, 5),)]
 
 
 # a run

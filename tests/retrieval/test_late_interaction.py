@@ -30,8 +30,8 @@ from harness.distill.distilled_tower import DistilledTower
 from harness.distill.model.tower import TextTower, TowerConfig
 from harness.encoders.open_clip.image_patches import patch_reader
 from harness.retrieval import late_interaction
-from harness.retrieval.late_interaction import maxsim, rank_patches
-from harness.retrieval.ranking import TOLERANCE, rank, rank_scored
+from harness.retrieval.late_interaction import maxsim_scores, rank_patches
+from harness.retrieval.ranking import TOLERANCE, rank, rank_by_score
 from harness.storage.embeddings import embed_patches, embed_tokens
 from harness.storage.packed_states import PackedStates
 from harness.storage.store import Store
@@ -67,22 +67,24 @@ def test_scores_are_those_of_the_double_loop(seed: int, rows: int, ties: bool) -
     draw = np.random.default_rng(seed)
     texts, candidates = bags(draw, 9, 5, ties=ties), bags(draw, 8, 7, ties=ties)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(late_interaction, "ROWS_AT_ONCE", rows)
-        np.testing.assert_allclose(maxsim(texts, candidates), by_the_double_loop(texts, candidates), atol=3e-7)
+        patch.setattr(late_interaction, "STATES_AT_ONCE", rows)
+        np.testing.assert_allclose(maxsim_scores(texts, candidates), by_the_double_loop(texts, candidates), atol=3e-7)
 
 
 def test_items_of_one_state_are_compared_by_their_cosine() -> None:
     draw = np.random.default_rng(0)
     texts, images = draw.standard_normal((2, 9, 6)).astype(np.float32)
     unit = [functional.normalize(torch.from_numpy(rows), dim=1).numpy() for rows in (texts, images)]
-    np.testing.assert_allclose(maxsim(PackedStates.single(texts), PackedStates.single(images)), unit[0] @ unit[1].T, atol=1e-6)
+    np.testing.assert_allclose(
+        maxsim_scores(PackedStates.single(texts), PackedStates.single(images)), unit[0] @ unit[1].T, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_for_a_text_the_mean_orders_candidates_as_the_sum_does(seed: int) -> None:
     draw = np.random.default_rng(seed)
     texts, candidates = bags(draw, 5, 9), bags(draw, 30, 4)
-    scores = maxsim(texts, candidates)
+    scores = maxsim_scores(texts, candidates)
     sums = by_the_double_loop(texts, candidates) * texts.lengths[:, None]
     assert (np.argsort(-scores, 1) == np.argsort(-sums, 1)).all()
 
@@ -91,7 +93,7 @@ def test_a_long_caption_does_not_come_first_for_every_picture() -> None:
     """By the sum, a caption of many vague words would beat the one that fits."""
     picture = PackedStates(np.eye(4, dtype=np.float32), np.array([4]))
     fits, vague = np.eye(4, dtype=np.float32)[:2], np.tile(np.array([[1, 1, 0, 0]], np.float32), (9, 1))
-    scores = maxsim(PackedStates(np.concatenate([fits, vague]), np.array([2, 9])), picture)[:, 0]
+    scores = maxsim_scores(PackedStates(np.concatenate([fits, vague]), np.array([2, 9])), picture)[:, 0]
     assert scores[0] > scores[1]
     assert 2 * scores[0] < 9 * scores[1]
 
@@ -108,7 +110,7 @@ def test_ranks_by_any_score_are_the_definition(seed: int, extra: int, chunk: int
     draw, n = np.random.default_rng(seed), 12
     owner = draw.permutation(np.concatenate([np.arange(n), draw.integers(n, size=extra)]))
     table = (draw.integers(-steps, steps + 1, (len(owner), n)) / steps).astype(np.float32)
-    got = rank_scored(lambda captions, images: table[np.ix_(captions, images)], owner, n, chunk=chunk)
+    got = rank_by_score(lambda captions, images: table[np.ix_(captions, images)], owner, n, chunk=chunk)
     bar = TOLERANCE
     t2i = [1 + np.count_nonzero(np.delete(row, own) >= row[own] - bar) for row, own in zip(table, owner, strict=True)]
     i2t = [1 + np.count_nonzero(table[owner != i, i] >= table[owner == i, i].max() - bar) for i in range(n)]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from harness.core.data import Ranks
 from harness.core.errors import HarnessError
 from harness.retrieval import ranking
-from harness.retrieval.ranking import TOLERANCE, Side, chance, hit_rate, rank, scores
+from harness.retrieval.ranking import TOLERANCE, Bars, chance_rates, hit_rate, rank, retrieval_scores
 from harness.runtime.matmul import onednn_is_faster
 
 WIDTHS = (1, 2, 8, 33)
@@ -90,10 +90,10 @@ def test_both_ways_of_counting_find_the_same_doubts() -> None:
     scores = torch.from_numpy(random.integers(-9, 10, (37, 2 * counting.STRIP + 5)).astype(np.float32))
     scores[3, 5] = -torch.inf
 
-    def side(length: int) -> Side:
+    def side(length: int) -> Bars:
         sure = torch.from_numpy(random.integers(-9, 10, length).astype(np.float32))
         sure[0] = torch.inf
-        return Side(sure, sure, sure, sure - torch.from_numpy(random.integers(0, 3, length).astype(np.float32)))
+        return Bars(sure, sure, sure, sure - torch.from_numpy(random.integers(0, 3, length).astype(np.float32)))
 
     texts, images = side(scores.shape[0]), side(scores.shape[1])
     (*counts, rows, columns), (*others, their_rows, their_columns) = (
@@ -199,7 +199,7 @@ def test_constant_encoder_scores_zero(noise: float) -> None:
     of = rank(images, texts, np.repeat(np.arange(100), 5))
     assert set(of.t2i) == {100}
     assert set(of.i2t) == {496}
-    assert scores(of)["mean_recall"] == 0
+    assert retrieval_scores(of)["mean_recall"] == 0
 
 
 def test_near_tie_counts_against_but_a_clear_win_does_not() -> None:
@@ -220,7 +220,7 @@ def test_zero_text_ties_with_everything() -> None:
 def test_every_image_twice() -> None:
     """Perfect captions of doubled images: the twin always ties, so R@1 is 0 and R@5 is 100."""
     images = np.repeat(np.random.default_rng(2).standard_normal((50, 16)).astype(np.float32), 2, axis=0)
-    of = scores(rank(images, np.repeat(images, 5, axis=0), np.repeat(np.arange(100), 5)))
+    of = retrieval_scores(rank(images, np.repeat(images, 5, axis=0), np.repeat(np.arange(100), 5)))
     assert of["t2i_r1"] == of["i2t_r1"] == 0
     assert of["t2i_r5"] == of["i2t_r10"] == 100
 
@@ -274,7 +274,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
 
 def test_scores_by_hand() -> None:
-    of = scores(Ranks(t2i=np.array([1, 4, 6, 11]), i2t=np.array([1, 2])))
+    of = retrieval_scores(Ranks(t2i=np.array([1, 4, 6, 11]), i2t=np.array([1, 2])))
     assert of == {
         "t2i_r1": 25.0,
         "t2i_r5": 50.0,
@@ -300,12 +300,12 @@ def test_chance_is_what_random_rankings_score() -> None:
         for k in (1, 5, 10):
             hits[f"t2i_r{k}"] += hit_rate(t2i, k) / trials
             hits[f"i2t_r{k}"] += hit_rate(i2t, k) / trials
-    assert chance(owner, n) == pytest.approx(hits, abs=0.6)
+    assert chance_rates(owner, n) == pytest.approx(hits, abs=0.6)
 
 
 def test_chance_on_karpathys_test_split() -> None:
-    of = chance(np.repeat(np.arange(1000), 5), 1000)
+    of = chance_rates(np.repeat(np.arange(1000), 5), 1000)
     assert of["t2i_r10"] == pytest.approx(1.0)
     assert of["i2t_r1"] == pytest.approx(0.1)
     assert of["i2t_r10"] == pytest.approx(100 * (1 - np.prod((4995 - np.arange(10)) / (5000 - np.arange(10)))))
-    assert chance(np.arange(3), 3)["i2t_r10"] == 100
+    assert chance_rates(np.arange(3), 3)["i2t_r10"] == 100

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from harness.core.data import Listed, TextRetrieval, Unseen
 from harness.core.errors import HarnessError
 from harness.retrieval import dense_search as searching
-from harness.retrieval.dense_search import Searched, search
-from harness.retrieval.late_interaction import maxsim
-from harness.retrieval.metrics import EXPECTED, MEASURES, Chances, expected, foreign, spell_measure
+from harness.retrieval.dense_search import SearchResult, search_documents
+from harness.retrieval.late_interaction import maxsim_scores
+from harness.retrieval.metrics import EXPECTED, IR_MEASURES, QueryChances, chance_values, ir_measures_name, spell_measure
 from harness.retrieval.ranking import MISSED, TOLERANCE
 from harness.storage.packed_states import PackedStates
 
@@ -89,9 +89,9 @@ def test_the_documents_kept_are_the_first_of_a_full_sort(seed: int, size: int, d
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(searching, "DEPTH", depth)
         patch.setattr(searching, "SCORES_AT_ONCE", 100)
-        patch.setattr(searching, "QUERIES_AT_ONCE", 4)
-        found = search(retrieval, queries, in_parts(documents, size))
-    lists = sorted_out(retrieval, maxsim(queries, documents))
+        patch.setattr(searching, "_QUERIES_AT_ONCE", 4)
+        found = search_documents(retrieval, queries, in_parts(documents, size))
+    lists = sorted_out(retrieval, maxsim_scores(queries, documents))
     ranks = [next(rank for rank, d in enumerate(each, 1) if d in of) for each, of in zip(lists, retrieval.relevant, strict=True)]
     assert found.ranks.tolist() == [rank if rank <= depth else MISSED for rank in ranks]
     if depth == 1000:
@@ -108,7 +108,7 @@ def test_ties_count_against_the_encoder() -> None:
     """All documents say the same: every other one stands before the relevant ones, and the less relevant before the more."""
     retrieval = problem(1, 20, [{4: 1, 7: 3}])
     same = PackedStates.single(np.ones((20, 4), np.float32))
-    found = search(retrieval, PackedStates.single(np.ones((1, 4), np.float32)), in_parts(same, 6))
+    found = search_documents(retrieval, PackedStates.single(np.ones((1, 4), np.float32)), in_parts(same, 6))
     assert found.ranks.tolist() == [19]
     assert found.values["nDCG@10"].tolist() == [0]
 
@@ -116,17 +116,21 @@ def test_ties_count_against_the_encoder() -> None:
 def test_a_query_never_finds_what_it_is_barred_from() -> None:
     eye = np.eye(3, dtype=np.float32)
     retrieval = problem(3, 3, [{1: 1}, {2: 1}, {0: 1}], [(0,), (1,), (2,)])
-    found = search(retrieval, PackedStates.single(eye), in_parts(PackedStates.single(eye), 3))
+    found = search_documents(retrieval, PackedStates.single(eye), in_parts(PackedStates.single(eye), 3))
     # The other two are alike to it, and the wrong one wins the tie.
     assert found.ranks.tolist() == [2, 2, 2]
     open_to_all = problem(3, 3, [{1: 1}, {2: 1}, {0: 1}])
-    assert search(open_to_all, PackedStates.single(eye), in_parts(PackedStates.single(eye), 3)).ranks.tolist() == [3, 3, 3]
+    assert search_documents(open_to_all, PackedStates.single(eye), in_parts(PackedStates.single(eye), 3)).ranks.tolist() == [
+        3,
+        3,
+        3,
+    ]
 
 
 def test_a_relevant_text_that_is_in_no_corpus_counts_in_what_could_be_found() -> None:
     eye = np.eye(3, dtype=np.float32)
     retrieval = problem(1, 3, [{0: 1, -2: 1}])
-    found = search(retrieval, PackedStates.single(eye[:1]), in_parts(PackedStates.single(eye), 3))
+    found = search_documents(retrieval, PackedStates.single(eye[:1]), in_parts(PackedStates.single(eye), 3))
     assert found.ranks.tolist() == [1]
     assert found.values["recall@100"].tolist() == [50]
     assert found.values["nDCG@10"][0] == pytest.approx(100 / (1 + 1 / log2(3)), rel=1e-5)
@@ -134,8 +138,8 @@ def test_a_relevant_text_that_is_in_no_corpus_counts_in_what_could_be_found() ->
 
 def test_hit_rates_are_those_of_ir_measures() -> None:
     retrieval, queries, documents = drawn(3)
-    found = search(retrieval, queries, in_parts(documents, 60))
-    lists = sorted_out(retrieval, maxsim(queries, documents))
+    found = search_documents(retrieval, queries, in_parts(documents, 60))
+    lists = sorted_out(retrieval, maxsim_scores(queries, documents))
     right = {f"q{q}": {f"d{d}": grade for d, grade in of.items()} for q, of in enumerate(retrieval.relevant)}
     run = {f"q{q}": {f"d{d}": -float(rank) for rank, d in enumerate(each)} for q, each in enumerate(lists)}
     for k in (1, 5, 10):
@@ -170,8 +174,8 @@ def test_an_unknown_measure_is_named(text: str, message: str) -> None:
 
 
 def test_every_measure_is_one_of_ir_measures_and_has_its_chance() -> None:
-    assert EXPECTED.keys() == MEASURES.keys()
-    assert [str(ir_measures.parse_measure(foreign(f"{name}@7"))) for name in MEASURES] == [
+    assert EXPECTED.keys() == IR_MEASURES.keys()
+    assert [str(ir_measures.parse_measure(ir_measures_name(f"{name}@7"))) for name in IR_MEASURES] == [
         "nDCG@7",
         "RR@7",
         "AP@7",
@@ -181,7 +185,7 @@ def test_every_measure_is_one_of_ir_measures_and_has_its_chance() -> None:
     ]
 
 
-@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("measure", IR_MEASURES)
 @pytest.mark.parametrize("first", [1, 2, 3, 10])
 @pytest.mark.parametrize("grades", [(1,), (1, 1), (3, 1), (2, 1, 1)])
 @pytest.mark.parametrize("elsewhere", [(), (2, 1)])
@@ -189,7 +193,7 @@ def test_chance_is_the_mean_over_all_orders(
     measure: str, first: int, grades: tuple[int, ...], elsewhere: tuple[int, ...]
 ) -> None:
     """elsewhere: grades of relevant documents that the collection lacks."""
-    size, name = 5, ir_measures.parse_measure(foreign(f"{measure}@{first}"))
+    size, name = 5, ir_measures.parse_measure(ir_measures_name(f"{measure}@{first}"))
     relevant = {str(number): grade for number, grade in enumerate(grades)} | {f"-{grade}": grade for grade in elsewhere}
     orders = list(permutations(range(size)))
     right = {str(number): relevant for number in range(len(orders))}
@@ -197,23 +201,23 @@ def test_chance_is_the_mean_over_all_orders(
         str(number): {str(document): -float(rank) for rank, document in enumerate(order)} for number, order in enumerate(orders)
     }
     mean = ir_measures.calc_aggregate([name], right, run)[name]
-    query = Chances.of(size, {int(document): grade for document, grade in relevant.items()})
+    query = QueryChances.of(size, {int(document): grade for document, grade in relevant.items()})
     assert EXPECTED[measure](query, first) == pytest.approx(mean)
 
 
 def test_chance_knows_what_each_query_is_ranked_against() -> None:
-    of = expected(problem(2, 4, [{0: 1}, {1: 1}], [(2,), ()]), 1000)
+    of = chance_values(problem(2, 4, [{0: 1}, {1: 1}], [(2,), ()]), 1000)
     assert of["t2i_r1"] == pytest.approx(100 * (1 / 3 + 1 / 4) / 2)
     assert list(of) == ["t2i_r1", "t2i_r5", "t2i_r10", *MEASURED]
 
 
 def test_where_nothing_can_be_found_chance_is_nothing() -> None:
-    of = expected(problem(1, 1, [{-2: 1}], [(0,)]), 1000)
+    of = chance_values(problem(1, 1, [{-2: 1}], [(0,)]), 1000)
     assert set(of.values()) == {0.0}
 
 
 def test_what_is_not_found_at_all_is_missed() -> None:
-    searched = Searched(np.array([1, MISSED, 3]), {"MRR": np.array([100, 0, 33.3], np.float32)}, {})
+    searched = SearchResult(np.array([1, MISSED, 3]), {"MRR": np.array([100, 0, 33.3], np.float32)}, {})
     assert searched.scores()["t2i_r10"] == pytest.approx(200 / 3)
     assert searched.scores()["t2i_median_rank"] == 3
     assert len(searched.as_ranks.i2t) == 0

@@ -22,7 +22,7 @@ from harness.core.errors import HarnessError
 from harness.records.files import load_facets
 from harness.records.schema import Record
 from harness.reporting.comparison_report import print_comparison, render_comparison
-from harness.retrieval.ranking import chance, scores
+from harness.retrieval.ranking import chance_rates, retrieval_scores
 from harness.statistics.comparison import compare_records
 from harness.statistics.comparison_schema import Comparison, ComparisonLine, ComparisonOptions
 from harness.statistics.inference import holm
@@ -62,7 +62,11 @@ def write_record(folder: Path, ranks: Any, facets: dict[str, list[Any]] | None =
         made = TOWER | {"config": config, "bitext": bitext, "digest": digest_strings([folder.name]), **tower.get("card", {})}
         base |= {"tower": made}
     measured = Ranks(t2i, t2i)
-    base |= {"scores": scores(measured), "chance": chance(np.arange(len(t2i)), len(t2i)), "provenance": PROVENANCE}
+    base |= {
+        "scores": retrieval_scores(measured),
+        "chance": chance_rates(np.arange(len(t2i)), len(t2i)),
+        "provenance": PROVENANCE,
+    }
     record = Record.model_validate(base | fields | {"cell": fields.get("cell", folder.name)})
     table = {"direction": ["t2i"] * len(t2i) + ["i2t"] * len(t2i), "query": [*(f"q{i}" for i in images), *images]}
     table |= {"image": images * 2, "rank": np.concatenate([t2i, t2i]).astype(np.int32)}

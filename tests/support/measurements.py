@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.core.data import Ranks
 from harness.records.schema import Record
-from harness.retrieval.ranking import chance, scores
+from harness.retrieval.ranking import chance_rates, retrieval_scores
 from harness.statistics.measurement import Measurement
 
 PROVENANCE: dict[str, Any] = dict.fromkeys(("version", "python", "platform", "device", "created", "command"), "")
@@ -32,7 +32,7 @@ def measurement(label: str, t2i: list[int], per_image: int = 1, distilled: bool 
     ranks = Ranks(np.array(t2i), np.array(t2i).reshape(images, per_image).min(1))
     fields: dict[str, Any] = dict.fromkeys((*TEXTS, "encoder_fingerprint"), "") | {"provenance": PROVENANCE}
     fields |= {"text_tower": label if distilled else "english", "tower": TOWER if distilled else None, "sample": True}
-    fields |= {"images": images, "captions": len(t2i), "scores": scores(ranks), "chance": chance(owner, images)}
+    fields |= {"images": images, "captions": len(t2i), "scores": retrieval_scores(ranks), "chance": chance_rates(owner, images)}
     return Measurement(label, Record.model_validate(fields), ranks, owner)
 
 

@@ -15,7 +15,7 @@ from harness.core.data import Ints, Ranks, Retrieval
 from harness.core.digests import digest_strings
 from harness.records.files import save_record
 from harness.records.schema import BitextCard, Provenance, Record, TowerCard
-from harness.retrieval.ranking import chance, scores
+from harness.retrieval.ranking import chance_rates, retrieval_scores
 from harness.storage.seals import seal_folder
 
 PROVENANCE = Provenance(
@@ -128,8 +128,8 @@ def synthetic_record(of: Retrieval, arm: Arm, seed: int, ranks: Ranks, **changes
         "encoder_fingerprint": digest_strings([arm.encoder]),
         "text_tower": arm.objective or "english",
         "tower": card,
-        "scores": scores(ranks),
-        "chance": chance(owner, len(of.images.ids)),
+        "scores": retrieval_scores(ranks),
+        "chance": chance_rates(owner, len(of.images.ids)),
         "provenance": PROVENANCE.model_copy(
             update={"command": f"python -m harness run --lang {of.lang} --pairs {arm.pairs}{seeds}"}
         ),

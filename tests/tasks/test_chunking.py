@@ -27,8 +27,8 @@ from harness.distill.entity_marks import EntityMarks, entity_rows, mark_entities
 from harness.distill.model.teacher import teacher_states
 from harness.distill.model.tower import Encoded
 from harness.distill.pipeline import Recipe, distill
-from harness.retrieval.phrases import chunked, phrases_of, tagged
-from harness.retrieval.text_spans import moved, within
+from harness.retrieval.phrases import caption_phrases, chunk_phrases, tag_bitext
+from harness.retrieval.text_spans import map_spans, tokens_in_phrases
 from harness.runtime.console import Console
 from harness.storage.store import Store
 from harness.tasks.flickr30k import Flickr30k
@@ -55,7 +55,7 @@ def test_a_span_keeps_its_letters_in_another_spelling(words: list[str], data: st
     start = data.draw(st.integers(0, len(text) - 1))
     end = data.draw(st.integers(start + 1, len(text)))
     other = "  ".join(words).swapcase()
-    (span,) = moved([(start, end)], text, other)
+    (span,) = map_spans([(start, end)], text, other)
     assert other[slice(*span)].replace(" ", "").lower() == text[start:end].replace(" ", "").lower()
 
 
@@ -70,14 +70,20 @@ def test_a_span_keeps_its_letters_in_another_spelling(words: list[str], data: st
 )
 def test_punctuation_may_differ(text: str, other: str, words: str, expected: str) -> None:
     at = text.index(words)
-    (span,) = moved([(at, at + len(words))], text, other)
+    (span,) = map_spans([(at, at + len(words))], text, other)
     assert other[slice(*span)] == expected
 
 
 def test_a_token_belongs_to_a_phrase_by_its_letters_alone() -> None:
     text = "A man in red"
-    assert within([(0, 1), (1, 5), (5, 8), (8, 12), (0, 0)], [(0, 5), (9, 12)], text) == [True, True, False, True, False]
-    assert within([(1, 2)], [(0, 5)], text) == [False], "a blank alone"
+    assert tokens_in_phrases([(0, 1), (1, 5), (5, 8), (8, 12), (0, 0)], [(0, 5), (9, 12)], text) == [
+        True,
+        True,
+        False,
+        True,
+        False,
+    ]
+    assert tokens_in_phrases([(1, 2)], [(0, 5)], text) == [False], "a blank alone"
 
 
 # tags
@@ -114,7 +120,7 @@ def test_pairs_of_no_image_have_no_tags(tagged_folder: Path) -> None:
 
 
 def test_the_chunker_marks_untagged_english_but_no_translations(tagged_folder: Path) -> None:
-    found = tagged(TASK.load_bitext(tagged_folder, "de"), TASK, tagged_folder, "simple")
+    found = tag_bitext(TASK.load_bitext(tagged_folder, "de"), TASK, tagged_folder, "simple")
     assert [said(*pair) for pair in zip(found.english, found.english_entities, strict=True)] == [
         ["Caption"],
         ["Caption 1", "12"],
@@ -130,7 +136,7 @@ def test_without_tags_the_chunker_marks_all_sentences(flickr30k_folder: Path) ->
     bitext = TASK.load_bitext(flickr30k_folder, "de")
     task = TASKS.load("xtd")()
     assert not isinstance(task, TaggedTask)
-    found = tagged(bitext, task, flickr30k_folder, "simple")
+    found = tag_bitext(bitext, task, flickr30k_folder, "simple")
     assert None not in found.english_entities
     assert set(found.foreign_entities) == {None}
 
@@ -160,20 +166,20 @@ def chunker_of(spans: Sequence[Spans], asked: list[str]) -> Callable[[str], Any]
 def test_a_chunker_must_return_spans_of_its_texts(spans: list[Spans], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CHUNKERS, "load", chunker_of(spans, []))
     with pytest.raises(HarnessError, match=message):
-        chunked("mine", ["A dog"], ENGLISH)
+        chunk_phrases("mine", ["A dog"], ENGLISH)
 
 
 def test_a_chunker_receives_only_untagged_texts(tagged_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr(CHUNKERS, "load", chunker_of([((0, 7),)], asked))
     retrieval = replace(TASK.load(tagged_folder, "en", "val"), phrases=(None, ("of  21",)))
-    assert phrases_of(retrieval, TASK, "mine:7") == (("Caption",), ("of  21",))
+    assert caption_phrases(retrieval, TASK, "mine:7") == (("Caption",), ("of  21",))
     assert asked == ["Caption 0 of 21."]
 
 
 def test_the_simple_chunker_takes_no_argument() -> None:
     with pytest.raises(HarnessError, match="simple takes no argument, not 'x'"):
-        chunked("simple:x", ["a"], ENGLISH)
+        chunk_phrases("simple:x", ["a"], ENGLISH)
 
 
 def test_a_chunker_is_loaded_from_a_plug_in_file(tmp_path: Path) -> None:
@@ -185,7 +191,7 @@ def test_a_chunker_is_loaded_from_a_plug_in_file(tmp_path: Path) -> None:
         "        return [[(text.index(word), text.index(word) + int(argument))] for text, word in zip(texts, words)]\n"
         "    return chunk\n"
     )
-    assert chunked(f"{file}:longest:3", ["a yellow dog"], ENGLISH) == [((2, 5),)]
+    assert chunk_phrases(f"{file}:longest:3", ["a yellow dog"], ENGLISH) == [((2, 5),)]
 
 
 def test_the_list_of_chunkers_includes_plug_ins(tmp_path: Path) -> None:
@@ -241,7 +247,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 @needs_spacy
 def test_spacy_returns_noun_chunks_without_pronouns(pipeline: Callable[[str], Path]) -> None:
     texts = ["It wears a red hat near a dog .", "", "Runs ."]
-    found = chunked(f"spacy:{pipeline('en')}", texts, ENGLISH)
+    found = chunk_phrases(f"spacy:{pipeline('en')}", texts, ENGLISH)
     assert [said(*pair) for pair in zip(texts, found, strict=True)] == [["a red hat", "a dog"], [], []]
 
 
@@ -249,10 +255,10 @@ def test_spacy_returns_noun_chunks_without_pronouns(pipeline: Callable[[str], Pa
 def test_each_language_uses_its_own_model(pipeline: Callable[[str], Path]) -> None:
     both = f"spacy:{pipeline('en')},{pipeline('de')}"
     german = Language("de", "German", "Latn", 5, ())
-    assert said("Ein Hund", chunked(both, ["Ein Hund"], german)[0]) == ["Ein Hund"]
-    assert said("a dog", chunked(both, ["a dog"], replace(ENGLISH, code="en-GB"))[0]) == ["a dog"]
+    assert said("Ein Hund", chunk_phrases(both, ["Ein Hund"], german)[0]) == ["Ein Hund"]
+    assert said("a dog", chunk_phrases(both, ["a dog"], replace(ENGLISH, code="en-GB"))[0]) == ["a dog"]
     with pytest.raises(HarnessError, match="has models for de, en and none for Quechua: add a model for qu after a comma"):
-        chunked(both, ["hatun allqu"], Language("qu", "Quechua", "Latn", 1, ()))
+        chunk_phrases(both, ["hatun allqu"], Language("qu", "Quechua", "Latn", 1, ()))
 
 
 @needs_spacy
@@ -262,7 +268,7 @@ def test_a_model_without_noun_chunks_is_named(tmp_path: Path) -> None:
     for lang, name in (("en", "English"), ("cs", "Czech")):  # no parser; no rules in this language
         spacy.blank(lang).to_disk(tmp_path / lang)
         with pytest.raises(HarnessError, match=f"{lang}_pipeline gives no noun chunks: use a model with a parser"):
-            chunked(f"spacy:{tmp_path / lang}", ["a dog"], Language(lang, name, "Latn", 5, ()))
+            chunk_phrases(f"spacy:{tmp_path / lang}", ["a dog"], Language(lang, name, "Latn", 5, ()))
 
 
 @needs_spacy
@@ -270,16 +276,16 @@ def test_a_missing_model_is_named() -> None:
     with pytest.raises(
         HarnessError, match=r"spacy:no_such_model cannot be loaded \(.*E050.*\): python -m spacy download no_such"
     ):
-        chunked("spacy:no_such_model", ["a dog"], ENGLISH)
-    assert chunked("spacy:no_such_model", [], ENGLISH) == [], "with nothing to chunk, nothing is loaded"
+        chunk_phrases("spacy:no_such_model", ["a dog"], ENGLISH)
+    assert chunk_phrases("spacy:no_such_model", [], ENGLISH) == [], "with nothing to chunk, nothing is loaded"
 
 
 def test_without_spacy_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.tasks.entities.chunking.find_spec", lambda _: None)
     with pytest.raises(HarnessError, match=r"spacy:en_core_web_sm needs spaCy: pip install 'flickr30k-harness\[spacy\]'"):
-        chunked("spacy:en_core_web_sm", ["a dog"], ENGLISH)
+        chunk_phrases("spacy:en_core_web_sm", ["a dog"], ENGLISH)
     with pytest.raises(HarnessError, match="spacy: names no model: expected spacy:MODEL"):
-        chunked("spacy", ["a dog"], ENGLISH)
+        chunk_phrases("spacy", ["a dog"], ENGLISH)
 
 
 # tokens
@@ -287,7 +293,7 @@ def test_without_spacy_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture(scope="module")
 def sample_pairs(sample_folder: Path) -> Bitext:
-    return tagged(TASK.load_bitext(sample_folder, "de").take(range(0, 4500, 60)), TASK, sample_folder, "simple")
+    return tag_bitext(TASK.load_bitext(sample_folder, "de").take(range(0, 4500, 60)), TASK, sample_folder, "simple")
 
 
 def test_training_sentences_of_the_sample_have_english_tags_only(sample_pairs: Bitext) -> None:
@@ -344,7 +350,7 @@ def test_a_teacher_with_spans_of_other_tokens_is_refused(sample_pairs: Bitext, t
 def recipe(folder: Path, chunker: str = "simple", teacher: Any = None, **choices: Any) -> Recipe:
     bitext = TASK.load_bitext(folder, "de").take(range(80))
     config = DistillConfig(**{"steps": 4, "batch": 8, "vocabulary": 200} | choices)
-    tag = partial(tagged, task=TASK, data=folder, chunker=chunker)
+    tag = partial(tag_bitext, task=TASK, data=folder, chunker=chunker)
     guarded = (GuardedBitext(bitext, len(bitext), 0),)
     return Recipe(config.for_objective(config.objective), teacher or load_encoder("sample", "cpu"), guarded, tag)
 

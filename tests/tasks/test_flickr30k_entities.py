@@ -18,9 +18,9 @@ from harness.core.data import Grounding, Place, Ranks, Regions
 from harness.core.errors import HarnessError
 from harness.records.files import load_measures, load_ranks, load_record
 from harness.reporting.box_drawing import draw_boxes
-from harness.retrieval.grounding import ground, overlaps
-from harness.retrieval.ranking import MISSED, by_chance
-from harness.retrieval.regions import Views, show
+from harness.retrieval.grounding import box_ious, ground
+from harness.retrieval.ranking import MISSED, chance_of_hit
+from harness.retrieval.regions import RegionViews, draw_view
 from harness.statistics.breakdown import break_down, facet_values
 from harness.statistics.measurement import Measurement
 from harness.tasks.caption_sources import known_languages
@@ -220,7 +220,7 @@ def quarters() -> Image.Image:
 
 def test_a_region_is_cut_out_or_the_rest_is_blacked_out() -> None:
     picture, box, size = quarters(), np.array([0, 0, 4, 4]), np.array([8, 8])
-    crop, context, blackout = (show(picture, box, size, view) for view in ("crop", "context", "blackout"))  # type: ignore[arg-type]
+    crop, context, blackout = (draw_view(picture, box, size, view) for view in ("crop", "context", "blackout"))  # type: ignore[arg-type]
     assert (crop.size, context.size, blackout.size) == ((4, 4), (6, 6), (8, 8))
     assert crop.getcolors() == [(16, (200, 0, 0))]
     assert blackout.getpixel((3, 3)) == (200, 0, 0)
@@ -228,7 +228,7 @@ def test_a_region_is_cut_out_or_the_rest_is_blacked_out() -> None:
 
 
 def test_a_box_is_scaled_to_a_picture_that_was_reduced() -> None:
-    assert show(quarters(), np.array([0, 0, 50, 100]), np.array([100, 200]), "crop").getcolors() == [(16, (200, 0, 0))]
+    assert draw_view(quarters(), np.array([0, 0, 50, 100]), np.array([100, 200]), "crop").getcolors() == [(16, (200, 0, 0))]
 
 
 @given(
@@ -236,7 +236,7 @@ def test_a_box_is_scaled_to_a_picture_that_was_reduced() -> None:
 )
 def test_every_box_shows_at_least_one_pixel(corner: tuple[int, int], size: tuple[int, int], view: Any) -> None:
     box = np.array([*corner, min(corner[0] + size[0], 500), min(corner[1] + size[1], 500)])
-    shown = show(Image.new("RGB", (7, 3), (9, 9, 9)), box, np.array([500, 500]), view)
+    shown = draw_view(Image.new("RGB", (7, 3), (9, 9, 9)), box, np.array([500, 500]), view)
     assert 1 <= shown.width <= 7
     assert 1 <= shown.height <= 3
     assert shown.getextrema() != ((0, 0),) * 3
@@ -244,7 +244,7 @@ def test_every_box_shows_at_least_one_pixel(corner: tuple[int, int], size: tuple
 
 def test_another_view_is_another_digest(entities_folder: Path) -> None:
     regions = TASK.load_regions(entities_folder, "test", "boxes")
-    views = [Views(regions, view) for view in ("crop", "blackout")]  # type: ignore[arg-type]
+    views = [RegionViews(regions, view) for view in ("crop", "blackout")]  # type: ignore[arg-type]
     assert views[0].digest() != views[1].digest()
     assert len(views[0].ids) == len(set(views[0].ids)) == 7
     assert views[0].open(0).size == (4, 8)
@@ -322,14 +322,14 @@ def test_ranks_match_a_simple_loop(seed: int) -> None:
 def test_overlaps_are_counted_in_pixels() -> None:
     draw = np.random.default_rng(0)
     boxes = np.concatenate([corner := draw.integers(0, 6, (20, 2)), corner + draw.integers(1, 6, (20, 2))], 1)
-    assert overlaps(boxes, boxes).tolist() == [[pytest.approx(iou(a, b)) for b in boxes] for a in boxes]
+    assert box_ious(boxes, boxes).tolist() == [[pytest.approx(iou(a, b)) for b in boxes] for a in boxes]
 
 
 def test_chance_is_the_expectation_of_a_random_order() -> None:
     draw = np.random.default_rng(0)
     orders = draw.permuted(np.tile(np.arange(9), (20_000, 1)), axis=1)
     for k in (1, 5):
-        assert by_chance(9, 2, k) == pytest.approx(float((orders[:, :k] < 2).any(1).mean()), abs=0.01)
+        assert chance_of_hit(9, 2, k) == pytest.approx(float((orders[:, :k] < 2).any(1).mean()), abs=0.01)
 
 
 def test_uncovered_phrases_are_found_at_no_cutoff() -> None:
