@@ -19,7 +19,7 @@ from harness.evaluation.guarded_bitext import load_guarded_bitext
 from harness.evaluation.translate_test import Translations, load_file_translations, load_machine_translations
 from harness.records.schema import ENGLISH_TOWER, TRANSLATE_TEST, TowerCard
 from harness.records.towers import find_tower_folder, load_card, load_seen
-from harness.retrieval.phrases import tag_bitext
+from harness.retrieval.phrases import mark_bitext_entities
 from harness.retrieval.scorers import CosineScorer, Scorer
 from harness.storage.store import Store
 
@@ -71,7 +71,7 @@ def distilled_cells(config: RunConfig, task: Task, data: Path, encoder: Encoder,
     if not config.objectives:
         return []
     guarded = load_guarded_bitext(task, data, [task.language(retrieval.lang)], config)
-    tag = partial(tag_bitext, task=task, data=data, chunker=config.chunker)
+    tag = partial(mark_bitext_entities, task=task, data=data, chunker=config.chunker)
     cells = []
     for objective in dict.fromkeys(map(spell_objective, config.objectives)):
         label = f"{config.distill.init}, untrained" if objective == UNTRAINED else objective

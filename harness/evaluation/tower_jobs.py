@@ -21,7 +21,7 @@ from harness.evaluation.executors.jobs import announce_jobs, execute_jobs
 from harness.evaluation.executors.local import run_in_turn
 from harness.evaluation.guarded_bitext import load_guarded_bitext
 from harness.evaluation.runner import find_planned, summarize_failures
-from harness.retrieval.phrases import tag_bitext
+from harness.retrieval.phrases import mark_bitext_entities
 from harness.runtime.console import Console
 from harness.storage.store import Store
 
@@ -62,7 +62,7 @@ class TowerOrder:
         distill = config.distill.for_objective(config.distill.objective)
         choices = [distill.model_copy(update={"seed": distill.seed + more}) for more in range(self.seeds)]
         groups = [guarded] if self.shared else [(each,) for each in guarded]
-        tag = partial(tag_bitext, task=task, data=folder, chunker=config.chunker)
+        tag = partial(mark_bitext_entities, task=task, data=folder, chunker=config.chunker)
         return [Recipe(choice, encoder, group, tag) for group in groups for choice in choices]
 
 

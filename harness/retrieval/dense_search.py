@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from harness.core.data import Floats, Ints, Ranks, TextRetrieval
 from harness.retrieval.late_interaction import maxsim_scores
-from harness.retrieval.metrics import DEPTH, chance_values, query_measures
+from harness.retrieval.metrics import DEPTH, chance_values, measures_per_query
 from harness.retrieval.ranking import CUTOFFS, MISSED, TOLERANCE, hit_rate
 from harness.storage.packed_states import PackedStates
 
@@ -56,7 +56,7 @@ def search_documents(
         lists = first_documents(part, queries.take(rows), documents(), device)
         right = grades_of(lists, part) > 0
         ranks.append(np.where(right.any(1), 1 + right.argmax(1), MISSED))
-        values.append(query_measures(part.measures, part.relevant, lists))
+        values.append(measures_per_query(part.measures, part.relevant, lists))
     measured = {name: np.concatenate([of[name] for of in values]) for name in retrieval.measures}
     return SearchResult(np.concatenate(ranks), measured, chance_values(retrieval, DEPTH))
 

@@ -40,7 +40,7 @@ def spell_measure(text: str) -> str:
     return name + at + cutoff
 
 
-def query_measures(measures: Sequence[str], relevant: Sequence[Mapping[int, int]], lists: Ints) -> dict[str, Floats]:
+def measures_per_query(measures: Sequence[str], relevant: Sequence[Mapping[int, int]], lists: Ints) -> dict[str, Floats]:
     """Measures of each query, (m,) in percent, by the name that tables give them.
 
     relevant: (m), the grade of each relevant document. lists: (m, k), each query's documents, best first; -1 where there are no

@@ -44,7 +44,7 @@ def caption_phrases(retrieval: Retrieval, task: Task, chunker: str) -> tuple[tup
     return fill_gaps(tagged, words)
 
 
-def tag_bitext(bitext: Bitext, task: Task, data: Path, chunker: str) -> Bitext:
+def mark_bitext_entities(bitext: Bitext, task: Task, data: Path, chunker: str) -> Bitext:
     """The same pairs with what their sentences name: English told by tags or by the chunker, translations by tags alone.
 
     The notes say how many were told by which. Raises HarnessError as `chunk_phrases`, and if tags cannot be read.

@@ -338,7 +338,7 @@ def _count(scores: Tensor, texts: Bars, images: Bars) -> tuple[Tensor, Tensor, T
 @cache
 def _counting() -> CountReached:
     """A `CountReached` by numba, where it is installed: all in one read of the scores."""
-    return import_module("harness.retrieval.ranking_numba").count if find_spec("numba") else _count
+    return import_module("harness.retrieval.ranking_numba").count_reached if find_spec("numba") else _count
 
 
 def _slices(length: int, size: int) -> Iterator[slice]:

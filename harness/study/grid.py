@@ -22,7 +22,7 @@ from harness.evaluation.guarded_bitext import load_guarded_bitext
 from harness.evaluation.planning import Plan, make_plans
 from harness.records.files import check_stored_record
 from harness.records.towers import load_card
-from harness.retrieval.phrases import tag_bitext
+from harness.retrieval.phrases import mark_bitext_entities
 from harness.storage.seals import is_undamaged, load_readable
 from harness.storage.store import Store
 from harness.study.design import StudyConfig
@@ -200,7 +200,7 @@ def study_cell(place: GridPosition, config: StudyConfig, language: StudyLanguage
     """Return the cell of a grid position."""
     (arm,) = (arm for arm in config.arms if arm.name == place.arm)
     plan = language.plan
-    tag = partial(tag_bitext, task=plan.task, data=plan.data, chunker=config.chunker)
+    tag = partial(mark_bitext_entities, task=plan.task, data=plan.data, chunker=config.chunker)
     recipe = Recipe(arm.recipe(config.distill, place.pairs, place.seed), plan.encoder, language.guarded, tag, language.search)
     return StudyCell(place, distilled_cell(place.arm, recipe, language.english[0].retrieval, plan.task), plan)
 

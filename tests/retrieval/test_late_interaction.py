@@ -334,7 +334,7 @@ class Broken(Words):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("empty", "an item without any state"), ("short", r"shape \(3, 5\) for 4 items"), ("nan", "NaN")]
+    ("name", "message"), [("empty", "an item without states"), ("short", r"shape \(3, 5\) for 4 items"), ("nan", "NaN")]
 )
 def test_broken_states_are_refused_and_nothing_is_kept(name: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match=message):

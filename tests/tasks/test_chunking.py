@@ -27,7 +27,7 @@ from harness.distill.entity_marks import EntityMarks, entity_rows, mark_entities
 from harness.distill.model.teacher import teacher_states
 from harness.distill.model.tower import Encoded
 from harness.distill.pipeline import Recipe, distill
-from harness.retrieval.phrases import caption_phrases, chunk_phrases, tag_bitext
+from harness.retrieval.phrases import caption_phrases, chunk_phrases, mark_bitext_entities
 from harness.retrieval.text_spans import map_spans, tokens_in_phrases
 from harness.runtime.console import Console
 from harness.storage.store import Store
@@ -120,7 +120,7 @@ def test_pairs_of_no_image_have_no_tags(tagged_folder: Path) -> None:
 
 
 def test_the_chunker_marks_untagged_english_but_no_translations(tagged_folder: Path) -> None:
-    found = tag_bitext(TASK.load_bitext(tagged_folder, "de"), TASK, tagged_folder, "simple")
+    found = mark_bitext_entities(TASK.load_bitext(tagged_folder, "de"), TASK, tagged_folder, "simple")
     assert [said(*pair) for pair in zip(found.english, found.english_entities, strict=True)] == [
         ["Caption"],
         ["Caption 1", "12"],
@@ -136,7 +136,7 @@ def test_without_tags_the_chunker_marks_all_sentences(flickr30k_folder: Path) ->
     bitext = TASK.load_bitext(flickr30k_folder, "de")
     task = TASKS.load("xtd")()
     assert not isinstance(task, TaggedTask)
-    found = tag_bitext(bitext, task, flickr30k_folder, "simple")
+    found = mark_bitext_entities(bitext, task, flickr30k_folder, "simple")
     assert None not in found.english_entities
     assert set(found.foreign_entities) == {None}
 
@@ -293,7 +293,7 @@ def test_without_spacy_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture(scope="module")
 def sample_pairs(sample_folder: Path) -> Bitext:
-    return tag_bitext(TASK.load_bitext(sample_folder, "de").take(range(0, 4500, 60)), TASK, sample_folder, "simple")
+    return mark_bitext_entities(TASK.load_bitext(sample_folder, "de").take(range(0, 4500, 60)), TASK, sample_folder, "simple")
 
 
 def test_training_sentences_of_the_sample_have_english_tags_only(sample_pairs: Bitext) -> None:
@@ -350,7 +350,7 @@ def test_a_teacher_with_spans_of_other_tokens_is_refused(sample_pairs: Bitext, t
 def recipe(folder: Path, chunker: str = "simple", teacher: Any = None, **choices: Any) -> Recipe:
     bitext = TASK.load_bitext(folder, "de").take(range(80))
     config = DistillConfig(**{"steps": 4, "batch": 8, "vocabulary": 200} | choices)
-    tag = partial(tag_bitext, task=TASK, data=folder, chunker=chunker)
+    tag = partial(mark_bitext_entities, task=TASK, data=folder, chunker=chunker)
     guarded = (GuardedBitext(bitext, len(bitext), 0),)
     return Recipe(config.for_objective(config.objective), teacher or load_encoder("sample", "cpu"), guarded, tag)
 
