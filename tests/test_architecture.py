@@ -1,20 +1,24 @@
-"""The house is in order: no circles, no crowded folders, one meaning a name, and a picture that is the code's."""
+"""The architecture: no import cycles, no crowded folders, one definition for each public name, an up-to-date picture."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 
-from tests.support.imports import ROOT, draw_layers, import_cycles, modules
+from tests.support.imports import ROOT, draw_layers, import_cycles, modules, public_names
 
-CROWDED = 14
+MAX_MODULES = 14
 
-# Names that several modules define on purpose, and why.
-PARALLEL = {
+# Public names that several modules define on purpose, and why: by the modules' prefix, and by name.
+PARALLEL_MODULES = {
     "harness.tasks.sample.grammar.": "one module a language, with one interface",
-    "harness.distill.transport.": "one computation: padded, compiled for a processor, compiled for a GPU",
-    "harness.cli.": "a command is named as the function that it calls",
-    "harness.encoders.": "one module a family of models, with one interface",
+    "harness.distill.transport.": "one computation in PyTorch, compiled for a processor, and compiled for a GPU",
+    "harness.cli.": "one module a command or group: its examples, and the names of its subcommands",
 }
-GENERAL = {"T": "a type variable", "R": "a type variable", "main": "the entry point of a module that is run by `python -m`"}
+SHARED_NAMES = {
+    "T": "a type variable",
+    "R": "a type variable",
+    "main": "the entry point of a module that `python -m` runs",
+    "distill": "the command is named as the function that does its work",
+}
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
@@ -23,8 +27,28 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 def test_no_folder_is_crowded() -> None:
     counts = Counter(path.parent for path in modules().values())
-    crowded = {str(folder.relative_to(ROOT)): count for folder, count in counts.items() if count > CROWDED}
-    assert not crowded, f"more than {CROWDED} modules: make packages of them"
+    crowded = {str(folder.relative_to(ROOT)): count for folder, count in counts.items() if count > MAX_MODULES}
+    assert not crowded, f"more than {MAX_MODULES} modules: make packages of them"
+
+
+def test_a_public_name_is_defined_in_one_module() -> None:
+    definitions = defaultdict(list)
+    for module in modules():
+        for name in public_names(module):
+            definitions[name].append(module)
+    ambiguous = {
+        name: places
+        for name, places in sorted(definitions.items())
+        if len(places) > 1
+        and name not in SHARED_NAMES
+        and not any(all(place.startswith(prefix) for place in places) for prefix in PARALLEL_MODULES)
+    }
+    assert not ambiguous, "rename one, define it once, or allow it above with the reason"
+
+
+def test_the_allowed_names_are_still_shared() -> None:
+    definitions = Counter(name for module in modules() for name in public_names(module))
+    assert [name for name in SHARED_NAMES if definitions[name] < 2] == []
 
 
 def test_the_picture_of_the_layers_is_that_of_the_code() -> None:

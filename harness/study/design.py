@@ -70,7 +70,7 @@ class Arm(Config):
 
     @model_validator(mode="after")
     def _set_defaults(self) -> Self:
-        check_options(self.options, GRID_OPTIONS | ARM_OPTIONS | BUDGET_OPTIONS)
+        check_option_names(self.options, GRID_OPTIONS | ARM_OPTIONS | BUDGET_OPTIONS)
         checked = check_values({**self.options, "objective": self.objective, "init": self.init})
         check_read([DistillConfig(**checked)])
         object.__setattr__(self, "options", {key: checked[key] for key in self.options})
@@ -156,7 +156,7 @@ class StudyConfig(DataConfig):
     @field_validator("distill")
     @classmethod
     def _known_shared_options(cls, shared: dict[str, Any]) -> dict[str, Any]:
-        check_options(shared, GRID_OPTIONS | ARM_OPTIONS)
+        check_option_names(shared, GRID_OPTIONS | ARM_OPTIONS)
         return check_values(shared)
 
     @model_validator(mode="after")
@@ -192,7 +192,7 @@ def invalid_value(message: str) -> PydanticCustomError:
     return PydanticCustomError("wrong", "{message}", {"message": message})
 
 
-def check_options(given: Mapping[str, Any], elsewhere: Mapping[str, str]) -> None:
+def check_option_names(given: Mapping[str, Any], elsewhere: Mapping[str, str]) -> None:
     """Refuse unknown options of distillation, and options that belong elsewhere, with the reason."""
     for key in given:
         if key not in DistillConfig.model_fields:
