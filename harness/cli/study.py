@@ -21,7 +21,12 @@ python -m harness study low-resource --data ~/flickr30k --encoder open_clip:ViT-
 @configured(ExecutorConfig, "execution")
 def study(
     execution: ExecutorConfig,
-    design: Annotated[str, typer.Argument(help="A study's TOML file, or a built-in one: sample, low-resource.")] = "sample",
+    design: Annotated[
+        str,
+        typer.Argument(
+            help="A study's TOML file, or a built-in one: sample, low-resource; or findings.json, to write its report again."
+        ),
+    ] = "sample",
     data: Annotated[str | None, typer.Option(help="Folder of the data set, instead of the file's.")] = None,
     encoder: Annotated[str | None, typer.Option(help="Image encoder and teacher, instead of the file's.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the report; by default the study's folder in the store.")] = None,
@@ -41,13 +46,24 @@ def study(
     Exit status 1 if cells failed.
     """
     from harness.core.errors import HarnessError
+    from harness.leaderboards.study.page import publish_study
     from harness.runtime.console import Console
     from harness.storage.store import Store
     from harness.study.design import read_study
+    from harness.study.findings import load_findings
     from harness.study.grid import find_design, plan_study
     from harness.study.runner import progress_table, run_study
 
-    path, console, kept = find_design(design), Console(), Store.at(store)
+    console = Console()
+    if design.endswith(".json"):
+        if data or encoder or hours is not None or report_only or dry_run:
+            raise HarnessError(
+                f"{design} holds the findings of a measured study, whose report is written again: pass --out alone"
+            )
+        for line in publish_study(load_findings(Path(design)), out or Path(design).parent):
+            console.print(line)
+        return
+    path, kept = find_design(design), Store.at(store)
     config = read_study(path, data=data, encoder=encoder)
     try:
         laid_out = plan_study(config, device, kept)
@@ -58,7 +74,6 @@ def study(
     if dry_run:
         console.print(progress_table(laid_out, kept))
         return
-    from harness.leaderboards.study.page import publish_study
     from harness.study.collect import collect_findings
 
     failed = {} if report_only else run_study(laid_out, kept, console, math.inf if hours is None else 3600 * hours, execution)

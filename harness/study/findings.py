@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from harness.core.error_messages import short_message
+from harness.core.errors import HarnessError
 from harness.core.objective_terms import Side
 from harness.records.schema import Schema
 from harness.statistics.comparison_schema import Estimate
+from harness.storage.plain_files import check_plain_file
 
 
 class ArmSummary(Schema):
@@ -206,3 +210,14 @@ class Findings(Schema):
     def language(self, code: str) -> str:
         """Return a language's name."""
         return next((each.name for each in self.languages if each.code == code), code)
+
+
+def load_findings(path: Path) -> Findings:
+    """Read the findings of a study from their JSON file. Raises HarnessError if the file is missing, or holds something else."""
+    check_plain_file(path)
+    try:
+        return Findings.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise HarnessError(f"{path} cannot be read ({error.strerror}): pass the findings.json of a study's report") from None
+    except ValidationError as error:
+        raise HarnessError(f"{path} does not hold the findings of a study: {short_message(error)}") from None

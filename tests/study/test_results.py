@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.core.errors import HarnessError
+from harness.leaderboards.study.page import publish_study
 from harness.records.files import load_ranks, load_record
 from harness.statistics.comparison import compare_records
 from harness.statistics.comparison_schema import ComparisonOptions
 from harness.storage.seals import Seal, file_digest, read_seal
 from harness.storage.store import DamagedError
-from harness.study.findings import Findings
+from harness.study.findings import load_findings
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "leaderboards" / "results"
@@ -34,7 +36,7 @@ def test_there_are_studies() -> None:
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.parent.name)
 def test_scores_of_a_report_are_those_of_its_records(path: Path) -> None:
-    found = Findings.model_validate_json(path.read_bytes())
+    found = load_findings(path)
     assert found.points
     assert not found.sample
     for point in found.points:
@@ -96,6 +98,23 @@ def test_the_page_of_findings_says_what_the_report_says(path: Path) -> None:
     assert tables
     for row in (row for table in tables for row in table.splitlines()[2:]):
         assert row in report, row
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.parent.name)
+def test_a_report_is_what_its_findings_make(path: Path, tmp_path: Path) -> None:
+    publish_study(load_findings(path), tmp_path)
+    for name in ("findings.json", "report.md", "index.html"):
+        made = (tmp_path / name).read_text(encoding="utf-8")
+        assert made == path.with_name(name).read_text(encoding="utf-8"), f"run: python -m harness study {path}"
+
+
+def test_what_is_not_findings_is_refused_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "findings.json"
+    with pytest.raises(HarnessError, match=f"{path} cannot be read"):
+        load_findings(path)
+    path.write_text('{"title": 1}')
+    with pytest.raises(HarnessError, match=f"{path} does not hold the findings"):
+        load_findings(path)
 
 
 def test_late_interaction_is_what_its_records_say() -> None:
