@@ -1,1 +1,1 @@
-"""Encoders: models that put images and texts into one joint space."""
+"""Encoders: models that embed images and texts in one joint space."""

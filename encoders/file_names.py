@@ -1,4 +1,4 @@
-"""Names of the files in a model's folder, as transformers, tokenizers and open_clip write them."""
+"""File names in a model's folder, as transformers, tokenizers and open_clip write them."""
 
 MODEL_CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.json"

@@ -1,4 +1,4 @@
-"""Folders of the Hugging Face hub's cache, and whether what lies in a model's folder is all of it."""
+"""Folders of the Hugging Face hub's cache, and checks that a model's folder is complete."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ def hub_folder(
     beside: Sequence[str] = TEXT_FILES,
     instead: str = "local-dir:FOLDER",
 ) -> Path:
-    """A folder of the hub's cache that holds the files of one choice (patterns), the first that the repository can serve.
+    """Return a folder of the hub's cache that holds the files of one choice, the first that the repository provides.
 
-    The network is asked only for what the cache lacks. `beside`: patterns of what else is fetched where it is there.
-    `instead`: what to type for a copy of it.
-    Raises HarnessError if neither has it, or only a part of it.
+    Each choice is a sequence of file patterns. The network is used only for files that the cache lacks.
+    `beside`: patterns of optional files, which are fetched if they exist.
+    `instead`: the argument that names a local copy, for error messages.
+    Raises HarnessError if neither the cache nor the hub has the files, or if only a part of them is available.
     """
     from huggingface_hub import snapshot_download
 
@@ -43,12 +44,12 @@ def hub_folder(
             try:
                 with quiet():
                     folder = Path(snapshot_download(repo, allow_patterns=patterns, local_files_only=cached))
-            except Exception as error:  # many kinds, of the hub, of its HTTP library and of the system
+            except Exception as error:  # the hub, its HTTP library and the system raise many types
                 problem = problem if cached else error
                 lacking = lacking or files_named_missing(error)
                 continue
-            # Only the hub can tell of which file a download was that was broken off, and whether that is needed. Without network
-            # `snapshot_download` gives what the cache has.
+            # Only the hub knows which file a partial download belongs to, and whether that file is needed.
+            # Without network, `snapshot_download` returns the folder as it is in the cache.
             gaps = missing_files(folder, patterns) or partial_downloads(folder)
             if gaps and gaps[0].endswith(_PARTIAL) and not cached and hub_answers(repo):
                 gaps = []
@@ -61,12 +62,12 @@ def hub_folder(
 
 
 def has_files(folder: Path, choice: Sequence[str]) -> bool:
-    """Whether a folder has a file of each pattern, and not only a link to one."""
+    """Return whether a folder has a file for each pattern. A broken link does not count."""
     return all(any(file.is_file() for file in folder.glob(pattern)) for pattern in choice)
 
 
 def missing_files(folder: Path, patterns: Sequence[str]) -> list[str]:
-    """Files of the patterns that are promised and not there: by a link whose end is missing, or by an index of shards."""
+    """Return the missing files that match the patterns: targets of broken links, and shards that an index lists."""
     promised = {file for file in folder.rglob("*") if file.is_symlink()}
     for index in folder.rglob("*.index.json"):
         whole = index.with_name(index.name.removesuffix(".index.json"))
@@ -78,31 +79,31 @@ def missing_files(folder: Path, patterns: Sequence[str]) -> list[str]:
 
 
 def partial_downloads(folder: Path) -> list[str]:
-    """Downloads into the cache of a snapshot that were broken off or still run, by the name of their blob."""
+    """Return the blob names of unfinished downloads in a snapshot's cache, whether interrupted or still running."""
     blobs = folder.parent.parent / "blobs"
     parts = blobs.glob(f"*{_PARTIAL}") if folder.parent.name == "snapshots" else []
     return sorted(f"blobs/{part.name}" for part in parts if not (blobs / part.name.partition(".")[0]).exists())
 
 
 def hub_answers(repo: str) -> bool:
-    """Whether the hub answers for a repository."""
+    """Return whether the hub is reachable and knows a repository."""
     from huggingface_hub import HfApi
 
     try:
         HfApi().model_info(repo, timeout=10)
-    except Exception:  # many kinds, of the hub and of its HTTP library
+    except Exception:  # the hub and its HTTP library raise many types
         return False
     return True
 
 
 def files_named_missing(error: Exception) -> list[str]:
-    """What the hub's own list of a repository's files, where it was kept, says that the cache lacks."""
+    """Return the missing files that the hub's error names, if the cache has the repository's list of files."""
     found = re.search(r"files?\(?s?\)? (?:is|are) missing \(([^)]+)\)", str(error)) if hasattr(error, "snapshot_path") else None
     return found[1].split(", ") if found else []
 
 
 def incomplete_error(name: str, repo: str, lacking: Sequence[str]) -> HarnessError:
-    """What to say of a copy in the cache that somebody began to download."""
+    """Return the error for an incomplete copy in the hub's cache."""
     unfinished = lacking[0].endswith(_PARTIAL)
     more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
     way_out = ", or delete it, if it is of a file that is not needed" if unfinished else ""
@@ -113,7 +114,7 @@ def incomplete_error(name: str, repo: str, lacking: Sequence[str]) -> HarnessErr
 
 
 def unavailable_error(name: str, place: str, problem: Exception, instead: str = "local-dir:FOLDER") -> HarnessError:
-    """What to say of files that are neither on this machine nor to be had."""
+    """Return the error for files that are not on this machine and cannot be downloaded."""
     return HarnessError(
         f"{name}: its files are not on this machine and could not be downloaded from {place} ({type(problem).__name__}); "
         f"run once with network, or copy the model to a folder and use {instead}"
@@ -121,8 +122,8 @@ def unavailable_error(name: str, place: str, problem: Exception, instead: str = 
 
 
 def check_shards(folder: Path) -> None:
-    """Raise HarnessError for a model's folder that lacks what its links or its index of shards promise."""
-    # Where both forms of the weights lie side by side, transformers reads the first.
+    """Raise HarnessError if a model's folder lacks files that its links or its index of shards refer to."""
+    # If the folder has both formats of the weights, transformers reads the first.
     weights = WEIGHT_FILES[:1] if any(folder.glob("model*.safetensors")) else WEIGHT_FILES
     if missing := missing_files(folder, weights):
         more = f", and so are {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -130,7 +131,7 @@ def check_shards(folder: Path) -> None:
 
 
 def check_adapter(folder: Path) -> None:
-    """Raise HarnessError for a folder with an adapter where peft is not installed: transformers would leave it out in silence."""
+    """Raise HarnessError if a folder has an adapter and peft is not installed. transformers would silently ignore the adapter."""
     if importlib.util.find_spec("peft") is None and (found := next(folder.rglob(ADAPTER), None)):
         raise HarnessError(
             f"{found} is of an adapter, which would be left out: pip install peft, or merge it into the model (merge_and_unload)"
@@ -145,9 +146,9 @@ def require_transformers(name: str) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the libraries' log lines and warnings off the console.
+    """Suppress log lines and warnings of libraries.
 
-    open_clip logs through the root logger, which would also give it a handler for good if it had none.
+    open_clip logs through the root logger. That would add a permanent handler to the root logger if it had none.
     """
     root, handler = logging.getLogger(), logging.NullHandler()
     before = root.manager.disable

@@ -1,6 +1,7 @@
-"""What a model was trained on and the tokenizer in its folder does not do: lower case, padding on the right, a fixed length.
+"""Steps of text preparation that a model needs and the tokenizer in its folder lacks.
 
-The files of the folder tell, so that fingerprints follow them without a model in memory.
+The steps are lower case, padding on the right and padding to a fixed length.
+They are read from the files of the folder, so that a fingerprint covers them without a model in memory.
 """
 
 from __future__ import annotations
@@ -13,18 +14,21 @@ from pydantic_core import from_json
 
 from harness.encoders.file_names import MODEL_CONFIG_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE
 
-# Trained on texts filled up to a fixed length, padding attended to, and in lower case (arXiv 2502.14786, section 2.1; for SigLIP
-# big_vision's and transformers' tokenizers); the others mask their padding.
+# These models were trained on lower-case texts, padded to a fixed length, and they attend to the padding (arXiv 2502.14786,
+# section 2.1; for SigLIP, the tokenizers of big_vision and transformers). Other models mask their padding.
 FIXED_LENGTH = ("siglip", "siglip2")
 LOWER_CASE, PAD_RIGHT, FIXED_LENGTH_STEP = "lower case", "padding on the right", "fixed length"
-# transformers' tokenizers that lower-case by themselves, and those that pad on the left unless they are told otherwise.
+# Tokenizers of transformers that lower-case texts by default, and those that pad on the left by default.
 SIGLIP_TOKENIZERS = ("SiglipTokenizer", "Siglip2Tokenizer")
 PADDING_LEFT = ("CodeLlamaTokenizer", "CohereTokenizer", "GemmaTokenizer", "LlamaTokenizer", "Siglip2Tokenizer", "XLNetTokenizer")
-SIGLIP_LENGTH = 64  # transformers' default, of positions and of SigLIP's tokenizer
+SIGLIP_LENGTH = 64  # default of transformers for the number of positions and for the length of SigLIP's tokenizer
 
 
 def missing_steps(folder: Path) -> tuple[str, ...]:
-    """What has to be done to texts beside what the tokenizer of a folder in transformers' form does; nothing for most."""
+    """Return the steps that texts need in addition to the tokenizer of a folder in transformers' format.
+
+    Most models need none.
+    """
     model, tokenizer = read_json_or_empty(folder / MODEL_CONFIG_FILE), read_json_or_empty(folder / TOKENIZER_CONFIG_FILE)
     undone: tuple[str, ...] = () if pads_right(model, tokenizer) else (PAD_RIGHT,)
     if model.get("model_type") not in FIXED_LENGTH:
@@ -37,20 +41,23 @@ def missing_steps(folder: Path) -> tuple[str, ...]:
 
 
 def pads_right(model: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> bool:
-    """Whether a tokenizer pads on the right by itself."""
+    """Return whether a tokenizer pads on the right by default."""
     side = tokenizer.get("padding_side")
     return side == "right" if side else tokenizer_class(model, tokenizer) not in PADDING_LEFT
 
 
 def lower_cases(folder: Path, model: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> bool:
-    """Whether a tokenizer of a SigLIP model lower-cases by itself: by its class, or by the normalizer of its file."""
+    """Return whether a SigLIP model's tokenizer lower-cases texts, by its class or by the normalizer of its file."""
     if tokenizer_class(model, tokenizer) in SIGLIP_TOKENIZERS:
         return bool(tokenizer.get("do_lower_case", True))
     return has_lowercase(read_json_or_empty(folder / TOKENIZER_FILE).get("normalizer"))
 
 
 def tokenizer_class(model: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> str:
-    """The class that transformers takes: for `siglip2` its own whatever the file says, for `siglip` unless it names one."""
+    """Return the name of the tokenizer class that transformers uses, or an empty string if no file names one.
+
+    For `siglip2` it is always `Siglip2Tokenizer`. For `siglip` it is `SiglipTokenizer` unless the file names another class.
+    """
     if model.get("model_type") == "siglip2":
         return "Siglip2Tokenizer"
     named = str(tokenizer.get("tokenizer_class") or "").removesuffix("Fast")
@@ -58,7 +65,7 @@ def tokenizer_class(model: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> s
 
 
 def has_lowercase(normalizer: Any) -> bool:
-    """Whether a normalizer of the `tokenizers` library lower-cases.
+    """Return whether a normalizer of the `tokenizers` library lower-cases texts.
 
     >>> has_lowercase({"type": "Sequence", "normalizers": [{"type": "NFKC"}, {"type": "Lowercase"}]}), has_lowercase(None)
     (True, False)
@@ -71,7 +78,10 @@ def has_lowercase(normalizer: Any) -> bool:
 
 
 def read_json_or_empty(path: Path) -> Mapping[str, Any]:
-    """The object of a JSON file; an empty one where there is none. What else is wrong with it, the library that loads it says."""
+    """Return the object of a JSON file, or an empty one if the file is missing or holds no object.
+
+    The library that loads the file reports any other problem with it.
+    """
     try:
         content = from_json(path.read_bytes())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Files of weights: the precision that they ask for, and why they cannot be loaded."""
+"""Weights files: their precision, and the reasons why they cannot be loaded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.encoders.file_names import MODEL_CONFIG_FILE, SAFETENSORS_FILE
 from harness.encoders.text_preparation import read_json_or_empty
 
 _HALF = ("float16", "bfloat16")
-_MAX_HEADER = 100_000_000  # bytes, as safetensors itself allows
+_MAX_HEADER = 100_000_000  # bytes, the limit of safetensors itself
 _CONVERT = (
     "python -c \"import torch, safetensors.torch as s; w = torch.load('{old}', 'cpu', weights_only=False); "
     "w = w.get('state_dict', w) if isinstance(w, dict) else w.state_dict(); "
@@ -26,12 +26,15 @@ _CONVERT = (
 
 
 def configured_in_half(config: Mapping[str, Any]) -> bool:
-    """Whether a model's configuration asks transformers to compute in half precision."""
+    """Return whether a model's configuration makes transformers compute in half precision."""
     return configured_dtype(config) in _HALF
 
 
 def loads_in_half(folder: Path) -> bool:
-    """Whether transformers, unless told otherwise, computes a folder's model in half precision: as configured, else as saved."""
+    """Return whether transformers computes a folder's model in half precision by default.
+
+    The configured precision comes first, then the precision of the weights.
+    """
     config = read_json_or_empty(folder / MODEL_CONFIG_FILE)
     if configured_dtype(config):
         return configured_in_half(config)
@@ -40,12 +43,15 @@ def loads_in_half(folder: Path) -> bool:
 
 
 def configured_dtype(config: Mapping[str, Any]) -> str:
-    """The type of numbers that a model's configuration names; nothing if it names none."""
+    """Return the dtype that a model's configuration names, or an empty string if it names none."""
     return str(config.get("dtype") or config.get("torch_dtype") or "").removeprefix("torch.")
 
 
 def saved_in_half(weights: Path) -> bool:
-    """Whether a file of weights holds any in half precision. Only its table of contents is read; loading tells what is broken."""
+    """Return whether a weights file has tensors in half precision.
+
+    Only the file's table of contents is read. A damaged file gives False, and loading it raises the error.
+    """
     try:
         if weights.suffix == ".safetensors":
             with weights.open("rb") as file:
@@ -61,7 +67,10 @@ def saved_in_half(weights: Path) -> bool:
 
 @contextmanager
 def float32_config(tower: Path) -> Iterator[Path]:
-    """A folder with the configuration of a text tower that says nothing of half precision; the same where it never did."""
+    """Yield a folder with a text tower's configuration that does not set half precision.
+
+    It is the folder itself if its configuration does not set half precision, else a temporary folder.
+    """
     config = read_json_or_empty(tower / MODEL_CONFIG_FILE)
     if not configured_in_half(config):
         yield tower
@@ -73,9 +82,9 @@ def float32_config(tower: Path) -> Iterator[Path]:
 
 
 def loading_problem(error: BaseException, weights: Path) -> str:
-    """Why weights cannot be loaded, on one line; of a pickle that would run code, how to convert it.
+    """Return on one line why weights cannot be loaded. For a pickle that would run code, return how to convert it.
 
-    torch's own message tells its readers to run that code.
+    torch's own message advises users to run that code.
     """
     seen: BaseException | None = error
     while seen is not None:

@@ -1,1 +1,1 @@
-"""Baselines without a neural network, and features computed elsewhere."""
+"""Baselines without a neural network, and precomputed features."""

@@ -1,13 +1,14 @@
-"""Embeddings that somebody else has computed, read from a table by id: for those who have embeddings and not weights.
+"""Precomputed embeddings, read from a table by id. They serve users who have embeddings but no weights.
 
-Each row is an image or a caption: kind (`image` or `text`), id, lang (BCP-47; empty for images) and embedding (d,). The table is
+Each row is an image or a caption: kind (`image` or `text`), id, lang (BCP-47; empty for images) and embedding (d,).
+The table is a file in one of these formats:
 
     .parquet       columns kind, id, lang, embedding (a list of d numbers)
     .npz           arrays kind (n,), id (n,), lang (n,), embedding (n, d)
     .safetensors   tensor embedding (n, d); kind, id and lang as JSON lists in the file's metadata
-    .npy           embedding (n, d), with FILE.tsv beside FILE.npy: a line a row of kind, id and lang, separated by tabs
+    .npy           embedding (n, d), and FILE.tsv next to FILE.npy: one line per row, with kind, id and lang separated by tabs
 
-Ids are those of the task: for flickr30k `<image>` and `<image>#<number>`, an image's own captions counted from 0.
+Ids are the task's ids. For flickr30k they are `<image>` and `<image>#<number>`, with an image's captions counted from 0.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ if TYPE_CHECKING:
 
 KINDS = ("image", "text")
 KEY_COLUMNS = ["kind", "id", "lang"]
-_VALUE_BYTES = 4  # bytes of a number or of a word's place in a table that is unpacked
+_VALUE_BYTES = 4  # bytes of a number, or of a dictionary index, in an unpacked table
 FeatureKey = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """A table as it is read: n rows."""
+    """A table of n rows, as read from its file."""
 
     kind: Sequence[str]
     id: Sequence[str]
@@ -47,7 +48,7 @@ class FeatureTable:
 
 
 class Features:
-    """`features:FILE`: embeddings computed elsewhere, by id; FILE is .npy, .npz, .safetensors or .parquet."""
+    """`features:FILE`: precomputed embeddings by id. FILE is .npy, .npz, .safetensors or .parquet."""
 
     def __init__(self, argument: str, device: str) -> None:  # noqa: ARG002
         self.path = Path(argument).expanduser()
@@ -67,12 +68,12 @@ class Features:
         return digest_strings(["features 1", *map(digest_file, self._files)])
 
     def fingerprint(self) -> str:
-        """A digest of the file."""
+        """Return a digest of the table's files."""
         return self._digest
 
     @cached_property
     def _table(self) -> tuple[Floats, Mapping[FeatureKey, int]]:
-        """The matrix, and each row's number. Raises HarnessError for a table that is not in the form above."""
+        """The matrix, and the row number of each key. Raises HarnessError if the table has another format."""
         try:
             columns = READERS[self.path.suffix](self.path)
             matrix = to_float32(columns.embedding)
@@ -92,11 +93,11 @@ class Features:
         return matrix, rows
 
     def image_features(self, ids: Sequence[str]) -> Floats:
-        """The rows of images, (n, d). Raises HarnessError naming the first that is missing."""
+        """Return the rows of images, (n, d). Raises HarnessError that names the first missing id."""
         return self._rows([("image", task_id(name), "") for name in ids])
 
     def caption_features(self, ids: Sequence[str], lang: str) -> Floats:
-        """The rows of a language's captions, (n, d). Raises HarnessError naming the first that is missing."""
+        """Return the rows of a language's captions, (n, d). Raises HarnessError that names the first missing id."""
         return self._rows([("text", task_id(name), lang) for name in ids])
 
     def _rows(self, keys: Sequence[FeatureKey]) -> Floats:
@@ -111,11 +112,11 @@ class Features:
         return out
 
     def encode_images(self, images: Sequence[Image.Image]) -> Floats:
-        """Raises HarnessError: there is no model."""
+        """Raise HarnessError, because there is no model."""
         self._refuse(f"{len(images)} images")
 
     def encode_texts(self, texts: Sequence[str], lang: str) -> Floats:  # noqa: ARG002
-        """Raises HarnessError: there is no model."""
+        """Raise HarnessError, because there is no model."""
         self._refuse(f"{len(texts)} texts")
 
     def _refuse(self, what: str) -> NoReturn:
@@ -126,9 +127,10 @@ class Features:
 
 
 def to_float32(matrix: Floats) -> Floats:
-    """A matrix in float32. numpy writes bfloat16, which it does not know, as raw values of two bytes; and so are they read.
+    """Return a matrix in float32.
 
-    Raises ValueError for whole numbers of 16 bits: they are more often half precision that lost its name than embeddings.
+    numpy has no bfloat16 and writes it as raw values of two bytes. Such values are read as bfloat16.
+    Raises ValueError for 16-bit integers, because they are more often half precision with a lost type than embeddings.
 
     >>> to_float32(np.array([[0x3F80, 0xC000]], dtype=np.uint16).view("V2"))
     array([[ 1., -2.]], dtype=float32)
@@ -142,7 +144,7 @@ def to_float32(matrix: Floats) -> Floats:
 
 
 def task_id(name: str) -> str:
-    """An id as the task has it: files of features often keep the picture's suffix.
+    """Return an id in the task's form, without `.jpg`, which feature files often keep.
 
     >>> task_id("1000092795.jpg"), task_id("1000092795.jpg#2"), task_id("1000092795#2")
     ('1000092795', '1000092795#2', '1000092795#2')
@@ -151,7 +153,7 @@ def task_id(name: str) -> str:
 
 
 def read_parquet(path: Path) -> FeatureTable:
-    """Columns of the same names."""
+    """Read a Parquet file with the columns of a `FeatureTable`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -169,9 +171,9 @@ def read_parquet(path: Path) -> FeatureTable:
 
 
 def check_parquet(path: Path) -> None:
-    """Raise HarnessError if a Parquet file says that it unpacks to more than `max_unpacked_bytes` of its size.
+    """Raise HarnessError if a Parquet file declares an unpacked size of more than `max_unpacked_bytes` of its size.
 
-    Values that are all alike are written once, however many they are, so they are counted too.
+    The check also counts values, because a file stores repeated values once, whatever their number.
     """
     import pyarrow.parquet as pq
 
@@ -184,11 +186,11 @@ def check_parquet(path: Path) -> None:
 
 
 def check_words(path: Path, table: Table) -> None:
-    """Raise HarnessError if the words of a table, each written once, exceed `max_unpacked_bytes` of the file's size."""
+    """Raise HarnessError if a table's dictionary-encoded strings unpack to more than `max_unpacked_bytes` of the file's size."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    # Ids may be numbers, and the language missing throughout.
+    # Columns without a dictionary are skipped: ids may be numbers, and all languages may be null.
     chunks = [chunk for key in KEY_COLUMNS for chunk in table[key].chunks if isinstance(chunk, pa.DictionaryArray)]
     sizes = [pc.sum(pc.take(pc.binary_length(chunk.dictionary), chunk.indices)).as_py() or 0 for chunk in chunks]
     if sum(sizes) > max_unpacked_bytes(path.stat().st_size):
@@ -196,7 +198,7 @@ def check_words(path: Path, table: Table) -> None:
 
 
 def read_npz(path: Path) -> FeatureTable:
-    """Arrays of the same names."""
+    """Read an .npz file with the arrays of a `FeatureTable`."""
     check_zip(path)
     with np.load(path, allow_pickle=False) as arrays:
         kind, name, lang = ([str(word) for word in arrays[key]] for key in ("kind", "id", "lang"))
@@ -204,7 +206,7 @@ def read_npz(path: Path) -> FeatureTable:
 
 
 def read_safetensors(path: Path) -> FeatureTable:
-    """One tensor, and three lists in the metadata."""
+    """Read a safetensors file with one tensor, and three lists in its metadata."""
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
@@ -214,7 +216,7 @@ def read_safetensors(path: Path) -> FeatureTable:
 
 
 def read_tensor(path: Path) -> Floats:
-    """The tensor; torch reads it, since numpy has no bfloat16."""
+    """Read the tensor by torch, because numpy has no bfloat16."""
     import torch
     from safetensors import safe_open
 
@@ -225,7 +227,7 @@ def read_tensor(path: Path) -> Floats:
 
 
 def read_npy(path: Path) -> FeatureTable:
-    """One array, and a `.tsv` beside it."""
+    """Read an .npy file with one array, and the `.tsv` file next to it."""
     lines = path.with_suffix(".tsv").read_text(encoding="utf-8").splitlines()
     fields = [(*line.split("\t"), "")[:3] for line in lines]
     kind, name, lang = ([field[place] for field in fields] for place in range(3))

@@ -1,4 +1,4 @@
-"""The baseline without a neural network: thumbnails through PCA, and a linear map to them from the words of a caption."""
+"""Baseline without a neural network: PCA of thumbnails, and a linear map from a caption's words to the principal components."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TASK, _SAMPLE, _VAL = "flickr30k", "sample", "@val"
 
 @dataclass(frozen=True)
 class FittedModel:
-    """What was learned: scikit-learn's PCA of thumbnails, its TF-IDF of words, and its ridge regression from these to those."""
+    """Fitted scikit-learn models: PCA of thumbnails, TF-IDF of words, and ridge regression from TF-IDF to the components."""
 
     components: Any
     words: Any
@@ -36,12 +36,13 @@ class FittedModel:
 
 
 class Pixels:
-    """`pixels:FOLDER`: PCA of thumbnails and ridge regression from TF-IDF, fitted to the train split of a flickr30k folder.
+    """`pixels:FOLDER`: PCA of thumbnails and ridge regression from TF-IDF, fitted to a flickr30k folder's train split.
 
-    `pixels:FOLDER@val` is fitted to the val split, for folders without train pictures: it must be measured on test only. So is
-    `pixels:sample`, which looks for the embedded sample in the store that is used where no other is named. At most 2,000 images
-    are used, evenly spread, with all their English captions. A picture of 16 x 16 pixels is embedded as its first 64 principal
-    components, a caption as the components that a ridge regression expects of its words.
+    `pixels:FOLDER@val` is fitted to the val split, for folders without train images. It must be measured on test only.
+    `pixels:sample` is fitted to the val split of the embedded sample, which it looks for in the default store.
+    At most 2,000 evenly spaced images are used, with all their English captions.
+    An image is reduced to 16 x 16 pixels and embedded as its first 64 principal components.
+    A caption is embedded as the components that the ridge regression predicts from its words.
     """
 
     def __init__(self, argument: str, device: str) -> None:  # noqa: ARG002
@@ -52,7 +53,7 @@ class Pixels:
 
     @cached_property
     def _training(self) -> Retrieval:
-        """Pictures and English captions to learn from. Raises HarnessError if the folder lacks them."""
+        """Training images and their English captions. Raises HarnessError if the folder lacks them."""
         task = TASKS.load(TASK)()
         place = self._argument.removesuffix(_VAL)
         if place == _SAMPLE:
@@ -76,12 +77,12 @@ class Pixels:
         return digest_strings([_SEMANTICS, *numbers, self._training.images.digest(), self._training.texts_digest()])
 
     def fingerprint(self) -> str:
-        """A digest of what it learns from, of the numbers above and of scikit-learn's version."""
+        """Return a digest of the training data, the hyperparameters and scikit-learn's version."""
         return self._fingerprint
 
     @cached_property
     def fitted(self) -> FittedModel:
-        """The model, learned at the first picture or text."""
+        """The fitted model. Fitting happens at the first access."""
         from sklearn.decomposition import PCA
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import Ridge
@@ -98,18 +99,18 @@ class Pixels:
         return FittedModel(components, words, regression)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Floats:
-        """Embed pictures as their principal components, (n, 64) or fewer."""
+        """Embed images as their principal components, (n, 64) or fewer columns."""
         out: Floats = self.fitted.components.transform(thumbnails(images)).astype(np.float32)
         return out
 
     def encode_texts(self, texts: Sequence[str], lang: str) -> Floats:  # noqa: ARG002
-        """Embed texts as the components expected of their words, in the same space; unknown words say nothing."""
+        """Embed texts as the components predicted from their words, in the space of the images. Unknown words are ignored."""
         out: Floats = self.fitted.regression.predict(self.fitted.words.transform(texts)).astype(np.float32)
         return out
 
 
 def thumbnails(images: Iterable[Image.Image]) -> Floats:
-    """Pictures as rows of 16 x 16 RGB values in [0, 1], (n, 768)."""
+    """Return images as rows of 16 x 16 RGB values in [0, 1], (n, 768)."""
     from PIL.Image import Resampling
 
     rows = [np.asarray(image.convert("RGB").resize((_SIDE, _SIDE), Resampling.BOX), dtype=np.float32).ravel() for image in images]

@@ -1,4 +1,4 @@
-"""The floor: embeddings that know nothing but whether two inputs are the same."""
+"""The chance-level baseline: random embeddings, equal for equal inputs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WIDTH = 256
 
 
 class Random:
-    """`random` or `random:SEED`: a normal vector drawn from a hash of the contents; needs nothing."""
+    """`random` or `random:SEED`: a normal vector seeded by a hash of the input. It needs no files."""
 
     def __init__(self, argument: str, device: str) -> None:  # noqa: ARG002
         if argument and not argument.isdecimal():
@@ -28,15 +28,15 @@ class Random:
         self.name = f"random:{self.seed}" if argument else "random"
 
     def fingerprint(self) -> str:
-        """A digest of the seed."""
+        """Return a digest of the seed."""
         return digest_strings(["random encoder 1", str(self.seed), str(_WIDTH)])
 
     def encode_images(self, images: Sequence[Image.Image]) -> Floats:
-        """Embed pictures as (n, 256): equal pixels give equal rows."""
+        """Embed images as (n, 256). Equal pixels give equal rows."""
         return self._draw(f"{image.mode} {image.size}".encode() + image.tobytes() for image in images)
 
     def encode_texts(self, texts: Sequence[str], lang: str) -> Floats:  # noqa: ARG002
-        """Embed texts as (n, 256): equal texts give equal rows, whatever their language."""
+        """Embed texts as (n, 256). Equal texts give equal rows in every language."""
         return self._draw(text.encode() for text in texts)
 
     def _draw(self, contents: Iterable[bytes]) -> Floats:

@@ -1,1 +1,1 @@
-"""Models in transformers' form."""
+"""Encoders, translators and initializers from models in transformers' format."""

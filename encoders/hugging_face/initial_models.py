@@ -1,4 +1,4 @@
-"""Text models of the Hugging Face hub, or of a folder in its form, that a student can start from."""
+"""Initializer of students from a text model of the Hugging Face hub, or of a folder in the same format."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CONTEXT_LENGTH = 77
 class HuggingFaceInitializer:
     """The initializer `hf:NAME-or-FOLDER`: layers and subwords of a BERT, RoBERTa or XLM-RoBERTa.
 
-    Its files are `config.json`, `model.safetensors` and `tokenizer.json`, of a folder or of the hub.
+    It reads `config.json`, `model.safetensors` and `tokenizer.json` from a folder or from the hub.
     """
 
     def __init__(self, argument: str) -> None:
@@ -40,7 +40,7 @@ class HuggingFaceInitializer:
 
     @cached_property
     def folder(self) -> Path:
-        """Where its files are. Raises HarnessError if one is missing, or cannot be downloaded."""
+        """The folder with the model's files. Raises HarnessError if a file is missing or cannot be downloaded."""
         require_transformers(self.name)
         files = (MODEL_CONFIG_FILE, SAFETENSORS_FILE, TOKENIZER_FILE)
         folder = Path(self.name).expanduser()
@@ -53,7 +53,7 @@ class HuggingFaceInitializer:
         return folder
 
     def fingerprint(self) -> str:
-        """Digest of configuration, weights and tokenizer, and of what is computed otherwise than transformers would by itself."""
+        """Return a digest of configuration, weights, tokenizer, and a conversion to float32 that transformers would not make."""
         files = [digest_file(self.folder / file) for file in (MODEL_CONFIG_FILE, SAFETENSORS_FILE, TOKENIZER_FILE)]
         return digest_strings([*files, "float32"] if loads_in_half(self.folder) else files)
 
@@ -71,19 +71,22 @@ class HuggingFaceInitializer:
         return with_projection(self.donate_layers(), joint_dim(teacher), config, generator)
 
     def own_tokenizer(self) -> Tokenizer:
-        """Read the model's tokenizer, framing included. Raises HarnessError if its file is none."""
+        """Return the model's tokenizer, framing included. Raises HarnessError if its file is not a tokenizer."""
         from tokenizers import Tokenizer
 
         try:
             tokenizer = Tokenizer.from_file(str(self.folder / TOKENIZER_FILE))
-        except Exception as error:  # a bare Exception is what tokenizers raises
+        except Exception as error:  # tokenizers raises a bare Exception
             raise HarnessError(f"{self.folder / TOKENIZER_FILE} is no tokenizer: {' '.join(str(error).split())[:200]}") from error
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return tokenizer
 
     def donate_layers(self) -> DonatedLayers:
-        """Its layers. Raises HarnessError for an architecture without counterpart. The projection is one that changes nothing."""
+        """Return a copy of the model's layers, with the identity as projection.
+
+        Raises HarnessError if the architecture has no counterpart in `TowerConfig`, or if weights are missing.
+        """
         import torch
         from transformers import AutoModel
 
@@ -96,7 +99,7 @@ class HuggingFaceInitializer:
                 model, report = AutoModel.from_pretrained(
                     self.folder, local_files_only=True, add_pooling_layer=False, dtype=torch.float32, output_loading_info=True
                 )
-        except Exception as error:  # of many libraries: transformers, safetensors, torch
+        except Exception as error:  # raised by transformers, safetensors or torch
             problem = loading_problem(error, self.folder / SAFETENSORS_FILE)
             raise HarnessError(f"{self.folder} cannot be loaded: {problem}") from error
         check_no_missing_weights(f"hf:{self.name}", self.folder, model, report)
@@ -110,7 +113,7 @@ class HuggingFaceInitializer:
 
 
 def with_projection(lent: DonatedLayers, dim: int, config: DistillConfig, generator: Generator) -> TextTower:
-    """Return a tower of a model's layers with a projection (dim, width), drawn with standard deviation 1 / sqrt(width)."""
+    """Return a tower with a model's layers and a random projection (dim, width) of standard deviation 1 / sqrt(width)."""
     import torch
 
     from harness.distill.model.tower import TextTower

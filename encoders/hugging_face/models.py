@@ -1,4 +1,4 @@
-"""Models of the CLIP family in transformers' own form: CLIP, SigLIP, SigLIP 2, AltCLIP, Chinese-CLIP and their like."""
+"""Models of the CLIP family in transformers' format, such as CLIP, SigLIP, SigLIP 2, AltCLIP and Chinese-CLIP."""
 
 from __future__ import annotations
 
@@ -30,15 +30,18 @@ _FILES = ((MODEL_CONFIG_FILE, "model*.safetensors"), (MODEL_CONFIG_FILE, "pytorc
 
 
 def hugging_face_encoder(argument: str, device: str) -> HuggingFace:
-    """`hf:ORG/REPO` or `hf:FOLDER`: a CLIP-family model in transformers' form; needs the extra [hf].
+    """`hf:ORG/REPO` or `hf:FOLDER`: a CLIP-family model in transformers' format; needs the extra [hf].
 
-    Raises HarnessError if transformers is not installed, or for a folder without a model.
+    Raises HarnessError if transformers is not installed, or if the folder has no model.
     """
     return HuggingFace(*name_and_folder(argument), device)
 
 
 def name_and_folder(argument: str) -> tuple[str, Callable[[], Path]]:
-    """The name of the model of `hf:ARGUMENT`, and what finds its folder. Raises HarnessError as `hugging_face_encoder` does."""
+    """Return the name of the model `hf:ARGUMENT` and a function that finds its folder.
+
+    Raises HarnessError as `hugging_face_encoder` does.
+    """
     name, folder = f"hf:{argument}", Path(argument).expanduser()
     require_transformers(name)
     if not argument or (folder.is_dir() and not (folder / MODEL_CONFIG_FILE).is_file()):
@@ -47,7 +50,7 @@ def name_and_folder(argument: str) -> tuple[str, Callable[[], Path]]:
 
 
 def model_folder(argument: str, name: str, choices: Sequence[Sequence[str]] = _FILES) -> Path:
-    """A folder, or that of a repository of the hub, downloaded if need be. Raises HarnessError if it cannot be had whole."""
+    """Return a model's folder, or that of a hub repository, downloaded if necessary. Raises HarnessError if it is incomplete."""
     folder = Path(argument).expanduser()
     if folder.is_dir():
         check_shards(folder)
@@ -62,7 +65,10 @@ def model_folder(argument: str, name: str, choices: Sequence[Sequence[str]] = _F
 
 @dataclass(frozen=True)
 class LoadedHuggingFace:
-    """A model in memory, ready to encode. length: tokens that a text is cut to. lower: texts are lower-cased first."""
+    """A model in memory, with its tokenizer and image processor.
+
+    length: maximum number of tokens; longer texts are truncated. lower: whether texts are lower-cased before tokenization.
+    """
 
     model: Any
     tokenizer: Any
@@ -71,13 +77,16 @@ class LoadedHuggingFace:
     lower: bool
 
     def spell(self, text: str) -> str:
-        """A text as the tokenizer is given it."""
+        """Return a text as the input of the tokenizer."""
         return text.lower() if self.lower else text
 
 
 @dataclass(frozen=True)
 class TextBatch:
-    """Texts that went through the model together. rows: their places. real: (B, L), what is not padding. pooled: (B, d)."""
+    """A batch of encoded texts.
+
+    rows: positions of the texts in the input. hidden: (B, L, width). real: (B, L), false for padding. pooled: (B, d).
+    """
 
     rows: list[int]
     hidden: Tensor
@@ -86,7 +95,7 @@ class TextBatch:
 
 
 class TransformersModel:
-    """A model in transformers' form that nothing has been read of yet. semantics: what its fingerprint says of the code here."""
+    """A model in transformers' format, loaded on first use. semantics: the version of this code in the fingerprint."""
 
     semantics: ClassVar[str]
 
@@ -97,58 +106,58 @@ class TransformersModel:
 
     @cached_property
     def folder(self) -> Path:
-        """The model's files, downloaded if need be. Raises HarnessError if they cannot be had."""
+        """The folder with the model's files, downloaded if necessary. Raises HarnessError if they are not available."""
         return self._find()
 
     @cached_property
     def _fingerprint(self) -> str:
-        # transformers now and then changes how it prepares its input: its version is part of what decides what comes out.
+        # Some versions of transformers change the preprocessing, so the version is part of the fingerprint.
         return fingerprint(self.semantics, metadata.version("transformers"), *self.additions(), *fingerprinted_files(self.folder))
 
     def additions(self) -> tuple[str, ...]:
-        """What the code here does to this model that it does not do to others."""
+        """Return the steps that this code applies to this model and not to every model."""
         return ()
 
     def fingerprint(self) -> str:
-        """A digest of weights, configurations, preprocessing, tokenizer and of transformers' version."""
+        """Return a digest of weights, configurations, preprocessing, tokenizer and the version of transformers."""
         return self._fingerprint
 
     @cached_property
     def device(self) -> str:
-        """Where the model computes. Raises HarnessError if that device is not there."""
+        """The device on which the model runs. Raises HarnessError if the device is not available."""
         from harness.runtime.device import resolve_device
 
         return resolve_device(self._device)
 
 
 class HuggingFace(TransformersModel):
-    """Both towers of a model. Nothing is loaded, and torch is not imported, until something is encoded."""
+    """Both towers of a model. The first encoding loads the model and imports torch."""
 
     semantics = "hugging face encoder 1, float32"
 
     def additions(self) -> tuple[str, ...]:
-        """What is done to texts beside what the tokenizer does."""
+        """Return the steps that texts need in addition to the tokenizer."""
         return missing_steps(self.folder)
 
     @cached_property
     def loaded(self) -> LoadedHuggingFace:
-        """The model in memory. Raises HarnessError if it cannot be loaded whole."""
+        """The model in memory. Raises HarnessError if it cannot be loaded completely."""
         with quiet():
             return load_hugging_face(self.name, self.folder, self.device)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Floats:
-        """Embed RGB pictures as (n, d), not normalised, prepared as the model's own processor does."""
+        """Embed RGB images as (n, d), not normalised, with the model's own image processor."""
         return np.concatenate([out.pooler_output.cpu().numpy() for _, out in self._looked_at(images)])
 
     def encode_patches(self, images: Sequence[Image.Image]) -> TokenStates:
-        """Every patch's state, which is what the model's head makes of it alone, and the embeddings."""
+        """Return every patch's state, which is the output of the model's head for that patch alone, and the embeddings."""
         import torch
 
         tokens, lengths, pooled = [], [], []
         for batch, out in self._looked_at(images):
             with torch.inference_mode():
                 states = patch_states(self.loaded.model, out.last_hidden_state)
-            # SigLIP 2 may take pictures of any shape, and fills them up.
+            # SigLIP 2 accepts images of any shape and pads their patches.
             real = batch.get("pixel_attention_mask", torch.ones(states.shape[:2], device=states.device)).bool()
             tokens.append(states[real].cpu().numpy())
             lengths.append(real.sum(1).cpu().numpy())
@@ -156,7 +165,7 @@ class HuggingFace(TransformersModel):
         return TokenStates(np.concatenate(tokens), np.concatenate(lengths), np.concatenate(pooled))
 
     def _looked_at(self, images: Sequence[Image.Image]) -> Iterator[tuple[Any, Any]]:
-        """Run pictures through the image tower: what it is given, a batch at a time, and what it gives."""
+        """Yield each batch of preprocessed images with the output of the image tower."""
         import torch
 
         loaded = self.loaded
@@ -167,14 +176,14 @@ class HuggingFace(TransformersModel):
             yield batch, out
 
     def encode_texts(self, texts: Sequence[str], lang: str) -> Floats:  # noqa: ARG002
-        """Embed texts as (n, d), not normalised. The language makes no difference."""
+        """Embed texts as (n, d), not normalised. The language has no effect."""
         pooled: dict[int, Any] = {}
         for batch in self._batches(texts):
             pooled |= zip(batch.rows, batch.pooled.cpu().numpy(), strict=True)
         return np.stack([pooled[row] for row in range(len(texts))])
 
     def encode_tokens(self, texts: Sequence[str], lang: str) -> TokenStates:  # noqa: ARG002
-        """Every token's state, projected as the sentence's is, and the sentence embeddings."""
+        """Return every token's state, with the projection of the sentence embedding, and the sentence embeddings."""
         model = self.loaded.model
         project = getattr(model, "text_projection", None) or model.text_model.head
         tokens: dict[int, Any] = {}
@@ -188,7 +197,7 @@ class HuggingFace(TransformersModel):
         return TokenStates(np.concatenate([tokens[row] for row in order]), lengths, np.stack([pooled[row] for row in order]))
 
     def locate_tokens(self, texts: Sequence[str], lang: str) -> list[Spans]:  # noqa: ARG002
-        """Where each token stands in its text. Raises HarnessError for a tokenizer that does not tell."""
+        """Return the character span of each token in its text. Raises HarnessError if the tokenizer provides no offsets."""
         loaded = self.loaded
         if not loaded.tokenizer.is_fast:
             raise HarnessError(f"{self.name}: a {type(loaded.tokenizer).__name__} does not tell where its tokens stand in a text")
@@ -197,7 +206,7 @@ class HuggingFace(TransformersModel):
         return [map_spans(spans, *pair) for spans, *pair in zip(found["offset_mapping"], spelled, texts, strict=True)]
 
     def _batches(self, texts: Sequence[str]) -> Iterator[TextBatch]:
-        """Run the texts through the text tower, those of like length together."""
+        """Encode the texts in batches of similar length."""
         import torch
 
         loaded = self.loaded
@@ -220,9 +229,9 @@ class HuggingFace(TransformersModel):
 
 
 def fingerprinted_files(folder: Path) -> list[Path]:
-    """The files of a folder that decide what its model computes."""
+    """Return the files of a folder that determine the results of its model."""
     found = {file for pattern in ("*.json", "*.txt", "*.model", "model*.safetensors") for file in folder.glob(pattern)}
-    # Where both forms of the weights lie side by side, transformers reads the first.
+    # If the folder has both formats of the weights, transformers reads the first.
     if not any(file.suffix == ".safetensors" for file in found):
         found |= set(folder.glob("pytorch_model*.bin"))
     found |= set(folder.glob("adapter_model*"))
@@ -231,7 +240,7 @@ def fingerprinted_files(folder: Path) -> list[Path]:
 
 @contextmanager
 def one_line_loading_errors(name: str, folder: Path) -> Iterator[None]:
-    """Raise HarnessError for whatever goes wrong while transformers loads a model from a folder."""
+    """Convert any error while transformers loads a model from a folder to HarnessError."""
     try:
         yield
     except ImportError as error:
@@ -239,19 +248,19 @@ def one_line_loading_errors(name: str, folder: Path) -> Iterator[None]:
         raise HarnessError(
             f"{name}: transformers needs more to load it: pip install 'flickr30k-harness[hf]' ({needed})"
         ) from error
-    except Exception as error:  # of many libraries: transformers, tokenizers, sentencepiece, safetensors, torch
+    except Exception as error:  # raised by transformers, tokenizers, sentencepiece, safetensors or torch
         weights = next((file for file in fingerprinted_files(folder) if file.suffix in (".safetensors", ".bin")), folder)
         raise HarnessError(f"{name}: transformers cannot load {folder}: {loading_problem(error, weights)}") from error
 
 
 def check_no_missing_weights(name: str, folder: Path, model: Any, report: Mapping[str, Any]) -> None:
-    """Raise HarnessError if transformers reports that it made up weights which the folder lacks."""
+    """Raise HarnessError if transformers reports weights that the folder lacks, which it initializes at random."""
     if missing := sorted(report["missing_keys"]):
         raise HarnessError(f"{name}: {folder} lacks {len(missing)} weights of {type(model).__name__}, first {missing[0]}")
 
 
 def load_hugging_face(name: str, folder: Path, device: str) -> LoadedHuggingFace:
-    """Build the model with its weights. Raises HarnessError if some are missing: transformers would make them up."""
+    """Build the model and load its weights. Raises HarnessError for missing weights, which transformers would randomize."""
     import torch
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
@@ -266,28 +275,28 @@ def load_hugging_face(name: str, folder: Path, device: str) -> LoadedHuggingFace
         raise HarnessError(
             f"{name}: the tokenizer in {folder} has no pad_token, which texts are filled up with: name the model's own"
         )
-    # No model that reads pictures was trained on texts padded on the left, which would move their positions.
+    # Padding on the left would shift the positions of tokens, and no model of images was trained with it.
     tokenizer.padding_side = "right"
     lower = LOWER_CASE in missing_steps(folder)
     return LoadedHuggingFace(model.eval().to(device), tokenizer, prepare, text_length(model, tokenizer), lower)
 
 
 def patch_states(model: Any, hidden: Tensor) -> Tensor:
-    """Hidden states (B, p, width) of an image tower's last layer as patch states (B, p, d), without its class token."""
+    """Return patch states (B, p, d) from the hidden states of an image tower's last layer, without the class token."""
     vision = model.vision_model
     if hasattr(model, "visual_projection"):
         projected: Tensor = model.visual_projection(vision.post_layernorm(hidden[:, 1:]))
         return projected
-    # SigLIP's head attends over patches: it is shown one at a time.
+    # SigLIP's head attends over patches, so it receives one patch at a time.
     attended: Tensor = vision.head(hidden.flatten(0, 1)[:, None]).unflatten(0, hidden.shape[:2])
     return attended
 
 
 def text_length(model: Any, tokenizer: Any) -> int:
-    """How many tokens of a text the model can read."""
+    """Return the maximum number of tokens in a text that the model can process."""
     text = model.config.text_config
     if model.config.model_type in FIXED_LENGTH:
         return int(text.max_position_embeddings)
-    # RoBERTa's positions begin after its padding's.
+    # RoBERTa's positions start after the pad id.
     reserved = text.pad_token_id + 1 if hasattr(model.text_model, "roberta") else 0
     return int(min(tokenizer.model_max_length, text.max_position_embeddings - reserved))

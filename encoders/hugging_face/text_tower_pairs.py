@@ -1,4 +1,4 @@
-"""A text tower of its own beside the image tower of any encoder: sentence-transformers and Multilingual-CLIP."""
+"""Pairs of a separate text tower (sentence-transformers or Multilingual-CLIP) and the image tower of any encoder."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _TEXTS_A_BATCH = 64
-# A sentence-transformers model says in a list which folder each of its modules has, the repository's root among them;
-# Multilingual-CLIP has one state dict, and the shape of its transformer in another repository.
+# A sentence-transformers model lists the folders of its modules, and one of them may be the repository's root.
+# A Multilingual-CLIP model has one state dict. Another repository holds the configuration of its transformer.
 MODULES = "modules.json"
 MCLIP_FILES = (MODEL_CONFIG_FILE, PICKLED_FILE)
 
@@ -37,14 +37,14 @@ class Sentences(Protocol):
     """A text model in memory."""
 
     def embed(self, texts: Sequence[str]) -> Floats:
-        """Sentence embeddings (n, d), not normalised."""
+        """Return sentence embeddings (n, d), not normalised."""
         ...
 
 
 def text_tower_pair(argument: str, device: str) -> TextTowerPair:
-    """`text:TOWER+ENCODER`: a sentence-transformers or Multilingual-CLIP text tower beside ENCODER's images; needs [st] or [hf].
+    """`text:TOWER+ENCODER`: a sentence-transformers or Multilingual-CLIP text tower with ENCODER's images; needs [st] or [hf].
 
-    TOWER is a folder or a repository of the Hugging Face hub. Raises HarnessError for anything else.
+    TOWER is a folder or a repository of the Hugging Face hub. Raises HarnessError if the argument has another form.
     """
     tower, plus, image = argument.partition("+")
     if not (tower and plus and image):
@@ -56,7 +56,10 @@ def text_tower_pair(argument: str, device: str) -> TextTowerPair:
 
 
 class TextTowerPair:
-    """Images by one model, texts by another. They are in one space only if the text tower was trained towards these images."""
+    """A text tower and the image tower of another model.
+
+    The embeddings share a space only if the text tower was trained to match the embeddings of this image tower.
+    """
 
     def __init__(self, tower: str, images: Encoder, device: str) -> None:
         self.name = f"text:{tower}+{images.name}"
@@ -66,7 +69,7 @@ class TextTowerPair:
 
     @cached_property
     def folder(self) -> Path:
-        """The text tower's files, downloaded if need be. Raises HarnessError if they cannot be had."""
+        """The folder with the text tower's files, downloaded if necessary. Raises HarnessError if they are not available."""
         name = f"text:{self._tower}"
         folder = model_folder(self._tower, name, ((MODULES,), MCLIP_FILES))
         if not (folder / MODULES).is_file():
@@ -79,15 +82,15 @@ class TextTowerPair:
         return digest_strings([*parts, *corrections(self.folder)])
 
     def fingerprint(self) -> str:
-        """A digest of the text tower's files, and the image encoder's own."""
+        """Return a digest of the text tower's files and of the image encoder's fingerprint."""
         return self._fingerprint
 
     def encode_images(self, images: Sequence[Image.Image]) -> Floats:
-        """Embed RGB pictures as (n, d) by the image encoder."""
+        """Embed RGB images as (n, d) by the image encoder."""
         return self._images.encode_images(images)
 
     def encode_texts(self, texts: Sequence[str], lang: str) -> Floats:  # noqa: ARG002
-        """Embed texts as (n, d) by the text tower, which reads every language alike."""
+        """Embed texts as (n, d) by the text tower, which ignores the language."""
         return self.sentences.embed(texts)
 
     @cached_property
@@ -101,31 +104,34 @@ class TextTowerPair:
                 return kind(self.folder, resolve_device(self._device))
         except HarnessError:
             raise
-        except Exception as error:  # of many libraries: sentence-transformers, transformers, tokenizers, torch
+        except Exception as error:  # raised by sentence-transformers, transformers, tokenizers or torch
             why = loading_problem(error, self.folder / PICKLED_FILE)
             raise HarnessError(f"text:{self._tower}: {self.folder} cannot be loaded: {why}") from error
 
 
 def module_folders(folder: Path) -> list[str]:
-    """The folders of a sentence-transformers model's modules, within its own: `""` is the root. Raises HarnessError for none."""
+    """Return the folders of a sentence-transformers model's modules, relative to its own. An empty string is the root.
+
+    Raises HarnessError if there is no valid list of modules.
+    """
     return [str(module["path"]).strip("/.") for module in read_modules(folder)]
 
 
 def module_files(folder: Path) -> list[tuple[str, ...]]:
-    """What the hub is asked for of a model whose list of modules lies in a folder; of the root's weights only one form."""
-    # A module that normalises has no files, and so no folder.
+    """Return the file patterns to download for the modules that a folder lists, one choice per format of the root's weights."""
+    # A normalisation module has no files, so it has no folder.
     places = [path for path, module in zip(module_folders(folder), read_modules(folder), strict=True) if not normalizes(module)]
     roots = ("model*.safetensors", "pytorch_model*.bin") if "" in places else (MODULES,)
     return [(MODULES, *(f"{place}/*" for place in places if place), root) for root in roots]
 
 
 def normalizes(module: Mapping[str, str]) -> bool:
-    """Whether a module of sentence-transformers only normalises."""
+    """Return whether a module of sentence-transformers only normalises."""
     return module["type"].endswith(".Normalize")
 
 
 def read_modules(folder: Path) -> list[Mapping[str, str]]:
-    """A sentence-transformers model's own list of modules. Raises HarnessError if it is none."""
+    """Read a sentence-transformers model's list of modules. Raises HarnessError if the file is not a valid list."""
     try:
         modules: list[Mapping[str, str]] = from_json((folder / MODULES).read_bytes())
         places = [(module["path"] + module["type"]) for module in modules]
@@ -137,7 +143,10 @@ def read_modules(folder: Path) -> list[Mapping[str, str]]:
 
 
 def corrections(folder: Path) -> list[str]:
-    """What is computed otherwise than a text tower's own library does: half precision is left, and so is padding on the left."""
+    """Return the names of corrections to the behaviour of a text tower's own library.
+
+    Half precision is replaced by float32, and padding on the left by padding on the right.
+    """
     if not (folder / MODULES).is_file():
         return [] if pads_right({}, read_json_or_empty(folder / TOKENIZER_CONFIG_FILE)) else [PAD_RIGHT]
     places = [folder / module for module in module_folders(folder)]
@@ -145,14 +154,14 @@ def corrections(folder: Path) -> list[str]:
 
 
 def is_transformer(place: Path) -> bool:
-    """Whether a module of sentence-transformers is a model in transformers' form."""
+    """Return whether a module of sentence-transformers is a model in transformers' format."""
     return "model_type" in read_json_or_empty(place / MODEL_CONFIG_FILE)
 
 
 def is_mclip(folder: Path) -> bool:
-    """Whether a folder is in Multilingual-CLIP's form, rather than sentence-transformers'.
+    """Return whether a folder is in Multilingual-CLIP's format, not in that of sentence-transformers.
 
-    Raises HarnessError if it is in neither.
+    Raises HarnessError if it is in neither format.
     """
     if (folder / MODULES).is_file():
         return False
@@ -169,7 +178,7 @@ def is_mclip(folder: Path) -> bool:
 
 
 class SentenceTransformers:
-    """A model of sentence-transformers: transformer, pooling and dense layer as its `modules.json` says."""
+    """A model of sentence-transformers, with the transformer, pooling and dense layers that its `modules.json` lists."""
 
     def __init__(self, folder: Path, device: str) -> None:
         if find_spec("sentence_transformers") is None:
@@ -183,24 +192,24 @@ class SentenceTransformers:
                 check_transformer_weights(folder / place, module.auto_model)
 
     def embed(self, texts: Sequence[str]) -> Floats:
-        """Sentence embeddings (n, d), as the model gives them."""
+        """Return the model's sentence embeddings, (n, d)."""
         rows = self.model.encode(list(texts), batch_size=_TEXTS_A_BATCH, convert_to_numpy=True, show_progress_bar=False)
         return np.asarray(rows, dtype=np.float32)
 
 
 def check_transformer_weights(folder: Path, model: Any) -> None:
-    """Raise HarnessError if a folder lacks weights of the model that was loaded from it: they were made up in silence.
+    """Raise HarnessError if a folder lacks weights of the model loaded from it, which were silently randomized.
 
-    sentence-transformers does not pass on what transformers reports, so transformers is asked again.
+    sentence-transformers does not forward the loading report of transformers, so the weights are loaded a second time.
     """
     _, report = type(model).from_pretrained(str(folder), config=model.config, output_loading_info=True)
-    # Sentences are pooled outside the transformer, whose own pooler many models lack.
+    # Pooling happens outside the transformer, and many models lack weights for the transformer's own pooler.
     missing = [key for key in report["missing_keys"] if not key.startswith("pooler.")]
     check_no_missing_weights(f"text:{folder}", folder, model, {"missing_keys": missing})
 
 
 class MultilingualClip:
-    """A model of Multilingual-CLIP (Carlsson et al. 2022): the mean of a transformer's states, through one linear layer.
+    """A model of Multilingual-CLIP (Carlsson et al. 2022): the mean of a transformer's states and one linear layer.
 
     Raises HarnessError if the weights do not fit the transformer.
     """
@@ -214,11 +223,11 @@ class MultilingualClip:
         base = config["modelBase"]
         place = folder / base if (folder / base).is_dir() else hub_folder(base, [(MODEL_CONFIG_FILE,)], f"text tower {base}")
         self.tokenizer = AutoTokenizer.from_pretrained(str(folder))
-        # Padding on the left would move the positions of BERT's tokens.
+        # Padding on the left would shift the positions of BERT's tokens.
         self.tokenizer.padding_side = "right"
         shape = AutoConfig.from_pretrained(str(place))
         self.transformer = AutoModel.from_config(shape, dtype=torch.float32)  # type: ignore[no-untyped-call]
-        # RoBERTa's positions begin after its padding's.
+        # RoBERTa's positions start after the pad id.
         reserved = shape.pad_token_id + 1 if "roberta" in shape.model_type else 0
         self.length = min(self.tokenizer.model_max_length, shape.max_position_embeddings - reserved)
         self.linear = torch.nn.Linear(config["transformerDimensions"], config["numDims"])
@@ -226,7 +235,7 @@ class MultilingualClip:
         weights = load_file(file) if file.name == SAFETENSORS_FILE else torch.load(file, map_location="cpu", weights_only=True)
         for part, prefix in ((self.transformer, "transformer."), (self.linear, "LinearTransformation.")):
             given = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-            # Old versions of transformers kept the positions' numbers, and a pooler that is not used, among the weights.
+            # Old versions of transformers stored position ids and an unused pooler with the weights.
             missing = [key for key in part.load_state_dict(given, strict=False).missing_keys if not key.startswith("pooler.")]
             if missing:
                 raise HarnessError(f"{file} lacks {len(missing)} weights of {base}, first {missing[0]}")
@@ -234,7 +243,7 @@ class MultilingualClip:
         self.device = device
 
     def embed(self, texts: Sequence[str]) -> Floats:
-        """Sentence embeddings (n, d)."""
+        """Return sentence embeddings (n, d)."""
         import torch
 
         rows: dict[int, Any] = {}

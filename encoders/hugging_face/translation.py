@@ -1,4 +1,4 @@
-"""Translation models in transformers' form, for the tower `translate-test`: NLLB, M2M-100, opus-mt and their like."""
+"""Translation models in transformers' format for the tower `translate-test`, such as NLLB, M2M-100 and opus-mt."""
 
 from __future__ import annotations
 
@@ -24,34 +24,37 @@ _ENGLISH_MARKS = ("en", "eng_Latn")
 
 
 def hugging_face_translator(argument: str, device: str) -> HuggingFaceTranslator:
-    """`hf:ORG/REPO` or `hf:FOLDER`: a translation model in transformers' form (NLLB, M2M-100, opus-mt); needs the extra [mt].
+    """`hf:ORG/REPO` or `hf:FOLDER`: a translation model in transformers' format (NLLB, M2M-100, opus-mt); needs the extra [mt].
 
-    Raises HarnessError if transformers is not installed, or for a folder without a model.
+    Raises HarnessError if transformers is not installed, or if the folder has no model.
     """
     return HuggingFaceTranslator(*name_and_folder(argument), device)
 
 
 @dataclass(frozen=True)
 class LoadedTranslator:
-    """A model in memory, ready to translate."""
+    """A translation model in memory, with its tokenizer."""
 
     model: Any
     tokenizer: Any
 
 
 class HuggingFaceTranslator(TransformersModel):
-    """A translation model. It decodes as its own generation config says, but never by chance."""
+    """A translation model. It decodes by its own generation configuration, but without sampling."""
 
     semantics = "hugging face translator 1, float32"
 
     @cached_property
     def loaded(self) -> LoadedTranslator:
-        """The model in memory. Raises HarnessError if it cannot be loaded whole."""
+        """The model in memory. Raises HarnessError if it cannot be loaded completely."""
         with quiet():
             return load_translation_model(self.name, self.folder, self.device)
 
     def translate(self, texts: Sequence[str], lang: str) -> list[str]:
-        """The texts in English, those of like length together. Raises HarnessError if the model has no mark for the language."""
+        """Return the texts in English. Texts of similar length share a batch.
+
+        Raises HarnessError if the model has no mark for the language.
+        """
         import torch
 
         model, tokenizer = self.loaded.model, self.loaded.tokenizer
@@ -69,14 +72,15 @@ class HuggingFaceTranslator(TransformersModel):
 
 
 def mark_languages(name: str, tokenizer: Any, lang: str) -> dict[str, int]:
-    """Tell a model of many languages which one it reads, and give the option by which it writes English.
+    """Set the source language of a multilingual model, and return the generation option that selects English.
 
-    Models of one pair know neither. Raises HarnessError if there is no mark for the language.
+    A model of a single language pair needs neither, and the result is empty.
+    Raises HarnessError if the model has no mark for the source language or for English.
     """
     if not hasattr(tokenizer, "src_lang"):
         return {}
     known = tokenizer.get_vocab()
-    # The table of languages also has them by the codes of FLORES-200, which NLLB uses.
+    # The table of languages also lists the codes of FLORES-200, which NLLB uses.
     codes = (lang, *resolve_language(lang, all_languages()).aliases)
     marks = [code for code in codes if language_mark(code, known)]
     english = [mark for code in _ENGLISH_MARKS if (mark := language_mark(code, known))]
@@ -89,13 +93,13 @@ def mark_languages(name: str, tokenizer: Any, lang: str) -> dict[str, int]:
 
 
 def language_mark(code: str, known: dict[str, int]) -> str:
-    """The mark of a language in a vocabulary: NLLB's `swh_Latn`, M2M-100's `__sw__`; nothing if it has none."""
+    """Return a language's mark in a vocabulary, such as NLLB's `swh_Latn` or M2M-100's `__sw__`, or an empty string."""
     mark = code if re.fullmatch("[a-z]{3}_[A-Z][a-z]{3}", code) else f"__{code}__"
     return mark if mark in known else ""
 
 
 def load_translation_model(name: str, folder: Path, device: str) -> LoadedTranslator:
-    """Build the model with its weights. Raises HarnessError if some are missing: transformers would make them up."""
+    """Build the model and load its weights. Raises HarnessError for missing weights, which transformers would randomize."""
     import torch
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 

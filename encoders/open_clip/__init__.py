@@ -1,1 +1,1 @@
-"""Models of open_clip."""
+"""Encoders of open_clip models."""

@@ -1,4 +1,4 @@
-"""The layers of a BERT or RoBERTa of transformers in the form of `TextTower`."""
+"""Conversion of a BERT or RoBERTa model of transformers to `TextTower`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from harness.distill.model.tower import TowerConfig
 from harness.encoders.open_clip.clip_layers import Activation, Weights, linear_projection, named_layer, unsupported_error
 
 ACTIVATIONS_FROM_HF: dict[str, Activation] = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
-# Whether positions are counted from the pad id on, rather than from 0.
+# Whether positions start after the pad id instead of at 0.
 BERT_LIKE = {"bert": False, "roberta": True, "xlm-roberta": True}
 
 
 def from_bert(model: Any, settings: Any, projection: Tensor, context_length: int) -> tuple[TowerConfig, Weights]:
-    """The layers of a BERT or RoBERTa with the given projection (d, width)."""
+    """Return the shape and the weights of a BERT or RoBERTa with the given projection (d, width).
+
+    Raises HarnessError if the architecture has no counterpart in `TowerConfig`.
+    """
     if settings.model_type not in BERT_LIKE:
         raise unsupported_error(f"the architecture {settings.model_type}")
     if getattr(settings, "position_embedding_type", "absolute") != "absolute":
@@ -49,7 +52,7 @@ def from_bert(model: Any, settings: Any, projection: Tensor, context_length: int
 
 
 def bert_positions(embeddings: Any, settings: Any, context_length: int) -> Tensor:
-    """Position embeddings, with that of token type 0 in them, which every token has."""
+    """Return the position embeddings plus the embedding of token type 0, which every token has."""
     first = settings.pad_token_id + 1 if BERT_LIKE[settings.model_type] else 0
     rows = embeddings.position_embeddings.weight[first:][:context_length]
     positions: Tensor = rows + embeddings.token_type_embeddings.weight[0]
@@ -57,7 +60,7 @@ def bert_positions(embeddings: Any, settings: Any, context_length: int) -> Tenso
 
 
 def bert_projection(projection: nn.Module, width: int) -> Tensor:
-    """The projection into the joint space as (d, width)."""
+    """Return the projection into the joint space, (d, width). Raises HarnessError if it is not linear."""
     if isinstance(projection, nn.Identity):
         return torch.eye(width)
     if isinstance(projection, nn.Linear):
@@ -66,7 +69,7 @@ def bert_projection(projection: nn.Module, width: int) -> Tensor:
 
 
 def bert_block(prefix: str, block: Any) -> Weights:
-    """One block's weights; queries, keys and values become one matrix."""
+    """Return the weights of one block. Queries, keys and values become one matrix."""
     attention = block.attention.self
     inputs = [attention.query, attention.key, attention.value]
     return {

@@ -1,4 +1,4 @@
-"""open_clip's own text transformer in the form of `TextTower`."""
+"""Conversion of open_clip's own text transformer to `TextTower`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Weights: TypeAlias = dict[str, Tensor]
 
 
 def convert_blocks(module: Any) -> nn.Sequential | None:
-    """The transformer's blocks as `Block`s that share its weights; None where they have no counterpart.
+    """Return the transformer's blocks as `Block` modules that share its weights, or None if they have no counterpart.
 
-    They give the same to rounding, without the copies that torch's own attention makes of its weights under autocast, and by
-    whichever product is quick (docs/performance.md).
+    The results are equal up to rounding. `Block` avoids the copies of weights that torch's attention makes under autocast.
+    It also selects the faster matrix product (docs/performance.md).
     """
     try:
         config = clip_config(module, joint_dim=1)
@@ -32,8 +32,9 @@ def convert_blocks(module: Any) -> nn.Sequential | None:
 
 
 def from_clip(module: Any) -> tuple[TowerConfig, Weights]:
-    """Shape and weights, not copied, of open_clip's own transformer, held by a `CLIP` or being the `text` of a `CustomTextCLIP`.
+    """Return the shape and the weights of open_clip's own transformer. The weights are not copied.
 
+    module: a `CLIP`, which contains the transformer, or the `text` of a `CustomTextCLIP`.
     Raises HarnessError if the architecture has no counterpart in `TowerConfig`.
     """
     projection = clip_projection(module)
@@ -48,7 +49,7 @@ def from_clip(module: Any) -> tuple[TowerConfig, Weights]:
 
 
 def clip_config(module: Any, joint_dim: int) -> TowerConfig:
-    """The transformer's shape. Raises HarnessError if its blocks are not the plain ones."""
+    """Return the transformer's shape. Raises HarnessError if its blocks are not the standard ones."""
     blocks = list(module.transformer.resblocks)
     for block in blocks:
         check_block(block)
@@ -69,7 +70,7 @@ def clip_config(module: Any, joint_dim: int) -> TowerConfig:
 
 
 def block_weights(module: Any) -> Weights:
-    """The weights of all blocks, named by a block's number and its layer in `Block`."""
+    """Return the weights of all blocks, named by the block's number and the layer's name in `Block`."""
     weights = {}
     for index, block in enumerate(module.transformer.resblocks):
         parts = {"attention_norm": block.ln_1, "attention_out": block.attn.out_proj, "mlp_norm": block.ln_2}
@@ -82,7 +83,7 @@ def block_weights(module: Any) -> Weights:
 
 
 def check_block(block: nn.Module) -> None:
-    """Raise HarnessError for a block that is not the plain one."""
+    """Raise HarnessError if a block is not the standard one."""
     if not isinstance(block, ResidualAttentionBlock):
         raise unsupported_error(f"blocks of another make ({type(block).__name__})")
     if not isinstance(block.ls_1, nn.Identity) or not isinstance(block.ls_2, nn.Identity):
@@ -90,7 +91,7 @@ def check_block(block: nn.Module) -> None:
 
 
 def clip_activation(module: nn.Module) -> Activation:
-    """The activation's name in `TowerConfig`."""
+    """Return the activation's name in `TowerConfig`. Raises HarnessError if it has none."""
     if isinstance(module, QuickGELU):
         return "quick_gelu"
     if isinstance(module, nn.GELU):
@@ -99,7 +100,7 @@ def clip_activation(module: nn.Module) -> Activation:
 
 
 def clip_projection(module: Any) -> Tensor:
-    """The projection into the joint space as (d, width)."""
+    """Return the projection into the joint space, (d, width)."""
     projection = module.text_projection
     if isinstance(projection, nn.Linear):
         return linear_projection(projection)
@@ -108,7 +109,7 @@ def clip_projection(module: Any) -> Tensor:
 
 
 def linear_projection(projection: nn.Linear) -> Tensor:
-    """The weight of a linear projection. Raises HarnessError if it has a bias too."""
+    """Return the weight of a linear projection. Raises HarnessError if the projection has a bias."""
     if "bias" in projection.state_dict():
         raise unsupported_error("a projection with a bias")
     weight: Tensor = projection.weight
@@ -116,10 +117,10 @@ def linear_projection(projection: nn.Linear) -> Tensor:
 
 
 def unsupported_error(what: str) -> HarnessError:
-    """What to say of a tower that no student can take its layers from."""
+    """Return the error for a text tower whose layers cannot initialize a student."""
     return HarnessError(f"the text model has {what}, which students do not have: start them with --init scratch")
 
 
 def named_layer(name: str, module: Any) -> Weights:
-    """Weight and bias of a layer under a new name."""
+    """Return the weight and the bias of a layer under a new name."""
     return {f"{name}.weight": module.weight, f"{name}.bias": module.bias}

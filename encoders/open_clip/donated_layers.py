@@ -1,4 +1,4 @@
-"""A teacher's text tower in the form of `TextTower`, so that a student can start from its layers."""
+"""Conversion of a teacher's text tower to `TextTower`, so that its layers can initialize a student."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.encoders.open_clip.text_towers import ClassTokenText, ClipText, Hug
 
 
 def donate_text_layers(reader: TextReader, context_length: int) -> DonatedLayers:
-    """Copy a text tower's layers, with as many positions as its texts have.
+    """Return a copy of a text tower's layers. A Hugging Face tower keeps at most ``context_length`` positions.
 
     Raises HarnessError if the architecture has no counterpart in `TowerConfig`.
     """
@@ -37,5 +37,5 @@ def donate_text_layers(reader: TextReader, context_length: int) -> DonatedLayers
 
 
 def copy_weights(weights: Weights) -> Weights:
-    """Copies that share nothing with the model, in float32 on the CPU."""
+    """Return copies of the weights in float32 on the CPU, which share no memory with the model."""
     return {name: weight.detach().to("cpu", torch.float32, copy=True).contiguous() for name, weight in weights.items()}

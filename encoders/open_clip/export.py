@@ -1,4 +1,4 @@
-"""A distilled tower and its teacher's image tower, written as one model in open_clip's folder form."""
+"""Export of a distilled tower and its teacher's image tower as one model in open_clip's folder format."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ ACTIVATIONS_TO_HF = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
 
 
 def write_open_clip(folder: Path, teacher: Encoder, out: Path, hub: str | None) -> None:
-    """Write `out`: configuration, weights and tokenizer, readable by `open_clip` itself as `local-dir:`.
+    """Write configuration, weights and tokenizer to the folder `out`, which open_clip loads as `local-dir:`.
 
-    A tower of BERT's make becomes a Hugging Face text tower with mean pooling; one of CLIP's make that reads a sentence from its
-    last token becomes open_clip's own transformer. hub: the repository that the folder is going to be pushed to, under whose
-    name open_clip will then look for the tokenizer. open_clip cleans a text before it reads it (HTML entities, broken encodings,
-    double spaces), which students do not.
+    A tower with BERT's architecture becomes a Hugging Face text tower with mean pooling. A tower with CLIP's architecture and
+    last-token pooling becomes open_clip's own transformer.
 
-    Raises HarnessError for any other tower, which open_clip has no form for, for a teacher that is no open_clip model, and if
-    `out` is there already.
+    hub: the repository to which the folder will be pushed. open_clip then looks for the tokenizer under that name.
+
+    open_clip cleans a text before tokenization (HTML entities, broken encodings, double spaces). Students do not.
+
+    Raises HarnessError if open_clip cannot represent the tower, if the teacher is not an open_clip model, and if `out` exists.
     """
     if out.exists():
         raise HarnessError(f"{out} is there already: name a folder that is not")
@@ -66,7 +67,10 @@ def write_open_clip(folder: Path, teacher: Encoder, out: Path, hub: str | None) 
 def convert_text_tower(
     tower: TextTower, tokenizer: Tokenizer, quick: bool, folder: Path
 ) -> tuple[dict[str, Any], Weights, Mapping[str, Any]]:
-    """open_clip's `text_cfg`, its weights, and further JSON files by name, of a tower that it can compute."""
+    """Return open_clip's `text_cfg` for a tower, its weights, and the contents of further JSON files by name.
+
+    Raises HarnessError if open_clip cannot represent the tower.
+    """
     config, state = tower.config, tower.state_dict()
     shared = {"context_length": config.max_length}
     if config.norm == "post" and not config.causal and config.pooling == "mean" and config.activation in ACTIVATIONS_TO_HF:
@@ -93,7 +97,7 @@ def convert_text_tower(
 
 
 def bert_config(config: TowerConfig) -> dict[str, Any]:
-    """A Hugging Face configuration; the last row of the vocabulary is padding."""
+    """Return a Hugging Face configuration of a BERT. The last row of its vocabulary is padding."""
     return {
         "model_type": "bert",
         "architectures": ["BertModel"],
@@ -113,7 +117,7 @@ def bert_config(config: TowerConfig) -> dict[str, Any]:
 
 
 def bert_weights(state: Weights, config: TowerConfig) -> Weights:
-    """The tower's weights under BERT's names."""
+    """Return the tower's weights under BERT's names."""
     embeddings = "transformer.embeddings"
     weights = {
         f"{embeddings}.word_embeddings.weight": add_padding_row(state["token_embedding.weight"]),
@@ -138,7 +142,7 @@ def bert_weights(state: Weights, config: TowerConfig) -> Weights:
 
 
 def clip_weights(state: Weights, config: TowerConfig) -> Weights:
-    """The tower's weights under the names of open_clip's transformer."""
+    """Return the tower's weights under the names of open_clip's transformer."""
     weights = {
         "token_embedding.weight": add_padding_row(state["token_embedding.weight"]),
         "positional_embedding": state["position_embedding"],
@@ -156,17 +160,17 @@ def clip_weights(state: Weights, config: TowerConfig) -> Weights:
 
 
 def add_padding_row(embedding: torch.Tensor) -> torch.Tensor:
-    """Token embeddings with a row for padding, which students do without."""
+    """Return the token embeddings with an additional row for padding, which students do not have."""
     return torch.cat([embedding, embedding.new_zeros(1, embedding.shape[1])])
 
 
 def renamed_layer(state: Weights, ours: str, theirs: str) -> Weights:
-    """Weight and bias of a layer under another name."""
+    """Return the weight and the bias of a layer under another name."""
     return {f"{theirs}.{kind}": state[f"{ours}.{kind}"] for kind in ("weight", "bias")}
 
 
 def add_pad_token(tokenizer: Tokenizer, longest: int) -> Any:
-    """The tokenizer as transformers reads it, with a pad whose id is the last."""
+    """Return the tokenizer in transformers' format, with a padding token that has the last id."""
     from transformers import PreTrainedTokenizerFast
 
     special = {"unk_token": UNKNOWN, "bos_token": START, "eos_token": END}

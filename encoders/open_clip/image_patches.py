@@ -1,8 +1,9 @@
-"""open_clip's image towers, read patch by patch.
+"""Patch states of open_clip's image towers.
 
-A patch's state is what the tower's own head (pooling and projection) makes of that patch alone, once the trunk has seen the
-whole picture. So the state is in the joint space by construction. Where the head takes the mean and projects it, the picture's
-embedding is the mean of the states; where it attends (CLIP's ResNets), a mixture of them (as in MaskCLIP, arXiv 2112.01071).
+The trunk encodes the complete image. A patch's state is the output of the tower's own head (pooling and projection) for that
+patch alone, so it is in the joint space by construction. If the head projects the mean, the image's embedding is the mean of
+the states. If the head uses attention (CLIP's ResNets), the embedding is a weighted mixture of the states, as in MaskCLIP
+(arXiv 2112.01071).
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ from torch import Tensor, nn
 
 from harness.core.errors import HarnessError
 
-# Prepared pictures (B, 3, height, width) to embeddings (B, d) and patch states (B, p, d).
+# Function from preprocessed images (B, 3, height, width) to embeddings (B, d) and patch states (B, p, d).
 ReadPatches = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def patch_reader(visual: nn.Module, name: str) -> ReadPatches:
-    """How the patches of an image tower are read. Raises HarnessError if its head cannot be asked about a patch by itself."""
+    """Return the function that reads an image tower's patch states.
+
+    Raises HarnessError if the tower's head cannot be applied to a single patch.
+    """
     if isinstance(visual, VisionTransformer) and visual.attn_pool is None:
         return lambda pixels: read_transformer(visual, pixels)
     if isinstance(visual, ModifiedResNet):
@@ -36,7 +40,7 @@ def patch_reader(visual: nn.Module, name: str) -> ReadPatches:
 
 
 def read_transformer(visual: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """CLIP's own vision transformer: every token but the class token, through its last norm and projection."""
+    """Read CLIP's own vision transformer. Every token except the class token goes through the last norm and the projection."""
     hidden = visual.transformer(visual._embeds(pixels))
     heads = visual._pool(hidden)[0], visual.ln_post(hidden[:, 1:])
     pooled, states = heads if visual.proj is None else (each @ visual.proj for each in heads)
@@ -44,7 +48,7 @@ def read_transformer(visual: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def read_resnet(visual: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """CLIP's ResNets, whose head attends over places: what it gives if all its attention lies on one."""
+    """Read CLIP's ResNets, whose head attends over positions. A state is the head's output with all attention on one position."""
     features = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(pixels)))))
     head = visual.attnpool
     places = features.flatten(2).transpose(1, 2) + head.positional_embedding[1:]
@@ -52,7 +56,7 @@ def read_resnet(visual: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def read_timm(visual: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """timm's towers: the head is shown a map of one place, or a sequence that has nothing but one patch in it."""
+    """Read timm's towers. The head receives a feature map of one position, or a sequence that contains one patch only."""
     trunk = visual.trunk
     features = trunk.forward_features(pixels)
     if features.ndim == 4 and getattr(trunk, "output_fmt", "NCHW") == "NHWC":
@@ -64,7 +68,8 @@ def read_timm(visual: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
     else:
         before = trunk.num_prefix_tokens
         places = features[:, before:]
-        # In the place of the class token as well: heads that take that one, leave it out, or attend then give one answer.
+        # The patch also replaces the prefix tokens, such as the class token. Then heads that use the class token, skip it or
+        # attend over all tokens give the same result.
         single = places.flatten(0, 1)[:, None].expand(-1, before + 1, -1)
     pooled, states = (visual.head(trunk.forward_head(each)) for each in (features, single))
     return pooled, states.unflatten(0, places.shape[:2])

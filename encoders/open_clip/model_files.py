@@ -1,6 +1,6 @@
-"""Where the files of an open_clip model lie: in a folder, in a repository of the Hugging Face hub, or behind a tag of open_clip.
+"""Location of an open_clip model's files: a folder, a repository of the Hugging Face hub, or a tag of open_clip.
 
-Nothing here imports torch, but for tags, which open_clip itself has to be asked for.
+This module does not import torch. Only tags need open_clip itself, which imports it.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from harness.encoders.hub import TEXT_FILES, WEIGHT_FILES, check_adapter, hub_fo
 from harness.encoders.text_preparation import PAD_RIGHT, pads_right, read_json_or_empty
 from harness.encoders.weights import configured_in_half
 
-# Raised when the same files come to give other embeddings: by a change here, in tokenization.py or in text_towers.py.
+# Increase the number if the same files give other embeddings, after a change here, in tokenization.py or in text_towers.py.
 _SEMANTICS = "open_clip encoder 2, float32, channels last"
 
-# The order in which open_clip itself prefers them.
+# The order is open_clip's own order of preference.
 WEIGHTS_FILES = (
     OPEN_CLIP_WEIGHTS_FILE,
     "open_clip_pytorch_model.safetensors",
@@ -49,10 +49,10 @@ CLIP_VOCABULARY = 49_408
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """Everything on disk that decides what a model computes.
+    """The files that determine a model's results.
 
-    model: what open_clip is asked for: a built-in architecture, or `local-dir:` and a folder.
-    config: open_clip's `model_cfg`; preprocessing: its `preprocess_cfg`.
+    model: open_clip's name of the model, which is a built-in architecture, or `local-dir:` and a folder.
+    config: open_clip's `model_cfg`. preprocessing: open_clip's `preprocess_cfg`. weights: the weights file.
     tower: folder with the configuration of a Hugging Face text tower; None for open_clip's own transformer.
     tokenizer: folder of a Hugging Face tokenizer, or a `tokenizer.json`; None for CLIP's own tokenizer.
     """
@@ -71,14 +71,17 @@ class ModelFiles:
         return text
 
     def corrections(self) -> list[str]:
-        """What is computed otherwise than open_clip does: a text tower in half precision, a tokenizer that pads on the left."""
+        """Return the names of corrections to open_clip's own behaviour.
+
+        A text tower configured in half precision is computed in float32. A tokenizer that pads on the left pads on the right.
+        """
         half = self.tower is not None and configured_in_half(read_json_or_empty(self.tower / MODEL_CONFIG_FILE))
         place = self.tokenizer if self.tokenizer is not None and self.tokenizer.is_dir() else None
         left = place is not None and not pads_right({}, read_json_or_empty(place / TOKENIZER_CONFIG_FILE))
         return [name for name, holds in (("float32 text tower", half), (PAD_RIGHT, left)) if holds]
 
     def digest(self) -> str:
-        """A digest of contents, whatever the names of folders."""
+        """Return a digest of the contents, which does not depend on the names of folders."""
         parts = [_SEMANTICS, digest_json(self.config), digest_json(self.preprocessing), digest_file(self.weights)]
         parts += self.corrections()
         for place in (self.tower, self.tokenizer):
@@ -88,7 +91,7 @@ class ModelFiles:
 
 
 def text_files(place: Path | None) -> list[Path]:
-    """The files that tokenizer or text tower may be made from."""
+    """Return the files from which a tokenizer or text tower may be built."""
     if place is None:
         return []
     if place.is_file():
@@ -97,7 +100,7 @@ def text_files(place: Path | None) -> list[Path]:
 
 
 def folder_files(folder: Path) -> ModelFiles:
-    """The model of a folder in open_clip's directory form.
+    """Return the files of a model in open_clip's folder format.
 
     Raises HarnessError if configuration, weights or tokenizer are missing, or if transformers is needed and not installed.
     """
@@ -118,14 +121,18 @@ def folder_files(folder: Path) -> ModelFiles:
 
 
 def hub_files(repo: str) -> ModelFiles:
-    """The model of a hub repository, downloaded if it is not in the cache. Raises HarnessError if it cannot be had."""
+    """Return the files of a model in a hub repository, downloaded if the cache lacks them.
+
+    Raises HarnessError if the files cannot be downloaded.
+    """
     return folder_files(hub_folder(repo, [(OPEN_CLIP_CONFIG_FILE, weights) for weights in HUB_WEIGHTS], f"hf-hub:{repo}"))
 
 
 def check_preprocessing(config: Mapping[str, Any], path: Path) -> None:
-    """Raise HarnessError where open_clip would prepare a SigLIP model's pictures as OpenAI's CLIP does, for want of a word.
+    """Raise HarnessError if a SigLIP model's configuration lacks a preprocessing value.
 
-    Their mean and deviation are 0.5, and they are squashed, not cropped.
+    open_clip would fill it with the value of OpenAI's CLIP. SigLIP's images have a mean and standard deviation of 0.5,
+    and they are resized to a square, not cropped.
     """
     model, given = config["model_cfg"], config.get("preprocess_cfg") or {}
     missing = [key for key in ("mean", "std", "interpolation", "resize_mode") if not given.get(key)]
@@ -137,7 +144,7 @@ def check_preprocessing(config: Mapping[str, Any], path: Path) -> None:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """An `open_clip_config.json`. Raises HarnessError if it is not one."""
+    """Read an `open_clip_config.json`. Raises HarnessError if the file is missing or not valid."""
     if not path.is_file():
         raise HarnessError(f"{path} is missing; a folder in open_clip's directory form holds it beside the weights")
     try:
@@ -149,7 +156,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def find_weights(folder: Path) -> Path:
-    """The one weights file that open_clip would load. Raises HarnessError if there is none, or no telling which."""
+    """Return the weights file that open_clip would load. Raises HarnessError if there is none, or if the choice is ambiguous."""
     for name in WEIGHTS_FILES:
         if (folder / name).is_file():
             return folder / name
@@ -162,7 +169,10 @@ def find_weights(folder: Path) -> Path:
 
 
 def find_text_config(text: Mapping[str, Any], folder: Path | None) -> Path | None:
-    """Folder with the configuration of the Hugging Face text tower, if the model has one: its own folder before the hub."""
+    """Return the folder with the configuration of the Hugging Face text tower, or None if the model has none.
+
+    The model's own folder comes before the hub.
+    """
     name = text.get("hf_model_name")
     if not name:
         return None
@@ -174,7 +184,10 @@ def find_text_config(text: Mapping[str, Any], folder: Path | None) -> Path | Non
 
 
 def find_tokenizer(text: Mapping[str, Any], folder: Path | None) -> Path | None:
-    """Folder of the Hugging Face tokenizer, or a `tokenizer.json`, or None for CLIP's own. Raises HarnessError if none fits."""
+    """Return the folder of the Hugging Face tokenizer, or a `tokenizer.json`, or None for CLIP's own tokenizer.
+
+    Raises HarnessError if no tokenizer fits the model.
+    """
     name = text.get("hf_tokenizer_name") or text.get("hf_model_name")
     if name:
         require_transformers(name)
@@ -182,7 +195,8 @@ def find_tokenizer(text: Mapping[str, Any], folder: Path | None) -> Path | None:
             return folder
         refuse_path(name, folder, TOKENIZER_FILE)
         return hub_folder(name, [(pattern,) for pattern in TOKENIZER_FILES], f"tokenizer {name}")
-    # Copies of CLIP models hold a tokenizer.json too, for other libraries: where CLIP's vocabulary fits, open_clip uses its own.
+    # Folders of CLIP models also contain a tokenizer.json for other libraries. If the vocabulary has CLIP's size, open_clip
+    # uses its own tokenizer.
     vocabulary = text.get("vocab_size", CLIP_VOCABULARY)
     if vocabulary == CLIP_VOCABULARY:
         return None
@@ -193,7 +207,10 @@ def find_tokenizer(text: Mapping[str, Any], folder: Path | None) -> Path | None:
 
 
 def is_text_model(config: Path) -> bool:
-    """Whether a file configures a text model that open_clip can use as a tower: folders of CLIP models hold another kind."""
+    """Return whether a file configures a text model that open_clip can use as a tower.
+
+    The configuration in folders of CLIP models is of another type.
+    """
     try:
         return from_json(config.read_text(encoding="utf-8")).get("model_type") in TEXT_MODELS
     except (OSError, ValueError, AttributeError):
@@ -201,7 +218,7 @@ def is_text_model(config: Path) -> bool:
 
 
 def refuse_path(name: str, folder: Path | None, file: str) -> None:
-    """Raise HarnessError for a path where a hub repository is expected: it would hold from one working folder only."""
+    """Raise HarnessError for a path instead of a hub repository, because a path is valid from one working folder only."""
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise HarnessError(
             f"{OPEN_CLIP_CONFIG_FILE} names its text model by the path {name}: put that model's {file} into {folder} itself"

@@ -1,4 +1,4 @@
-"""Models of open_clip as encoders: a tag, a repository of the Hugging Face hub, a folder, or the embedded sample's teacher."""
+"""Encoders of open_clip models: a tag, a repository of the Hugging Face hub, a folder, or the teacher of the embedded sample."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from harness.encoders.open_clip.image_patches import ReadPatches
     from harness.encoders.open_clip.text_towers import TextReader
 
-# A processor's caches hold the activations of few pictures, a GPU wants many (docs/performance.md).
+# A processor's caches hold the activations of few images. A GPU needs large batches (docs/performance.md).
 IMAGES_A_BATCH, IMAGES_A_BATCH_ON_CPU = 64, 8
 _SAMPLE_FOLDER = Path(__file__).parents[1] / "sample"
 
@@ -40,7 +40,7 @@ T = TypeVar("T")
 def pretrained_encoder(argument: str, device: str) -> OpenClip:
     """`open_clip:ARCH/PRETRAINED`: a model of open_clip; PRETRAINED is a tag or a checkpoint file.
 
-    Raises HarnessError for an unknown architecture or tag, with the nearest ones.
+    Raises HarnessError that suggests the nearest names if the architecture or the tag is unknown.
     """
     arch, _, pretrained = argument.partition("/")
     pretrained = check_pretrained(arch, pretrained)
@@ -50,9 +50,9 @@ def pretrained_encoder(argument: str, device: str) -> OpenClip:
 
 
 def hub_encoder(argument: str, device: str) -> OpenClip:
-    """`hf-hub:ORG/REPO`: a repository of the Hugging Face hub in open_clip's form.
+    """`hf-hub:ORG/REPO`: a repository of the Hugging Face hub in open_clip's format.
 
-    Raises HarnessError for anything that is no repository's name.
+    Raises HarnessError if the argument is not the name of a repository.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", argument):
         raise HarnessError(f"hf-hub:{argument} names no repository; expected hf-hub:ORG/REPO")
@@ -60,9 +60,9 @@ def hub_encoder(argument: str, device: str) -> OpenClip:
 
 
 def folder_encoder(argument: str, device: str) -> OpenClip:
-    """`local-dir:FOLDER`: a folder in open_clip's directory form.
+    """`local-dir:FOLDER`: a folder in open_clip's format.
 
-    Raises HarnessError if the folder is not one.
+    Raises HarnessError if the folder is not in that format.
     """
     if not argument:
         raise HarnessError("local-dir: names no folder; expected local-dir:FOLDER")
@@ -71,9 +71,9 @@ def folder_encoder(argument: str, device: str) -> OpenClip:
 
 
 def sample_encoder(argument: str, device: str) -> OpenClip:
-    """`sample_encoder`: the teacher of the embedded sample.
+    """`sample`: the teacher of the embedded sample.
 
-    Raises HarnessError if it is given an argument.
+    Raises HarnessError if there is an argument.
     """
     if argument:
         raise HarnessError(f"the encoder sample takes no argument, but was given {argument!r}")
@@ -83,7 +83,7 @@ def sample_encoder(argument: str, device: str) -> OpenClip:
 
 @dataclass(frozen=True)
 class LoadedOpenClip:
-    """A model in memory, ready to encode."""
+    """A model in memory, with its preprocessing and its text reader."""
 
     model: Any
     preprocess: Callable[[Image.Image], Any]
@@ -91,10 +91,11 @@ class LoadedOpenClip:
 
 
 class OpenClip:
-    """Both towers of an open_clip model. Nothing is loaded, and torch is not imported, until something is encoded.
+    """Both towers of an open_clip model. The first encoding loads the model and imports torch.
 
-    name: what the user typed to get it, made canonical. resize: `pillow`, as open_clip does, or `torch` (`preprocessing.py`).
-    precision: of the products, `float32` or `bfloat16`.
+    name: the canonical form of the name that the user typed.
+    resize: `pillow`, as in open_clip, or `torch` (`preprocessing.py`).
+    precision: `float32` or `bfloat16`, the precision of matrix products.
     """
 
     def __init__(
@@ -106,20 +107,20 @@ class OpenClip:
         self._resize, self._precision = resize, precision
 
     def with_options(self, resize: str = "", precision: str = "") -> OpenClip:
-        """The same model computed in another way, named in front of it."""
+        """Return a copy with another resizer or precision, whose name has the corresponding prefix."""
         name = f"{'fast' if resize else precision}:{self.name}"
         return OpenClip(name, self._find, self._device, resize or self._resize, precision or self._precision)
 
     @cached_property
     def device(self) -> str:
-        """Where the model computes. Raises HarnessError if that device is not there."""
+        """The device on which the model runs. Raises HarnessError if the device is not available."""
         from harness.runtime.device import resolve_device
 
         return resolve_device(self._device)
 
     @cached_property
     def files(self) -> ModelFiles:
-        """The model's files, downloaded if need be. Raises HarnessError if they cannot be had."""
+        """The model's files, downloaded if necessary. Raises HarnessError if they are not available."""
         return self._find()
 
     @cached_property
@@ -128,9 +129,9 @@ class OpenClip:
         return digest_strings([self.files.digest(), *ways]) if ways else self.files.digest()
 
     def fingerprint(self) -> str:
-        """A digest of weights, configuration, preprocessing, tokenizer and precision.
+        """Return a digest of weights, configuration, preprocessing, tokenizer and precision.
 
-        Raises HarnessError if the weights are not here and cannot be downloaded.
+        Raises HarnessError if the weights are not on this machine and cannot be downloaded.
         """
         return self._fingerprint
 
@@ -141,32 +142,32 @@ class OpenClip:
             return load_open_clip(self.name, self.files, self.device, self._resize)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Floats:
-        """Embed RGB pictures as (n, d), not normalised, prepared as the model's own configuration says."""
+        """Embed RGB images as (n, d), not normalised, with the preprocessing of the model's configuration."""
         model = self.loaded.model
         parts = self._through(images, lambda pixels: model.encode_image(pixels, normalize=False).float().cpu().numpy())
         return np.concatenate([np.zeros((0, self.files.config["embed_dim"]), dtype=np.float32), *parts])
 
     @cached_property
     def patches(self) -> ReadPatches:
-        """How patches are read. Raises HarnessError if the image tower's head cannot be asked about one by itself."""
+        """The function that reads patch states. Raises HarnessError if the image tower's head cannot process a single patch."""
         from harness.encoders.open_clip.image_patches import patch_reader
 
         return patch_reader(self.loaded.model.visual, self.name)
 
     def encode_patches(self, images: Sequence[Image.Image]) -> TokenStates:
-        """Every patch's state, by the head that makes the embedding, and the embeddings. Raises HarnessError as `patches`."""
+        """Return every patch's state, computed by the embedding's head, and the embeddings. Raises HarnessError as `patches`."""
         read = self.patches
         parts = self._through(images, lambda pixels: [states.float().cpu().numpy() for states in read(pixels)])
         pooled, states = (np.concatenate(each) for each in zip(*parts, strict=True))
         return TokenStates(states.reshape(-1, states.shape[2]), np.full(len(states), states.shape[1]), pooled)
 
     def _through(self, images: Sequence[Image.Image], read: Callable[[Tensor], T]) -> list[T]:
-        """What is read of pictures, a batch at a time."""
+        """Return the results of ``read`` for the images, one or more per batch."""
         import torch
 
         loaded, size = self.loaded, IMAGES_A_BATCH_ON_CPU if self.device == "cpu" else IMAGES_A_BATCH
         parts: list[T] = []
-        # TF32 would give a GPU's convolutions 10 bits of precision.
+        # TF32 would reduce the precision of a GPU's convolutions to 10 bits.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False), self._half():
             pixels = prefetch(loaded.preprocess, images, 2 * size)
             while batch := list(islice(pixels, size)):
@@ -174,15 +175,15 @@ class OpenClip:
         return parts
 
     def _half(self) -> AbstractContextManager[object]:
-        """Products in half precision, if they are to be."""
+        """Return a context in which matrix products use bfloat16, if that is the model's precision."""
         import torch
 
         return torch.autocast(self.device.partition(":")[0], torch.bfloat16, enabled=self._precision == "bfloat16")
 
     def _by_halves(self, pixels: Tensor, read: Callable[[Tensor], T]) -> Iterator[T]:
-        """What is read of prepared pictures, by halves where the memory does not hold the activations of all.
+        """Yield the results of ``read`` for preprocessed images. A batch that does not fit into memory is split into halves.
 
-        Raises HarnessError if it does not hold those of one.
+        Raises HarnessError if a single image does not fit.
         """
         import torch
 
@@ -198,35 +199,35 @@ class OpenClip:
             yield from self._by_halves(half, read)
 
     def encode_texts(self, texts: Sequence[str], lang: str) -> Floats:
-        """Embed texts as (n, d), not normalised, pooled as the model does.
+        """Embed texts as (n, d), not normalised, with the model's own pooling.
 
-        The language matters to NLLB's tokenizer alone. Raises HarnessError if that does not know it.
+        Only NLLB's tokenizer uses the language. Raises HarnessError if it does not know the language.
         """
         with self._half():
             return self.loaded.reader.embed(texts, lang)
 
     def encode_tokens(self, texts: Sequence[str], lang: str) -> TokenStates:
-        """Every token's state, projected as the sentence embedding is, and the sentence embeddings."""
+        """Return every token's state, with the projection of the sentence embedding, and the sentence embeddings."""
         with self._half():
             return self.loaded.reader.states(texts, lang)
 
     def name_tokens(self, text: str) -> list[str]:
-        """A name for each token of a text."""
+        """Return a name for each token of a text."""
         return self.loaded.reader.name_tokens(text)
 
     def locate_tokens(self, texts: Sequence[str], lang: str) -> list[Spans]:
-        """Where each token stands in its text. Raises HarnessError for a tokenizer that does not tell."""
+        """Return the character span of each token in its text. Raises HarnessError if the tokenizer provides no offsets."""
         return self.loaded.reader.locate_tokens(texts, lang)
 
     def donate_layers(self) -> DonatedLayers:
-        """Copy the text tower's layers. Raises HarnessError if its architecture has no counterpart in `TowerConfig`."""
+        """Return a copy of the text tower's layers. Raises HarnessError if `TowerConfig` cannot represent its architecture."""
         from harness.encoders.open_clip.donated_layers import donate_text_layers
 
         return donate_text_layers(self.loaded.reader, self.files.text_config.get("context_length", 77))
 
 
 def load_open_clip(name: str, files: ModelFiles, device: str, resize: str = "pillow") -> LoadedOpenClip:
-    """Build the model and give it its weights. Raises HarnessError if they do not fit: there are no random weights here."""
+    """Build the model and load its weights. Raises HarnessError if they do not fit. No weight is left random."""
     import torch
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
@@ -241,14 +242,17 @@ def load_open_clip(name: str, files: ModelFiles, device: str, resize: str = "pil
         preparation = torch_preprocessing(vars(config)) if resize == "torch" else image_transform_v2(config, is_train=False)
     except HarnessError:
         raise
-    except Exception as error:  # of many libraries: open_clip, timm, transformers, tokenizers, safetensors, torch
+    except Exception as error:  # raised by open_clip, timm, transformers, tokenizers, safetensors or torch
         raise HarnessError(f"{name}: open_clip cannot load {files.weights}: {loading_problem(error, files.weights)}") from error
     model.visual.to(memory_format=torch.channels_last)
     return LoadedOpenClip(model, preparation, reader)
 
 
 def build_model(files: ModelFiles, device: str) -> Any:
-    """open_clip's model with its weights, in float32 whatever they were saved in. Raises whatever open_clip does."""
+    """Return open_clip's model with its weights in float32, whatever their precision in the file.
+
+    Errors of open_clip are not converted.
+    """
     import open_clip
 
     with float32_config(files.tower) if files.tower is not None else nullcontext() as tower:

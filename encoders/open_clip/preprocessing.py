@@ -1,4 +1,4 @@
-"""Pictures made ready for an image tower by torch's resizing instead of Pillow's: faster, and within 2/255 of it."""
+"""Image preprocessing with torch's resizing instead of Pillow's: faster, and within 2/255 of it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 
 def torch_preprocessing(config: Mapping[str, Any]) -> Callable[[Image.Image], Tensor]:
-    """What `open_clip.transform.image_transform_v2` does for evaluation, resized in whole bytes by torch's antialiased kernel.
+    """Return a function that replaces `open_clip.transform.image_transform_v2` for evaluation.
 
-    config: open_clip's `preprocess_cfg`. The function takes an RGB picture and gives (3, height, width), normalised.
-    Both resizers work in fixed point; a pixel differs from open_clip's by at most 2 of 255 before normalisation.
-    Raises HarnessError for a way of resizing that this does not know.
+    It resizes bytes by torch's antialiased kernel. It converts an RGB image to a normalised tensor (3, height, width).
+    Both resizers use fixed-point arithmetic. A pixel differs from open_clip's by at most 2 of 255 before normalisation.
+    config: open_clip's `preprocess_cfg`.
+    Raises HarnessError if the configuration has an unsupported resize mode or interpolation.
     """
     height, width = config["size"] if not isinstance(config["size"], int) else (config["size"],) * 2
     way, kernel = config["resize_mode"], config["interpolation"]
@@ -40,7 +41,7 @@ def torch_preprocessing(config: Mapping[str, Any]) -> Callable[[Image.Image], Te
 
 
 def resized_size(size: torch.Size, side: int) -> tuple[int, int]:
-    """Height and width of a picture whose shorter side becomes `side`, as torchvision rounds them.
+    """Return the height and width of an image whose shorter side becomes `side`, rounded as in torchvision.
 
     >>> resized_size(torch.Size((375, 500)), 224), resized_size(torch.Size((500, 333)), 224)
     ((224, 298), (336, 224))

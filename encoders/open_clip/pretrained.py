@@ -1,4 +1,4 @@
-"""Architectures built into open_clip, with the weights of one of its tags or of a checkpoint file."""
+"""Built-in architectures of open_clip with the weights of a tag or of a checkpoint file."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from harness.encoders.file_names import OPEN_CLIP_CONFIG_FILE
 from harness.encoders.hub import hub_folder, quiet, unavailable_error
 from harness.encoders.open_clip.model_files import HUB_WEIGHTS, ModelFiles, find_text_config, find_tokenizer
 
-# Behind a checkpoint file: its weights were trained with GELU, though published weights of the architecture were with QuickGELU.
+# Suffix of a checkpoint file whose weights were trained with GELU, although published weights of the architecture were trained
+# with QuickGELU.
 GELU = "@gelu"
 PREPROCESSING = ("size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color")
 
 
 def pretrained_files(arch: str, pretrained: str) -> ModelFiles:
-    """The model of a built-in architecture with a tag's weights, downloaded if need be, or with those of a checkpoint file.
+    """Return the files of a built-in architecture with the weights of a tag or of a checkpoint file.
 
-    Raises HarnessError if weights or tokenizer are not here and cannot be downloaded.
+    The weights of a tag are downloaded if necessary.
+    Raises HarnessError if weights or tokenizer are not on this machine and cannot be downloaded.
     """
     import open_clip
 
@@ -37,7 +39,7 @@ def pretrained_files(arch: str, pretrained: str) -> ModelFiles:
 
 
 def check_pretrained(arch: str, pretrained: str) -> str:
-    """The canonical form of `pretrained`. Raises HarnessError, with the names that would do, if open_clip cannot serve it."""
+    """Return the canonical form of `pretrained`. Raises HarnessError with the valid names if open_clip does not know it."""
     import open_clip
 
     if arch not in open_clip.list_models():
@@ -59,14 +61,14 @@ def check_pretrained(arch: str, pretrained: str) -> str:
 
 
 def checkpoint_file(pretrained: str) -> Path:
-    """The file of a checkpoint, without what is said of its activation."""
+    """Return the path of a checkpoint file, without the suffix for its activation."""
     return Path(pretrained if Path(pretrained).is_file() else pretrained.removesuffix(GELU))
 
 
 def check_file_activation(arch: str, pretrained: str) -> None:
-    """Raise HarnessError for a checkpoint file that may have been trained with another GELU than its architecture computes.
+    """Raise HarnessError if a checkpoint file may have been trained with another GELU than its architecture computes.
 
-    The file does not say. OpenAI's weights and their like are published for architectures of both names.
+    The file does not record the activation. OpenAI's and similar weights are published for architectures of both names.
     """
     import open_clip
 
@@ -87,22 +89,22 @@ def check_file_activation(arch: str, pretrained: str) -> None:
 
 
 def check_activation(arch: str, tag: str, quick: bool) -> None:
-    """Raise HarnessError if a tag was trained with another GELU than its architecture has: open_clip would only warn."""
+    """Raise HarnessError if a tag was trained with another GELU than its architecture computes. open_clip would only warn."""
     import open_clip
 
     if bool(open_clip.get_model_config(arch).get("quick_gelu")) == quick:
         return
     twin = f"{arch}-quickgelu" if quick else arch.removesuffix("-quickgelu")
-    # Where there is no twin, the tag is the architecture's only one and lacks the mark by an oversight of open_clip's.
+    # Without a twin architecture, the tag is the only one and lacks the mark because of an oversight in open_clip.
     if twin != arch and twin in open_clip.list_models():
         kind = "QuickGELU" if quick else "GELU"
         raise HarnessError(f"{tag} of {arch} was trained with {kind}, which {arch} does not compute; use open_clip:{twin}/{tag}")
 
 
 def shared_preprocessing(arch: str) -> Mapping[str, Any]:
-    """The preprocessing that all tags of an architecture share. Raises HarnessError if they differ.
+    """Return the preprocessing that all tags of an architecture share. Raises HarnessError if the tags differ.
 
-    A bare checkpoint file does not say how its images were prepared, and open_clip would take OpenAI's way for any of them.
+    A checkpoint file does not record its preprocessing, and open_clip would use OpenAI's for every file.
     """
     import open_clip
 
@@ -117,7 +119,7 @@ def shared_preprocessing(arch: str) -> Mapping[str, Any]:
 
 
 def tag_weights(tag: Mapping[str, Any], name: str) -> Path:
-    """The weights of a tag, from the cache or else the network. Raises HarnessError if they cannot be had."""
+    """Return the weights file of a tag, from the cache or the network. Raises HarnessError if it is not available."""
     import open_clip
 
     repo, _, file = str(tag["hf_hub"]).rpartition("/")

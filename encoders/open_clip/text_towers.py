@@ -1,4 +1,7 @@
-"""open_clip's text towers, read token by token, and without arithmetic on padding wherever that changes nothing."""
+"""Text towers of open_clip, with their token states.
+
+Computation on padding is skipped where that does not change the result.
+"""
 
 from __future__ import annotations
 
@@ -17,29 +20,29 @@ from harness.core.data import Floats, Spans, TokenStates
 from harness.encoders.open_clip.clip_layers import convert_blocks
 from harness.encoders.open_clip.tokenization import Tokenizer, detect_framing, mark_language, token_names, token_spans
 
-# Measured on a CPU: 512 to 1,024 tokens stay in its cache, and 4,096 run slower. A GPU wants to be filled.
+# Measured on a CPU: 512 to 1,024 tokens fit into its cache, and batches of 4,096 are slower. A GPU needs large batches.
 TOKENS_A_BATCH = {"cpu": 1024, "cuda": 32_768}
 
 
 class OpenClipTextTower(Protocol):
-    """A text tower, in two steps, so that projecting every token is paid for only where token states are wanted."""
+    """A text tower in two steps, so that tokens are projected only if token states are requested."""
 
     trims: bool
-    """Whether columns of padding on the right can be left away without changing anything else."""
+    """Whether columns of padding on the right can be removed without changing other results."""
     pad: int | None
-    """The id that the tower itself masks as padding; None where it does not look."""
+    """The id that the tower itself masks as padding; None if it masks none."""
 
     def read(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden states (B, L, width) and sentence embeddings (B, d) of ids (B, L)."""
+        """Return hidden states (B, L, width) and sentence embeddings (B, d) of ids (B, L)."""
         ...
 
     def project(self, hidden: Tensor) -> Tensor:
-        """Hidden states (..., width) in the joint space (..., d)."""
+        """Project hidden states (..., width) into the joint space, (..., d)."""
         ...
 
 
 class ClipText:
-    """open_clip's own transformer, held by a `CLIP` or being the `text` of a `CustomTextCLIP`."""
+    """open_clip's own transformer, which is part of a `CLIP` or the `text` of a `CustomTextCLIP`."""
 
     def __init__(self, module: Any) -> None:
         self.module = module
@@ -47,17 +50,17 @@ class ClipText:
         held = "text_" if hasattr(module, "text_pool_type") else ""
         self.pooling: str = getattr(module, f"{held}pool_type")
         self.end: int = getattr(module, f"{held}eos_id")
-        # Left to right, no token sees what comes after the end, which is where the sentence is read. Without the mask,
-        # tokens attend to the padding, as SigLIP's were trained to.
+        # With the causal mask, no token attends to tokens after the end, and the sentence embedding is read at the end.
+        # Without the mask, tokens attend to the padding. SigLIP was trained that way.
         self.trims = self.module.attn_mask is not None and self.pooling in ("argmax", "eos")
 
     @cached_property
     def blocks(self) -> nn.Sequential | None:
-        """Its blocks as ours; None where they are not the plain ones."""
+        """The blocks as `Block` modules; None if they are not the standard ones."""
         return convert_blocks(self.module)
 
     def read(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden states and sentence embeddings."""
+        """Return hidden states and sentence embeddings."""
         module, length = self.module, ids.shape[1]
         x = module.token_embedding(ids) + module.positional_embedding[:length]
         if self.blocks is None:
@@ -69,7 +72,7 @@ class ClipText:
         return hidden, self.project(text_global_pool(hidden, ids, self.pooling, eos_token_id=self.end))
 
     def project(self, hidden: Tensor) -> Tensor:
-        """Hidden states in the joint space."""
+        """Project hidden states into the joint space."""
         projection = self.module.text_projection
         if projection is None:
             return hidden
@@ -78,7 +81,7 @@ class ClipText:
 
 
 class ClassTokenText(ClipText):
-    """CoCa's transformer, which reads the sentence from a token of its own, after the padding."""
+    """CoCa's transformer, which reads the sentence embedding from a class token after the padding."""
 
     def __init__(self, module: Any) -> None:
         super().__init__(module)
@@ -86,13 +89,13 @@ class ClassTokenText(ClipText):
         self.trims = False
 
     def read(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden states, without the class token's, and sentence embeddings."""
+        """Return hidden states, without that of the class token, and sentence embeddings."""
         pooled, hidden = self.module(ids)
         return self.module.ln_final(hidden), pooled
 
 
 class HuggingFaceText:
-    """A Hugging Face model, which is told by a mask what is padding."""
+    """A Hugging Face model, which receives an attention mask for padding."""
 
     trims = True
 
@@ -101,19 +104,19 @@ class HuggingFaceText:
         self.pad: int | None = self.module.config.pad_token_id
 
     def read(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden states and sentence embeddings."""
+        """Return hidden states and sentence embeddings."""
         mask = ids.ne(self.module.config.pad_token_id).long()
         out = self.module.transformer(input_ids=ids, attention_mask=mask)
         return out.last_hidden_state, self.project(self.module.pooler(out, mask))
 
     def project(self, hidden: Tensor) -> Tensor:
-        """Hidden states in the joint space."""
+        """Project hidden states into the joint space."""
         out: Tensor = self.module.proj(hidden)
         return out
 
 
 def wrap_text_tower(model: nn.Module) -> OpenClipTextTower:
-    """The text tower of an open_clip model."""
+    """Return the text tower of an open_clip model."""
     module = getattr(model, "text", model)
     if isinstance(module, HFTextEncoder):
         return HuggingFaceText(module)
@@ -122,9 +125,10 @@ def wrap_text_tower(model: nn.Module) -> OpenClipTextTower:
 
 @dataclass(frozen=True)
 class EncodedBatch:
-    """Texts that go through the tower together. rows: (B,), their places among all. hidden, pooled: as `TextTower.read`.
+    """A batch of encoded texts.
 
-    real: (B, L) booleans.
+    rows: (B,), positions of the texts in the input. hidden, pooled: results of `OpenClipTextTower.read`.
+    real: (B, L) booleans, false for padding.
     """
 
     rows: Tensor
@@ -134,7 +138,7 @@ class EncodedBatch:
 
 
 class TextReader:
-    """Tokenizer and text tower of one model."""
+    """The tokenizer and the text tower of one model."""
 
     def __init__(self, model: nn.Module, tokenizer: Tokenizer, dim: int, device: str) -> None:
         self.tower = wrap_text_tower(model)
@@ -144,7 +148,7 @@ class TextReader:
         self.device = device
 
     def embed(self, texts: Sequence[str], lang: str) -> Floats:
-        """Sentence embeddings (n, d), in the order of the texts. Raises HarnessError as `tokenize` does."""
+        """Return sentence embeddings (n, d), in the order of the texts. Raises HarnessError as `tokenize` does."""
         pooled = np.zeros((len(texts), self.dim), dtype=np.float32)
         with torch.inference_mode():
             for batch in self.batches(*self.tokenize(texts, lang)):
@@ -152,7 +156,7 @@ class TextReader:
         return pooled
 
     def states(self, texts: Sequence[str], lang: str) -> TokenStates:
-        """Token states and sentence embeddings, in the order of the texts. Raises HarnessError as `tokenize` does."""
+        """Return token states and sentence embeddings, in the order of the texts. Raises HarnessError as `tokenize` does."""
         ids, real = self.tokenize(texts, lang)
         lengths = real.sum(1)
         starts = lengths.cumsum(0) - lengths
@@ -167,18 +171,21 @@ class TextReader:
         return TokenStates(tokens, lengths.numpy(), pooled)
 
     def name_tokens(self, text: str) -> list[str]:
-        """A name for each real token of a text."""
+        """Return a name for each token of a text, without padding."""
         ids, real = self.tokenize([text])
         return token_names(self.tokenizer, ids[real].tolist())
 
     def locate_tokens(self, texts: Sequence[str], lang: str) -> list[Spans]:
-        """Where each real token stands in its text. Raises HarnessError for a tokenizer that does not tell."""
+        """Return the character span of each token in its text, without padding.
+
+        Raises HarnessError if the tokenizer does not provide offsets.
+        """
         return token_spans(self.tokenizer, texts, *self.tokenize(texts, lang))
 
     def tokenize(self, texts: Sequence[str], lang: str = "en") -> tuple[Tensor, Tensor]:
-        """Token ids (n, context), and which of them are real.
+        """Return token ids (n, context), and booleans of that shape that are false for padding.
 
-        Raises HarnessError if texts are marked with their language and the model does not know it.
+        Raises HarnessError if the model marks texts with their language and has no mark for this language.
         """
         if not texts:
             return torch.zeros(0, 1, dtype=torch.long), torch.zeros(0, 1, dtype=torch.bool)
@@ -187,7 +194,7 @@ class TextReader:
         return ids, self.framing.real(ids) if self.tower.pad is None else ids.ne(self.tower.pad)
 
     def batches(self, ids: Tensor, real: Tensor) -> Iterator[EncodedBatch]:
-        """Run all rows through the tower, texts of like length together, the longest first."""
+        """Encode all rows in batches of texts of similar length, the longest first."""
         context = ids.shape[1]
         ends = (real * torch.arange(1, context + 1)).amax(1) if self.tower.trims else torch.full((len(ids),), context)
         order = ends.argsort(descending=True, stable=True)

@@ -1,4 +1,4 @@
-"""Texts to token ids, and which of the ids are real."""
+"""Tokenization for open_clip models, and the distinction of tokens from padding."""
 
 from __future__ import annotations
 
@@ -24,17 +24,20 @@ NOWHERE = (0, 0)
 
 
 class Tokenizer(Protocol):
-    """What open_clip calls a tokenizer: n texts to ids (n, context), padded on the right."""
+    """open_clip's tokenizer interface, which converts n texts to ids (n, context), padded on the right."""
 
     context_length: int
 
     def __call__(self, texts: list[str]) -> Tensor:
-        """Token ids."""
+        """Return token ids (n, context)."""
         ...
 
 
 class FileTokenizer:
-    """A `tokenizer.json` of the `tokenizers` library in open_clip's manner: id 0 pads, and a text cut short keeps its end."""
+    """A `tokenizer.json` of the `tokenizers` library with open_clip's conventions.
+
+    Id 0 is padding, and a truncated text keeps its end token.
+    """
 
     def __init__(self, path: Path, context_length: int) -> None:
         self.context_length = context_length
@@ -43,7 +46,7 @@ class FileTokenizer:
         self.tokenizer.no_truncation()
 
     def __call__(self, texts: list[str]) -> Tensor:
-        """Token ids."""
+        """Return token ids (n, context)."""
         ids = torch.zeros(len(texts), self.context_length, dtype=torch.long)
         for row, encoding in enumerate(self.tokenizer.encode_batch(texts)):
             text = truncate(encoding.ids, self.context_length)
@@ -53,11 +56,11 @@ class FileTokenizer:
 
 @dataclass(frozen=True)
 class Framing:
-    """What a tokenizer puts around every text.
+    """The special tokens that a tokenizer adds to every text.
 
-    start, end: ids of the first and last token, None where there is none.
-    pad: the id that fills up. pads_with_end: it is also the id of the last token.
-    class_at_end: the last position, after the padding, is a token of its own.
+    start, end: ids of the start and end tokens; None if the tokenizer has none.
+    pad: the id of padding. pads_with_end: whether the end token has the same id.
+    class_at_end: whether the last position, after the padding, is a class token.
     """
 
     start: int | None
@@ -67,19 +70,19 @@ class Framing:
     class_at_end: bool = False
 
     def real(self, ids: Tensor) -> Tensor:
-        """Which of the ids (n, context) are tokens of their text, as booleans of that shape; at least one of each row."""
+        """Return booleans (n, context) that are true for tokens and false for padding. Each row has at least one token."""
         if self.class_at_end:
             return ids != self.pad
         positions = torch.arange(ids.shape[1])
-        # Counted from the right: inside a text the pad's id may be a token like any other (CLIP's 0 is "!").
+        # Padding is counted from the right, because inside a text the pad id may be an ordinary token (CLIP's 0 is "!").
         lengths = ((ids != self.pad) * (positions + 1)).amax(1) + int(self.pads_with_end)
         return positions < lengths.clamp(1, ids.shape[1])[:, None]
 
 
 def make_tokenizer(files: ModelFiles) -> Tokenizer:
-    """The tokenizer that open_clip would use, or the model's own `tokenizer.json`.
+    """Return the tokenizer that open_clip would use, or the model's own `tokenizer.json`.
 
-    Raises HarnessError if that one cannot serve the model.
+    Raises HarnessError if the `tokenizer.json` does not fit the model.
     """
     text = files.text_config
     context = text.get("context_length", DEFAULT_CONTEXT_LENGTH)
@@ -90,7 +93,7 @@ def make_tokenizer(files: ModelFiles) -> Tokenizer:
     if files.tokenizer.is_dir():
         mode = text.get("tokenizer_mode")
         hugging_face = HFTokenizer(str(files.tokenizer), context_length=context, tokenizer_mode=mode, **options)
-        # Gemma's pads on the left unless its file says otherwise; no model here was trained on that.
+        # Gemma's tokenizer pads on the left by default, but no open_clip model was trained with padding on the left.
         hugging_face.tokenizer.padding_side = "right"
         padded: Tokenizer = hugging_face
         return padded
@@ -113,24 +116,24 @@ def check_vocabulary(tokenizer: FileTokenizer, files: ModelFiles) -> None:
 
 
 def mark_language(tokenizer: Tokenizer, lang: str) -> None:
-    """Tell a tokenizer that begins every text with its language (NLLB's) which one comes; others need not know.
+    """Set the language of a tokenizer that starts every text with a language mark (NLLB's). Other tokenizers do not change.
 
-    lang: BCP-47. Raises HarnessError if the model has no mark for it.
+    lang: BCP-47. Raises HarnessError if the model has no mark for the language.
     """
     if not (isinstance(tokenizer, HFTokenizer) and hasattr(tokenizer.tokenizer, "set_src_lang_special_tokens")):
         return
-    # The table of languages also has them by the codes of FLORES-200, which NLLB uses.
+    # The table of languages also lists the codes of FLORES-200, which NLLB uses.
     aliases = resolve_language(lang, all_languages()).aliases
     known = tokenizer.tokenizer.get_vocab()
     codes = [alias for alias in aliases if re.fullmatch("[a-z]{3}_[A-Z][a-z]{3}", alias) and alias in known]
     if not codes:
         raise HarnessError(f"this text tower begins every text with a mark of its language, and has none for {lang}")
-    # open_clip's own set_language has no effect under transformers 5, which goes back to this at every call.
+    # open_clip's own set_language has no effect with transformers 5, which resets the language to src_lang at every call.
     tokenizer.tokenizer.src_lang = codes[0]
 
 
 def detect_framing(tokenizer: Tokenizer) -> Framing:
-    """Find out what a tokenizer puts around a text, from what it makes of an empty one."""
+    """Return the framing of a tokenizer, derived from its tokens for an empty text and for a short one."""
     pad, pads_with_end, class_at_end = 0, False, False
     if isinstance(tokenizer, HFTokenizer):
         inner = tokenizer.tokenizer
@@ -142,19 +145,19 @@ def detect_framing(tokenizer: Tokenizer) -> Framing:
     first, last = some[0], some[-1]
     if len(empty) > 1:
         return Framing(first, last, pad, pads_with_end, class_at_end)
-    # A single one is either the start or the end; a text with nothing around it leaves only a pad.
+    # A single token is either the start or the end. Without framing, an empty text consists of padding only.
     return Framing(first if empty == [first] else None, last if empty == [last] else None, pad, pads_with_end, class_at_end)
 
 
 def token_ids(tokenizer: Tokenizer, frame: Framing, text: str) -> list[int]:
-    """The real ids of one text."""
+    """Return the token ids of one text, without padding."""
     ids = tokenizer([text])
     real: list[int] = ids[frame.real(ids)].tolist()
     return real
 
 
 def token_names(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
-    """What a tokenizer calls its tokens; a space before a word as ▁, a word's end without its mark."""
+    """Return a tokenizer's names of tokens. A space before a word is written as ▁, and marks of word ends are removed."""
     if isinstance(tokenizer, FileTokenizer):
         return [str(tokenizer.tokenizer.id_to_token(number)).replace("Ġ", "▁") for number in ids]
     if isinstance(tokenizer, HFTokenizer):
@@ -165,9 +168,10 @@ def token_names(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
 
 
 def token_spans(tokenizer: Tokenizer, texts: Sequence[str], ids: Tensor, real: Tensor) -> list[Spans]:
-    """Where in its text each real token stands, for texts and what the tokenizer made of them: ids and real (n, context).
+    """Return the character span of each token in its text, without padding.
 
-    Tokens of the framing stand nowhere: (0, 0). Raises HarnessError for a tokenizer that does not tell.
+    ids, real: the tokenizer's output for the texts, and booleans that are false for padding, both (n, context).
+    The tokens of the framing have the span (0, 0). Raises HarnessError if the tokenizer provides no offsets.
     """
     located = []
     for text, row, is_real in zip(texts, ids.tolist(), real.tolist(), strict=True):
@@ -175,7 +179,7 @@ def token_spans(tokenizer: Tokenizer, texts: Sequence[str], ids: Tensor, real: T
         spans = []
         for place, number in enumerate(row):
             if is_real[place]:
-                # What a tokenizer adds after the padding (a token for the class) is of no text.
+                # A token after the padding (the class token) belongs to no part of the text.
                 known, span = read[place] if place < len(read) else (number, NOWHERE)
                 if known != number:
                     raise HarnessError(f"a {type(tokenizer).__name__} does not tell where the tokens of {text!r} stand in it")
@@ -185,7 +189,7 @@ def token_spans(tokenizer: Tokenizer, texts: Sequence[str], ids: Tensor, real: T
 
 
 def read_tokens(tokenizer: Tokenizer, text: str) -> tuple[str, list[tuple[int, Span]]]:
-    """A text as the tokenizer reads it, and its tokens, framing included, each with where it stands in that."""
+    """Return a text as the tokenizer cleans it, and its tokens with their spans in that text, framing included."""
     longest = tokenizer.context_length
     if isinstance(tokenizer, FileTokenizer):
         found = tokenizer.tokenizer.encode(text)
@@ -206,7 +210,7 @@ def read_tokens(tokenizer: Tokenizer, text: str) -> tuple[str, list[tuple[int, S
 
 
 def byte_pair_tokens(tokenizer: SimpleTokenizer, text: str) -> Iterator[tuple[int, Span]]:
-    """The tokens of a cleaned text under CLIP's own tokenizer, which pairs bytes, each with the characters that it is of."""
+    """Yield the tokens of a cleaned text under CLIP's own byte-pair tokenizer, each with its character span."""
     for word in tokenizer.pat.finditer(text):
         owners = [word.start() + place for place, char in enumerate(word[0]) for _ in char.encode()]
         at = 0

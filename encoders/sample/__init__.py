@@ -1,1 +1,1 @@
-"""The sample world's teacher: a tiny CLIP in open_clip's own folder form, and how it was trained."""
+"""Teacher of the sample world: a tiny CLIP in open_clip's folder format, and its training script."""

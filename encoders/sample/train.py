@@ -1,9 +1,9 @@
-"""Trains the sample world's teacher and writes it beside this file, in the folder form that open_clip reads.
+"""Train the teacher of the sample world and write it next to this file, in open_clip's folder format.
 
     python -m harness.encoders.sample.train
 
-It draws pictures of its own, of scenes that the world does not hold out, and trains a small CLIP on them from scratch.
-Everything was chosen on the world's val split; the test split is read once, at the end.
+The script draws its own training images, without the scenes that the sample world holds out, and trains a small CLIP on them
+from scratch. All choices were made on the val split of the world. The test split is read once, at the end.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ HERE = Path(__file__).parent
 _SEED = 7
 _SIDE = 64
 _CONTEXT = 48
-VOCABULARY = 700  # enough for every word of the captions to be one token
+VOCABULARY = 700  # large enough that every word of the captions is one token
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 EMBEDDING = 128
 TEXT = {"context_length": _CONTEXT, "width": 128, "heads": 2, "layers": 2}
@@ -55,7 +55,7 @@ Bytes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Example:
-    """A drawn scene as training needs it: its pixels, its captions, and what is true of it."""
+    """A training example: the pixels, the captions and the facts of a drawn scene."""
 
     pixels: Bytes
     captions: tuple[str, ...]
@@ -63,19 +63,19 @@ class Example:
 
 
 def as_stored(picture: Image.Image) -> Image.Image:
-    """The picture as it comes back from its JPEG file."""
+    """Return the image after JPEG compression, as it is read from its file."""
     stored = io.BytesIO()
     picture.save(stored, "JPEG", quality=JPEG_QUALITY)
     return Image.open(stored)
 
 
 def pixels_of(picture: Image.Image) -> Bytes:
-    """What the encoder will see of a picture: through JPEG, squashed to a square."""
+    """Return the encoder's input for an image: compressed as JPEG and resized to a square."""
     return np.asarray(as_stored(picture).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC))
 
 
 def facts_of(scene: Scene) -> tuple[str, ...]:
-    """What is true of a scene, one thing at a time: who does what, who wears what."""
+    """Return the facts of a scene, such as each actor's action, colours and objects, without duplicates."""
     facts = [scene.place]
     for actor in scene.actors:
         facts += [actor.kind, actor.action, f"{actor.kind} {actor.action}", f"{actor.kind} {actor.colour}"]
@@ -89,7 +89,7 @@ def facts_of(scene: Scene) -> tuple[str, ...]:
 
 
 def draw_example(seed: int) -> Example:
-    """The example of a seed."""
+    """Return the example drawn from a seed. Its first fact is the scene's key."""
     rng = Random(seed)
     scene = sample_scene(rng)
     captions = tuple(detokenized_text(REALISERS["en"](plan)) for plan in five_plans(rng, scene))
@@ -97,7 +97,7 @@ def draw_example(seed: int) -> Example:
 
 
 def draw_training_examples(count: int, forbidden: set[str]) -> list[Example]:
-    """Drawn examples, without those whose scene is held out."""
+    """Draw ``count`` examples and return those whose scene is not held out."""
     seeds = range(_SEED * 10_000_000, _SEED * 10_000_000 + count)
     with ProcessPoolExecutor(2) as pool:
         drawn = list(pool.map(draw_example, seeds, chunksize=100))
@@ -105,7 +105,10 @@ def draw_training_examples(count: int, forbidden: set[str]) -> list[Example]:
 
 
 def learn_tokenizer(captions: Sequence[str]) -> Tokenizer:
-    """Byte-level BPE, so that no language is lost on it: id 0 pads, and the end is the largest id, where CLIP pools."""
+    """Train a byte-level BPE tokenizer, which can encode any language.
+
+    Id 0 is padding. The end token has the largest id, because CLIP pools there.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -124,13 +127,13 @@ def learn_tokenizer(captions: Sequence[str]) -> Tokenizer:
 
 
 def tokens_of(tokenizer: Tokenizer, captions: Sequence[str]) -> torch.Tensor:
-    """Token ids (n, context), padded with 0. The sample's own captions always fit."""
+    """Return token ids (n, context), padded with 0. The captions of the sample always fit the context."""
     rows = [encoding.ids for encoding in tokenizer.encode_batch(list(captions))]
     return torch.tensor([row + [0] * (_CONTEXT - len(row)) for row in rows])
 
 
 def encode_text(model: open_clip.CLIP, tokens: torch.Tensor) -> torch.Tensor:
-    """What `model.encode_text` gives, without computing the padding that all of the texts share."""
+    """Return the result of `model.encode_text`, without computation on the padding that all texts share."""
     length = int(tokens.argmax(1).max()) + 1
     states = model.token_embedding(tokens[:, :length]) + model.positional_embedding[:length]
     states = model.ln_final(model.transformer(states, attn_mask=model.attn_mask[:length, :length]))
@@ -139,7 +142,7 @@ def encode_text(model: open_clip.CLIP, tokens: torch.Tensor) -> torch.Tensor:
 
 
 class Trainer:
-    """A model and its optimiser over examples held in memory."""
+    """Training loop of a model on examples in memory."""
 
     def __init__(self, examples: Sequence[Example], model: open_clip.CLIP, tokenizer: Tokenizer) -> None:
         self.model = model
@@ -149,11 +152,11 @@ class Trainer:
         self.facts = torch.zeros(len(examples), len(facts))
         for row, example in enumerate(examples):
             self.facts[row, [bisect_left(facts, fact) for fact in example.facts]] = 1
-        # Thrown away after training: it tells the image tower early what to look for.
+        # The head is discarded after training. Its loss guides the image tower early in training.
         self.fact_head = nn.Linear(EMBEDDING, len(facts))
 
     def fit(self, epochs: int, batch: int, peak: float, evaluate: Callable[[], None]) -> None:
-        """Train with one cycle of the learning rate."""
+        """Train with a one-cycle learning-rate schedule and call ``evaluate`` after each epoch."""
         generator = torch.Generator().manual_seed(_SEED)
         steps = epochs * (len(self.pixels) // batch)
         parameters = [*self.model.parameters(), *self.fact_head.parameters()]
@@ -175,9 +178,9 @@ class Trainer:
             evaluate()
 
     def loss(self, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """CLIP's symmetric loss on one caption an image, and the auxiliary one."""
+        """Return CLIP's symmetric loss with one caption per image, plus the weighted auxiliary loss on facts."""
         pixels = self.pixels[rows]
-        mirrored = torch.rand(len(rows), 1, 1, 1, generator=generator) < 0.5  # no caption tells left from right
+        mirrored = torch.rand(len(rows), 1, 1, 1, generator=generator) < 0.5  # no caption distinguishes left from right
         pixels = torch.where(mirrored, pixels.flip(2), pixels)
         level = torch.randint(0, 5, (len(rows),), generator=generator)
         image = self.model.encode_image(as_input(pixels))
@@ -190,14 +193,14 @@ class Trainer:
 
 
 def as_input(pixels: torch.Tensor) -> torch.Tensor:
-    """Bytes, channels last, to what open_clip's preprocessing gives."""
+    """Convert bytes (n, height, width, 3) to the output of open_clip's preprocessing, (n, 3, height, width)."""
     scaled = pixels.permute(0, 3, 1, 2).float() / 255
     return (scaled - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
 
 
 @torch.inference_mode()
 def recall_at_1(model: open_clip.CLIP, tokenizer: Tokenizer, items: Sequence[SampleImage], images: torch.Tensor) -> str:
-    """Text-to-image and image-to-text R@1 over all five captions; a tie is a miss."""
+    """Return text-to-image and image-to-text R@1 over all five captions, as text. A tie counts as a miss."""
     model.eval()
     captions = [detokenized_text(caption) for item in items for caption in item.captions]
     image = functional.normalize(model.encode_image(images), dim=-1)
@@ -208,21 +211,21 @@ def recall_at_1(model: open_clip.CLIP, tokenizer: Tokenizer, items: Sequence[Sam
     owner = torch.arange(len(items)).repeat_interleave(5)
     right = scores.gather(1, owner[:, None])
     to_image = ((scores >= right).sum(1) == 1).float()
-    own = scores.T.reshape(len(items), len(items), 5).amax(2)  # the best caption of each image, for each image
+    own = scores.T.reshape(len(items), len(items), 5).amax(2)  # maximum over an image's five captions, for each pair
     to_text = ((own >= own.diagonal()[:, None]).sum(1) == 1).float()
     levels = " ".join(f"{100 * level:.0f}" for level in to_image.reshape(-1, 5).mean(0).tolist())
     return f"t2i R@1 {100 * to_image.mean():.1f} (by caption: {levels}), i2t R@1 {100 * to_text.mean():.1f}"
 
 
 def save(model: open_clip.CLIP, config: dict[str, object], folder: Path) -> None:
-    """Write weights in half precision, and the config."""
+    """Write the weights in half precision and the configuration."""
     preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "squash"}
     (folder / OPEN_CLIP_CONFIG_FILE).write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}, indent=2) + "\n")
     save_file({name: value.half().contiguous() for name, value in model.state_dict().items()}, folder / OPEN_CLIP_WEIGHTS_FILE)
 
 
 def print_recall(folder: Path, held_out: Mapping[str, Sequence[SampleImage]]) -> None:
-    """Print what the written model reaches, read as open_clip reads it."""
+    """Print the recall of the written model, loaded by open_clip."""
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
     for split, items in held_out.items():
@@ -231,7 +234,7 @@ def print_recall(folder: Path, held_out: Mapping[str, Sequence[SampleImage]]) ->
 
 
 def train_teacher(folder: Path, options: argparse.Namespace, held_out: Mapping[str, Sequence[SampleImage]]) -> None:
-    """Draw, train, and write config, tokenizer and weights."""
+    """Draw examples, train the model, and write its configuration, tokenizer and weights."""
     begun = time.perf_counter()
     forbidden = {item.scene.key() for items in held_out.values() for item in items}
     examples = draw_training_examples(options.examples, forbidden)
@@ -254,7 +257,7 @@ def train_teacher(folder: Path, options: argparse.Namespace, held_out: Mapping[s
 
 
 def main() -> None:
-    """Train on drawn scenes, choose on val, and measure what was written on val and test; or only measure."""
+    """Train on drawn scenes and measure the written model on val and test. With ``--measure``, only measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=HERE, help="where the model is written")
     parser.add_argument("--examples", type=int, default=16_000)

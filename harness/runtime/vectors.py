@@ -1,4 +1,4 @@
-"""Rows of vectors."""
+"""Row operations on matrices of vectors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def unit_rows(rows: Floats | Doubles) -> Doubles:
-    """Scale each row to unit length, in float64. A row of zeros stays zero.
+    """Return the rows scaled to unit length, in float64. A row of zeros stays zero.
 
     >>> import numpy as np
     >>> unit_rows(np.array([[3, 4], [0, 0]], np.float32)).tolist()
