@@ -1,4 +1,4 @@
-"""The command line: every command under its name. Heavy imports stand inside the commands."""
+"""The command line: every command under its name. Heavy imports are inside the commands."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ PluginOption = Annotated[
 def handled(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the option --plugin, and turn errors that users can fix into one line and a non-zero exit status.
 
-    Everything that plug-ins raise is treated in this way, `sys.exit()` included. Errors of the harness keep their traceback.
+    All exceptions of plug-ins, including `sys.exit()`, are handled in this way. Errors of the harness keep their traceback.
     """
 
     @functools.wraps(command)

@@ -1,4 +1,4 @@
-"""`compare`: whether two towers differ significantly."""
+"""`compare`: test whether two towers differ significantly."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def configured(
     """Give a command an option for each field of a configuration, and pass it the validated configuration as `name`.
 
     A field's type, default and description become the option's. Fields of nested configurations become options too. The options
-    of a configuration with a `group` stand under that heading, after the command's own.
+    of a configuration with a `group` appear under that heading, after the command's own.
 
     without: fields without an option. renamed: spelling and help of options by field, where they differ from the field's.
     """
@@ -101,7 +101,7 @@ def _is_list(info: FieldInfo) -> bool:
 
 
 def _parameter(group: str, field: str, info: FieldInfo, renamed: Mapping[str, tuple[str, str]]) -> Parameter:
-    """Return the parameter of a command that stands for a field. The bounds are checked by the configuration."""
+    """Return the parameter of a command that represents a field. The bounds are checked by the configuration."""
     spelling, text = renamed.get(field, (_SPELLINGS.get(field), info.description))
     kind: Any = info.annotation
     default = Parameter.empty if info.is_required() else info.default
@@ -115,7 +115,7 @@ def _parameter(group: str, field: str, info: FieldInfo, renamed: Mapping[str, tu
 def _build(kind: type[Config], chosen: Mapping[str, Any]) -> Config:
     """Return the configuration of the chosen options, nested configurations included.
 
-    Lists that were not given are left to the configuration. Raises HarnessError naming the first invalid option.
+    Lists without a value get the default of the configuration. Raises HarnessError naming the first invalid option.
     """
     values: dict[str, Any] = {}
     for field, info in kind.model_fields.items():

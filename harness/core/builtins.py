@@ -56,9 +56,9 @@ ENCODERS: Registry[Callable[[str, str], Encoder]] = Registry(
 
 
 def load_encoder(spec: str, device: str) -> Encoder:
-    """Return the encoder of a spec `NAME`, `NAME:ARGUMENT`, `FILE.py:NAME` or `FILE.py:NAME:ARGUMENT`, its model not loaded yet.
+    """Return the encoder of a spec `NAME`, `NAME:ARGUMENT`, `FILE.py:NAME` or `FILE.py:NAME:ARGUMENT`.
 
-    Raises HarnessError for an unknown name, and for a plug-in that is not an encoder.
+    The model is not loaded yet. Raises HarnessError for an unknown name, and for a plug-in that is not an encoder.
     """
     return make_plug_in(ENCODERS, spec, device, ("name", "encode_images", "encode_texts", "fingerprint"))
 
@@ -69,9 +69,9 @@ TRANSLATORS: Registry[Callable[[str, str], Translator]] = Registry(
 
 
 def load_translator(spec: str, device: str) -> Translator:
-    """Return the translator of a spec, as `load_encoder` does; its model is not loaded yet.
+    """Return the translator of a spec with the syntax of `load_encoder`.
 
-    Raises HarnessError for an unknown name, and for a plug-in that is not a translator.
+    The model is not loaded yet. Raises HarnessError for an unknown name, and for a plug-in that is not a translator.
     """
     return make_plug_in(TRANSLATORS, spec, device, ("name", "translate", "fingerprint"))
 
@@ -132,7 +132,7 @@ INITIALIZERS: Registry[Callable[[str], Initializer]] = Registry(
 def load_initializer(init: str) -> Initializer:
     """Return the initializer that `NAME`, `NAME:ARGUMENT`, `FILE.py:NAME` or `FILE.py:NAME:ARGUMENT` names.
 
-    Raises HarnessError for an unknown name, for an argument that it does not take, and for a plug-in that is no initializer.
+    Raises HarnessError for an unknown name, for an argument that it does not take, and for a plug-in that is not an initializer.
     """
     name, argument = split_spec(init)
     make = INITIALIZERS.load(name)
@@ -146,13 +146,13 @@ def load_initializer(init: str) -> Initializer:
 
 
 def initializer_sources(init: str) -> list[str]:
-    """Return the digests of what decides an initializer besides options, teacher and sentences; none for most built-in ones.
+    """Return the digests of an initializer's inputs besides options, teacher and sentences; none for most built-in ones.
 
     Raises HarnessError as `load_initializer` does.
     """
     name, argument = split_spec(init)
     if INITIALIZERS.find(name).builtin:
-        # Without an argument there is nothing: the version of the trainer stands for the code. To import it would take torch.
+        # The trainer's version covers built-in code, so only an argument needs a digest. Loading the code would import torch.
         return [load_initializer(init).fingerprint()] if argument or name == "hf" else []
     with one_line_errors(f"the fingerprint of the initializer {init} cannot be had"):
         return [code_digest(INITIALIZERS.load(name)), argument, load_initializer(init).fingerprint()]
@@ -192,7 +192,7 @@ def register_objective(name: str, loss: Objective) -> None:
 
 
 def register_initializer(name: str, make: Callable[[str], Initializer]) -> None:
-    """Add an initializer: `make(argument)` is called for `--init NAME:ARGUMENT`; a class will do.
+    """Add an initializer: `make(argument)` is called for `--init NAME:ARGUMENT`. It may be a class.
 
     Raises HarnessError as `register_encoder` does.
     """

@@ -61,7 +61,7 @@ def _positive_weight(weight: str, text: str) -> float:
 
 
 def spell_objective(text: str) -> str:
-    """Return an objective in canonical spelling, so that spaces and zeros make no other tower. Raises as `parse_objective`.
+    """Return an objective in canonical spelling, so that spaces and zeros do not change the tower. Raises as `parse_objective`.
 
     >>> spell_objective("ot-token+0.50*kd-mse")
     'ot-token + 0.5*kd-mse'
@@ -72,15 +72,15 @@ def spell_objective(text: str) -> str:
 
 
 def objective_code_digests(text: str) -> list[str]:
-    """Return digests of the code of an objective's plug-in terms, since other code under the same name makes another tower."""
+    """Return digests of the code of an objective's plug-in terms, since different code under one name gives a different tower."""
     names = [name for _, name in parse_objective(text)]
     return [code_digest(OBJECTIVES.load(name)) for name in names if not OBJECTIVES.find(name).builtin]
 
 
 def reads_entities(text: str) -> bool:
-    """Whether an objective, or a term of a sum, needs to know which tokens name something (`Encoded.entities`).
+    """Return whether an objective, or a term of a sum, needs to know which tokens name entities (`Encoded.entities`).
 
-    `ot-entity` does, and a plug-in whose function has the attribute `reads_entities = True`.
+    `ot-entity` does. So does a plug-in whose function has the attribute `reads_entities = True`.
     """
     entries = [(name, OBJECTIVES.find(name)) for _, name in parse_objective(text)]
     return any(
@@ -105,8 +105,8 @@ def load_objective(text: str) -> Objective:
 def side_of(objective: str, init: str) -> Side:
     """Return the side of the comparison that a tower is on.
 
-    It is on transport's side if its loss or its initializer transports. A control is untrained, or is initialized by an alignment
-    without transport. All others are standard distillation.
+    It is on transport's side if its loss or its initializer uses transport. A control is untrained, or is initialized by an
+    alignment without transport. All others are standard distillation.
 
     >>> side_of("ot-token + 0.5*kd-mse", "teacher"), side_of("none", "ot-sentences"), side_of("kd-mse", "ibm1")
     ('transport', 'transport', 'control')

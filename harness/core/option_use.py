@@ -1,4 +1,4 @@
-"""Which options of distillation a tower depends on: those that its objective, its initializer or the trainer reads.
+"""Determine the distillation options that a tower depends on: those that its objective, initializer or trainer reads.
 
 Other options are refused where they are given, and left out of the tower's digest.
 """
@@ -44,9 +44,9 @@ OPTIONS = {*ALWAYS_READ, *TRAINER_READS, *OBJECTIVE_READS, *INITIALIZER_READS}
 
 
 def objective_reads(objective: str) -> frozenset[str]:
-    """Return the options that an objective reads, besides the trainer's: of a sum, those of every term.
+    """Return the options that an objective reads, besides the trainer's. A sum reads the options of every term.
 
-    A plug-in without the attribute `reads` counts as reading every option of objectives, of which `entity_weight` only with
+    A plug-in without the attribute `reads` counts as reading every option of objectives. `entity_weight` is among them only with
     `reads_entities`. Raises HarnessError as `parse_objective` does, and for a plug-in that declares an unknown option.
     """
     read: set[str] = set()
@@ -70,7 +70,7 @@ def initializer_reads(init: str) -> frozenset[str]:
 def options_read(config: DistillConfig) -> frozenset[str]:
     """Return the options that decide the tower of a configuration.
 
-    `learning_rate` is not among them where `tune` chooses it, nor is `patience` without validations.
+    `learning_rate` is not among them if `tune` chooses it. `patience` is not among them without validations.
     Raises HarnessError for an unknown objective or initializer.
     """
     read = objective_reads(config.objective) | initializer_reads(config.init) | {*ALWAYS_READ}
@@ -86,7 +86,7 @@ def without_unread(config: T) -> T:
 
 
 def unread_option(configs: Sequence[DistillConfig], flags: bool = True) -> str:
-    """Return a line on the first option that is not at its default and that no configuration reads; "" if there is none.
+    """Return a line on the first non-default option that no configuration reads, or "" if there is none.
 
     configs: one for each objective and initializer of a run, with the same options otherwise. flags: name options as the command
     line does, else as a study's file does. Raises HarnessError as `options_read` does.

@@ -32,8 +32,8 @@ class Cell:
     """One measurement: a text tower on the captions of one language and split.
 
     key: digest of everything that decides the scores. recipe: how to distil the text tower. tower: the folder of an existing
-    tower. Without either, the text tower is the encoder's own English one. translations: what that one reads instead of the
-    captions.
+    tower. Without either, the text tower is the encoder's own English one. translations: the texts that this tower reads instead
+    of the captions.
     """
 
     label: str
@@ -81,7 +81,7 @@ def distilled_cells(config: RunConfig, task: Task, data: Path, encoder: Encoder,
 
 
 def translated_cells(config: RunConfig, retrieval: Retrieval, task: Task, encoder: Encoder) -> list[Cell]:
-    """Return a cell for the file of translations and one for the translator, where they are given.
+    """Return a cell for the file of translations and one for the translator, if they are given.
 
     Raises HarnessError if the file cannot be read, or if there is no such translator.
     """
@@ -105,7 +105,7 @@ def existing_tower_cell(text: str, retrieval: Retrieval, task: Task, data: Path,
     folder = find_tower_folder(text, store)
     card = load_card(folder)
     check_existing_tower(folder, card, task, data, encoder, retrieval.lang)
-    # The card of a tower from elsewhere could say anything, so its fingerprint names it.
+    # The card of a tower outside the store is not trusted, so the fingerprint identifies the tower.
     ours = folder.resolve().parent == store.tower(card.digest).parent
     name = card.digest if ours else DistilledTower(folder, "cpu").fingerprint()
     return Cell(f"{card.config.objective} {card.digest[:8]}", retrieval, cell_key(task, encoder, retrieval, name), tower=folder)

@@ -1,4 +1,4 @@
-"""Load the bitext that towers are distilled from, without evaluation images and cleaned where that is due."""
+"""Load the bitext that towers are distilled from, remove evaluation images, and clean it if requested or necessary."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNSTATED = "unstated"
 def load_guarded_bitext(task: Task, data: Path, languages: Sequence[Language], choices: DataConfig) -> tuple[GuardedBitext, ...]:
     """Return the bitext of each language, from the given file or the folder, without evaluation images.
 
-    It is cleaned if `choices.clean` says so, and by default if its origin is not stated. The leakage guard comes before cleaning,
+    It is cleaned if `choices.clean` is true, and by default if its origin is not stated. The leakage guard comes before cleaning,
     so that its counts do not depend on cleaning. Raises MissingError if the folder has no bitext, and HarnessError as the guard
     does, or if the given text cannot be read.
     """

@@ -25,7 +25,7 @@ from harness.storage.store import Store
 
 @dataclass(frozen=True)
 class Plan:
-    """The cells of one language, in the order of the table. remark: why nothing is distilled, where the data do not allow it."""
+    """The cells of one language, in the order of the table. remark: the reason if the data do not allow distillation."""
 
     config: RunConfig
     task: Task
@@ -79,7 +79,7 @@ def make_plan(config: RunConfig, task: Task, data: Path, encoder: Encoder, langu
         retrieval = without_broken_images(config, retrieval, task)
     check_encoder_fits(config, retrieval, encoder)
     remark = ""
-    # Features are known for this language's captions alone, and nothing can be distilled from them.
+    # The features cover this language's captions alone, so nothing can be distilled from them.
     if isinstance(encoder, KnownFeatures):
         cells = [english_cell(f"features on {language.name}", retrieval, task, encoder)]
     else:

@@ -14,7 +14,7 @@ from harness.core.protocols import Encoder, KnownFeatures, Task
 def load_retrieval(task: Task, data: Path, lang: str, split: str, source: str | None, encoder: Encoder) -> Retrieval:
     """Return the captions and images of one language and split.
 
-    An encoder that knows its embeddings by id opens no picture, so the folder may lack them. Raises as `Task.load` does.
+    An encoder that looks up embeddings by id does not open the images, so the folder may lack them. Raises as `Task.load` does.
     """
     try:
         return task.load(data, lang, split, source)
@@ -42,13 +42,13 @@ def with_measures(names: Sequence[str], retrieval: Retrieval) -> Retrieval:
 def all_english_captions(retrieval: Retrieval, measures: Sequence[str], task: Task, data: Path) -> Retrieval | None:
     """Return all English captions of a retrieval's images.
 
-    Returns None where there are none, or where they are the captions that the retrieval's own were translated from.
+    Returns None if there are none, or if they are the captions that the retrieval's own were translated from.
     """
     try:
         english = with_measures(measures, task.load(data, "en", retrieval.split))
     except MissingError:
         return None
-    # A phrase is grounded in its own image, so further images make nothing harder.
+    # A phrase is grounded in its own image, so further images do not make the task harder.
     english = english if english.sought == "regions" else english.among(retrieval.images)
     same = retrieval.english is not None and retrieval.in_english().texts_digest() == english.texts_digest()
     return None if same else english

@@ -67,7 +67,7 @@ class CellJob:
 
     @property
     def is_there(self) -> bool:
-        """Whether the store has an undamaged record of the cell."""
+        """Return whether the store has an undamaged record of the cell."""
         return is_undamaged(self.store.record(self.cell.key), check_stored_record)
 
     def do(self, console: Console, wait: bool) -> None:
@@ -145,7 +145,7 @@ def find_cell_job(config: RunConfig, key: str, store: Store) -> CellJob:
 
 
 def find_planned(found: Mapping[str, T], digest: str) -> T:
-    """Return what is planned on this machine under a digest. Raises HarnessError if there is nothing."""
+    """Return the entry planned on this machine under a digest. Raises HarnessError if there is none."""
     if digest not in found:
         raise HarnessError(
             f"{socket.gethostname()} has other data, weights or code than the run was planned with (it finds no {digest[:12]}): "
@@ -182,8 +182,8 @@ def load_or_measure(cell: Cell, plan: Plan, store: Store, console: Console, wait
 def check_record_encoder(record: Record, encoder: Encoder, folder: Path) -> Record:
     """Return the record if it is of the encoder. Raises HarnessError if it is of another encoder.
 
-    Built-in encoders with one fingerprint are one model under two names (a folder under two paths). The name of a plug-in may
-    show a difference that its fingerprint misses.
+    Built-in encoders with one fingerprint are one model under two names (a folder under two paths). Plug-ins with
+    different names may differ although their fingerprints agree.
     """
     another = isinstance(encoder.fingerprint, PluginFingerprint) and record.encoder != encoder.name
     if another or record.encoder_fingerprint != encoder.fingerprint():

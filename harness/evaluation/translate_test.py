@@ -39,11 +39,11 @@ class Translations(Protocol):
 
     @property
     def by(self) -> TranslationSource:
-        """Whether a file has them or a translator makes them."""
+        """The origin of the translations: a file or a translator."""
         ...
 
     def cache_key_parts(self) -> list[str]:
-        """Return what decides them. It is part of a cell's key."""
+        """Return the parts of a cell's key that identify the translations."""
         ...
 
     def english(self, retrieval: Retrieval, store: Store, console: Console) -> tuple[str, ...]:

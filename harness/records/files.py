@@ -87,7 +87,7 @@ def load_record(folder: Path) -> Record:
         record = Record.model_validate_json(data)
     except ValidationError as error:
         what = f"{path} is not a record of this version: {short_message(error)}"
-        # A sealed record is as another version with other fields wrote it, so it is not damaged and stays.
+        # A sealed record with other fields was written by another version. It is not damaged and must not be removed.
         raise (HarnessError(what) if found else DamagedError(what, _WAY_OUT)) from error
     if found:
         check_key(folder, found.key, record.cell)

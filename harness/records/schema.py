@@ -135,15 +135,15 @@ class Record(Schema):
 
     @property
     def sought(self) -> Sought:
-        """What its queries are ranked against."""
+        """The kind of candidates: texts, regions or images."""
         return "texts" if self.documents is not None else "regions" if "pointing" in self.scores else "images"
 
     @property
     def unit(self) -> str:
-        """What its queries are called, in the plural."""
+        """The name of the queries, in the plural."""
         return QUERY_UNITS[self.sought]
 
     @property
     def is_english_side(self) -> bool:
-        """Whether its captions are the English ones behind translations: see `Retrieval.in_english`."""
+        """Return whether its captions are the English ones behind translations: see `Retrieval.in_english`."""
         return is_english_side(self.source)

@@ -22,7 +22,7 @@ LANGUAGE_GROUPINGS = (
     BY_TIER,
     BY_SOURCE,
     BY_NOTHING,
-)  # what is not a facet: chosen by these, a language's queries stay together
+)  # groupings that are not facets: they do not split the queries of a language
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ComparisonOptions:
     resamples: int = 10_000
 
     def __post_init__(self) -> None:
-        """Raises HarnessError if facets are requested for images."""
+        """Raise HarnessError if facets are requested for images."""
         facets = [name for name in self.by if name not in LANGUAGE_GROUPINGS]
         if facets and "t2i" not in self.directions:
             raise HarnessError(f"--by {facets[0]}: only captions have facets; use --direction t2i")

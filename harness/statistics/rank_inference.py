@@ -31,7 +31,7 @@ def rank_intervals(estimates: Doubles, resampled: Doubles, level: float = 0.95) 
     """Return the confidence sets of the ranks of p rows. The row with the highest estimate has rank 1.
 
     estimates: (p,). resampled: (r, p), the estimates in r bootstrap resamples, which share their draws of images. A row is
-    significantly better than another if the simultaneous interval of their difference lies above 0.
+    significantly better than another if the simultaneous interval of their difference is above 0.
 
     >>> draw = np.random.default_rng(0).normal(size=(1000, 3)) + [9.0, 0.0, 0.1]
     >>> rank_intervals(np.array([9.0, 0.0, 0.1]), draw)

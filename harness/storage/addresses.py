@@ -1,4 +1,4 @@
-"""Open addresses of the web and of S3. Every other scheme is refused, and so is a redirect to one."""
+"""Open addresses of the web and of S3. Other schemes, and redirects to them, are refused."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class WebRedirects(HTTPRedirectHandler):
 
 @contextmanager
 def _from_s3(address: str) -> Iterator[IO[bytes]]:
-    """Open what the command `aws` copies, without a shell. Raises OSError with the end of its output if it fails."""
+    """Open the output of the command `aws`, which runs without a shell. Raises OSError with the end of its output if it fails."""
     with (
         TemporaryFile() as errors,
         subprocess.Popen(

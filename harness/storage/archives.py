@@ -38,7 +38,7 @@ class BoundedGzipFile(gzip.GzipFile):
         self._most = max_unpacked_bytes(path.stat().st_size)
 
     def read(self, size: int | None = -1) -> bytes:
-        """Return up to `size` bytes, or all that are left."""
+        """Return up to `size` bytes, or all remaining ones."""
         left = self._most + 1 - self.tell()
         data = super().read(left if size is None or size < 0 else min(size, left))
         if self.tell() > self._most:

@@ -1,4 +1,4 @@
-"""Embeddings in the store. Their key is a digest of tower, language and contents, never a mere name."""
+"""Embeddings in the store. Their key is a digest of tower, language and contents, and never a name alone."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Packs: a data folder as webdataset shards of its images, one tar of its texts, and a manifest with the counts of both.
 
-A pack lies in a folder, or at an `https://`, `http://` or `s3://` address. It is opened once into the store under the digest of
-its manifest. Its counts are checked at every use, so that a dropped or duplicated sample is an error and never another gallery.
+A pack is in a folder, or at an `https://`, `http://` or `s3://` address. It is opened once into the store under the digest of
+its manifest. The counts are checked at every use, so that a dropped or duplicated sample is an error and never changes the
+gallery.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def write_pack(contents: Contents, data: Path, task: str, out: Path, per_shard: 
 
 
 def _check_inside(path: Path, data: Path) -> None:
-    """Raise HarnessError unless a path is a regular file inside the folder, since packs are made to be given to others."""
+    """Raise HarnessError unless a path is a regular file inside the folder, since packs are made to be shared."""
     real = path.resolve()
     if not real.is_relative_to(data.resolve()) and not _is_shard_of(real, data):
         raise HarnessError(f"{path} is a link to {real}, outside of {data}: replace it by the file to pack it")

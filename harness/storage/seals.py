@@ -39,7 +39,7 @@ _KEYLESS_SEAL = TypeAdapter(dict[str, str])
 
 
 def report_skipped(error: HarnessError) -> None:
-    """Print that something which cannot be read is skipped."""
+    """Print that an unreadable file or folder is skipped."""
     what = error.what if isinstance(error, DamagedError) else str(error)
     print(escape_controls(f"note: skipped: {what}"), file=sys.stderr)
 

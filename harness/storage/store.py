@@ -22,14 +22,14 @@ from harness.runtime.markup import escape_controls
 
 T = TypeVar("T")
 
-_FULL_DISK_BYTES = 64 * 1024  # with fewer free bytes, a failed write is blamed on the disk
+_FULL_DISK_BYTES = 64 * 1024  # with fewer free bytes, a failed write is attributed to a full disk
 _WRITE_ERRORS = {errno.EEXIST, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EIO, errno.ESTALE, errno.EFBIG}
 TEMPORARY_PREFIX = ".new-"  # prefix of files and folders that are being written
 _RIGHTS = "in a shared store, the owner grants permissions, as by `chmod -R g+rwX STORE`, and works with umask 002"
 
 
 class BusyError(Exception):
-    """Another process is making this."""
+    """Another process is making the entry."""
 
 
 class DamagedError(HarnessError):
@@ -50,7 +50,7 @@ def report_damaged(error: DamagedError) -> None:
 
 
 def remove_damaged(path: Path, error: DamagedError) -> None:
-    """Remove a damaged folder and say so. A damaged file stays, since its successor replaces it in one step."""
+    """Remove a damaged folder and report it. A damaged file stays, since its replacement overwrites it in one step."""
     report_damaged(error)
     if path.is_dir():
         with explain_write_errors(path):
@@ -147,7 +147,7 @@ def new_file(path: Path) -> Iterator[Path]:
     """Write a temporary file that becomes `path` when the block ends without an exception.
 
     The temporary file has a folder of its own, because safetensors writes another temporary file next to it under an unknown
-    name, which a killed run would leave behind for good.
+    name, which a killed run would leave behind permanently.
     """
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -259,7 +259,7 @@ class Store:
         return self.root / "towers" / digest
 
     def training(self, digest: str) -> Path:
-        """Return the checkpoint of a tower whose training has not ended."""
+        """Return the checkpoint of an unfinished training."""
         return self.root / "training" / f"{digest}.safetensors"
 
     def trial(self, digest: str) -> Path:

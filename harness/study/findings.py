@@ -125,14 +125,14 @@ class Replication(Schema):
 
     @property
     def same_sign(self) -> bool | None:
-        """Whether the replication has the same sign."""
+        """Return whether the replication has the same sign."""
         if self.again is None or self.again.difference.estimate is None or self.claim.difference.estimate is None:
             return None
         return self.again.difference.estimate * self.claim.difference.estimate > 0
 
     @property
     def same(self) -> bool | None:
-        """Whether the replication has the same outcome."""
+        """Return whether the replication has the same outcome."""
         return None if self.again is None else self.again.outcome == self.claim.outcome
 
 

@@ -87,7 +87,7 @@ class UnavailableData:
     reason: str
 
     def said(self) -> str:
-        """It in a line."""
+        """Return the language, the size and the reason as one line."""
         return f"{self.lang}{'' if self.pairs == 0 else f' with {self.pairs:,} pairs'}: {self.reason}"
 
 

@@ -42,7 +42,7 @@ class Job(Protocol):
     def elsewhere(self) -> Callable[[], Job]:
         """Return a small, picklable function that makes the same job in another process.
 
-        No model, image or sentence is sent. The other process reads them where this one did.
+        No model, image or sentence is sent. The other process reads them from the same files.
         """
         ...
 
@@ -94,7 +94,7 @@ def run_job(do: Callable[[], None]) -> Outcome:
 
 @dataclass(frozen=True)
 class WorkerEnvironment:
-    """What another process needs before it makes jobs of this one: plug-in files and the current folder."""
+    """The plug-in files and the current folder that another process needs to run the jobs of this one."""
 
     plugins: tuple[Path, ...]
     folder: Path

@@ -29,8 +29,8 @@ _OBJECT_STORE_BYTES = 100 * 2**20
 _SECONDS_TO_CONNECT, _SECONDS_TO_STOP = 10, 60
 # No telemetry, and each line of progress once, with the name of its process.
 RAY_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"}
-# A Ray that no other machine may join has the address 127.0.0.1, so its servers listen nowhere else. If that address is requested
-# explicitly, Ray replaces it by the machine's public one and listens everywhere.
+# A Ray that no other machine may join has the address 127.0.0.1, so its servers listen nowhere else. Ray replaces an explicitly
+# requested 127.0.0.1 by the machine's public address and listens everywhere.
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
@@ -120,8 +120,8 @@ class JobResources:
         """Divide the cores and GPUs of the smallest machine by `workers`. A job reserves at most one GPU.
 
         >>> from harness.core.config import ExecutorConfig
-        >>> Share.of_machines([{"CPU": 8.0}, {"CPU": 16.0, "GPU": 2.0}], ExecutorConfig(workers=3))
-        Share(cpus=2, gpus=0.6666)
+        >>> JobResources.of_machines([{"CPU": 8.0}, {"CPU": 16.0, "GPU": 2.0}], ExecutorConfig(workers=3))
+        JobResources(cpus=2, gpus=0.6666)
         """
         cores = min((each["CPU"] for each in there), default=1) / choices.workers
         gpus = [each["GPU"] for each in there if each.get("GPU", 0) > 0]
