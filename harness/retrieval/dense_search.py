@@ -1,7 +1,8 @@
-"""Queries that look for texts: the first documents of each, kept while the documents pass by, and how good they are.
+"""Text-to-text retrieval: the first documents of each query and their measures.
 
-Ties count against the encoder, as in `harness.retrieval.ranking`: a document that scores less than TOLERANCE below a relevant one
-stands before it, and of relevant ones so near to each other the less relevant comes first.
+Documents are read in parts, and the best documents so far are retained. Ties count against the encoder, as in
+`harness.retrieval.ranking`. An irrelevant document whose score is less than TOLERANCE below that of a relevant document ranks
+before it. Of two relevant documents as close as this, the less relevant one ranks first.
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ _QUERIES_AT_ONCE = 16_384
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What m queries found. ranks: (m,), of the best relevant document, or MISSED. values: by measure, (m,), in percent."""
+    """The search results of m queries.
+
+    ranks: (m,), the rank of each query's best relevant document, or MISSED. values: (m,) for each measure, in percent.
+    chance: expected hit rates and measures of a random order, in percent.
+    """
 
     ranks: Ints
     values: Mapping[str, npt.NDArray[np.floating[Any]]]
@@ -33,11 +38,11 @@ class SearchResult:
 
     @property
     def as_ranks(self) -> Ranks:
-        """The ranks in the form of retrieval, whose other direction is not asked for."""
+        """The ranks as those of a retrieval with one direction only."""
         return Ranks(t2i=self.ranks, i2t=np.zeros(0, np.int64))
 
     def scores(self) -> dict[str, float]:
-        """Hit rates and the means of the measures, in percent, and the median rank."""
+        """Return the hit rates and the means of the measures, in percent, and the median rank."""
         rates = {f"t2i_r{k}": hit_rate(self.ranks, k) for k in CUTOFFS}
         means = {name: float(values.mean(dtype=np.float64)) for name, values in self.values.items()}
         return rates | means | {"t2i_median_rank": float(np.median(self.ranks))}
@@ -46,9 +51,10 @@ class SearchResult:
 def search_documents(
     retrieval: TextRetrieval, queries: PackedStates, documents: Callable[[], Iterable[PackedStates]], device: str = "cpu"
 ) -> SearchResult:
-    """Rank the documents for every query by late interaction, which of single embeddings is the cosine.
+    """Rank the documents for every query by late interaction. For single embeddings, the score is the cosine.
 
-    queries: of the retrieval's captions. documents: gives those of its documents, in order, as often as it is asked.
+    queries: states of the retrieval's captions. documents: returns the states of its documents in order. It is called several
+    times.
     """
     ranks, values = [], []
     for rows in row_blocks(len(queries), _QUERIES_AT_ONCE):
@@ -62,7 +68,7 @@ def search_documents(
 
 
 def first_documents(retrieval: TextRetrieval, queries: PackedStates, documents: Iterable[PackedStates], device: str) -> Ints:
-    """The first documents of each query, best first, as numbers (m, DEPTH); -1 where there are no more."""
+    """Return the numbers (m, DEPTH) of each query's first documents, best first, padded with -1."""
     scores = np.full((len(queries), DEPTH), -np.inf, np.float32)
     places = np.full((len(queries), DEPTH), -1, np.int64)
     seen = 0
@@ -78,7 +84,7 @@ def first_documents(retrieval: TextRetrieval, queries: PackedStates, documents: 
 
 
 def grades_of(lists: Ints, retrieval: TextRetrieval) -> Ints:
-    """How relevant each document of each query's list (m, k) is to it, 0 where it is not."""
+    """Return the grade (m, k) of each document of each query's list, 0 for irrelevant documents."""
     grades = np.zeros(lists.shape, np.int64)
     for row, of in enumerate(retrieval.relevant):
         for document, grade in of.items():
@@ -87,12 +93,15 @@ def grades_of(lists: Ints, retrieval: TextRetrieval) -> Ints:
 
 
 def row_blocks(count: int, size: int) -> Iterator[Ints]:
-    """Cut range(count) into runs of `size`."""
+    """Yield consecutive index arrays of `size` that cover range(count)."""
     return (np.arange(start, min(start + size, count)) for start in range(0, count, size))
 
 
 def apply_tie_rule(table: Floats, rows: Ints, first: int, retrieval: TextRetrieval) -> None:
-    """Take barred documents out of the scores (r, c) of documents from number `first` on, and let relevant ones lose ties."""
+    """Exclude barred documents and let relevant documents lose ties, in place.
+
+    table: (r, c), scores of the queries of `rows` with the documents from number `first` on.
+    """
     count = table.shape[1]
     for row, query in enumerate(rows.tolist()):
         for document, grade in retrieval.relevant[query].items():
@@ -104,7 +113,7 @@ def apply_tie_rule(table: Floats, rows: Ints, first: int, retrieval: TextRetriev
 
 
 def merge_best(scores: Floats, places: Ints, rows: Ints, table: Floats, first: int) -> None:
-    """Merge the scores (r, c) of documents from number `first` on into the best so far, in place."""
+    """Merge the scores (r, c) of the documents from number `first` on into the best scores so far, in place."""
     import torch
 
     numbers = np.broadcast_to(np.arange(first, first + table.shape[1]), table.shape)
@@ -112,5 +121,5 @@ def merge_best(scores: Floats, places: Ints, rows: Ints, table: Floats, first: i
     best, order = torch.from_numpy(both).topk(DEPTH, dim=1)
     named = np.take_along_axis(np.concatenate([places[rows], numbers], axis=1), order.numpy(), axis=1)
     scores[rows] = best.numpy()
-    # What was barred is no document, however few there are.
+    # A barred document is never listed, even if fewer than DEPTH documents remain.
     places[rows] = np.where(np.isneginf(best.numpy()), -1, named)

@@ -1,7 +1,8 @@
-"""Retrieval by grounding entities (arXiv 2505.02278): an image stands for itself and for those of its regions that are asked for.
+"""Retrieval with entity grounding (arXiv 2505.02278): images are reranked with the regions that a caption's phrases match.
 
-v' = v + sum_k s_k v_k over the phrases k of the caption: v the image's embedding, v_k that of the region of *this* image that the
-phrase finds (the largest cosine), both unnormalised, s_k = cos(phrase_k, v_k). The score is cos(caption, v').
+The embedding of an image is composed for each caption: v' = v + sum_k s_k v_k over the phrases k of the caption. v is the image's
+embedding. v_k is the embedding of the region of *this* image with the largest cosine with the phrase. Both are unnormalised.
+s_k = cos(phrase_k, v_k). The score is cos(caption, v').
 """
 
 from __future__ import annotations
@@ -22,36 +23,42 @@ _AUDITED = 32
 
 @dataclass(frozen=True)
 class RegionGallery:
-    """What a scorer may know of the images: (n, d) embeddings, and those of each image's regions, (r_i, d), perhaps none."""
+    """The data of the images that a scorer may use.
+
+    images: (n, d), embeddings. regions: n arrays (r_i, d), the embeddings of each image's regions. An image may have none.
+    """
 
     images: Floats
     regions: tuple[Floats, ...]
 
     def reordered(self, order: Ints) -> RegionGallery:
-        """The same images in another order."""
+        """Return a copy with the images in the given order."""
         return RegionGallery(self.images[order], tuple(self.regions[place] for place in order))
 
 
 @dataclass(frozen=True)
 class CaptionPhrases:
-    """m captions: (m, d) embeddings, and those of each one's phrases, (k_i, d), perhaps none."""
+    """The embeddings of m captions and their phrases.
+
+    texts: (m, d), embeddings. phrases: m arrays (k_i, d), the embeddings of each caption's phrases. A caption may have none.
+    """
 
     texts: Floats
     phrases: tuple[Floats, ...]
 
 
 def split_rows(rows: Floats, counts: Sequence[int]) -> tuple[Floats, ...]:
-    """Cut (sum(counts), d) into one piece a count."""
+    """Split rows (sum(counts), d) into one array for each count."""
     ends = np.cumsum(counts)
     return tuple(rows[end - count : end] for end, count in zip(ends.tolist(), counts, strict=True))
 
 
-# A way of scoring one gallery: the number of a caption and the places of some images to the images' scores.
+# Returns the scores of some images of a gallery, given the index of a caption and the indices of the images.
 ScoreImages = Callable[[int, Ints], Doubles]
 
 
 def make_image_scorer(captions: CaptionPhrases, gallery: RegionGallery) -> ScoreImages:
-    """The scorer of the paper. An image without regions, and a caption without phrases, are scored by v alone."""
+    """Return the scorer of the paper. Images without regions and captions without phrases are scored by v alone."""
     texts = unit_rows(captions.texts)
     counts = np.array([len(of) for of in gallery.regions])
     starts = np.concatenate([[0], np.cumsum(counts)])
@@ -68,7 +75,7 @@ def make_image_scorer(captions: CaptionPhrases, gallery: RegionGallery) -> Score
             firsts = np.concatenate([[0], np.cumsum(counts[there])[:-1]])
             cosines = phrases @ directions[rows].T
             strengths = np.maximum.reduceat(cosines, firsts, axis=1)
-            # The first region of each image that reaches its largest cosine: rounding must not choose among equal ones.
+            # Of the regions tied at an image's largest cosine, the first is chosen, so that rounding does not decide.
             reached = cosines >= np.repeat(strengths, counts[there], axis=1) - TOLERANCE
             found = np.minimum.reduceat(np.where(reached, np.arange(len(rows)), len(rows)), firsts, axis=1)
             composed[with_regions] += np.einsum("kp,kpd->pd", strengths, raw[rows[found]])
@@ -79,10 +86,11 @@ def make_image_scorer(captions: CaptionPhrases, gallery: RegionGallery) -> Score
 
 
 def rerank(captions: CaptionPhrases, gallery: RegionGallery, owner: Ints, first: int) -> Ranks:
-    """Ranks with the first images of each caption, and the first captions of each image, sorted anew by `make_image_scorer`.
+    """Return ranks after `make_image_scorer` reranks the first images of each caption and the first captions of each image.
 
-    first: how many of the plain scorer's; 0 for all. What the plain scorer has further back stays there. Of those on the border
-    that are tied, the wrong ones come first. Raises HarnessError as `ranking.rank`, and if the scorer is not blind.
+    first: the number of candidates that are reranked, 0 for all. They are the best candidates of the plain scorer, and all others
+    retain their plain ranks. Of candidates tied at the border, irrelevant ones come first.
+    Raises HarnessError as `ranking.rank` does, and if the scorer is not blind (see `check_blind`).
     """
     plain = rank(gallery.images, captions.texts, owner)
     check_blind(lambda those: make_image_scorer(captions, those), gallery, len(captions.texts))
@@ -104,7 +112,7 @@ def rerank(captions: CaptionPhrases, gallery: RegionGallery, owner: Ints, first:
 
 
 def top_candidates(cosines: Doubles, own: npt.NDArray[np.bool_], first: int) -> npt.NDArray[np.bool_]:
-    """Which candidates stand among the first of each row; of those that are tied, the wrong ones before the right."""
+    """Return which candidates are among the first of each row. Of tied candidates, irrelevant ones come before relevant ones."""
     leads = np.zeros(cosines.shape, bool)
     if first >= cosines.shape[1]:
         return ~leads
@@ -115,17 +123,20 @@ def top_candidates(cosines: Doubles, own: npt.NDArray[np.bool_], first: int) -> 
 
 
 def updated_ranks(plain: Ints, composed: Doubles, own: npt.NDArray[np.bool_]) -> Ints:
-    """Ranks by the new scores (-inf for what was not scored anew) where a right one was among the first; else the plain rank."""
+    """Return the ranks by the new scores, or the plain rank of a row whose relevant candidates were not reranked.
+
+    composed: the new scores, -inf for candidates that were not reranked.
+    """
     best = np.where(own, composed, -np.inf).max(1)
     above = (~own & (composed >= best[:, None] - TOLERANCE)).sum(1)
     return np.where(np.isfinite(best), 1 + above, plain)
 
 
 def check_blind(make: Callable[[RegionGallery], ScoreImages], gallery: RegionGallery, captions: int) -> None:
-    """Raise HarnessError unless a scorer's scores hang on what an image shows alone, and not on which image it is.
+    """Raise HarnessError if the scores of images depend on their index, and not on their embeddings alone.
 
-    The images change places: each must keep its score under every caption. A scorer that knows the right image of a caption, or
-    shows it by regions that others do not get, still favours its old place.
+    The images are reordered, and the score of each image must stay the same under each of _AUDITED captions. A scorer that knows
+    the relevant image of a caption, or gives it regions that other images do not get, still favours its old index.
     """
     order = np.roll(np.arange(len(gallery.images)), 1)
     before, after, places = make(gallery), make(gallery.reordered(order)), np.arange(len(gallery.images))

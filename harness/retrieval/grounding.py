@@ -1,4 +1,4 @@
-"""Phrase grounding: which region of its image a phrase finds, and how often that is the right one."""
+"""Phrase grounding: rankings of an image's regions by a phrase, and their scores."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ MIN_IOU = 0.5
 
 @dataclass(frozen=True)
 class GroundingResult:
-    """What each of m phrases found among the regions of its image.
+    """The grounding results of m phrases among the regions of their images.
 
-    ranks: (m,), of the best region that overlaps a true box by at least half (IoU), or MISSED. pointed: (m,), whether the centre
-    of the region found first lies inside a true box. found: (m, 4), that region's box; empty where there is no candidate.
-    chance: hit rates of a random order, in percent.
+    ranks: (m,), the rank of the best region whose IoU with a ground-truth box is at least 0.5, or MISSED.
+    pointed: (m,), whether the centre of the first-ranked region lies inside a ground-truth box.
+    found: (m, 4), the box of the first-ranked region, all zeros if there is no candidate.
+    chance: expected hit rates of a random order, in percent.
     """
 
     ranks: Ints
@@ -32,16 +33,16 @@ class GroundingResult:
 
     @property
     def as_ranks(self) -> Ranks:
-        """The ranks in the form of retrieval, whose other direction grounding does not have."""
+        """The ranks as those of a retrieval with one direction only."""
         return Ranks(t2i=self.ranks, i2t=np.zeros(0, np.int64))
 
     def scores(self) -> dict[str, float]:
-        """See `grounding_scores`."""
+        """Return the scores (see `grounding_scores`)."""
         return grounding_scores(self.ranks, self.pointed)
 
 
 def grounding_scores(ranks: Ints, pointed: npt.NDArray[np.bool_]) -> dict[str, float]:
-    """Recall@1, 5 and 10, the upper bound that the candidates allow, and pointing accuracy, in percent; the median rank."""
+    """Return recall@1, 5 and 10, its upper bound for the candidates, and pointing accuracy, in percent, and the median rank."""
     recalls = {f"t2i_r{k}": hit_rate(ranks, k) for k in CUTOFFS}
     bound, pointing = hit_rate(ranks, MISSED - 1), float(100 * pointed.mean())
     return recalls | {"t2i_median_rank": float(np.median(ranks)), "upper_bound": bound, "pointing": pointing}
@@ -50,9 +51,9 @@ def grounding_scores(ranks: Ints, pointed: npt.NDArray[np.bool_]) -> dict[str, f
 def ground(texts: Floats, views: Floats, grounding: Grounding, regions: Regions) -> GroundingResult:
     """Rank the regions of each phrase's image by the cosine of phrase and region.
 
-    texts: (m, d), the phrases' embeddings. views: (r, d), the regions'. Ties count against the encoder, in the rank and in
-    pointing. Where a phrase has several true boxes, any of them will do (the "any box" protocol of MDETR, arXiv 2104.12763).
-    Raises HarnessError if there is no phrase.
+    texts: (m, d), embeddings of the phrases. views: (r, d), embeddings of the regions. Ties count against the encoder, in ranks
+    and in pointing. If a phrase has several ground-truth boxes, a region matches if it matches any of them (the "any box"
+    protocol of MDETR, arXiv 2104.12763). Raises HarnessError if there is no phrase.
     """
     if not len(texts):
         raise HarnessError(f"nothing to ground: no phrase of the {grounding.lang} captions has a box")
@@ -79,7 +80,7 @@ def ground(texts: Floats, views: Floats, grounding: Grounding, regions: Regions)
 
 
 def box_ious(boxes: Ints, others: Ints) -> Doubles:
-    """Intersection over union of boxes (n, 4) and others (m, 4): (n, m).
+    """Return the intersection over union (n, m) of boxes (n, 4) and others (m, 4).
 
     >>> box_ious(np.array([[0, 0, 2, 2]]), np.array([[0, 0, 2, 2], [1, 0, 3, 2], [5, 5, 6, 6]])).round(2).tolist()
     [[1.0, 0.33, 0.0]]
@@ -92,6 +93,6 @@ def box_ious(boxes: Ints, others: Ints) -> Doubles:
 
 
 def centres_inside(boxes: Ints, others: Ints) -> npt.NDArray[np.bool_]:
-    """Whether the centre of each of the boxes (n, 4) lies inside each of the others (m, 4): (n, m)."""
+    """Return whether the centre of each of the boxes (n, 4) lies inside each of the others (m, 4), as (n, m)."""
     centres = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
     return np.asarray(((centres >= others[None, :, :2]) & (centres < others[None, :, 2:])).all(-1))

@@ -1,9 +1,10 @@
-"""Late interaction: texts, and what they look for, compared state by state and not as one embedding each.
+"""Late interaction: texts and candidates are compared by their token or patch states, not by one embedding each.
 
-The score of a text and a candidate is the mean, over the text's tokens, of the largest cosine that the token has with any of the
-candidate's states: a picture's patches, or another text's tokens. For one text it orders candidates as the sum does, which is
-ColBERT's MaxSim (Khattab and Zaharia 2020, arXiv 2004.12832). The mean is what makes texts of different lengths comparable
-when a picture looks for them (as in FILIP, arXiv 2111.07783): by the sum, long captions would come first for every picture.
+The states of a candidate are the patches of an image or the tokens of another text. The score of a text and a candidate is the
+mean, over the text's tokens, of the token's largest cosine with a state of the candidate. For one text, it orders candidates
+as the sum does, which is ColBERT's MaxSim (Khattab and Zaharia 2020, arXiv 2004.12832). The mean makes texts of different lengths
+comparable in image-to-text retrieval (as in FILIP, arXiv 2111.07783). With the sum, long captions would rank first for every
+image.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STATES_AT_ONCE = 4096
-"""States of either side in one product: 64 MiB of cosines."""
+"""The number of states of each side in one product. The cosines of a product take 64 MiB."""
 
 
 def maxsim_scores(texts: PackedStates, candidates: PackedStates, device: str = "cpu") -> Floats:
-    """Scores (m, n) of m texts with n candidates, in [-1, 1]: 1/|t| sum_i max_j cos(t_i, c_j).
+    """Return the scores (m, n) of m texts with n candidates, in [-1, 1]: 1/|t| sum_i max_j cos(t_i, c_j).
 
-    Cosines are float32, their sums float64. Whatever the number of items, 4,096 states of either side are multiplied at once. A
-    state of zeros has the cosine 0 with everything.
+    Cosines are float32, and their sums float64. A product takes 4,096 states of each side, for any number of items. A state of
+    zeros has the cosine 0 with every other state.
 
     >>> text, picture = np.array([[1, 0], [0, 2]], np.float32), np.array([[3, 0], [1, 1]], np.float32)
     >>> round(float(maxsim_scores(PackedStates(text, np.array([2])), PackedStates(picture, np.array([2])))[0, 0]), 4)
@@ -48,7 +49,7 @@ def maxsim_scores(texts: PackedStates, candidates: PackedStates, device: str = "
 
 
 def largest_cosines(candidates: PackedStates, tokens: Tensor, device: str) -> Floats:
-    """(n, t): the largest cosine of each of t tokens, given as directions (t, d), with a state of each candidate."""
+    """Return the largest cosine (n, t) of each token with the states of each candidate. tokens: (t, d), unit vectors."""
     import torch
 
     states = unit_states(candidates.rows, device)
@@ -63,7 +64,7 @@ def largest_cosines(candidates: PackedStates, tokens: Tensor, device: str) -> Fl
 
 
 def unit_states(rows: npt.NDArray[Any], device: str) -> Tensor:
-    """Rows of unit length, float32; a zero row stays zero."""
+    """Return the rows at unit length, float32. A zero row stays zero."""
     import torch
 
     wide = torch.from_numpy(np.asarray(rows, np.float32)).to(device)
@@ -71,7 +72,7 @@ def unit_states(rows: npt.NDArray[Any], device: str) -> Tensor:
 
 
 def batches_in_order(lengths: Ints) -> Iterator[Ints]:
-    """Items in order, as many at once as have ROWS_AT_ONCE states, at least one."""
+    """Yield batches of items in order, each with at most STATES_AT_ONCE states or a single item."""
     places, ends = np.arange(len(lengths)), np.cumsum(lengths)
     start = 0
     while start < len(lengths):
@@ -82,11 +83,14 @@ def batches_in_order(lengths: Ints) -> Iterator[Ints]:
 
 
 def batches_by_length(lengths: Ints) -> Iterator[Ints]:
-    """Items from short to long, as many at once as take ROWS_AT_ONCE states when padded to the longest of them, at least one."""
+    """Yield batches of items by ascending length.
+
+    Padded to its longest item, a batch has at most STATES_AT_ONCE states or a single item.
+    """
     order = np.argsort(lengths, kind="stable")
     start = 0
     while start < len(order):
-        # Padded to the longest: lengths ascend, so the first that does not fit ends the run.
+        # Padded sizes. Lengths ascend, so the first item that does not fit ends the batch.
         sizes = lengths[order[start : start + STATES_AT_ONCE]] * np.arange(1, len(order[start : start + STATES_AT_ONCE]) + 1)
         stop = start + max(int(np.searchsorted(sizes, STATES_AT_ONCE, side="right")), 1)
         yield order[start:stop]
@@ -94,10 +98,10 @@ def batches_by_length(lengths: Ints) -> Iterator[Ints]:
 
 
 def rank_patches(images: PackedStates, texts: PackedStates, owner: Ints, device: str = "cpu") -> Ranks:
-    """Ranks, as `ranking.rank`, by late interaction of captions and patches.
+    """Rank by late interaction of captions and patches. Ranks are defined as in `ranking.rank`.
 
-    images: patch states of n pictures. texts: token states of m captions. owner: (m,), the index of each caption's image.
-    Raises HarnessError if states are of different widths, or an image has no caption.
+    images: patch states of n images. texts: token states of m captions. owner: (m,), the index of each caption's image.
+    Raises HarnessError if the states differ in width, or if an image has no caption.
     """
     if images.rows.shape[1] != texts.rows.shape[1]:
         raise HarnessError(

@@ -1,4 +1,4 @@
-"""Measures of ranked lists with graded relevance, computed by ir_measures, and what a random order is expected to have."""
+"""Measures of ranked lists with graded relevance, computed by ir_measures, and their expected values for a random order."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ from harness.core.suggestions import nearest
 from harness.retrieval.ranking import CUTOFFS, chance_of_hit
 
 DEPTH = 1000
-"""How many documents of each query are kept: what stands further back counts as not found."""
+"""The number of documents in each query's ranked list. Documents at later ranks count as not found."""
 IR_MEASURES = {"nDCG": "nDCG", "MRR": "RR", "AP": "AP", "recall": "R", "P": "P", "success": "Success"}
-"""What tables call a measure, and ir_measures: its R@k is the share of relevant documents found, and R@k here a hit rate."""
-_NEED_CUTOFF = ("recall", "P", "success")  # are always of the first k
+"""The names of measures in ir_measures, by their names in tables.
+
+R@k of ir_measures is the share of the relevant documents that is found. R@k of this project is a hit rate.
+"""
+_NEED_CUTOFF = ("recall", "P", "success")  # measures that are defined for the first k only
 _QUERIES_AT_ONCE = 500
 
 
 def spell_measure(text: str) -> str:
-    """The spelling under which tables and records keep a measure, `NAME` or `NAME@k`.
+    """Return the spelling of a measure in tables and records, `NAME` or `NAME@k`.
 
-    Raises HarnessError for an unknown one, and for a k that cannot be served.
+    Raises HarnessError if the measure is unknown, if k is missing where it is required, or if k is not from 1 to DEPTH.
 
     >>> spell_measure("ndcg@10"), spell_measure("MRR")
     ('nDCG@10', 'MRR')
@@ -41,10 +44,9 @@ def spell_measure(text: str) -> str:
 
 
 def measures_per_query(measures: Sequence[str], relevant: Sequence[Mapping[int, int]], lists: Ints) -> dict[str, Floats]:
-    """Measures of each query, (m,) in percent, by the name that tables give them.
+    """Return the measures of each query, (m,) in percent, by their names in tables.
 
-    relevant: (m), the grade of each relevant document. lists: (m, k), each query's documents, best first; -1 where there are no
-    more.
+    relevant: (m), the grade of each relevant document. lists: (m, k), the documents of each query, best first, padded with -1.
     """
     import ir_measures
 
@@ -53,7 +55,7 @@ def measures_per_query(measures: Sequence[str], relevant: Sequence[Mapping[int, 
     depth = lists.shape[1]
     for start in range(0, len(lists), _QUERIES_AT_ONCE):
         part = range(start, min(start + _QUERIES_AT_ONCE, len(lists)))
-        # Ids that ir_measures may not take for numbers, and scores that leave nothing to its own rule for ties.
+        # Ids are strings, so that ir_measures does not read them as numbers. Scores are distinct, so that it breaks no ties.
         right = {str(row): {str(document): grade for document, grade in relevant[row].items()} for row in part}
         run = {
             str(row): {str(document): float(depth - place) for place, document in enumerate(lists[row].tolist()) if document >= 0}
@@ -65,7 +67,7 @@ def measures_per_query(measures: Sequence[str], relevant: Sequence[Mapping[int, 
 
 
 def ir_measures_name(measure: str) -> str:
-    """What ir_measures calls a measure.
+    """Return the name of a measure in ir_measures.
 
     >>> ir_measures_name("recall@100"), ir_measures_name("MRR")
     ('R@100', 'RR')
@@ -75,9 +77,9 @@ def ir_measures_name(measure: str) -> str:
 
 
 def chance_values(retrieval: TextRetrieval, depth: int) -> dict[str, float]:
-    """Hit rates and measures that a random order is expected to have, in percent.
+    """Return the expected hit rates and measures of a random order, in percent.
 
-    Hit rates are named `t2i_r1` and so on. depth: how many documents of a query are looked at.
+    Hit rates are named `t2i_r1`, `t2i_r5` and `t2i_r10`. depth: the number of documents in each query's ranked list.
     """
     asked = [
         QueryChances.of(len(retrieval.documents) - len(barred), of)
@@ -93,7 +95,11 @@ def chance_values(retrieval: TextRetrieval, depth: int) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class QueryChances:
-    """What a query may find, one or more. size: its candidates. grades: of all relevant documents; there: of candidates alone."""
+    """The candidates of one query, as far as chance depends on them.
+
+    size: the number of candidates. grades: the grades of all relevant documents, at least one. there: the grades of the relevant
+    documents that are candidates. Both are in descending order.
+    """
 
     size: int
     grades: tuple[int, ...]
@@ -101,20 +107,23 @@ class QueryChances:
 
     @classmethod
     def of(cls, size: int, relevant: Mapping[int, int]) -> QueryChances:
-        """Of relevant documents by number, below 0 where they are no candidates."""
+        """Return the chances of a query with `size` candidates.
+
+        relevant: the grades of its relevant documents, by number. The number of a document that is not a candidate is negative.
+        """
         there = sorted((grade for document, grade in relevant.items() if document >= 0), reverse=True)
         return cls(size, tuple(sorted(relevant.values(), reverse=True)), tuple(there))
 
 
 @cache
 def expected_success(query: QueryChances, first: int) -> float:
-    """Probability of a right one among the first."""
+    """Return the probability that a relevant document is among the first."""
     return chance_of_hit(query.size, len(query.there), first)
 
 
 @cache
 def expected_reciprocal_rank(query: QueryChances, first: int) -> float:
-    """Expected reciprocal rank of the first right one, 0 if it stands behind `first`.
+    """Return the expected reciprocal rank of the first relevant document. Ranks greater than `first` count as 0.
 
     >>> expected_reciprocal_rank(QueryChances(2, (1,), (1,)), 10), expected_reciprocal_rank(QueryChances(2, (1,), (1,)), 1)
     (0.75, 0.5)
@@ -128,7 +137,7 @@ def expected_reciprocal_rank(query: QueryChances, first: int) -> float:
 
 @cache
 def expected_ndcg(query: QueryChances, first: int) -> float:
-    """Expected nDCG: every place holds the mean grade.
+    """Return the expected nDCG. The expected grade at each rank is the mean grade of the candidates.
 
     >>> expected_ndcg(QueryChances(1, (1,), (1,)), 10), expected_ndcg(QueryChances(2, (1,), (1,)), 1)
     (1.0, 0.5)
@@ -140,7 +149,10 @@ def expected_ndcg(query: QueryChances, first: int) -> float:
 
 @cache
 def expected_average_precision(query: QueryChances, first: int) -> float:
-    """Expected AP: at each place, if it holds a right one, how many of those before it and itself are right.
+    """Return the expected average precision.
+
+    It is a sum over ranks, divided by the number of relevant documents. Each term is the probability of a relevant document at
+    the rank times the expected precision up to this rank, given that document.
 
     >>> expected_average_precision(QueryChances(2, (1,), (1,)), 10)
     0.75
@@ -152,12 +164,12 @@ def expected_average_precision(query: QueryChances, first: int) -> float:
 
 
 def expected_recall(query: QueryChances, first: int) -> float:
-    """Expected share of the right ones that is among the first."""
+    """Return the expected share of the relevant documents that is among the first."""
     return len(query.there) / len(query.grades) * min(first, query.size) / query.size
 
 
 def expected_precision(query: QueryChances, first: int) -> float:
-    """Expected share of the first that is right; places that no document fills are wrong."""
+    """Return the expected share of the first ranks that holds a relevant document. Ranks without a document count as wrong."""
     return len(query.there) / query.size * min(first, query.size) / first
 
 

@@ -1,4 +1,4 @@
-"""What captions and sentences name: told by their tags, or, where they have none, by a phrase chunker."""
+"""Entity phrases of captions and sentences, from the tags of a data set or from a phrase chunker where there are no tags."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ T = TypeVar("T")
 
 
 def chunk_phrases(chunker: str, texts: Sequence[str], language: Language) -> list[Spans]:
-    """The phrases of texts under the chunker `NAME` or `NAME:ARGUMENT`.
+    """Return the phrases of each text, as found by the chunker `NAME` or `NAME:ARGUMENT`.
 
-    Raises HarnessError for an unknown chunker, as the chunker does, and if it gives what is no stretch of a text.
+    Raises HarnessError if the chunker is unknown, if it raises one itself, if it returns phrases for a different number of texts,
+    or if a phrase is not a character span of its text.
     """
     name, argument = split_spec(chunker)
     chunk = CHUNKERS.load(name)(argument)
@@ -36,7 +37,7 @@ def chunk_phrases(chunker: str, texts: Sequence[str], language: Language) -> lis
 
 
 def caption_phrases(retrieval: Retrieval, task: Task, chunker: str) -> tuple[tuple[str, ...], ...]:
-    """The phrases of each caption, from its tags or from the chunker. Raises HarnessError as `chunk_phrases`."""
+    """Return the phrases of each caption, from its tags or from the chunker. Raises HarnessError as `chunk_phrases` does."""
     tagged: Sequence[tuple[str, ...] | None] = retrieval.phrases or (None,) * len(retrieval.captions)
     bare = [text for text, phrases in zip(retrieval.captions, tagged, strict=True) if phrases is None]
     spans = chunk_phrases(chunker, bare, task.language(retrieval.lang))
@@ -45,9 +46,10 @@ def caption_phrases(retrieval: Retrieval, task: Task, chunker: str) -> tuple[tup
 
 
 def mark_bitext_entities(bitext: Bitext, task: Task, data: Path, chunker: str) -> Bitext:
-    """The same pairs with what their sentences name: English told by tags or by the chunker, translations by tags alone.
+    """Return a copy with the entity mentions of the sentences.
 
-    The notes say how many were told by which. Raises HarnessError as `chunk_phrases`, and if tags cannot be read.
+    Mentions of English sentences come from tags or from the chunker, and mentions of translations from tags alone. The notes
+    state the number of sentences for each. Raises HarnessError as `chunk_phrases` does, and if tags cannot be read.
     """
     if isinstance(task, TaggedTask):
         bitext = task.tag_bitext(data, bitext)
@@ -64,6 +66,6 @@ def mark_bitext_entities(bitext: Bitext, task: Task, data: Path, chunker: str) -
 
 
 def fill_gaps(known: Sequence[T | None], others: Sequence[T]) -> tuple[T, ...]:
-    """What is known, and in each gap the next of the others."""
+    """Return the known values, with each None replaced by the next of the others."""
     rest = iter(others)
     return tuple(next(rest) if value is None else value for value in known)

@@ -1,12 +1,12 @@
-"""Ranks by a stated tie rule, and the hit rates read off them.
+"""Ranks of relevant items, with ties counted against the encoder, and hit rates.
 
-A score is the dot product of two L2-normalised embeddings. The rank of a query is one more than the number of *other* items
-(those not relevant to it) that score at least as high as its best relevant one, less TOLERANCE: ties count against the encoder,
-so that an encoder that says the same of everything scores 0 and never 100.
+A score is the dot product of two L2-normalised embeddings. The rank of a query is one plus the number of irrelevant items whose
+score is at least the score of its best relevant item minus TOLERANCE. Ties therefore count against the encoder. An encoder with
+the same output for all inputs has a hit rate of 0, not 100.
 
-One float32 matrix product serves both directions, a tile of captions by images at a time. It only decides the clear cases: where
-a score lies nearer to its bar than a float32 product can be trusted, the pair is scored again in float64. The ranks are therefore
-those of the float64 score matrix, whatever the tile, the number of threads, the device or the BLAS.
+One float32 matrix product serves both directions, one tile of captions by images at a time. It decides the clear cases only.
+Where a score is closer to its threshold than the error bound of the float32 product, the pair is scored again in float64. The
+ranks are therefore those of the float64 score matrix. They do not depend on the tile, the number of threads, the device or BLAS.
 """
 
 from __future__ import annotations
@@ -29,34 +29,36 @@ if TYPE_CHECKING:
 Params = ParamSpec("Params")
 Result = TypeVar("Result")
 TOLERANCE = 1e-6
-"""How far below the best relevant score another item still counts as tied with it (scores lie in [-1, 1]).
+"""The distance below the best relevant score within which an item counts as tied. Scores lie in [-1, 1].
 
-Two embeddings that are equal in exact arithmetic reach us with each component rounded twice to float32, by the encoder that
-stored it and by the normalisation here: a unit vector is off by at most 2u in norm, u = 2**-24. A score has two such vectors and
-a comparison two scores, so mathematically equal scores differ by at most 8u = 4.8e-7 (Cauchy-Schwarz). 1e-6 is twice that, and
-far below any difference that means something. The product's own rounding does not enter: see `_slack`.
+Each component of an embedding is rounded twice to float32: by the encoder that stored it, and by the normalisation here. The
+error of a unit vector is therefore at most 2u in norm, with u = 2**-24. A score involves two such vectors, and a comparison
+involves two scores. Scores that are equal in exact arithmetic therefore differ by at most 8u = 4.8e-7 (Cauchy-Schwarz). The
+tolerance of 1e-6 is twice this bound, and far below any meaningful difference. The rounding of the product itself does not enter
+(see `_slack`).
 """
 CUTOFFS = (1, 5, 10)
 MISSED = np.iinfo(np.int32).max
-"""The rank of what is not found at all: nothing covers a phrase's place, or no relevant text is among the first that are kept."""
-_STRIPE = 1024  # rows or pairs held in float64 at once, small enough for the cache
-_OWN = 64  # captions whose own images are scored at once: those of an image stand together, so that few pairs are scored in vain
-_DENSE = 64  # when more than one score in so many is in doubt, a float64 product of the tile is cheaper than scoring pairs
-_WIDE = 64  # images are filled up with zeros to a multiple: GPUs have no quick product for an odd width, and 31,783 is one
-_CHUNK = {"cpu": 16 << 20, "cuda": 1 << 30}  # bytes of scores: what a cache holds, and what keeps a GPU busy
-_FEW = 1 << 24  # scores that torch has counted before numba is imported
+"""The rank of a query without a hit: no candidate region matches the phrase's box, or no relevant text is among the first."""
+_STRIPE = 1024  # rows or pairs that are held in float64 at once. They fit the processor's cache.
+_OWN = 64  # captions that are scored with their own images at once. Captions of an image are adjacent, so few pairs are wasted.
+_DENSE = 64  # a float64 product of the tile is cheaper than scoring pairs if more than one score in _DENSE is uncertain
+_WIDE = 64  # the number of images is padded with zero rows to a multiple: GPU products are slow for odd widths, such as 31,783
+_CHUNK = {"cpu": 16 << 20, "cuda": 1 << 30}  # bytes of scores that fit the processor's cache, or that keep a GPU busy
+_FEW = 1 << 24  # below this number of scores, torch finishes before numba is imported
 
 
 def rank(images: Floats, texts: Floats, owner: Ints, *, chunk: int | None = None, device: str = "cpu") -> Ranks:
     """Rank every image for every caption, and every caption for every image.
 
-    images: (n, d) and texts: (m, d), embeddings in one space, normalised here (a zero row stays zero and ties with everything).
-    owner: (m,), the index of each caption's image; other captions of the same image never count against it.
-    chunk: bytes of float32 scores held at once, a tile as high as wide (16 MiB on a processor, 1 GiB on a GPU); counting takes
-    about as much again, up to five times where nearly everything is tied, and there is a normalised copy of the inputs. device:
-    where products are taken, `cuda` or a processor.
-    Raises HarnessError if shapes do not fit, an image has no caption, or an embedding is not finite (NaN loses every comparison,
-    so a broken encoder would score 100).
+    images: (n, d) and texts: (m, d), embeddings in one space. They are normalised here. A zero row stays zero and ties with all.
+    owner: (m,), the index of each caption's image. Other captions of the same image never count against it.
+    chunk: bytes of float32 scores in memory at once, a square tile. The default is 16 MiB on a processor and 1 GiB on a GPU.
+    Counting needs about as much memory again, and up to five times as much if nearly all scores are tied. The inputs are also
+    copied for normalisation.
+    device: the device of the products, `cuda` or a processor.
+    Raises HarnessError if shapes do not fit, an image has no caption, or an embedding is not finite. NaN loses every comparison,
+    so a broken encoder would otherwise have a hit rate of 100.
 
     >>> eye = np.eye(3, dtype=np.float32)
     >>> rank(eye, eye, np.arange(3)).t2i.tolist()
@@ -70,7 +72,7 @@ def rank(images: Floats, texts: Floats, owner: Ints, *, chunk: int | None = None
 
     images, texts = np.asarray(images), np.asarray(texts)
     owners = torch.from_numpy(_checked_owner(np.asarray(owner), images, texts))
-    kind = "cuda" if device.startswith("cuda") else "cpu"  # others have no float64
+    kind = "cuda" if device.startswith("cuda") else "cpu"  # other devices have no float64
     device = device if kind == "cuda" else "cpu"
     with torch.inference_mode(), float32_matmul(device):
         wide, long, owners = _unit(images, "image").to(device), _unit(texts, "text").to(device), owners.to(device)
@@ -92,16 +94,17 @@ def rank(images: Floats, texts: Floats, owner: Ints, *, chunk: int | None = None
         return Ranks(t2i.cpu().numpy(), i2t[: len(images)].cpu().numpy())
 
 
-# Scores (r, c), float32, of some captions with some images, both given by their places.
+# Returns the float32 scores (r, c) of some captions with some images. Both are given by their indices.
 ScoreFunction = Callable[[Ints, Ints], Floats]
 
 
 def rank_by_score(score: ScoreFunction, owner: Ints, n: int, *, chunk: int = 64 << 20) -> Ranks:
-    """Rank n images for every caption, and every caption for every image, by any score in [-1, 1]; ties as in `rank`.
+    """Rank n images for every caption, and every caption for every image, by any score in [-1, 1].
 
-    owner: (m,), the index of each caption's image. chunk: bytes of scores held at once, at least one caption's. A pair is scored
-    once to find the bars, and once among all: a score may differ from call to call by far less than TOLERANCE, as the rounding of
-    a product of another shape does. Raises HarnessError if an image has no caption.
+    Ties are handled as in `rank`. owner: (m,), the index of each caption's image. chunk: bytes of scores in memory at once, at
+    least those of one caption. A pair of a caption and its image is scored twice: for the thresholds, and with all other pairs.
+    Scores of two calls may therefore differ, but by far less than TOLERANCE, as rounding differs between products of two shapes.
+    Raises HarnessError if an image has no caption.
 
     >>> table = np.array([[0.9, 0.1], [0.5, 0.4]], np.float32)
     >>> rank_by_score(lambda captions, images: table[np.ix_(captions, images)], np.array([0, 1]), 2)
@@ -134,7 +137,7 @@ def mean_reciprocal_rank(ranks: Ranks) -> float:
 
 
 def hit_rate(ranks: Ints, k: int) -> float:
-    """Percentage of queries whose best relevant item is among the first k (0-100).
+    """Return the percentage (0-100) of queries whose best relevant item is among the first k.
 
     >>> hit_rate(np.array([1, 2, 7, 30]), 5)
     50.0
@@ -143,7 +146,7 @@ def hit_rate(ranks: Ints, k: int) -> float:
 
 
 def retrieval_scores(ranks: Ranks) -> dict[str, float]:
-    """The six hit rates and their mean in percent, and the two median ranks.
+    """Return the six hit rates and their mean in percent, and the two median ranks.
 
     >>> of = retrieval_scores(Ranks(t2i=np.array([1, 1, 6, 20]), i2t=np.array([1, 2])))
     >>> of["t2i_r10"], of["i2t_median_rank"]
@@ -158,10 +161,10 @@ def retrieval_scores(ranks: Ranks) -> dict[str, float]:
 
 
 def chance_rates(owner: Ints, n: int) -> dict[str, float]:
-    """The six hit rates that a uniformly random ranking is expected to have, in percent.
+    """Return the six expected hit rates of a uniformly random ranking, in percent.
 
-    owner: (m,), the index of each caption's image among n. Text to image it is k/n; image to text, for an image with c of the m
-    captions, 1 - C(m-c, k) / C(m, k), averaged over images.
+    owner: (m,), the index of each caption's image among n. The text-to-image rate is k/n. The image-to-text rate of an image with
+    c of the m captions is 1 - C(m-c, k) / C(m, k). It is averaged over images.
 
     >>> chance_rates(np.array([0, 0, 1, 1]), 2)["i2t_r1"]
     50.0
@@ -177,7 +180,7 @@ def chance_rates(owner: Ints, n: int) -> dict[str, float]:
 
 @cache
 def chance_of_hit(candidates: int, right: int, k: int) -> float:
-    """The probability that one of the right candidates is among k drawn at random.
+    """Return the probability that at least one of the relevant candidates is among k candidates drawn at random.
 
     >>> chance_of_hit(4, 1, 1), chance_of_hit(4, 1, 10), chance_of_hit(4, 0, 10)
     (0.25, 1.0, 0.0)
@@ -187,7 +190,7 @@ def chance_of_hit(candidates: int, right: int, k: int) -> float:
 
 
 def _checked_owner(owner: Ints, images: Floats, texts: Floats) -> Ints:
-    """Refuse shapes that do not fit and images without captions."""
+    """Return the owners as int64. Raises HarnessError if shapes do not fit, or if an image has no caption."""
     if images.ndim != 2 or texts.ndim != 2 or images.shape[1] != texts.shape[1]:
         raise HarnessError(f"images {images.shape} and texts {texts.shape} must be (n, d) and (m, d), embedded in one space")
     if owner.shape != (len(texts),) or not np.issubdtype(owner.dtype, np.integer):
@@ -198,7 +201,7 @@ def _checked_owner(owner: Ints, images: Floats, texts: Floats) -> Ints:
 
 
 def _all_owned(owner: Ints, n: int) -> Ints:
-    """Refuse owners that are no image, and images without captions."""
+    """Return the owners as int64. Raises HarnessError if an owner is not an image index, or if an image has no caption."""
     if owner.min() < 0 or owner.max() >= n:
         raise HarnessError(f"owner names images {owner.min()} to {owner.max()}, but they are numbered 0 to {n - 1}")
     bare = np.flatnonzero(np.bincount(owner, minlength=n) == 0)
@@ -208,8 +211,11 @@ def _all_owned(owner: Ints, n: int) -> Ints:
 
 
 class Bars(NamedTuple):
-    """Unit rows (k, d), and bars (k,): what another score must reach to count against each, in float64; and in float32, what is
-    reached for certain, and what perhaps."""
+    """Unit rows and the thresholds that an irrelevant item's score must reach to count against each row.
+
+    rows: (k, d), unit vectors. bars: (k,), the thresholds, float64. sure: (k,), float32: a float32 score of at least this value
+    certainly reaches the threshold. perhaps: (k,), float32: a float32 score below this value certainly does not.
+    """
 
     rows: Tensor
     bars: Tensor
@@ -218,20 +224,23 @@ class Bars(NamedTuple):
 
     @classmethod
     def of(cls, rows: Tensor, best: Tensor) -> Bars:
-        """best: (k,), float64, the score of the best relevant one."""
+        """Return the thresholds of unit rows. best: (k,), float64, the score of each row's best relevant item."""
         bars, slack = best - TOLERANCE, _slack(rows.shape[1])
         return cls(rows, bars, (bars + slack).float(), (bars - slack).float())
 
     def cut(self, part: slice) -> Bars:
-        """Some of them."""
+        """Return the rows and thresholds of a slice."""
         return Bars(*(of[part] for of in self))
 
 
 def _unit(rows: Floats, side: str) -> Tensor:
-    """L2-normalise each row in float64 and round once to float32; refuse rows that are not finite. Images are filled up."""
+    """L2-normalise each row in float64 and round once to float32. Images are padded with zero rows to a multiple of _WIDE.
+
+    Raises HarnessError if a row is not finite.
+    """
     import torch
 
-    with np.errstate(over="ignore"):  # float64 input beyond float32 becomes inf, and is refused as such
+    with np.errstate(over="ignore"):  # float64 input beyond the range of float32 becomes inf, and is refused below
         rows = np.asarray(rows, np.float32)
     filled = len(rows) + (-len(rows) % _WIDE if side == "image" else 0)
     unit, norms = np.zeros((filled, rows.shape[1]), np.float32), np.empty(len(rows))
@@ -239,7 +248,7 @@ def _unit(rows: Floats, side: str) -> Tensor:
         wide = rows[part].astype(np.float64)
         norms[part] = np.sqrt(
             np.einsum("ij,ij->i", wide, wide)
-        )  # finite if and only if the row is: float64 holds float32 squared
+        )  # finite if and only if the row is finite: squares of float32 values do not overflow in float64
         if np.isfinite(norms[part]).all():
             unit[part][: len(wide)] = wide / np.where(norms[part] > 0, norms[part], 1)[:, None]
     broken = np.count_nonzero(~np.isfinite(norms))
@@ -249,7 +258,10 @@ def _unit(rows: Floats, side: str) -> Tensor:
 
 
 def single_threaded(work: Callable[Params, Result]) -> Callable[Params, Result]:
-    """The function on one of torch's threads: in small work several wait for each other, 13 ms a time where a machine is busy."""
+    """Return the function, run with one torch thread.
+
+    In small functions, several threads wait for each other: 13 ms a call on a busy machine.
+    """
 
     @wraps(work)
     def by_one_thread(*words: Params.args, **more: Params.kwargs) -> Result:
@@ -267,7 +279,7 @@ def single_threaded(work: Callable[Params, Result]) -> Callable[Params, Result]:
 
 @single_threaded
 def _score_pairs(texts: Tensor, images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Scores of chosen (text, image) pairs in float64."""
+    """Return the float64 scores of the given (text, image) pairs."""
     import torch
 
     out = torch.empty(len(rows), dtype=torch.float64, device=rows.device)
@@ -277,26 +289,26 @@ def _score_pairs(texts: Tensor, images: Tensor, rows: Tensor, columns: Tensor) -
 
 
 def _slack(width: int) -> float:
-    """Bound on |float32 product - exact dot product| of two unit vectors, plus the rounding of a bar to float32.
+    """Return a bound on |float32 product - exact dot product| of two unit vectors, plus the rounding of a threshold to float32.
 
     In any order of summation, fused or not, the error is at most gamma_d |a|'|b| with gamma_d = d u / (1 - d u) (Higham, Accuracy
-    and Stability of Numerical Algorithms, 2nd ed., section 3.1), and |a|'|b| <= 1 up to rounding. The bound is about 3e-5 at d =
-    512; errors seen are about 1e-7, but a few more pairs in doubt cost less than a rank that depends on the machine.
+    and Stability of Numerical Algorithms, 2nd ed., section 3.1), and |a|'|b| <= 1 up to rounding. The bound is about 3e-5 at
+    d = 512. Observed errors are about 1e-7. The loose bound costs a few more float64 pairs and makes ranks machine-independent.
     """
     unit_roundoff = 2.0**-24
     return width * unit_roundoff / (1 - width * unit_roundoff) + 4 * unit_roundoff
 
 
-# Of scores (r, c), how many reach each text's bar for certain, (r,), and each image's, (c,), and the rows and columns of those
-# that are too near a bar to tell.
+# Takes scores (r, c) and the thresholds of texts and images. Returns the number of scores that certainly reach each text's
+# threshold, (r,), and each image's threshold, (c,), and the rows and columns of the uncertain scores.
 CountReached = Callable[["Tensor", Bars, Bars], tuple["Tensor", "Tensor", "Tensor", "Tensor"]]
 
 
 def _reached(scores: Tensor, texts: Bars, images: Bars, owner: Tensor, real: int, count: CountReached) -> tuple[Tensor, Tensor]:
-    """Count the images that reach each text's bar, (r,), and the texts that reach each image's bar, (c,), own pairs left out.
+    """Count the images that reach each text's threshold, (r,), and the texts that reach each image's threshold, (c,).
 
-    scores: room for the product. owner: (r,), the place of each text's image, if it is among these. real: how many images there
-    are before those that only fill up.
+    A text and its own image are not counted. scores: a buffer for the product. owner: (r,), the column of each text's image, out
+    of range if the image is in another tile. real: the number of images before the padding.
     """
     import torch
 
@@ -310,7 +322,7 @@ def _reached(scores: Tensor, texts: Bars, images: Bars, owner: Tensor, real: int
 
     leave_out(product)
     by_text, by_image, rows, columns = count(product, texts, images)
-    if len(rows) * _DENSE > product.numel():  # a collapsed encoder: nearly everything is tied
+    if len(rows) * _DENSE > product.numel():  # nearly all scores of a collapsed encoder are tied
         exact = texts.rows.double() @ images.rows.double().T
         leave_out(exact)
         return (exact >= texts.bars[:, None]).sum(1, dtype=torch.int32), (exact >= images.bars).sum(0, dtype=torch.int32)
@@ -324,23 +336,23 @@ def _reached(scores: Tensor, texts: Bars, images: Bars, owner: Tensor, real: int
 
 
 def _count(scores: Tensor, texts: Bars, images: Bars) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A `CountReached` by torch, on any device."""
+    """Count scores with torch, on any device (see `CountReached`)."""
     import torch
 
     by_text, by_image = scores >= texts.sure[:, None], scores >= images.sure
     doubts = (scores >= texts.perhaps[:, None]).logical_xor_(by_text)
     doubts |= (scores >= images.perhaps).logical_xor_(by_image)
     rows, columns = doubts.nonzero().unbind(1)
-    # torch's sum of truths takes 15 times as long in its default, int64.
+    # A sum of booleans takes 15 times as long with torch's default type, int64.
     return by_text.sum(1, dtype=torch.int32), by_image.sum(0, dtype=torch.int32), rows, columns
 
 
 @cache
 def _counting() -> CountReached:
-    """A `CountReached` by numba, where it is installed: all in one read of the scores."""
+    """Return the counter of numba, which reads the scores once, or the counter of torch if numba is not installed."""
     return import_module("harness.retrieval.ranking_numba").count_reached if find_spec("numba") else _count
 
 
 def _slices(length: int, size: int) -> Iterator[slice]:
-    """Cut range(length) into runs of `size`."""
+    """Yield consecutive slices of `size` that cover range(length)."""
     return (slice(start, start + size) for start in range(0, length, size))

@@ -1,4 +1,7 @@
-"""How many scores reach the bars of texts and of images, in one read of the scores: compiled for a processor by numba."""
+"""Counts of the scores that reach the thresholds of texts and images, compiled for a processor by numba.
+
+Both counts are made in one read of the scores.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ from harness.runtime.numba_threads import Array, jit, parallel_for
 if TYPE_CHECKING:
     from harness.retrieval.ranking import Bars
 
-STRIP = 512  # images counted at once: their bars and counts stay in the first cache
+STRIP = 512  # images that are counted at once. Their thresholds and counts stay in the first-level cache.
 
 
 def count_reached(scores: Tensor, texts: Bars, images: Bars) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A `ranking.Count` of scores on a processor."""
+    """Count scores on a processor (see `ranking.CountReached`)."""
     tile = scores.numpy()
     by_text, by_image = (np.stack([side.sure.numpy(), side.perhaps.numpy()]) for side in (texts, images))
     strips = -(-tile.shape[1] // STRIP)
@@ -31,7 +34,11 @@ def count_reached(scores: Tensor, texts: Bars, images: Bars) -> tuple[Tensor, Te
 def count_strips(
     first: int, last: int, scores: Array, texts: Array, images: Array, in_strips: Array, reached: Array, doubts: Array
 ) -> None:
-    """The strips from first to last. texts (2, r) and images (2, c): what is reached for certain, and what perhaps."""
+    """Count the scores of the strips from first to last, last excluded, in place.
+
+    texts: (2, r) and images: (2, c), the thresholds `sure` and `perhaps` of `ranking.Bars`. in_strips: counts of each text, by
+    strip. reached: counts of each image. doubts: the number of uncertain scores of each text, by strip.
+    """
     for strip in range(first, last):
         start, stop = strip * STRIP, min((strip + 1) * STRIP, scores.shape[1])
         image_sure, image_perhaps, image_reached = images[0, start:stop], images[1, start:stop], reached[start:stop]
@@ -49,7 +56,7 @@ def count_strips(
 
 @jit
 def find_doubtful(scores: Array, texts: Array, images: Array, doubts: Array) -> Array:
-    """Rows and columns (2, k) of the scores in doubt, of which there are so many in each row of each strip."""
+    """Return the rows and columns (2, k) of the uncertain scores. doubts: their number in each row of each strip."""
     found, k = np.empty((2, doubts.sum()), np.int64), 0
     for strip in range(len(doubts)):
         for i in np.flatnonzero(doubts[strip]):

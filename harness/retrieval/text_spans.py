@@ -1,4 +1,4 @@
-"""Stretches of a text: where its phrases stand, where its tokens do, and which of the tokens belong to a phrase."""
+"""Character spans of phrases and tokens in a text, and the tokens that belong to phrases."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from harness.core.data import Span
 
 
 def map_spans(spans: Sequence[Span], text: str, other: str) -> tuple[Span, ...]:
-    """The same stretches in another spelling of a text: other blanks, capitals or punctuation.
+    """Return the corresponding spans in another spelling of a text, with different blanks, capitals or punctuation.
 
-    A stretch of which the other spelling has nothing comes back empty, as (0, 0).
+    A span without a character in the other spelling becomes the empty span (0, 0).
 
     >>> map_spans([(0, 9), (10, 11)], "A red hat .", "a  Red hat!"), map_spans([(2, 5)], "A &amp; B", "A & B")
     (((0, 10), (0, 0)), ((2, 3),))
@@ -24,17 +24,17 @@ def map_spans(spans: Sequence[Span], text: str, other: str) -> tuple[Span, ...]:
 
 
 def shared_characters(text: str, other: str) -> list[tuple[int, int]]:
-    """The places of the characters, blanks aside, that two spellings of a text share, in order."""
+    """Return the positions of the characters that two spellings of a text share, in order. Blanks are ignored."""
     ours, theirs = (tuple(place for place, char in enumerate(each) if not char.isspace()) for each in (text, other))
     a, b = ([each[place].lower() for place in places] for each, places in ((text, ours), (other, theirs)))
-    if a == b:  # nearly always, and then a thousand times cheaper
+    if a == b:  # the usual case, and a thousand times cheaper
         return list(zip(ours, theirs, strict=True))
     blocks = SequenceMatcher(None, a, b, autojunk=False).get_matching_blocks()
     return [(ours[at + k], theirs[there + k]) for at, there, size in blocks for k in range(size)]
 
 
 def tokens_in_phrases(tokens: Sequence[Span], phrases: Sequence[Span], text: str) -> list[bool]:
-    """Which tokens share a character, blanks aside, with a phrase. A token that stands nowhere in the text shares none.
+    """Return whether each token shares a character other than a blank with a phrase. A token with an empty span shares none.
 
     >>> tokens_in_phrases([(0, 0), (0, 1), (1, 5), (5, 8), (0, 0)], [(0, 5)], "A man in")
     [False, True, True, False, False]
