@@ -108,7 +108,7 @@ def incomplete_error(name: str, repo: str, lacking: Sequence[str]) -> HarnessErr
     more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
     way_out = ", or delete it, if it is of a file that is not needed" if unfinished else ""
     return HarnessError(
-        f"{name}: its copy in the hub's cache is half-filled: {lacking[0]}{more} is {'unfinished' if unfinished else 'missing'}; "
+        f"{name}: its copy in the hub's cache is incomplete: {lacking[0]}{more} is {'unfinished' if unfinished else 'missing'}; "
         f"complete it with: hf download {repo}{way_out}"
     )
 
@@ -127,14 +127,15 @@ def check_shards(folder: Path) -> None:
     weights = WEIGHT_FILES[:1] if any(folder.glob("model*.safetensors")) else WEIGHT_FILES
     if missing := missing_files(folder, weights):
         more = f", and so are {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise HarnessError(f"{folder / missing[0]} is missing{more}: copy the model again, whole")
+        raise HarnessError(f"{folder / missing[0]} is missing{more}: copy the complete model again")
 
 
 def check_adapter(folder: Path) -> None:
     """Raise HarnessError if a folder has an adapter and peft is not installed. transformers would silently ignore the adapter."""
     if importlib.util.find_spec("peft") is None and (found := next(folder.rglob(ADAPTER), None)):
         raise HarnessError(
-            f"{found} is of an adapter, which would be left out: pip install peft, or merge it into the model (merge_and_unload)"
+            f"{found} belongs to an adapter, which would be ignored: pip install peft, "
+            "or merge it into the model (merge_and_unload)"
         )
 
 

@@ -78,7 +78,7 @@ def has_lowercase(normalizer: Any) -> bool:
 
 
 def read_json_or_empty(path: Path) -> Mapping[str, Any]:
-    """Return the object of a JSON file, or an empty one if the file is missing or holds no object.
+    """Return the object of a JSON file, or an empty one if the file is missing, invalid or not an object.
 
     The library that loads the file reports any other problem with it.
     """

@@ -90,7 +90,7 @@ def loading_problem(error: BaseException, weights: Path) -> str:
     while seen is not None:
         if isinstance(seen, pickle.UnpicklingError):
             return (
-                "it holds more than tensors, and reading it would run code that it brings. Where you trust it, convert it "
+                "it holds more than tensors, and reading it would run code from the file. If you trust it, convert it "
                 f"once and use the result: {_CONVERT.format(old=weights, new=weights.with_name(SAFETENSORS_FILE))}"
             )
         seen = seen.__cause__ or seen.__context__

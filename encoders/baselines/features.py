@@ -79,7 +79,7 @@ class Features:
             matrix = to_float32(columns.embedding)
         except HarnessError:
             raise
-        except Exception as error:  # of numpy, safetensors, pyarrow and json
+        except Exception as error:  # raised by numpy, safetensors, pyarrow or json
             raise self._wrong(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
         sizes = {len(columns.kind), len(columns.id), len(columns.lang), len(columns.embedding)}
         if columns.embedding.ndim != 2 or len(sizes) > 1:
@@ -89,7 +89,7 @@ class Features:
         rows: dict[FeatureKey, int] = {}
         for number, key in enumerate(zip(columns.kind, map(task_id, columns.id), columns.lang, strict=True)):
             if rows.setdefault(key, number) != number:
-                raise self._wrong(f"{' '.join(key)[:100]} stands there twice, in rows {rows[key]} and {number}")
+                raise self._wrong(f"{' '.join(key)[:100]} occurs twice, in rows {rows[key]} and {number}")
         return matrix, rows
 
     def image_features(self, ids: Sequence[str]) -> Floats:

@@ -200,7 +200,7 @@ class HuggingFace(TransformersModel):
         """Return the character span of each token in its text. Raises HarnessError if the tokenizer provides no offsets."""
         loaded = self.loaded
         if not loaded.tokenizer.is_fast:
-            raise HarnessError(f"{self.name}: a {type(loaded.tokenizer).__name__} does not tell where its tokens stand in a text")
+            raise HarnessError(f"{self.name}: a {type(loaded.tokenizer).__name__} does not provide the offsets of its tokens")
         spelled = [loaded.spell(text) for text in texts]
         found = loaded.tokenizer(spelled, truncation=True, max_length=loaded.length, return_offsets_mapping=True)
         return [map_spans(spans, *pair) for spans, *pair in zip(found["offset_mapping"], spelled, texts, strict=True)]
@@ -269,12 +269,12 @@ def load_hugging_face(name: str, folder: Path, device: str) -> LoadedHuggingFace
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
         prepare = AutoImageProcessor.from_pretrained(str(folder))  # type: ignore[no-untyped-call]
     if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
-        raise HarnessError(f"{name} is a {type(model).__name__}, which has not both towers: expected a model such as CLIPModel")
+        raise HarnessError(
+            f"{name} is a {type(model).__name__}, which lacks an image or a text tower: expected a model such as CLIPModel"
+        )
     check_no_missing_weights(name, folder, model, report)
     if tokenizer.pad_token_id is None:
-        raise HarnessError(
-            f"{name}: the tokenizer in {folder} has no pad_token, which texts are filled up with: name the model's own"
-        )
+        raise HarnessError(f"{name}: the tokenizer in {folder} has no pad_token for padding texts: add the model's own")
     # Padding on the left would shift the positions of tokens, and no model of images was trained with it.
     tokenizer.padding_side = "right"
     lower = LOWER_CASE in missing_steps(folder)

@@ -85,9 +85,7 @@ def mark_languages(name: str, tokenizer: Any, lang: str) -> dict[str, int]:
     marks = [code for code in codes if language_mark(code, known)]
     english = [mark for code in _ENGLISH_MARKS if (mark := language_mark(code, known))]
     if not marks or not english:
-        raise HarnessError(
-            f"{name} begins every text with a mark of its language, and has none for {lang if english else 'English'}"
-        )
+        raise HarnessError(f"{name} starts every text with a language mark, and has none for {lang if english else 'English'}")
     tokenizer.src_lang = marks[0]
     return {"forced_bos_token_id": known[english[0]]}
 

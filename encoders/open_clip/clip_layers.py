@@ -85,7 +85,7 @@ def block_weights(module: Any) -> Weights:
 def check_block(block: nn.Module) -> None:
     """Raise HarnessError if a block is not the standard one."""
     if not isinstance(block, ResidualAttentionBlock):
-        raise unsupported_error(f"blocks of another make ({type(block).__name__})")
+        raise unsupported_error(f"non-standard blocks ({type(block).__name__})")
     if not isinstance(block.ls_1, nn.Identity) or not isinstance(block.ls_2, nn.Identity):
         raise unsupported_error("layer scales")
 

@@ -43,7 +43,7 @@ def write_open_clip(folder: Path, teacher: Encoder, out: Path, hub: str | None) 
     if out.exists():
         raise HarnessError(f"{out} is there already: name a folder that is not")
     if not isinstance(teacher, OpenClip):
-        raise HarnessError(f"{teacher.name} is no open_clip model: its image tower has no place in open_clip's folder form")
+        raise HarnessError(f"{teacher.name} is no open_clip model: open_clip's folder format cannot hold its image tower")
     tower, tokenizer = load_tower(folder)
     model = teacher.loaded.model
     image_side = {name: value for name, value in model.state_dict().items() if name.startswith(("visual.", "logit_"))}
@@ -91,8 +91,8 @@ def convert_text_tower(
         return shared | text, clip_weights(state, config), {}
     raise HarnessError(
         f"{folder}: open_clip has no {config.norm}-norm{' causal' if config.causal else ''} text tower with {config.pooling} "
-        f"pooling and {config.activation}; of a CLIP teacher's layers it can hold what was distilled with --pooling last, of "
-        "BERT's what was with --pooling mean"
+        f"pooling and {config.activation}; it has CLIP's layers if they were distilled with --pooling last, and BERT's layers if "
+        "they were distilled with --pooling mean"
     )
 
 

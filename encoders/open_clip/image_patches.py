@@ -34,8 +34,8 @@ def patch_reader(visual: nn.Module, name: str) -> ReadPatches:
     if isinstance(visual, TimmModel) and not hasattr(visual.head, "pool"):
         return lambda pixels: read_timm(visual, pixels)
     raise HarnessError(
-        f"{name} gives no patch states: its image tower pools by queries or places of its own, which say nothing of one patch; "
-        "docs/late-interaction.md says which do"
+        f"{name} gives no patch states: the head of its image tower pools by learned queries or positions, which do not apply to "
+        "one patch; docs/late-interaction.md lists the encoders that do"
     )
 
 

@@ -1,6 +1,6 @@
 """Location of an open_clip model's files: a folder, a repository of the Hugging Face hub, or a tag of open_clip.
 
-This module does not import torch. Only tags need open_clip itself, which imports it.
+This module does not import torch. Only tags require open_clip, which imports torch.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def folder_files(folder: Path) -> ModelFiles:
     Raises HarnessError if configuration, weights or tokenizer are missing, or if transformers is needed and not installed.
     """
     if not folder.is_dir():
-        raise HarnessError(f"{folder} is no folder; expected one that holds {OPEN_CLIP_CONFIG_FILE} and the weights")
+        raise HarnessError(f"{folder} is no folder; expected a folder with {OPEN_CLIP_CONFIG_FILE} and the weights")
     config = read_config(folder / OPEN_CLIP_CONFIG_FILE)
     check_preprocessing(config, folder / OPEN_CLIP_CONFIG_FILE)
     check_adapter(folder)
@@ -138,15 +138,15 @@ def check_preprocessing(config: Mapping[str, Any], path: Path) -> None:
     missing = [key for key in ("mean", "std", "interpolation", "resize_mode") if not given.get(key)]
     if missing and ("init_logit_bias" in model or "siglip" in str(model["vision_cfg"].get("timm_model_name"))):
         raise HarnessError(
-            f"{path}: preprocess_cfg lacks {', '.join(missing)}, and open_clip would prepare pictures as OpenAI's CLIP does: "
-            "add what this SigLIP model was trained with"
+            f"{path}: preprocess_cfg lacks {', '.join(missing)}, and open_clip would use the values of OpenAI's CLIP: "
+            "add the values with which this SigLIP model was trained"
         )
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """Read an `open_clip_config.json`. Raises HarnessError if the file is missing or not valid."""
     if not path.is_file():
-        raise HarnessError(f"{path} is missing; a folder in open_clip's directory form holds it beside the weights")
+        raise HarnessError(f"{path} is missing; a folder in open_clip's format contains it next to the weights")
     try:
         config: dict[str, Any] = from_json(path.read_text(encoding="utf-8"))
         config["model_cfg"]["text_cfg"], config["model_cfg"]["vision_cfg"], config["model_cfg"]["embed_dim"]

@@ -191,7 +191,7 @@ class OpenClip:
             found = read(pixels.to(self.device, memory_format=torch.channels_last))
         except torch.OutOfMemoryError as error:
             if len(pixels) == 1:
-                raise HarnessError(f"{self.device} has not the memory to encode one picture by {self.name}") from error
+                raise HarnessError(f"{self.device} has too little memory to encode one image with {self.name}") from error
         else:
             yield found
             return

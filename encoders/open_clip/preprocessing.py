@@ -27,7 +27,7 @@ def torch_preprocessing(config: Mapping[str, Any]) -> Callable[[Image.Image], Te
     height, width = config["size"] if not isinstance(config["size"], int) else (config["size"],) * 2
     way, kernel = config["resize_mode"], config["interpolation"]
     if kernel not in ("bicubic", "bilinear") or not (way == "squash" or (way == "shortest" and height == width)):
-        raise HarnessError(f"fast: knows no way to resize by {kernel}, {way} to {height} x {width}: leave fast: out")
+        raise HarnessError(f"fast: does not support resizing by {kernel}, {way} to {height} x {width}: leave fast: out")
     mean, std = (torch.tensor(config[name])[:, None, None] for name in ("mean", "std"))
 
     def prepare(picture: Image.Image) -> Tensor:

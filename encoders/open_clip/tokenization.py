@@ -127,7 +127,7 @@ def mark_language(tokenizer: Tokenizer, lang: str) -> None:
     known = tokenizer.tokenizer.get_vocab()
     codes = [alias for alias in aliases if re.fullmatch("[a-z]{3}_[A-Z][a-z]{3}", alias) and alias in known]
     if not codes:
-        raise HarnessError(f"this text tower begins every text with a mark of its language, and has none for {lang}")
+        raise HarnessError(f"this text tower starts every text with a language mark, and has none for {lang}")
     # open_clip's own set_language has no effect with transformers 5, which resets the language to src_lang at every call.
     tokenizer.tokenizer.src_lang = codes[0]
 
@@ -182,7 +182,7 @@ def token_spans(tokenizer: Tokenizer, texts: Sequence[str], ids: Tensor, real: T
                 # A token after the padding (the class token) belongs to no part of the text.
                 known, span = read[place] if place < len(read) else (number, NOWHERE)
                 if known != number:
-                    raise HarnessError(f"a {type(tokenizer).__name__} does not tell where the tokens of {text!r} stand in it")
+                    raise HarnessError(f"a {type(tokenizer).__name__} does not provide the offsets of the tokens of {text!r}")
                 spans.append(span)
         located.append(map_spans(spans, cleaned, text))
     return located

@@ -429,7 +429,7 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_the_command_given_conve
 ) -> None:
     mark = tmp_path / "it ran"
     spec = write(tmp_path / "model", mark)
-    with pytest.raises(HarnessError, match="would run code that it brings") as caught:
+    with pytest.raises(HarnessError, match="would run code from the file") as caught:
         load_encoder(spec, "cpu").encode_texts(["a dog"], "en")
     assert "\n" not in str(caught.value)
     assert not mark.exists()
@@ -450,7 +450,7 @@ def test_a_translator_that_would_run_code_is_refused_too(tmp_path: Path) -> None
     spec = write_translator(folder, "pair")
     poisoned(folder / "pytorch_model.bin", mark, load_file(folder / "model.safetensors"))
     (folder / "model.safetensors").unlink()
-    with pytest.raises(HarnessError, match="would run code that it brings") as caught:
+    with pytest.raises(HarnessError, match="would run code from the file") as caught:
         load_translator(spec, "cpu").translate(["ein Hund"], "de")
     assert "\n" not in str(caught.value)
     assert not mark.exists()

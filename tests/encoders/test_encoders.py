@@ -164,7 +164,7 @@ def test_features_that_will_not_do(flickr30k_folder: Path, tmp_path: Path) -> No
         known().caption_features(retrieval.caption_ids, "fr")
     with pytest.raises(HarnessError, match="neither image nor text"):
         known(kind=["picture"] * 6).image_features([])
-    with pytest.raises(HarnessError, match="stands there twice, in rows"):
+    with pytest.raises(HarnessError, match="occurs twice, in rows"):
         known(kind=["text"] * 6, id=["33"] * 6, lang=["de"] * 6).image_features([])
     with pytest.raises(HarnessError, match=r"embedding is \(5, 16\) beside 6 ids"):
         known(rows=matrix[:5]).image_features([])

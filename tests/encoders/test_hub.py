@@ -1,4 +1,4 @@
-"""The Hugging Face hub's cache: what is whole, what is half-filled, and what is asked for. There is no network here."""
+"""The Hugging Face hub's cache: complete copies, incomplete copies, and requests. There is no network here."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_missing_shard_is_named(place: Path, kept: str) -> None:
     put(place, "model.safetensors.index.json", json.dumps({"weight_map": dict(zip("ab", SHARDS, strict=True))}))
     put(place, kept)
     (lost,) = set(SHARDS) - {kept}
-    refused(f"half-filled: {lost} is missing")
+    refused(f"incomplete: {lost} is missing")
     put(place, lost)
     assert find().is_dir()
 
@@ -84,13 +84,13 @@ def test_a_link_without_its_end_is_named(place: Path, name: str) -> None:
     blobs["flax.msgpack"].unlink()  # nothing that is read
     assert find().is_dir()
     blobs[name].unlink()
-    refused(f"half-filled: {name} is missing")
+    refused(f"incomplete: {name} is missing")
 
 
 def test_a_download_that_was_broken_off_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(place, "config.json")
     (place / "blobs" / "abc.0011.incomplete").write_bytes(b"half")
-    refused("half-filled: blobs/abc.0011.incomplete is unfinished")
+    refused("incomplete: blobs/abc.0011.incomplete is unfinished")
     put(place, "model.safetensors")
     refused("or delete it, if it is of a file that is not needed")
     monkeypatch.setattr("harness.encoders.hub.hub_answers", lambda _: True)
@@ -128,7 +128,7 @@ def test_what_the_hub_s_own_list_lacks_is_named(place: Path, monkeypatch: pytest
         raise errors.IncompleteSnapshotError(words, snapshot_path=str(place))
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    refused("half-filled: model.safetensors (and 1 more) is missing")
+    refused("incomplete: model.safetensors (and 1 more) is missing")
 
 
 def test_missing_files_of_patterns(tmp_path: Path) -> None:

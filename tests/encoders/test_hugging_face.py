@@ -110,7 +110,7 @@ def test_a_tokenizer_that_does_not_tell_where_tokens_stand_is_named(
 ) -> None:
     encoder = encoders("clip")
     monkeypatch.setattr(type(encoder.loaded.tokenizer), "is_fast", False)
-    with pytest.raises(HarnessError, match=r"hf:.*clip: a \w+ does not tell where its tokens stand in a text"):
+    with pytest.raises(HarnessError, match=r"hf:.*clip: a \w+ does not provide the offsets of its tokens"):
         encoder.locate_tokens(TEXTS, "en")
 
 
@@ -354,7 +354,7 @@ def test_an_adapter_is_not_left_out_in_silence(tmp_path: Path, monkeypatch: pyte
         (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     for make in (hugging_face_encoder(str(clip), "cpu").fingerprint, HuggingFaceInitializer(str(bert)).fingerprint):
         with pytest.raises(
-            HarnessError, match=r"adapter_config.json is of an adapter, which would be left out: pip install peft"
+            HarnessError, match=r"adapter_config.json belongs to an adapter, which would be ignored: pip install peft"
         ):
             make()
 
@@ -367,7 +367,7 @@ def test_a_folder_without_one_of_its_shards_is_refused(tmp_path: Path) -> None:
     assert hugging_face_encoder(str(folder), "cpu").encode_texts(["a dog"], "en").shape == (1, 24)
     second = sorted(folder.glob("model-*"))[1]
     second.unlink()
-    with pytest.raises(HarnessError, match=rf"{second.name} is missing: copy the model again, whole"):
+    with pytest.raises(HarnessError, match=rf"{second.name} is missing: copy the complete model again"):
         hugging_face_encoder(str(folder), "cpu").fingerprint()
     # transformers reads one file before many.
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / "model.safetensors")
@@ -427,7 +427,7 @@ def test_models_that_will_not_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     bert.save_pretrained(tmp_path / "bert")
     write_tokenizer(tmp_path / "bert", 16)
     transformers.CLIPImageProcessor().save_pretrained(tmp_path / "bert")
-    with pytest.raises(HarnessError, match="is a BertModel, which has not both towers"):
+    with pytest.raises(HarnessError, match="is a BertModel, which lacks an image or a text tower"):
         hugging_face_encoder(str(tmp_path / "bert"), "cpu").encode_texts(["a"], "en")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))

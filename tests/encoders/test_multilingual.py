@@ -74,7 +74,7 @@ def test_nllb_is_told_the_language(tmp_path: Path) -> None:
         assert error(got, plain(encoder, TEXTS)) < 1e-5, lang
     assert error(german, english) > 1e-2
     assert error(encoder.encode_tokens(TEXTS, "de").pooled, german) < 1e-5
-    with pytest.raises(HarnessError, match="begins every text with a mark of its language, and has none for cs"):
+    with pytest.raises(HarnessError, match="starts every text with a language mark, and has none for cs"):
         encoder.encode_texts(TEXTS, "cs")
 
 

@@ -147,7 +147,7 @@ def test_a_tokenizer_that_does_not_tell_where_tokens_stand_is_named(folders: Cal
             return torch.ones(len(texts), 8, dtype=torch.long)
 
     reader = TextReader(folder_encoder(str(folders("bert")), "cpu").loaded.model, Letters(), 24, "cpu")
-    with pytest.raises(HarnessError, match="a Letters does not tell where the tokens of 'a dog' stand in it"):
+    with pytest.raises(HarnessError, match="a Letters does not provide the offsets of the tokens of 'a dog'"):
         reader.locate_tokens(["a dog"], "en")
 
 
@@ -513,7 +513,7 @@ def test_siglip_pictures_are_not_prepared_as_clip_s_for_want_of_a_word(folders: 
     config = json.loads((folder / "open_clip_config.json").read_text())
     del config["preprocess_cfg"]["mean"], config["preprocess_cfg"]["resize_mode"]
     (folder / "open_clip_config.json").write_text(json.dumps(config))
-    with pytest.raises(HarnessError, match=r"preprocess_cfg lacks mean, resize_mode, and open_clip would prepare pictures as"):
+    with pytest.raises(HarnessError, match=r"preprocess_cfg lacks mean, resize_mode, and open_clip would use the values of"):
         folder_encoder(str(folder), "cpu")
 
 

@@ -182,7 +182,7 @@ def test_batches_shrink_until_they_fit_the_memory(model: str, monkeypatch: pytes
     assert np.abs(encoder.encode_images(pictures) - expected).max() < 1e-5
     assert sizes == [8, 4, 2, 2, 4, 2, 2, 3, 2, 1]
     most = 0
-    with pytest.raises(HarnessError, match="has not the memory to encode one picture"):
+    with pytest.raises(HarnessError, match="has too little memory to encode one image"):
         encoder.encode_images(pictures[:2])
 
 

@@ -218,7 +218,7 @@ def test_a_multilingual_model_gets_its_source_language_and_english(tmp_path: Pat
         translator.translate(["a dog runs"], lang)
         assert echo.asked[-1]["input_ids"][0, 0] == known[mark]
         assert echo.asked[-1]["forced_bos_token_id"] == known["eng_Latn"]
-    with pytest.raises(HarnessError, match="begins every text with a mark of its language, and has none for cs"):
+    with pytest.raises(HarnessError, match="starts every text with a language mark, and has none for cs"):
         translator.translate(["a"], "cs")
 
 
