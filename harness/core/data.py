@@ -1,6 +1,6 @@
 """The data types that encoders, tasks and the engine exchange.
 
-Arrays are numpy arrays of float32 unless stated otherwise; n counts items, d is the width of the joint image-text space.
+Arrays are float32 numpy arrays unless stated otherwise. n is the number of items. d is the width of the joint image-text space.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image
 
-# Strings, so that the command line need not import numpy.
+# The types are strings, so that the command line does not import numpy.
 Floats: TypeAlias = "npt.NDArray[np.float32]"
 Doubles: TypeAlias = "npt.NDArray[np.float64]"
 Ints: TypeAlias = "npt.NDArray[np.int64]"
 Span: TypeAlias = tuple[int, int]
-"""A character span of a text: start and end, counted from 0, the end excluded; empty for what is not in the text."""
+"""A character span of a text: start and end, counted from 0, the end excluded. It is empty if the text lacks the characters."""
 Spans: TypeAlias = tuple[Span, ...]
 
 
 Sought = Literal["images", "regions", "texts"]
-"""What queries look for."""
+"""The kinds of candidates."""
 QUERY_UNITS: dict[Sought, str] = {"images": "captions", "regions": "phrases", "texts": "queries"}
-"""What queries are called, in the plural, by what they look for."""
-_ENGLISH_SIDE = " (English side)"  # ends the name of the source of English captions behind translations
+"""The plural noun for queries, by the kind of their candidates."""
+_ENGLISH_SIDE = " (English side)"  # the suffix of a source's name for the English captions that it was translated from
 
 
 def english_side(source: str) -> str:
@@ -44,12 +44,12 @@ def english_side(source: str) -> str:
 
 
 def is_english_side(source: str) -> bool:
-    """Return whether a source is the English captions behind translations, as `english_side` names it."""
+    """Return whether a source consists of the English originals of translations, named by `english_side`."""
     return source.endswith(_ENGLISH_SIDE)
 
 
 class PicturesError(HarnessError):
-    """A folder lacks pictures of a split. What is known by id can be measured without them."""
+    """A folder lacks images of a split. Encoders with embeddings by id do not need them."""
 
 
 class Images(Protocol):
@@ -57,7 +57,7 @@ class Images(Protocol):
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The ids of the images, in gallery order."""
+        """The ids of the images, in the order of the gallery."""
         ...
 
     def open(self, index: int) -> Image.Image:
@@ -71,11 +71,11 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class TokenStates:
-    """Token states and sentence embeddings of n texts, or patch states and embeddings of n pictures, packed without padding.
+    """Token states and sentence embeddings of n texts, or patch states and embeddings of n images, packed without padding.
 
-    tokens: (sum(lengths), d), each one's state projected into the joint space; text i owns `lengths[i]` rows, in order.
-    lengths: (n,), at least 1 each. Special tokens count; padding does not, and no class token of a picture.
-    pooled: (n, d), the same embeddings that `encode_texts` or `encode_images` gives.
+    tokens: (sum(lengths), d), the states, projected into the joint space. Text i has `lengths[i]` rows, in order.
+    lengths: (n,), at least 1 each. Special tokens of a text count. Padding and the class token of an image do not.
+    pooled: (n, d), the embeddings that `encode_texts` or `encode_images` returns.
     """
 
     tokens: Floats
@@ -85,20 +85,20 @@ class TokenStates:
 
 @runtime_checkable
 class CaptionReader(Protocol):
-    """A task whose captions can be read from a folder without pictures."""
+    """A task whose captions can be read from a folder without images."""
 
     def load_captions(self, data: Path, lang: str, split: str, source: str | None = None) -> Retrieval:
-        """As `Task.load`, but the images are known by their ids alone."""
+        """Read a retrieval as `Task.load` does, with images that are known by their ids alone."""
         ...
 
 
 @dataclass(frozen=True)
 class Language:
-    """A language: BCP-47 code, English name, ISO 15924 script, and how to read it.
+    """A language: BCP-47 code, English name, ISO 15924 script, and caption sources.
 
-    tier: resources from 0 to 5 (Joshi et al. 2020), or None where their list does not plainly name the language.
-    sources: names of the caption sources that have it, the preferred one first.
-    aliases: other codes a user may type (FLORES-200, ISO 639-3).
+    tier: resource class from 0 to 5 (Joshi et al. 2020), or None if their list does not clearly name the language.
+    sources: names of the caption sources that have the language, the preferred one first.
+    aliases: other codes that a user may type (FLORES-200, ISO 639-3).
     """
 
     code: str
@@ -111,7 +111,7 @@ class Language:
 
 @dataclass(frozen=True)
 class CaptionSource:
-    """Where a task's captions come from, for people. languages: codes of all it has, none for one that takes any."""
+    """A description of a source of captions, for readers. languages: the codes of its languages, empty if it accepts any."""
 
     name: str
     title: str
@@ -123,7 +123,7 @@ class CaptionSource:
 
 @dataclass(frozen=True)
 class TaskCard:
-    """What a task is, for people and for the record. data: name of the data set it reads, where that is not its own name."""
+    """A description of a task, for readers and for records. data: the name of its data set if it differs from the task's name."""
 
     name: str
     version: str
@@ -136,16 +136,16 @@ class TaskCard:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Images and captions of one language and split, and which belongs to which.
+    """Images and captions of one language and split, with the ground truth.
 
-    captions: m texts. caption_images: (m,), index of each caption's image in `images.ids`; every image has at least one caption.
-    caption_ids: m ids, unique, free of caption text. english: the English caption each caption was translated from,
-    or None where the source is not a translation.
-    source: name of the caption source. kind: how its captions came to be, as "human translation" or "machine translation".
-    sample: whether this is the embedded sample, whose numbers say nothing about Flickr30k.
-    notes: what a reader must know of how the captions were read (a known gap of the source, empty captions left out).
-    facets: by name, a tuple of values for each caption, by which scores can be broken down. They decide no score.
-    phrases: the phrases of each caption that name something, or None where that is not known; english_phrases: of its twin.
+    captions: m texts. caption_images: (m,), index of each caption's image in `images.ids`. Every image has at least one caption.
+    caption_ids: m unique ids that contain no caption text.
+    english: the English original of each caption, or None if the source is not a translation.
+    source: name of the caption source. kind: the origin of its captions, such as "human translation" or "machine translation".
+    sample: whether this is the embedded sample, whose results do not apply to Flickr30k.
+    notes: remarks for readers on how the captions were read (a known gap of the source, excluded empty captions).
+    facets: by name, a tuple of values for each caption. Scores can be broken down by them, and do not depend on them.
+    phrases: the entity phrases of each caption, or None where they are unknown. english_phrases: those of its English original.
     """
 
     task: str
@@ -168,7 +168,7 @@ class Retrieval:
 
     @property
     def unit(self) -> str:
-        """What its queries are called, in the plural."""
+        """The plural noun for the queries."""
         return QUERY_UNITS[self.sought]
 
     @property
@@ -178,26 +178,26 @@ class Retrieval:
 
     @property
     def opens_pictures(self) -> bool:
-        """Whether its images are read, whole or in regions."""
+        """Whether the images are decoded, entirely or in regions."""
         return self.sought != "texts"
 
     @property
     def is_english_side(self) -> bool:
-        """Whether its captions are the English ones behind translations: see `in_english`."""
+        """Whether the captions are the English originals of translations (see `in_english`)."""
         return is_english_side(self.source)
 
     @property
     def document_count(self) -> int | None:
-        """How many texts its queries are ranked against, None where they look for images."""
+        """The number of candidate texts, or None if the candidates are images."""
         return None
 
     @property
     def gallery_size(self) -> int:
-        """How many images its queries are ranked against, or how many texts."""
+        """The number of candidate images or texts."""
         return len(self.images.ids) if self.document_count is None else self.document_count
 
     def cache_key_parts(self) -> list[str]:
-        """Return what decides its scores besides images and texts: the chosen measures, where there is a choice."""
+        """Return what determines the scores besides images and texts: the chosen measures of a task with a choice."""
         return []
 
     def in_english(self) -> Self:
@@ -208,7 +208,7 @@ class Retrieval:
         """
         if self.english is None:
             raise HarnessError(f"the {self.lang} captions of {self.source} are not translations: they have no English twins")
-        # Notes are on the translations; languages that share their English share its record.
+        # Notes describe the translations. Languages with the same English captions share the record of these captions.
         return replace(
             self,
             lang="en",
@@ -255,10 +255,10 @@ class Retrieval:
 class Regions:
     """Candidate boxes of images, chosen without knowledge of the queries.
 
-    boxes: (r, 4), left, top, right, bottom in pixels from 0, right and bottom excluded, the boxes of an image together.
-    box_images: (r,), ascending, index of each box's image in `images.ids`; an image may have none.
-    sizes: (n, 2), width and height of the pictures that the boxes were measured on: the pictures here may be reduced ones.
-    source: where the boxes come from.
+    boxes: (r, 4), left, top, right, bottom in pixels from 0, right and bottom excluded. Boxes of an image are adjacent.
+    box_images: (r,), ascending, index of each box's image in `images.ids`. An image may have no box.
+    sizes: (n, 2), width and height of the images that the boxes were measured on. `images` may be reduced copies.
+    source: the origin of the boxes.
     """
 
     images: Images
@@ -276,9 +276,10 @@ class Regions:
 
 @dataclass(frozen=True)
 class Grounding(Retrieval):
-    """Phrases and where in their image they are: `captions` are phrases here, and an image may have none.
+    """Phrases and their ground-truth boxes. `captions` are phrases, and an image may have no phrase.
 
-    targets: (g, 4), the true boxes, in the pixels of `Regions`. target_captions: (g,), the phrase of each; every phrase has one.
+    targets: (g, 4), the ground-truth boxes, in the pixels of `Regions`.
+    target_captions: (g,), the index of each box's phrase. Every phrase has at least one box.
     """
 
     _: KW_ONLY
@@ -296,7 +297,7 @@ class Grounding(Retrieval):
 class Unseen:
     """Images known by their ids alone, for tasks that open no image.
 
-    gallery: digest of the candidates that take their place.
+    gallery: digest of the candidates that replace them.
     """
 
     ids: tuple[str, ...]
@@ -307,7 +308,7 @@ class Unseen:
         raise HarnessError(f"no picture of {self.ids[index]} is read here: this task compares texts with texts")
 
     def digest(self) -> str:
-        """A digest of the ids, in order, and of the gallery."""
+        """Return a digest of the ids, in order, and of the gallery."""
         return digest_strings(["unseen", self.gallery, *self.ids])
 
 
@@ -322,7 +323,7 @@ class Documents(Protocol):
         ...
 
     def parts(self) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
-        """Yield ids and texts in order, DOCUMENTS_A_PART at a time. Raises HarnessError if they can no longer be read."""
+        """Yield ids and texts in order, in parts of DOCUMENTS_A_PART. Raises HarnessError if they can no longer be read."""
         ...
 
     def digest(self) -> str:
@@ -354,10 +355,10 @@ class Listed:
 class TextRetrieval(Retrieval):
     """Text-to-text retrieval: captions or other queries with English candidates. `images` group the queries and are not opened.
 
-    relevant: (m), for each query its relevant documents by number, and how relevant each is, 1 or more; never none.
-    barred: (m), for each query the documents that it is not ranked against: itself, and what it was translated from.
-    measures: what is measured beside hit rates: `nDCG@10`, `MRR`, `recall@100` (see `harness.retrieval.metrics`).
-    headline: what towers are compared by: one of them, or `R@1`.
+    relevant: (m), the grades (1 or more) of each query's relevant documents, by number. Each query has at least one.
+    barred: (m), the numbers of the documents that are no candidates of each query: the query itself and its English original.
+    measures: the measures besides hit rates, such as `nDCG@10`, `MRR`, `recall@100` (see `harness.retrieval.metrics`).
+    headline: the measure that towers are compared by, one of `measures` or `R@1`.
     """
 
     _: KW_ONLY
@@ -371,7 +372,7 @@ class TextRetrieval(Retrieval):
 
     @property
     def document_count(self) -> int:
-        """How many texts its queries are ranked against."""
+        """The number of candidate texts."""
         return len(self.documents)
 
     def cache_key_parts(self) -> list[str]:
@@ -384,14 +385,14 @@ class TextRetrieval(Retrieval):
         return replace(super().take(rows), relevant=relevant, barred=barred)
 
     def texts_digest(self) -> str:
-        """A digest of the queries, their ids and images, the documents, and which of them are right or left out."""
+        """Return a digest of the queries, their ids and images, the documents, their grades and the barred documents."""
         judged = (str(sorted(of.items())) for of in self.relevant)
         return digest_strings([super().texts_digest(), self.documents.digest(), *judged, *map(str, self.barred)])
 
 
 @dataclass(frozen=True)
 class Translated:
-    """English translations of a retrieval's captions, in their order, as read from a file, and notes for readers."""
+    """English translations of a retrieval's captions, read from a file, in the order of the captions. notes: for readers."""
 
     english: tuple[str, ...]
     notes: tuple[str, ...] = ()
@@ -399,11 +400,11 @@ class Translated:
 
 @dataclass(frozen=True)
 class Bitext:
-    """Sentence pairs for distillation, one row a pair: English, its translation, and the image id, or "" where there is none.
+    """Sentence pairs for distillation: English sentences, their translations, and image ids ("" for a pair without an image).
 
-    places: where each pair stands in what its source offers, counted from 1; in order where not given.
-    english_entities, foreign_entities: the stretches of each sentence that name something to be seen, None where nobody knows;
-    nothing at all unless asked for. They are no part of the digest of the pairs.
+    places: the position of each pair in its source, counted from 1. The default is consecutive positions.
+    english_entities, foreign_entities: the character spans of visible entities in each sentence, None where they are unknown.
+    They are empty unless requested. They are not part of the digest.
     """
 
     lang: str
@@ -443,9 +444,10 @@ class Bitext:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The evaluation data that distillation into a language must not see: images, and captions in English and the language.
+    """The evaluation data that distillation into a language must not use: images, and captions in English and the language.
 
-    images: ids of all images that the data set lists, evaluated or not. What a bitext names as images are images only if listed.
+    image_ids: ids of the images of evaluation. images: ids of all images of the data set, evaluated or not. An image id of a
+    bitext refers to an image only if it is among these.
     """
 
     image_ids: frozenset[str]
@@ -456,7 +458,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Download:
-    """A public file for a data folder. path: its place in the folder. sha256: digest of the publisher's file, where known."""
+    """A public file for a data folder. path: its path in the folder. sha256: digest of the publisher's file, None if unknown."""
 
     path: str
     url: str
@@ -467,9 +469,10 @@ class Download:
 
 @dataclass(frozen=True)
 class Contents:
-    """The files of a data folder that a task reads. texts: paths in the folder. pictures: a reader of the bytes by file name.
+    """The files of a data folder that a task reads.
 
-    files: the pictures' files or shards, so that who gives them away can tell whether they are of the folder.
+    texts: paths in the folder. pictures: by file name, a function that reads the bytes of the image.
+    files: the files or shards of the images, so that a caller that packs them can check whether they are in the folder.
     """
 
     texts: tuple[str, ...]
@@ -479,7 +482,7 @@ class Contents:
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of `data check`: what was searched, whether it was found, and what to do otherwise."""
+    """One line of `data check`: the item, whether the folder has it, and details, with the way out if it does not."""
 
     what: str
     found: bool
@@ -488,9 +491,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Place:
-    """An entity mention of a caption, and its boxes in the image, which may be none.
+    """An entity mention of a caption and its boxes in the image. A mention may have no box.
 
-    boxes: left, top, right and bottom as shares of the picture's width and height.
+    boxes: left, top, right and bottom as fractions of the image's width and height.
     """
 
     words: str
@@ -498,14 +501,15 @@ class Place:
     boxes: tuple[tuple[float, float, float, float], ...]
 
 
-MEASURE_PREFIX = "measure:"  # and of a measure of each query, in percent
+MEASURE_PREFIX = "measure:"  # of the columns that hold a measure of each query, in percent
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Rank of the best relevant item of each query, 1-based.
+    """The rank of each query's best relevant item, counted from 1.
 
-    t2i: (m,), for each caption the rank of its image among n. i2t: (n,), for each image the rank of its best caption among m.
+    t2i: (m,), the rank of each caption's image among n images.
+    i2t: (n,), the rank of each image's best relevant caption among m captions.
     """
 
     t2i: Ints

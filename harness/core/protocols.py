@@ -59,7 +59,7 @@ class Encoder(ImageEncoder, TextEncoder, Protocol):
 
     @property
     def name(self) -> str:
-        """The canonical form of the spec that users type: `open_clip:ViT-B-32/laion2b_s34b_b79k`."""
+        """The canonical form of the spec that users type, such as `open_clip:ViT-B-32/laion2b_s34b_b79k`."""
         ...
 
 
@@ -110,11 +110,11 @@ class KnownFeatures(Protocol):
     """An encoder without a model, with embeddings by the task's ids. The engine opens no image for it."""
 
     def image_features(self, ids: Sequence[str]) -> Floats:
-        """Return the embeddings (n, d) of images. Raises HarnessError naming the first that is missing."""
+        """Return the embeddings (n, d) of images. Raises HarnessError with the first missing id."""
         ...
 
     def caption_features(self, ids: Sequence[str], lang: str) -> Floats:
-        """Return the embeddings (n, d) of a language's captions. Raises HarnessError naming the first that is missing."""
+        """Return the embeddings (n, d) of a language's captions. Raises HarnessError with the first missing id."""
         ...
 
 
@@ -127,7 +127,7 @@ class Translator(Protocol):
         ...
 
     def translate(self, texts: Sequence[str], lang: str) -> Sequence[str]:
-        """Translate texts of one language (BCP-47) into English, one for each, in order."""
+        """Translate texts of one language (BCP-47) into English. Return one translation for each text, in order."""
         ...
 
     def fingerprint(self) -> str:
@@ -136,7 +136,7 @@ class Translator(Protocol):
 
 
 class Task(Protocol):
-    """A benchmark: it provides data and ground truth, and the engine measures."""
+    """A benchmark. It provides data and ground truth, and the engine measures."""
 
     @property
     def card(self) -> TaskCard:
@@ -156,30 +156,30 @@ class Task(Protocol):
         ...
 
     def load(self, data: Path, lang: str, split: str, source: str | None = None) -> Retrieval:
-        """Read images and captions of one language, or phrases and their boxes as a `Grounding`, or a `TextRetrieval`.
+        """Read the images and captions of one language as a `Retrieval`, or as its subclass `Grounding` or `TextRetrieval`.
 
-        They come from the named source, or from the first one that the folder has. Raises MissingError if the folder has none,
-        HarnessError if a file cannot be read.
+        They come from the named source, or from the first source that the folder has. Raises MissingError if the folder has none,
+        and HarnessError if a file cannot be read.
         """
         ...
 
     def load_bitext(self, data: Path, lang: str) -> Bitext:
         """Read the folder's English-`lang` sentence pairs for training. The leakage guard is applied afterwards.
 
-        Raises MissingError if it has none.
+        Raises MissingError if the folder has none.
         """
         ...
 
     def held_out(self, data: Path, lang: str) -> HeldOut:
-        """Return what the leakage guard drops from a bitext. Validation is included, since choices are made on it."""
+        """Return the data that the leakage guard removes from a bitext. It includes validation data, used for model selection."""
         ...
 
     def check(self, data: Path) -> list[Finding]:
-        """Return what the folder has and lacks."""
+        """Return a finding for each item that the folder has or lacks."""
         ...
 
     def downloads(self, languages: Sequence[str] | None, source: str | None = None) -> tuple[Download, ...]:
-        """Return the public files of some languages (codes; None for all) and of one source or all."""
+        """Return the public files of the given languages (codes, None for all) and source (None for all)."""
         ...
 
     def contents(self, data: Path) -> Contents:
@@ -200,7 +200,7 @@ class RegionTask(Protocol):
     """A task whose images have regions. It receives neither a language nor a caption, so that regions depend on neither."""
 
     def load_regions(self, data: Path, split: str, candidates: str) -> Regions:
-        """Read the regions of all images of a split: `boxes` of annotators, or `proposals` of a detector.
+        """Read the regions of all images of a split. candidates: `boxes` of annotators, or `proposals` of a detector.
 
         Raises HarnessError if the folder has none, or if a file cannot be read.
         """
@@ -212,14 +212,14 @@ class TaggedTask(Protocol):
     """A task whose data tags entity mentions in some sentences."""
 
     def load_places(self, data: Path, retrieval: Retrieval) -> tuple[tuple[Place, ...], ...]:
-        """Return the entity mentions of each caption with their boxes, those of its English original if it has no tags itself.
+        """Return the entity mentions of each caption with their boxes.
 
-        Raises HarnessError if tags or boxes cannot be read.
+        A caption without tags has the mentions of its English original. Raises HarnessError if tags or boxes cannot be read.
         """
         ...
 
     def tag_bitext(self, data: Path, bitext: Bitext) -> Bitext:
-        """Return a copy with `english_entities` and `foreign_entities`, None for untagged sentences.
+        """Return a copy with `english_entities` and `foreign_entities`. The entities of an untagged sentence are None.
 
         Raises HarnessError if tags cannot be read.
         """

@@ -31,7 +31,7 @@ def chunk_phrases(chunker: str, texts: Sequence[str], language: Language) -> lis
         for start, end in spans:
             if not 0 <= start < end <= len(text):
                 raise HarnessError(
-                    f"the phrase chunker {chunker} gave the stretch {start} to {end} of a text of {len(text)} characters"
+                    f"the phrase chunker {chunker} gave the character span {start} to {end} of a text of {len(text)} characters"
                 )
     return found
 

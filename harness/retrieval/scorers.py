@@ -1,6 +1,7 @@
-"""Scorers: how what a text looks for is ranked. The plain one is measured always, and one more beside it where a run asks for it.
+"""Scorers rank the candidates of queries. Every run measures the plain scorer, and one more scorer if the run requests it.
 
-Adding one takes a class with the members of `Scorer`, a function that makes it for a run, and a line in `harness.core.builtins`.
+A new scorer needs a class with the members of `Scorer`, a function that makes it for a run, and a line in
+`harness.core.builtins`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ PLAIN = "plain"
 
 @dataclass(frozen=True)
 class RetrievalResult:
-    """What texts found. columns: what is kept of each beside its rank."""
+    """The ranks and scores of one retrieval.
+
+    chance: expected scores of a random order. columns: values for each query that records store with its rank.
+    """
 
     ranks: Ranks
     scores: dict[str, float]
@@ -42,12 +46,12 @@ class RetrievalResult:
 
     @classmethod
     def from_images(cls, ranks: Ranks, retrieval: Retrieval) -> RetrievalResult:
-        """What captions and images found of each other."""
+        """Return the result of a retrieval between captions and images."""
         return cls(ranks, retrieval_scores(ranks), chance_rates(retrieval.caption_images, len(retrieval.images.ids)))
 
     @classmethod
     def from_texts(cls, retrieval: TextRetrieval, sides: SearchStates, device: str) -> RetrievalResult:
-        """What queries found among documents."""
+        """Search the documents for every query and return the result."""
         from harness.retrieval.dense_search import search_documents
 
         searched = search_documents(retrieval, sides.queries, sides.documents, device)
@@ -57,7 +61,7 @@ class RetrievalResult:
 
 @dataclass(frozen=True)
 class SearchStates:
-    """States of the queries, and of the documents, which are read as often as they are asked for."""
+    """States of the queries and of the documents. documents: a function that reads the documents' states on each call."""
 
     queries: PackedStates
     documents: Callable[[], Iterable[PackedStates]]
@@ -65,7 +69,10 @@ class SearchStates:
 
 @dataclass(frozen=True)
 class Embedder:
-    """What a scorer compares, from the store where it lies. tower: reads the texts that ask; encoder: what they look for."""
+    """Embeddings and states for scorers, read from the store where it has them.
+
+    tower: the text tower of the queries. encoder: the encoder of the candidates.
+    """
 
     encoder: Encoder
     tower: TextEncoder
@@ -74,29 +81,29 @@ class Embedder:
     device: str
 
     def captions(self, retrieval: Retrieval) -> Floats:
-        """Embeddings (m, d) of the captions."""
+        """Return the embeddings (m, d) of the captions."""
         return embed_captions(self.tower, retrieval, self.store)
 
     def texts(self, texts: list[str], lang: str) -> Floats:
-        """Embeddings of some texts of their language."""
+        """Return the embeddings of texts of one language."""
         return embed_texts(self.tower, texts, lang, self.store)
 
     def tokens(self, retrieval: Retrieval) -> PackedStates:
-        """Token states of the captions."""
+        """Return the token states of the captions."""
         return embed_tokens(self.tower, retrieval.captions, retrieval.lang, self.store)
 
     def pictures(self, images: Images, what: str = "images") -> Floats:
-        """Embeddings (n, d) of pictures."""
+        """Return the embeddings (n, d) of images."""
         with self.console.stage(f"embeds {what}", len(images.ids), what) as advance:
             return embed_images(self.encoder, images, self.store, lambda count: advance(count, ""))
 
     def patches(self, images: Images) -> PackedStates:
-        """Patch states of pictures."""
+        """Return the patch states of images."""
         with self.console.stage("embeds patches", len(images.ids), "images") as advance:
             return embed_patches(self.encoder, images, self.store, lambda count: advance(count, ""))
 
     def documents(self, documents: Documents) -> Iterator[PackedStates]:
-        """Embeddings of documents, a part at a time."""
+        """Yield the embeddings of documents, one part at a time."""
         from harness.storage.packed_states import PackedStates
 
         with self.console.stage("embeds documents", len(documents), "documents") as advance:
@@ -104,51 +111,51 @@ class Embedder:
                 yield PackedStates.single(embed_documents(self.encoder, ids, texts, self.store, lambda count: advance(count, "")))
 
     def document_tokens(self, documents: Documents) -> Iterator[PackedStates]:
-        """Token states of documents, a part at a time."""
+        """Yield the token states of documents, one part at a time."""
         with self.console.stage("embeds tokens", len(documents), "documents") as advance:
             for _, texts in documents.parts():
                 yield embed_tokens(self.encoder, texts, ENGLISH, self.store, lambda count: advance(count, ""))
 
 
 class Scorer(Protocol):
-    """A way of ranking, made ready for one retrieval."""
+    """The ranking method for one retrieval."""
 
     @property
     def name(self) -> str:
-        """What records call it."""
+        """The name of the scorer in records."""
         ...
 
     @property
     def views(self) -> RegionViews | None:
-        """The regions of images that it looks at."""
+        """The views of image regions that the scorer compares, or None."""
         ...
 
     def cache_key_parts(self) -> list[object]:
-        """What decides its ranks beside retrieval, encoder and text tower: with theirs it makes a cell's name."""
+        """Return what determines the ranks besides retrieval, encoder and text tower. It is a part of the cell's key."""
         ...
 
     def rank(self, retrieval: Retrieval, embed: Embedder) -> RetrievalResult:
-        """Embed and rank. Raises HarnessError if the encoder does not offer what it compares."""
+        """Embed and rank. Raises HarnessError if the encoder does not provide the states that the scorer compares."""
         ...
 
 
-# What makes a scorer for each retrieval of a run. Raises HarnessError for what it cannot score.
+# Makes a scorer for each retrieval of a run. Raises HarnessError if the scorer does not support the retrieval.
 ScorerFactory: TypeAlias = Callable[[Retrieval], Scorer]
 
 
 @dataclass(frozen=True)
 class CosineScorer:
-    """The cosine of two embeddings."""
+    """The plain scorer: the cosine of two embeddings."""
 
     name: ClassVar[str] = PLAIN
     views: ClassVar[None] = None
 
     def cache_key_parts(self) -> list[object]:
-        """Nothing more."""
+        """Return nothing, since embeddings alone determine the ranks."""
         return []
 
     def rank(self, retrieval: Retrieval, embed: Embedder) -> RetrievalResult:
-        """Images by caption, and captions by image; or documents by query."""
+        """Rank images by caption and captions by image, or documents by query."""
         if isinstance(retrieval, TextRetrieval):
             return RetrievalResult.from_texts(retrieval, self.search_states(retrieval, embed), embed.device)
         images = embed.pictures(retrieval.images)
@@ -156,7 +163,7 @@ class CosineScorer:
         return RetrievalResult.from_images(ranks, retrieval)
 
     def search_states(self, retrieval: TextRetrieval, embed: Embedder) -> SearchStates:
-        """One state each."""
+        """Return the embeddings of queries and documents, as one state for each text."""
         from harness.storage.packed_states import PackedStates
 
         return SearchStates(PackedStates.single(embed.captions(retrieval)), lambda: embed.documents(retrieval.documents))
@@ -164,17 +171,17 @@ class CosineScorer:
 
 @dataclass(frozen=True)
 class RegionScorer:
-    """The cosine of phrase and region: how a grounding is ranked."""
+    """The scorer of phrase grounding: the cosine of phrase and region."""
 
     views: RegionViews
     name: ClassVar[str] = PLAIN
 
     def cache_key_parts(self) -> list[object]:
-        """The regions."""
+        """Return the digest of the regions."""
         return [self.views.digest()]
 
     def rank(self, retrieval: Retrieval, embed: Embedder) -> RetrievalResult:
-        """The regions of each phrase's image."""
+        """Rank the regions of each phrase's image."""
         from harness.retrieval.grounding import ground
 
         assert isinstance(retrieval, Grounding)
@@ -186,9 +193,9 @@ class RegionScorer:
 
 @dataclass(frozen=True)
 class EntityScorer:
-    """Images found by their regions too: see `harness.retrieval.entity_reranking`.
+    """Retrieval with images reranked by their regions (see `harness.retrieval.entity_reranking`).
 
-    phrases: of each caption. first: how many are sorted anew.
+    phrases: the phrases of each caption. first: the number of candidates that are reranked, 0 for all.
     """
 
     views: RegionViews
@@ -197,15 +204,15 @@ class EntityScorer:
 
     @property
     def name(self) -> str:
-        """With how much it sorts anew."""
+        """The name in records, with the number of reranked candidates."""
         return f"entities, {f'first {self.first}' if self.first else 'all'} sorted anew"
 
     def cache_key_parts(self) -> list[object]:
-        """Regions, phrases, and how much is sorted anew."""
+        """Return the number of reranked candidates, the digest of the regions, and the phrases."""
         return ["entities", self.first, self.views.digest(), self.phrases]
 
     def rank(self, retrieval: Retrieval, embed: Embedder) -> RetrievalResult:
-        """Images by caption, and captions by image."""
+        """Rank images by caption, and captions by image."""
         from harness.retrieval.entity_reranking import CaptionPhrases, RegionGallery, rerank, split_rows
 
         words = embed.texts([phrase for phrases in self.phrases for phrase in phrases], retrieval.lang)
@@ -217,17 +224,17 @@ class EntityScorer:
 
 @dataclass(frozen=True)
 class MaxSimScorer:
-    """Late interaction: see `harness.retrieval.late_interaction`."""
+    """The scorer of late interaction (see `harness.retrieval.late_interaction`)."""
 
     name: ClassVar[str] = "maxsim"
     views: ClassVar[None] = None
 
     def cache_key_parts(self) -> list[object]:
-        """How it scores: raise the number when the same states no longer give the same ranks."""
+        """Return the version of the scorer. Increase it when the same states no longer give the same ranks."""
         return ["maxsim 1"]
 
     def rank(self, retrieval: Retrieval, embed: Embedder) -> RetrievalResult:
-        """Images by caption, and captions by image; or documents by query."""
+        """Rank images by caption and captions by image, or documents by query."""
         from harness.retrieval.late_interaction import rank_patches
 
         if isinstance(retrieval, TextRetrieval):
@@ -236,42 +243,49 @@ class MaxSimScorer:
         return RetrievalResult.from_images(rank_patches(patches, tokens, retrieval.caption_images, embed.device), retrieval)
 
     def search_states(self, retrieval: TextRetrieval, embed: Embedder) -> SearchStates:
-        """Their tokens."""
+        """Return the token states of queries and documents."""
         return SearchStates(embed.tokens(retrieval), lambda: embed.document_tokens(retrieval.documents))
 
 
-def make_plain_scorer(config: RunConfig, task: Task, data: Path) -> ScorerFactory:  # noqa: ARG001 (what every scorer is told)
-    """The cosine of a text's embedding and that of what it looks for: always measured."""
+def make_plain_scorer(config: RunConfig, task: Task, data: Path) -> ScorerFactory:  # noqa: ARG001 (the parameters of every scorer)
+    """Return the factory of the plain scorer, the cosine of a query's and a candidate's embedding. It is always measured."""
     return lambda retrieval: CosineScorer()  # noqa: ARG005
 
 
 def make_region_scorer(config: RunConfig, task: Task, data: Path) -> ScorerFactory:
-    """How phrases are grounded, which has no other scorer. Raises HarnessError if one is asked for."""
+    """Return the factory of the only scorer of phrase grounding. Raises HarnessError if the run requests another one."""
     if config.scorer != PLAIN:
-        raise HarnessError(f"--scorer {config.scorer} is for retrieval; {task.card.name} ranks regions as they are")
+        raise HarnessError(f"--scorer {config.scorer} is for retrieval, and {task.card.name} is phrase grounding: leave it out")
     views = load_region_views(config, task, data)
     return lambda retrieval: RegionScorer(views)  # noqa: ARG005
 
 
 def make_entity_scorer(config: RunConfig, task: Task, data: Path) -> ScorerFactory:
-    """Images found by their regions too, beside the plain cosine (arXiv 2505.02278): docs/entities.md."""
+    """Return the factory of the scorer that reranks images by their regions (arXiv 2505.02278).
+
+    The plain cosine is measured as well. docs/entities.md describes the scorer. Raises HarnessError if the task's images have no
+    regions. The factory raises HarnessError for text-to-text retrieval.
+    """
     views, choices = load_region_views(config, task, data), config.grounding
 
     def make(retrieval: Retrieval) -> Scorer:
         if not retrieval.opens_pictures:
-            raise HarnessError(f"--scorer entities looks at regions of images, and {task.card.name} looks for texts")
+            raise HarnessError(f"--scorer entities needs images as candidates, and {task.card.name} has texts")
         return EntityScorer(views, caption_phrases(retrieval, task, config.chunker), choices.rerank)
 
     return make
 
 
 def make_maxsim_scorer(config: RunConfig, task: Task, data: Path) -> ScorerFactory:  # noqa: ARG001
-    """The best patch or token for each token of a text, late interaction (arXiv 2004.12832): docs/late-interaction.md."""
+    """Return the factory of the late-interaction scorer (arXiv 2004.12832).
+
+    It compares each token of a text with the patch or token that matches it best. docs/late-interaction.md describes it.
+    """
     return lambda retrieval: MaxSimScorer()  # noqa: ARG005
 
 
 def load_region_views(config: RunConfig, task: Task, data: Path) -> RegionViews:
-    """The regions of a split's images, as they are shown. Raises HarnessError if the task's images have none."""
+    """Return the region views of a split's images. Raises HarnessError if the task's images have no regions."""
     if not isinstance(task, RegionTask):
         raise HarnessError(f"--scorer {config.scorer} needs regions of the images, and {task.card.name} has none")
     return RegionViews(task.load_regions(data, config.split, config.grounding.candidates), config.grounding.view)

@@ -157,9 +157,9 @@ def chunker_of(spans: Sequence[Spans], asked: list[str]) -> Callable[[str], Any]
 @pytest.mark.parametrize(
     ("spans", "message"),
     [
-        ([((0, 99),)], "chunker mine gave the stretch 0 to 99 of a text of 5 characters"),
-        ([((3, 3),)], "gave the stretch 3 to 3"),
-        ([((-1, 3),)], "gave the stretch -1 to 3"),
+        ([((0, 99),)], "chunker mine gave the character span 0 to 99 of a text of 5 characters"),
+        ([((3, 3),)], "gave the character span 3 to 3"),
+        ([((-1, 3),)], "gave the character span -1 to 3"),
         ([(), ()], "gave phrases of 2 texts for 1"),
     ],
 )

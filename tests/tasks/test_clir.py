@@ -528,4 +528,4 @@ def test_a_run_on_the_sample(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "page").rglob("*")] == ["index.html"], "no pictures"
     shown_as_ranked(tmp_path / "page" / "index.html", german)
     refused = harness("run", "--task", "flickr30k-clir", "--lang", "de", "--scorer", "entities", "--split", "val", store=tmp_path)
-    assert "error: --scorer entities looks at regions of images, and flickr30k-clir looks for texts" in refused.stderr
+    assert "error: --scorer entities needs images as candidates, and flickr30k-clir has texts" in refused.stderr
