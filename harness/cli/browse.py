@@ -1,4 +1,4 @@
-"""`browse`: a page of queries and what each tower ranked first."""
+"""`browse`: a page of queries and the first-ranked candidates of each tower."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def run(
 
 
 def save_example_pictures(plan: Plan, store: Store, folder: Path, console: Console) -> None:
-    """Save images of what the first distilled tower found, or the English tower if there is none."""
+    """Save images of the regions that the first distilled tower found, or the English tower if there is none."""
     from harness.records.files import load_found_boxes
     from harness.reporting.box_drawing import save_examples
     from harness.statistics.measurement import Measurement

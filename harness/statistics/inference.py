@@ -63,7 +63,7 @@ def cluster_weights(clusters: int, resamples: int, seed: int) -> Iterator[Counts
     rows = max(_DRAWS // clusters, 1)
     for start in range(0, resamples, rows):
         count = min(rows, resamples - start)
-        # Shifting row r's draws by r * clusters lets one bincount serve the whole block.
+        # Shifting row r's draws by r * clusters allows one bincount for the complete block.
         drawn = draw.integers(clusters, size=(count, clusters)) + clusters * np.arange(count)[:, None]
         yield np.bincount(drawn.ravel(), minlength=count * clusters).astype(np.uint16).reshape(count, clusters)
 

@@ -27,7 +27,7 @@ ReportProgress = Callable[[int], None]
 ComputeRows = Callable[[int, int], Iterator[Floats]]
 IMAGES_PER_CALL = 64
 TEXTS_PER_CALL = 1024
-# Multiples of the above, so that the batches of a part are those of the whole matrix.
+# Multiples of the above, so that the batches of a part are those of the complete matrix.
 IMAGES_PER_PART, TEXTS_PER_PART = 1024, 16_384
 STATES_FILE, LENGTHS_FILE = "states.f16", "lengths.npy"
 

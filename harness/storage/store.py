@@ -33,7 +33,7 @@ class BusyError(Exception):
 
 
 class DamagedError(HarnessError):
-    """An entry is damaged or has another key. what: the damage; way: what the user can do about it."""
+    """An entry is damaged or has another key. what: the damage; way: the way out for the user."""
 
     def __init__(self, what: str, way: str = "delete it to have it made again") -> None:
         super().__init__(what, way)

@@ -1,4 +1,4 @@
-"""The command line, as a user meets it: in a subprocess."""
+"""The command line, run in a subprocess as users run it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.command_line import ROOT, SMALL_RUN, environment, harness, wa
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store in which a small run over the sample has been made."""
+    """Return a store with the results of a small run over the sample."""
     folder = tmp_path_factory.mktemp("store")
     done = harness("run", "--lang", "de", *SMALL_RUN, store=folder)
     assert done.returncode == 0, done.stderr
@@ -175,7 +175,7 @@ def test_the_sample_encoder_refuses_real_photographs(flickr30k_folder: Path, tmp
     assert "the sample encoder knows only the embedded sample" in done.stderr
 
 
-# An interruption before the first step leaves nothing to go on from: the objective says when there is one.
+# A training can only be resumed after its first step, so the objective reports when a step has been made.
 TELLING_OBJECTIVE = """
 from pathlib import Path
 
@@ -222,7 +222,7 @@ TABLE = "--lang en --encoder random --resamples 100"
 
 
 def shell(words: str, store: Path, data: Path, **variables: str) -> subprocess.CompletedProcess[bytes]:
-    """Run the small table by a shell's line, in which HARNESS stands for the program."""
+    """Run the small table by a shell command, in which HARNESS stands for the program."""
     line = words.replace("HARNESS", f"{sys.executable} -m harness run {TABLE} --data {data}")
     told = environment(store) | variables
     return subprocess.run(["bash", "-c", line], cwd=ROOT, env=told, capture_output=True, timeout=300, check=False)
@@ -230,7 +230,7 @@ def shell(words: str, store: Path, data: Path, **variables: str) -> subprocess.C
 
 @pytest.fixture
 def plain(flickr30k_folder: Path, tmp_path: Path) -> str:
-    """What the small table looks like."""
+    """Return the output of the small table."""
     done = shell("HARNESS", tmp_path, flickr30k_folder)
     assert done.returncode == 0, done.stderr
     return done.stdout.decode()

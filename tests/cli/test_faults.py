@@ -1,4 +1,7 @@
-"""Whatever interrupts a run, the next one ends as if nothing had: small rounds of `python -m tests.faults`, and single faults."""
+"""A run after any interruption gives the result of an undisturbed run.
+
+The tests are small rounds of `python -m tests.faults`, and single faults.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ from tests.support.synthetic_records import Arm, reseal, write_board
 
 
 def may_mount(place: Path) -> bool:
-    """Whether this machine lets a process have disks of its own."""
+    """Return whether this machine allows a process to mount its own disks."""
     words = ["unshare", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "tmpfs", str(place)]
     return bool(shutil.which("unshare")) and subprocess.run(words, capture_output=True, check=False).returncode == 0
 
@@ -60,7 +63,7 @@ def test_a_disturbed_run_ends_as_an_undisturbed_one(words: tuple[str, str], tmp_
     assert f"{words[1]} {words[0]}, 0 of which went wrong" in done.stdout
 
 
-# what lies in the store
+# entries of the store
 
 
 def spoil(path: Path) -> None:
@@ -112,7 +115,7 @@ def test_a_part_of_other_rows_is_computed_again(tmp_path: Path) -> None:
 
 
 def test_embeddings_without_a_key_are_computed_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """As an earlier version wrote them: nothing says what they are of."""
+    """An earlier version wrote embeddings without a key, so their contents are unknown."""
     store, ones = Store(tmp_path), np.ones((3, 4), dtype=np.float32)
     store.embeddings("key").parent.mkdir()
     save_file({"embeddings": 2 * ones}, store.embeddings("key"), {"sha256": digest_array(2 * ones)})
@@ -203,7 +206,7 @@ def set_rank(folder: Path, rank: int) -> None:
 
 
 def spoil_rank(folder: Path) -> None:
-    """Give the first query a rank by which R@1 is another."""
+    """Give the first query a rank that changes R@1."""
     set_rank(folder, 9 if pq.read_table(folder / "queries.parquet")["rank"][0].as_py() == 1 else 1)
 
 
@@ -223,7 +226,7 @@ def test_a_damaged_record_is_refused_and_named_and_the_others_live(
 
 
 def test_scores_follow_from_ranks_or_the_record_is_refused(three_records: list[Path]) -> None:
-    """A seal can be made by anybody: what it says is not the scores."""
+    """Anybody can write a seal, so the seal does not prove the scores."""
     folder = three_records[0]
     record = json.loads((folder / "record.json").read_bytes())
     record["scores"]["t2i_r5"] += 1
@@ -246,7 +249,7 @@ def test_a_record_of_an_earlier_version_has_no_seal_and_scores_that_follow(three
 
 
 def test_a_sealed_record_of_other_fields_is_no_damage(three_records: list[Path]) -> None:
-    """It was written so, by another version: it is not thrown away."""
+    """Another version wrote the record with these fields, so it is not deleted."""
     folder = three_records[0]
     (folder / "record.json").write_text(json.dumps(json.loads((folder / "record.json").read_bytes()) | {"surprise": 1}))
     reseal(folder)
@@ -300,7 +303,7 @@ def test_rows_are_kept_in_parts_as_they_are_made(tmp_path: Path) -> None:
 
 
 def test_runs_at_once_divide_the_parts(tmp_path: Path) -> None:
-    """A part that another run is at is left for last."""
+    """A part that another run is computing comes last."""
     store, made = Store(tmp_path), []
 
     def compute(start: int, stop: int) -> Iterator[np.ndarray]:

@@ -40,7 +40,10 @@ def test_distill_has_an_option_for_every_field_of_a_distillation() -> None:
 
 def test_a_study_states_nothing_that_a_run_states() -> None:
     own = StudyConfig.model_fields.keys() - DataConfig.model_fields.keys()
-    assert own & RunConfig.model_fields.keys() == {"distill", "resamples"}  # a dictionary; by default as many as Holm needs
+    assert own & RunConfig.model_fields.keys() == {
+        "distill",
+        "resamples",
+    }  # `distill` is a dictionary, and `resamples` defaults to the number that Holm needs
     shared = DataConfig.model_fields.keys() - {"lang"}
     assert all(StudyConfig.model_fields[name].default == RunConfig.model_fields[name].default for name in shared)
 

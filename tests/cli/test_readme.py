@@ -1,4 +1,4 @@
-"""The README shows what the program prints: its commands run, and its real table is that of the records beside it."""
+"""The README shows the output of the program: its commands run, and its table of real results is that of the records."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) 
 
 
 def test_ci_runs_the_first_two_blocks() -> None:
-    """What `.ci/run` runs word for word is what a newcomer is told first."""
+    """`.ci/run` runs the first two blocks of the README word for word."""
     first, second = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)[:2]
     assert first == "pip install .\npython -m harness run --task flickr30k --lang de\n"
     assert second == "pip install -e '.[dev]'\npytest -n 2 --dist loadfile\n"
@@ -37,7 +37,7 @@ def test_commands_that_need_no_data_run(command: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", [line for line in COMMANDS if "~/flickr30k" in line])
 def test_commands_on_a_user_s_folder_are_understood(command: str, flickr30k_folder: Path, tmp_path: Path) -> None:
-    """A tag's weights cannot be downloaded here: then the command must say so, and nothing else may be wrong with it."""
+    """The weights of a tag cannot be downloaded here. The command must report this and no other error."""
     words = [str(flickr30k_folder) if word == "~/flickr30k" else word for word in command.split()[3:]]
     done = harness(*words, store=tmp_path)
     offline = "open_clip:ViT-B-32/laion2b_s34b_b79k" in command

@@ -1,4 +1,4 @@
-"""The main job on real photographs, with a training too short to mean anything: what must be exact is everything around it."""
+"""The main job on real photographs. The training is too short for meaningful scores, and everything else must be exact."""
 
 from __future__ import annotations
 

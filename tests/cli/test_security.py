@@ -1,4 +1,4 @@
-"""What others give us can neither run code nor fill memory and disk, and nothing is asked of the network unasked."""
+"""Untrusted files can neither run code nor fill memory and disk, and no command uses the network without a request."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ PLACES = (
 
 
 def told_by_harness(*words: str) -> str:
-    """What a command that fails says on standard error."""
+    """Return the standard error of a command that fails."""
     from typer.testing import CliRunner
 
     from harness.cli.app import app
@@ -187,7 +187,7 @@ def test_no_redirect_leads_off_the_web(target: str, tmp_path: Path) -> None:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Redirecting) as listening:
         Thread(target=listening.serve_forever, daemon=True).start()
@@ -218,7 +218,7 @@ def test_no_code_of_ours_gives_text_to_a_shell_or_opens_addresses_elsewhere() ->
                     assert not any(word.arg == "shell" for word in node.keywords), path
 
 
-# code that files name
+# code named in files
 
 EVIL = "from pathlib import Path\nPath('pwned').touch()\nclass X: pass\n"
 
@@ -262,14 +262,14 @@ def test_comparing_records_runs_no_code_that_they_name(tmp_path: Path, monkeypat
     assert not (tmp_path / "pwned").exists()
 
 
-# what is printed
+# printed text
 
 MARKED = "a[/b][link=https://x]b[/link]:dog:\x1b]52;c;eA==\x07\x1b[2J\x9b31m\u202e\u2066\r\x08\udce9\n|$x$"
 TEXTS = st.text(st.characters(codec=None), max_size=60)
 
 
 def obeyed(text: str) -> list[str]:
-    """What of a text a terminal would obey, but for the ends of its lines."""
+    """Return the characters of a text that control a terminal, except line feeds."""
     controls = [letter for letter in text if unicodedata.category(letter) in ("Cc", "Cs") and letter != "\n"]
     return controls + re.findall("[\u202a-\u202e\u2066-\u2069]", text)
 
@@ -385,7 +385,7 @@ def test_no_code_of_ours_reads_a_pickle() -> None:
 
 
 class Harmful:
-    """Makes a file when it is unpickled."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -435,7 +435,7 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_the_command_given_conve
     assert not mark.exists()
     command = str(caught.value).partition("use the result: ")[2]
     assert command.startswith('python -c "import torch')
-    # Without what only the poison needs: tensors alone can be converted.
+    # The harmful object is removed, because only tensors can be converted.
     weights = {name: value for name, value in torch.load(old(command), weights_only=False).items() if name != "_extra"}
     torch.save(weights, old(command))
     subprocess.run(command.replace("python", sys.executable, 1), shell=True, check=True, cwd=tmp_path)
@@ -542,7 +542,7 @@ def test_texts_of_a_pack_stay_inside_it(problem: str, member: Any, flickr30k_fol
 
 
 def test_texts_of_a_pack_write_over_nothing(flickr30k_folder: Path, tmp_path: Path) -> None:
-    """A local pack's shards are links: a text of their name would be written into the shard itself."""
+    """The shards of an opened local pack are links. A text with the name of a shard would be written into the shard itself."""
     names = ["shards/flickr30k-000000.tar", "texts.tar"]
     for name in names:
         folder = tmp_path / name.replace("/", " ")
@@ -554,7 +554,7 @@ def test_texts_of_a_pack_write_over_nothing(flickr30k_folder: Path, tmp_path: Pa
 
 
 def packed(data: Path, folder: Path, write_texts: Callable[[Path], object]) -> Path:
-    """A pack whose texts are others, and whose manifest says so."""
+    """Return a pack with other texts and a manifest that matches them."""
     from harness.storage.packs import _part
 
     write_pack(TASK.contents(data), data, "flickr30k", folder / "pack", 10, lambda _: None)
@@ -619,7 +619,7 @@ def test_gzip_bombs_are_not_unpacked(tmp_path: Path) -> None:
 
 
 def test_honest_gzip_files_of_any_size_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real text packs a few times, and so is never taken for a bomb however long it is."""
+    """Compression shrinks real text only a few times, so text of any length passes the limit."""
     monkeypatch.setattr(bombs, "MIN_UNPACKED_BYTES", 1 << 10)
     words = np.random.default_rng(0).choice(["dog", "cat", "runs", "sits", "grass"], 50_000)
     text = " ".join(words)
@@ -687,7 +687,7 @@ def test_xml_declares_no_entities(head: str, tmp_path: Path) -> None:
 
 
 def test_code_beside_the_data_is_not_run(flickr30k_folder: Path, tmp_path: Path) -> None:
-    """Only what a user names is run: not Python files in the working folder, in the data, or in a model's folder."""
+    """Only code that a user names is run. Python files in the working folder, the data, or a model's folder are not."""
     work = tmp_path / "work"
     shutil.copytree(flickr30k_folder, work)
     for name in ("conftest.py", "tasks.py", "encoders.py", "sitecustomize_of_data.py", "open_clip_config.py", "plugin.py"):
@@ -705,7 +705,7 @@ def test_code_beside_the_data_is_not_run(flickr30k_folder: Path, tmp_path: Path)
 
 
 class FakeRay:
-    """A Ray that listens at an address."""
+    """A fake Ray that listens at an address."""
 
     def __init__(self, at: str) -> None:
         self.at = at

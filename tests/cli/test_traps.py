@@ -1,4 +1,4 @@
-"""Traps that evaluation harnesses have fallen into. Each test is one of them."""
+"""Known errors of evaluation harnesses. Each test covers one of them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_same_name_with_new_weights_does_not_hit_the_old_cache(flickr30k_fol
 
 
 class OneFingerprint:
-    """Both roles and all languages share a fingerprint; nothing else about them is the same."""
+    """An encoder whose roles and languages share a fingerprint but differ in everything else."""
 
     def fingerprint(self) -> str:
         return "one"
@@ -77,7 +77,7 @@ def test_the_language_of_a_text_is_part_of_the_key(tmp_path: Path) -> None:
 
 
 def test_the_role_is_part_of_the_key(tmp_path: Path) -> None:
-    """An image's key and a text's are told apart even where one is made to look like the other."""
+    """The keys of an image and a text differ even if all their other parts agree."""
 
     class Pictures:
         ids = ("Hand",)
@@ -144,7 +144,7 @@ def test_a_card_that_raises_is_listed_too(tmp_path: Path) -> None:
 
 
 def test_negative_cosines_are_ranked_like_others() -> None:
-    """The best of a row may be below zero: nothing starts from a score of 0."""
+    """The best score of a row may be negative, so no search for a maximum starts from 0."""
     images = np.eye(4, dtype=np.float32)
     texts = np.eye(4, dtype=np.float32) - 2
     assert (texts @ images.T < 0).all()
@@ -165,7 +165,7 @@ def with_captions(folder: Path, sentences: dict[str, list[str]]) -> Retrieval:
 
 
 def test_duplicate_captions_keep_their_rows_and_their_images(flickr30k_folder: Path) -> None:
-    """Two photographs with the same caption: it stays two queries, and neither is given the other's image."""
+    """The shared caption of two photographs remains two queries, each with its own image."""
     same = "A dog runs."
     retrieval = with_captions(flickr30k_folder, {"31": [same, "One."], "32": [same, "Two."], "33": [same, same]})
     assert retrieval.captions.count(same) == 4
@@ -174,9 +174,9 @@ def test_duplicate_captions_keep_their_rows_and_their_images(flickr30k_folder: P
     unit = {same: [1, 1, 1], "One.": [1, 0, 0], "Two.": [0, 1, 0]}
     texts = np.array([unit[text] for text in retrieval.captions], dtype=np.float32)
     ranks = rank(np.eye(3, dtype=np.float32), texts, retrieval.caption_images)
-    # One text is as near to all three images: two others tie with the right one, and ties count against the encoder.
+    # One text has the same score for all three images. Two of them tie with the correct one, and ties count against the encoder.
     assert ranks.t2i.tolist() == [3, 1, 3, 1, 3, 3]
-    # For the third image its own captions do not count against each other, those of other images do.
+    # Captions of the third image do not count against each other, but captions of other images do.
     assert ranks.i2t.tolist() == [1, 1, 3]
 
 
@@ -186,7 +186,7 @@ def test_the_whole_set_is_not_taken_for_the_test_split(flickr30k_folder: Path, t
     assert test.images.ids == ("31", "32", "33")
     assert not set(test.images.ids) & set(train.images.ids)
     german = task.load(flickr30k_folder, "de", "test")
-    assert set(german.images.ids) == {"31", "32", "33"}  # Multi30k's other lines are there, and stay out
+    assert set(german.images.ids) == {"31", "32", "33"}  # the other lines of Multi30k exist and are excluded
     assert len(german.captions) == 3
     with pytest.raises(HarnessError, match="unknown split 'all'"):
         task.load(flickr30k_folder, "en", "all")
@@ -196,7 +196,7 @@ def test_the_whole_set_is_not_taken_for_the_test_split(flickr30k_folder: Path, t
 
 
 def test_a_gallery_of_other_images_is_another_cell(flickr30k_folder: Path, tmp_path: Path) -> None:
-    """A record says how many images and captions it is of, and its name changes with them."""
+    """A record holds the numbers of its images and captions, and its key changes with them."""
     config = RunConfig(lang="en", data=str(flickr30k_folder), encoder="random", device="cpu")
     plan = only_plan(config, Store(tmp_path))
     fewer = replace(plan.cells[0].retrieval, captions=(*plan.cells[0].retrieval.captions[:-1], "Another."))

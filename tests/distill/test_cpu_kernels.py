@@ -1,4 +1,4 @@
-"""The compiled token transport against the padded one, which tests/distill/test_transport.py holds to POT."""
+"""Compare the compiled token transport with the padded one, which tests/distill/test_transport.py checks against POT."""
 
 import warnings
 
@@ -25,7 +25,7 @@ kernels = pytest.importorskip("harness.distill.transport.cpu_kernels", exc_type=
     method=st.sampled_from(["sinkhorn", "unbalanced"]),
 )
 def test_both_ways_give_the_same(seed: int, pairs: int, longest: int, dim: int, eps: float, method: Method) -> None:
-    """To rounding; below eps 0.047 (0.07 where marginals are relaxed) both may be in float64."""
+    """They agree up to rounding. Below eps 0.047 (0.07 with relaxed marginals) both may use float64."""
     given_, solver = case(seed, pairs, longest, dim), Solver(method, eps=eps, tolerance=0.0, most=8)
     assert transport.fits_kernels(given_[0], solver)
     with warnings.catch_warnings():

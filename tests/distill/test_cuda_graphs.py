@@ -1,4 +1,4 @@
-"""A tower's work recorded for a GPU against the tower's own. Only a GPU can record."""
+"""Compare a tower that replays CUDA graphs with the tower itself. Recording needs a GPU."""
 
 from pathlib import Path
 

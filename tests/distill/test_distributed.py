@@ -1,4 +1,4 @@
-"""A tower trained by several processes, in several parts, or with blocks computed twice, is the tower trained at once."""
+"""Training by several processes, in parts of batches, or with checkpointed blocks gives the tower of plain training."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_every_row_is_one_ranks_and_no_rank_has_two_more_than_another(rows: int,
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, list[float]]]]:
-    """What each of two processes found in all trainings."""
+    """Return the results of all trainings for each of two processes."""
     folder = tmp_path_factory.mktemp("ranks")
     words = [*TORCHRUN, str(Path(__file__).parents[1] / "support" / "distributed_training.py"), str(folder)]
     done = subprocess.run(words, cwd=ROOT, env=environment(folder), capture_output=True, text=True, timeout=200, check=False)
@@ -52,7 +52,7 @@ def test_two_processes_reach_the_losses_and_weights_of_one(
     options = {name: value for name, value in CHOICES[number].items() if name not in ("accumulate", "checkpointing")}
     alone, (first, second) = train_and_log(ALONE, tmp_path, **options), (each[number] for each in two)
     assert first == second
-    # Weights are not held to it: where a gradient is nothing but rounding, Adam makes it as long as any other.
+    # Weights are not compared: Adam scales a gradient that consists of rounding errors to the size of any other.
     for name in ("losses", "scores", "gradient"):
         np.testing.assert_allclose(first[name], alone[name], rtol=1e-3, atol=1e-5 * np.abs([1, *alone[name]]).max(), err_msg=name)
     assert len(set(alone["losses"])) == len(alone["losses"])
@@ -80,7 +80,7 @@ def test_no_more_of_a_batch_is_in_memory_than_a_part(tmp_path: Path, monkeypatch
 
 
 def kept(checkpointing: bool) -> tuple[int, list[torch.Tensor]]:
-    """Bytes that a step keeps for its gradient, and the gradient."""
+    """Return the number of bytes that a step stores for its gradient, and the gradient."""
     torch.manual_seed(0)
     tower = TextTower(SHAPE.model_copy(update={"layers": 6, "mlp_width": 64}))
     tower.checkpointing = checkpointing
@@ -136,7 +136,7 @@ DEADLY = """
 
 
 def distil(store: Path, objective: str, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """Distil a tower for the sample's Quechua by two processes."""
+    """Distil a tower for the sample's Quechua with two processes."""
     told = ("distill", "--lang", "qu", "--objective", objective, "--pairs", "100", "--steps", "8", "--batch", "16", *words)
     command = [*TORCHRUN, "-m", "harness", *told]
     known = environment(store) | more
@@ -156,7 +156,7 @@ def test_torchrun_makes_one_tower_and_goes_on_when_one_of_its_processes_died(tmp
     card = load_card(tower)
     assert card.provenance.device == "cpu, 2 processes"
     assert len(card.tuning) == 4
-    # It dies in the last of the four trainings that choose the rate.
+    # The process dies in the last of the four trainings that choose the learning rate.
     broken.mkdir()
     (broken / "samples").symlink_to(whole / "samples")
     died = distil(broken, objective, "--tune", DIES="1")

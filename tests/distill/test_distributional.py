@@ -1,4 +1,4 @@
-"""Alignment by texts that nobody translated: vectors of company, the plan between them, and where the texts come from."""
+"""Alignment by monolingual text: distributional vectors, the plan between them, and the sources of the texts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ RENAMED = np.random.default_rng(9).permutation(WORDS)
 
 @cache
 def language() -> Doubles:
-    """How likely each word follows another: each has a few that it likes, and some words are frequent."""
+    """Return the probability that one word follows another. Each word has a few likely successors. Some words are frequent."""
     rng = np.random.default_rng(0)
     likes = rng.gamma(0.1, size=(WORDS, WORDS)) / np.arange(3, WORDS + 3)
     return likes / likes.sum(1, keepdims=True)
@@ -45,7 +45,7 @@ def language() -> Doubles:
 
 @cache
 def told(seed: int, count: int = 5000) -> tuple[tuple[int, ...], ...]:
-    """Sentences of the language."""
+    """Return random sentences of the language."""
     rng, up_to = np.random.default_rng(seed), language().cumsum(1)
     words = [rng.integers(WORDS, size=count)]
     for _ in range(9):
@@ -54,18 +54,18 @@ def told(seed: int, count: int = 5000) -> tuple[tuple[int, ...], ...]:
 
 
 def renamed(texts: tuple[tuple[int, ...], ...]) -> list[tuple[int, ...]]:
-    """The same in the foreign language, in which word i is called RENAMED[i]."""
+    """Return the sentences in the foreign language, in which word i is called RENAMED[i]."""
     return [tuple(int(RENAMED[word]) for word in text) for text in texts]
 
 
 def right(weights: sparse.csr_array) -> Doubles:
-    """For each English word, whether the weights of its foreign name are largest at it."""
+    """Return for each English word whether the weights of its foreign name are largest at this word."""
     return weights.toarray()[RENAMED].argmax(1) == np.arange(WORDS)
 
 
 @pytest.fixture(autouse=True)
 def few_dimensions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many as so few words can fill."""
+    """Limit the dimensions to a number that a small vocabulary can fill."""
     monkeypatch.setattr(contexts, "DIMENSIONS", 30)
 
 
@@ -86,7 +86,7 @@ def test_neighbours_are_counted_one_by_one() -> None:
 
 
 def test_vectors_keep_what_positive_mutual_information_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With as many dimensions as tokens, U S U' would be the matrix but for the signs of its eigenvalues."""
+    """With as many dimensions as tokens, U S U' equals the matrix up to the signs of its eigenvalues."""
     monkeypatch.setattr(contexts, "DIMENSIONS", WORDS)
     texts, size = told(4, 200), WORDS + 1
     found = distributional_vectors(texts, size)

@@ -1,4 +1,4 @@
-"""Token transport compiled for a GPU against the padded way; where there is no GPU, as Triton's interpreter runs it."""
+"""Compare token transport compiled for a GPU with the padded method. Without a GPU, Triton's interpreter runs it."""
 
 import warnings
 
@@ -13,15 +13,15 @@ from harness.distill.transport.tokens import HeldPlan, token_transport
 from tests.support.transport_cases import Solved, case, solved
 
 kernels = pytest.importorskip("harness.distill.transport.gpu_kernels", exc_type=ImportError)
-# The interpreter divides places without mass by nothing before it leaves them out.
+# The interpreter divides by zero at positions without mass before it masks them.
 pytestmark = pytest.mark.filterwarnings("ignore:(divide by zero|invalid value|overflow):RuntimeWarning")
-# The interpreter divides places without mass by nothing before it leaves them out.
+# The interpreter divides by zero at positions without mass before it masks them.
 pytestmark = pytest.mark.filterwarnings("ignore:(divide by zero|invalid value|overflow):RuntimeWarning")
 THERE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def on_gpu(given_: tuple[torch.Tensor, ...], solver: Solver) -> Solved:
-    """As `solved`, by this way."""
+    """Return the solution of the GPU kernels in the form of `solved`."""
     x, y, a, b = (part.to(THERE) for part in given_)
     x.requires_grad_()
     y.requires_grad_()
@@ -31,7 +31,7 @@ def on_gpu(given_: tuple[torch.Tensor, ...], solver: Solver) -> Solved:
 
 
 def cut(plan: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """A plan without the places that another has cut off, which are empty."""
+    """Return a plan cut to the shape of another. The removed positions are checked to be empty."""
     n, m = other.shape[1:]
     assert not plan[:, n:].any()
     assert not plan[:, :, m:].any()
@@ -48,7 +48,7 @@ def cut(plan: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     method=st.sampled_from(["sinkhorn", "unbalanced"]),
 )
 def test_both_ways_give_the_same(seed: int, pairs: int, longest: int, dim: int, eps: float, method: Method) -> None:
-    """To rounding; weights need not sum to 1."""
+    """They agree up to rounding. The weights need not sum to 1."""
     x, y, a, b = case(seed, pairs, longest, dim)
     solver = Solver(method, eps=eps, tolerance=0.0, most=7)
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""The objectives against their formulas, and the sums that can be made of them."""
+"""Compare the objectives, and sums of objectives, with their formulas."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ from harness.distill.objectives import (
 from harness.distill.transport.problem import Solver
 from harness.distill.transport.tokens import token_transport
 
-# Some problems are stopped early on purpose.
+# Some problems are stopped early deliberately.
 pytestmark = pytest.mark.filterwarnings("ignore::harness.distill.transport.problem.NotConverged")
 
 CONFIG = DistillConfig(eps=0.1, sentence_weight=0.0)
@@ -37,7 +37,7 @@ PAIRWISE = ["kd-mse", "kd-cosine", "ot-token", "ot-entity", "ot-unbalanced"]
 
 
 def encoded(seed: int, lengths: list[int], dim: int = 12, padding: int = 0) -> Encoded:
-    """Random states of the given lengths, zero beyond them, of which some name something."""
+    """Return random states of the given lengths, zero on the padding. Some of the tokens name entities."""
     generator = torch.Generator().manual_seed(seed)
     mask = torch.arange(max(lengths) + padding) < torch.tensor(lengths)[:, None]
     states = torch.randn(len(lengths), 20, dim, generator=generator)[:, : mask.shape[1]] * mask[:, :, None]
@@ -47,7 +47,7 @@ def encoded(seed: int, lengths: list[int], dim: int = 12, padding: int = 0) -> E
 
 
 def untold(student: Encoded, rows: slice = slice(None)) -> Encoded:
-    """The same of which nobody knows, in some rows, what names something."""
+    """Return a copy in which the entity tokens of some rows are unknown."""
     assert student.entities is not None
     entities = student.entities.clone()
     entities[rows] = torch.nan
@@ -55,25 +55,25 @@ def untold(student: Encoded, rows: slice = slice(None)) -> Encoded:
 
 
 def batch(seed: int = 0, size: int = 6) -> tuple[Encoded, Encoded]:
-    """A student's batch, every other pair of it without tags, and a teacher's."""
+    """Return a student's and a teacher's batch. Every other pair of the student's has no entity tags."""
     lengths = np.random.default_rng(seed).integers(1, 9, (2, size)).tolist()
     return untold(encoded(seed, lengths[0]), slice(0, None, 2)), encoded(seed + 1, lengths[1])
 
 
 def taken(part: Encoded, rows: list[int]) -> Encoded:
-    """Some pairs of a batch."""
+    """Return some pairs of a batch."""
     assert part.entities is not None
     return Encoded(part.states[rows], part.mask[rows], part.pooled[rows], part.entities[rows])
 
 
 def cos(x: torch.Tensor, y: torch.Tensor) -> np.ndarray:
-    """Cosines of all pairs of rows, in float64."""
+    """Return the cosines of all pairs of rows, in float64."""
     x, y = (part.detach().double().numpy() for part in (x, y))
     return (x @ y.T) / np.outer(np.linalg.norm(x, axis=1), np.linalg.norm(y, axis=1))
 
 
 def kl(target: np.ndarray, scores: np.ndarray) -> float:
-    """Mean over rows of the divergence from target to softmax(scores), candidates of score -inf left out."""
+    """Return the mean over rows of the divergence from target to softmax(scores), without candidates of score -inf."""
     asked = np.isfinite(scores)
     terms = np.where(asked, target * (np.log(np.where(asked, target, 1)) - np.where(asked, log_softmax(scores, 1), 0)), 0)
     return float(terms.sum(1).mean())
@@ -111,7 +111,7 @@ def test_kd_relation_is_the_divergence_of_rows_and_columns(tau: float, diagonal:
 
 
 def otter_target(similarity: np.ndarray) -> np.ndarray:
-    """OTTER's row-normalised target for the cost -S: eps 0.15, 5 iterations."""
+    """Return OTTER's row-normalised target for the cost -S with eps 0.15 and 5 iterations."""
     q = np.exp(similarity / 0.15)
     for _ in range(5):
         q /= q.sum(1, keepdims=True)
@@ -138,7 +138,7 @@ def test_ot_batch_is_half_of_otter_s_sum_over_both_sides(diagonal: str) -> None:
 @pytest.mark.parametrize("diagonal", ["keep", "remove"])
 def test_only_the_student_learns_and_a_perfect_one_has_nothing_to_learn_from_the_targets(objective: str, diagonal: str) -> None:
     _, teacher = batch()
-    # Targets as sharp as the student's own softmax; the plan's equal shares are what still tells ot-batch from it.
+    # The targets are as sharp as the student's own softmax. ot-batch still differs from it by the plan's uniform marginals.
     config = DistillConfig(alpha=0.0, batch_eps=0.05, diagonal=diagonal)  # type: ignore[arg-type]
     perfect = Encoded(teacher.states, teacher.mask, teacher.pooled.detach().clone().requires_grad_())
     value = OBJECTIVES.load(objective)(perfect, Encoded(teacher.states, teacher.mask, teacher.pooled.detach()), config)
@@ -170,7 +170,7 @@ def test_the_exact_solver_is_the_cheapest() -> None:
 
 
 def test_relaxed_marginals_leave_what_is_dear() -> None:
-    """A student token that is opposite to all of the teacher's costs less than it does in full transport."""
+    """A student token opposite to all tokens of the teacher costs less than in balanced transport."""
     student, teacher = encoded(0, [3]), encoded(1, [3])
     loop = Encoded(torch.cat([student.states, -teacher.states.sum(1, keepdim=True)], 1), torch.ones(1, 4).bool(), student.pooled)
     values = [float(ot_unbalanced(loop, teacher, CONFIG.model_copy(update={"rho": rho})).detach()) for rho in (0.1, 1.0, 100.0)]
@@ -182,7 +182,7 @@ def test_relaxed_marginals_leave_what_is_dear() -> None:
 
 
 def carrying(plan: np.ndarray, mass: np.ndarray) -> np.ndarray:
-    """Where a plan takes the mass of its columns."""
+    """Return the mass at each row to which a plan transports the mass of the columns."""
     return (plan / plan.sum(0)) @ mass
 
 

@@ -1,4 +1,4 @@
-"""Tokens that are spelled alike: what they gain, and the students that start from it."""
+"""Spelling similarity of tokens: its effect on alignments, and the students initialized with it."""
 
 from collections import Counter
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_a_token_is_spelled_as_it_stands_most_often() -> None:
 
 @pytest.mark.parametrize("way", ["association", "ibm1", "ot-vocabulary", "ot-sentences"])
 def test_spelling_tells_apart_what_always_stands_together(way: str) -> None:
-    """Two words and their translations, never one without the other: the pairs alone give either half of each."""
+    """Two words always occur together, and so do their translations. The pairs alone give each translation half of the weight."""
     foreign, english = [[0, 1], [2, 3]] * 5, [[0, 1], [2, 3]] * 5
     alike = spelling(["ana", "uno", "x", "y"], ["one", "ana", "v", "w"], 10.0)
     blind = alignment(foreign, english, (4, 4), way).toarray()

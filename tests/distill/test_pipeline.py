@@ -1,4 +1,4 @@
-"""Towers on their own: distilled, shown, exported, and measured by `run --tower`."""
+"""Commands on towers: distil, show, export, and measure by `run --tower`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TEXTS = ["ein Mann läuft", "zwei rote Hunde spielen vor dem Haus", "Wasser"]
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with a validated tower, and with one that open_clip can hold."""
+    """Return a store with a validated tower and a tower that open_clip can represent."""
     folder = tmp_path_factory.mktemp("store")
     for more in (("--objective", "ot-token", "--held-out", "40"), ("--objective", "kd-mse", "--pooling", "last")):
         done = harness("distill", "--lang", "de", *SMALL, *more, store=folder)
@@ -49,7 +49,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def fresh(store: Path, tmp_path: Path) -> Path:
-    """A store without towers, that need not draw the sample again."""
+    """Return a store without towers that shares the sample, embeddings and teacher states of the first store."""
     for shared in ("samples", "embeddings", "teacher"):
         (store / shared).mkdir(exist_ok=True)
         (tmp_path / shared).symlink_to(store / shared)
@@ -101,7 +101,7 @@ def test_seeds_and_languages_each_make_a_tower_and_shared_ones_one(fresh: Path) 
     assert shared.returncode == 0, shared.stderr
     (card,) = [load_card(path) for path in (fresh / "towers").iterdir() if "," in load_card(path).lang]
     assert (card.lang, card.bitext.used, card.bitext.offered) == ("de,cy", 200, 9000)
-    # One tower, measured on either language.
+    # One tower is measured on both languages.
     for lang in ("de", "cy"):
         measured = harness("run", "--lang", lang, "--tower", card.digest[:10], "--resamples", "200", store=fresh)
         assert measured.returncode == 0, measured.stderr
@@ -164,7 +164,7 @@ def test_a_tower_is_measured_like_one_that_run_distils(store: Path) -> None:
     given = harness("run", "--lang", "de", "--tower", folder.name[:10], "--resamples", "200", store=store)
     assert distilled.returncode == given.returncode == 0, given.stderr
     records = [json.loads(path.read_text()) for path in store.glob("records/*/record.json")]
-    # The same cell, so the same record.
+    # The same cell gives the same record.
     assert sum(record["text_tower"] == "ot-token" for record in records) == 1
     assert " ".join(given.stdout.replace(folder.name[:8], "").split()) == " ".join(distilled.stdout.split())
 
@@ -199,7 +199,7 @@ def test_a_tower_that_cannot_be_measured_honestly_is_refused(store: Path, tmp_pa
         (folder / "card.json").write_text(json.dumps(spoil(card)))
     else:
         (folder / "seen.npy").unlink()
-    seal_folder(folder, json.loads((folder / "card.json").read_text())["digest"])  # as whoever forges a tower would
+    seal_folder(folder, json.loads((folder / "card.json").read_text())["digest"])  # as a forger of a tower would do
     refused = harness("run", "--lang", "de", "--tower", str(folder), store=store)
     assert refused.returncode == 1
     assert message in refused.stderr
@@ -315,7 +315,7 @@ def test_a_student_starts_from_a_hugging_face_model(fresh: Path, tmp_path: Path)
     (folder,) = (fresh / "towers").iterdir()
     shape = json.loads((folder / "shape.json").read_text())
     assert (shape["width"], shape["layers"], shape["norm"], shape["joint_dim"]) == (32, 2, "post", 128)
-    # Untrained, its token states are the model's own.
+    # Without training, the token states are the model's own.
     from harness.encoders.hugging_face.initial_models import HuggingFaceInitializer, with_projection
 
     start = HuggingFaceInitializer(str(tmp_path / "bert"))

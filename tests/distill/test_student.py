@@ -32,7 +32,7 @@ ENGLISH = [f"e{i}" for i in range(WORDS)]
 
 
 def foreign_words() -> list[str]:
-    """Words of random letters, so that subwords are whole words."""
+    """Return words of random letters, so that each subword is a complete word."""
     rng = np.random.default_rng(1)
     words = dict.fromkeys("".join(rng.choice(list("abcdefghijklmnop"), size=5)) for _ in range(2 * WORDS))
     return list(words)[:WORDS]
@@ -42,9 +42,10 @@ FOREIGN = foreign_words()
 
 
 def dictionary_bitext(pairs: int = 400) -> Bitext:
-    """Sentences of a world in which each foreign word is one English word: frequencies after Zipf, word order of its own.
+    """Return bitext in which each foreign word translates one English word.
 
-    Words come in company (a word is often followed by its neighbour), so that standing together is not yet being the same.
+    Words have Zipfian frequencies, and foreign sentences have a random word order. A word is often followed by its neighbour, so
+    that co-occurrence alone does not identify translations.
     """
     rng = np.random.default_rng(0)
     share = 1 / np.arange(2, WORDS + 2)
@@ -62,7 +63,7 @@ def english_ids(texts: Sequence[str]) -> list[list[int]]:
 
 
 class Teacher:
-    """A text encoder that lends random layers."""
+    """A text encoder that donates random layers."""
 
     def __init__(self) -> None:
         torch.manual_seed(0)
@@ -79,7 +80,7 @@ class Teacher:
 
 
 class LendsNothing:
-    """A text encoder of which only the outside is known."""
+    """A text encoder that gives embeddings only and donates no layers."""
 
     def fingerprint(self) -> str:
         return "opaque"
@@ -89,7 +90,7 @@ class LendsNothing:
 
 
 class RefusesToLend(LendsNothing):
-    """As SigLIP and CoCa do."""
+    """A text encoder that refuses to donate layers, as SigLIP and CoCa do."""
 
     def donate_layers(self) -> DonatedLayers:
         raise HarnessError("the teacher's text tower has a class token after the text")
@@ -184,7 +185,7 @@ def test_balancing_does_what_a_plain_loop_does(exponent: float) -> None:
 
 @pytest.mark.filterwarnings("ignore:If reg_type")
 def test_realigning_is_unbalanced_transport_in_each_pair() -> None:
-    """By POT, a pair at a time; token 0 of either side, which the plan associates with nothing, takes no part."""
+    """POT solves one pair at a time. Token 0 of either side is excluded, because the plan associates it with nothing."""
     plan = random_kernel(9, 7, 0.5, seed=2).tolil()
     plan[0], plan[:, 0] = 0, 0
     plan = sparse.csr_array(plan)
@@ -212,7 +213,7 @@ def test_realigning_is_unbalanced_transport_in_each_pair() -> None:
 
 
 def test_ibm_model_1_is_expectation_maximisation() -> None:
-    """By plain loops, with Dice times PMI for the first chances; the framing 0, which stands in every pair, takes no part."""
+    """Plain loops start from Dice times PMI. The framing token 0, which occurs in every pair, is excluded."""
     rng = np.random.default_rng(0)
     foreign, english = ([[0, *rng.integers(1, size, rng.integers(1, 6)).tolist()] for _ in range(40)] for size in (8, 6))
     chances = association(occurrences(foreign, 8), occurrences(english, 6)).toarray()
@@ -233,7 +234,7 @@ def test_ibm_model_1_is_expectation_maximisation() -> None:
 
 
 def test_a_rare_token_is_told_from_its_frequent_company_within_sentences() -> None:
-    """1 never stands without 0: what 0 means is known from elsewhere, and within a sentence that leaves 1 its own."""
+    """Token 1 never occurs without 0. Other sentences identify 0, which leaves 1 its own translation within a sentence."""
     texts = [[0, 1]] * 30 + [[0]] * 10 + [[2]] * 20
     own = {way: alignment(texts, texts, (3, 3), way).diagonal() for way in WAYS}
     assert (own["ot-sentences"][:2] > own["ot-vocabulary"][:2] + 0.05).all()
@@ -255,7 +256,7 @@ def test_embeddings_are_as_far_from_the_mean_as_the_teachers() -> None:
 
 
 def recovered(tokenizer: Tokenizer, init: str) -> float:
-    """The share of words whose embedding is nearest to that of its translation."""
+    """Return the share of words whose embedding is nearest to that of their translation."""
     seen = {word for text in BITEXT.foreign for word in text.split()}
     words = [i for i, word in enumerate(FOREIGN) if word in seen and tokenizer.token_to_id("▁" + word) is not None]
     assert len(words) > 0.8 * WORDS
@@ -347,7 +348,7 @@ def test_a_size_is_for_scratch_alone() -> None:
 
 
 def pool_plainly(states: torch.Tensor, pooling: str, query: torch.Tensor) -> torch.Tensor:
-    """One text's embedding from its own states (L, d), token by token."""
+    """Return one text's embedding from its own states (L, d), token by token."""
     if pooling == "last":
         return states[-1]
     scores = [float(state.double() @ query.double()) / len(query) ** 0.5 for state in states]
@@ -419,14 +420,14 @@ def test_without_an_objective_the_student_stays_as_it_starts() -> None:
     assert DistillConfig(objective="none", steps=50).steps_for(1000) == 0
 
 
-# fitted in closed form
+# closed-form fit
 
 
 TEXTS = [[1, *row, 2] for row in np.random.default_rng(3).integers(3, 60, size=(60, 5)).tolist()]
 
 
 def by_hand(start: np.ndarray, h: np.ndarray, z: np.ndarray, penalty: float) -> np.ndarray:
-    """The minimum of sum ||W h - z||^2 + penalty ||W - W_0||^2 from its normal equations."""
+    """Return the minimizer of sum ||W h - z||^2 + penalty ||W - W_0||^2 from its normal equations."""
     return np.asarray(np.linalg.solve(h.T @ h + penalty * np.eye(h.shape[1]), h.T @ z + penalty * start.T)).T
 
 

@@ -1,4 +1,4 @@
-"""A teacher's states on disk are the states that it gave, whatever their range."""
+"""A teacher's states on disk are the states that it returned, whatever their range."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ TEXTS = ("a dog", "two dogs run", "snow")
 
 
 class Teacher:
-    """A text encoder whose token states are as long as it is told."""
+    """A text encoder whose token states have lengths proportional to `length`."""
 
     def __init__(self, length: float) -> None:
         self.length = length
@@ -34,7 +34,7 @@ class Teacher:
 
 @pytest.mark.parametrize("length", [1.0, 1e5, 1e30, 1e-6, 1e-30])
 def test_token_states_keep_their_directions(length: float, tmp_path: Path) -> None:
-    """float16 ends at 65,504 and has no normal number under 6e-5: past these a state became infinity, or zero."""
+    """float16 ends at 65,504 and has no normal number under 6e-5. States beyond these limits once became infinity or zero."""
     teacher = Teacher(length)
     states = teacher_states(teacher, TEXTS, Store(tmp_path), lambda _: None).batch([0, 1, 2], torch.device("cpu"))
     truth = torch.from_numpy(Teacher(1.0).encode_tokens(TEXTS, "en").tokens)

@@ -132,7 +132,7 @@ def test_validation_keeps_the_best_weights_and_trains_on_none_of_its_pairs(tmp_p
     state = training.state(tower, tmp_path / "a")
     assert [step for step, _ in state.validations] == list(range(2, 41, 2))
     best = max(score for _, score in state.validations)
-    # The weights that the tower ends with are those that the best score was given to.
+    # The final weights of the tower are those with the best score.
     embeddings = tower.encode(training.texts[30:]).pooled.detach().numpy()
     ranks = rank(training.teacher.pooled[30:].numpy(), embeddings, np.arange(10))
     assert 50 * ((1 / ranks.t2i).mean() + (1 / ranks.i2t).mean()) == pytest.approx(best)

@@ -1,4 +1,4 @@
-"""Transport against POT and the published loops in float64, its gradients, and the invariances that its formula promises."""
+"""Compare transport with POT and the published loops in float64, and check its gradients and the invariances of its formula."""
 
 import warnings
 from collections.abc import Iterator
@@ -16,10 +16,10 @@ from harness.distill.transport.problem import Method, NotConverged, Solver, Tran
 from harness.distill.transport.solvers import solve
 from harness.distill.transport.tokens import token_transport
 
-# Some problems are stopped early on purpose.
+# Some problems are stopped early deliberately.
 pytestmark = pytest.mark.filterwarnings("ignore::harness.distill.transport.problem.NotConverged")
 
-# What `token_transport` does in one way it must do in the other, with numba and without.
+# `token_transport` must behave equally with and without numba.
 both_ways = pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "padded"], indirect=True)
 
 Lengths = list[tuple[int, int]]
@@ -30,7 +30,7 @@ EPSILONS = [1e-3, 3e-3, 0.01, 0.03, 0.05, 0.1, 0.5, 2.0, 10.0]
 
 @pytest.fixture
 def compiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether numba is there."""
+    """Return whether numba is available."""
     there = bool(request.param)
     if there:
         pytest.importorskip("numba")
@@ -40,7 +40,7 @@ def compiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def states(seed: int, lengths: Lengths, dim: int = 16) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Token states of pairs of the given lengths with rubbish on the padding, and their masks."""
+    """Return token states of pairs of the given lengths, with random values on the padding, and their masks."""
     generator = torch.Generator().manual_seed(seed)
     n, m = max(a for a, _ in lengths), max(b for _, b in lengths)
     x, y = (torch.randn(len(lengths), size, dim, generator=generator) for size in (n, m))
@@ -50,13 +50,13 @@ def states(seed: int, lengths: Lengths, dim: int = 16) -> tuple[torch.Tensor, to
 
 
 def problem(seed: int, lengths: Lengths, dim: int = 16) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Padded costs and masks of such pairs."""
+    """Return padded costs and masks of random pairs of the given lengths."""
     x, y, rows, columns = states(seed, lengths, dim)
     return cosine_cost(x, y), rows, columns
 
 
 def adversarial() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Costs as hard as cosines can be: constant, all the same token, opposite tokens, duplicate rows, one outlier, length 1."""
+    """Return the hardest cosine costs: constant, all the same token, opposite tokens, duplicate rows, one outlier, length 1."""
     cost = torch.full((6, 6, 5), 2.0)
     cost[0] = 0.7
     cost[1] = 0.0
@@ -71,7 +71,7 @@ def adversarial() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def each(
     solved: Transport, cost: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Plan, cost and uniform marginals of each pair in float64, after a look at the padding."""
+    """Yield plan, cost and uniform marginals of each pair in float64. The plan is checked to be empty on the padding."""
     assert not solved.plan[~(rows[:, :, None] & columns[:, None, :])].any()
     for plan, c, r, k in zip(solved.plan, cost, rows, columns, strict=True):
         n, m = int(r.sum()), int(k.sum())
@@ -79,7 +79,7 @@ def each(
 
 
 def moved(plan: np.ndarray, truth: np.ndarray) -> float:
-    """Mass that differs."""
+    """Return the total absolute difference in mass."""
     return float(np.abs(plan - truth).sum())
 
 
@@ -142,7 +142,10 @@ def test_exact_is_pot_s_and_no_plan_is_cheaper(seed: int, lengths: Lengths) -> N
 
 
 def ipot_as_published(cost: np.ndarray, beta: float, iterations: int) -> np.ndarray:
-    """UC2's `model/ot.py` without padding, in its own orientation: cost (M, N), T (N, M), delta over N and sigma over M."""
+    """Return the plan of UC2's `model/ot.py` without padding.
+
+    It has UC2's orientation: cost (M, N), T (N, M), delta over N and sigma over M.
+    """
     m, n = cost.shape
     sigma, t, a = np.ones(m) / m, np.ones((n, m)), np.exp(-cost.T / beta)
     for _ in range(iterations):
@@ -164,7 +167,7 @@ def test_ipot_is_the_published_loop(seed: int, lengths: Lengths) -> None:
 
 
 def otter_as_published(similarity: np.ndarray, eps: float, iterations: int) -> np.ndarray:
-    """OTTER's `sinkhorn` on the cost -S, and its row-normalised target."""
+    """Return the row-normalised target of OTTER's `sinkhorn` on the cost -S."""
     q = np.exp(similarity / eps)
     q /= q.sum()
     rows, columns = q.shape
@@ -249,7 +252,7 @@ def test_what_is_not_a_number_ends_and_is_not_converged() -> None:
 
 @pytest.mark.parametrize("eps", [0.005, 0.02, 0.1])
 def test_a_pair_is_solved_as_far_in_company_as_alone(eps: float) -> None:
-    """Alike in iterations; in the plan to rounding, as sums over longer padded rows run in another order."""
+    """Iterations are equal. Plans are equal up to rounding, because sums over longer padded rows have another order."""
     cost, rows, columns = problem(2, [(12, 9), (1, 1), (4, 11), (12, 12), (5, 2)], dim=3)
     solver = Solver(eps=eps, most=300)
     together = solve(cost, rows, columns, solver)
@@ -261,7 +264,7 @@ def test_a_pair_is_solved_as_far_in_company_as_alone(eps: float) -> None:
 
 
 def test_every_domain_gives_the_same_plan() -> None:
-    """A problem far out of reach in the batch, or double precision, changes how a pair is solved and not the answer."""
+    """A problem out of range in the batch, or double precision, changes how a pair is solved but not the result."""
     cost, rows, columns = problem(4, [(6, 5), (5, 6)])
     plain = solve(cost, rows, columns, Solver(eps=0.1, **TIGHT)).plan
     assert moved(plain.numpy(), solve(cost.double(), rows, columns, Solver(eps=0.1, **TIGHT)).plan.numpy()) < 1e-5
@@ -271,7 +274,7 @@ def test_every_domain_gives_the_same_plan() -> None:
         torch.testing.assert_close(mixed[:2], solve(cost, rows, columns, Solver(eps=0.1, most=50)).plan)
         scaled = solve(scale * cost, rows, columns, Solver(eps=0.1, most=50)).plan
         torch.testing.assert_close(mixed[2:], scaled)
-        # Costs and eps times one number are the same problem, here in another domain.
+        # Scaling costs and eps by one factor gives the same problem, here in another domain.
         torch.testing.assert_close(scaled, solve(scale / 100 * cost, rows, columns, Solver(eps=1e-3, most=50)).plan)
 
 
@@ -354,14 +357,14 @@ def test_an_empty_batch_is_refused(shape: tuple[int, int, int]) -> None:
 
 
 def test_weights_of_another_shape_are_refused() -> None:
-    """A mask of one problem would be spread over all."""
+    """A mask of one problem would be broadcast over all problems."""
     with pytest.raises(ValueError, match=r"rows is \(1, 2\): expected \(3, 2\)"):
         solve(torch.ones(3, 2, 2), torch.ones(1, 2), torch.ones(3, 2))
 
 
 @pytest.mark.parametrize("method", ["sinkhorn", "unbalanced"])
 def test_an_infinite_cost_forbids_its_pair(method: Method) -> None:
-    """The value and the gradient are those of a cost so high that nothing is carried there."""
+    """The value and the gradient are those of a cost so high that no mass is transported there."""
     cost, rows, columns = problem(4, [(4, 4), (3, 4)])
     forbidden, dear = cost.clone(), cost.clone()
     forbidden[0, 1, 2], dear[0, 1, 2] = torch.inf, 60.0
@@ -402,7 +405,7 @@ def test_states_of_any_length_have_their_directions(length: float, method: Metho
     extreme[1, 2] *= length
     extreme.requires_grad_()
     found, solved = token_transport(extreme, y, rows, columns, solver)
-    # A state of 1e-40 is a subnormal, which holds some five of its digits.
+    # A state of 1e-40 is subnormal and has about five significant digits.
     near = {"atol": 1e-4, "rtol": 0.0} if length < 1e-37 else {"atol": 1e-6, "rtol": 1e-5}
     torch.testing.assert_close(found, value, **near)
     torch.testing.assert_close(solved.plan, plain.plan, **near)
@@ -415,7 +418,7 @@ def test_states_of_any_length_have_their_directions(length: float, method: Metho
     others = torch.ones(2, 5, dtype=torch.bool)
     others[1, 2] = False
     torch.testing.assert_close(extreme.grad[others], usual.grad[others], **near)
-    if 1e-37 < length < 1e30:  # past these the gradient itself, 1 / length, is none that float32 holds
+    if 1e-37 < length < 1e30:  # beyond these limits float32 cannot represent the gradient, 1 / length
         torch.testing.assert_close(extreme.grad[1, 2] * length, usual.grad[1, 2], atol=1e-6, rtol=1e-4)
 
 
@@ -428,7 +431,7 @@ def test_a_solver_out_of_range_is_refused(choice: dict[str, float]) -> None:
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 1000), scale=st.floats(1e-3, 1e3), shift=st.floats(-5, 5))
 def test_scaling_invariances(seed: int, scale: float, shift: float) -> None:
-    """Cosines know no length of a state; a plan that keeps its marginals knows no constant of the cost."""
+    """Cosines do not depend on the lengths of states. A plan with fixed marginals does not depend on a constant in the cost."""
     x, y, rows, columns = states(seed, [(5, 4), (3, 6)])
     value, _ = token_transport(x, y, rows, columns)
     torch.testing.assert_close(token_transport(scale * x, y / scale, rows, columns)[0], value, atol=1e-4, rtol=0)
@@ -456,12 +459,12 @@ def test_the_fast_form_equals_the_plain_one(method: Method) -> None:
 
 
 def divergence(p: np.ndarray, q: np.ndarray) -> float:
-    """KL between masses of any sum."""
+    """Return the KL divergence between masses of any sum."""
     return float((p * np.log(p / q) - p + q).sum())
 
 
 def regularised(method: Method, x: np.ndarray, y: np.ndarray, eps: float, rho: float) -> float:
-    """The whole minimum that a method is to find, by POT in float64."""
+    """Return the minimum of a method's complete objective, by POT in float64."""
     cost = ot.dist(x, y, metric="cosine")
     a, b = np.full(len(x), 1 / len(x)), np.full(len(y), 1 / len(y))
     if method == "exact":

@@ -97,7 +97,7 @@ def check_loopback(ray: Any) -> None:
 
 
 def check_reachable(address: str) -> None:
-    """Raise OSError or ValueError if nothing listens at HOST:PORT. Ray itself would wait for ten minutes and more."""
+    """Raise OSError or ValueError if nothing listens at HOST:PORT. Ray itself would wait for ten minutes or more."""
     parts = urlsplit(address if "//" in address else f"//{address}")
     if parts.port is not None:
         socket.create_connection((parts.hostname or "", parts.port), timeout=_SECONDS_TO_CONNECT).close()
