@@ -106,7 +106,7 @@ def incomplete_error(name: str, repo: str, lacking: Sequence[str]) -> HarnessErr
     """Return the error for an incomplete copy in the hub's cache."""
     unfinished = lacking[0].endswith(_PARTIAL)
     more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
-    way_out = ", or delete it, if it is of a file that is not needed" if unfinished else ""
+    way_out = ", or delete it if it belongs to a file that is not needed" if unfinished else ""
     return HarnessError(
         f"{name}: its copy in the hub's cache is incomplete: {lacking[0]}{more} is {'unfinished' if unfinished else 'missing'}; "
         f"complete it with: hf download {repo}{way_out}"

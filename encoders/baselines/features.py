@@ -83,7 +83,7 @@ class Features:
             raise self._wrong(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
         sizes = {len(columns.kind), len(columns.id), len(columns.lang), len(columns.embedding)}
         if columns.embedding.ndim != 2 or len(sizes) > 1:
-            raise self._wrong(f"embedding is {columns.embedding.shape} beside {len(columns.id)} ids")
+            raise self._wrong(f"embedding is {columns.embedding.shape} for {len(columns.id)} ids")
         if strange := set(columns.kind) - set(KINDS):
             raise self._wrong(f"kind {min(strange)[:40]!r} is neither image nor text")
         rows: dict[FeatureKey, int] = {}

@@ -48,7 +48,7 @@ class HuggingFaceInitializer:
             return hub_folder(self.name, [files], f"hf:{self.name}", beside=(), instead="--init hf:FOLDER")
         missing = [file for file in files if not (folder / file).is_file()]
         if missing:
-            raise HarnessError(f"{folder} has no {' and no '.join(missing)}: a student starts from {', '.join(files)}")
+            raise HarnessError(f"{folder} has no {' and no '.join(missing)}: a student's initializer reads {', '.join(files)}")
         check_adapter(folder)
         return folder
 

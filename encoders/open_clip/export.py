@@ -91,8 +91,8 @@ def convert_text_tower(
         return shared | text, clip_weights(state, config), {}
     raise HarnessError(
         f"{folder}: open_clip has no {config.norm}-norm{' causal' if config.causal else ''} text tower with {config.pooling} "
-        f"pooling and {config.activation}; it has CLIP's layers if they were distilled with --pooling last, and BERT's layers if "
-        "they were distilled with --pooling mean"
+        f"pooling and {config.activation}; it supports CLIP's layers distilled with --pooling last, and BERT's layers "
+        "distilled with --pooling mean"
     )
 
 

@@ -164,7 +164,7 @@ def find_weights(folder: Path) -> Path:
     if not found:
         raise HarnessError(f"{folder} holds no weights; expected {WEIGHTS_FILES[0]}")
     if len(found) > 1:
-        raise HarnessError(f"{folder} holds several weights files; name the one to load {WEIGHTS_FILES[0]}")
+        raise HarnessError(f"{folder} holds several weights files; rename the file to load to {WEIGHTS_FILES[0]}")
     return found[0]
 
 

@@ -112,7 +112,7 @@ def shared_preprocessing(arch: str) -> Mapping[str, Any]:
     ways = [{key: config[key] for key in PREPROCESSING if key in config} for config in configs]
     if any(way != ways[0] for way in ways):
         raise HarnessError(
-            f"models of {arch} differ in how images are prepared, and a checkpoint file does not say it: "
+            f"models of {arch} differ in preprocessing, which a checkpoint file does not record: "
             f"put it into a folder with a {OPEN_CLIP_CONFIG_FILE} and use local-dir:"
         )
     return ways[0] if ways else {}

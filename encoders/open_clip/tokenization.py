@@ -110,8 +110,7 @@ def check_vocabulary(tokenizer: FileTokenizer, files: ModelFiles) -> None:
     ends = tokenizer.tokenizer.encode("").ids[-1:]
     if text.get("pool_type", "argmax") == "argmax" and ends != [size - 1]:
         raise HarnessError(
-            f"{files.tokenizer} must end every text with its largest id, {size - 1}: the model reads a sentence there "
-            "(pool_type argmax)"
+            f"{files.tokenizer} must end every text with its largest id, {size - 1}: the model pools there (pool_type argmax)"
         )
 
 

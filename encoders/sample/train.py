@@ -259,13 +259,13 @@ def train_teacher(folder: Path, options: argparse.Namespace, held_out: Mapping[s
 def main() -> None:
     """Train on drawn scenes and measure the written model on val and test. With ``--measure``, only measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=HERE, help="where the model is written")
+    parser.add_argument("--folder", type=Path, default=HERE, help="folder of the model")
     parser.add_argument("--examples", type=int, default=16_000)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--peak", type=float, default=2e-3, help="the highest learning rate")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--measure", action="store_true", help="only measure the model that is there")
+    parser.add_argument("--measure", action="store_true", help="only measure an existing model")
     options = parser.parse_args()
     torch.manual_seed(_SEED)
     torch.set_num_threads(options.threads)

@@ -166,7 +166,7 @@ def test_features_that_will_not_do(flickr30k_folder: Path, tmp_path: Path) -> No
         known(kind=["picture"] * 6).image_features([])
     with pytest.raises(HarnessError, match="occurs twice, in rows"):
         known(kind=["text"] * 6, id=["33"] * 6, lang=["de"] * 6).image_features([])
-    with pytest.raises(HarnessError, match=r"embedding is \(5, 16\) beside 6 ids"):
+    with pytest.raises(HarnessError, match=r"embedding is \(5, 16\) for 6 ids"):
         known(rows=matrix[:5]).image_features([])
     np.savez(tmp_path / "x.npz", embedding=matrix)
     with pytest.raises(HarnessError, match=r"x.npz: KeyError.*expected kind, id, lang and embedding"):

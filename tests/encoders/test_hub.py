@@ -92,7 +92,7 @@ def test_a_download_that_was_broken_off_is_named(place: Path, monkeypatch: pytes
     (place / "blobs" / "abc.0011.incomplete").write_bytes(b"half")
     refused("incomplete: blobs/abc.0011.incomplete is unfinished")
     put(place, "model.safetensors")
-    refused("or delete it, if it is of a file that is not needed")
+    refused("or delete it if it belongs to a file that is not needed")
     monkeypatch.setattr("harness.encoders.hub.hub_answers", lambda _: True)
     assert find().is_dir(), "the hub has looked for what is needed"
     monkeypatch.undo()

@@ -110,5 +110,5 @@ def test_every_architecture_is_served_or_says_what_it_lacks(tmp_path: Path, monk
         except HarnessError as problem:
             said.append(str(problem))
     assert served > 60
-    ways = "could not be downloaded|differ in how images are prepared|must hold its tokenizer.json"
+    ways = "could not be downloaded|differ in preprocessing|must hold its tokenizer.json"
     assert [line for line in said if not re.search(ways, line)] == []
