@@ -49,7 +49,7 @@ def is_english_side(source: str) -> bool:
 
 
 class PicturesError(HarnessError):
-    """A folder lacks images of a split. Encoders with embeddings by id do not need them."""
+    """A folder lacks images of a split. Embeddings by id (`KnownFeatures`) can be measured without them."""
 
 
 class Images(Protocol):

@@ -38,7 +38,7 @@ class SearchResult:
 
     @property
     def as_ranks(self) -> Ranks:
-        """The ranks as those of a retrieval with one direction only."""
+        """The ranks as `Ranks` with an empty second direction, since documents are not queries."""
         return Ranks(t2i=self.ranks, i2t=np.zeros(0, np.int64))
 
     def scores(self) -> dict[str, float]:
@@ -53,8 +53,8 @@ def search_documents(
 ) -> SearchResult:
     """Rank the documents for every query by late interaction. For single embeddings, the score is the cosine.
 
-    queries: states of the retrieval's captions. documents: returns the states of its documents in order. It is called several
-    times.
+    queries: states of the retrieval's captions. documents: a function that returns the states of its documents, in order. It is
+    called once for each block of queries.
     """
     ranks, values = [], []
     for rows in row_blocks(len(queries), _QUERIES_AT_ONCE):

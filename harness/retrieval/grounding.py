@@ -33,7 +33,7 @@ class GroundingResult:
 
     @property
     def as_ranks(self) -> Ranks:
-        """The ranks as those of a retrieval with one direction only."""
+        """The ranks as `Ranks` with an empty second direction, since regions are not queries."""
         return Ranks(t2i=self.ranks, i2t=np.zeros(0, np.int64))
 
     def scores(self) -> dict[str, float]:

@@ -95,7 +95,7 @@ def chance_values(retrieval: TextRetrieval, depth: int) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class QueryChances:
-    """The candidates of one query, as far as chance depends on them.
+    """The properties of one query that determine its expected scores.
 
     size: the number of candidates. grades: the grades of all relevant documents, at least one. there: the grades of the relevant
     documents that are candidates. Both are in descending order.

@@ -39,8 +39,8 @@ tolerance of 1e-6 is twice this bound, and far below any meaningful difference. 
 """
 CUTOFFS = (1, 5, 10)
 MISSED = np.iinfo(np.int32).max
-"""The rank of a query without a hit: no candidate region matches the phrase's box, or no relevant text is among the first."""
-_STRIPE = 1024  # rows or pairs that are held in float64 at once. They fit the processor's cache.
+"""The rank of a query without a hit: no candidate region matches its phrase, or its list of documents has no relevant one."""
+_STRIPE = 1024  # rows or pairs in float64 at once, few enough for the processor's cache
 _OWN = 64  # captions that are scored with their own images at once. Captions of an image are adjacent, so few pairs are wasted.
 _DENSE = 64  # a float64 product of the tile is cheaper than scoring pairs if more than one score in _DENSE is uncertain
 _WIDE = 64  # the number of images is padded with zero rows to a multiple: GPU products are slow for odd widths, such as 31,783

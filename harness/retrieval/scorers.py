@@ -151,7 +151,7 @@ class CosineScorer:
     views: ClassVar[None] = None
 
     def cache_key_parts(self) -> list[object]:
-        """Return nothing, since embeddings alone determine the ranks."""
+        """Return an empty list, since the embeddings alone determine the ranks."""
         return []
 
     def rank(self, retrieval: Retrieval, embed: Embedder) -> RetrievalResult:
