@@ -146,7 +146,7 @@ def load_initializer(init: str) -> Initializer:
 
 
 def initializer_sources(init: str) -> list[str]:
-    """Return the digests of an initializer's inputs besides options, teacher and sentences; none for most built-in ones.
+    """Return the digests of an initializer's inputs besides options, teacher and sentences. Most built-in ones have none.
 
     Raises HarnessError as `load_initializer` does.
     """

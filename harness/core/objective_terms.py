@@ -26,7 +26,7 @@ STEPLESS = (UNTRAINED, FITTED)
 
 
 def parse_objective(text: str) -> list[tuple[float, str]]:
-    """Return weights and names of an objective `NAME` or a sum `NAME + 0.5*NAME + ...`; [] for `none` and `ridge`.
+    """Return weights and names of an objective `NAME` or a sum `NAME + 0.5*NAME + ...`, or [] for `none` and `ridge`.
 
     Raises HarnessError for invalid syntax, for a weight that is not a positive number, and for an unknown name.
 

@@ -45,7 +45,7 @@ class Cell:
     scorer: Scorer = field(default_factory=CosineScorer)
 
     def folder(self, store: Store) -> Path | None:
-        """Return the folder of the distilled tower, which may not exist yet; None for the encoder's own tower."""
+        """Return the folder of the distilled tower, which may not exist yet, or None for the encoder's own tower."""
         return store.tower(self.recipe.digest) if self.recipe else self.tower
 
 

@@ -35,7 +35,7 @@ CheckVerdict = Literal["ok", "note", "failed"]
 
 @dataclass(frozen=True)
 class EncoderCheck:
-    """The result of one check. verdict: a failed check would stop a run or make its numbers wrong; a note is only information."""
+    """The result of one check. verdict: a failed check would stop a run or make its numbers wrong. A note only informs."""
 
     what: str
     verdict: CheckVerdict

@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 class CellsFailedError(HarnessError):
-    """Some cells of a plan failed; the others were measured. failures: the error of each failed cell, by label.
+    """Some cells of a plan failed, and the others were measured. failures: the error of each failed cell, by label.
 
     reason: the error, if all cells failed with the same one and the user can fix it, else "".
     """

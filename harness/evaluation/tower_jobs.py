@@ -120,7 +120,7 @@ def distil_all(
     """Distil an order's towers. Return the folders of finished towers, and the errors of failed ones by language and label.
 
     A failed tower does not stop the others. Raises HarnessError if all fail with one error that the user can fix. ranks: this
-    process among those that distil each tower together; with it, every error is raised.
+    process among those that distil each tower together. With it, every error is raised.
     """
     jobs = [TowerJob(recipe, order, ranks) for recipe in order.recipes()]
     if ranks:  # all ranks do the same jobs in the same order, or they would wait for each other forever

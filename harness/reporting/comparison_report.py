@@ -221,7 +221,7 @@ def line_label(line: ComparisonLine) -> str:
 
 
 def number_text(value: float | None, form: str) -> str:
-    """Format a number; a dash if there is none."""
+    """Format a number, or return a dash if there is none."""
     return "—" if value is None else re.sub(r"^-0$", "0", format(value, form))
 
 
@@ -233,7 +233,7 @@ def estimate_text(score: Estimate, form: str) -> str:
 
 
 def gap_percent_text(score: Estimate | None) -> str:
-    """Format a share in percent with its confidence interval; a dash if there is none."""
+    """Format a share in percent with its confidence interval, or return a dash if there is none."""
     if score is None or score.estimate is None:
         return "—"
     if score.low is None and score.high is None:

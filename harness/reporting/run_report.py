@@ -153,7 +153,7 @@ def run_table(summaries: Sequence[Summary], sought: Sought = "images") -> Table:
 
 
 def median_rank_text(rank: float) -> str:
-    """Format a median rank; a dash if half of the phrases have no correct candidate."""
+    """Format a median rank, or return a dash if half of the phrases have no correct candidate."""
     return "—" if rank >= MISSED else f"{rank:g}"
 
 
@@ -215,7 +215,7 @@ def difference_text(difference: Difference, headline: str) -> str:
 
 
 def share_text(share: Interval) -> str:
-    """Format a share with its confidence interval in percent; a dash if the share is undefined."""
+    """Format a share with its confidence interval in percent, or return a dash if the share is undefined."""
     if math.isnan(share.estimate):
         return "—"
     if math.isnan(share.low):

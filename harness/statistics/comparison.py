@@ -102,7 +102,7 @@ def comparison_setting(
 
 
 def resolve_metric(metric: str, tower: Measurement) -> str:
-    """Return the column of a metric such as `r1`, `R@1` or `ndcg@10`; the primary measure if it is empty.
+    """Return the column of a metric such as `r1`, `R@1` or `ndcg@10`, or the primary measure if it is empty.
 
     Raises HarnessError with the known columns.
     """

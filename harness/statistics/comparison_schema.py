@@ -48,7 +48,7 @@ class ComparisonOptions:
 
 
 class Estimate(Schema):
-    """An estimate with its 95 % confidence interval; null where there is none."""
+    """An estimate with its 95 % confidence interval. Missing values are null."""
 
     estimate: float | None
     low: float | None

@@ -170,7 +170,7 @@ def mcnemar_counts(arms: Sequence[PairedArms]) -> tuple[int | None, int | None, 
 
 
 def gap_estimate(cuts: Sequence[Subset], side: int, asked: ComparedColumn) -> Estimate | None:
-    """Return the share of the gap to English that a side recovers; None without floor or ceiling.
+    """Return the share of the gap to English that a side recovers, or None without floor or ceiling.
 
     It is the ratio of means over seeds and languages, with a confidence interval over images.
     """

@@ -23,13 +23,13 @@ Counts = npt.NDArray[np.uint16]
 
 POWER, ALPHA = 0.8, 0.05
 
-_DRAWS = 1 << 20  # random draws in memory at once; changing it changes the results of a seed, because draws are made in blocks
+_DRAWS = 1 << 20  # random draws in one block in memory; another block size changes the results of a seed
 _EXACT = 16  # largest number of differing clusters for which all 2^k sign flips are enumerated
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its percentile interval; NaN if there is none."""
+    """An estimate and its percentile interval, NaN if there is none."""
 
     estimate: float
     low: float
@@ -92,7 +92,7 @@ def bootstrap_means(
 def bootstrap_mean(
     values: npt.ArrayLike, cluster: npt.ArrayLike, *, resamples: int = 10_000, seed: int = 0, level: float = 0.95
 ) -> Interval:
-    """Return the mean of values (q,) with a confidence interval from resampling clusters; see `bootstrap_means`.
+    """Return the mean of values (q,) with a confidence interval from resampling clusters. See `bootstrap_means`.
 
     >>> hits = np.array([1.0, 1.0, 0.0, 1.0, 0.0, 0.0])
     >>> bootstrap_mean(hits, np.array([0, 0, 1, 1, 2, 2]))
@@ -133,7 +133,7 @@ def paired_difference(
 
 @dataclass(frozen=True)
 class McNemar:
-    """Discordant pairs: b queries that only the first tower gets right, c that only the second does; two-sided exact p."""
+    """Discordant pairs and the two-sided exact p. Only the first tower gets b queries right, only the second gets c right."""
 
     b: int
     c: int
@@ -339,7 +339,7 @@ def _seed_variance(effects: Doubles, influence: Doubles) -> tuple[float, float]:
 
 
 def _resampled_seeds(effects: Doubles, seeds: tuple[str, ...], resamples: int, seed: int) -> Doubles:
-    """Return the changes of the mean of effects (s,) under resampled seeds, (resamples,); equal seeds have equal draws."""
+    """Return the changes of the mean of effects (s,) under resampled seeds, (resamples,). Equal seeds have equal draws."""
     stream = [ord(letter) for letter in "\0".join(seeds)]
     draw = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(2, *stream))))
     chosen = draw.integers(len(effects), size=(resamples, len(effects) - 1))

@@ -47,7 +47,7 @@ class StoredRecord:
         return {words: getattr(self.record, field) for field, words in _QUERY_FIELDS.items()}
 
     def recipe(self) -> dict[str, object]:
-        """Return everything about encoder and text tower except the seed; None for traits that an English tower lacks."""
+        """Return everything about encoder and text tower except the seed. Traits that an English tower lacks are None."""
         record = self.record
         shown = (record.scorer, record.regions.view, record.regions.digest) if record.regions else (record.scorer,)
         translated = record.translations and record.translations.digest
@@ -67,7 +67,7 @@ class StoredRecord:
         return made if weighs_entities(card.config.objective) else made | {ENTITY_WEIGHT: None}
 
     def seed(self) -> int | None:
-        """Return the training seed; None for the English tower."""
+        """Return the training seed, or None for the English tower."""
         return self.record.tower.config.seed if self.record.tower else None
 
 
@@ -305,7 +305,7 @@ def unmatched_reason(entry: StoredRecord, mine: Sequence[StoredRecord], others: 
 
 
 def short_value(value: object) -> str:
-    """Format the value of a trait; digests are abbreviated.
+    """Format the value of a trait. Digests are abbreviated.
 
     >>> short_value("0ccdcc581b5f547757b89ba686978d33a3237eb3e178990bb3befef6c9ec1728"), short_value(None), short_value(1000)
     ('0ccdcc581b5f', 'none', '1000')

@@ -63,7 +63,7 @@ class PairedRuns:
 
 
 def gap_references(entry: StoredRecord, owner: Ints, pool: Sequence[StoredRecord]) -> tuple[Measurement, Measurement] | None:
-    """Return the English tower on the captions of a distilled tower and on its English captions; None if unknown."""
+    """Return the English tower on the captions of a distilled tower and on its English captions, or None if unknown."""
     record = entry.record
     if record.text_tower == ENGLISH_TOWER:
         return None

@@ -16,7 +16,7 @@ from harness.core.data import Floats, Ints
 class PackedStates:
     """The states of n items: item i has `lengths[i]` rows, in order.
 
-    rows: (sum(lengths), d), float16 or float32, not normalised; may be a memory map. lengths: (n,), at least 1 each.
+    rows: (sum(lengths), d), float16 or float32, not normalised, possibly a memory map. lengths: (n,), at least 1 each.
     """
 
     rows: npt.NDArray[Any]

@@ -210,7 +210,7 @@ class Store:
         load: reads the entry. It returns None if there is none and raises DamagedError if it is damaged. It is called
         again under the claim, because another process may have made the entry by then.
         make: writes the entry and returns it. A damaged folder is removed before.
-        wait: whether to wait for another process that is making the entry; if not, BusyError is raised.
+        wait: whether to wait for another process that is making the entry. Otherwise BusyError is raised.
         claim: False for a process whose leading process has claimed the path (`torchrun`).
         """
         try:

@@ -286,7 +286,7 @@ def find_ablations(config: StudyConfig) -> list[Ablation]:
 
 
 def single_change(a: Arm, b: Arm) -> str:
-    """Return the single difference between two arms; an empty text if there are several or it is no ablation."""
+    """Return the single difference between two arms, or an empty text if there are several or it is no ablation."""
     changes = [
         field_label(key) for key in sorted(a.options.keys() | b.options.keys()) if a.options.get(key) != b.options.get(key)
     ]

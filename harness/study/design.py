@@ -179,7 +179,7 @@ class StudyConfig(DataConfig):
 
     @property
     def sizes(self) -> tuple[int | None, ...]:
-        """The bitext sizes; None for all pairs."""
+        """The bitext sizes, None for all pairs."""
         return tuple(None if size == "all" else size for size in self.pairs)
 
     def on(self, side: Side) -> tuple[Arm, ...]:

@@ -117,7 +117,7 @@ class Ablation(Schema):
 
 
 class Replication(Schema):
-    """A significant contrast and its replication with other seeds; null if that is missing."""
+    """A significant contrast and its replication with other seeds, or null if that is missing."""
 
     family: str
     claim: PlannedContrast

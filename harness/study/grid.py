@@ -157,7 +157,7 @@ def plan_study(config: StudyConfig, device: str, store: Store) -> Study:
 
 
 def learning_rate_search(config: StudyConfig, plan: Plan) -> LearningRateSearch | None:
-    """Return the search for learning rates on val captions with the first seed; None without search or val captions.
+    """Return the search for learning rates on val captions with the first seed, or None without search or val captions.
 
     Without val captions the sentence pairs are used for the search, and the report says so.
     """
@@ -225,7 +225,7 @@ class StepTimes:
                 self.measured.setdefault(card.config.objective, []).append(card.seconds / card.steps)
 
     def of(self, objective: str) -> float:
-        """Return the median over towers of an objective; over all towers if there is none; NaN without any."""
+        """Return the median over towers of an objective, or over all towers if it has none, or NaN without towers."""
         found = self.measured.get(objective) or [each for prices in self.measured.values() for each in prices]
         return median(found) if found else math.nan
 

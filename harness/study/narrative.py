@@ -275,7 +275,7 @@ def points_text(score: Estimate) -> str:
 
 
 def signed_number(value: float, digits: int = 1) -> str:
-    """Format a number with its sign; zero has none.
+    """Format a number with its sign. Zero has none.
 
     >>> signed_number(1.25), signed_number(-0.04), signed_number(-3.0, 0)
     ('+1.2', '0.0', '−3')
@@ -304,7 +304,7 @@ def count_text(count: int, what: str) -> str:
 
 
 def join_words(words: Iterable[str]) -> str:
-    """Join words with commas and "and"; an empty text for no words.
+    """Join words with commas and "and". No words give an empty text.
 
     >>> join_words(["a", "b", "c"]), join_words([])
     ('a, b and c', '')

@@ -15,7 +15,7 @@ NESTED = {"distill", "grounding"}
 
 
 def options(command: str) -> dict[str, object]:
-    """The options of a command and their defaults."""
+    """Return the options of a command and their defaults."""
     found = typer.main.get_command(app).commands[command].params  # type: ignore[attr-defined]
     return {each.name: each.default for each in found}
 

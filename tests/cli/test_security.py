@@ -68,7 +68,7 @@ FOLDERS = ("harness", "tasks", "encoders", "leaderboards")
 
 
 def test_mutated_files_are_read_right_or_refused_in_one_line(tmp_path: Path) -> None:
-    """A small round; `python -m tests.fuzz 20000` is a large one."""
+    """This is a small round. `python -m tests.fuzz 20000` is a large one."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-m", "tests.fuzz", "1000"],
