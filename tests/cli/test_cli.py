@@ -96,7 +96,10 @@ def test_a_student_with_an_aligned_vocabulary_needs_no_training_to_be_measured(s
     assert done.returncode == 0, done.stderr
     assert "ot-vocabulary, untrained" in done.stdout
     assert "ridge − ot-vocabulary, untrained = +" in done.stdout
-    assert "students: not trained, the teacher's layers and a vocabulary aligned by transport, seed 0" in done.stdout
+    assert (
+        "students: not trained, initialized from the teacher's layers and a vocabulary aligned by transport, seed 0"
+        in done.stdout
+    )
 
 
 def test_english_needs_no_distillation(store: Path) -> None:

@@ -130,7 +130,7 @@ def test_what_a_spec_can_get_wrong(tmp_path: Path) -> None:
         load_encoder(f"{path}:Empty", "cpu")
     with pytest.raises(HarnessError, match=r"mine.py is a file: name the encoder in it, as .*mine.py:NAME"):
         load_encoder(str(path), "cpu")
-    with pytest.raises(HarnessError, match=r"nowhere.py is not there"):
+    with pytest.raises(HarnessError, match=r"nowhere.py does not exist"):
         load_encoder("nowhere.py:X", "cpu")
 
 
@@ -353,12 +353,12 @@ def test_translators_of_one_file_share_no_fingerprint(tmp_path: Path) -> None:
 
 
 SCORERS_ALIKE = """
-    from harness.retrieval.scorers import Plain
+    from harness.retrieval.scorers import CosineScorer
 
-    class Mine(Plain):
+    class Mine(CosineScorer):
         name = "mine"
 
-    class Usurper(Plain):
+    class Usurper(CosineScorer):
         pass
 
     def one(config, task, data):
@@ -617,7 +617,7 @@ def test_a_broken_plug_in_is_listed_with_its_error_and_harms_nothing_else(flickr
     assert "broken.py cannot be loaded: NameError: name 'Mine' is not defined (line 2)" in table
     assert "two encoders are called 'sample', of built in (harness.encoders.open_clip.models:sample_encoder) and of" in table
     assert "the encoder bad of package bad-package 1.0 (not_to_be_found:X) cannot be loaded: ModuleNotFoundError" in table
-    assert "models:sample)" in table
+    assert "models:sample_encoder)" in table
     words = ("run", "--lang", "en", "--encoder", "random", "--data", str(flickr30k_folder))
     ran = harness(*words, "--plugin", str(broken), store=tmp_path, path=(site,))
     assert ran.returncode == 0, ran.stderr

@@ -209,7 +209,7 @@ def test_texts_come_from_a_folder(tmp_path: Path) -> None:
     welsh = Flickr30k().language("cy")
     assert load_monolingual_texts(tmp_path, welsh) == (["A cat.", "A dog."], ["Mae cath."])
     (tmp_path / "cy.txt").write_text("\n")
-    with pytest.raises(HarnessError, match=r"cy\.txt has no sentence: expected one a line"):
+    with pytest.raises(HarnessError, match=r"cy\.txt has no sentence: expected one sentence a line"):
         load_monolingual_texts(tmp_path, welsh)
     with pytest.raises(HarnessError, match=r"de\.txt does not exist: --text takes a folder with en\.txt and de\.txt"):
         load_monolingual_texts(tmp_path, Flickr30k().language("de"))

@@ -177,7 +177,7 @@ def test_a_failed_job_stops_no_other_and_gives_its_error(workers: int, tmp_path:
     ]
     assert dict(run_jobs(jobs, tmp_path, workers=workers)) == {
         "expected": Outcome("failed", "mend it so"),
-        "awkward": Outcome("failed", "AwkwardError: both hands full", expected=False),
+        "awkward": Outcome("failed", "UnpicklableError: both hands full", expected=False),
         "exit": Outcome("failed", "SystemExit", expected=False),
         "exit 0": Outcome("failed", "SystemExit: 0", expected=False),
         "panic": Outcome("failed", "PanicException: called `Option::unwrap()` on a `None` value", expected=False),

@@ -119,7 +119,7 @@ def test_errors_of_aws_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     aws.write_text("#!/bin/sh\necho fatal: no such >&2\necho bucket >&2\nexit 1\n")
     aws.chmod(0o755)
     monkeypatch.setenv("PATH", f"{aws.parent}{os.pathsep}{os.environ['PATH']}")
-    with pytest.raises(HarnessError, match=r"status 1: fatal: no such bucket\): is it there") as caught:
+    with pytest.raises(HarnessError, match=r"status 1: fatal: no such bucket\): check the address") as caught:
         open_pack("s3://bucket/$(touch pwned)", Store(tmp_path / "store"))
     assert "\n" not in str(caught.value)
     monkeypatch.setenv("PATH", "")
