@@ -21,7 +21,7 @@ from harness.retrieval.ranking import CUTOFFS, MISSED, TOLERANCE, hit_rate
 from harness.storage.packed_states import PackedStates
 
 SCORES_AT_ONCE = 16 << 20
-_QUERIES_AT_ONCE = 16_384
+QUERY_BLOCK = 16_384
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def search_documents(
     called once for each block of queries.
     """
     ranks, values = [], []
-    for rows in row_blocks(len(queries), _QUERIES_AT_ONCE):
+    for rows in row_blocks(len(queries), QUERY_BLOCK):
         part = retrieval.take(rows.tolist())
         lists = first_documents(part, queries.take(rows), documents(), device)
         right = grades_of(lists, part) > 0

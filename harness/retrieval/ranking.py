@@ -35,17 +35,17 @@ Each component of an embedding is rounded twice to float32: by the encoder that 
 error of a unit vector is therefore at most 2u in norm, with u = 2**-24. A score involves two such vectors, and a comparison
 involves two scores. Scores that are equal in exact arithmetic therefore differ by at most 8u = 4.8e-7 (Cauchy-Schwarz). The
 tolerance of 1e-6 is twice this bound, and far below any meaningful difference. The rounding of the product itself does not enter
-(see `_slack`).
+(see `float32_slack`).
 """
 CUTOFFS = (1, 5, 10)
 MISSED = np.iinfo(np.int32).max
 """The rank of a query without a hit: no candidate region matches its phrase, or its list of documents has no relevant one."""
 _STRIPE = 1024  # rows or pairs in float64 at once, few enough for the processor's cache
 _OWN = 64  # captions that are scored with their own images at once. Captions of an image are adjacent, so few pairs are wasted.
-_DENSE = 64  # a float64 product of the tile is cheaper than scoring pairs if more than one score in _DENSE is uncertain
+PAIR_COST = 64  # scoring one pair in float64 costs as much as this number of scores of a float64 product
 _WIDE = 64  # the number of images is padded with zero rows to a multiple: GPU products are slow for odd widths, such as 31,783
 _CHUNK = {"cpu": 16 << 20, "cuda": 1 << 30}  # bytes of scores that fit the processor's cache, or that keep a GPU busy
-_FEW = 1 << 24  # below this number of scores, torch finishes before numba is imported
+NUMBA_MIN_SCORES = 1 << 24  # below this number of scores, torch finishes before numba is imported
 
 
 def rank(images: Floats, texts: Floats, owner: Ints, *, chunk: int | None = None, device: str = "cpu") -> Ranks:
@@ -79,7 +79,7 @@ def rank(images: Floats, texts: Floats, owner: Ints, *, chunk: int | None = None
         own = _score_pairs(long, wide, torch.arange(len(long), device=device), owners)
         best = torch.full((len(wide),), -torch.inf, device=device, dtype=own.dtype).scatter_reduce(0, owners, own, "amax")
         by_text, by_image = Bars.of(long, own), Bars.of(wide, best)
-        few = len(images) * len(texts) < _FEW
+        few = len(images) * len(texts) < NUMBA_MIN_SCORES
         count = _count if kind == "cuda" else single_threaded(_count) if few else _counting()
 
         side = max(isqrt((chunk or _CHUNK[kind]) // 4), 1)
@@ -225,7 +225,7 @@ class Bars(NamedTuple):
     @classmethod
     def of(cls, rows: Tensor, best: Tensor) -> Bars:
         """Return the thresholds of unit rows. best: (k,), float64, the score of each row's best relevant item."""
-        bars, slack = best - TOLERANCE, _slack(rows.shape[1])
+        bars, slack = best - TOLERANCE, float32_slack(rows.shape[1])
         return cls(rows, bars, (bars + slack).float(), (bars - slack).float())
 
     def cut(self, part: slice) -> Bars:
@@ -288,7 +288,7 @@ def _score_pairs(texts: Tensor, images: Tensor, rows: Tensor, columns: Tensor) -
     return out
 
 
-def _slack(width: int) -> float:
+def float32_slack(width: int) -> float:
     """Return a bound on |float32 product - exact dot product| of two unit vectors, plus the rounding of a threshold to float32.
 
     In any order of summation, fused or not, the error is at most gamma_d |a|'|b| with gamma_d = d u / (1 - d u) (Higham, Accuracy
@@ -322,7 +322,7 @@ def _reached(scores: Tensor, texts: Bars, images: Bars, owner: Tensor, real: int
 
     leave_out(product)
     by_text, by_image, rows, columns = count(product, texts, images)
-    if len(rows) * _DENSE > product.numel():  # nearly all scores of a collapsed encoder are tied
+    if len(rows) * PAIR_COST > product.numel():  # nearly all scores of a collapsed encoder are tied
         exact = texts.rows.double() @ images.rows.double().T
         leave_out(exact)
         return (exact >= texts.bars[:, None]).sum(1, dtype=torch.int32), (exact >= images.bars).sum(0, dtype=torch.int32)

@@ -38,8 +38,8 @@ from harness.statistics.measurement import Measurement
 from harness.storage.embeddings import digest_array, get_or_compute, get_or_compute_states
 from harness.storage.seals import clear_damaged, is_undamaged, load_json_entry, seal_folder, write_json_entry
 from harness.storage.store import BusyError, DamagedError, Store, new_file, new_folder
-from tests.cli.test_security import ROOT
 from tests.faults import Tiny, write_data
+from tests.support.command_line import ROOT
 from tests.support.failing_plugins import FRAGILE
 from tests.support.plugin_files import harness, write
 from tests.support.synthetic_records import Arm, reseal, write_board

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.core.data import Language, Ranks
+from harness.core.data import Ranks
 from harness.core.errors import HarnessError
 from harness.leaderboards.board.builder import make_boards
-from harness.leaderboards.board.config import BoardConfig, load_board_configs, read_board_config
+from harness.leaderboards.board.config import load_board_configs, read_board_config
 from harness.leaderboards.board.exports import board_csv, board_latex, board_markdown
 from harness.leaderboards.board.model import Board
 from harness.leaderboards.board.page import board_page
@@ -23,24 +23,10 @@ from harness.leaderboards.records.loading import find_records
 from harness.records.schema import RegionCard
 from harness.statistics.inference import bootstrap_mean, paired_difference
 from harness.statistics.rank_inference import rank_intervals, significant_differences
+from tests.support.boards import LANGUAGES, TIERS, board_config
 from tests.support.synthetic_records import ARMS, Arm, gallery, retrieval, synthetic_ranks, write_board, write_record
 
-TIERS = {"de": 5, "fr": 5, "cy": 1, "qu": 1, "gn": 0}
-LANGUAGES = {code: Language(code, code.upper(), "Latn", tier, ()) for code, tier in TIERS.items()}
 IMAGES = 120
-
-
-def board_config(**changes: object) -> BoardConfig:
-    fields = {
-        "name": "made-up",
-        "title": "Made up",
-        "task": "flickr30k",
-        "split": "test",
-        "sample": False,
-        "direction": "t2i",
-        "cutoff": 1,
-    }
-    return BoardConfig.model_validate(fields | changes)
 
 
 def boards(folder: Path, resamples: int = 400, **changes: object) -> list[Board]:

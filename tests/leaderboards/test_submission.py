@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,7 +14,7 @@ from harness.core.errors import HarnessError
 from harness.leaderboards.records.submission import merge_submission
 from harness.retrieval.grounding import grounding_scores
 from harness.retrieval.ranking import MISSED
-from harness.storage.seals import seal_folder
+from tests.support.record_edits import edit_queries, edit_record
 from tests.support.synthetic_records import Arm, gallery, reseal, retrieval, write_record
 
 
@@ -26,14 +24,6 @@ def theirs(tmp_path: Path) -> Path:
     for arm in (Arm("kd-mse", 0.3), Arm("ot-token", 0.4)):
         write_record(folder, retrieval("de", gallery(30), per_image=2), arm)
     return folder
-
-
-def edit_record(folder: Path, change: Callable[[dict[str, object]], object], key: str | None = None) -> None:
-    path = folder / "record.json"
-    record = json.loads(path.read_text(encoding="utf-8"))
-    change(record)
-    path.write_text(json.dumps(record), encoding="utf-8")
-    reseal(folder) if key is None else seal_folder(folder, key)
 
 
 def twice(folder: Path, name: str) -> None:
@@ -51,13 +41,6 @@ def rename_image(folder: Path, name: str) -> None:
             columns[column] = [name if value == first else value for value in columns[column]]
 
     edit_queries(folder, change)
-
-
-def edit_queries(folder: Path, change: Callable[[dict[str, list[object]]], object]) -> None:
-    columns = pq.read_table(folder / "queries.parquet").to_pydict()
-    change(columns)
-    pq.write_table(pa.table(columns), folder / "queries.parquet")
-    reseal(folder)
 
 
 def test_valid_records_are_merged_completely_and_once(theirs: Path, tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ from harness.leaderboards.board.model import Board
 from harness.leaderboards.board.publish import publish_boards
 from harness.leaderboards.records.loading import find_records
 from harness.leaderboards.records.submission import merge_submission
-from tests.leaderboards.test_builder import LANGUAGES, board_config
-from tests.leaderboards.test_submission import edit_queries, edit_record
+from tests.support.boards import LANGUAGES, board_config
+from tests.support.record_edits import edit_queries, edit_record
 from tests.support.synthetic_records import PROVENANCE, Arm, ImageIds, gallery, reseal, retrieval, synthetic_ranks, write_record
 
 IMAGES = 60

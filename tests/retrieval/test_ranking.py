@@ -56,7 +56,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
     """Scores counted by what numba compiled, and by torch."""
     if request.param == "numba":
         pytest.importorskip("numba", exc_type=ImportError)
-    monkeypatch.setattr(ranking, "_FEW", 0 if request.param == "numba" else 1 << 62)
+    monkeypatch.setattr(ranking, "NUMBA_MIN_SCORES", 0 if request.param == "numba" else 1 << 62)
 
 
 @pytest.mark.usefixtures("way")
@@ -143,9 +143,9 @@ def test_scores_in_doubt_are_settled_in_float64(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(torch, "mm", coarse)
     assert not all(np.array_equal(*pair) for pair in zip(sides(rank(images, texts, owner)), sides(want), strict=True))
-    monkeypatch.setattr(ranking, "_slack", lambda width: 2e-4 + width * 2.0**-23)
+    monkeypatch.setattr(ranking, "float32_slack", lambda width: 2e-4 + width * 2.0**-23)
     assert_same(rank(images, texts, owner), want)
-    monkeypatch.setattr(ranking, "_DENSE", 10**9)  # now every tile is scored in float64 as a whole
+    monkeypatch.setattr(ranking, "PAIR_COST", 10**9)  # now every tile is scored in float64 as a whole
     assert_same(rank(images, texts, owner), want)
 
 
@@ -186,7 +186,7 @@ def test_the_bound_on_float32_products_holds() -> None:
         rows = np.abs(random.standard_normal((200, width)))
         rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
         error = np.abs((rows @ rows.T).astype(np.float64) - rows.astype(np.float64) @ rows.astype(np.float64).T)
-        assert error.max() < ranking._slack(width)
+        assert error.max() < ranking.float32_slack(width)
 
 
 @pytest.mark.usefixtures("way")

@@ -89,7 +89,7 @@ def test_the_documents_kept_are_the_first_of_a_full_sort(seed: int, size: int, d
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(searching, "DEPTH", depth)
         patch.setattr(searching, "SCORES_AT_ONCE", 100)
-        patch.setattr(searching, "_QUERIES_AT_ONCE", 4)
+        patch.setattr(searching, "QUERY_BLOCK", 4)
         found = search_documents(retrieval, queries, in_parts(documents, size))
     lists = sorted_out(retrieval, maxsim_scores(queries, documents))
     ranks = [next(rank for rank, d in enumerate(each, 1) if d in of) for each, of in zip(lists, retrieval.relevant, strict=True)]
