@@ -42,6 +42,7 @@ import harness.distill.pipeline
 import harness.distill.trainer
 import harness.distill.transport.tokens
 import harness.evaluation.runner
+import harness.storage.embeddings
 from harness import register_encoder
 from harness.core.config import DistillConfig, RunConfig
 from harness.core.data import Floats, TokenStates
@@ -58,10 +59,10 @@ SPLITS = {"train": 12, "val": 2, "test": 6}
 KINDS = ("embeddings", "teacher", "towers", "records")
 FAILED = 3  # exit status of a run that failed with a one-line error
 WORK = {
-    "images": (harness.evaluation.runner, "embed_images"),
+    "images": (harness.storage.embeddings, "embed_images"),
     "teacher": (harness.distill.model.teacher, "compute_states"),
     "tower": (harness.distill.pipeline, "make_tower"),
-    "record": (harness.evaluation.runner, "measure"),
+    "record": (harness.evaluation.runner, "measure_cell"),
 }
 
 

@@ -338,12 +338,12 @@ ENDLESS = """
 MINE = """
     from contextlib import contextmanager
     from harness import register_executor
-    from harness.evaluation.executors.local import in_turn
+    from harness.evaluation.executors.local import run_in_turn
 
     @contextmanager
     def backwards(choices, store, console):
         \"\"\"The last cell first.\"\"\"
-        yield lambda jobs, wait: in_turn(console, reversed(list(jobs)), wait)
+        yield lambda jobs, wait: run_in_turn(console, reversed(list(jobs)), wait)
 
     register_executor("backwards", backwards)
 """

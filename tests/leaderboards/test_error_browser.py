@@ -58,7 +58,7 @@ def page(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("browser") / "errors"
     done = harness("browse", *(each.record.cell[:16] for each in german(store)), "--out", str(out), store=store)
     assert done.returncode == 0, done.stderr
-    assert "keep it to yourself" in done.stdout
+    assert "do not publish it" in done.stdout
     return out / "index.html"
 
 
@@ -170,7 +170,7 @@ def test_a_grounding_record_shows_the_true_box_and_the_box_of_each_tower(
     open_page(chrome, out / "index.html")
     text = chrome.execute_script("return document.body.innerText")
     assert f"{len(part['queries'])} of {len(part['queries'])} phrases" in text
-    assert "where it is" in text
+    assert "true box" in text
     assert console_errors_and_requests(chrome) == []
 
 
@@ -219,9 +219,9 @@ def test_records_that_cannot_be_shown_are_refused_without_leftovers(store: Path,
     out = tmp_path / "x"
     for name, data, where, message in (
         ("zzzz", None, out, "no record begins with 'zzzz'"),
-        (cell, None, tmp_path, "is there already: name a folder that is not"),
-        (cell, str(flickr30k_folder), out, "has not the de captions and pictures"),
-        (english.record.cell, None, out, "of the English side of another language's captions"),
+        (cell, None, tmp_path, "exists already: name a new folder"),
+        (cell, str(flickr30k_folder), out, "does not hold the de captions and pictures"),
+        (english.record.cell, None, out, "is a record of the English captions behind translations"),
         (composed.record.cell, None, out, "ranked by the scorer entities, first 10 sorted anew, whose order the browser cannot"),
     ):
         with pytest.raises(HarnessError, match=message):
@@ -272,7 +272,7 @@ def test_the_plan_of_a_tower_that_weighs_entities_gives_them_their_mass(
     assert "(sinkhorn)" in done
     open_page(chrome, out)
     said = chrome.execute_script("return document.body.innerText")
-    assert "Tokens that name something have 9.0 times the mass of others: ▁dog ▁runs ▁snow" in said
+    assert "Entity tokens have 9.0 times the mass of other tokens: ▁dog ▁runs ▁snow" in said
     assert console_errors_and_requests(chrome) == []
 
 
