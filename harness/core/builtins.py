@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from harness.core.data import Language, Spans
-from harness.core.errors import HarnessError
 from harness.core.plugins import code_digest, one_line_errors
 from harness.core.protocols import Encoder, Task, Translator
-from harness.core.registry import Registry, builtin_entry, make_plug_in, split_spec
+from harness.core.registry import Registry, builtin_entry, make_identified, make_plug_in, split_spec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +59,7 @@ def load_encoder(spec: str, device: str) -> Encoder:
 
     The model is not loaded yet. Raises HarnessError for an unknown name, and for a plug-in that is not an encoder.
     """
-    return make_plug_in(ENCODERS, spec, device, ("name", "encode_images", "encode_texts", "fingerprint"))
+    return make_identified(ENCODERS, spec, device, ("name", "encode_images", "encode_texts", "fingerprint"))
 
 
 TRANSLATORS: Registry[Callable[[str, str], Translator]] = Registry(
@@ -73,7 +72,7 @@ def load_translator(spec: str, device: str) -> Translator:
 
     The model is not loaded yet. Raises HarnessError for an unknown name, and for a plug-in that is not a translator.
     """
-    return make_plug_in(TRANSLATORS, spec, device, ("name", "translate", "fingerprint"))
+    return make_identified(TRANSLATORS, spec, device, ("name", "translate", "fingerprint"))
 
 
 SCORERS: Registry[Callable[[RunConfig, Task, Path], ScorerFactory]] = Registry(
@@ -134,15 +133,7 @@ def load_initializer(init: str) -> Initializer:
 
     Raises HarnessError for an unknown name, for an argument that it does not take, and for a plug-in that is not an initializer.
     """
-    name, argument = split_spec(init)
-    make = INITIALIZERS.load(name)
-    if INITIALIZERS.find(name).builtin:
-        return make(argument)
-    with one_line_errors(f"the initializer {init} cannot be made", getattr(make, "__module__", None)):
-        initializer = make(argument)
-    if lacking := [word for word in ("fingerprint", "tokenizer", "student") if not hasattr(initializer, word)]:
-        raise HarnessError(f"{init} is no initializer: {INITIALIZERS.origin(name)} lacks {', '.join(lacking)} (docs/plugins.md)")
-    return initializer
+    return make_plug_in(INITIALIZERS, init, ("fingerprint", "tokenizer", "student"))
 
 
 def initializer_sources(init: str) -> list[str]:

@@ -82,7 +82,8 @@ def options_read(config: DistillConfig) -> frozenset[str]:
 
 def without_unread(config: T) -> T:
     """Return a copy with options that nothing reads at their defaults. Raises HarnessError as `options_read` does."""
-    return config.model_copy(update={name: getattr(type(config)(), name) for name in _unread(config)})
+    defaults = type(config)()
+    return config.model_copy(update={name: getattr(defaults, name) for name in _unread(config)})
 
 
 def unread_option(configs: Sequence[DistillConfig], flags: bool = True) -> str:
@@ -91,7 +92,8 @@ def unread_option(configs: Sequence[DistillConfig], flags: bool = True) -> str:
     configs: one for each objective and initializer of a run, with the same options otherwise. flags: name options as the command
     line does, else as a study's file does. Raises HarnessError as `options_read` does.
     """
-    unread = [option for option in _unread(configs[0]) if all(option in _unread(config) for config in configs)]
+    unread, *others = map(_unread, configs)
+    unread = [option for option in unread if all(option in other for other in others)]
     if not unread:
         return ""
     option, config = unread[0], configs[0]
@@ -107,8 +109,7 @@ def check_options(config: DistillConfig, objectives: Sequence[str]) -> None:
     Raises HarnessError as `options_read` does too.
     """
     if not objectives:
-        changed = [name for name in type(config).model_fields if getattr(config, name) != getattr(type(config)(), name)]
-        if changed:
+        if changed := _changed(config):
             raise HarnessError(f"{_given(changed[0], config)} has no use: nothing is distilled without --objectives")
         return
     if line := unread_option([config.model_copy(update={"objective": objective}) for objective in objectives]):
@@ -116,9 +117,13 @@ def check_options(config: DistillConfig, objectives: Sequence[str]) -> None:
 
 
 def _unread(config: DistillConfig) -> list[str]:
-    defaults, read = type(config)(), options_read(config)
-    fields = [name for name in type(config).model_fields if name not in read]
-    return [name for name in fields if getattr(config, name) != getattr(defaults, name)]
+    read = options_read(config)
+    return [name for name in _changed(config) if name not in read]
+
+
+def _changed(config: DistillConfig) -> list[str]:
+    defaults = type(config)()
+    return [name for name in type(config).model_fields if getattr(config, name) != getattr(defaults, name)]
 
 
 def _declared(registry: Registry[Any], name: str) -> set[str] | None:

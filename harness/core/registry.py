@@ -165,20 +165,30 @@ def split_spec(spec: str) -> tuple[str, str]:
     return name, argument
 
 
-def make_plug_in(registry: Registry[Callable[[str, str], T]], spec: str, device: str, members: Iterable[str]) -> T:
-    """What the entry that a spec names makes of its argument.
+def make_plug_in(registry: Registry[Callable[..., T]], spec: str, members: Iterable[str], *more: str) -> T:
+    """Call the entry that a spec names with the spec's argument and `more`, and return the result.
 
-    Raises HarnessError if that lacks a member, and if code of others raises anything. The fingerprint of what is not built in
-    says what made it too.
+    Raises HarnessError if the result of a plug-in lacks a member, and for any exception of a plug-in.
     """
     name, argument = split_spec(spec)
     make = registry.load(name)
     if registry.find(name).builtin:
-        return make(argument, device)
+        return make(argument, *more)
     with one_line_errors(f"the {registry.kind} {spec} cannot be made", getattr(make, "__module__", None)):
-        thing = make(argument, device)
+        thing = make(argument, *more)
         lacking = [word for word in members if not hasattr(thing, word)]
     if lacking:
         raise HarnessError(f"{spec} is no {registry.kind}: {registry.origin(name)} lacks {', '.join(lacking)} (docs/plugins.md)")
-    attach_identity(thing, (*registry.identity(name), argument), spec)
+    return thing
+
+
+def make_identified(registry: Registry[Callable[[str, str], T]], spec: str, device: str, members: Iterable[str]) -> T:
+    """Return `make_plug_in` of a spec and a device. A plug-in's fingerprint includes its code and its argument.
+
+    Raises HarnessError as `make_plug_in` does.
+    """
+    thing = make_plug_in(registry, spec, members, device)
+    name, argument = split_spec(spec)
+    if not registry.find(name).builtin:
+        attach_identity(thing, (*registry.identity(name), argument), spec)
     return thing
