@@ -46,24 +46,22 @@ def study(
     Exit status 1 if cells failed.
     """
     from harness.core.errors import HarnessError
-    from harness.leaderboards.study.page import publish_study
     from harness.runtime.console import Console
-    from harness.storage.store import Store
-    from harness.study.design import read_study
-    from harness.study.findings import load_findings
-    from harness.study.grid import find_design, plan_study
-    from harness.study.runner import progress_table, run_study
 
-    console = Console()
     if design.endswith(".json"):
-        if data or encoder or hours is not None or report_only or dry_run:
+        chosen = any(option is not None for option in (data, encoder, hours, store))
+        if chosen or report_only or dry_run or device != DEFAULT_DEVICE or execution != ExecutorConfig():
             raise HarnessError(
                 f"{design} holds the findings of a measured study, whose report is written again: pass --out alone"
             )
-        for line in publish_study(load_findings(Path(design)), out or Path(design).parent):
-            console.print(line)
+        write_report_again(Path(design), out)
         return
-    path, kept = find_design(design), Store.at(store)
+    from harness.storage.store import Store
+    from harness.study.design import read_study
+    from harness.study.grid import find_design, plan_study
+    from harness.study.runner import progress_table, run_study
+
+    path, console, kept = find_design(design), Console(), Store.at(store)
     config = read_study(path, data=data, encoder=encoder)
     try:
         laid_out = plan_study(config, device, kept)
@@ -74,6 +72,7 @@ def study(
     if dry_run:
         console.print(progress_table(laid_out, kept))
         return
+    from harness.leaderboards.study.page import publish_study
     from harness.study.collect import collect_findings
 
     failed = {} if report_only else run_study(laid_out, kept, console, math.inf if hours is None else 3600 * hours, execution)
@@ -82,3 +81,13 @@ def study(
         console.print(line)
     if failed:
         raise typer.Exit(1)
+
+
+def write_report_again(findings: Path, out: Path | None) -> None:
+    """Write the report of stored findings into `out`, by default their folder. Raises HarnessError as `load_findings` does."""
+    from harness.leaderboards.study.page import publish_study
+    from harness.runtime.console import Console
+    from harness.study.findings import load_findings
+
+    for line in publish_study(load_findings(findings), out or findings.parent):
+        Console().print(line)

@@ -17,6 +17,7 @@ from harness.statistics.comparison_schema import ComparisonOptions
 from harness.storage.seals import Seal, file_digest, read_seal
 from harness.storage.store import DamagedError
 from harness.study.findings import load_findings
+from tests.support.command_line import harness
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "leaderboards" / "results"
@@ -115,6 +116,15 @@ def test_what_is_not_findings_is_refused_with_the_file(tmp_path: Path) -> None:
     path.write_text('{"title": 1}')
     with pytest.raises(HarnessError, match=f"{path} does not hold the findings"):
         load_findings(path)
+
+
+@pytest.mark.parametrize("option", ["--dry-run", "--report-only", "--device=cpu", "--workers=2", "--hours=1", "--data=x"])
+def test_findings_take_no_option_of_a_measurement(option: str, tmp_path: Path) -> None:
+    done = harness("study", str(STUDIES[0]), "--out", str(tmp_path / "out"), option, store=tmp_path)
+    assert done.returncode != 0
+    assert f"{STUDIES[0]} holds the findings of a measured study" in done.stderr
+    assert "--out alone" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_late_interaction_is_what_its_records_say() -> None:
