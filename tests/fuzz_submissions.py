@@ -60,12 +60,6 @@ VALUES: tuple[Any, ...] = (
 )
 
 
-PACKINGS: tuple[dict[str, Any], ...] = (
-    *({"compression": "zstd"}, {"row_group_size": 1}, {"use_dictionary": False}, {"data_page_size": 1}),
-    *({"compression": "none"}, {"compression": "gzip"}, {"data_page_version": "2.0"}),
-)
-
-
 @dataclass
 class Place:
     """Our own records and a submission."""

@@ -15,8 +15,6 @@ from tests.support.transport_cases import Solved, case, solved
 kernels = pytest.importorskip("harness.distill.transport.gpu_kernels", exc_type=ImportError)
 # The interpreter divides by zero at positions without mass before it masks them.
 pytestmark = pytest.mark.filterwarnings("ignore:(divide by zero|invalid value|overflow):RuntimeWarning")
-# The interpreter divides by zero at positions without mass before it masks them.
-pytestmark = pytest.mark.filterwarnings("ignore:(divide by zero|invalid value|overflow):RuntimeWarning")
 THERE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
