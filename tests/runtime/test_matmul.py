@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness.runtime import matmul as linear
+from harness.runtime import matmul
 from harness.runtime.matmul import Linear, onednn_is_faster
 
 
@@ -13,7 +13,7 @@ def quicker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Whether oneDNN is to be taken."""
     if request.param and not torch.backends.mkldnn.is_available():
         pytest.skip("torch was built without oneDNN")
-    monkeypatch.setattr(linear, "onednn_is_faster", lambda: request.param)
+    monkeypatch.setattr(matmul, "onednn_is_faster", lambda: request.param)
     return bool(request.param)
 
 
@@ -52,11 +52,11 @@ def test_autocast_still_decides_the_precision() -> None:
 
 
 def test_onednn_is_not_taken_where_it_is_less_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "is_amd_processor", lambda: True)
-    monkeypatch.setattr(linear, "FLOAT32_ERROR", 1e-9)
+    monkeypatch.setattr(matmul, "is_amd_processor", lambda: True)
+    monkeypatch.setattr(matmul, "FLOAT32_ERROR", 1e-9)
     assert not onednn_is_faster.__wrapped__()
 
 
 def test_onednn_is_not_taken_on_the_processors_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "is_amd_processor", lambda: False)
+    monkeypatch.setattr(matmul, "is_amd_processor", lambda: False)
     assert not onednn_is_faster.__wrapped__()
