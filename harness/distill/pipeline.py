@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from harness.runtime.console import Console
 
 # Part of every tower's digest. Increase it when the same recipe no longer gives the same weights.
-TRAINER_VERSION = 2
+TRAINER_VERSION = 3
 CURVE_POINTS = 100
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 # Part of the digest of towers with a tuned learning rate. Increase it when the same trials no longer choose the same rate.

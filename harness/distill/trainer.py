@@ -24,6 +24,7 @@ from harness.core.objective_terms import load_objective
 from harness.distill.checkpoint import TrainingState, load_training, save_training
 from harness.distill.distributed import ALONE, Processes
 from harness.distill.entity_marks import EntityMarks
+from harness.distill.model.compact_vocabulary import compact_vocabulary
 from harness.distill.model.cuda_graphs import GraphedTower
 from harness.distill.model.teacher import TeacherStates
 from harness.distill.model.tower import Encoded, TextTower, Tokens
@@ -105,7 +106,7 @@ class Training:
         self.objective = load_objective(self.config.objective)
         self.weights = list(self.tower.parameters())
         self.optimiser = torch.optim.AdamW(
-            self.weights, lr=0.0, betas=(0.9, 0.98), weight_decay=self.config.weight_decay, fused=on_gpu
+            self.weights, lr=0.0, betas=(0.9, 0.98), weight_decay=self.config.weight_decay, fused=True
         )
         self.state = TrainingState()
 
@@ -233,6 +234,8 @@ def train(
 ) -> TrainingState:
     """Train a tower in place. For `texts`, `teacher`, `places`, `marks` and `ranks` see `Training`.
 
+    Token embeddings that no text uses keep their initial values, without weight decay (`compact_vocabulary`).
+
     With held-out pairs (the last `config.held_out` rows), the tower is validated 20 times by translation retrieval among them
     (mean reciprocal rank, both directions, in percent, after the evaluator of Reimers and Gurevych, arXiv 2004.09813), and keeps
     the best weights. `config.patience` stops the training after so many validations without improvement.
@@ -240,7 +243,15 @@ def train(
     The training resumes from `checkpoint` if it exists, and writes it when interrupted. `report(step, losses)` is called after
     each step. Raises HarnessError at the first loss or gradient that is not finite, with the last finite weights in `checkpoint`.
     """
-    training = Training(tower, texts, teacher, config, places, marks, ranks)
+    with compact_vocabulary(tower, texts) as compact:
+        training = Training(tower, compact, teacher, config, places, marks, ranks)
+        run_training(training, checkpoint, report)
+    return training.state
+
+
+def run_training(training: Training, checkpoint: Path, report: Callable[[int, Sequence[float]], None]) -> None:
+    """Run a training from its checkpoint, if there is one, to its end, and give the tower its best weights."""
+    tower, config, ranks = training.tower, training.config, training.ranks
     if (size := min(config.batch, training.pairs)) < ranks.count:
         raise HarnessError(f"a batch of {size} pairs leaves some of the {ranks.count} processes without any: start fewer")
     tower.checkpointing = config.checkpointing
@@ -256,7 +267,6 @@ def train(
         tower.load_state_dict(training.state.best)
     tower.checkpointing = False
     tower.eval()
-    return training.state
 
 
 def run_steps(

@@ -8,15 +8,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from harness.core.config import DistillConfig
 from harness.core.errors import HarnessError
 from harness.distill.checkpoint import load_tower, save_tower
 from harness.distill.data.subwords import END, START, train_tokenizer
+from harness.distill.model.compact_vocabulary import compact_vocabulary
 from harness.distill.model.student import new_student
 from harness.distill.model.tower import TOKENS_A_CHUNK, TextTower
 from harness.distill.pipeline import loss_curve, recent_loss
-from harness.distill.trainer import batch_rows
+from harness.distill.trainer import Training as Trainer
+from harness.distill.trainer import batch_rows, learning_rate
 from harness.distill.transport.problem import Solver
 from harness.retrieval.ranking import rank
 from tests.support.students import SHAPE, Teacher, Training, pairs
@@ -80,6 +83,54 @@ def test_a_training_broken_off_ends_as_if_it_had_not_been(tmp_path: Path) -> Non
     assert training.run(resumed, tmp_path / "b") == losses
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_where_all_subwords_occur_a_training_is_the_plain_one_of_all_embeddings(tmp_path: Path) -> None:
+    training = Training("ot-token + kd-contrastive")
+    parts = np.array_split(np.random.default_rng(0).permutation(training.tokenizer.get_vocab_size()), len(training.texts))
+    training.texts = [part.tolist() for part in parts]
+    every, compact = training.student(), training.student()
+    plain = Trainer(every.train(), training.texts, training.teacher, training.config, training.bitext.places)
+    for rows in batch_rows(40, training.config, 12, 0):
+        plain.step(rows, learning_rate(training.config, plain.state.step, 12))
+    assert training.run(compact, tmp_path / "checkpoint") == plain.state.losses
+    for name, value in every.state_dict().items():
+        assert torch.equal(value, compact.state_dict()[name]), name
+
+
+def test_embeddings_have_the_same_gradients_whether_or_not_those_that_no_text_uses_are_there() -> None:
+    training = Training()
+    every, tower = training.student(), training.student()
+    rest = training.teacher, training.config, training.bitext.places
+    Trainer(every, training.texts, *rest).compute_gradient([0, 1, 2])
+    with compact_vocabulary(tower, training.texts) as texts:
+        Trainer(tower, texts, *rest).compute_gradient([0, 1, 2])
+        found = {name: each.grad for name, each in tower.named_parameters()}
+    expected = {name: each.grad for name, each in every.named_parameters()}
+    used = sorted({each for text in training.texts for each in text})
+    embedding = expected.pop("token_embedding.weight")
+    assert torch.equal(found.pop("token_embedding.weight"), embedding[used])
+    assert np.count_nonzero(embedding.any(1)) <= len(used) < len(embedding)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_embeddings_that_no_text_uses_keep_their_values_and_are_in_no_checkpoint(tmp_path: Path) -> None:
+    training = Training(weight_decay=0.5, held_out=10)
+    tower = training.student()
+    before = tower.token_embedding.weight.detach().clone()
+    with pytest.raises(KeyboardInterrupt):
+        training.run(tower, tmp_path / "checkpoint", interrupt_at=5)
+    unused = torch.ones(len(before), dtype=torch.bool)
+    unused[sorted({each for text in training.texts for each in text})] = False
+    changed = (tower.token_embedding.weight != before).any(1)
+    assert torch.equal(changed, ~unused)
+    stored = load_file(tmp_path / "checkpoint")
+    rows = {value.shape for name, value in stored.items() if name.endswith("token_embedding.weight")}
+    assert rows == {(int((~unused).sum()), SHAPE.width)}
+    moments = [value.shape for name, value in stored.items() if name.startswith("optimiser.")]
+    assert before.shape not in moments
+    training.run(tower, tmp_path / "checkpoint")
+    assert torch.equal(tower.token_embedding.weight[unused], before[unused])
 
 
 def test_a_training_off_the_main_thread_works(tmp_path: Path) -> None:
