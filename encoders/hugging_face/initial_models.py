@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from harness.core.digests import digest_file, digest_strings
 from harness.core.errors import HarnessError
-from harness.encoders.file_names import MODEL_CONFIG_FILE, SAFETENSORS_FILE, TOKENIZER_FILE
+from harness.encoders.file_names import MODEL_CONFIG_FILE, PROMPTS_FILE, SAFETENSORS_FILE, TOKENIZER_FILE
 from harness.encoders.hub import check_adapter, hub_folder, quiet, require_transformers
 from harness.encoders.hugging_face.models import check_no_missing_weights
+from harness.encoders.hugging_face.student_tokenizers import add_prefix, default_prefix
 from harness.encoders.weights import loading_problem, loads_in_half
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class HuggingFaceInitializer:
         files = (MODEL_CONFIG_FILE, SAFETENSORS_FILE, TOKENIZER_FILE)
         folder = Path(self.name).expanduser()
         if not folder.is_dir():
-            return hub_folder(self.name, [files], f"hf:{self.name}", beside=(), instead="--init hf:FOLDER")
+            return hub_folder(self.name, [files], f"hf:{self.name}", beside=(PROMPTS_FILE,), instead="--init hf:FOLDER")
         missing = [file for file in files if not (folder / file).is_file()]
         if missing:
             raise HarnessError(f"{folder} has no {' and no '.join(missing)}: a student's initializer reads {', '.join(files)}")
@@ -53,13 +54,21 @@ class HuggingFaceInitializer:
         return folder
 
     def fingerprint(self) -> str:
-        """Return a digest of configuration, weights, tokenizer, and a conversion to float32 that transformers would not make."""
+        """Return a digest of configuration, weights, tokenizer, prefix, and a conversion that transformers would not make."""
         files = [digest_file(self.folder / file) for file in (MODEL_CONFIG_FILE, SAFETENSORS_FILE, TOKENIZER_FILE)]
-        return digest_strings([*files, "float32"] if loads_in_half(self.folder) else files)
+        steps = [*(["float32"] if loads_in_half(self.folder) else []), *([self.prefix] if self.prefix else [])]
+        return digest_strings([*files, *steps])
 
-    def tokenizer(self, _: DistillConfig, __: Bitext, ___: MonolingualText) -> Tokenizer:
-        """Return the model's own tokenizer."""
-        return self.own_tokenizer()
+    @cached_property
+    def prefix(self) -> str:
+        """The prefix that the model was trained with in front of every text, or an empty string."""
+        return default_prefix(self.name, self.folder)
+
+    def tokenizer(self, config: DistillConfig, _: Bitext, __: MonolingualText) -> Tokenizer:
+        """Return the model's own tokenizer, with the prefix in its framing. Raises HarnessError as `add_prefix` does."""
+        tokenizer = self.own_tokenizer()
+        add_prefix(tokenizer, self.prefix if config.prefix is None else config.prefix)
+        return tokenizer
 
     def student(self, teacher: TextEncoder, _: Tokenizer, config: DistillConfig, __: Bitext, ___: MonolingualText) -> TextTower:
         """Return the model with a random projection into the teacher's joint space."""

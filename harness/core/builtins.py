@@ -122,7 +122,7 @@ INITIALIZERS: Registry[Callable[[str], Initializer]] = Registry(
         "ot-vocabulary": builtin_entry("harness.distill.initializers.ot_vocabulary:OtVocabulary", reads=_ALIGNED),
         "ot-sentences": builtin_entry("harness.distill.initializers.ot_sentences:OtSentences", reads=_ALIGNED),
         "ot-contexts": builtin_entry("harness.distill.initializers.ot_contexts:OtContexts", reads=_ALIGNED),
-        "hf": builtin_entry("harness.encoders.hugging_face.initial_models:HuggingFaceInitializer", reads=("pooling",)),
+        "hf": builtin_entry("harness.encoders.hugging_face.initial_models:HuggingFaceInitializer", reads=("pooling", "prefix")),
     },
     group="harness.initializers",
 )

@@ -60,6 +60,11 @@ class DistillConfig(Config):
     pooling: Literal["mean", "last", "attention"] = Field(
         "mean", description="Sentence embedding: the mean of the token states, the last state, or a learned attention."
     )
+    prefix: str | None = Field(
+        None,
+        description="Text in front of every sentence that a student of hf: reads; by default the one that the model was trained "
+        'with, as "query: " for E5.',
+    )
     pairs: int | None = Field(None, ge=2, description="Sentence pairs to use, a nested random subset; by default all.")
     unpaired: int = Field(
         0,

@@ -1,0 +1,68 @@
+"""Tokenizers of students: a model's own, with a prefix in front of every text."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.core.errors import HarnessError
+from harness.encoders.file_names import MODEL_CONFIG_FILE, PROMPTS_FILE
+from harness.encoders.text_preparation import read_json_or_empty
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+# Beginnings of texts: letters of several scripts, a digit and punctuation.
+_BEGINNINGS = ("a", "Two dogs", "ñ", "Два", "一", "كلب", "3", '"', "(")
+
+
+def default_prefix(name: str, folder: Path) -> str:
+    """Return the prefix that a model was trained with in front of every query, or "".
+
+    It is the default prompt of `config_sentence_transformers.json`, else its prompt `query`. E5 models without this file have
+    `query: ` (Wang et al., arXiv 2402.05672). They are recognised by their name.
+    """
+    stated = read_json_or_empty(folder / PROMPTS_FILE)
+    prompts = stated.get("prompts")
+    if isinstance(prompts, dict) and prompts:
+        found = prompts.get(stated.get("default_prompt_name") or "query", "")
+        return found if isinstance(found, str) else ""
+    own_name = read_json_or_empty(folder / MODEL_CONFIG_FILE).get("_name_or_path", "")
+    return "query: " if any(re.search(r"\be5(?!.*instruct)\b", str(text).lower()) for text in (name, own_name)) else ""
+
+
+def add_prefix(tokenizer: Tokenizer, prefix: str) -> None:
+    """Make a tokenizer read every text as if it began with a prefix.
+
+    The prefix becomes part of the framing. An empty text has it too, and the spans of its tokens are empty, as those of other
+    framing tokens. Raises HarnessError if the tokens of a text depend on the prefix before them, which framing cannot express.
+    """
+    if not prefix:
+        return
+    expected = [tokenizer.encode(prefix + text).ids for text in _BEGINNINGS]
+    front, back = framing_ids(tokenizer)
+    alone, joined = (tokenizer.encode(text, add_special_tokens=False).ids for text in ("a", prefix + "a"))
+    set_framing(tokenizer, [*front, *joined[: len(joined) - len(alone)]], back)
+    if [tokenizer.encode(text).ids for text in _BEGINNINGS] != expected:
+        raise HarnessError(
+            f"the model's tokenizer joins the prefix {prefix!r} to the words after it: give a prefix that ends in a space with "
+            '--prefix, or none with --prefix ""'
+        )
+
+
+def framing_ids(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """Return the ids that a tokenizer adds before and after the tokens of every text."""
+    framed, bare = tokenizer.encode("a").ids, tokenizer.encode("a", add_special_tokens=False).ids
+    start = next(place for place in range(len(framed)) if framed[place : place + len(bare)] == bare)
+    return framed[:start], framed[start + len(bare) :]
+
+
+def set_framing(tokenizer: Tokenizer, front: list[int], back: list[int]) -> None:
+    """Make a tokenizer add these ids before and after the tokens of every text."""
+    from tokenizers import processors
+
+    sides = {name: ids for name, ids in (("front", front), ("back", back)) if ids}
+    pieces = [{"id": name, "ids": ids, "tokens": [tokenizer.id_to_token(each) for each in ids]} for name, ids in sides.items()]
+    single = " ".join([*(["front"] if front else []), "$A", *(["back"] if back else [])])
+    tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=pieces)
