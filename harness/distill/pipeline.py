@@ -348,7 +348,7 @@ def train_student(
     marks = None
     if recipe.reads_entities:
         marks = mark_entities(bitext, cast(TokenLocator, recipe.teacher), states, tokenizer, student.config.max_length)
-    with console.stage(f"distils {bitext.lang} by {config.objective}", recipe.steps, "steps") as advance:
+    with console.stage(f"distils {bitext.lang} by {config.objective}", recipe.steps, "steps") as progress:
         state = train(
             student,
             texts,
@@ -356,7 +356,7 @@ def train_student(
             config,
             bitext.places,
             store.training(name),
-            lambda _, losses: advance(1, f"loss {recent_loss(losses):.4f}"),
+            lambda step, losses: progress.reach(step, f"loss {recent_loss(losses):.4f}"),
             marks,
             ranks,
         )

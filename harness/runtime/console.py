@@ -18,7 +18,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-StageAdvance = Callable[[int, str], None]
+SECONDS_A_LINE = 30
 _PIPED_WIDTH = 200
 # Replacements of the tables' non-ASCII characters, for terminals and files in another encoding than UTF-8.
 _ASCII_SUBSTITUTES = {
@@ -95,38 +95,94 @@ def output_failure() -> str:
     return f"standard output cannot be written ({file.lost.strerror})"
 
 
-class Console:
-    """Output of a run. A stage is a live bar on a terminal, and one line at its end in a pipe or with several workers."""
+class Stage:
+    """The progress of `total` units of work, of which an earlier run may have done some.
 
-    def __init__(self, live: bool = True, quiet: bool = False) -> None:
+    Calling it, `stage(k, detail)`, counts k more units. `show(done, detail)` is called each time, and `say(line)` at most once in
+    SECONDS_A_LINE, with an estimate of the time left from the pace of this run. clock: the time in seconds.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total: int,
+        unit: str,
+        show: Callable[[int, str], None],
+        say: Callable[[str], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self.title, self.total, self.unit = title, total, unit
+        self.show, self.say, self.clock = show, say, clock
+        self.done, self.before, self.detail = 0, 0, ""
+        self.began = self.said = clock()
+
+    def __call__(self, count: int, detail: str = "") -> None:
+        """Count more units. detail: such as the loss."""
+        self.done, self.detail = self.done + count, detail
+        self.show(self.done, detail)
+        now = self.clock()
+        if now - self.said >= SECONDS_A_LINE and self.before < self.done < self.total:
+            self.said = now
+            left = (now - self.began) / (self.done - self.before) * (self.total - self.done)
+            progress = f"{self.title}: {self.done:,} of {self.total:,} {self.unit}"
+            self.say(", ".join([progress, *([detail] if detail else []), f"about {duration(left)} left"]))
+
+    def reach(self, done: int, detail: str = "") -> None:
+        """Count the units up to `done`. At the first call, all but the last of them count as an earlier run's."""
+        if not self.done:
+            self.done = self.before = done - 1
+        self(done - self.done, detail)
+
+    def summary(self) -> str:
+        """Return what this run has done, and in which time."""
+        detail = f", {self.detail}" if self.detail else ""
+        return f"{self.title}: {self.done - self.before:,} {self.unit} in {self.clock() - self.began:.1f} s{detail}"
+
+
+def duration(seconds: float) -> str:
+    """Return a rough duration.
+
+    >>> duration(45.4), duration(100), duration(7000), duration(90_000)
+    ('45 s', '2 min', '1.9 h', '25 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.2g} h"
+
+
+class Console:
+    """Output of a run. clock: the time in seconds.
+
+    A stage is a live bar on a terminal. In a pipe, or with several workers, it is a line every half minute and one at its end.
+    """
+
+    def __init__(self, live: bool = True, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         from harness.runtime.terminal import Terminal
 
         self.live = live
+        self.clock = clock
         self.out = Terminal(quiet=quiet, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
         self.err = Terminal(quiet=quiet, stderr=True, width=None if sys.stderr.isatty() else _PIPED_WIDTH)
 
     @contextmanager
-    def stage(self, title: str, total: int, unit: str) -> Iterator[StageAdvance]:
-        """Show the progress of `total` units of work. The block calls `advance(k, detail)`; without a call nothing is printed."""
+    def stage(self, title: str, total: int, unit: str) -> Iterator[Stage]:
+        """Show the progress of `total` units of work, which the block counts. If it counts none, nothing is printed."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         detailed = TextColumn("{task.fields[detail]}", markup=False)
         columns = (TextColumn("{task.description}", markup=False), BarColumn(24), MofNCompleteColumn(), detailed)
         live = self.live and self.err.is_terminal
         bar = Progress(*columns, TimeRemainingColumn(), console=self.err, transient=True, disable=not live)
-        done, last, began = 0, "", time.monotonic()
         task = bar.add_task(title, total=total, detail=unit, visible=False)
 
-        def advance(count: int, detail: str = "") -> None:
-            nonlocal done, last
-            done, last = done + count, detail
-            bar.update(task, advance=count, detail=f"{unit}  {detail}", visible=True)
+        def show(done: int, detail: str) -> None:
+            bar.update(task, completed=done, detail=f"{unit}  {detail}", visible=True)
 
+        stage = Stage(title, total, unit, show, (lambda _: None) if live else self.say, self.clock)
         with bar:
-            yield advance
-        if done:
-            seconds = time.monotonic() - began
-            self.err.print(f"{title}: {done:,} {unit} in {seconds:.1f} s{f', {last}' if last else ''}")
+            yield stage
+        if stage.done:
+            self.say(stage.summary())
 
     def print(self, *what: object) -> None:
         """Print a result to standard output."""
