@@ -17,6 +17,7 @@ from harness.core.builtins import (  # noqa: E402
     register_executor,
     register_initializer,
     register_objective,
+    register_scorer,
     register_task,
     register_translator,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "register_executor",
     "register_initializer",
     "register_objective",
+    "register_scorer",
     "register_task",
     "register_translator",
 ]

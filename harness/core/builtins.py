@@ -6,7 +6,6 @@ Built-ins are `module:attribute` strings that are imported on use, so that listi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from harness.core.data import Language, Spans
@@ -17,11 +16,11 @@ from harness.core.registry import Registry, builtin_entry, make_identified, make
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from harness.core.config import DistillConfig, RunConfig
+    from harness.core.config import DistillConfig
     from harness.distill.initializers.interface import Initializer
     from harness.distill.model.tower import Encoded
     from harness.evaluation.executors.jobs import Executor
-    from harness.retrieval.scorers import ScorerFactory
+    from harness.retrieval.scorers import ScoredRun, ScorerFactory
 
 TASKS: Registry[Callable[[], Task]] = Registry(
     "task",
@@ -75,14 +74,26 @@ def load_translator(spec: str, device: str) -> Translator:
     return make_identified(TRANSLATORS, spec, device, ("name", "translate", "fingerprint"))
 
 
-SCORERS: Registry[Callable[[RunConfig, Task, Path], ScorerFactory]] = Registry(
+SCORERS: Registry[Callable[[str, ScoredRun], ScorerFactory]] = Registry(
     "scorer",
     {
-        "plain": "harness.retrieval.scorers:make_plain_scorer",
-        "entities": "harness.retrieval.scorers:make_entity_scorer",
-        "maxsim": "harness.retrieval.scorers:make_maxsim_scorer",
+        "plain": builtin_entry("harness.retrieval.scorers.plain:make_plain_scorer"),
+        "entities": builtin_entry("harness.retrieval.scorers.entities:make_entity_scorer"),
+        "maxsim": builtin_entry("harness.retrieval.scorers.maxsim:make_maxsim_scorer"),
     },
+    group="harness.scorers",
 )
+
+
+def load_scorer(spec: str, run: ScoredRun) -> ScorerFactory:
+    """Return the function that makes the scorer of a spec for each retrieval of a run. Specs have the syntax of `load_encoder`.
+
+    Raises HarnessError for an unknown name, for an argument or a run that the scorer does not support, and for a plug-in that
+    makes no such function.
+    """
+    return make_plug_in(SCORERS, spec, ("__call__",), run)
+
+
 Chunker: TypeAlias = "Callable[[Sequence[str], Language], Sequence[Spans]]"
 CHUNKERS: Registry[Callable[[str], Chunker]] = Registry(
     "phrase chunker",
@@ -175,6 +186,14 @@ def register_translator(name: str, make: Callable[[str, str], Translator]) -> No
     Raises HarnessError as `register_encoder` does.
     """
     TRANSLATORS.register(name, make)
+
+
+def register_scorer(name: str, make: Callable[[str, ScoredRun], ScorerFactory]) -> None:
+    """Add a scorer: `make(argument, run)` is called for `--scorer NAME:ARGUMENT` and returns the scorer of each retrieval.
+
+    Raises HarnessError as `register_encoder` does.
+    """
+    SCORERS.register(name, make)
 
 
 def register_objective(name: str, loss: Objective) -> None:

@@ -165,7 +165,7 @@ def split_spec(spec: str) -> tuple[str, str]:
     return name, argument
 
 
-def make_plug_in(registry: Registry[Callable[..., T]], spec: str, members: Iterable[str], *more: str) -> T:
+def make_plug_in(registry: Registry[Callable[..., T]], spec: str, members: Iterable[str], *more: object) -> T:
     """Call the entry that a spec names with the spec's argument and `more`, and return the result.
 
     Raises HarnessError if the result of a plug-in lacks a member, and for any exception of a plug-in.
@@ -175,10 +175,15 @@ def make_plug_in(registry: Registry[Callable[..., T]], spec: str, members: Itera
     if registry.find(name).builtin:
         return make(argument, *more)
     with one_line_errors(f"the {registry.kind} {spec} cannot be made", getattr(make, "__module__", None)):
-        thing = make(argument, *more)
-        lacking = [word for word in members if not hasattr(thing, word)]
+        return check_members(registry, spec, make(argument, *more), members)
+
+
+def check_members(registry: Registry[Any], spec: str, thing: T, members: Iterable[str]) -> T:
+    """Return what the entry of a spec made. Raises HarnessError if it lacks a member."""
+    lacking = [word for word in members if not hasattr(thing, word)]
     if lacking:
-        raise HarnessError(f"{spec} is no {registry.kind}: {registry.origin(name)} lacks {', '.join(lacking)} (docs/plugins.md)")
+        origin = registry.origin(split_spec(spec)[0])
+        raise HarnessError(f"{spec} is no {registry.kind}: {origin} lacks {', '.join(lacking)} (docs/plugins.md)")
     return thing
 
 

@@ -361,14 +361,23 @@ SCORERS_ALIKE = """
     class Usurper(CosineScorer):
         pass
 
-    def one(config, task, data):
+    def one(argument, run):
         return lambda retrieval: Mine()
 
-    def two(config, task, data):
+    def two(argument, run):
         return lambda retrieval: Mine()
 
-    def usurper(config, task, data):
+    def usurper(argument, run):
         return lambda retrieval: Usurper()
+
+    def bare(argument, run):
+        return lambda retrieval: object()
+
+    def none(argument, run):
+        return None
+
+    def raising(argument, run):
+        return lambda retrieval: 1 / 0
 """
 
 
@@ -380,11 +389,17 @@ def test_scorers_of_one_file_share_no_record(flickr30k_folder: Path, tmp_path: P
         ((plan,), _) = make_plans(config, store)
         return [cell.key for cell in plan.cells]
 
-    (plain,), one, two = keys("plain"), keys(f"{code}:one"), keys(f"{code}:two")
+    (plain,), one, two, argued = keys("plain"), keys(f"{code}:one"), keys(f"{code}:two"), keys(f"{code}:two:7")
     assert one[0] == two[0] == plain
-    assert len({plain, one[1], two[1]}) == 3
+    assert len({plain, one[1], two[1], argued[1]}) == 4
     with pytest.raises(HarnessError, match="the name plain of a built-in scorer: give it another name"):
         keys(f"{code}:usurper")
+    with pytest.raises(HarnessError, match=r"bare is no scorer: .* lacks name, views, cache_key_parts, rank"):
+        keys(f"{code}:bare")
+    with pytest.raises(HarnessError, match=r"none is no scorer: .* lacks __call__"):
+        keys(f"{code}:none")
+    with pytest.raises(HarnessError, match=r"raising cannot be made: ZeroDivisionError: division by zero \(line "):
+        keys(f"{code}:raising")
 
 
 def test_a_variant_of_a_plug_in_s_own_class_is_refused(tmp_path: Path) -> None:
@@ -582,6 +597,18 @@ def test_the_page_s_chunker_is_the_package_s(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.py", code)
     german = Language("de", "German", "Latn", 5, ())
     assert chunk_phrases(f"{path}:capitals", ["Ein Hund im Schnee ."], german) == [((0, 3), (4, 8), (12, 18))]
+
+
+def test_the_page_s_scorer_runs(flickr30k_folder: Path, tmp_path: Path) -> None:
+    (block,) = re.findall(r"\n```python\n(from harness import register_scorer.*?)```", PAGE, re.DOTALL)
+    path = write(tmp_path / "mine.py", block)
+    words = ("--plugin", str(path), "--encoder", "random", "--data", str(flickr30k_folder), "--scorer", "centred")
+    ran = harness("run", "--lang", "en", *words, store=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert "scorer: centred" in ran.stdout
+    assert "English tower on English + centred" in ran.stdout
+    listed = harness("list", "scorers", "--plugin", str(path), store=tmp_path)
+    assert re.search(r"^ centred ", listed.stdout, re.MULTILINE), listed.stdout
 
 
 def test_a_package_s_encoder_task_objective_and_chunker_are_there_by_name(
