@@ -72,7 +72,7 @@ def theirs(student: SentenceTransformer, recipe: Recipe, *, english_too: bool, o
         output_dir=str(out),
         max_steps=recipe.steps,
         per_device_train_batch_size=config.batch,
-        learning_rate=config.learning_rate,
+        learning_rate=config.peak_learning_rate,
         warmup_steps=round(config.warmup * recipe.steps),
         lr_scheduler_type="cosine",
         weight_decay=config.weight_decay,

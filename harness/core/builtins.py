@@ -147,6 +147,14 @@ def load_initializer(init: str) -> Initializer:
     return make_plug_in(INITIALIZERS, init, ("fingerprint", "tokenizer", "student"))
 
 
+def default_learning_rate(init: str) -> float:
+    """Return the peak learning rate of an initializer's students where no rate is given.
+
+    It is lower for pretrained models, whose layers a high rate destroys (docs/multilingual-students.md).
+    """
+    return 1e-4 if split_spec(init)[0] == "hf" else 1e-3
+
+
 def initializer_sources(init: str) -> list[str]:
     """Return the digests of an initializer's inputs besides options, teacher and sentences. Most built-in ones have none.
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from harness.core.builtins import default_learning_rate
 from harness.core.errors import HarnessError
 from harness.core.objective_terms import STEPLESS, spell_objective
 from harness.core.option_use import without_unread
@@ -91,7 +92,9 @@ class DistillConfig(Config):
         None, ge=1, le=100_000_000, description="Optimizer steps; by default 10 passes over the pairs, at least 600."
     )
     batch: int = Field(64, ge=2, le=1_000_000, description="Sentence pairs in a step.")
-    learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate.")
+    learning_rate: float | None = Field(
+        None, gt=0, description="Peak learning rate; by default 0.001, and 0.0001 for students of hf:."
+    )
     weight_decay: float = Field(0.01, ge=0, description="Weight decay of AdamW.")
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps over which the learning rate rises.")
     precision: Literal["float32", "bfloat16"] = Field(
@@ -123,6 +126,22 @@ class DistillConfig(Config):
     alpha: float = Field(0.5, ge=0, le=1, description="ot-batch: share of InfoNCE; the rest is the divergence from the plan.")
     batch_eps: float = Field(0.15, ge=0.01, le=10, description="ot-batch: entropic regularization of the teacher's plan.")
     batch_iterations: int = Field(5, ge=1, le=1000, description="ot-batch: iterations of the teacher's plan.")
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The peak learning rate: the given one, else the initializer's default."""
+        return default_learning_rate(self.init) if self.learning_rate is None else self.learning_rate
+
+    def chosen(self) -> dict[str, Any]:
+        """Return the options that are not at their defaults, in JSON's types.
+
+        >>> DistillConfig(learning_rate=1e-3, pairs=9).chosen(), DistillConfig(init="hf:bert", learning_rate=1e-3).chosen()
+        ({'pairs': 9}, {'init': 'hf:bert', 'learning_rate': 0.001})
+        """
+        options = self.model_dump(mode="json", exclude_defaults=True)
+        if self.peak_learning_rate == default_learning_rate(self.init):
+            options.pop("learning_rate", None)
+        return options
 
     def for_objective(self, objective: str) -> Self:
         """Return a copy with another objective, in its one spelling.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from harness.core.builtins import initializer_sources
+from harness.core.builtins import default_learning_rate, initializer_sources
 from harness.core.config import DistillConfig
 from harness.core.data import Bitext, Retrieval
 from harness.core.digests import digest_json
@@ -51,7 +51,8 @@ if TYPE_CHECKING:
 # Part of every tower's digest. Increase it when the same recipe no longer gives the same weights.
 TRAINER_VERSION = 3
 CURVE_POINTS = 100
-LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
+# The learning rates that `--tune` tries, by the initializer's default.
+LEARNING_RATES = {1e-3: (1e-4, 3e-4, 1e-3, 3e-3), 1e-4: (3e-5, 1e-4, 3e-4, 1e-3)}
 # Part of the digest of towers with a tuned learning rate. Increase it when the same trials no longer choose the same rate.
 SEARCH_VERSION = 2
 
@@ -120,15 +121,21 @@ class Recipe:
     def digest(self) -> str:
         """The tower's name in the store."""
         # Defaults are left out, so that a new option does not change the digests of existing towers.
-        choices = self.config.model_dump(mode="json", exclude_defaults=True)
+        choices = self.config.chosen()
         _, pairs = training_pairs(self.guarded, self.config.pairs, self.config.seed, self.config.held_out)
         parts = [TRAINER_VERSION, choices, self.teacher.fingerprint(), pairs]
         others = [*initializer_sources(self.config.init), *objective_code_digests(self.config.objective)]
         entities = [self.bitext.english_entities, self.bitext.foreign_entities] if self.reads_entities else []
         if self.config.unpaired:
             others.append(training_text(self.guarded, self.config.unpaired, self.config.pairs, self.config.seed)[1])
-        searched = [SEARCH_VERSION, LEARNING_RATES, *([self.search.digest] if self.search else [])] if self.config.tune else []
+        images = [self.search.digest] if self.search else []
+        searched = [SEARCH_VERSION, self.searched_rates, *images] if self.config.tune else []
         return digest_json([*parts, *others, *entities, *searched])
+
+    @property
+    def searched_rates(self) -> tuple[float, ...]:
+        """The learning rates that `--tune` tries. The initializer's default is among them."""
+        return LEARNING_RATES[default_learning_rate(self.config.init)]
 
     @property
     def steps(self) -> int:
@@ -187,7 +194,8 @@ def make_tower(recipe: Recipe, device: str, store: Store, console: Console, rank
 
     tuning = tune_learning_rate(recipe, device, store, console, ranks)
     best = max(tuning, key=lambda trial: trial.score, default=None)
-    config = recipe.config.model_copy(update={"learning_rate": best.learning_rate}) if best else recipe.config
+    rate = best.learning_rate if best else recipe.config.peak_learning_rate
+    config = recipe.config.model_copy(update={"learning_rate": rate})
     student, tokenizer, state = train_student(replace(recipe, config=config), recipe.digest, device, store, console, ranks)
     if not ranks.leads:
         return
@@ -227,7 +235,7 @@ class LearningRateTrial:
 
 
 def learning_rate_trials(recipe: Recipe) -> list[LearningRateTrial]:
-    """Return a trial of each of LEARNING_RATES, or none if the recipe is not tuned.
+    """Return a trial of each of the recipe's searched rates, or none if the recipe is not tuned.
 
     A trial has a third of the steps and as many warm-up steps as the full training. With a search, trials have the seed of the
     search, so that towers of all seeds share them. Without, a tenth of the pairs are held out and score the trials.
@@ -240,7 +248,7 @@ def learning_rate_trials(recipe: Recipe) -> list[LearningRateTrial]:
     warmup = min(0.9, config.warmup * recipe.steps / steps)
     choices: dict[str, object] = {"tune": False, "patience": None, "steps": steps, "warmup": warmup}
     choices |= {"seed": search.seed} if search else {"held_out": max(2, len(recipe.bitext) // 10)}
-    configs = [config.model_copy(update=choices | {"learning_rate": rate}) for rate in LEARNING_RATES]
+    configs = [config.model_copy(update=choices | {"learning_rate": rate}) for rate in recipe.searched_rates]
     return [LearningRateTrial(replace(recipe, config=each, search=None), search) for each in configs]
 
 
@@ -257,7 +265,7 @@ def tune_learning_rate(recipe: Recipe, device: str, store: Store, console: Conso
             with suppress(BusyError):
                 scores[attempt.digest] = trial_score(attempt, device, store, console, ranks, wait)
         left = [attempt for attempt in left if attempt.digest not in scores]
-    return tuple(Trial(learning_rate=each.recipe.config.learning_rate, score=scores[each.digest]) for each in tries)
+    return tuple(Trial(learning_rate=each.recipe.config.peak_learning_rate, score=scores[each.digest]) for each in tries)
 
 
 def trial_score(attempt: LearningRateTrial, device: str, store: Store, console: Console, ranks: Processes, wait: bool) -> float:
@@ -297,7 +305,7 @@ def run_trial(attempt: LearningRateTrial, path: Path, device: str, store: Store,
     else:
         score = max(score for _, score in state.validations)
     if ranks.leads:
-        write_json_entry(path, Trial(learning_rate=recipe.config.learning_rate, score=score).model_dump())
+        write_json_entry(path, Trial(learning_rate=recipe.config.peak_learning_rate, score=score).model_dump())
         store.training(attempt.digest).unlink(missing_ok=True)
     return score
 

@@ -61,8 +61,8 @@ def learning_rate(config: DistillConfig, step: int, steps: int) -> float:
     """
     warm = max(1, round(config.warmup * steps))
     if step < warm:
-        return config.learning_rate * (step + 1) / warm
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+        return config.peak_learning_rate * (step + 1) / warm
+    return config.peak_learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
 def batch_rows(pairs: int, config: DistillConfig, steps: int, start: int) -> Iterator[list[int]]:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from harness.core.builtins import default_learning_rate
 from harness.core.config import DistillConfig
 from harness.core.data import QUERY_UNITS, Sought, is_english_side
 
@@ -80,8 +81,8 @@ class TowerCard(Schema):
     @property
     def requested(self) -> DistillConfig:
         """The requested options. A tuned learning rate is not requested, and may differ between seeds of one recipe."""
-        default = DistillConfig.model_fields["learning_rate"].default
-        return self.config.model_copy(update={"learning_rate": default}) if self.tuning else self.config
+        rate = default_learning_rate(self.config.init) if self.tuning else self.config.peak_learning_rate
+        return self.config.model_copy(update={"learning_rate": rate})
 
 
 class TranslationCard(Schema):

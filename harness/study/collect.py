@@ -156,7 +156,7 @@ def shared_options(config: StudyConfig) -> dict[str, object]:
 def arm_summary(arm: Arm, evidence: StudyRecords) -> ArmSummary:
     """Return an arm with its learning rates and training time."""
     towers = [entry.record.tower for place, entry in evidence.done.items() if place.arm == arm.name and entry.record.tower]
-    rates = Counter(tower.config.learning_rate for tower in towers if arm.objective not in STEPLESS)
+    rates = Counter(tower.config.peak_learning_rate for tower in towers if arm.objective not in STEPLESS)
     return ArmSummary(
         name=arm.name,
         side=arm.side or "control",

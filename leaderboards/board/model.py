@@ -90,7 +90,7 @@ class BoardTower:
         """The options that differ from their defaults, except those with a column of their own."""
         if self.config is None:
             return {}
-        chosen = self.config.model_dump(exclude_defaults=True, mode="json")
+        chosen = self.config.chosen()
         return {name: value for name, value in chosen.items() if name not in ("objective", "init", "pairs", "seed")}
 
 

@@ -111,7 +111,7 @@ def repeat_command(record: Record) -> list[str]:
     config = record.tower.requested if record.tower else None
     middle = ["--split", record.split, "--encoder", record.encoder, "--objectives", config.objective if config else ""]
     if config:
-        for name, value in config.model_dump(exclude_defaults=True, mode="json").items():
+        for name, value in config.chosen().items():
             if name not in ("objective", "seed"):
                 middle += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     if record.translations:

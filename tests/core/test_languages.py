@@ -193,7 +193,7 @@ def test_a_language_without_towers_has_dashes() -> None:
 def test_a_run_over_two_languages_embeds_images_once(tmp_path: Path) -> None:
     done = harness("run", "--lang", "de,Welsh", *TINY, store=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("embeds images") == 1
+    assert done.stderr.count("embeds images: 400 images in") == 1
     assert done.stdout.count("R@k in percent") == 2
     assert re.search(r"\n German +400 .*\n Welsh +400 ", done.stdout)
     again = harness("run", "--lang", "de,Welsh", *TINY, "--dry-run", store=tmp_path)

@@ -344,6 +344,22 @@ def test_a_tower_of_options_that_are_read_keeps_its_digest(
     assert digest(tmp_path, monkeypatch, **choices) == expected
 
 
+def test_the_default_learning_rate_is_the_initializer_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = {"teacher": 1e-3, "scratch": 1e-3, "./mine.py:Mine": 1e-3, "hf:bert": 1e-4}
+    assert {init: DistillConfig(init=init).peak_learning_rate for init in rates} == rates
+    digests = []
+    for number, (init, rate) in enumerate([("teacher", None), ("teacher", 1e-3), ("hf:bert", None), ("hf:bert", 1e-4)]):
+        (tmp_path / str(number)).mkdir()
+        digests.append(digest(tmp_path / str(number), monkeypatch, init=init, learning_rate=rate))
+    assert digests[0] == digests[1] != digests[2] == digests[3]
+    teacher, guarded = cast(Encoder, Fingerprinted()), (GuardedBitext(pairs(40), 40, 0),)
+    for init in ("teacher", "hf:bert"):
+        recipe = Recipe(DistillConfig(init=init, tune=True), teacher, guarded, lambda bitext: bitext)
+        tried = [trial.recipe.config.learning_rate for trial in learning_rate_trials(recipe)]
+        assert recipe.config.peak_learning_rate in tried
+        assert len(tried) == 4
+
+
 @pytest.mark.parametrize(("choices", "former", "same"), UNREAD)
 def test_options_that_nothing_reads_make_no_other_tower(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choices: dict[str, object], former: str, same: dict[str, object]

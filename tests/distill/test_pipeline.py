@@ -123,7 +123,7 @@ def test_a_rate_that_another_process_is_trying_is_left_for_last(tmp_path: Path, 
     store, tried, held, others_done = Store(tmp_path), list[str](), threading.Event(), threading.Event()
 
     def attempt(rate: float) -> SimpleNamespace:
-        return SimpleNamespace(digest=str(rate), recipe=SimpleNamespace(config=SimpleNamespace(learning_rate=rate)))
+        return SimpleNamespace(digest=str(rate), recipe=SimpleNamespace(config=DistillConfig(learning_rate=rate)))
 
     def try_rate(attempt: SimpleNamespace, *_: object) -> float:
         tried.append(attempt.digest)
