@@ -35,6 +35,7 @@ class TrainingState:
 
     losses: of each step. seconds: spent on all steps, over all runs. validations: (step, score) of each. best: the weights of the
     best validation by name, empty before the first. unconverged: the number of transport problems that did not converge.
+    agreement: with the teacher after the last step, see `harness.distill.agreement`; None before.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -42,6 +43,7 @@ class TrainingState:
     validations: list[tuple[int, float]] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
     unconverged: int = 0
+    agreement: float | None = None
 
     @property
     def step(self) -> int:

@@ -190,6 +190,7 @@ def distill(
 
 def make_tower(recipe: Recipe, device: str, store: Store, console: Console, ranks: Processes) -> None:
     """Train and store the recipe's tower, even if one exists."""
+    from harness.distill.agreement import agreement_note
     from harness.distill.checkpoint import save_tower
 
     tuning = tune_learning_rate(recipe, device, store, console, ranks)
@@ -199,6 +200,8 @@ def make_tower(recipe: Recipe, device: str, store: Store, console: Console, rank
     student, tokenizer, state = train_student(replace(recipe, config=config), recipe.digest, device, store, console, ranks)
     if not ranks.leads:
         return
+    if note := agreement_note(state.agreement, state.step, config):
+        console.say(f"note: {note}")
     card = TowerCard(
         digest=recipe.digest,
         lang=recipe.bitext.lang,
@@ -210,6 +213,8 @@ def make_tower(recipe: Recipe, device: str, store: Store, console: Console, rank
         losses=loss_curve(state.losses),
         validations=tuple(state.validations),
         unconverged=state.unconverged,
+        agreement=None if state.agreement is None else round(state.agreement, 4),
+        notes=(note,) if note else (),
         tuning=tuning,
         seconds=round(state.seconds, 1),
         provenance=current_provenance(device if ranks.count == 1 else f"{device}, {ranks.count} processes"),

@@ -21,6 +21,7 @@ from harness.core.builtins import Objective
 from harness.core.config import DistillConfig
 from harness.core.errors import HarnessError
 from harness.core.objective_terms import load_objective
+from harness.distill.agreement import MOST_SENTENCES, agreement
 from harness.distill.checkpoint import TrainingState, load_training, save_training
 from harness.distill.distributed import ALONE, Processes
 from harness.distill.entity_marks import EntityMarks
@@ -206,6 +207,11 @@ class Training:
             self.state.best = {name: value.detach().clone() for name, value in self.tower.state_dict().items()}
         self.state.validations.append((self.state.step, score))
 
+    def agreement(self) -> float:
+        """Return `agreement` of the tower with the teacher on at most MOST_SENTENCES training pairs."""
+        rows = np.linspace(0, self.pairs - 1, min(self.pairs, MOST_SENTENCES)).round().astype(int).tolist()
+        return agreement(self.tower.embed([self.texts[row] for row in rows]), self.teacher.pooled[rows].to(self.device))
+
     def save(self, checkpoint: Path) -> None:
         """Write the checkpoint, on the leading rank only."""
         if self.ranks.leads:
@@ -267,6 +273,7 @@ def run_training(training: Training, checkpoint: Path, report: Callable[[int, Se
         tower.load_state_dict(training.state.best)
     tower.checkpointing = False
     tower.eval()
+    training.state.agreement = training.agreement()
 
 
 def run_steps(

@@ -74,6 +74,10 @@ class TowerCard(Schema):
     losses: tuple[float, ...] = Field(description="mean losses over at most 100 equal ranges of steps")
     validations: tuple[tuple[int, float], ...] = Field((), description="step and score of each validation on the held-out pairs")
     unconverged: int = Field(0, description="transport problems of all steps that did not converge")
+    agreement: float | None = Field(
+        None, description="correlation of the student's centred embeddings with the teacher's on training pairs"
+    )
+    notes: tuple[str, ...] = Field((), description="on the training, such as one without progress")
     tuning: tuple[Trial, ...] = Field((), description="the tried learning rates, if it was tuned")
     seconds: float = Field(description="training time")
     provenance: Provenance

@@ -240,6 +240,8 @@ def card_table(card: TowerCard, folder: Path) -> Table:
         *(("tried", f"learning rate {trial.learning_rate:g}: {trial.score:.2f}") for trial in card.tuning),
         ("trained", f"{card.steps:,} steps in {card.seconds:,.0f} s on {made.device}"),
         ("not converged", f"{card.unconverged:,} transport problems"),
+        ("agreement", "—" if card.agreement is None else f"{card.agreement:.2f} with the teacher on training pairs"),
+        *(("note", note) for note in card.notes),
         ("made", f"{made.created} by {made.command}"),
         ("code", f"{made.version}, commit {made.commit or 'unknown'}{' with uncommitted changes' if made.dirty else ''}"),
     ]

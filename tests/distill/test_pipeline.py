@@ -27,6 +27,7 @@ from harness.distill.initializers.scratch import draw_weights
 from harness.distill.model.tower import TextTower, TowerConfig
 from harness.distill.pipeline import Recipe
 from harness.encoders.open_clip.export import write_open_clip
+from harness.records.schema import TowerCard
 from harness.records.towers import load_card
 from harness.storage.seals import seal_folder
 from harness.storage.store import Store
@@ -82,6 +83,23 @@ def test_a_tower_is_listed_and_shown_with_all_that_made_it(store: Path, tmp_path
     assert "validation" in titles
     assert len(load_card(folder).validations) == 10
     assert len(load_card(folder).losses) == 10
+
+
+def test_a_training_without_progress_is_noted_once_and_on_the_card(fresh: Path) -> None:
+    done = harness("distill", "--lang", "de", *SMALL, "--learning-rate", "10", store=fresh)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("note: the training made no progress: ") == 1
+    (found,) = (fresh / "towers").iterdir()
+    (note,) = load_card(found).notes
+    assert "a learning rate that is too high (10: " in note
+    shown = harness("towers", "show", found.name, store=fresh).stdout
+    assert "the training made no progress" in shown
+    assert "with the teacher on training pairs" in shown
+    # Cards of earlier versions have neither field.
+    card = json.loads((found / "card.json").read_text())
+    earlier = {name: value for name, value in card.items() if name not in ("agreement", "notes")}
+    assert TowerCard.model_validate(earlier).notes == ()
+    assert TowerCard.model_validate(earlier).agreement is None
 
 
 def test_distilling_again_does_nothing(store: Path) -> None:

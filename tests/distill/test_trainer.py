@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from harness.core.config import DistillConfig
 from harness.core.errors import HarnessError
+from harness.distill.agreement import agreement, agreement_note
 from harness.distill.checkpoint import load_tower, save_tower
 from harness.distill.data.subwords import END, START, train_tokenizer
 from harness.distill.model.compact_vocabulary import compact_vocabulary
@@ -207,6 +208,44 @@ def test_patience_ends_a_training_that_gets_no_better(tmp_path: Path) -> None:
     state = training.state(training.student(), tmp_path / "a")
     assert state.step < 40
     assert state.since_best == 3
+
+
+@pytest.mark.parametrize("objective", ["kd-mse", "kd-contrastive", "ot-token", "ot-batch"])
+def test_a_training_without_progress_is_one_whose_student_is_no_better_than_the_mean(objective: str, tmp_path: Path) -> None:
+    healthy, destroyed = (Training(objective, steps=100, learning_rate=rate) for rate in (1e-2, 10.0))
+    found = healthy.state(healthy.student(), tmp_path / "a").agreement
+    assert agreement_note(found, 100, healthy.config) == ""
+    found = destroyed.state(destroyed.student(), tmp_path / "b").agreement
+    assert found is not None
+    note = agreement_note(found, 100, destroyed.config)
+    assert "the training made no progress" in note
+    assert f"correlation {found:.2f}" in note
+    assert "a learning rate that is too high (10: try a tenth with --learning-rate, or --tune)" in note
+    assert "too few steps (100: try more with --steps)" in note
+    tuned = destroyed.config.model_copy(update={"tune": True})
+    assert agreement_note(found, 100, tuned).endswith("the likely cause is too few steps (100: try more with --steps)")
+
+
+def test_a_student_that_is_not_trained_has_no_note() -> None:
+    assert agreement_note(None, 0, DistillConfig(objective="none")) == ""
+
+
+@given(st.integers(2, 30), st.integers(2, 9), st.integers(0, 2**32 - 1))
+def test_agreement_depends_on_no_length_offset_or_order(count: int, width: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    w, z = torch.randn(2, count, width, generator=generator)
+    lengths, order = torch.rand(2, count, 1, generator=generator) + 0.1, torch.randperm(count, generator=generator)
+    found = agreement(w, z)
+    assert -1 <= found <= 1
+    assert agreement((w * lengths[0])[order], (z * lengths[1])[order]) == pytest.approx(found, abs=1e-5)
+    assert agreement(z, w) == pytest.approx(found, abs=1e-9)
+    x, y = (side / side.norm(dim=1, keepdim=True) for side in (w.double(), z.double()))
+    assert found == pytest.approx(np.corrcoef((x - x.mean(0)).flatten(), (y - y.mean(0)).flatten())[0, 1], abs=1e-6)
+
+
+def test_embeddings_that_are_not_finite_agree_with_nothing() -> None:
+    assert agreement(torch.full((3, 2), torch.nan), torch.eye(3, 2)) == 0
+    assert agreement(torch.full((3, 2), torch.inf), torch.eye(3, 2)) == 0
 
 
 def test_training_in_half_precision_keeps_float32_weights_and_comes_close(tmp_path: Path) -> None:
