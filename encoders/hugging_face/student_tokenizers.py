@@ -1,4 +1,4 @@
-"""Tokenizers of students: a model's own, with a prefix in front of every text."""
+"""Tokenizers of students: a model's own, with a prefix or a language mark in front of every text."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.core.errors import HarnessError
+from harness.core.languages import all_languages, resolve_language
 from harness.encoders.file_names import MODEL_CONFIG_FILE, PROMPTS_FILE
+from harness.encoders.hugging_face.translation import language_mark
 from harness.encoders.text_preparation import read_json_or_empty
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+_END = "</s>"
 # Beginnings of texts: letters of several scripts, a digit and punctuation.
 _BEGINNINGS = ("a", "Two dogs", "ñ", "Два", "一", "كلب", "3", '"', "(")
 
@@ -49,6 +52,23 @@ def add_prefix(tokenizer: Tokenizer, prefix: str) -> None:
             f"the model's tokenizer joins the prefix {prefix!r} to the words after it: give a prefix that ends in a space with "
             '--prefix, or none with --prefix ""'
         )
+
+
+def frame_with_language(tokenizer: Tokenizer, name: str, lang: str) -> None:
+    """Make the tokenizer of an NLLB or M2M-100 frame every text as `mark text </s>`, with the mark of a language.
+
+    name: the model's, for messages. lang: BCP 47. Raises HarnessError if the model has no mark for the language, and for several
+    languages, separated by commas.
+    """
+    if "," in lang:
+        raise HarnessError(f"{name} starts every text with the mark of one language, so {lang} cannot share a tower of it")
+    known = tokenizer.get_vocab()
+    # The table of languages also lists the codes of FLORES-200, which NLLB uses.
+    codes = (lang, *resolve_language(lang, all_languages()).aliases)
+    marks = [mark for code in codes if (mark := language_mark(code, known))]
+    if not marks:
+        raise HarnessError(f"{name} starts every text with a language mark, and has none for {lang}")
+    set_framing(tokenizer, [known[marks[0]]], [known[_END]])
 
 
 def framing_ids(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:

@@ -1,7 +1,8 @@
-"""Conversion of a BERT or RoBERTa model of transformers to `TextTower`."""
+"""Conversion of a BERT of transformers, or a relative with its layers, to `TextTower`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,13 +11,18 @@ from torch import Tensor, nn
 from harness.distill.model.tower import TowerConfig
 from harness.encoders.open_clip.clip_layers import Activation, Weights, linear_projection, named_layer, unsupported_error
 
-ACTIVATIONS_FROM_HF: dict[str, Activation] = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
+ACTIVATIONS_FROM_HF: dict[str, Activation] = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+}
 # Whether positions start after the pad id instead of at 0.
-BERT_LIKE = {"bert": False, "roberta": True, "xlm-roberta": True}
+BERT_LIKE = {"bert": False, "electra": False, "roberta": True, "camembert": True, "xlm-roberta": True}
 
 
 def from_bert(model: Any, settings: Any, projection: Tensor, context_length: int) -> tuple[TowerConfig, Weights]:
-    """Return the shape and the weights of a BERT or RoBERTa with the given projection (d, width).
+    """Return the shape and the weights of a BERT or a relative with the given projection (d, width).
 
     Raises HarnessError if the architecture has no counterpart in `TowerConfig`.
     """
@@ -24,8 +30,6 @@ def from_bert(model: Any, settings: Any, projection: Tensor, context_length: int
         raise unsupported_error(f"the architecture {settings.model_type}")
     if getattr(settings, "position_embedding_type", "absolute") != "absolute":
         raise unsupported_error(f"{settings.position_embedding_type} positions")
-    if settings.hidden_act not in ACTIVATIONS_FROM_HF:
-        raise unsupported_error(f"the activation {settings.hidden_act}")
     positions = bert_positions(model.embeddings, settings, context_length)
     config = TowerConfig(
         vocab_size=settings.vocab_size,
@@ -37,7 +41,7 @@ def from_bert(model: Any, settings: Any, projection: Tensor, context_length: int
         max_length=len(positions),
         norm="post",
         causal=False,
-        activation=ACTIVATIONS_FROM_HF[settings.hidden_act],
+        activation=bert_activation(settings.hidden_act),
         norm_eps=settings.layer_norm_eps,
     )
     weights = {
@@ -49,6 +53,13 @@ def from_bert(model: Any, settings: Any, projection: Tensor, context_length: int
     for index, block in enumerate(model.encoder.layer):
         weights |= bert_block(f"blocks.{index}", block)
     return config, weights
+
+
+def bert_activation(name: str) -> Activation:
+    """Return the name in `TowerConfig` of an activation of transformers. Raises HarnessError if it has none."""
+    if name not in ACTIVATIONS_FROM_HF:
+        raise unsupported_error(f"the activation {name}")
+    return ACTIVATIONS_FROM_HF[name]
 
 
 def bert_positions(embeddings: Any, settings: Any, context_length: int) -> Tensor:
@@ -69,15 +80,17 @@ def bert_projection(projection: nn.Module, width: int) -> Tensor:
 
 
 def bert_block(prefix: str, block: Any) -> Weights:
-    """Return the weights of one block. Queries, keys and values become one matrix."""
-    attention = block.attention.self
-    inputs = [attention.query, attention.key, attention.value]
-    return {
-        f"{prefix}.qkv.weight": torch.cat([part.weight for part in inputs]),
-        f"{prefix}.qkv.bias": torch.cat([part.bias for part in inputs]),
-        **named_layer(f"{prefix}.attention_out", block.attention.output.dense),
-        **named_layer(f"{prefix}.attention_norm", block.attention.output.LayerNorm),
-        **named_layer(f"{prefix}.mlp_in", block.intermediate.dense),
-        **named_layer(f"{prefix}.mlp_out", block.output.dense),
-        **named_layer(f"{prefix}.mlp_norm", block.output.LayerNorm),
-    }
+    """Return the weights of one block."""
+    own, output = block.attention.self, block.attention.output
+    parts = {"attention_out": output.dense, "attention_norm": output.LayerNorm}
+    parts |= {"mlp_in": block.intermediate.dense, "mlp_out": block.output.dense, "mlp_norm": block.output.LayerNorm}
+    return joined_block(prefix, [own.query, own.key, own.value], parts)
+
+
+def joined_block(prefix: str, inputs: Sequence[nn.Linear], parts: Mapping[str, nn.Module]) -> Weights:
+    """Return the weights of one block of `TextTower`. inputs: the layers of queries, keys and values, which become one."""
+    kinds = ("weight", "bias")
+    weights = {f"{prefix}.qkv.{kind}": torch.cat([getattr(part, kind) for part in inputs]) for kind in kinds}
+    for name, part in parts.items():
+        weights |= named_layer(f"{prefix}.{name}", part)
+    return weights

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from harness.core.errors import HarnessError
 from harness.distill.model.tower import Block, TowerConfig
 
-Activation: TypeAlias = Literal["gelu", "quick_gelu", "gelu_tanh"]
+Activation: TypeAlias = Literal["gelu", "quick_gelu", "gelu_tanh", "relu"]
 Weights: TypeAlias = dict[str, Tensor]
 
 

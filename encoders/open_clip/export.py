@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from harness.distill.model.tower import TextTower, TowerConfig
 
 PAD = "<pad>"
-ACTIVATIONS_TO_HF = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
+ACTIVATIONS_TO_HF = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu"}
 
 
 def write_open_clip(folder: Path, teacher: Encoder, out: Path, hub: str | None) -> None:

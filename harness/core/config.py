@@ -52,8 +52,8 @@ class DistillConfig(Config):
         description="Initialization of the student. `teacher`: the teacher's layers with random subword embeddings. `scratch`: "
         "random weights. `ot-vocabulary`: the teacher's layers with subword embeddings transported from English subwords over "
         "the bitext. `ot-sentences`: the same with transport within each sentence pair. `ot-contexts`: the same with monolingual "
-        "text (see unpaired). `association`, `ibm1`: alignment without transport. `hf:NAME-or-FOLDER`: a Hugging Face BERT or "
-        "RoBERTa with its subwords.",
+        "text (see unpaired). `association`, `ibm1`: alignment without transport. `hf:NAME-or-FOLDER`: a Hugging Face BERT, "
+        "NLLB or relative with its subwords.",
     )
     size: Literal["tiny", "small", "base"] | None = Field(
         None, description="Shape from scratch: 2 blocks x 128, 6 x 384 or 12 x 512; by default the teacher's."

@@ -129,8 +129,9 @@ def test_an_initializer_declares_the_options_that_it_reads(init: str) -> None:
     assert {*INITIALIZERS.find(init).reads, "seed"} == READ
 
 
-def test_a_model_of_the_hub_reads_pooling_and_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_of_the_hub_reads_pooling_and_prefix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     initializer, donated = load_initializer("hf:bert"), Teacher().donate_layers()
+    monkeypatch.setitem(vars(initializer), "folder", tmp_path)
     monkeypatch.setattr(type(initializer), "own_tokenizer", lambda _: cast(Tokenizer, None))
     monkeypatch.setattr(type(initializer), "donate_layers", lambda _: donated)
     config, text = RecordedConfig(init="hf:bert", prefix=""), RecordedText()

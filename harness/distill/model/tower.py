@@ -42,7 +42,7 @@ class TowerConfig(BaseModel):
     max_length: int = Field(gt=1, description="positions; longer texts are truncated")
     norm: Literal["pre", "post"] = Field("pre", description="layer norm before each part (CLIP) or after it (BERT)")
     causal: bool = Field(False, description="whether a token sees only those before it")
-    activation: Literal["gelu", "quick_gelu", "gelu_tanh"] = "gelu"
+    activation: Literal["gelu", "quick_gelu", "gelu_tanh", "relu"] = "gelu"
     norm_eps: float = 1e-5
     pooling: Pooling = Field("mean", description="sentence embedding: mean of the real tokens' states, the last, or attention")
 
@@ -158,6 +158,8 @@ class Block(nn.Module):
         hidden = self.mlp_in(x)
         if self.config.activation == "quick_gelu":
             hidden = hidden * torch.sigmoid(1.702 * hidden)
+        elif self.config.activation == "relu":
+            hidden = functional.relu(hidden)
         else:
             hidden = functional.gelu(hidden, approximate="tanh" if self.config.activation == "gelu_tanh" else "none")
         out: Tensor = self.mlp_out(hidden)
