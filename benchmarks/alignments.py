@@ -18,33 +18,32 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from harness.core.builtins import load_encoder, load_initializer
+from harness.core.builtins import load_encoder
 from harness.core.config import DistillConfig, RunConfig
 from harness.core.data import Bitext, Doubles, Floats, Retrieval
 from harness.core.protocols import Encoder, TokenEncoder, TokenLocator
-from harness.distill.data.bitext import MonolingualText, subset
-from harness.distill.data.monolingual import select_monolingual_text
-from harness.distill.data.subwords import subword_spans, tokenize
-from harness.distill.initializers.alignment import (
+from harness.distill.alignment.cooccurrence import Sparse, association, balance, occurrences
+from harness.distill.alignment.distributional import DistributionalContext
+from harness.distill.alignment.ibm1 import model1_posterior
+from harness.distill.alignment.orthography import Spelling, bitext_spelling
+from harness.distill.alignment.realignment import (
     LARGEST_COST,
     LOOSE_MARGINALS,
     ROUND_SHARPENING,
     ROUNDS,
     SHARPENING,
-    AlignedVocabulary,
-    TokenizedBitext,
     lift_costs,
     realign,
     sharpen,
     token_transport_plan,
-    weighted_embeddings,
 )
-from harness.distill.initializers.cooccurrence import Sparse, association, balance, occurrences
-from harness.distill.initializers.distributional import DistributionalContext
-from harness.distill.initializers.ibm1 import posterior
-from harness.distill.initializers.orthography import Spelling, bitext_spelling
-from harness.distill.initializers.teacher import layers_of
-from harness.distill.model.student import new_student, student_tokenizer
+from harness.distill.alignment.token_bitext import TokenizedBitext
+from harness.distill.data.bitext import MonolingualText, subset
+from harness.distill.data.monolingual import select_monolingual_text
+from harness.distill.data.subwords import subword_spans, tokenize
+from harness.distill.initializers.aligned import mix_embeddings
+from harness.distill.initializers.interface import layers_of
+from harness.distill.model.student import new_student
 from harness.distill.model.tower import DonatedLayers, TextTower
 from harness.distill.transport.solvers import solve
 from harness.evaluation.guarded_bitext import load_guarded_bitext
@@ -52,6 +51,7 @@ from harness.retrieval.ranking import hit_rate, rank
 from harness.storage.embeddings import embed_images
 from harness.storage.store import Store
 from harness.tasks.flickr30k import Flickr30k
+from tests.support.alignments import RULES
 
 SMALLER = (500, 1000)
 CLOSENESS = 4.0
@@ -118,9 +118,7 @@ class Trial:
 
     def weights(self, init: str, spelling: Spelling | None = None, context: DistributionalContext | None = None) -> Sparse:
         """Return the weights of an initializer for the subwords' embeddings."""
-        initializer = load_initializer(init)
-        assert isinstance(initializer, AlignedVocabulary)
-        return initializer.weights(TokenizedBitext(self.foreign, self.english, self.sizes, spelling, context))
+        return RULES[init](TokenizedBitext(self.foreign, self.english, self.sizes, spelling, context))
 
     def scores(self, weights: Sparse) -> tuple[float, float]:
         """Return R@1 and R@10 with the embeddings of these weights."""
@@ -133,7 +131,9 @@ class Trial:
     def start_from(self, weights: Sparse) -> None:
         """Set the student's embeddings to those of these weights."""
         rows = np.flatnonzero(np.diff(weights.indptr))
-        made = torch.from_numpy(weighted_embeddings(weights[rows], self.known)).float()
+        made = torch.from_numpy(
+            mix_embeddings(weights[rows], self.known, np.zeros_like(self.known[rows]), np.ones(len(rows)), rescale=True)
+        ).float()
         self.student.token_embedding.weight[torch.from_numpy(rows)] = made
 
 
@@ -154,10 +154,9 @@ def prepared(
     bitext = subset(change(guarded.bitext), pairs, seed)
     text = select_monolingual_text([guarded], sentences, pairs, seed)
     config = DistillConfig(vocabulary=vocabulary, seed=seed)
-    tokenizer = student_tokenizer(config, bitext, text)
     retrieval = task.load(folder, lang, "val")
     images = embed_images(teacher, retrieval.images, Store.at(None), lambda _: None)
-    student = new_student(teacher, tokenizer, config, bitext)
+    student, tokenizer = new_student(teacher, config, bitext, text)
     return Trial(teacher, layers_of(teacher), tokenizer, student, bitext, text, retrieval, images)
 
 
@@ -175,8 +174,8 @@ def balanced(trial: Trial, kernel: Sparse) -> Sparse:
 
 def agreed(lifts: Doubles) -> Doubles:
     """Return the geometric mean of Model 1's posteriors in both directions (agreement: Liang et al. 2006)."""
-    back = posterior(lifts.transpose(0, 2, 1)).transpose(0, 2, 1)
-    return np.sqrt(posterior(lifts) * back)
+    back = model1_posterior(lifts.transpose(0, 2, 1)).transpose(0, 2, 1)
+    return np.sqrt(model1_posterior(lifts) * back)
 
 
 def with_rest(lifts: Doubles) -> Doubles:

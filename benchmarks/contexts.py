@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 
 from benchmarks.alignments import SPELLING, Found, Trial, prepared, show, spelled_alike
 from harness.core.builtins import load_encoder
+from harness.distill.alignment.cooccurrence import Sparse
+from harness.distill.alignment.distributional import DistributionalContext
+from harness.distill.alignment.realignment import ROUND_SHARPENING, sharpen
 from harness.distill.data.subwords import tokenize
-from harness.distill.initializers.alignment import ROUND_SHARPENING, sharpen
-from harness.distill.initializers.cooccurrence import Sparse
-from harness.distill.initializers.distributional import DistributionalContext
 from harness.tasks.flickr30k import Flickr30k
 
 SUBWORDS = 3000

@@ -30,7 +30,7 @@ from harness.core.config import DistillConfig, RunConfig
 from harness.core.data import Floats
 from harness.distill.data.subwords import tokenize
 from harness.distill.distributed import ALONE
-from harness.distill.model.student import new_student, student_tokenizer
+from harness.distill.model.student import new_student
 from harness.distill.model.tower import TextTower, TowerConfig
 from harness.distill.pipeline import Recipe, train_student
 from harness.encoders.open_clip.export import add_pad_token, bert_config, bert_weights
@@ -104,8 +104,7 @@ def main() -> None:
 
         rows = []
         for label, english_too in (("recipe", True), ("recipe, translations alone", False)):
-            tokenizer = student_tokenizer(config, recipe.bitext)
-            start = new_student(teacher, tokenizer, config, recipe.bitext)
+            start, tokenizer = new_student(teacher, config, recipe.bitext)
             student = as_sentence_transformer(start, tokenizer, folder / label, device)
             began = time.perf_counter()
             theirs(student, recipe, english_too=english_too, out=folder / f"{label} out", device=device)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from harness.core.data import Bitext
     from harness.core.protocols import TextEncoder
     from harness.distill.data.bitext import MonolingualText
+    from harness.distill.initializers.interface import Student
     from harness.distill.model.tower import DonatedLayers, TextTower
 
 _CONTEXT_LENGTH = 77
@@ -75,25 +76,27 @@ class HuggingFaceInitializer:
         """The prefix that the model was trained with in front of every text, or an empty string."""
         return default_prefix(self.name, self.folder)
 
-    def tokenizer(self, config: DistillConfig, bitext: Bitext, _: MonolingualText) -> Tokenizer:
-        """Return the model's own tokenizer, with the mark of the bitext's language and the prefix in its framing.
+    def student(self, teacher: TextEncoder, config: DistillConfig, bitext: Bitext, _: MonolingualText) -> Student:
+        """Return the model with a random projection into the teacher's joint space, and its own tokenizer with the prefix."""
+        import torch
+
+        from harness.distill.initializers.interface import Student
+        from harness.distill.model.tower import joint_dim
+
+        generator = torch.Generator().manual_seed(config.seed)
+        tower = with_projection(self.donate_layers(), joint_dim(teacher), config, generator)
+        return Student(tower, self.student_tokenizer(config, bitext.lang))
+
+    def student_tokenizer(self, config: DistillConfig, lang: str) -> Tokenizer:
+        """Return the model's own tokenizer, with the mark of a language and the prefix in its framing.
 
         Raises HarnessError as `frame_with_language` and `add_prefix` do.
         """
         tokenizer = self.own_tokenizer()
         if model_family(self.folder) in _MARKED:
-            frame_with_language(tokenizer, f"hf:{self.name}", bitext.lang)
+            frame_with_language(tokenizer, f"hf:{self.name}", lang)
         add_prefix(tokenizer, self.prefix if config.prefix is None else config.prefix)
         return tokenizer
-
-    def student(self, teacher: TextEncoder, _: Tokenizer, config: DistillConfig, __: Bitext, ___: MonolingualText) -> TextTower:
-        """Return the model with a random projection into the teacher's joint space."""
-        import torch
-
-        from harness.distill.model.tower import joint_dim
-
-        generator = torch.Generator().manual_seed(config.seed)
-        return with_projection(self.donate_layers(), joint_dim(teacher), config, generator)
 
     def own_tokenizer(self) -> Tokenizer:
         """Return the model's tokenizer, framing included. Raises HarnessError if its file is not a tokenizer."""
@@ -135,7 +138,7 @@ class HuggingFaceInitializer:
         def tokenize(texts: Sequence[str]) -> list[list[int]]:
             return [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
 
-        return DonatedLayers(config, copy_weights(weights), None, None, tokenize)
+        return DonatedLayers(config, copy_weights(weights), None, None, tokenize, tokenizer)
 
 
 def weights_file(folder: Path) -> Path:

@@ -10,6 +10,7 @@ from harness.distill.model.tower import DonatedLayers
 from harness.encoders.open_clip.bert_layers import bert_projection, from_bert
 from harness.encoders.open_clip.clip_layers import Weights, from_clip, unsupported_error
 from harness.encoders.open_clip.text_towers import ClassTokenText, ClipText, HuggingFaceText, TextReader
+from harness.encoders.open_clip.tokenization import as_fast_tokenizer
 
 
 def donate_text_layers(reader: TextReader, context_length: int) -> DonatedLayers:
@@ -33,7 +34,9 @@ def donate_text_layers(reader: TextReader, context_length: int) -> DonatedLayers
         ids, real = reader.tokenize(texts)
         return [row[mask].tolist() for row, mask in zip(ids, real, strict=True)]
 
-    return DonatedLayers(config, copy_weights(weights), reader.framing.start, reader.framing.end, tokenize)
+    return DonatedLayers(
+        config, copy_weights(weights), reader.framing.start, reader.framing.end, tokenize, as_fast_tokenizer(reader.tokenizer)
+    )
 
 
 def copy_weights(weights: Weights) -> Weights:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleTokenizer
+from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleTokenizer, get_clean_fn
+from tokenizers import Regex, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as RustTokenizer
 from torch import Tensor
 
@@ -21,6 +22,11 @@ from harness.encoders.open_clip.model_files import ModelFiles
 from harness.retrieval.text_spans import map_spans
 
 NOWHERE = (0, 0)
+# CLIP's pattern of words. The names of the framing tokens are no words here: they would let a text end itself.
+_CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+# The steps of ftfy that matter to captions, in open_clip's cleaning of texts. Repair of broken encodings is left out.
+_STRAIGHT_QUOTES = (("[\u02bc\u2018-\u201b]", "'"), ("[\u201c-\u201f]", '"'))
+_PUNCTUATION = r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^`{|}~]"""
 
 
 class Tokenizer(Protocol):
@@ -217,3 +223,48 @@ def byte_pair_tokens(tokenizer: SimpleTokenizer, text: str) -> Iterator[tuple[in
             size = len(piece.removesuffix("</w>"))
             yield tokenizer.encoder[piece], (owners[at], owners[at + size - 1] + 1)
             at += size
+
+
+def as_fast_tokenizer(tokenizer: Tokenizer) -> RustTokenizer | None:
+    """Return a tokenizer with the same ids for the same text, framing included, without padding and truncation.
+
+    None if open_clip's tokenizer has no such form, as the one of sentencepiece. Texts with a broken encoding or with HTML
+    entities are the exception: open_clip repairs them before it splits them.
+    """
+    if isinstance(tokenizer, FileTokenizer):
+        return RustTokenizer.from_str(tokenizer.tokenizer.to_str())
+    if isinstance(tokenizer, SimpleTokenizer):
+        return convert_clip_tokenizer(tokenizer)
+    if isinstance(tokenizer, HFTokenizer) and tokenizer.tokenizer.is_fast:
+        if tokenizer.tokenizer_mode == "clips" or tokenizer.strip_sep_token:
+            return None
+        fast = RustTokenizer.from_str(tokenizer.tokenizer.backend_tokenizer.to_str())
+        fast.no_padding()
+        fast.no_truncation()
+        steps = [cleaning(tokenizer), *([fast.normalizer] if fast.normalizer else [])]
+        fast.normalizer = normalizers.Sequence(steps)
+        return fast
+    return None
+
+
+def convert_clip_tokenizer(tokenizer: SimpleTokenizer) -> RustTokenizer:
+    """Return CLIP's byte-pair encoding with its framing."""
+    fast = RustTokenizer(models.BPE(dict(tokenizer.encoder), list(tokenizer.bpe_ranks), end_of_word_suffix="</w>"))
+    fast.normalizer = cleaning(tokenizer)
+    words = pre_tokenizers.Split(Regex(_CLIP_WORDS), "removed", invert=True)
+    fast.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    framing = {tokenizer.decoder[id_]: id_ for id_ in (tokenizer.sot_token_id, tokenizer.eot_token_id)}
+    start, end = framing
+    fast.post_processor = processors.TemplateProcessing(single=f"{start} $A {end}", special_tokens=list(framing.items()))
+    return fast
+
+
+def cleaning(tokenizer: SimpleTokenizer | HFTokenizer) -> normalizers.Normalizer:
+    """Return a tokenizer's cleaning of texts as a normalizer: straight quotes, one space between words, and lower case."""
+    steps: list[normalizers.Normalizer] = [normalizers.NFC()]
+    steps += [normalizers.Replace(Regex(pattern), straight) for pattern, straight in _STRAIGHT_QUOTES]
+    if tokenizer.clean_fn is get_clean_fn("canonicalize"):
+        steps += [normalizers.Replace("_", " "), normalizers.Replace(Regex(_PUNCTUATION), "")]
+    if tokenizer.clean_fn is not get_clean_fn("whitespace"):
+        steps.append(normalizers.Lowercase())
+    return normalizers.Sequence([*steps, normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()])

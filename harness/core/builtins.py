@@ -122,17 +122,23 @@ OBJECTIVES: Registry[Objective] = Registry(
     group="harness.objectives",
 )
 _NEW_SUBWORDS = ("pooling", "vocabulary", "unpaired")
-_ALIGNED = (*_NEW_SUBWORDS, "spelling")
+_ALIGNED = (*_NEW_SUBWORDS, "spelling", "rescale")
+_ALIGNED_TEACHER_TOKENS = (*_ALIGNED, "share")
 INITIALIZERS: Registry[Callable[[str], Initializer]] = Registry(
     "initializer",
     {
-        "teacher": builtin_entry("harness.distill.initializers.teacher:TeacherLayers", reads=_NEW_SUBWORDS),
+        "random": builtin_entry("harness.distill.initializers.random:RandomSubwords", reads=_NEW_SUBWORDS),
+        "keep-tokenizer": builtin_entry("harness.distill.initializers.keep_tokenizer:KeepTokenizer", reads=("pooling",)),
         "scratch": builtin_entry("harness.distill.initializers.scratch:Scratch", reads=(*_NEW_SUBWORDS, "size")),
-        "association": builtin_entry("harness.distill.initializers.association:Association", reads=_ALIGNED),
-        "ibm1": builtin_entry("harness.distill.initializers.ibm1:Ibm1", reads=_ALIGNED),
-        "ot-vocabulary": builtin_entry("harness.distill.initializers.ot_vocabulary:OtVocabulary", reads=_ALIGNED),
-        "ot-sentences": builtin_entry("harness.distill.initializers.ot_sentences:OtSentences", reads=_ALIGNED),
-        "ot-contexts": builtin_entry("harness.distill.initializers.ot_contexts:OtContexts", reads=_ALIGNED),
+        "association": builtin_entry("harness.distill.initializers.aligned:Association", reads=_ALIGNED),
+        "ibm1": builtin_entry("harness.distill.initializers.aligned:Ibm1", reads=_ALIGNED),
+        "ot-vocabulary": builtin_entry("harness.distill.initializers.aligned:OtVocabulary", reads=_ALIGNED),
+        "ot-sentences": builtin_entry("harness.distill.initializers.aligned:OtSentences", reads=_ALIGNED),
+        "ot-contexts": builtin_entry("harness.distill.initializers.aligned:OtContexts", reads=_ALIGNED),
+        "ot-teacher-tokens": builtin_entry("harness.distill.initializers.aligned:OtTeacherTokens", reads=_ALIGNED_TEACHER_TOKENS),
+        "ibm1-teacher-tokens": builtin_entry(
+            "harness.distill.initializers.aligned:Ibm1TeacherTokens", reads=_ALIGNED_TEACHER_TOKENS
+        ),
         "hf": builtin_entry("harness.encoders.hugging_face.initial_models:HuggingFaceInitializer", reads=("pooling", "prefix")),
     },
     group="harness.initializers",
@@ -144,7 +150,7 @@ def load_initializer(init: str) -> Initializer:
 
     Raises HarnessError for an unknown name, for an argument that it does not take, and for a plug-in that is not an initializer.
     """
-    return make_plug_in(INITIALIZERS, init, ("fingerprint", "tokenizer", "student"))
+    return make_plug_in(INITIALIZERS, init, ("fingerprint", "student"))
 
 
 def default_learning_rate(init: str) -> float:

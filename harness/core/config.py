@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from harness.core.arms import DEFAULT_INIT, STEPLESS, InitializerName, spell_objective
 from harness.core.builtins import default_learning_rate
 from harness.core.errors import HarnessError
-from harness.core.objective_terms import STEPLESS, spell_objective
 from harness.core.option_use import without_unread
 
 LARGEST_SEED = 2**63 - 1
@@ -47,13 +47,12 @@ class DistillConfig(Config):
         "kd-mse",
         description="Loss between student and teacher; `none` leaves the student untrained, `ridge` fits its projection alone.",
     )
-    init: str = Field(
-        "teacher",
-        description="Initialization of the student. `teacher`: the teacher's layers with random subword embeddings. `scratch`: "
-        "random weights. `ot-vocabulary`: the teacher's layers with subword embeddings transported from English subwords over "
-        "the bitext. `ot-sentences`: the same with transport within each sentence pair. `ot-contexts`: the same with monolingual "
-        "text (see unpaired). `association`, `ibm1`: alignment without transport. `hf:NAME-or-FOLDER`: a Hugging Face BERT, "
-        "NLLB or relative with its subwords.",
+    init: InitializerName = Field(
+        DEFAULT_INIT,
+        description="Initialization of the student, see `list initializers`. `random`: the teacher's layers with random "
+        "embeddings of new subwords. `keep-tokenizer`: the teacher's tokenizer and embeddings too. `ot-sentences`, "
+        "`ot-teacher-tokens` and others: embeddings aligned with the English ones over the bitext. `scratch`: random weights. "
+        "`hf:NAME-or-FOLDER`: a pretrained text model of Hugging Face.",
     )
     size: Literal["tiny", "small", "base"] | None = Field(
         None, description="Shape from scratch: 2 blocks x 128, 6 x 384 or 12 x 512; by default the teacher's."
@@ -79,6 +78,18 @@ class DistillConfig(Config):
         le=1000,
         description="Bonus of a subword's association with an English token that is spelled the same, as a multiple of the "
         "association; less for similar spellings. For the initializers that align a vocabulary.",
+    )
+    share: float = Field(
+        0.75,
+        ge=0,
+        le=1,
+        description="Initializers that keep the teacher's tokens: share of the aligned mean in a token's embedding; the rest is "
+        "its own.",
+    )
+    rescale: bool | None = Field(
+        None,
+        description="Move aligned embeddings to the usual distance from the mean of all; by default as the initializer's "
+        "source does.",
     )
     seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seed of the subset, the initial weights and the order of batches.")
     held_out: int = Field(

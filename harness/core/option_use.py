@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from harness.core.arms import parse_objective, reads_entities
 from harness.core.builtins import INITIALIZERS, OBJECTIVES
 from harness.core.errors import HarnessError
-from harness.core.objective_terms import parse_objective, reads_entities
 from harness.core.registry import Registry, split_spec
 from harness.core.suggestions import nearest
 
@@ -153,7 +153,7 @@ def _way_out(option: str, config: DistillConfig) -> str:
         return "only objectives that are trained read it"
     readers = [name for name in OBJECTIVES.builtin_names() if option in OBJECTIVES.find(name).reads]
     inits = [name for name in INITIALIZERS.builtin_names() if option in INITIALIZERS.find(name).reads]
-    names = [*readers, *(f"--init {name}" for name in inits)]
+    names = [*readers, *(f"--init {name}" for name in inits[:1]), *inits[1:]]
     return f"{_listed(names)} {'reads' if len(names) == 1 else 'read'} it"
 
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from harness.core.arms import FITTED, objective_code_digests, reads_entities
 from harness.core.builtins import default_learning_rate, initializer_sources
 from harness.core.config import DistillConfig
 from harness.core.data import Bitext, Retrieval
 from harness.core.digests import digest_json
 from harness.core.errors import HarnessError
 from harness.core.languages import ENGLISH
-from harness.core.objective_terms import FITTED, objective_code_digests, reads_entities
 from harness.core.protocols import Encoder, TokenLocator
 from harness.distill.data.bitext import MonolingualText, join_bitexts, subset
 from harness.distill.data.leakage import GuardedBitext, seen_hashes
@@ -338,14 +338,13 @@ def train_student(
     from harness.distill.checkpoint import TrainingState
     from harness.distill.entity_marks import mark_entities
     from harness.distill.model.ridge import fit_projection
-    from harness.distill.model.student import new_student, student_tokenizer
+    from harness.distill.model.student import new_student
     from harness.distill.model.teacher import teacher_states
     from harness.distill.trainer import train
 
     config, bitext = recipe.config, recipe.bitext
     learned = bitext.take(range(len(bitext) - config.held_out))
-    tokenizer = student_tokenizer(config, learned, recipe.text)
-    student = new_student(recipe.teacher, tokenizer, config, learned, recipe.text)
+    student, tokenizer = new_student(recipe.teacher, config, learned, recipe.text)
     if config.objective == FITTED:
         texts = tokenize(tokenizer, learned.foreign, student.config.max_length)
         fit_projection(student.to(device).eval(), texts, embed_texts(recipe.teacher, learned.english, ENGLISH, store))

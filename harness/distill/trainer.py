@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from harness.core.arms import load_objective
 from harness.core.builtins import Objective
 from harness.core.config import DistillConfig
 from harness.core.errors import HarnessError
-from harness.core.objective_terms import load_objective
 from harness.distill.agreement import MOST_SENTENCES, agreement
 from harness.distill.checkpoint import TrainingState, load_training, save_training
 from harness.distill.distributed import ALONE, Processes

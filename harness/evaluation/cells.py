@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from harness.core.arms import UNTRAINED, spell_objective
 from harness.core.config import RunConfig
 from harness.core.data import Retrieval
 from harness.core.digests import digest_json
 from harness.core.errors import HarnessError
-from harness.core.objective_terms import UNTRAINED, spell_objective
 from harness.core.protocols import Encoder, Task
 from harness.distill.data.leakage import count_leaked
 from harness.distill.distilled_tower import DistilledTower

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _INITIALIZER_TEXTS = {
-    "teacher": "the teacher's layers",
+    "random": "the teacher's layers",
     "ot-vocabulary": "the teacher's layers and a vocabulary aligned by transport",
     "ot-contexts": "the teacher's layers and a vocabulary aligned by transport within each sentence pair and by contexts",
     "ot-sentences": "the teacher's layers and a vocabulary aligned by transport within each sentence pair",

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.core.arms import STEPLESS, reads_entities, spell_objective
 from harness.core.builtins import OBJECTIVES
 from harness.core.config import DistillConfig, field_label
 from harness.core.errors import HarnessError
-from harness.core.objective_terms import STEPLESS, reads_entities, spell_objective
 from harness.core.plugins import unnamed_code
 from harness.core.suggestions import nearest
 from harness.records.files import CARD_FILE, RECORD_FILE, load_record, record_folders

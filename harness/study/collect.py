@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from harness.core.arms import STEPLESS
 from harness.core.config import DistillConfig
 from harness.core.digests import digest_json
-from harness.core.objective_terms import STEPLESS
 from harness.records.files import check_stored_record
 from harness.records.provenance import command_line
 from harness.records.schema import Provenance

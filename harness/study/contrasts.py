@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.core.arms import STEPLESS
 from harness.core.config import field_label
-from harness.core.objective_terms import STEPLESS
 from harness.records.files import load_facets
 from harness.statistics.comparison_schema import BY_LANGUAGE, BY_NOTHING, BY_TIER, ComparisonLine, ComparisonOptions, Estimate
 from harness.statistics.comparison_sections import comparison_section

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from harness.core.arms import DEFAULT_INIT, STEPLESS, UNTRAINED, InitializerName, Side, side_of, spell_objective
 from harness.core.config import LARGEST_SEED, Config, DataConfig, DistillConfig, field_label
 from harness.core.errors import HarnessError
-from harness.core.objective_terms import STEPLESS, UNTRAINED, Side, side_of, spell_objective
 from harness.core.option_use import initializer_reads, unread_option
 from harness.core.plugins import without_code
 from harness.core.suggestions import nearest
@@ -43,7 +43,7 @@ class Arm(Config):
 
     name: str = Field("", max_length=60, description="name in the report; by default made from the options")
     objective: str = Field(description="as in DistillConfig, including sums")
-    init: str = Field(DistillConfig.model_fields["init"].default, description="as in DistillConfig")
+    init: InitializerName = Field(DEFAULT_INIT, description="as in DistillConfig")
     options: dict[str, Any] = Field({}, description="other options of DistillConfig, except those of the training budget")
     side: Side | None = Field(
         None,
@@ -80,7 +80,7 @@ class Arm(Config):
 
     def _default_name(self) -> str:
         trained = "untrained" if self.objective == UNTRAINED else self.objective
-        initializer = [self.init] if self.init != Arm.model_fields["init"].default else []
+        initializer = [self.init] if self.init != DEFAULT_INIT else []
         details = ", ".join([*initializer, *(f"{field_label(key)} {value}" for key, value in self.options.items())])
         return f"{trained} ({details})" if details else trained
 

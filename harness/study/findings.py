@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
+from harness.core.arms import InitializerName, Side
 from harness.core.error_messages import short_message
 from harness.core.errors import HarnessError
-from harness.core.objective_terms import Side
 from harness.records.schema import Schema
 from harness.statistics.comparison_schema import Estimate
 from harness.storage.plain_files import check_plain_file
@@ -21,7 +21,7 @@ class ArmSummary(Schema):
     name: str
     side: Side
     objective: str
-    init: str
+    init: InitializerName
     options: dict[str, Any] = Field(description="options of this arm only")
     rates: tuple[tuple[float, int], ...] = Field(description="learning rates of its towers, with the number of towers")
     hours: float = Field(description="training time of its towers, without the search for a learning rate")

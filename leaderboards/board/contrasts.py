@@ -13,7 +13,7 @@ from harness.statistics.rank_inference import significant_differences
 # Options in which the two rows of a contrast may differ, beside the transport initializer: they belong to the objective.
 _OBJECTIVE_OPTIONS = {"objective", "seed", "learning_rate", "solver", "eps", "rho", "sentence_weight", "temperature", "diagonal"}
 _OBJECTIVE_OPTIONS |= {"alpha", "batch_eps", "batch_iterations", "entity_weight"}
-_TEACHER_LAYERS = "teacher"  # the initializer that copies the teacher's layers and no embeddings
+_TEACHER_LAYERS = "random"  # the initializer that copies the teacher's layers and no embeddings
 
 
 def board_contrasts(scores: BoardScores) -> Iterator[BoardContrast]:
@@ -62,7 +62,7 @@ def same_bitext(scores: BoardScores, ours: int, theirs: int, code: str) -> bool:
 def trained_alike(mine: BoardTower, other: BoardTower) -> bool:
     """Return whether two towers differ only in their objective and, possibly, in the first one's transport initializer.
 
-    A transport initializer equals `teacher`, which copies the teacher's layers, except for the embeddings of the subwords.
+    A transport initializer equals `random`, which copies the teacher's layers, except for the embeddings of the subwords.
     """
     sides = [(each.fingerprint, each.scorer, each.sender) for each in (mine, other)]
     if mine.config is None or other.config is None or sides[0] != sides[1]:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from harness.core.arms import UNTRAINED, Side, side_of
 from harness.core.config import DistillConfig
 from harness.core.data import Language
-from harness.core.objective_terms import UNTRAINED, Side, side_of
 from harness.leaderboards.board.config import BoardConfig
 from harness.leaderboards.records.board_records import BoardRecord, TestSet
 from harness.leaderboards.rendering import sanitize_line

@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.core.arms import reads_entities
 from harness.core.builtins import load_encoder
 from harness.core.errors import HarnessError
 from harness.core.languages import all_languages
-from harness.core.objective_terms import reads_entities
 from harness.core.plugins import without_code
 from harness.core.protocols import TokenEncoder, TokenLocator, TokenNamer
 from harness.leaderboards.rendering import render_page, sanitize_line, write_web_file

@@ -28,7 +28,6 @@ from harness.core.protocols import Encoder
 from harness.distill import pipeline
 from harness.distill.data.bitext import MonolingualText
 from harness.distill.data.leakage import GuardedBitext
-from harness.distill.model.student import new_student
 from harness.distill.model.tower import Encoded
 from harness.distill.pipeline import Recipe, learning_rate_trials
 from tests.support.students import Teacher, Training, pairs
@@ -124,9 +123,8 @@ def test_an_initializer_declares_the_options_that_it_reads(init: str) -> None:
         config = RecordedConfig(init=init, spelling=spelling)
         READ.clear()
         initializer = load_initializer(init)
-        tokenizer = initializer.tokenizer(config, pairs(30), text)
-        initializer.student(cast(Encoder, Located()), tokenizer, config, pairs(30), text)
-    assert {*INITIALIZERS.find(init).reads, "seed"} == READ
+        initializer.student(cast(Encoder, Located()), config, pairs(30), text)
+    assert set(INITIALIZERS.find(init).reads) == READ - {"seed"}
 
 
 def test_a_model_of_the_hub_reads_pooling_and_prefix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -136,14 +134,13 @@ def test_a_model_of_the_hub_reads_pooling_and_prefix(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(type(initializer), "donate_layers", lambda _: donated)
     config, text = RecordedConfig(init="hf:bert", prefix=""), RecordedText()
     READ.clear()
-    tokenizer = initializer.tokenizer(config, pairs(30), text)
-    initializer.student(cast(Encoder, Located()), tokenizer, config, pairs(30), text)
+    initializer.student(cast(Encoder, Located()), config, pairs(30), text)
     assert {*INITIALIZERS.find("hf").reads, "seed"} == READ
 
 
 def test_the_trainer_reads_what_is_declared(tmp_path: Path) -> None:
     training = Training("kd-mse", steps=4)
-    tower = new_student(Teacher(), training.tokenizer, training.config, training.bitext)
+    tower = training.student()
     config = RecordedConfig(objective="kd-mse", steps=4, batch=16, held_out=8, patience=9)
     training.config = config
     recipe = Recipe(config, cast(Encoder, Located()), (GuardedBitext(pairs(40), 40, 0),), lambda bitext: bitext)
@@ -176,9 +173,7 @@ def test_a_plug_in_reads_what_it_declares_or_everything(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match=r"wrong declares that it reads 'epsilon', which is no option .*: did you mean .*eps"):
         objective_reads(f"{path}:wrong")
     check_options(DistillConfig(eps=0.2, rho=2.0), [f"{path}:silent"])
-    with pytest.raises(
-        HarnessError, match=r"^--rho 2\.0 has no use with .*:declared and --init teacher: ot-unbalanced reads it$"
-    ):
+    with pytest.raises(HarnessError, match=r"^--rho 2\.0 has no use with .*:declared and --init random: ot-unbalanced reads it$"):
         check_options(DistillConfig(eps=0.2, rho=2.0), [f"{path}:declared"])
 
 
@@ -191,7 +186,7 @@ def test_an_unknown_initializer_is_answered_with_the_nearest() -> None:
     with pytest.raises(HarnessError, match=r"^no initializer is called 'ot-sentence': did you mean ot-sentences"):
         initializer_reads("ot-sentence")
     with pytest.raises(HarnessError, match=r"takes no argument: leave ':x' out of --init"):
-        load_initializer("teacher:x")
+        load_initializer("random:x")
     with pytest.raises(HarnessError, match=r"expected --init hf:NAME-or-FOLDER"):
         load_initializer("hf")
 
@@ -202,35 +197,35 @@ def test_an_unknown_initializer_is_answered_with_the_nearest() -> None:
         (
             {"eps": 0.2},
             ("kd-mse",),
-            "--eps 0.2 has no use with kd-mse and --init teacher: ot-token, ot-entity and ot-unbalanced read it",
+            "--eps 0.2 has no use with kd-mse and --init random: ot-token, ot-entity and ot-unbalanced read it",
         ),
         (
             {"solver": "ipot"},
             ("ot-unbalanced", "kd-mse"),
-            "--solver ipot has no use with ot-unbalanced, kd-mse and --init teacher: ot-token and ot-entity read it",
+            "--solver ipot has no use with ot-unbalanced, kd-mse and --init random: ot-token and ot-entity read it",
         ),
-        ({"size": "tiny"}, ("kd-mse",), "--size tiny has no use with kd-mse and --init teacher: --init scratch reads it"),
+        ({"size": "tiny"}, ("kd-mse",), "--size tiny has no use with kd-mse and --init random: --init scratch reads it"),
         (
             {"spelling": 10, "init": "scratch"},
             ("kd-mse",),
-            "--spelling 10.0 has no use with kd-mse and --init scratch: --init association, --init ibm1, --init ot-vocabulary, "
-            "--init ot-sentences and --init ot-contexts read it",
+            "--spelling 10.0 has no use with kd-mse and --init scratch: --init association, ibm1, ot-vocabulary, ot-sentences, "
+            "ot-contexts, ot-teacher-tokens and ibm1-teacher-tokens read it",
         ),
         (
             {"patience": 2},
             ("kd-mse",),
-            "--patience 2 has no use with kd-mse and --init teacher: it counts validations, so keep pairs for them with "
+            "--patience 2 has no use with kd-mse and --init random: it counts validations, so keep pairs for them with "
             "--held-out",
         ),
         (
             {"tune": True, "learning_rate": 0.5},
             ("kd-mse",),
-            "--learning-rate 0.5 has no use with kd-mse and --init teacher: --tune chooses the learning rate",
+            "--learning-rate 0.5 has no use with kd-mse and --init random: --tune chooses the learning rate",
         ),
         (
             {"tune": True},
             ("none", "ridge"),
-            "--tune has no use with none, ridge and --init teacher: only objectives that are trained read it",
+            "--tune has no use with none, ridge and --init random: only objectives that are trained read it",
         ),
         ({"steps": 3}, (), "--steps 3 has no use: nothing is distilled without --objectives"),
     ],

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 import torch
 
+from harness.core.arms import load_objective, objective_code_digests, reads_entities
 from harness.core.builtins import ENCODERS, load_encoder, load_translator
 from harness.core.config import DistillConfig, ExecutorConfig, RunConfig
 from harness.core.data import Floats, Language
 from harness.core.digests import digest_strings
 from harness.core.errors import HarnessError
-from harness.core.objective_terms import load_objective, objective_code_digests, reads_entities
 from harness.core.plugins import fingerprint, load_file
 from harness.core.registry import Registry
 from harness.distill.model.tower import Encoded

@@ -14,17 +14,17 @@ from scipy import sparse
 
 from harness.core.data import Bitext, Doubles, HeldOut
 from harness.core.errors import HarnessError
-from harness.distill.data.bitext import NO_TEXT, subset
-from harness.distill.data.leakage import GuardedBitext, bitext_keys, guarded_texts, leakage_keys, seen_hashes
-from harness.distill.data.monolingual import select_monolingual_text
-from harness.distill.initializers import distributional as contexts
-from harness.distill.initializers.distributional import (
+from harness.distill.alignment import distributional as contexts
+from harness.distill.alignment.distributional import (
     SMALLEST_COUNT,
     WINDOW,
     DistributionalContext,
     distributional_vectors,
     neighbour_counts,
 )
+from harness.distill.data.bitext import NO_TEXT, subset
+from harness.distill.data.leakage import GuardedBitext, bitext_keys, guarded_texts, leakage_keys, seen_hashes
+from harness.distill.data.monolingual import select_monolingual_text
 from harness.readers.bitext import load_monolingual_texts
 from harness.records.towers import load_card
 from harness.tasks.flickr30k import Flickr30k

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 
+from harness.core.arms import load_objective, parse_objective, reads_entities, spell_objective
 from harness.core.builtins import OBJECTIVES
 from harness.core.config import DistillConfig
 from harness.core.errors import HarnessError
-from harness.core.objective_terms import load_objective, parse_objective, reads_entities, spell_objective
 from harness.distill.model.tower import Encoded
 from harness.distill.objectives import (
     entity_weights,

@@ -16,8 +16,8 @@ from harness.core.data import Bitext
 from harness.core.errors import HarnessError
 from harness.core.option_use import check_options
 from harness.core.protocols import Encoder
-from harness.distill.initializers.cooccurrence import Sparse
-from harness.distill.initializers.orthography import Spelling, bitext_spelling, dice, ngrams, token_ngrams
+from harness.distill.alignment.cooccurrence import Sparse
+from harness.distill.alignment.orthography import Spelling, bitext_spelling, dice, ngrams, token_ngrams
 from harness.distill.pipeline import Recipe
 from harness.records.towers import load_card
 from tests.support.alignments import alignment
@@ -96,7 +96,7 @@ def test_a_teacher_that_tells_of_other_tokens_than_it_reads_is_refused() -> None
         bitext_spelling(bitext, ([(0, 1)], [(0, 1, 2)]), ([both], [both]), 10)
 
 
-@pytest.mark.parametrize("init", ["teacher", "scratch", "hf:here"])
+@pytest.mark.parametrize("init", ["random", "scratch", "hf:here"])
 def test_spelling_needs_an_alignment(init: str) -> None:
     with pytest.raises(HarnessError, match=f"--spelling 10.0 has no use with kd-mse and --init {init}: --init association"):
         check_options(DistillConfig(init=init, spelling=10), ["kd-mse"])

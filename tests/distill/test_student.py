@@ -10,16 +10,17 @@ import torch
 from scipy import sparse
 from tokenizers import Tokenizer
 
+from harness.core.arms import parse_objective, spell_objective
 from harness.core.builtins import load_encoder
 from harness.core.config import DistillConfig
 from harness.core.data import Bitext, Floats
 from harness.core.errors import HarnessError
-from harness.core.objective_terms import parse_objective, spell_objective
 from harness.core.option_use import check_options
+from harness.distill.alignment.cooccurrence import association, balance, occurrences
+from harness.distill.alignment.realignment import ROUNDS, realign, sharpen, token_transport_plan
 from harness.distill.checkpoint import load_tower, save_tower
 from harness.distill.data.subwords import END, START, train_tokenizer
-from harness.distill.initializers.alignment import ROUNDS, realign, sharpen, token_transport_plan, weighted_embeddings
-from harness.distill.initializers.cooccurrence import association, balance, occurrences
+from harness.distill.initializers.aligned import mix_embeddings
 from harness.distill.model.ridge import PENALTIES, fit_projection, pooled_states
 from harness.distill.model.student import new_student
 from harness.distill.model.tower import TOKENS_A_CHUNK, DonatedLayers, TextTower, TowerConfig
@@ -105,7 +106,9 @@ def tokenizer() -> Tokenizer:
 
 
 def start(tokenizer: Tokenizer, bitext: Bitext = BITEXT, **choices: object) -> TextTower:
-    return new_student(Teacher(), tokenizer, DistillConfig(**choices), bitext)  # type: ignore[arg-type]
+    student = new_student(Teacher(), DistillConfig(vocabulary=2000, **choices), bitext)  # type: ignore[arg-type]
+    assert bitext is not BITEXT or student.tokenizer.get_vocab() == tokenizer.get_vocab()
+    return student.tower
 
 
 def embedding(tokenizer: Tokenizer, bitext: Bitext = BITEXT, **choices: object) -> torch.Tensor:
@@ -249,7 +252,7 @@ def test_sharpened_rows_are_weights() -> None:
 def test_embeddings_are_as_far_from_the_mean_as_the_teachers() -> None:
     known = np.random.default_rng(0).normal(size=(15, 6)) + 2
     weights = sharpen(random_kernel(10, 15, 0.7), 1)
-    moved, centre = weighted_embeddings(weights, known), known.mean(0)
+    moved, centre = mix_embeddings(weights, known, np.zeros((10, 6)), np.ones(10), rescale=True), known.mean(0)
     offsets, means = moved - centre, weights @ known - centre
     np.testing.assert_allclose(np.linalg.norm(offsets, axis=1), np.median(np.linalg.norm(known - centre, axis=1)))
     np.testing.assert_allclose((offsets * means).sum(1), np.linalg.norm(offsets, axis=1) * np.linalg.norm(means, axis=1))
@@ -268,12 +271,12 @@ def recovered(tokenizer: Tokenizer, init: str) -> float:
 def test_transport_finds_a_planted_dictionary(tokenizer: Tokenizer) -> None:
     transport, plain = recovered(tokenizer, "ot-vocabulary"), recovered(tokenizer, "association")
     assert transport > 0.95
-    assert transport >= plain > recovered(tokenizer, "teacher")
+    assert transport >= plain > recovered(tokenizer, "random")
 
 
 @pytest.mark.parametrize("init", WAYS)
 def test_all_but_the_associated_rows_are_the_teachers(tokenizer: Tokenizer, init: str) -> None:
-    aligned, drawn = start(tokenizer, init=init).state_dict(), start(tokenizer, init="teacher").state_dict()
+    aligned, drawn = start(tokenizer, init=init).state_dict(), start(tokenizer, init="random").state_dict()
     used = {id_ for text in BITEXT.foreign for id_ in tokenizer.encode(text).ids}
     framing = {tokenizer.token_to_id(START), tokenizer.token_to_id(END)}
     idle = sorted(set(range(tokenizer.get_vocab_size())) - used | framing)
@@ -309,16 +312,16 @@ def test_the_seed_moves_only_what_the_bitext_says_nothing_of(tokenizer: Tokenize
 def test_bitext_that_associates_nothing_leaves_the_random_draw(tokenizer: Tokenizer) -> None:
     bitext = Bitext("xx", "test", "human translation", ("e1 e2",) * 3, (FOREIGN[0],) * 3, ("",) * 3)
     assert alignment([[0, 1]] * 3, [[0, 1]] * 3, (4, 4), "ot-sentences").nnz == 0
-    assert torch.equal(embedding(tokenizer, bitext, init="ot-vocabulary"), embedding(tokenizer, init="teacher"))
+    assert torch.equal(embedding(tokenizer, bitext, init="ot-vocabulary"), embedding(tokenizer, bitext, init="random"))
 
 
 @pytest.mark.parametrize("teacher", [LendsNothing, RefusesToLend])
 @pytest.mark.parametrize(("size", "layers", "width"), [(None, 6, 384), ("tiny", 2, 128), ("base", 12, 512)])
 def test_scratch_needs_no_layers_of_the_teacher(
-    tokenizer: Tokenizer, teacher: Callable[[], LendsNothing], size: str | None, layers: int, width: int
+    teacher: Callable[[], LendsNothing], size: str | None, layers: int, width: int
 ) -> None:
     config = DistillConfig(init="scratch", size=size)  # type: ignore[arg-type]
-    student = new_student(teacher(), tokenizer, config, BITEXT)
+    student, tokenizer = new_student(teacher(), config, BITEXT)
     shape = student.config
     assert (shape.layers, shape.width, shape.joint_dim) == (layers, width, 20)
     assert shape.vocab_size == tokenizer.get_vocab_size()
@@ -332,18 +335,18 @@ def test_scratch_has_the_teachers_shape_unless_told_another(tokenizer: Tokenizer
     assert (small.layers, small.width, small.joint_dim) == (6, 384, SHAPE.joint_dim)
 
 
-@pytest.mark.parametrize("init", ["teacher", *WAYS])
-def test_other_starts_need_the_teachers_layers(tokenizer: Tokenizer, init: str) -> None:
+@pytest.mark.parametrize("init", ["random", *WAYS])
+def test_other_starts_need_the_teachers_layers(init: str) -> None:
     config = DistillConfig(init=init)  # type: ignore[arg-type]
     with pytest.raises(HarnessError, match=r"lends no layers .* --init scratch"):
-        new_student(LendsNothing(), tokenizer, config, BITEXT)
+        new_student(LendsNothing(), config, BITEXT)
     with pytest.raises(HarnessError, match="class token"):
-        new_student(RefusesToLend(), tokenizer, config, BITEXT)
+        new_student(RefusesToLend(), config, BITEXT)
 
 
 def test_a_size_is_for_scratch_alone() -> None:
-    with pytest.raises(HarnessError, match=r"^--size tiny has no use with kd-mse and --init teacher: --init scratch reads it"):
-        check_options(DistillConfig(init="teacher", size="tiny"), ["kd-mse"])
+    with pytest.raises(HarnessError, match=r"^--size tiny has no use with kd-mse and --init random: --init scratch reads it"):
+        check_options(DistillConfig(init="random", size="tiny"), ["kd-mse"])
     check_options(DistillConfig(init="scratch", size="tiny"), ["kd-mse"])
 
 
@@ -383,7 +386,7 @@ def test_mean_pooling_is_the_default_to_the_bit() -> None:
 
 def test_attention_starts_as_the_mean_and_learns(tokenizer: Tokenizer) -> None:
     texts = [[1, 5, 6, 2], [1, 7, 2]]
-    tower, plain = (start(tokenizer, init="teacher", pooling=pooling) for pooling in ("attention", "mean"))
+    tower, plain = (start(tokenizer, init="random", pooling=pooling) for pooling in ("attention", "mean"))
     pooled = tower.encode(texts).pooled
     torch.testing.assert_close(pooled, plain.encode(texts).pooled, atol=1e-6, rtol=1e-5)
     pooled.square().sum().backward()

@@ -14,7 +14,7 @@ from harness.core.config import DistillConfig
 from harness.core.errors import HarnessError
 from harness.distill.agreement import agreement, agreement_note
 from harness.distill.checkpoint import load_tower, save_tower
-from harness.distill.data.subwords import END, START, train_tokenizer
+from harness.distill.data.subwords import END, START
 from harness.distill.model.compact_vocabulary import compact_vocabulary
 from harness.distill.model.student import new_student
 from harness.distill.model.tower import TOKENS_A_CHUNK, TextTower
@@ -27,8 +27,8 @@ from tests.support.students import SHAPE, Teacher, Training, pairs
 
 
 def test_a_student_from_the_teacher_keeps_its_layers_and_framing_tokens() -> None:
-    tokenizer, teacher = train_tokenizer(pairs(50).foreign, 200), Teacher()
-    student = new_student(teacher, tokenizer, DistillConfig(init="teacher"), pairs(50))
+    teacher = Teacher()
+    student, tokenizer = new_student(teacher, DistillConfig(init="random", vocabulary=200), pairs(50))
     weights = teacher.tower.state_dict()
     for name, value in student.state_dict().items():
         if name != "token_embedding.weight":
@@ -38,12 +38,10 @@ def test_a_student_from_the_teacher_keeps_its_layers_and_framing_tokens() -> Non
     torch.testing.assert_close(embedding[tokenizer.token_to_id(END)], weights["token_embedding.weight"][39])
 
 
-@pytest.mark.parametrize("init", ["teacher", "scratch"])
+@pytest.mark.parametrize("init", ["random", "scratch"])
 def test_the_seed_decides_the_student(init: str) -> None:
-    tokenizer = train_tokenizer(pairs(50).foreign, 200)
-
     def embedding(seed: int) -> torch.Tensor:
-        return new_student(Teacher(), tokenizer, DistillConfig(init=init, seed=seed), pairs(50)).token_embedding.weight
+        return new_student(Teacher(), DistillConfig(init=init, seed=seed), pairs(50)).tower.token_embedding.weight
 
     torch.testing.assert_close(embedding(0), embedding(0), atol=0, rtol=0)
     assert not torch.equal(embedding(0), embedding(1))

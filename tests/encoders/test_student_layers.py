@@ -12,11 +12,9 @@ import transformers
 
 from harness.core.config import DistillConfig
 from harness.core.errors import HarnessError
-from harness.distill.data.bitext import NO_TEXT
 from harness.distill.model.tower import TextTower
 from harness.encoders.hugging_face.initial_models import HuggingFaceInitializer
 from tests.support.nllb_tokenizers import NLLB, write_nllb_tokenizer
-from tests.support.students import pairs
 from tests.support.transformers_models import TEXT, TEXTS, shaken, write_tokenizer
 
 POSITIONS = {"max_position_embeddings": 40}
@@ -82,7 +80,7 @@ def test_an_nllb_reads_texts_behind_the_mark_of_their_language(weights: str, tmp
         (tmp_path / "model.safetensors").unlink()
         torch.save(model.state_dict(), tmp_path / weights)
     initializer = HuggingFaceInitializer(str(tmp_path))
-    tokenizer = initializer.tokenizer(DistillConfig(), pairs(2), NO_TEXT)
+    tokenizer = initializer.student_tokenizer(DistillConfig(), "de")
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, src_lang="deu_Latn")
     ids = [theirs(text)["input_ids"] for text in TEXTS]
     assert [tokenizer.encode(text).ids for text in TEXTS] == ids
@@ -97,10 +95,8 @@ def test_a_language_without_a_mark_is_refused(tmp_path: Path) -> None:
     write_nllb(tmp_path)
     initializer = HuggingFaceInitializer(str(tmp_path))
     for lang, line in (("cs", "has none for cs"), ("de,qu", "de,qu cannot share a tower of it")):
-        bitext = pairs(2)
-        object.__setattr__(bitext, "lang", lang)
         with pytest.raises(HarnessError, match=line):
-            initializer.tokenizer(DistillConfig(), bitext, NO_TEXT)
+            initializer.student_tokenizer(DistillConfig(), lang)
 
 
 @pytest.mark.parametrize("family", ["mpnet", "deberta-v2", "t5", "modernbert", "mbart"])

@@ -12,11 +12,9 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, pr
 from harness.core.builtins import load_initializer
 from harness.core.config import DistillConfig
 from harness.core.errors import HarnessError
-from harness.distill.data.bitext import NO_TEXT
 from harness.distill.data.subwords import subword_spans, tokenize
 from harness.encoders.hugging_face.initial_models import HuggingFaceInitializer
 from harness.encoders.hugging_face.student_tokenizers import add_prefix, default_prefix
-from tests.support.students import pairs
 
 TEXTS = ["Hallo Welt", "", "  zwei   Hunde ", " ", "ein <s> Hund", "ＡＢ 12", "Hund, Hund (rot)!", "hund " * 60]
 
@@ -132,7 +130,7 @@ def test_the_option_replaces_the_model_s_own_prefix(tmp_path: Path) -> None:
     initializer = load_initializer(f"hf:{folder}")
     assert isinstance(initializer, HuggingFaceInitializer)
     read = {
-        prefix: initializer.tokenizer(DistillConfig(prefix=prefix), pairs(3), NO_TEXT).encode("Hund").tokens
+        prefix: initializer.student_tokenizer(DistillConfig(prefix=prefix), "de").encode("Hund").tokens
         for prefix in (None, "", "ery: ")
     }
     assert read[None] == ["<s>", "▁query", ":", "▁Hund", "</s>"]

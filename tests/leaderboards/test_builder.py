@@ -175,20 +175,20 @@ def test_an_option_of_one_objective_does_not_prevent_a_contrast(tmp_path: Path) 
 
 def test_a_transport_initializer_is_a_transport_row_and_is_compared_with_the_teacher_layers(tmp_path: Path) -> None:
     of = retrieval("de", gallery(50))
-    for objective, init in (("kd-mse", "teacher"), ("kd-mse", "ot-sentences"), ("ot-token", "ot-sentences"), ("kd-mse", "ibm1")):
+    for objective, init in (("kd-mse", "random"), ("kd-mse", "ot-sentences"), ("ot-token", "ot-sentences"), ("kd-mse", "ibm1")):
         write_record(tmp_path, of, Arm(objective, 0.5, changes=(("init", init),)))
     (board,) = boards(tmp_path)
     made = {(row.tower.config.objective, row.tower.config.init): row.tower.family for row in board.rows if row.tower.config}
     assert made == {
-        ("kd-mse", "teacher"): "KD",
+        ("kd-mse", "random"): "KD",
         ("kd-mse", "ot-sentences"): "OT",
         ("ot-token", "ot-sentences"): "OT",
         ("kd-mse", "ibm1"): "none",
     }
     configs = [tuple(board.rows[place].tower.config for place in (each.transport, each.standard)) for each in board.contrasts]
     assert sorted((ours.objective, ours.init, theirs.init) for ours, theirs in configs if ours and theirs) == [
-        ("kd-mse", "ot-sentences", "teacher"),
-        ("ot-token", "ot-sentences", "teacher"),
+        ("kd-mse", "ot-sentences", "random"),
+        ("ot-token", "ot-sentences", "random"),
     ]
 
 

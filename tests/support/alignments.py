@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from harness.core.builtins import load_initializer
-from harness.distill.initializers.alignment import AlignedVocabulary, TokenizedBitext
-from harness.distill.initializers.cooccurrence import Sparse
-from harness.distill.initializers.distributional import DistributionalContext
-from harness.distill.initializers.orthography import Spelling
+from collections.abc import Callable
+
+from harness.distill.alignment.association import associated_weights
+from harness.distill.alignment.cooccurrence import Sparse
+from harness.distill.alignment.distributional import DistributionalContext
+from harness.distill.alignment.ibm1 import model1_weights
+from harness.distill.alignment.orthography import Spelling
+from harness.distill.alignment.ot_contexts import context_transport_weights
+from harness.distill.alignment.ot_sentences import sentence_transport_weights
+from harness.distill.alignment.ot_vocabulary import vocabulary_transport_weights
+from harness.distill.alignment.token_bitext import TokenizedBitext
 from harness.distill.model.tower import Tokens
+
+RULES: dict[str, Callable[[TokenizedBitext], Sparse]] = {
+    "association": associated_weights,
+    "ibm1": model1_weights,
+    "ot-vocabulary": vocabulary_transport_weights,
+    "ot-sentences": sentence_transport_weights,
+    "ot-contexts": context_transport_weights,
+}
 
 
 def alignment(
@@ -19,6 +33,4 @@ def alignment(
     spelling: Spelling | None = None,
 ) -> Sparse:
     """Weights of the English tokens in each foreign subword's embedding."""
-    initializer = load_initializer(init)
-    assert isinstance(initializer, AlignedVocabulary)
-    return initializer.weights(TokenizedBitext(foreign, english, sizes, spelling, context))
+    return RULES[init](TokenizedBitext(foreign, english, sizes, spelling, context))

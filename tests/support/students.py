@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from harness.core.config import DistillConfig
 from harness.core.data import Bitext, Floats
@@ -47,7 +48,17 @@ class Teacher:
 
     def donate_layers(self) -> DonatedLayers:
         weights = {name: value.clone() for name, value in self.tower.state_dict().items()}
-        return DonatedLayers(SHAPE, weights, start=38, end=39, tokenize=lambda texts: [[38, 39] for _ in texts])
+        return DonatedLayers(SHAPE, weights, 38, 39, lambda texts: [[38, 39] for _ in texts], word_tokenizer())
+
+
+def word_tokenizer() -> Tokenizer:
+    """Return the tokenizer of `Teacher`: one id for each word of WORDS, framed by 38 and 39."""
+    ids = {word: id_ for id_, word in enumerate(["<unk>", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(ids | {"<start>": 38, "<end>": 39}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    framing = [("<start>", 38), ("<end>", 39)]
+    tokenizer.post_processor = processors.TemplateProcessing(single="<start> $A <end>", special_tokens=framing)
+    return tokenizer
 
 
 class Training:
@@ -55,8 +66,8 @@ class Training:
 
     def __init__(self, objective: str = "ot-token", **choices: object) -> None:
         self.bitext = pairs(40)
-        self.config = DistillConfig(**{"objective": objective, "steps": 12, "batch": 8} | choices)  # type: ignore[arg-type]
-        self.tokenizer = train_tokenizer(self.bitext.foreign, 200)
+        self.config = DistillConfig(**{"objective": objective, "steps": 12, "batch": 8, "vocabulary": 200} | choices)  # type: ignore[arg-type]
+        self.tokenizer = train_tokenizer(self.bitext.foreign, self.config.vocabulary)
         self.texts = tokenize(self.tokenizer, self.bitext.foreign, SHAPE.max_length)
         rng = np.random.default_rng(0)
         lengths = rng.integers(2, 9, len(self.bitext))
@@ -69,7 +80,7 @@ class Training:
         self.marks: EntityMarks | None = None
 
     def student(self) -> TextTower:
-        return new_student(Teacher(), self.tokenizer, self.config, self.bitext)
+        return new_student(Teacher(), self.config, self.bitext).tower
 
     def run(self, tower: TextTower, checkpoint: Path, interrupt_at: int | None = None) -> list[float]:
         return self.state(tower, checkpoint, interrupt_at).losses

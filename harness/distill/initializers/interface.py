@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from harness.core.errors import HarnessError
 
@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from harness.core.data import Bitext
     from harness.core.protocols import TextEncoder
     from harness.distill.data.bitext import MonolingualText
-    from harness.distill.model.tower import TextTower
+    from harness.distill.model.tower import DonatedLayers, TextTower
+
+
+class Student(NamedTuple):
+    """A text tower, and the tokenizer that turns texts into its ids and frames them with special tokens."""
+
+    tower: TextTower
+    tokenizer: Tokenizer
 
 
 class Initializer(Protocol):
@@ -21,38 +28,36 @@ class Initializer(Protocol):
 
     `INITIALIZERS` maps names to functions `make(argument) -> Initializer`. A plug-in declares the fields of `DistillConfig` that
     it reads by the attribute `reads` of that function or class. Without the attribute it counts as reading all of them.
-
-    bitext holds the pairs that the student is trained on, text the monolingual sentences of `DistillConfig.unpaired`.
     """
 
     def fingerprint(self) -> str:
         """Digest of everything besides options, teacher and sentences that decides the student. Loads no model."""
         ...
 
-    def tokenizer(self, config: DistillConfig, bitext: Bitext, text: MonolingualText) -> Tokenizer:
-        """Return the student's tokenizer, which frames every text with special tokens."""
-        ...
+    def student(self, teacher: TextEncoder, config: DistillConfig, bitext: Bitext, text: MonolingualText) -> Student:
+        """Return the untrained student, whose embeddings have the width of the teacher's joint space.
 
-    def student(
-        self, teacher: TextEncoder, tokenizer: Tokenizer, config: DistillConfig, bitext: Bitext, text: MonolingualText
-    ) -> TextTower:
-        """Return the untrained student, whose embeddings have the width of the teacher's joint space."""
+        bitext: the pairs that the student is trained on. text: the monolingual sentences of `DistillConfig.unpaired`.
+        """
         ...
 
 
-class LearnedSubwords:
-    """A built-in initializer whose tokenizer is a byte-pair encoding, learned from the sentences of the student's language."""
+class BuiltinInitializer:
+    """An initializer without an argument, whose student is decided by options, teacher and sentences alone."""
 
     def __init__(self, argument: str = "") -> None:
         if argument:
             raise HarnessError(f"this initializer takes no argument: leave ':{argument}' out of --init")
 
     def fingerprint(self) -> str:
-        """Return an empty text: options, teacher and sentences decide the student."""
+        """Return an empty text."""
         return ""
 
-    def tokenizer(self, config: DistillConfig, bitext: Bitext, text: MonolingualText) -> Tokenizer:
-        """Learn at most `config.vocabulary` subwords."""
-        from harness.distill.data.subwords import train_tokenizer
 
-        return train_tokenizer([*bitext.foreign, *text.foreign], config.vocabulary)
+def layers_of(teacher: TextEncoder) -> DonatedLayers:
+    """Return the teacher's layers. Raises HarnessError if it cannot lend them."""
+    from harness.distill.model.tower import LayerDonor
+
+    if not isinstance(teacher, LayerDonor):
+        raise HarnessError("this text tower lends no layers (donate_layers): start the student with --init scratch")
+    return teacher.donate_layers()

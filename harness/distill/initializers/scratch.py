@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import torch
-from tokenizers import Tokenizer
 
 from harness.core.config import DistillConfig
 from harness.core.data import Bitext
 from harness.core.errors import HarnessError
 from harness.core.protocols import TextEncoder
 from harness.distill.data.bitext import MonolingualText
-from harness.distill.initializers.interface import LearnedSubwords
-from harness.distill.initializers.teacher import layers_of
+from harness.distill.initializers.interface import BuiltinInitializer, Student, layers_of
+from harness.distill.initializers.vocabularies import learn_subwords
 from harness.distill.model.tower import TextTower, TowerConfig, joint_dim
 
 SHAPES = {"tiny": (2, 128), "small": (6, 384), "base": (12, 512)}
@@ -20,20 +19,19 @@ SHAPES = {"tiny": (2, 128), "small": (6, 384), "base": (12, 512)}
 POSITIONS = 77
 
 
-class Scratch(LearnedSubwords):
-    """Random weights throughout.
+class Scratch(BuiltinInitializer):
+    """Random weights throughout, with subwords learned from the student's language.
 
     The shape is that of `config.size`. Without a size it is the teacher's, or `small` where the teacher lends no layers.
     """
 
-    def student(
-        self, teacher: TextEncoder, tokenizer: Tokenizer, config: DistillConfig, _: Bitext, __: MonolingualText
-    ) -> TextTower:
+    def student(self, teacher: TextEncoder, config: DistillConfig, bitext: Bitext, text: MonolingualText) -> Student:
         """Return the student."""
+        tokenizer = learn_subwords(config, bitext, text)
         own = {"vocab_size": tokenizer.get_vocab_size(), "pooling": config.pooling}
-        student = TextTower(shape_for(teacher, config).model_copy(update=own))
-        draw_weights(student, torch.Generator().manual_seed(config.seed))
-        return student
+        tower = TextTower(shape_for(teacher, config).model_copy(update=own))
+        draw_weights(tower, torch.Generator().manual_seed(config.seed))
+        return Student(tower, tokenizer)
 
 
 def shape_for(teacher: TextEncoder, config: DistillConfig) -> TowerConfig:

@@ -18,6 +18,8 @@ from torch.utils.checkpoint import checkpoint
 from harness.runtime.matmul import Linear
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from harness.core.protocols import TextEncoder
 
 Tokens = Sequence[Sequence[int]]
@@ -54,6 +56,7 @@ class DonatedLayers:
     The teacher's texts are `start ... end`. A student with the same framing copies these two rows of the token embedding. Either
     is None if the teacher frames its texts without it.
     tokenize: maps n texts to their ids as the teacher reads them, with framing and without padding.
+    tokenizer: the same as a tokenizer that a student can keep, or None if the teacher's has no such form.
     """
 
     config: TowerConfig
@@ -61,6 +64,7 @@ class DonatedLayers:
     start: int | None
     end: int | None
     tokenize: Callable[[Sequence[str]], list[list[int]]]
+    tokenizer: Tokenizer | None = None
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from harness.core.data import Doubles, Ints
-from harness.distill.initializers.cooccurrence import Sparse, balance, divide_rows, occurrences, safe_ratio
+from harness.distill.alignment.cooccurrence import Sparse, balance, divide_rows, occurrences, safe_ratio
 from harness.distill.model.tower import Tokens
 
 DIMENSIONS, WINDOW = 100, 4

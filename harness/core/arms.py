@@ -1,4 +1,4 @@
-"""The grammar of objectives: names, and weighted sums of names."""
+"""The grammar of arms: an objective or a weighted sum of objectives, and the initializer of the student."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import functools
 import math
 import operator
 import re
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BeforeValidator
 
 from harness.core.builtins import OBJECTIVES, Objective
 from harness.core.errors import HarnessError
@@ -23,6 +25,19 @@ Side = Literal["transport", "standard", "control"]
 UNTRAINED, FITTED = "none", "ridge"
 STEPLESS = (UNTRAINED, FITTED)
 """Objectives without training steps: the untrained student, and the student with its projection fitted in closed form."""
+
+
+DEFAULT_INIT = "random"
+"""The initializer of an arm that names none."""
+_FORMER_NAMES = {"teacher": "random"}
+
+
+def _current_name(init: object) -> object:
+    return _FORMER_NAMES.get(init, init) if isinstance(init, str) else init
+
+
+InitializerName = Annotated[str, BeforeValidator(_current_name)]
+"""The name of an initializer, `NAME` or `NAME:ARGUMENT`. Former names, which older records hold, become the current ones."""
 
 
 def parse_objective(text: str) -> list[tuple[float, str]]:
@@ -108,10 +123,34 @@ def side_of(objective: str, init: str) -> Side:
     It is on transport's side if its loss or its initializer uses transport. A control is untrained, or is initialized by an
     alignment without transport. All others are standard distillation.
 
-    >>> side_of("ot-token + 0.5*kd-mse", "teacher"), side_of("none", "ot-sentences"), side_of("kd-mse", "ibm1")
+    >>> side_of("ot-token + 0.5*kd-mse", "random"), side_of("none", "ot-sentences"), side_of("kd-mse", "ibm1")
     ('transport', 'transport', 'control')
     """
     # Records may name objectives that are not installed here.
     if re.search(r"\bot-", objective) or init.startswith("ot-"):
         return "transport"
     return "control" if objective == UNTRAINED or init in ("association", "ibm1") else "standard"
+
+
+def spell_arm(objective: str, init: str) -> str:
+    """Return the name of an arm in commands, tables, records and pages. The default initializer is left out.
+
+    >>> spell_arm("kd-mse", "ot-sentences"), spell_arm("ot-token + 0.5*kd-mse", "random")
+    ('kd-mse@ot-sentences', 'ot-token + 0.5*kd-mse')
+    """
+    return objective if init == DEFAULT_INIT else f"{objective}@{init}"
+
+
+def split_arm(text: str, init: str = DEFAULT_INIT) -> tuple[str, str]:
+    """Return the objective and the initializer of an arm `OBJECTIVE` or `OBJECTIVE@INITIALIZER`.
+
+    init: the initializer of an arm that names none. Raises HarnessError if a side of the `@` is empty.
+
+    >>> split_arm("kd-mse@hf:me/model@main"), split_arm("ot-token")
+    (('kd-mse', 'hf:me/model@main'), ('ot-token', 'random'))
+    """
+    objective, at, own = (part.strip() for part in text.partition("@"))
+    if not objective or (at and not own):
+        raise HarnessError(f"arm {text!r}: expected OBJECTIVE or OBJECTIVE@INITIALIZER, as in kd-mse@ot-sentences")
+    name = _FORMER_NAMES.get(own, own) if at else init
+    return objective, name

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from harness.core.data import Bitext, Spans
 from harness.core.errors import HarnessError
-from harness.distill.initializers.cooccurrence import Sparse
+from harness.distill.alignment.cooccurrence import Sparse
 from harness.distill.model.tower import Tokens
 
 
