@@ -33,7 +33,7 @@ def compact_vocabulary(tower: TextTower, texts: Tokens) -> Iterator[Tokens]:
     lengths = [len(text) for text in texts]
     used, compact = np.unique(np.fromiter(chain.from_iterable(texts), np.int64, sum(lengths)), return_inverse=True)
     every, rows = tower.token_embedding, torch.from_numpy(used).to(tower.token_embedding.weight.device)
-    tower.token_embedding = nn.Embedding.from_pretrained(every.weight.detach()[rows], freeze=False)
+    tower.token_embedding = nn.Embedding.from_pretrained(every.weight.detach()[rows], freeze=False)  # type: ignore[no-untyped-call]
     try:
         yield [part.tolist() for part in np.split(compact, np.cumsum(lengths)[:-1])]
     finally:
