@@ -118,6 +118,10 @@ class DistillConfig(Config):
         "batch's.",
     )
     checkpointing: bool = Field(False, description="Recompute the student's blocks for their gradients, to save memory.")
+    english_side: bool = Field(
+        False,
+        description="Train on the English sentences too: the student also reads them, and learns the teacher's states of them.",
+    )
     vocabulary: int = Field(8000, ge=100, le=1_000_000, description="Largest number of subwords of the student's tokenizer.")
     solver: Literal["sinkhorn", "ipot", "exact"] = Field("sinkhorn", description="Transport solver of ot-token.")
     eps: float = Field(0.1, ge=1e-3, le=10, description="Entropic regularization of token transport, in units of cosine cost.")

@@ -32,6 +32,7 @@ TRAINER_READS = (
     "precision",
     "accumulate",
     "checkpointing",
+    "english_side",
 )
 """The options that the trainer reads, for every objective but `none` and `ridge`."""
 OBJECTIVE_READS = tuple(dict.fromkeys(option for name in OBJECTIVES.builtin_names() for option in OBJECTIVES.find(name).reads))

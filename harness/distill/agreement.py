@@ -41,7 +41,7 @@ def agreement_note(found: float | None, steps: int, config: DistillConfig) -> st
     """
     if found is None or found >= LEAST_AGREEMENT:
         return ""
-    rate = f"a learning rate that is too high ({config.learning_rate:g}: try a tenth with --learning-rate, or --tune)"
+    rate = f"a learning rate that is too high ({config.peak_learning_rate:g}: try a tenth with --learning-rate, or --tune)"
     cause = f"too few steps ({steps:,}: try more with --steps)"
     return (
         f"the training made no progress: even on its own pairs the student's embeddings follow the teacher's hardly better than "

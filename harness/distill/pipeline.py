@@ -45,7 +45,9 @@ if TYPE_CHECKING:
 
     from harness.distill.checkpoint import TrainingState
     from harness.distill.distributed import Processes
-    from harness.distill.model.tower import TextTower
+    from harness.distill.entity_marks import EntityMarks
+    from harness.distill.model.teacher import TeacherStates
+    from harness.distill.model.tower import TextTower, Tokens
     from harness.runtime.console import Console
 
 # Part of every tower's digest. Increase it when the same recipe no longer gives the same weights.
@@ -336,11 +338,10 @@ def train_student(
     name: the name of the checkpoint in the store.
     """
     from harness.distill.checkpoint import TrainingState
-    from harness.distill.entity_marks import mark_entities
     from harness.distill.model.ridge import fit_projection
     from harness.distill.model.student import new_student
     from harness.distill.model.teacher import teacher_states
-    from harness.distill.trainer import train
+    from harness.distill.trainer import EnglishSide, train
 
     config, bitext = recipe.config, recipe.bitext
     learned = bitext.take(range(len(bitext) - config.held_out))
@@ -351,15 +352,16 @@ def train_student(
     if recipe.steps == 0:
         return student.eval(), tokenizer, TrainingState()
     student.to(device)
-    texts = tokenize(tokenizer, bitext.foreign, student.config.max_length)
     with (
         ranks.leader_first(),
         console.stage("teacher reads the English side", len(bitext), "sentences") as advance,
     ):
         states = teacher_states(recipe.teacher, bitext.english, store, lambda count: advance(count, ""))
-    marks = None
-    if recipe.reads_entities:
-        marks = mark_entities(bitext, cast(TokenLocator, recipe.teacher), states, tokenizer, student.config.max_length)
+    texts, marks = student_side(recipe, bitext, states, tokenizer, student.config.max_length)
+    english = None
+    if config.english_side:
+        in_english = replace(bitext, foreign=bitext.english, foreign_entities=bitext.english_entities)
+        english = EnglishSide(*student_side(recipe, in_english, states, tokenizer, student.config.max_length))
     with console.stage(f"distils {bitext.lang} by {config.objective}", recipe.steps, "steps") as progress:
         state = train(
             student,
@@ -371,10 +373,24 @@ def train_student(
             lambda step, losses: progress.reach(step, f"loss {recent_loss(losses):.4f}"),
             marks,
             ranks,
+            english,
         )
     if state.unconverged:
-        console.say(f"{state.unconverged:,} transport problems of {state.step * config.batch:,} had not converged")
+        problems = state.step * config.batch * (2 if english else 1)
+        console.say(f"{state.unconverged:,} transport problems of {problems:,} had not converged")
     return student, tokenizer, state
+
+
+def student_side(
+    recipe: Recipe, bitext: Bitext, states: TeacherStates, tokenizer: Tokenizer, longest: int
+) -> tuple[Tokens, EntityMarks | None]:
+    """Return the token ids of a bitext's foreign side, at most `longest` each, and its entities if the objective reads them."""
+    from harness.distill.entity_marks import mark_entities
+
+    texts = tokenize(tokenizer, bitext.foreign, longest)
+    if not recipe.reads_entities:
+        return texts, None
+    return texts, mark_entities(bitext, cast(TokenLocator, recipe.teacher), states, tokenizer, longest)
 
 
 def bitext_card(recipe: Recipe) -> BitextCard:

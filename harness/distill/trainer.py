@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -76,13 +76,25 @@ def batch_rows(pairs: int, config: DistillConfig, steps: int, start: int) -> Ite
         yield order[place : place + size].tolist()
 
 
+@dataclass(frozen=True)
+class EnglishSide:
+    """The English sentences of n pairs, as the student reads them with `config.english_side`.
+
+    texts: their token ids. marks: the tokens of entities with these texts in place of the foreign ones.
+    """
+
+    texts: Tokens
+    marks: EntityMarks | None = None
+
+
 @dataclass
 class Training:
     """A tower in training.
 
     texts: token ids of the student's side of each pair, in the order of the teacher's sentences. The last `config.held_out` of
     them are for validation only. places: the line of each pair in its source, for messages. marks: the tokens of entities, if the
-    objective reads them. ranks: this process among those that train the tower together.
+    objective reads them. ranks: this process among those that train the tower together. english: given exactly if
+    `config.english_side`. inputs: the texts that the student reads, n foreign ones and then n English ones, or the foreign alone.
     """
 
     tower: TextTower
@@ -92,6 +104,8 @@ class Training:
     places: Sequence[int]
     marks: EntityMarks | None = None
     ranks: Processes = ALONE
+    english: EnglishSide | None = None
+    inputs: Tokens = field(init=False)
     graphed: GraphedTower | None = field(init=False)
     objective: Objective = field(init=False)
     weights: list[nn.Parameter] = field(init=False)
@@ -99,10 +113,13 @@ class Training:
     state: TrainingState = field(init=False)
 
     def __post_init__(self) -> None:
+        if self.config.english_side != (self.english is not None):
+            raise ValueError("the English side is given exactly if config.english_side")
+        self.inputs = [*self.texts, *(self.english.texts if self.english else ())]
         on_gpu = self.device.type == "cuda"
         # Every replay of a CUDA graph overwrites the gradient of the last, so a batch must go through the tower at once.
         whole = self.config.accumulate == 1 and self.ranks.count == 1 and not self.config.checkpointing
-        self.graphed = GraphedTower(self.tower, self.texts, self.in_bfloat16) if on_gpu and whole else None
+        self.graphed = GraphedTower(self.tower, self.inputs, self.in_bfloat16) if on_gpu and whole else None
         self.teacher = self.teacher.near(self.device)
         self.objective = load_objective(self.config.objective)
         self.weights = list(self.tower.parameters())
@@ -153,19 +170,20 @@ class Training:
         with respect to these are computed, and the gradient is backpropagated part by part (gradient cache, Gao et al., arXiv
         2101.06983). So every objective is computed on the full batch. Each of several parts is encoded twice.
         """
-        mine = self.ranks.mine(rows)
+        inputs = [*rows, *([len(self.texts) + row for row in rows] if self.english else ())]
+        mine = self.ranks.mine(inputs)
         parts = [part.tolist() for part in np.array_split(mine, min(self.config.accumulate, len(mine)))]
         teacher = self.teacher.batch(rows, self.device)
         if self.ranks.count == len(parts) == 1:
-            loss = self.loss(self.encode(rows), teacher, rows)
+            loss = self.loss(self.encode(inputs), teacher, rows)
             loss.backward()  # type: ignore[no-untyped-call]
             return loss
         with torch.set_grad_enabled(len(parts) == 1):
             encoded = [self.encode(part) for part in parts]
-        whole = self.join_parts(encoded, rows)
+        whole = self.join_parts(encoded, inputs)
         loss = self.loss(whole, teacher, rows)
         loss.backward()  # type: ignore[no-untyped-call]
-        begin = self.ranks.bounds(len(rows))[self.ranks.rank]
+        begin = self.ranks.bounds(len(inputs))[self.ranks.rank]
         for part in parts:
             again = encoded[0] if len(parts) == 1 else self.encode(part)
             backpropagate_part(again, whole, slice(begin, begin + len(part)))
@@ -173,26 +191,38 @@ class Training:
         self.ranks.sum_gradients([each.grad for each in self.weights if each.grad is not None])
         return loss
 
-    def encode(self, rows: list[int]) -> Encoded:
-        """Encode the student's side of some pairs."""
+    def encode(self, inputs: list[int]) -> Encoded:
+        """Encode some of the texts that the student reads."""
         if self.graphed:
-            return self.graphed.encode(rows)
+            return self.graphed.encode(inputs)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bfloat16):
-            return self.tower.encode([self.texts[row] for row in rows])
+            return self.tower.encode([self.inputs[place] for place in inputs])
 
     def loss(self, student: Encoded, teacher: Encoded, rows: list[int]) -> Tensor:
-        """Return the objective's loss of a full batch."""
-        if self.marks:
-            student, teacher = self.marks.on(rows, student, teacher)
+        """Return the objective's loss of a full batch. student: its foreign texts, then its English ones, if they are read.
+
+        With English it is the mean of the losses of both sides. Each is computed without the other, so that no sentence meets
+        its translation as another candidate within the batch.
+        """
+        if self.english is None:
+            return self.side_loss(student, teacher, rows, self.marks)
+        foreign, english = split_sides(student)
+        first = self.side_loss(foreign, teacher, rows, self.marks)
+        return (first + self.side_loss(english, teacher, rows, self.english.marks)) / 2
+
+    def side_loss(self, student: Encoded, teacher: Encoded, rows: list[int], marks: EntityMarks | None) -> Tensor:
+        """Return the objective's loss of one side of a full batch."""
+        if marks:
+            student, teacher = marks.on(rows, student, teacher)
         return self.objective(student, teacher, self.config)
 
-    def join_parts(self, parts: Sequence[Encoded], rows: list[int]) -> Encoded:
+    def join_parts(self, parts: Sequence[Encoded], inputs: list[int]) -> Encoded:
         """Join what all ranks have encoded to a full batch, detached from the tower."""
-        lengths = torch.tensor([len(self.texts[row]) for row in rows], device=self.device)
+        lengths = torch.tensor([len(self.inputs[place]) for place in inputs], device=self.device)
         longest = int(lengths.max())
         states = torch.cat([functional.pad(part.states.detach(), (0, 0, 0, longest - part.states.shape[1])) for part in parts])
         pooled = torch.cat([part.pooled.detach() for part in parts])
-        gathered = [self.ranks.gather(each, len(rows)).requires_grad_() for each in (states, pooled)]
+        gathered = [self.ranks.gather(each, len(inputs)).requires_grad_() for each in (states, pooled)]
         return Encoded(gathered[0], torch.arange(longest, device=self.device) < lengths[:, None], gathered[1])
 
     def validate(self) -> None:
@@ -227,6 +257,15 @@ def backpropagate_part(part: Encoded, whole: Encoded, place: slice) -> None:
     torch.autograd.backward([output for output, _ in of_part], fitting)
 
 
+def split_sides(batch: Encoded) -> tuple[Encoded, Encoded]:
+    """Return the first and the second half of a batch."""
+    half = len(batch.pooled) // 2
+    first, second = (
+        Encoded(batch.states[part], batch.mask[part], batch.pooled[part]) for part in (slice(half), slice(half, None))
+    )
+    return first, second
+
+
 def train(
     tower: TextTower,
     texts: Tokens,
@@ -237,8 +276,9 @@ def train(
     report: Callable[[int, Sequence[float]], None],
     marks: EntityMarks | None = None,
     ranks: Processes = ALONE,
+    english: EnglishSide | None = None,
 ) -> TrainingState:
-    """Train a tower in place. For `texts`, `teacher`, `places`, `marks` and `ranks` see `Training`.
+    """Train a tower in place. For `texts`, `teacher`, `places`, `marks`, `ranks` and `english` see `Training`.
 
     Token embeddings that no text uses keep their initial values, without weight decay (`compact_vocabulary`).
 
@@ -249,8 +289,10 @@ def train(
     The training resumes from `checkpoint` if it exists, and writes it when interrupted. `report(step, losses)` is called after
     each step. Raises HarnessError at the first loss or gradient that is not finite, with the last finite weights in `checkpoint`.
     """
-    with compact_vocabulary(tower, texts) as compact:
-        training = Training(tower, compact, teacher, config, places, marks, ranks)
+    with compact_vocabulary(tower, [*texts, *(english.texts if english else ())]) as compact:
+        if english:
+            english = replace(english, texts=compact[len(texts) :])
+        training = Training(tower, compact[: len(texts)], teacher, config, places, marks, ranks, english)
         run_training(training, checkpoint, report)
     return training.state
 

@@ -76,7 +76,9 @@ def test_no_more_of_a_batch_is_in_memory_than_a_part(tmp_path: Path, monkeypatch
     monkeypatch.setattr(TextTower, "encode", counting)
     training = Training("kd-contrastive", batch=8, steps=1, accumulate=3)
     training.run(training.student(), tmp_path / "checkpoint")
-    assert sizes == [(3, False), (3, False), (2, False), (3, True), (3, True), (2, True)]
+    *of_the_step, of_the_agreement = sizes
+    assert of_the_step == [(3, False), (3, False), (2, False), (3, True), (3, True), (2, True)]
+    assert of_the_agreement == (40, False)
 
 
 def kept(checkpointing: bool) -> tuple[int, list[torch.Tensor]]:

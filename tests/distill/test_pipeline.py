@@ -102,6 +102,18 @@ def test_a_training_without_progress_is_noted_once_and_on_the_card(fresh: Path) 
     assert TowerCard.model_validate(earlier).agreement is None
 
 
+def test_a_student_of_both_sides_is_another_tower_that_reads_english(fresh: Path) -> None:
+    choices = ("--english-side", "--objective", "ot-entity", "--accumulate", "2")
+    done = harness("distill", "--lang", "de", *SMALL, *choices, store=fresh)
+    assert done.returncode == 0, done.stderr
+    (found,) = (fresh / "towers").iterdir()
+    assert load_card(found).config.english_side
+    tokenizer = json.loads((found / "tokenizer.json").read_text())
+    assert "▁the" in tokenizer["model"]["vocab"]
+    refused = harness("distill", "--lang", "de", *SMALL[:2], "--english-side", "--objective", "none", store=fresh)
+    assert "--english-side has no use with none and --init random: only objectives that are trained read it" in refused.stderr
+
+
 def test_distilling_again_does_nothing(store: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (store / "towers").rglob("*")}
     again = harness("distill", "--lang", "de", *SMALL, "--objective", "ot-token", "--held-out", "40", store=store)

@@ -10,19 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from harness.core.arms import load_objective
 from harness.core.config import DistillConfig
 from harness.core.errors import HarnessError
 from harness.distill.agreement import agreement, agreement_note
 from harness.distill.checkpoint import load_tower, save_tower
 from harness.distill.data.subwords import END, START
+from harness.distill.entity_marks import EntityMarks
 from harness.distill.model.compact_vocabulary import compact_vocabulary
 from harness.distill.model.student import new_student
-from harness.distill.model.tower import TOKENS_A_CHUNK, TextTower
+from harness.distill.model.teacher import TeacherStates
+from harness.distill.model.tower import TOKENS_A_CHUNK, TextTower, Tokens
 from harness.distill.pipeline import loss_curve, recent_loss
+from harness.distill.trainer import EnglishSide, batch_rows, learning_rate
 from harness.distill.trainer import Training as Trainer
-from harness.distill.trainer import batch_rows, learning_rate
 from harness.distill.transport.problem import Solver
-from harness.retrieval.ranking import rank
+from harness.retrieval.ranking import mean_reciprocal_rank, rank
 from tests.support.students import SHAPE, Teacher, Training, pairs
 
 
@@ -206,6 +209,65 @@ def test_patience_ends_a_training_that_gets_no_better(tmp_path: Path) -> None:
     state = training.state(training.student(), tmp_path / "a")
     assert state.step < 40
     assert state.since_best == 3
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("objective", ["kd-mse", "kd-contrastive", "ot-token", "ot-batch", "ot-entity"])
+def test_with_the_english_side_the_loss_is_the_mean_of_both_sides(objective: str, accumulate: int) -> None:
+    both = Training(objective, english_side=True, accumulate=accumulate)
+    tower, plain, rows = both.student(), both.student(), [3, 1, 4, 15]
+    assert both.english is not None
+    foreign, english = (marks_of(texts, both.teacher, objective) for texts in (both.texts, both.english.texts))
+    side = EnglishSide(both.english.texts, english)
+    rest = both.teacher, both.config, both.bitext.places
+    found = Trainer(tower, both.texts, *rest, foreign, english=side).compute_gradient(rows)
+    loss, losses = load_objective(objective), []
+    for texts, marks in ((both.texts, foreign), (both.english.texts, english)):
+        student, teacher = plain.encode([texts[row] for row in rows]), both.teacher.batch(rows, torch.device("cpu"))
+        losses.append(loss(*(marks.on(rows, student, teacher) if marks else (student, teacher)), both.config))
+    expected = sum(losses) / 2
+    expected.backward()
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    for (name, one), other in zip(tower.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def marks_of(texts: Tokens, teacher: TeacherStates, objective: str) -> EntityMarks | None:
+    """Return marks of the second token of every text, if the objective reads them."""
+    if objective != "ot-entity":
+        return None
+    student, english = (
+        tuple((np.arange(length) == 1).astype(np.float32) for length in lengths) for lengths in (map(len, texts), teacher.lengths)
+    )
+    return EntityMarks(english, student)
+
+
+def test_a_training_on_both_sides_is_resumed_to_the_bit_and_validated_on_the_foreign_side(tmp_path: Path) -> None:
+    training = Training("kd-contrastive", held_out=10, steps=40, english_side=True)
+    whole, broken, resumed = training.student(), training.student(), training.student()
+    undisturbed = training.state(whole, tmp_path / "a")
+    with pytest.raises(KeyboardInterrupt):
+        training.run(broken, tmp_path / "b", interrupt_at=23)
+    again = training.state(resumed, tmp_path / "b")
+    assert (again.losses, again.validations) == (undisturbed.losses, undisturbed.validations)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    ranks = rank(training.teacher.pooled[30:].numpy(), whole.embed(training.texts[30:]).numpy(), np.arange(10))
+    assert max(score for _, score in again.validations) == pytest.approx(mean_reciprocal_rank(ranks))
+
+
+def test_subwords_are_learned_from_both_sides_if_the_student_reads_both() -> None:
+    one, both = (new_student(Teacher(), DistillConfig(english_side=each), pairs(40)).tokenizer for each in (False, True))
+    words = ["▁sentence", "▁number"]
+    assert all(one.token_to_id(word) is None for word in words)
+    assert all(both.token_to_id(word) is not None for word in words)
+
+
+def test_the_english_side_is_given_exactly_if_it_is_asked_for(tmp_path: Path) -> None:
+    training = Training("kd-mse", english_side=True)
+    training.english = None
+    with pytest.raises(ValueError, match="English side"):
+        training.run(training.student(), tmp_path / "checkpoint")
 
 
 @pytest.mark.parametrize("objective", ["kd-mse", "kd-contrastive", "ot-token", "ot-batch"])

@@ -17,6 +17,7 @@ OBJECTIVES = ("kd-mse", "kd-contrastive", "kd-relation", "ot-batch", "ot-token",
 CHOICES: list[dict[str, object]] = [{"objective": objective} for objective in OBJECTIVES]
 CHOICES += [{"objective": "ot-token", "accumulate": 3}, {"objective": "kd-contrastive", "accumulate": 2, "checkpointing": True}]
 CHOICES += [{"objective": "ot-token", "sentence_weight": 0.0, "pooling": "attention"}, {"objective": "kd-mse", "held_out": 10}]
+CHOICES += [{"objective": "kd-contrastive + ot-token", "english_side": True, "accumulate": each} for each in (1, 3)]
 
 
 def train_and_log(ranks: Processes, folder: Path, **choices: object) -> dict[str, list[float]]:
@@ -24,9 +25,10 @@ def train_and_log(ranks: Processes, folder: Path, **choices: object) -> dict[str
     training = Training(**{"batch": 7, "steps": 8, "learning_rate": 1e-2} | choices)  # type: ignore[arg-type]
     texts, teacher, config, places = training.texts, training.teacher, training.config, training.bitext.places
     tower, first = training.student(), training.student()
-    Trainer(first, texts, teacher, config, places, ranks=ranks).compute_gradient(list(range(7)))
+    english = training.english
+    Trainer(first, texts, teacher, config, places, ranks=ranks, english=english).compute_gradient(list(range(7)))
     checkpoint = folder / f"checkpoint-{ranks.rank}"
-    state = train(tower, texts, teacher, config, places, checkpoint, lambda *_: None, ranks=ranks)
+    state = train(tower, texts, teacher, config, places, checkpoint, lambda *_: None, ranks=ranks, english=english)
     return {
         "losses": state.losses,
         "scores": [score for _, score in state.validations],

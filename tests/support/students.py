@@ -18,7 +18,7 @@ from harness.distill.entity_marks import EntityMarks
 from harness.distill.model.student import new_student
 from harness.distill.model.teacher import TeacherStates
 from harness.distill.model.tower import DonatedLayers, TextTower, TowerConfig
-from harness.distill.trainer import train
+from harness.distill.trainer import EnglishSide, train
 
 SHAPE = TowerConfig(vocab_size=40, width=16, layers=2, heads=2, mlp_width=32, joint_dim=8, max_length=12)
 
@@ -67,8 +67,10 @@ class Training:
     def __init__(self, objective: str = "ot-token", **choices: object) -> None:
         self.bitext = pairs(40)
         self.config = DistillConfig(**{"objective": objective, "steps": 12, "batch": 8, "vocabulary": 200} | choices)  # type: ignore[arg-type]
-        self.tokenizer = train_tokenizer(self.bitext.foreign, self.config.vocabulary)
+        english = self.bitext.english if self.config.english_side else ()
+        self.tokenizer = train_tokenizer([*self.bitext.foreign, *english], self.config.vocabulary)
         self.texts = tokenize(self.tokenizer, self.bitext.foreign, SHAPE.max_length)
+        self.english = EnglishSide(tokenize(self.tokenizer, english, SHAPE.max_length)) if english else None
         rng = np.random.default_rng(0)
         lengths = rng.integers(2, 9, len(self.bitext))
         self.teacher = TeacherStates(
@@ -90,4 +92,5 @@ class Training:
             if step == interrupt_at:
                 signal.raise_signal(signal.SIGINT)
 
-        return train(tower, self.texts, self.teacher, self.config, self.bitext.places, checkpoint, report, self.marks)
+        places, english = self.bitext.places, self.english
+        return train(tower, self.texts, self.teacher, self.config, places, checkpoint, report, self.marks, english=english)

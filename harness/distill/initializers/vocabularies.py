@@ -102,5 +102,6 @@ class TeacherTokens(Vocabulary):
 
 
 def learn_subwords(config: DistillConfig, bitext: Bitext, text: MonolingualText) -> Tokenizer:
-    """Learn at most `config.vocabulary` subwords from the foreign sentences."""
-    return train_tokenizer([*bitext.foreign, *text.foreign], config.vocabulary)
+    """Learn at most `config.vocabulary` subwords from the foreign sentences, and the English ones if the student reads them."""
+    english = bitext.english if config.english_side else ()
+    return train_tokenizer([*bitext.foreign, *text.foreign, *english], config.vocabulary)
