@@ -72,6 +72,11 @@ class HuggingFaceInitializer:
         return digest_strings([*files, *steps])
 
     @cached_property
+    def marks_language(self) -> bool:
+        """Whether texts begin with the mark of their language."""
+        return model_family(self.folder) in _MARKED
+
+    @cached_property
     def prefix(self) -> str:
         """The prefix that the model was trained with in front of every text, or an empty string."""
         return default_prefix(self.name, self.folder)
@@ -93,7 +98,7 @@ class HuggingFaceInitializer:
         Raises HarnessError as `frame_with_language` and `add_prefix` do.
         """
         tokenizer = self.own_tokenizer()
-        if model_family(self.folder) in _MARKED:
+        if self.marks_language:
             frame_with_language(tokenizer, f"hf:{self.name}", lang)
         add_prefix(tokenizer, self.prefix if config.prefix is None else config.prefix)
         return tokenizer

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness.core.errors import HarnessError
 from harness.core.languages import all_languages, resolve_language
+from harness.distill.data.subwords import framing_ids, set_framing
 from harness.encoders.file_names import MODEL_CONFIG_FILE, PROMPTS_FILE
 from harness.encoders.hugging_face.translation import language_mark
 from harness.encoders.text_preparation import read_json_or_empty
@@ -69,20 +70,3 @@ def frame_with_language(tokenizer: Tokenizer, name: str, lang: str) -> None:
     if not marks:
         raise HarnessError(f"{name} starts every text with a language mark, and has none for {lang}")
     set_framing(tokenizer, [known[marks[0]]], [known[_END]])
-
-
-def framing_ids(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
-    """Return the ids that a tokenizer adds before and after the tokens of every text."""
-    framed, bare = tokenizer.encode("a").ids, tokenizer.encode("a", add_special_tokens=False).ids
-    start = next(place for place in range(len(framed)) if framed[place : place + len(bare)] == bare)
-    return framed[:start], framed[start + len(bare) :]
-
-
-def set_framing(tokenizer: Tokenizer, front: list[int], back: list[int]) -> None:
-    """Make a tokenizer add these ids before and after the tokens of every text."""
-    from tokenizers import processors
-
-    sides = {name: ids for name, ids in (("front", front), ("back", back)) if ids}
-    pieces = [{"id": name, "ids": ids, "tokens": [tokenizer.id_to_token(each) for each in ids]} for name, ids in sides.items()]
-    single = " ".join([*(["front"] if front else []), "$A", *(["back"] if back else [])])
-    tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=pieces)

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 Side = Literal["transport", "standard", "control"]
 
-UNTRAINED, FITTED = "none", "ridge"
-STEPLESS = (UNTRAINED, FITTED)
-"""Objectives without training steps: the untrained student, and the student with its projection fitted in closed form."""
+UNTRAINED, FITTED, ENGLISH_FITTED = "none", "ridge", "ridge-english"
+STEPLESS = (UNTRAINED, FITTED, ENGLISH_FITTED)
+"""Objectives without training steps: the untrained student, and the student with its projection fitted in closed form, on the
+pairs or on English text alone."""
 
 
 DEFAULT_INIT = "random"
@@ -41,7 +42,7 @@ InitializerName = Annotated[str, BeforeValidator(_current_name)]
 
 
 def parse_objective(text: str) -> list[tuple[float, str]]:
-    """Return weights and names of an objective `NAME` or a sum `NAME + 0.5*NAME + ...`, or [] for `none` and `ridge`.
+    """Return weights and names of an objective `NAME` or a sum `NAME + 0.5*NAME + ...`, or [] for those without steps.
 
     Raises HarnessError for invalid syntax, for a weight that is not a positive number, and for an unknown name.
 

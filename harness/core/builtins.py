@@ -153,12 +153,25 @@ def load_initializer(init: str) -> Initializer:
     return make_plug_in(INITIALIZERS, init, ("fingerprint", "student"))
 
 
+def is_pretrained(init: str) -> bool:
+    """Return whether the students of an initializer are a pretrained model, with its subwords, under a random projection."""
+    return split_spec(init)[0] == "hf"
+
+
+def marks_language(init: str) -> bool:
+    """Return whether the tokenizer of an initializer's students depends on the language. It does if nothing else is stated.
+
+    Raises HarnessError as `load_initializer` does.
+    """
+    return bool(getattr(load_initializer(init), "marks_language", True))
+
+
 def default_learning_rate(init: str) -> float:
     """Return the peak learning rate of an initializer's students where no rate is given.
 
     It is lower for pretrained models, whose layers a high rate destroys (docs/multilingual-students.md).
     """
-    return 1e-4 if split_spec(init)[0] == "hf" else 1e-3
+    return 1e-4 if is_pretrained(init) else 1e-3
 
 
 def initializer_sources(init: str) -> list[str]:

@@ -45,7 +45,8 @@ class DistillConfig(Config):
 
     objective: str = Field(
         "kd-mse",
-        description="Loss between student and teacher; `none` leaves the student untrained, `ridge` fits its projection alone.",
+        description="Loss between student and teacher; `none` leaves the student untrained, `ridge` fits its projection alone, "
+        "`ridge-english` fits that of a student of hf: on English text alone.",
     )
     init: InitializerName = Field(
         DEFAULT_INIT,
@@ -69,8 +70,8 @@ class DistillConfig(Config):
     unpaired: int = Field(
         0,
         ge=0,
-        description="Monolingual sentences of each language, for ot-contexts and the student's subwords: from --text, or one "
-        "side each of pairs that are not used.",
+        description="Monolingual sentences of each language, for ot-contexts, ridge-english and the student's subwords: from "
+        "--text, or one side each of pairs that are not used.",
     )
     spelling: float = Field(
         0,
@@ -170,7 +171,7 @@ class DistillConfig(Config):
         return without_unread(self.model_copy(update={"objective": spell_objective(objective)}))
 
     def steps_for(self, pairs: int) -> int:
-        """Return the optimizer steps for a number of pairs; 0 for the objectives `none` and `ridge`.
+        """Return the optimizer steps for a number of pairs; 0 for objectives without steps.
 
         >>> DistillConfig().steps_for(1000), DistillConfig().steps_for(27985), DistillConfig(steps=50).steps_for(1000)
         (600, 4372, 50)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from harness.core.arms import parse_objective, reads_entities
+from harness.core.arms import ENGLISH_FITTED, parse_objective, reads_entities
 from harness.core.builtins import INITIALIZERS, OBJECTIVES
 from harness.core.errors import HarnessError
 from harness.core.registry import Registry, split_spec
@@ -34,7 +34,7 @@ TRAINER_READS = (
     "checkpointing",
     "english_side",
 )
-"""The options that the trainer reads, for every objective but `none` and `ridge`."""
+"""The options that the trainer reads, for every objective with steps."""
 OBJECTIVE_READS = tuple(dict.fromkeys(option for name in OBJECTIVES.builtin_names() for option in OBJECTIVES.find(name).reads))
 INITIALIZER_READS = tuple(
     dict.fromkeys(option for name in INITIALIZERS.builtin_names() for option in INITIALIZERS.find(name).reads)
@@ -71,12 +71,13 @@ def initializer_reads(init: str) -> frozenset[str]:
 def options_read(config: DistillConfig) -> frozenset[str]:
     """Return the options that decide the tower of a configuration.
 
-    `learning_rate` is not among them if `tune` chooses it. `patience` is not among them without validations.
+    `ridge-english` reads `unpaired` too. `learning_rate` is not among them if `tune` chooses it. `patience` is not among them
+    without validations.
     Raises HarnessError for an unknown objective or initializer.
     """
     read = objective_reads(config.objective) | initializer_reads(config.init) | {*ALWAYS_READ}
     if not parse_objective(config.objective):
-        return read
+        return read | {"unpaired"} if config.objective == ENGLISH_FITTED else read
     unread = {*(["learning_rate"] if config.tune else []), *([] if config.held_out else ["patience"])}
     return read | ({*TRAINER_READS} - unread)
 
@@ -154,7 +155,7 @@ def _way_out(option: str, config: DistillConfig) -> str:
         return "only objectives that are trained read it"
     readers = [name for name in OBJECTIVES.builtin_names() if option in OBJECTIVES.find(name).reads]
     inits = [name for name in INITIALIZERS.builtin_names() if option in INITIALIZERS.find(name).reads]
-    names = [*readers, *(f"--init {name}" for name in inits[:1]), *inits[1:]]
+    names = [*readers, *([ENGLISH_FITTED] if option == "unpaired" else []), *(f"--init {name}" for name in inits[:1]), *inits[1:]]
     return f"{_listed(names)} {'reads' if len(names) == 1 else 'read'} it"
 
 

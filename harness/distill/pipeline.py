@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from harness.core.arms import FITTED, objective_code_digests, reads_entities
-from harness.core.builtins import default_learning_rate, initializer_sources
+from harness.core.arms import ENGLISH_FITTED, FITTED, objective_code_digests, reads_entities
+from harness.core.builtins import INITIALIZERS, default_learning_rate, initializer_sources, is_pretrained, marks_language
 from harness.core.config import DistillConfig
 from harness.core.data import Bitext, Retrieval
 from harness.core.digests import digest_json
 from harness.core.errors import HarnessError
 from harness.core.languages import ENGLISH
 from harness.core.protocols import Encoder, TokenLocator
-from harness.distill.data.bitext import MonolingualText, join_bitexts, subset
+from harness.core.registry import split_spec
+from harness.distill.data.bitext import MonolingualText, join_bitexts, subset, without_translations
 from harness.distill.data.leakage import GuardedBitext, seen_hashes
 from harness.distill.data.monolingual import select_monolingual_text
-from harness.distill.data.subwords import tokenize
+from harness.distill.data.subwords import english_tokenizer, tokenize
 from harness.records.files import CARD_FILE, SEEN_FILE
 from harness.records.provenance import current_provenance
 from harness.records.schema import BitextCard, TowerCard, Trial
@@ -79,7 +80,7 @@ class Recipe:
     guarded: the bitext of its language, or of each language that shares the tower. tag: finds the entities of sentence pairs, for
     objectives that read them. search: the images that score learning rates; None for a tenth of the pairs.
     Raises HarnessError if the objective reads entities, or the initializer spelling, and the teacher does not give the character
-    spans of its tokens.
+    spans of its tokens. Raises HarnessError if `ridge-english` meets a student that learns its subwords from the pairs.
     """
 
     config: DistillConfig
@@ -89,6 +90,12 @@ class Recipe:
     search: LearningRateSearch | None = None
 
     def __post_init__(self) -> None:
+        name, _ = split_spec(self.config.init)
+        if self.reads_english_alone and not is_pretrained(self.config.init) and INITIALIZERS.find(name).builtin:
+            raise HarnessError(
+                f"{ENGLISH_FITTED} reads no sentence pair, and --init {name} makes its student of them: name a multilingual "
+                "model with --init hf:NAME-or-FOLDER"
+            )
         needs = (
             (self.reads_entities, f"{self.config.objective} needs them to find the tokens of entities"),
             (self.config.spelling > 0, "--spelling needs them to compare spellings"),
@@ -106,13 +113,35 @@ class Recipe:
         return reads_entities(self.config.objective)
 
     @property
+    def is_fitted(self) -> bool:
+        """Whether the student's projection is fitted in closed form, and nothing else."""
+        return self.config.objective in (FITTED, ENGLISH_FITTED)
+
+    @property
+    def reads_english_alone(self) -> bool:
+        """Whether the objective reads English text and no translation."""
+        return self.config.objective == ENGLISH_FITTED
+
+    @property
     def bitext(self) -> Bitext:
-        """The sentence pairs of the training: `config.pairs` of each language, with held-out pairs at the end."""
+        """The sentence pairs of the training: `config.pairs` of each language, with held-out pairs at the end.
+
+        For `ridge-english`, its English sentences without translations: see `training_english`.
+        """
         config = self.config
+        if self.reads_english_alone:
+            return self.english[0]
         if not self.reads_entities:
             return training_pairs(self.guarded, config.pairs, config.seed, config.held_out)[0]
         parts = [self.tag(subset(each.bitext, config.pairs, config.seed)) for each in self.guarded]
         return join_bitexts(parts, config.held_out)
+
+    @property
+    def english(self) -> tuple[Bitext, str]:
+        """The English sentences of `ridge-english` and their digest: see `training_english`."""
+        config = self.config
+        lang = ",".join(each.bitext.lang for each in self.guarded) if marks_language(config.init) else ENGLISH
+        return training_english(self.guarded, config.unpaired, config.pairs, config.seed, config.held_out, lang)
 
     @property
     def text(self) -> MonolingualText:
@@ -124,11 +153,17 @@ class Recipe:
         """The tower's name in the store."""
         # Defaults are left out, so that a new option does not change the digests of existing towers.
         choices = self.config.chosen()
-        _, pairs = training_pairs(self.guarded, self.config.pairs, self.config.seed, self.config.held_out)
+        seed, held_out = self.config.seed, self.config.held_out
+        if self.reads_english_alone:
+            _, pairs = self.english
+        else:
+            _, pairs = training_pairs(self.guarded, self.config.pairs, seed, held_out)
         parts = [TRAINER_VERSION, choices, self.teacher.fingerprint(), pairs]
         others = [*initializer_sources(self.config.init), *objective_code_digests(self.config.objective)]
         entities = [self.bitext.english_entities, self.bitext.foreign_entities] if self.reads_entities else []
-        if self.config.unpaired:
+        if self.is_fitted and is_pretrained(self.config.init):
+            others.append("shrunk towards 0")  # earlier towers were shrunk towards their random projection
+        if self.config.unpaired and not self.reads_english_alone:
             others.append(training_text(self.guarded, self.config.unpaired, self.config.pairs, self.config.seed)[1])
         images = [self.search.digest] if self.search else []
         searched = [SEARCH_VERSION, self.searched_rates, *images] if self.config.tune else []
@@ -149,6 +184,23 @@ class Recipe:
 def training_pairs(guarded: tuple[GuardedBitext, ...], pairs: int | None, seed: int, held_out: int) -> tuple[Bitext, str]:
     """Return a training's sentence pairs and their digest. Few are cached: a study plans many recipes over the same pairs."""
     bitext = join_bitexts([subset(each.bitext, pairs, seed) for each in guarded], held_out)
+    return bitext, bitext.digest()
+
+
+@lru_cache(maxsize=4)
+def training_english(
+    guarded: tuple[GuardedBitext, ...], sentences: int, pairs: int | None, seed: int, held_out: int, lang: str
+) -> tuple[Bitext, str]:
+    """Return the English sentences of `ridge-english` as a bitext with empty translations, and its digest.
+
+    They are the monolingual English of `--unpaired`, else the English side of the pairs. lang: the tower's language, or English
+    for a student that reads all languages alike, so that they share one tower.
+    """
+    whole, _ = training_pairs(guarded, pairs, seed, held_out)
+    if sentences:
+        english = training_text(guarded, sentences, pairs, seed)[0].english
+        whole = replace(whole, english=english, image_ids=("",) * len(english), places=())
+    bitext = without_translations(replace(whole, lang=lang))
     return bitext, bitext.digest()
 
 
@@ -333,7 +385,7 @@ def image_retrieval_score(
 def train_student(
     recipe: Recipe, name: str, device: str, store: Store, console: Console, ranks: Processes
 ) -> tuple[TextTower, Tokenizer, TrainingState]:
-    """Train the recipe's student on the teacher's states. The objectives `none` and `ridge` take no step.
+    """Train the recipe's student on the teacher's states. Some objectives take no step.
 
     name: the name of the checkpoint in the store.
     """
@@ -346,9 +398,13 @@ def train_student(
     config, bitext = recipe.config, recipe.bitext
     learned = bitext.take(range(len(bitext) - config.held_out))
     student, tokenizer = new_student(recipe.teacher, config, learned, recipe.text)
-    if config.objective == FITTED:
-        texts = tokenize(tokenizer, learned.foreign, student.config.max_length)
-        fit_projection(student.to(device).eval(), texts, embed_texts(recipe.teacher, learned.english, ENGLISH, store))
+    if recipe.is_fitted:
+        if recipe.reads_english_alone:
+            texts = tokenize(english_tokenizer(tokenizer), learned.english, student.config.max_length)
+        else:
+            texts = tokenize(tokenizer, learned.foreign, student.config.max_length)
+        embeddings = embed_texts(recipe.teacher, learned.english, ENGLISH, store)
+        fit_projection(student.to(device).eval(), texts, embeddings, towards_zero=is_pretrained(config.init))
     if recipe.steps == 0:
         return student.eval(), tokenizer, TrainingState()
     student.to(device)
@@ -361,7 +417,7 @@ def train_student(
     english = None
     if config.english_side:
         in_english = replace(bitext, foreign=bitext.english, foreign_entities=bitext.english_entities)
-        english = EnglishSide(*student_side(recipe, in_english, states, tokenizer, student.config.max_length))
+        english = EnglishSide(*student_side(recipe, in_english, states, english_tokenizer(tokenizer), student.config.max_length))
     with console.stage(f"distils {bitext.lang} by {config.objective}", recipe.steps, "steps") as progress:
         state = train(
             student,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from harness.core.arms import UNTRAINED, spell_objective
+from harness.core.arms import ENGLISH_FITTED, UNTRAINED, spell_objective
 from harness.core.config import RunConfig
 from harness.core.data import Retrieval
 from harness.core.digests import digest_json
@@ -68,14 +68,15 @@ def distilled_cell(label: str, recipe: Recipe, retrieval: Retrieval, task: Task)
 
 def distilled_cells(config: RunConfig, task: Task, data: Path, encoder: Encoder, retrieval: Retrieval) -> list[Cell]:
     """Return a cell for each objective. Raises MissingError if there is no bitext."""
-    if not config.objectives:
-        return []
-    guarded = load_guarded_bitext(task, data, [task.language(retrieval.lang)], config)
+    objectives = dict.fromkeys(map(spell_objective, config.objectives))
+    english_alone = {objective: objective == ENGLISH_FITTED for objective in objectives}
+    language = task.language(retrieval.lang)
+    guarded = {alone: load_guarded_bitext(task, data, [language], config, alone) for alone in {*english_alone.values()}}
     tag = partial(mark_bitext_entities, task=task, data=data, chunker=config.chunker)
     cells = []
-    for objective in dict.fromkeys(map(spell_objective, config.objectives)):
+    for objective in objectives:
         label = f"{config.distill.init}, untrained" if objective == UNTRAINED else objective
-        recipe = Recipe(config.distill.for_objective(objective), encoder, guarded, tag)
+        recipe = Recipe(config.distill.for_objective(objective), encoder, guarded[english_alone[objective]], tag)
         cells.append(distilled_cell(label, recipe, retrieval, task))
     return cells
 

@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.core.arms import ENGLISH_FITTED
 from harness.core.builtins import TASKS, load_encoder
 from harness.core.config import ExecutorConfig, RunConfig
 from harness.core.errors import HarnessError
@@ -58,7 +59,7 @@ class TowerOrder:
         if any(language.code == ENGLISH for language in languages):
             raise HarnessError("English is the source of distillation: name other languages with --lang")
         folder, encoder = Path(config.data or ""), load_encoder(config.encoder, config.device)
-        guarded = load_guarded_bitext(task, folder, languages, config)
+        guarded = load_guarded_bitext(task, folder, languages, config, config.distill.objective == ENGLISH_FITTED)
         distill = config.distill.for_objective(config.distill.objective)
         choices = [distill.model_copy(update={"seed": distill.seed + more}) for more in range(self.seeds)]
         groups = [guarded] if self.shared else [(each,) for each in guarded]

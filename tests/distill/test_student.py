@@ -454,6 +454,21 @@ def test_ridge_is_the_minimum_at_the_penalty_that_leaving_one_out_finds(pooling:
     np.testing.assert_allclose(student.encode(TEXTS).pooled.detach().numpy(), h @ by_hand(start, h, z, best).T, atol=1e-3)
 
 
+def test_ridge_of_a_random_projection_does_not_depend_on_it() -> None:
+    fitted = []
+    for seed in (0, 1):
+        torch.manual_seed(1)
+        student = TextTower(SHAPE).eval()
+        torch.nn.init.normal_(student.projection.weight, generator=torch.Generator().manual_seed(seed))
+        h = pooled_states(student, TEXTS)
+        z = np.random.default_rng(2).normal(size=(len(TEXTS), SHAPE.joint_dim))
+        fit_projection(student, TEXTS, z.astype(np.float32), towards_zero=True)
+        fitted.append(student.projection.weight.detach().numpy())
+    np.testing.assert_array_equal(fitted[0], fitted[1])
+    # Noise is best predicted by nothing.
+    assert np.abs(fitted[0] @ h.T).max() < 0.1
+
+
 def test_where_pairs_say_nothing_ridge_leaves_the_student_as_it_starts() -> None:
     torch.manual_seed(1)
     student = TextTower(SHAPE).eval()

@@ -14,7 +14,7 @@ from harness.core.config import DistillConfig
 from harness.core.errors import HarnessError
 from harness.distill.model.tower import TextTower
 from harness.encoders.hugging_face.initial_models import HuggingFaceInitializer
-from tests.support.nllb_tokenizers import NLLB, write_nllb_tokenizer
+from tests.support.nllb_tokenizers import NLLB, write_nllb
 from tests.support.transformers_models import TEXT, TEXTS, shaken, write_tokenizer
 
 POSITIONS = {"max_position_embeddings": 40}
@@ -38,16 +38,6 @@ def write_text_model(folder: Path, family: str) -> Any:
     model = shaken(getattr(transformers, f"{name}Model")(getattr(transformers, f"{name}Config")(**sizes)))
     model.save_pretrained(folder)
     write_tokenizer(folder, 40)
-    return model
-
-
-def write_nllb(folder: Path, **sizes: object) -> Any:
-    """Write a random translation model in the form of NLLB and return it."""
-    torch.manual_seed(4)
-    kept = {name: value for name, value in NLLB.items() if name != "model_type"}
-    shape = {"vocab_size": write_nllb_tokenizer(folder), "scale_embedding": True, "activation_function": "relu", **kept, **sizes}
-    model = shaken(transformers.M2M100ForConditionalGeneration(transformers.M2M100Config(**shape)))
-    model.save_pretrained(folder)
     return model
 
 

@@ -1,12 +1,15 @@
-"""A tiny tokenizer in the form of NLLB."""
+"""A tiny tokenizer and a tiny random model in the form of NLLB."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import torch
 import transformers
 
 from tests.support.open_clip_models import WORDS
+from tests.support.transformers_models import shaken
 
 NLLB = {
     "model_type": "m2m_100",
@@ -31,3 +34,13 @@ def write_nllb_tokenizer(folder: Path) -> int:
     tokenizer = transformers.NllbTokenizer(vocab=words, merges=[], extra_special_tokens=marks)
     tokenizer.save_pretrained(folder)
     return len(tokenizer)
+
+
+def write_nllb(folder: Path, **sizes: object) -> Any:
+    """Write a random translation model in the form of NLLB and return it."""
+    torch.manual_seed(4)
+    kept = {name: value for name, value in NLLB.items() if name != "model_type"}
+    shape = {"vocab_size": write_nllb_tokenizer(folder), "scale_embedding": True, "activation_function": "relu", **kept, **sizes}
+    model = shaken(transformers.M2M100ForConditionalGeneration(transformers.M2M100Config(**shape)))
+    model.save_pretrained(folder)
+    return model

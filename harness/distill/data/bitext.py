@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +25,11 @@ def shuffled_rows(rows: int, seed: int) -> list[int]:
     """Return the numbers below `rows`, in an order that the seed and their number decide."""
     order: list[int] = np.random.default_rng([seed, 1]).permutation(rows).tolist()
     return order
+
+
+def without_translations(bitext: Bitext) -> Bitext:
+    """Return a bitext with empty translations, for training that reads English alone."""
+    return replace(bitext, kind="English alone", foreign=("",) * len(bitext), foreign_entities=())
 
 
 @dataclass(frozen=True)

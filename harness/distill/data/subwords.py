@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -47,6 +48,47 @@ def load_tokenizer(path: Path) -> Tokenizer:
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str], longest: int) -> list[list[int]]:
     """Return the subword ids of each text, at most `longest`. A truncated text keeps its `<end>`."""
     return [truncate(encoding.ids, longest) for encoding in tokenizer.encode_batch(list(texts))]
+
+
+def framing_ids(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """Return the ids that a tokenizer adds before and after the tokens of every text."""
+    framed, bare = tokenizer.encode("a").ids, tokenizer.encode("a", add_special_tokens=False).ids
+    start = next(place for place in range(len(framed)) if framed[place : place + len(bare)] == bare)
+    return framed[:start], framed[start + len(bare) :]
+
+
+def set_framing(tokenizer: Tokenizer, front: list[int], back: list[int]) -> None:
+    """Make a tokenizer add these ids before and after the tokens of every text."""
+    from tokenizers import processors
+
+    sides = {name: ids for name, ids in (("front", front), ("back", back)) if ids}
+    pieces = [{"id": name, "ids": ids, "tokens": [tokenizer.id_to_token(each) for each in ids]} for name, ids in sides.items()]
+    single = " ".join([*(["front"] if front else []), "$A", *(["back"] if back else [])])
+    tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=pieces)
+
+
+def english_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
+    """Return a student's tokenizer for English text: with English's language mark in place of another one, else unchanged."""
+    from tokenizers import Tokenizer
+
+    front, back = framing_ids(tokenizer)
+    marks = [tokenizer.token_to_id(english_mark(str(tokenizer.id_to_token(each)))) for each in front]
+    if marks == front:
+        return tokenizer
+    english = Tokenizer.from_str(tokenizer.to_str())
+    set_framing(english, marks, back)
+    return english
+
+
+def english_mark(token: str) -> str:
+    """Return English's language mark for another one, in the form of NLLB or M2M-100, and any other token unchanged.
+
+    >>> english_mark("quy_Latn"), english_mark("__sw__"), english_mark("<s>")
+    ('eng_Latn', '__en__', '<s>')
+    """
+    if re.fullmatch("[a-z]{3}_[A-Z][a-z]{3}", token):
+        return "eng_Latn"
+    return "__en__" if re.fullmatch("__[a-z]{2,3}__", token) else token
 
 
 def subword_spans(tokenizer: Tokenizer, texts: Sequence[str], longest: int) -> list[Spans]:

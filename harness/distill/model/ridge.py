@@ -1,4 +1,4 @@
-"""The objective `ridge`: the student's projection is fitted in closed form, in seconds on a CPU."""
+"""The objectives `ridge` and `ridge-english`: the student's projection is fitted in closed form, in seconds on a CPU."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from harness.distill.model.tower import TextTower, Tokens
 PENALTIES = np.logspace(-8, 3, 23)
 
 
-def fit_projection(student: TextTower, texts: Tokens, embeddings: Floats) -> None:
+def fit_projection(student: TextTower, texts: Tokens, embeddings: Floats, towards_zero: bool = False) -> None:
     """Replace the student's projection by the ridge map from its pooled states to the teacher's sentence embeddings.
 
-    texts: n token id lists. embeddings: (n, d), the teacher's embeddings of their translations. With h_i (width) the pooled state
-    of text i before the projection and W_0 (d, width) the student's initial projection,
+    texts: n token id lists. embeddings: (n, d), the teacher's embeddings of their translations, or of the same English texts
+    (`ridge-english`; arXiv 2601.10096). With h_i (width) the pooled state of text i before the projection, and W_0 (d, width) the
+    student's initial projection, or 0 with `towards_zero`, for an initial projection that is random,
 
         W = argmin sum_i ||W h_i - z_i||^2 + penalty * ||W - W_0||_F^2  (Hoerl and Kennard 1970, shrunk towards W_0),
 
@@ -26,7 +27,7 @@ def fit_projection(student: TextTower, texts: Tokens, embeddings: Floats) -> Non
     """
     from sklearn.linear_model import RidgeCV
 
-    start = student.projection.weight.detach().double().cpu().numpy()
+    start = student.projection.weight.detach().double().cpu().numpy() * (0 if towards_zero else 1)
     pooled = pooled_states(student, texts)
     scale = np.square(pooled).sum(1).mean()
     fitted = RidgeCV(PENALTIES * scale, fit_intercept=False).fit(pooled, embeddings - pooled @ start.T)
