@@ -122,12 +122,14 @@ class HuggingFaceInitializer:
         """
         import torch
         from transformers import AutoModel
+        from transformers.utils import logging
 
         from harness.distill.model.tower import DonatedLayers
         from harness.encoders.hugging_face.student_layers import from_text_model
         from harness.encoders.open_clip.donated_layers import copy_weights
 
         options = {"add_pooling_layer": False} if model_family(self.folder) in _POOLED else {}
+        logging.disable_progress_bar()
         try:
             with quiet():
                 model, report = AutoModel.from_pretrained(

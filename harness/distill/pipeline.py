@@ -400,11 +400,11 @@ def train_student(
     student, tokenizer = new_student(recipe.teacher, config, learned, recipe.text)
     if recipe.is_fitted:
         if recipe.reads_english_alone:
-            texts = tokenize(english_tokenizer(tokenizer), learned.english, student.config.max_length)
+            read = tokenize(english_tokenizer(tokenizer), learned.english, student.config.max_length)
         else:
-            texts = tokenize(tokenizer, learned.foreign, student.config.max_length)
+            read = tokenize(tokenizer, learned.foreign, student.config.max_length)
         embeddings = embed_texts(recipe.teacher, learned.english, ENGLISH, store)
-        fit_projection(student.to(device).eval(), texts, embeddings, towards_zero=is_pretrained(config.init))
+        fit_projection(student.to(device).eval(), read, embeddings, towards_zero=is_pretrained(config.init))
     if recipe.steps == 0:
         return student.eval(), tokenizer, TrainingState()
     student.to(device)

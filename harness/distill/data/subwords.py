@@ -72,7 +72,8 @@ def english_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
     from tokenizers import Tokenizer
 
     front, back = framing_ids(tokenizer)
-    marks = [tokenizer.token_to_id(english_mark(str(tokenizer.id_to_token(each)))) for each in front]
+    known = tokenizer.get_vocab()
+    marks = [known.get(english_mark(str(tokenizer.id_to_token(each))), each) for each in front]
     if marks == front:
         return tokenizer
     english = Tokenizer.from_str(tokenizer.to_str())
