@@ -119,6 +119,12 @@ class DistillConfig(Config):
         "batch's.",
     )
     checkpointing: bool = Field(False, description="Recompute the student's blocks for their gradients, to save memory.")
+    lora: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="Rank of LoRA adapters that are trained in place of the student's blocks, by peft; 0 trains all weights.",
+    )
     english_side: bool = Field(
         False,
         description="Train on the English sentences too: the student also reads them, and learns the teacher's states of them.",

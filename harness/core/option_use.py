@@ -32,6 +32,7 @@ TRAINER_READS = (
     "precision",
     "accumulate",
     "checkpointing",
+    "lora",
     "english_side",
 )
 """The options that the trainer reads, for every objective with steps."""

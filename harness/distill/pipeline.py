@@ -246,7 +246,10 @@ def make_tower(recipe: Recipe, device: str, store: Store, console: Console, rank
     """Train and store the recipe's tower, even if one exists."""
     from harness.distill.agreement import agreement_note
     from harness.distill.checkpoint import save_tower
+    from harness.distill.model.low_rank import require_peft
 
+    if recipe.config.lora:
+        require_peft()
     tuning = tune_learning_rate(recipe, device, store, console, ranks)
     best = max(tuning, key=lambda trial: trial.score, default=None)
     rate = best.learning_rate if best else recipe.config.peak_learning_rate

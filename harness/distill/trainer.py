@@ -27,6 +27,7 @@ from harness.distill.distributed import ALONE, Processes
 from harness.distill.entity_marks import EntityMarks
 from harness.distill.model.compact_vocabulary import compact_vocabulary
 from harness.distill.model.cuda_graphs import GraphedTower
+from harness.distill.model.low_rank import low_rank_adapters
 from harness.distill.model.teacher import TeacherStates
 from harness.distill.model.tower import Encoded, TextTower, Tokens
 from harness.distill.transport.problem import NotConverged
@@ -117,12 +118,13 @@ class Training:
             raise ValueError("the English side is given exactly if config.english_side")
         self.inputs = [*self.texts, *(self.english.texts if self.english else ())]
         on_gpu = self.device.type == "cuda"
-        # Every replay of a CUDA graph overwrites the gradient of the last, so a batch must go through the tower at once.
-        whole = self.config.accumulate == 1 and self.ranks.count == 1 and not self.config.checkpointing
+        # Every replay of a CUDA graph overwrites the gradient of the last, so a batch must go through the tower at once. peft's
+        # layers are not recorded.
+        whole = self.config.accumulate == 1 and self.ranks.count == 1 and not (self.config.checkpointing or self.config.lora)
         self.graphed = GraphedTower(self.tower, self.inputs, self.in_bfloat16) if on_gpu and whole else None
         self.teacher = self.teacher.near(self.device)
         self.objective = load_objective(self.config.objective)
-        self.weights = list(self.tower.parameters())
+        self.weights = [each for each in self.tower.parameters() if each.requires_grad]
         self.optimiser = torch.optim.AdamW(
             self.weights, lr=0.0, betas=(0.9, 0.98), weight_decay=self.config.weight_decay, fused=True
         )
@@ -280,7 +282,8 @@ def train(
 ) -> TrainingState:
     """Train a tower in place. For `texts`, `teacher`, `places`, `marks`, `ranks` and `english` see `Training`.
 
-    Token embeddings that no text uses keep their initial values, without weight decay (`compact_vocabulary`).
+    Token embeddings that no text uses keep their initial values, without weight decay (`compact_vocabulary`). With `config.lora`
+    so do the weights that `low_rank_adapters` freezes.
 
     With held-out pairs (the last `config.held_out` rows), the tower is validated 20 times by translation retrieval among them
     (mean reciprocal rank, both directions, in percent, after the evaluator of Reimers and Gurevych, arXiv 2004.09813), and keeps
@@ -292,8 +295,9 @@ def train(
     with compact_vocabulary(tower, [*texts, *(english.texts if english else ())]) as compact:
         if english:
             english = replace(english, texts=compact[len(texts) :])
-        training = Training(tower, compact[: len(texts)], teacher, config, places, marks, ranks, english)
-        run_training(training, checkpoint, report)
+        with low_rank_adapters(tower, config.lora, config.seed):
+            training = Training(tower, compact[: len(texts)], teacher, config, places, marks, ranks, english)
+            run_training(training, checkpoint, report)
     return training.state
 
 

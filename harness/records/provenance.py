@@ -15,7 +15,9 @@ from pathlib import Path
 import harness
 from harness.records.schema import Provenance
 
-PACKAGES = ("numba", "numpy", "open_clip_torch", "pillow", "safetensors", "tokenizers", "torch", "torchvision", "transformers")
+PACKAGES = (
+    "numba", "numpy", "open_clip_torch", "peft", "pillow", "safetensors", "tokenizers", "torch", "torchvision", "transformers"
+)  # fmt: skip
 
 
 def current_provenance(device: str) -> Provenance:

@@ -1,5 +1,6 @@
 """The student, and a training that can be interrupted and resumed."""
 
+import importlib.util
 import threading
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from harness.distill.checkpoint import load_tower, save_tower
 from harness.distill.data.subwords import END, START
 from harness.distill.entity_marks import EntityMarks
 from harness.distill.model.compact_vocabulary import compact_vocabulary
+from harness.distill.model.low_rank import ADAPTED, low_rank_adapters, require_peft
 from harness.distill.model.student import new_student
 from harness.distill.model.teacher import TeacherStates
 from harness.distill.model.tower import TOKENS_A_CHUNK, TextTower, Tokens
@@ -209,6 +211,66 @@ def test_patience_ends_a_training_that_gets_no_better(tmp_path: Path) -> None:
     state = training.state(training.student(), tmp_path / "a")
     assert state.step < 40
     assert state.since_best == 3
+
+
+def test_adapters_are_merged_into_the_weights_that_they_adapt() -> None:
+    training = Training("kd-mse", lora=2)
+    tower = training.student()
+    before = {name: value.clone() for name, value in tower.state_dict().items()}
+    with low_rank_adapters(tower, 2, seed=0):
+        torch.testing.assert_close(tower.embed(training.texts), training.student().embed(training.texts), atol=0, rtol=0)
+        trainer = Trainer(tower, training.texts, training.teacher, training.config, training.bitext.places)
+        names = {name for name, each in tower.named_parameters() if each.requires_grad}
+        for rows in batch_rows(40, training.config, 12, 0):
+            trainer.step(rows, 1e-2)
+        adapted = tower.embed(training.texts)
+    assert {name for name in names if "lora_" not in name} == {"token_embedding.weight", "projection.weight"}
+    assert len({name for name in names if "lora_" in name}) == 2 * 4 * SHAPE.layers
+    torch.testing.assert_close(tower.embed(training.texts), adapted, atol=1e-5, rtol=1e-4)
+    after = tower.state_dict()
+    assert list(after) == list(before)
+    assert all(each.requires_grad for each in tower.parameters())
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    matrices = {f"blocks.{block}.{part}.weight" for block in range(SHAPE.layers) for part in ADAPTED}
+    assert changed == {"token_embedding.weight", "projection.weight", *matrices}
+    for name in matrices:
+        change = (after[name] - before[name]).double()
+        assert np.linalg.matrix_rank(change.numpy(), tol=1e-3 * float(change.norm())) == 2, name
+
+
+def test_adapters_are_trained_resumed_and_validated_like_other_weights(tmp_path: Path) -> None:
+    training = Training("kd-mse", held_out=10, steps=40, lora=2, learning_rate=1e-2, pooling="attention")
+    whole, broken, resumed = training.student(), training.student(), training.student()
+    undisturbed = training.state(whole, tmp_path / "a")
+    assert np.mean(undisturbed.losses[-5:]) < np.mean(undisturbed.losses[:5])
+    with pytest.raises(KeyboardInterrupt):
+        training.run(broken, tmp_path / "b", interrupt_at=23)
+    assert list(broken.state_dict()) == list(whole.state_dict())
+    assert training.state(resumed, tmp_path / "b").validations == undisturbed.validations
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    ranks = rank(training.teacher.pooled[30:].numpy(), whole.embed(training.texts[30:]).numpy(), np.arange(10))
+    assert max(score for _, score in undisturbed.validations) == pytest.approx(mean_reciprocal_rank(ranks), rel=1e-3)
+
+
+def test_the_seed_decides_the_adapters_and_leaves_other_random_numbers_alone() -> None:
+    training, states = Training("kd-mse"), []
+    for seed in (0, 0, 1):
+        tower = training.student()
+        torch.manual_seed(7)
+        with low_rank_adapters(tower, 2, seed):
+            states.append([each.detach().clone() for name, each in tower.named_parameters() if "lora_A" in name])
+        states[-1].append(torch.rand(3))
+    first, second, third = states
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+    assert not torch.equal(first[0], third[0])
+    assert torch.equal(first[-1], third[-1])
+
+
+def test_without_peft_adapters_are_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(HarnessError, match=r"--lora needs peft: pip install 'flickr30k-harness\[lora\]'"):
+        require_peft()
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])

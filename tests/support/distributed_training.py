@@ -18,6 +18,7 @@ CHOICES: list[dict[str, object]] = [{"objective": objective} for objective in OB
 CHOICES += [{"objective": "ot-token", "accumulate": 3}, {"objective": "kd-contrastive", "accumulate": 2, "checkpointing": True}]
 CHOICES += [{"objective": "ot-token", "sentence_weight": 0.0, "pooling": "attention"}, {"objective": "kd-mse", "held_out": 10}]
 CHOICES += [{"objective": "kd-contrastive + ot-token", "english_side": True, "accumulate": each} for each in (1, 3)]
+CHOICES += [{"objective": "kd-mse", "lora": 2}]
 
 
 def train_and_log(ranks: Processes, folder: Path, **choices: object) -> dict[str, list[float]]:
