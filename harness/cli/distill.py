@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import StoreOption, configured
-from harness.core.config import ExecutorConfig, GroundingConfig, RunConfig
+from harness.core.config import ExecutorConfig, GroundingConfig, RunConfig, ScoringConfig
 
 EXAMPLES = """Examples:
 
@@ -19,6 +19,7 @@ python -m harness distill --lang de,fr,cs --shared --data ~/flickr30k --teacher 
 _FOR_MEASUREMENTS = {
     *("split", "source", "objectives", "towers", "measures", "translations", "translator", "scorer", "skip_broken", "resamples"),
     *GroundingConfig.model_fields,
+    *ScoringConfig.model_fields,
 }
 
 

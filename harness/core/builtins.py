@@ -74,12 +74,21 @@ def load_translator(spec: str, device: str) -> Translator:
     return make_identified(TRANSLATORS, spec, device, ("name", "translate", "fingerprint"))
 
 
+# Built-in scorers declare the fields of `ScoringConfig` that they read.
 SCORERS: Registry[Callable[[str, ScoredRun], ScorerFactory]] = Registry(
     "scorer",
     {
         "plain": builtin_entry("harness.retrieval.scorers.plain:make_plain_scorer"),
         "entities": builtin_entry("harness.retrieval.scorers.entities:make_entity_scorer"),
         "maxsim": builtin_entry("harness.retrieval.scorers.maxsim:make_maxsim_scorer"),
+        "sinkhorn": builtin_entry(
+            "harness.retrieval.scorers.sinkhorn:make_sinkhorn_scorer", reads=("score_temperature", "score_iterations")
+        ),
+        "inverted-softmax": builtin_entry(
+            "harness.retrieval.scorers.inverted_softmax:make_inverted_softmax_scorer", reads=("score_temperature",)
+        ),
+        "csls": builtin_entry("harness.retrieval.scorers.csls:make_csls_scorer", reads=("score_neighbours",)),
+        "qb-norm": builtin_entry("harness.retrieval.scorers.qb_norm:make_qb_norm_scorer", reads=("score_temperature",)),
     },
     group="harness.scorers",
 )

@@ -204,6 +204,18 @@ class GroundingConfig(Config):
     )
 
 
+class ScoringConfig(Config):
+    """How scorers compute the biases of candidates."""
+
+    group: ClassVar[str] = "Scorer"
+
+    score_temperature: float = Field(
+        0.05, ge=1e-3, le=10, description="tau of sinkhorn, inverted-softmax and qb-norm, in units of cosine."
+    )
+    score_iterations: int = Field(10, ge=1, le=1000, description="Iterations of sinkhorn.")
+    score_neighbours: int = Field(10, ge=1, le=1000, description="k of csls: nearest queries of a candidate.")
+
+
 class DataConfig(Config):
     """What a run and a study read: the task, the languages, the data, the encoder, and the bitext to distill from."""
 
@@ -259,12 +271,17 @@ class RunConfig(DataConfig):
     translator: str | None = Field(
         None, description="Measure translate-test with a translator: see `list translators`; or FILE.py:NAME."
     )
-    scorer: str = Field("plain", description="Scorer to measure in addition to the plain cosine: see `list scorers`.")
+    scorer: str = Field(
+        "plain",
+        description="Scorer to measure in addition to the plain cosine: see `list scorers`; sinkhorn, inverted-softmax, csls and "
+        "qb-norm as NAME:banked or NAME:transductive (docs/scorers.md).",
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
     skip_broken: bool = Field(False, description="Leave out images that cannot be decoded; the record names them.")
     resamples: int = Field(10_000, ge=100, le=1_000_000, description="Bootstrap resamples.")
     distill: DistillConfig = DistillConfig()
     grounding: GroundingConfig = GroundingConfig()
+    scoring: ScoringConfig = ScoringConfig()
 
     @model_validator(mode="after")
     def _text_needs_unpaired(self) -> Self:

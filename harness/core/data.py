@@ -43,6 +43,15 @@ def english_side(source: str) -> str:
     return source + _ENGLISH_SIDE
 
 
+def original_source(source: str) -> str:
+    """Return the name of a source without the mark of its English captions: the inverse of `english_side`.
+
+    >>> original_source("multi30k (English side)"), original_source("multi30k")
+    ('multi30k', 'multi30k')
+    """
+    return source.removesuffix(_ENGLISH_SIDE)
+
+
 def is_english_side(source: str) -> bool:
     """Return whether a source consists of the English originals of translations, named by `english_side`."""
     return source.endswith(_ENGLISH_SIDE)

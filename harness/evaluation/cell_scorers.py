@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.core.builtins import SCORERS, load_scorer
-from harness.core.config import RunConfig
+from harness.core.config import RunConfig, ScoringConfig
 from harness.core.data import Retrieval
 from harness.core.digests import digest_json
 from harness.core.errors import HarnessError
@@ -16,7 +16,7 @@ from harness.core.protocols import Task
 from harness.core.registry import check_members, split_spec
 from harness.evaluation.cells import Cell
 from harness.records.schema import TRANSLATE_TEST
-from harness.retrieval.scorers import PLAIN, ScoredRun, Scorer, ScorerFactory, make_region_scorer
+from harness.retrieval.scorers import BANKED, PLAIN, TRANSDUCTIVE, ScoredRun, Scorer, ScorerFactory, make_region_scorer
 
 
 def with_scorers(cells: Sequence[Cell], config: RunConfig, task: Task, data: Path) -> Iterator[Cell]:
@@ -25,6 +25,7 @@ def with_scorers(cells: Sequence[Cell], config: RunConfig, task: Task, data: Pat
     cells: of one language, the first one with its own captions. Cells of grounding have one scorer, which ranks regions. Raises
     HarnessError if the scorer is unknown, cannot score the task, or has the name of a built-in one.
     """
+    check_scoring_options(config)
     first = cells[0].retrieval
     run = ScoredRun(config.model_copy(update={"lang": first.lang}), task, data)
     if first.sought == "regions":
@@ -43,10 +44,32 @@ def with_scorers(cells: Sequence[Cell], config: RunConfig, task: Task, data: Pat
 
 def check_reads_translations(spec: str) -> None:
     """Raise HarnessError for a scorer that reads captions besides those that are translated."""
-    if split_spec(spec)[0] == "entities":
+    name, argument = split_spec(spec)
+    if name == "entities":
         raise HarnessError(
             f"--scorer {spec} takes phrases from the captions, which {TRANSLATE_TEST} does not read: run them separately"
         )
+    if SCORERS.find(name).builtin and argument == BANKED:
+        raise HarnessError(
+            f"--scorer {spec} needs translations of the val captions, which {TRANSLATE_TEST} does not have: use "
+            f"{name}:{TRANSDUCTIVE}, or run them separately"
+        )
+
+
+def check_scoring_options(config: RunConfig) -> None:
+    """Raise HarnessError for a non-default option of scorers that the requested scorer does not read.
+
+    A plug-in without the attribute `reads` counts as reading every option.
+    """
+    name = split_spec(config.scorer)[0]
+    reads = SCORERS.declared_reads(name)
+    for option, default in ScoringConfig():
+        value = getattr(config.scoring, option)
+        if value != default and reads is not None and option not in reads:
+            readers = [each for each in SCORERS.builtin_names() if option in SCORERS.find(each).reads]
+            raise HarnessError(
+                f"--{option.replace('_', '-')} {value} has no use with --scorer {name}: it is read by {', '.join(readers)}"
+            )
 
 
 def with_scorer(cell: Cell, scorer: Scorer, identity: Sequence[str] = ()) -> Cell:

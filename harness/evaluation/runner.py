@@ -235,6 +235,7 @@ def measure_cell(cell: Cell, plan: Plan, store: Store, console: Console, wait: b
         regions=region_card(views) if views else None,
         scores=found.scores,
         chance=found.chance,
+        hubness=dict(found.hubness),
         notes=retrieval.notes + (translations.notes if translations else ()) + (views.regions.notes if views else ()),
         provenance=current_provenance(device),
     )

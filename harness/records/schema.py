@@ -135,6 +135,10 @@ class Record(Schema):
     regions: RegionCard | None = None
     scores: dict[str, float] = Field(description="hit rates and measures in percent, median ranks, mean of the six hit rates")
     chance: dict[str, float] = Field(description="expected scores of a random ranking, in percent")
+    hubness: dict[str, float] = Field(
+        default_factory=dict,
+        description="skewness of N_10 over the candidates of each direction, t2i and i2t; empty in records of earlier versions",
+    )
     notes: tuple[str, ...] = ()
     provenance: Provenance
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from harness.core.data import QUERY_UNITS, Sought
 from harness.records.schema import BitextCard, Record, TowerCard
 from harness.retrieval.ranking import MISSED
-from harness.retrieval.scorers import PLAIN
+from harness.retrieval.scorers import PLAIN, is_transductive
 from harness.runtime.console import Console
 from harness.statistics.breakdown import FacetGroup
 from harness.statistics.inference import ALPHA, Difference, Interval
@@ -29,6 +29,7 @@ _INITIALIZER_TEXTS = {
     "ibm1": "the teacher's layers and a vocabulary aligned by IBM's Model 1",
     "scratch": "random weights",
 }
+_TRANSDUCTIVE_TEXT = "; it ranks all test queries together, which is not zero-shot retrieval of single queries"
 _VIEW_TEXTS = {"crop": "cropped", "context": "cropped with context", "blackout": "with the rest blacked out"}
 
 
@@ -48,6 +49,9 @@ def print_report(towers: Sequence[Measurement], console: Console, where: str, re
     for summary in summaries:
         for line in contrast_lines(summary, titles[summary.direction]):
             console.print(line)
+    if any(tower.record.scorer != PLAIN for tower in towers):
+        for summary in summaries:
+            console.print(hubness_line(summary, titles[summary.direction]))
     console.print(f"{interval_note(summaries, resampled_unit(towers), resamples)} Ties count against the encoder.")
     console.print(f"Records: {where}")
     return summaries
@@ -67,7 +71,7 @@ def run_heading(towers: Sequence[Measurement]) -> list[str]:
         lines.append(f"regions: {regions.count:,} {regions.source} in all images of the split, {_VIEW_TEXTS[regions.view]}")
     scorer = towers[-1].record.scorer
     if scorer != PLAIN:
-        lines.append(f"scorer: {scorer}")
+        lines.append(f"scorer: {scorer}{_TRANSDUCTIVE_TEXT if is_transductive(scorer) else ''}")
     cards = [tower.record.tower for tower in towers if tower.record.tower]
     if cards:
         lines += [bitext_line(cards[0].bitext), student_line(max(cards, key=lambda card: card.steps))]
@@ -200,6 +204,12 @@ def contrast_lines(summary: Summary, title: str) -> list[str]:
         lines.append(f"{title}: {contrast.label} = {difference_text(contrast.difference, summary.headline)}")
     shares = ", ".join(f"{gap.label} {share_text(gap.share)}" for gap in summary.gaps)
     return lines + ([f"{title}: gap to English recovered: {shares}"] if shares else [])
+
+
+def hubness_line(summary: Summary, title: str) -> str:
+    """Return the hubness of the candidates under each tower and scorer."""
+    known = ", ".join(f"{row.label} {row.hubness:.2f}" for row in summary.rows if row.hubness is not None)
+    return f"{title}: hubness (skewness of N_10): {known or 'unknown'}"
 
 
 def difference_text(difference: Difference, headline: str) -> str:

@@ -19,6 +19,7 @@ from harness.retrieval.ranking import TOLERANCE, rank
 from harness.runtime.vectors import unit_rows
 
 _AUDITED = 32
+_BELOW = 3.0  # subtracted from the cosines of candidates that are not reranked, so that they follow the reranked ones
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,18 @@ def make_image_scorer(captions: CaptionPhrases, gallery: RegionGallery) -> Score
     return score
 
 
-def rerank(captions: CaptionPhrases, gallery: RegionGallery, owner: Ints, first: int) -> Ranks:
+def rerank(
+    captions: CaptionPhrases,
+    gallery: RegionGallery,
+    owner: Ints,
+    first: int,
+    observe: Callable[[Doubles, Doubles], None] | None = None,
+) -> Ranks:
     """Return ranks after `make_image_scorer` reranks the first images of each caption and the first captions of each image.
 
     first: the number of candidates that are reranked, 0 for all. They are the best candidates of the plain scorer, and all others
-    retain their plain ranks. Of candidates tied at the border, irrelevant ones come first.
+    retain their plain ranks. Of candidates tied at the border, irrelevant ones come first. observe: receives two arrays (m, n),
+    whose rows order the images for each caption and whose columns order the captions for each image.
     Raises HarnessError as `ranking.rank` does, and if the scorer is not blind (see `check_blind`).
     """
     plain = rank(gallery.images, captions.texts, owner)
@@ -105,6 +113,9 @@ def rerank(captions: CaptionPhrases, gallery: RegionGallery, owner: Ints, first:
     for caption, wanted in enumerate(by_text | by_image):
         images = np.flatnonzero(wanted)
         composed[caption, images] = score(caption, images)
+    if observe:
+        below = cosines - _BELOW
+        observe(np.where(by_text, composed, below), np.where(by_image, composed, below))
     return Ranks(
         t2i=updated_ranks(plain.t2i, np.where(by_text, composed, -np.inf), own),
         i2t=updated_ranks(plain.i2t, np.where(by_image, composed, -np.inf).T, own.T),

@@ -9,7 +9,7 @@ image.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -97,10 +97,17 @@ def batches_by_length(lengths: Ints) -> Iterator[Ints]:
         start = stop
 
 
-def rank_patches(images: PackedStates, texts: PackedStates, owner: Ints, device: str = "cpu") -> Ranks:
+def rank_patches(
+    images: PackedStates,
+    texts: PackedStates,
+    owner: Ints,
+    device: str = "cpu",
+    observe: Callable[[Floats], None] | None = None,
+) -> Ranks:
     """Rank by late interaction of captions and patches. Ranks are defined as in `ranking.rank`.
 
     images: patch states of n images. texts: token states of m captions. owner: (m,), the index of each caption's image.
+    observe: as for `ranking.rank_by_score`.
     Raises HarnessError if the states differ in width, or if an image has no caption.
     """
     if images.rows.shape[1] != texts.rows.shape[1]:
@@ -108,5 +115,8 @@ def rank_patches(images: PackedStates, texts: PackedStates, owner: Ints, device:
             f"patch states have {images.rows.shape[1]} dimensions and token states {texts.rows.shape[1]}: not one space"
         )
     return rank_by_score(
-        lambda captions, places: maxsim_scores(texts.take(captions), images.take(places), device), owner, len(images)
+        lambda captions, places: maxsim_scores(texts.take(captions), images.take(places), device),
+        owner,
+        len(images),
+        observe=observe,
     )

@@ -7,11 +7,14 @@ the same output for all inputs has a hit rate of 0, not 100.
 One float32 matrix product serves both directions, one tile of captions by images at a time. It decides the clear cases only.
 Where a score is closer to its threshold than the error bound of the float32 product, the pair is scored again in float64. The
 ranks are therefore those of the float64 score matrix. They do not depend on the tile, the number of threads, the device or BLAS.
+
+A score may have a bias for each candidate (`CandidateBias`). It is a dot product too, with the bias as further dimensions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cache, wraps
 from importlib import import_module
 from importlib.util import find_spec
@@ -19,9 +22,11 @@ from math import comb, isqrt
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
-from harness.core.data import Floats, Ints, Ranks
+from harness.core.data import Doubles, Floats, Ints, Ranks
 from harness.core.errors import HarnessError
+from harness.retrieval.cosines import check_one_space, exact_device, unit_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +45,7 @@ tolerance of 1e-6 is twice this bound, and far below any meaningful difference. 
 CUTOFFS = (1, 5, 10)
 MISSED = np.iinfo(np.int32).max
 """The rank of a query without a hit: no candidate region matches its phrase, or its list of documents has no relevant one."""
-_STRIPE = 1024  # rows or pairs in float64 at once, few enough for the processor's cache
+_STRIPE = 1024  # pairs in float64 at once, few enough for the processor's cache
 _OWN = 64  # captions that are scored with their own images at once. Captions of an image are adjacent, so few pairs are wasted.
 PAIR_COST = 64  # scoring one pair in float64 costs as much as this number of scores of a float64 product
 _WIDE = 64  # the number of images is padded with zero rows to a multiple: GPU products are slow for odd widths, such as 31,783
@@ -48,14 +53,42 @@ _CHUNK = {"cpu": 16 << 20, "cuda": 1 << 30}  # bytes of scores that fit the proc
 NUMBA_MIN_SCORES = 1 << 24  # below this number of scores, torch finishes before numba is imported
 
 
-def rank(images: Floats, texts: Floats, owner: Ints, *, chunk: int | None = None, device: str = "cpu") -> Ranks:
+@dataclass(frozen=True)
+class CandidateBias:
+    """What is added to the cosines of one direction before candidates are ranked.
+
+    values: (c,), the bias of each candidate. queries: (q,), the queries whose scores receive it, None for all.
+    """
+
+    values: Doubles
+    queries: npt.NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True)
+class Biases:
+    """The biases of both directions: of images for captions (t2i) and of captions for images (i2t)."""
+
+    t2i: CandidateBias
+    i2t: CandidateBias
+
+
+def rank(
+    images: Floats,
+    texts: Floats,
+    owner: Ints,
+    *,
+    biases: Biases | None = None,
+    chunk: int | None = None,
+    device: str = "cpu",
+) -> Ranks:
     """Rank every image for every caption, and every caption for every image.
 
     images: (n, d) and texts: (m, d), embeddings in one space. They are normalised here. A zero row stays zero and ties with all.
     owner: (m,), the index of each caption's image. Other captions of the same image never count against it.
+    biases: what is added to the cosines. None adds nothing.
     chunk: bytes of float32 scores in memory at once, a square tile. The default is 16 MiB on a processor and 1 GiB on a GPU.
     Counting needs about as much memory again, and up to five times as much if nearly all scores are tied. The inputs are also
-    copied for normalisation.
+    copied for normalisation, and once more for each biased direction.
     device: the device of the products, `cuda` or a processor.
     Raises HarnessError if shapes do not fit, an image has no caption, or an embedding is not finite. NaN loses every comparison,
     so a broken encoder would otherwise have a hit rate of 100.
@@ -65,6 +98,9 @@ def rank(images: Floats, texts: Floats, owner: Ints, *, chunk: int | None = None
     [1, 1, 1]
     >>> rank(eye, np.ones_like(eye), np.arange(3)).t2i.tolist()
     [3, 3, 3]
+    >>> favourite, none = CandidateBias(np.array([0.0, 0.0, 2.0])), CandidateBias(np.zeros(3))
+    >>> rank(eye, eye, np.arange(3), biases=Biases(favourite, none)).t2i.tolist()
+    [2, 2, 1]
     """
     import torch
 
@@ -72,38 +108,88 @@ def rank(images: Floats, texts: Floats, owner: Ints, *, chunk: int | None = None
 
     images, texts = np.asarray(images), np.asarray(texts)
     owners = torch.from_numpy(_checked_owner(np.asarray(owner), images, texts))
-    kind = "cuda" if device.startswith("cuda") else "cpu"  # other devices have no float64
-    device = device if kind == "cuda" else "cpu"
+    device = exact_device(device)
     with torch.inference_mode(), float32_matmul(device):
-        wide, long, owners = _unit(images, "image").to(device), _unit(texts, "text").to(device), owners.to(device)
-        own = _score_pairs(long, wide, torch.arange(len(long), device=device), owners)
-        best = torch.full((len(wide),), -torch.inf, device=device, dtype=own.dtype).scatter_reduce(0, owners, own, "amax")
-        by_text, by_image = Bars.of(long, own), Bars.of(wide, best)
-        few = len(images) * len(texts) < NUMBA_MIN_SCORES
-        count = _count if kind == "cuda" else single_threaded(_count) if few else _counting()
+        wide, long = unit_tensor(images, "image", _WIDE).to(device), unit_tensor(texts, "text").to(device)
+        owners = owners.to(device)
+        if biases is None:
+            return _count_better(long, wide, owners, len(images), chunk)
+        asked, found = _with_bias(long, wide[: len(images)], biases.t2i)
+        t2i = _count_better(asked, _padded(found, len(wide)), owners, len(images), chunk, ("t2i",)).t2i
+        asked, found = _with_bias(wide[: len(images)], long, biases.i2t)
+        i2t = _count_better(found, _padded(asked, len(wide)), owners, len(images), chunk, ("i2t",)).i2t
+        return Ranks(t2i, i2t)
 
-        side = max(isqrt((chunk or _CHUNK[kind]) // 4), 1)
-        scores = torch.empty(min(side, len(long)) * min(side, len(wide)), device=device)
-        t2i, i2t = (torch.ones(len(rows), dtype=torch.int64, device=device) for rows in (long, wide))
-        for rows in _slices(len(long), side):
-            for columns in _slices(len(wide), side):
-                own, real = owners[rows] - columns.start, len(images) - columns.start
-                reached = _reached(scores, by_text.cut(rows), by_image.cut(columns), own, real, count)
-                t2i[rows] += reached[0]
-                i2t[columns] += reached[1]
-        return Ranks(t2i.cpu().numpy(), i2t[: len(images)].cpu().numpy())
+
+def _count_better(
+    long: Tensor, wide: Tensor, owners: Tensor, n: int, chunk: int | None, sides: tuple[str, ...] = ("t2i", "i2t")
+) -> Ranks:
+    """Return the ranks by the dot products of texts and images.
+
+    long: (m, d), texts. wide: images, (n, d) and rows of padding. sides: the directions to rank; the ranks of others are 1.
+    """
+    import torch
+
+    device, width = long.device, long.shape[1]
+    own = _score_pairs(long, wide, torch.arange(len(long), device=device), owners)
+    best = torch.full((len(wide),), -torch.inf, device=device, dtype=own.dtype).scatter_reduce(0, owners, own, "amax")
+    slack = float32_slack(width) * max(1.0, float(long.norm(dim=1).max() * wide.norm(dim=1).max()))
+    # No score reaches an infinite threshold, so that nothing counts in a direction that is not asked for.
+    by_text = Bars.of(long, own if "t2i" in sides else torch.full_like(own, torch.inf), slack)
+    by_image = Bars.of(wide, best if "i2t" in sides else torch.full_like(best, torch.inf), slack)
+    few = n * len(long) < NUMBA_MIN_SCORES
+    count = _count if device.type == "cuda" else single_threaded(_count) if few else _counting()
+
+    side = max(isqrt((chunk or _CHUNK[device.type]) // 4), 1)
+    scores = torch.empty(min(side, len(long)) * min(side, len(wide)), device=device)
+    t2i, i2t = (torch.ones(len(rows), dtype=torch.int64, device=device) for rows in (long, wide))
+    for rows in _slices(len(long), side):
+        for columns in _slices(len(wide), side):
+            own, real = owners[rows] - columns.start, n - columns.start
+            reached = _reached(scores, by_text.cut(rows), by_image.cut(columns), own, real, count)
+            t2i[rows] += reached[0]
+            i2t[columns] += reached[1]
+    return Ranks(t2i.cpu().numpy(), i2t[:n].cpu().numpy())
+
+
+def _with_bias(queries: Tensor, candidates: Tensor, bias: CandidateBias) -> tuple[Tensor, Tensor]:
+    """Return queries and candidates with two more dimensions, so that their dot products are the biased scores.
+
+    A candidate has its bias there, as a sum of two float32 numbers, which is exact to 48 bits. A query has (1, 1) if its scores
+    receive the bias, else (0, 0). A constant in all biases changes no rank, so the middle is subtracted to keep them small.
+    """
+    import torch
+
+    device = candidates.device
+    values = torch.from_numpy(np.asarray(bias.values, np.float64)).to(device)
+    values = values - (values.max() + values.min()) / 2
+    high = values.float()
+    low = (values - high.double()).float()
+    switch = torch.ones(len(queries)) if bias.queries is None else torch.from_numpy(bias.queries).float()
+    switch = switch.to(device)[:, None]
+    return torch.cat([queries, switch, switch], 1), torch.cat([candidates, high[:, None], low[:, None]], 1)
+
+
+def _padded(rows: Tensor, length: int) -> Tensor:
+    """Return the rows with rows of zeros up to a length."""
+    import torch
+
+    return torch.cat([rows, rows.new_zeros(length - len(rows), rows.shape[1])])
 
 
 # Returns the float32 scores (r, c) of some captions with some images. Both are given by their indices.
 ScoreFunction = Callable[[Ints, Ints], Floats]
 
 
-def rank_by_score(score: ScoreFunction, owner: Ints, n: int, *, chunk: int = 64 << 20) -> Ranks:
+def rank_by_score(
+    score: ScoreFunction, owner: Ints, n: int, *, chunk: int = 64 << 20, observe: Callable[[Floats], None] | None = None
+) -> Ranks:
     """Rank n images for every caption, and every caption for every image, by any score in [-1, 1].
 
     Ties are handled as in `rank`. owner: (m,), the index of each caption's image. chunk: bytes of scores in memory at once, at
-    least those of one caption. A pair of a caption and its image is scored twice: for the thresholds, and with all other pairs.
-    Scores of two calls may therefore differ, but by far less than TOLERANCE, as rounding differs between products of two shapes.
+    least those of one caption. observe: receives the scores (r, n) of all captions, some after another, in order.
+    A pair of a caption and its image is scored twice: for the thresholds, and with all other pairs. Scores of two calls may
+    therefore differ, but by far less than TOLERANCE, as rounding differs between products of two shapes.
     Raises HarnessError if an image has no caption.
 
     >>> table = np.array([[0.9, 0.1], [0.5, 0.4]], np.float32)
@@ -121,6 +207,8 @@ def rank_by_score(score: ScoreFunction, owner: Ints, n: int, *, chunk: int = 64 
     t2i, i2t = np.ones(len(owner), np.int64), np.ones(n, np.int64)
     for part in _slices(len(owner), max(chunk // (4 * n), 1)):
         scores = score(np.arange(len(owner))[part], images)
+        if observe:
+            observe(scores)
         scores[np.arange(len(scores)), owner[part]] = -np.inf
         t2i[part] += np.count_nonzero(scores >= own[part, None] - np.float32(TOLERANCE), axis=1)
         i2t += np.count_nonzero(scores >= best - np.float32(TOLERANCE), axis=0)
@@ -191,12 +279,9 @@ def chance_of_hit(candidates: int, right: int, k: int) -> float:
 
 def _checked_owner(owner: Ints, images: Floats, texts: Floats) -> Ints:
     """Return the owners as int64. Raises HarnessError if shapes do not fit, or if an image has no caption."""
-    if images.ndim != 2 or texts.ndim != 2 or images.shape[1] != texts.shape[1]:
-        raise HarnessError(f"images {images.shape} and texts {texts.shape} must be (n, d) and (m, d), embedded in one space")
+    check_one_space(images, texts)
     if owner.shape != (len(texts),) or not np.issubdtype(owner.dtype, np.integer):
         raise HarnessError(f"owner must be one integer for each of the {len(texts)} texts, not {owner.dtype} {owner.shape}")
-    if not len(images) or not len(texts):
-        raise HarnessError(f"nothing to rank: {len(images)} images and {len(texts)} texts")
     return _all_owned(owner, len(images))
 
 
@@ -211,9 +296,9 @@ def _all_owned(owner: Ints, n: int) -> Ints:
 
 
 class Bars(NamedTuple):
-    """Unit rows and the thresholds that an irrelevant item's score must reach to count against each row.
+    """Rows and the thresholds that an irrelevant item's score must reach to count against each row.
 
-    rows: (k, d), unit vectors. bars: (k,), the thresholds, float64. sure: (k,), float32: a float32 score of at least this value
+    rows: (k, d), vectors. bars: (k,), the thresholds, float64. sure: (k,), float32: a float32 score of at least this value
     certainly reaches the threshold. perhaps: (k,), float32: a float32 score below this value certainly does not.
     """
 
@@ -223,38 +308,17 @@ class Bars(NamedTuple):
     perhaps: Tensor
 
     @classmethod
-    def of(cls, rows: Tensor, best: Tensor) -> Bars:
-        """Return the thresholds of unit rows. best: (k,), float64, the score of each row's best relevant item."""
-        bars, slack = best - TOLERANCE, float32_slack(rows.shape[1])
+    def of(cls, rows: Tensor, best: Tensor, slack: float) -> Bars:
+        """Return the thresholds of rows. best: (k,), float64, the score of each row's best relevant item.
+
+        slack: a bound on the error of a float32 score and of a threshold's rounding.
+        """
+        bars = best - TOLERANCE
         return cls(rows, bars, (bars + slack).float(), (bars - slack).float())
 
     def cut(self, part: slice) -> Bars:
         """Return the rows and thresholds of a slice."""
         return Bars(*(of[part] for of in self))
-
-
-def _unit(rows: Floats, side: str) -> Tensor:
-    """L2-normalise each row in float64 and round once to float32. Images are padded with zero rows to a multiple of _WIDE.
-
-    Raises HarnessError if a row is not finite.
-    """
-    import torch
-
-    with np.errstate(over="ignore"):  # float64 input beyond the range of float32 becomes inf, and is refused below
-        rows = np.asarray(rows, np.float32)
-    filled = len(rows) + (-len(rows) % _WIDE if side == "image" else 0)
-    unit, norms = np.zeros((filled, rows.shape[1]), np.float32), np.empty(len(rows))
-    for part in _slices(len(rows), _STRIPE):
-        wide = rows[part].astype(np.float64)
-        norms[part] = np.sqrt(
-            np.einsum("ij,ij->i", wide, wide)
-        )  # finite if and only if the row is finite: squares of float32 values do not overflow in float64
-        if np.isfinite(norms[part]).all():
-            unit[part][: len(wide)] = wide / np.where(norms[part] > 0, norms[part], 1)[:, None]
-    broken = np.count_nonzero(~np.isfinite(norms))
-    if broken:
-        raise HarnessError(f"{broken} of {len(rows)} {side} embeddings hold NaN or infinity; look at the encoder's precision")
-    return torch.from_numpy(unit)
 
 
 def single_threaded(work: Callable[Params, Result]) -> Callable[Params, Result]:

@@ -9,7 +9,7 @@ from harness.core.digests import digest_json
 from harness.core.errors import HarnessError
 from harness.records.files import RECORD_FILE, load_record
 from harness.records.schema import Record
-from harness.retrieval.scorers import PLAIN
+from harness.retrieval.scorers import PLAIN, scorer_spec
 from harness.statistics.comparison_schema import Comparison, ComparisonOptions, ComparisonSetting, PairedRecords, UnpairedRecord
 from harness.statistics.comparison_sections import comparison_section
 from harness.statistics.matching import (
@@ -116,7 +116,7 @@ def resolve_metric(metric: str, tower: Measurement) -> str:
 
 def tower_title(record: Record) -> str:
     """Return the text tower, and the scorer if it is not the plain one."""
-    return record.text_tower if record.scorer == PLAIN else f"{record.text_tower} + {record.scorer.partition(',')[0]}"
+    return record.text_tower if record.scorer == PLAIN else f"{record.text_tower} + {scorer_spec(record.scorer)}"
 
 
 def unpaired_record(left: UnmatchedRecord) -> UnpairedRecord:

@@ -16,13 +16,17 @@ from harness.statistics.measurement import Measurement
 
 @dataclass(frozen=True)
 class TowerRow:
-    """Scores of one tower in one direction: each column in percent with its confidence interval, and the median rank."""
+    """Scores of one tower in one direction: each column in percent with its confidence interval, and the median rank.
+
+    hubness: of the candidates, None if the record does not have it.
+    """
 
     label: str
     intervals: tuple[Interval, ...]
     median_rank: float
     images: int
     captions: int
+    hubness: float | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,14 @@ def tower_row(tower: Measurement, direction: str, resamples: int) -> TowerRow:
     values = np.column_stack(list(tower.values(direction).values()))
     intervals = bootstrap_means(values, tower.clusters(direction), resamples=resamples)
     record = tower.record
-    return TowerRow(tower.label, tuple(intervals), record.scores[f"{direction}_median_rank"], record.images, record.captions)
+    return TowerRow(
+        tower.label,
+        tuple(intervals),
+        record.scores[f"{direction}_median_rank"],
+        record.images,
+        record.captions,
+        record.hubness.get(direction),
+    )
 
 
 def tower_contrast(tower: Measurement, base: Measurement, direction: str, resamples: int) -> TowerContrast:

@@ -164,10 +164,14 @@ class BoardBuilder:
         return out
 
     def ranks(self, rows: Sequence[int], estimates: Doubles, resampled: Doubles) -> dict[int, RankInterval]:
-        """Return the ranks of rows. Disputed rows have none and do not affect the others' ranks."""
-        kept = [place for place, row in enumerate(rows) if self.towers[row] not in self.scores.conflicts]
+        """Return the ranks of rows. Disputed and transductive rows have none and do not affect the others' ranks."""
+        kept = [place for place, row in enumerate(rows) if self.is_ranked(self.towers[row])]
         found = rank_intervals(estimates[kept], resampled[:, kept]) if kept else []
         return {rows[place]: rank for place, rank in zip(kept, found, strict=True)}
+
+    def is_ranked(self, tower: BoardTower) -> bool:
+        """Return whether a row is ranked among the others."""
+        return tower not in self.scores.conflicts and not tower.is_transductive
 
     def ranked_means(self, columns: Sequence[BoardColumn]) -> dict[int, BoardMean]:
         """Return the ranked macro means over columns of the rows that have all of them."""

@@ -13,11 +13,12 @@ from harness.leaderboards.board.config import BoardConfig
 from harness.leaderboards.records.board_records import BoardRecord, TestSet
 from harness.leaderboards.rendering import sanitize_line
 from harness.records.schema import TRANSLATE_TEST, Record
-from harness.retrieval.scorers import PLAIN
+from harness.retrieval.scorers import PLAIN, is_transductive
 from harness.statistics.inference import Interval
 from harness.statistics.rank_inference import RankInterval
 
 MethodFamily = Literal["OT", "KD", "none"]
+TRANSDUCTIVE_NOTE = "not ranked; the test queries are ranked together, which is not zero-shot retrieval"
 METHOD_FAMILIES: dict[Side, MethodFamily] = {"transport": "OT", "standard": "KD", "control": "none"}
 
 
@@ -79,6 +80,11 @@ class BoardTower:
         name = "untrained" if objective == UNTRAINED else sanitize_line(objective)
         scored = name if self.scorer == PLAIN else f"{name} + {self.scorer}"
         return f"{scored} ({self.qualifier})" if self.qualifier else scored
+
+    @property
+    def is_transductive(self) -> bool:
+        """Whether the scorer ranks the test queries together. Such a row is not ranked among those of single queries."""
+        return is_transductive(self.scorer)
 
     @property
     def family(self) -> MethodFamily:

@@ -14,7 +14,7 @@ from harness.leaderboards.board.exports import (
     pairs_text,
     seeds_cell,
 )
-from harness.leaderboards.board.model import Board, BoardCell, BoardColumn, BoardMean, BoardRow, Ceiling
+from harness.leaderboards.board.model import TRANSDUCTIVE_NOTE, Board, BoardCell, BoardColumn, BoardMean, BoardRow, Ceiling
 from harness.leaderboards.board.page_data import board_payload
 from harness.leaderboards.records.board_records import BoardRecord
 from harness.leaderboards.rendering import render_page, sanitize_line
@@ -90,6 +90,7 @@ def row_view(board: Board, row: BoardRow) -> dict[str, Any]:
         "rank": rank_view(row.overall.rank if row.overall else None),
         "about": " · ".join(filter(None, [pairs and f"{pairs} pairs", options])),
         "conflict": sanitize_line(row.conflict, PROBLEM_LENGTH),
+        "unranked": sanitize_line(row.conflict, PROBLEM_LENGTH) or (TRANSDUCTIVE_NOTE if row.tower.is_transductive else ""),
         "init": init_text(row),
         "pairs": pairs.replace(",", ""),
         "pairs_value": "" if config is None else config.pairs or _ALL_PAIRS,

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.leaderboards.board.exports import init_text, options_text, pairs_text
-from harness.leaderboards.board.model import Board, BoardCell, BoardMean, BoardRow, Gain
+from harness.leaderboards.board.model import TRANSDUCTIVE_NOTE, Board, BoardCell, BoardMean, BoardRow, Gain
 from harness.leaderboards.rendering import sanitize_line
 from harness.records.schema import Provenance, Record
-from harness.retrieval.scorers import PLAIN
+from harness.retrieval.scorers import PLAIN, scorer_arguments
 from harness.statistics.inference import Interval
 
 _COMMAND_LENGTH, _LINE_LENGTH, _OPTIONS_LENGTH = 600, 300, 200
@@ -80,6 +80,7 @@ def row_payload(board: Board, row: BoardRow, words: TextTable) -> dict[str, Any]
         "config": option_values(first),
         "again": repeat_command(first),
         "below": undisputed_row(board, row),
+        "unranked": TRANSDUCTIVE_NOTE if tower.is_transductive else "",
         "all": mean_payload(row.overall),
         "groups": group_payload(row.means),
         "cells": [cell_payload(row.cells.get(column.language.code), words) for column in board.columns],
@@ -117,7 +118,7 @@ def repeat_command(record: Record) -> list[str]:
     if record.translations:
         middle += ["--translator" if record.translations.by == "translator" else "--translations", record.translations.source]
     if record.scorer != PLAIN:
-        middle += ["--scorer", record.scorer.partition(",")[0]]
+        middle += scorer_arguments(record.scorer)
     task, rest = (sanitize_line(shlex.join(words), _COMMAND_LENGTH) for words in (["--task", record.task], middle))
     data = "" if record.sample else " --data YOUR_FLICKR30K"
     return [f"python -m harness run {task} --lang ", f" {rest}" + (" --seed " if config else ""), data]

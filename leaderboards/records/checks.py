@@ -270,6 +270,14 @@ def rank_faults(found: BoardRecord) -> Iterator[str]:
         if values.max() > most:
             yield f"its {side} ranks go from {values.min():,} to {values.max():,}, expected 1 to {most:,}"
     yield from mismatches("scores", record.scores, retrieval_scores(Ranks(t2i, i2t)))
+    yield from hubness_faults(record)
+
+
+def hubness_faults(record: Record) -> Iterator[str]:
+    """Yield the fault in the hubness of a record. Its ranks do not give it, but the skewness of n counts is below sqrt(n)."""
+    candidates = {"t2i": record.images, "i2t": record.captions}
+    if any(side not in candidates or abs(value) > math.sqrt(candidates[side]) for side, value in record.hubness.items()):
+        yield "its hubness is not the skewness of the occurrences of images (t2i) and captions (i2t)"
 
 
 def grounding_faults(found: BoardRecord) -> Iterator[str]:

@@ -92,7 +92,7 @@ class Leaderboard {
       // A disputed row has no rank. It is sorted with the row that it disagrees with.
       cell.dataset.v = this.ranked(this.data.rows[row.below])?.[3] ?? "";
       cell.replaceChildren(first ? String(first) : "–", element("small", {}, last > first ? `${first}–${last}` : ""));
-      cell.title = first ? `rank ${first}; 95 % confidence set ${first} to ${last}` : row.below === index ? "not ranked: languages are missing" : "not ranked: disputed";
+      cell.title = first ? `rank ${first}; 95 % confidence set ${first} to ${last}` : row.unranked || row.below === index ? "not ranked: languages are missing" : "not ranked: disputed";
       line.querySelector('[data-part="source"] bdi').textContent = column ? column[3] : sources;
       line.querySelector('[data-part="kind"] bdi').textContent = column ? column[4] : kinds;
     }

@@ -7,11 +7,11 @@ import typer
 
 from harness.cli.app import app
 from harness.cli.options import comma_separated, configured
-from harness.core.config import Config, DataConfig, DistillConfig, ExecutorConfig, GroundingConfig, RunConfig
+from harness.core.config import Config, DataConfig, DistillConfig, ExecutorConfig, GroundingConfig, RunConfig, ScoringConfig
 from harness.core.errors import HarnessError
 from harness.study.design import StudyConfig
 
-NESTED = {"distill", "grounding"}
+NESTED = {"distill", "grounding", "scoring"}
 
 
 def options(command: str) -> dict[str, object]:
@@ -25,7 +25,7 @@ def fields(*kinds: type[Config]) -> dict[str, object]:
 
 
 def test_run_has_an_option_for_every_field_with_its_default() -> None:
-    expected = fields(RunConfig, GroundingConfig, DistillConfig, ExecutorConfig)
+    expected = fields(RunConfig, GroundingConfig, ScoringConfig, DistillConfig, ExecutorConfig)
     del expected["objective"]  # `run` takes several: --objectives
     found = options("run")
     assert expected.keys() | {"by", "examples", "dry_run", "store", "plugin"} == found.keys()
@@ -67,7 +67,7 @@ def test_lists_are_comma_separated_or_repeated(given: dict[str, object], objecti
     command(
         **{
             name: default
-            for name, default in fields(RunConfig, GroundingConfig, DistillConfig).items()
+            for name, default in fields(RunConfig, GroundingConfig, ScoringConfig, DistillConfig).items()
             if not isinstance(default, tuple)
         }
         | {"objectives": None, "towers": None, "measures": None, "lang": "de"}

@@ -337,6 +337,7 @@ def test_one_file_is_not_read_for_two_languages(flickr30k_folder: Path, tmp_path
     ("choices", "message"),
     [
         ({"scorer": "entities"}, "--scorer entities takes phrases from the captions, which translate-test does not read"),
+        ({"scorer": "csls:banked"}, "needs translations of the val captions, which translate-test does not have: use csls:trans"),
         ({"encoder": "features:FILE"}, "holds embeddings by id and cannot read translations: translate-test needs a model"),
     ],
 )

@@ -209,6 +209,28 @@ def test_another_scorer_has_a_row_of_its_own(tmp_path: Path) -> None:
     assert board.ceilings[0].cells["de"].estimate > 0, "English is shown by the plain scorer"
 
 
+def test_a_transductive_scorer_has_a_row_without_a_rank(tmp_path: Path) -> None:
+    """Its scores do not change the ranks of rows that rank single queries. A banked scorer ranks single queries."""
+    of = retrieval("de", gallery(50))
+    scorers = ("plain", "csls, banked, k 10", "sinkhorn, transductive, tau 0.05, 10 iterations")
+    for number, scorer in enumerate(scorers):
+        ranks = Ranks(*[np.ones(50, np.int64)] * 2) if number == 2 else None
+        write_record(tmp_path, of, Arm("kd-mse", 0.4), ranks=ranks, cell=f"{number}" * 64, scorer=scorer)
+    (board,) = boards(tmp_path)
+    assert {row.tower.scorer: row.overall and row.overall.rank is not None for row in board.rows} == {
+        "plain": True,
+        "csls, banked, k 10": True,
+        scorers[2]: False,
+    }
+    assert board.rows[-1].tower.method == f"kd-mse + {scorers[2]}"
+    assert board.rows[-1].cells["de"].rank is None
+    assert all(row.overall and row.overall.rank and row.overall.rank.last <= 2 for row in board.rows[:2])
+    page = board_page([board])
+    assert "not ranked; the test queries are ranked together" in page
+    again = "--scorer sinkhorn:transductive --score-temperature 0.05 --score-iterations 10"
+    assert again in page
+
+
 FACETS = {"entity-type": tuple((("people",), ("people", "animals"), ("none",))[k % 3] for k in range(IMAGES))}
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from harness.core.data import Ranks
 from harness.core.errors import HarnessError
 from harness.retrieval import ranking
-from harness.retrieval.ranking import TOLERANCE, Bars, chance_rates, hit_rate, rank, retrieval_scores
+from harness.retrieval.ranking import TOLERANCE, Bars, Biases, CandidateBias, chance_rates, hit_rate, rank, retrieval_scores
 from harness.runtime.matmul import onednn_is_faster
 
 WIDTHS = (1, 2, 8, 33)
@@ -28,8 +28,13 @@ def world(seed: int, *, n: int = 12, extra: int = 20, width: int = 8, noise: flo
     return images, texts.astype(np.float32), owner
 
 
-def by_definition(images: Any, texts: Any, owner: Any) -> Ranks:
+def by_definition(images: Any, texts: Any, owner: Any, biases: Biases | None = None) -> Ranks:
     """One plus the number of others that score at least as high as the best relevant one, less the tolerance."""
+
+    def biased(scores: Any, bias: CandidateBias | None) -> Any:
+        if bias is None:
+            return scores
+        return scores + bias.values * (1 if bias.queries is None else bias.queries[:, None])
 
     def unit(rows: Any) -> Any:
         norms = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
@@ -37,10 +42,10 @@ def by_definition(images: Any, texts: Any, owner: Any) -> Ranks:
 
     matrix = unit(texts) @ unit(images).T
     t2i, i2t = [], []
-    for row, image in zip(matrix, owner, strict=True):
+    for row, image in zip(biased(matrix, biases and biases.t2i), owner, strict=True):
         others = np.delete(row, image)
         t2i.append(1 + np.count_nonzero(others >= row[image] - TOLERANCE))
-    for image, column in enumerate(matrix.T):
+    for image, column in enumerate(biased(matrix.T, biases and biases.i2t)):
         relevant = owner == image
         i2t.append(1 + np.count_nonzero(column[~relevant] >= column[relevant].max() - TOLERANCE))
     return Ranks(np.array(t2i), np.array(i2t))
@@ -75,6 +80,31 @@ def test_fast_path_is_the_definition(*, seed: int, n: int, extra: int, width: in
     images, texts, owner = world(seed, n=n, extra=extra, width=width, noise=noise)
     images = images[np.arange(n) // copies]
     assert_same(rank(images, texts, owner, chunk=4 * side * side), by_definition(images, texts, owner))
+
+
+@pytest.mark.usefixtures("way")
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(1, 70),
+    extra=st.integers(0, 200),
+    spread=st.sampled_from([0.0, 1e-7, 0.1, 5.0]),
+    copies=st.integers(1, 3),
+    switched=st.booleans(),
+    side=st.sampled_from([25, 64, 2048]),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_biased_ranks_are_the_definition(
+    *, seed: int, n: int, extra: int, spread: float, copies: int, switched: bool, side: int
+) -> None:
+    """Biases of any size, in both directions or for some queries, on images that are there twice with one bias."""
+    images, texts, owner = world(seed, n=n, extra=extra)
+    images, random = images[np.arange(n) // copies], np.random.default_rng(seed)
+    switches = [random.random(size) < 0.5 if switched else None for size in (len(texts), n)]
+    of_images = spread * random.standard_normal(n)[np.arange(n) // copies]
+    biases = Biases(
+        CandidateBias(7 + of_images, switches[0]), CandidateBias(spread * random.standard_normal(len(texts)), switches[1])
+    )
+    assert_same(rank(images, texts, owner, biases=biases, chunk=4 * side * side), by_definition(images, texts, owner, biases))
 
 
 @pytest.mark.usefixtures("way")

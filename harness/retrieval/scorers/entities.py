@@ -35,12 +35,15 @@ class EntityScorer:
     def rank(self, retrieval: Retrieval, embed: Embedder) -> RetrievalResult:
         """Rank images by caption, and captions by image."""
         from harness.retrieval.entity_reranking import CaptionPhrases, RegionGallery, rerank, split_rows
+        from harness.retrieval.hubness import OccurrenceCounter
 
         words = embed.texts([phrase for phrases in self.phrases for phrase in phrases], retrieval.lang)
         captions = CaptionPhrases(embed.captions(retrieval), split_rows(words, [len(phrases) for phrases in self.phrases]))
         regions = embed.pictures(self.views, "regions")
         gallery = RegionGallery(embed.pictures(retrieval.images), regions_by_image(regions, self.views.regions, retrieval.images))
-        return RetrievalResult.from_images(rerank(captions, gallery, retrieval.caption_images, self.first), retrieval)
+        counter = OccurrenceCounter(len(gallery.images))
+        ranks = rerank(captions, gallery, retrieval.caption_images, self.first, counter.add)
+        return RetrievalResult.from_images(ranks, retrieval, counter.hubness())
 
 
 def make_entity_scorer(argument: str, run: ScoredRun) -> ScorerFactory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from harness.storage.store import Store
 
 PLAIN = "plain"
+BANKED, TRANSDUCTIVE = "banked", "transductive"
+"""The forms of scorers that compare candidates with queries: those of the val split, or the test queries together."""
 
 
 @dataclass(frozen=True)
@@ -32,17 +35,20 @@ class RetrievalResult:
     """The ranks and scores of one retrieval.
 
     chance: expected scores of a random order. columns: values for each query that records store with its rank.
+    hubness: by direction, of image retrieval (see `harness.retrieval.hubness`).
     """
 
     ranks: Ranks
     scores: dict[str, float]
     chance: dict[str, float]
     columns: Mapping[str, npt.NDArray[np.generic]] = field(default_factory=dict)
+    hubness: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def from_images(cls, ranks: Ranks, retrieval: Retrieval) -> RetrievalResult:
+    def from_images(cls, ranks: Ranks, retrieval: Retrieval, hubness: Mapping[str, float] | None = None) -> RetrievalResult:
         """Return the result of a retrieval between captions and images."""
-        return cls(ranks, retrieval_scores(ranks), chance_rates(retrieval.caption_images, len(retrieval.images.ids)))
+        chance = chance_rates(retrieval.caption_images, len(retrieval.images.ids))
+        return cls(ranks, retrieval_scores(ranks), chance, hubness=hubness or {})
 
     @classmethod
     def from_texts(cls, retrieval: TextRetrieval, sides: SearchStates, device: str) -> RetrievalResult:
@@ -151,3 +157,44 @@ def refuse_argument(name: str, argument: str) -> None:
     """Raise HarnessError for an argument of a scorer that takes none."""
     if argument:
         raise HarnessError(f"--scorer {name}:{argument}: {name} takes no argument")
+
+
+def scorer_spec(name: str) -> str:
+    """Return what `--scorer` takes for a scorer, from its name in a record. The options of scorers are left out.
+
+    >>> scorer_spec("sinkhorn, transductive, tau 0.05, 10 iterations"), scorer_spec("entities, first 10 sorted anew")
+    ('sinkhorn:transductive', 'entities')
+    """
+    scorer, form = [*name.split(", "), ""][:2]
+    return f"{scorer}:{form}" if form in (BANKED, TRANSDUCTIVE) else scorer
+
+
+_OPTIONS = (
+    (r"tau ([\d.]+)", "--score-temperature"),
+    (r"(\d+) iterations", "--score-iterations"),
+    (r"k (\d+)", "--score-neighbours"),
+    (r"first (\d+) sorted anew", "--rerank"),
+)
+
+
+def scorer_arguments(name: str) -> list[str]:
+    """Return the options of `run` that measure a scorer, from its name in a record.
+
+    >>> scorer_arguments("csls, banked, k 10"), scorer_arguments("maxsim")
+    (['--scorer', 'csls:banked', '--score-neighbours', '10'], ['--scorer', 'maxsim'])
+    """
+    words = ["--scorer", scorer_spec(name)]
+    for part in name.split(", ")[1:]:
+        for pattern, option in _OPTIONS:
+            if found := re.fullmatch(pattern, part):
+                words += [option, found[1]]
+    return words
+
+
+def is_transductive(name: str) -> bool:
+    """Return whether the scorer with this name in a record ranks the test queries together.
+
+    >>> is_transductive("csls, transductive, k 10"), is_transductive("csls, banked, k 10"), is_transductive("plain")
+    (True, False, False)
+    """
+    return scorer_spec(name).endswith(f":{TRANSDUCTIVE}")

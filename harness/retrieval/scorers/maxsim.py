@@ -29,12 +29,15 @@ class MaxSimScorer:
 
     def rank(self, retrieval: Retrieval, embed: Embedder) -> RetrievalResult:
         """Rank images by caption and captions by image, or documents by query."""
+        from harness.retrieval.hubness import OccurrenceCounter
         from harness.retrieval.late_interaction import rank_patches
 
         if isinstance(retrieval, TextRetrieval):
             return RetrievalResult.from_texts(retrieval, self.search_states(retrieval, embed), embed.device)
         tokens, patches = embed.tokens(retrieval), embed.patches(retrieval.images)
-        return RetrievalResult.from_images(rank_patches(patches, tokens, retrieval.caption_images, embed.device), retrieval)
+        counter = OccurrenceCounter(len(patches))
+        ranks = rank_patches(patches, tokens, retrieval.caption_images, embed.device, lambda scores: counter.add(scores, scores))
+        return RetrievalResult.from_images(ranks, retrieval, counter.hubness())
 
     def search_states(self, retrieval: TextRetrieval, embed: Embedder) -> SearchStates:
         """Return the token states of queries and documents."""

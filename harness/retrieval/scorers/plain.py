@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from harness.core.data import Retrieval, TextRetrieval
+from harness.retrieval.hubness import cosine_hubness
 from harness.retrieval.ranking import rank
 from harness.retrieval.scorers.interface import (
     PLAIN,
@@ -33,9 +34,9 @@ class CosineScorer:
         """Rank images by caption and captions by image, or documents by query."""
         if isinstance(retrieval, TextRetrieval):
             return RetrievalResult.from_texts(retrieval, self.search_states(retrieval, embed), embed.device)
-        images = embed.pictures(retrieval.images)
-        ranks = rank(images, embed.captions(retrieval), retrieval.caption_images, device=embed.device)
-        return RetrievalResult.from_images(ranks, retrieval)
+        images, captions = embed.pictures(retrieval.images), embed.captions(retrieval)
+        ranks = rank(images, captions, retrieval.caption_images, device=embed.device)
+        return RetrievalResult.from_images(ranks, retrieval, cosine_hubness(images, captions, device=embed.device))
 
     def search_states(self, retrieval: TextRetrieval, embed: Embedder) -> SearchStates:
         """Return the embeddings of queries and documents, as one state for each text."""
