@@ -132,6 +132,7 @@ OBJECTIVES: Registry[Objective] = Registry(
 )
 _NEW_SUBWORDS = ("pooling", "vocabulary", "unpaired")
 _ALIGNED = (*_NEW_SUBWORDS, "spelling", "rescale")
+_PUBLISHED = (*_NEW_SUBWORDS, "rescale")
 _ALIGNED_TEACHER_TOKENS = (*_ALIGNED, "share")
 INITIALIZERS: Registry[Callable[[str], Initializer]] = Registry(
     "initializer",
@@ -141,6 +142,7 @@ INITIALIZERS: Registry[Callable[[str], Initializer]] = Registry(
         "scratch": builtin_entry("harness.distill.initializers.scratch:Scratch", reads=(*_NEW_SUBWORDS, "size")),
         "association": builtin_entry("harness.distill.initializers.aligned:Association", reads=_ALIGNED),
         "ibm1": builtin_entry("harness.distill.initializers.aligned:Ibm1", reads=_ALIGNED),
+        "ibm1-agreed": builtin_entry("harness.distill.initializers.aligned:Ibm1Agreed", reads=_PUBLISHED),
         "ot-vocabulary": builtin_entry("harness.distill.initializers.aligned:OtVocabulary", reads=_ALIGNED),
         "ot-sentences": builtin_entry("harness.distill.initializers.aligned:OtSentences", reads=_ALIGNED),
         "ot-contexts": builtin_entry("harness.distill.initializers.aligned:OtContexts", reads=_ALIGNED),
@@ -148,6 +150,15 @@ INITIALIZERS: Registry[Callable[[str], Initializer]] = Registry(
         "ibm1-teacher-tokens": builtin_entry(
             "harness.distill.initializers.aligned:Ibm1TeacherTokens", reads=_ALIGNED_TEACHER_TOKENS
         ),
+        "fvt": builtin_entry("harness.distill.initializers.fvt:Fvt", reads=_PUBLISHED),
+        "ramen": builtin_entry("harness.distill.initializers.ramen:Ramen", reads=_PUBLISHED),
+        "trans-tokenization": builtin_entry(
+            "harness.distill.initializers.trans_tokenization:TransTokenization", reads=_PUBLISHED
+        ),
+        "wechsel": builtin_entry("harness.distill.initializers.wechsel:Wechsel", reads=_PUBLISHED),
+        "ofa": builtin_entry("harness.distill.initializers.ofa:Ofa", reads=_PUBLISHED),
+        "focus": builtin_entry("harness.distill.initializers.focus:Focus", reads=_PUBLISHED),
+        "simalign": builtin_entry("harness.distill.initializers.simalign:SimAlign", reads=("pooling", "rescale", "share")),
         "hf": builtin_entry("harness.encoders.hugging_face.initial_models:HuggingFaceInitializer", reads=("pooling", "prefix")),
     },
     group="harness.initializers",

@@ -7,6 +7,7 @@ initializer names one of each.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, cast
@@ -17,12 +18,13 @@ from tokenizers import Tokenizer
 
 from harness.core.config import DistillConfig
 from harness.core.data import Bitext, Doubles
+from harness.core.errors import HarnessError
 from harness.core.languages import ENGLISH
 from harness.core.protocols import TextEncoder, TokenLocator
 from harness.distill.alignment.association import associated_weights
 from harness.distill.alignment.cooccurrence import Sparse, safe_ratio
 from harness.distill.alignment.distributional import DistributionalContext
-from harness.distill.alignment.ibm1 import model1_weights
+from harness.distill.alignment.ibm1 import agreed_model1_weights, model1_weights
 from harness.distill.alignment.orthography import Spelling, bitext_spelling
 from harness.distill.alignment.ot_contexts import context_transport_weights
 from harness.distill.alignment.ot_sentences import sentence_transport_weights
@@ -30,6 +32,8 @@ from harness.distill.alignment.ot_vocabulary import vocabulary_transport_weights
 from harness.distill.alignment.token_bitext import TokenizedBitext
 from harness.distill.data.bitext import MonolingualText
 from harness.distill.data.subwords import subword_spans, tokenize
+from harness.distill.data.token_strings import token_strings
+from harness.distill.data.words import Words, split_into_words
 from harness.distill.initializers.interface import Student, layers_of
 from harness.distill.initializers.random import RandomSubwords
 from harness.distill.initializers.vocabularies import TeacherTokens, tower_with_embeddings
@@ -61,6 +65,38 @@ class AlignmentInput:
         """The token ids of the pairs, foreign and English, as student and teacher read them, framing included."""
         return tokenize(self.tokenizer, self.bitext.foreign, self.longest), self.donated.tokenize(self.bitext.english)
 
+    @cached_property
+    def content(self) -> TokenizedBitext:
+        """The pairs as token ids without framing, for rules that would align the framing tokens like any other."""
+        english = without((self.donated.start, self.donated.end), self.ids[1])
+        return TokenizedBitext(self.unframed(self.bitext.foreign), english, self.sizes)
+
+    def unframed(self, foreign: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of foreign texts without framing."""
+        return without(self.tokenizer.encode("").ids, tokenize(self.tokenizer, foreign, self.longest))
+
+    @cached_property
+    def strings(self) -> tuple[list[str], list[str]]:
+        """The strings of all subwords and of all English tokens (`token_strings`).
+
+        Raises HarnessError if the teacher's tokenizer has no form of the `tokenizers` library.
+        """
+        if self.donated.tokenizer is None:
+            raise HarnessError("the strings of this teacher's tokens are unknown (it has no tokenizer.json): use --init ramen")
+        return token_strings(self.tokenizer), token_strings(self.donated.tokenizer)
+
+    def words(self, bitext: Bitext | MonolingualText) -> tuple[Words, Words]:
+        """Return the words of texts, foreign and English, as student and teacher split them into tokens.
+
+        Raises HarnessError if the teacher does not give the character spans of its tokens.
+        """
+        if not isinstance(self.teacher, TokenLocator):
+            raise HarnessError("this teacher does not say where its tokens stand (locate_tokens): use --init ramen")
+        foreign, english = bitext.foreign, bitext.english
+        places = subword_spans(self.tokenizer, foreign, self.longest), self.teacher.locate_tokens(english, ENGLISH)
+        ids = tokenize(self.tokenizer, foreign, self.longest), self.donated.tokenize(english)
+        return split_into_words(ids[0], places[0], foreign), split_into_words(ids[1], places[1], english)
+
     @property
     def sizes(self) -> tuple[int, int]:
         """The numbers f of foreign subwords and e of English tokens."""
@@ -84,6 +120,16 @@ class AlignmentInput:
     def tokenized(self, context: bool = False) -> TokenizedBitext:
         """Return the pairs as token ids. context: with the contexts of tokens."""
         return TokenizedBitext(*self.ids, self.sizes, self.spelling, self.context if context else None)
+
+
+def without(framing: Iterable[int | None], texts: Tokens) -> list[list[int]]:
+    """Return the ids of texts without those of the framing.
+
+    >>> without((0, None), [[0, 2, 3], [0]])
+    [[2, 3], []]
+    """
+    marks = frozenset(framing)
+    return [[id_ for id_ in text if id_ not in marks] for text in texts]
 
 
 class AlignedSubwords(RandomSubwords):
@@ -182,6 +228,14 @@ class Ibm1(AlignedSubwords):
     def weights(self, given: AlignmentInput) -> Sparse:
         """Return `model1_weights`."""
         return model1_weights(given.tokenized())
+
+
+class Ibm1Agreed(AlignedSubwords):
+    """New subwords, aligned by two Models 1 with NULL that agree: a stronger control of `ot-sentences`."""
+
+    def weights(self, given: AlignmentInput) -> Sparse:
+        """Return `agreed_model1_weights`."""
+        return agreed_model1_weights(given.content)
 
 
 class OtTeacherTokens(AlignedSubwords):

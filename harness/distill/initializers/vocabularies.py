@@ -46,9 +46,12 @@ def tower_with_embeddings(donated: DonatedLayers, embeddings: Tensor, config: Di
 class NewSubwords(Vocabulary):
     """At most `config.vocabulary` subwords learned from the student's language, with random embeddings.
 
-    Embeddings are drawn from a normal distribution with the mean and the standard deviation of the donated ones. The framing
-    tokens keep the embeddings that the layers know them by.
+    Embeddings are drawn from a normal distribution: with the mean and the standard deviation of the donated ones, or, with
+    `standard`, with the mean 0 and the variance 1 / width. The framing tokens keep the embeddings that the layers know them by.
     """
+
+    def __init__(self, standard: bool = False) -> None:
+        self.standard = standard
 
     def build(
         self, donated: DonatedLayers, config: DistillConfig, bitext: Bitext, text: MonolingualText
@@ -58,7 +61,7 @@ class NewSubwords(Vocabulary):
         known = donated.weights["token_embedding.weight"]
         generator = torch.Generator().manual_seed(config.seed)
         drawn = torch.randn((tokenizer.get_vocab_size(), known.shape[1]), generator=generator)
-        embeddings = known.mean(0) + drawn * known.std(0)
+        embeddings = drawn * known.shape[1] ** -0.5 if self.standard else known.mean(0) + drawn * known.std(0)
         for name, row in ((START, donated.start), (END, donated.end)):
             if row is not None:
                 embeddings[tokenizer.token_to_id(name)] = known[row]
