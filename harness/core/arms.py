@@ -118,19 +118,26 @@ def load_objective(text: str) -> Objective:
     return weighted
 
 
+CONTROLS = ("association", "ibm1", "ibm1-agreed", "ibm1-teacher-tokens")
+"""The initializers that are controls of those with transport."""
+
+
 def side_of(objective: str, init: str) -> Side:
     """Return the side of the comparison that a tower is on.
 
     It is on transport's side if its loss or its initializer uses transport. A control is untrained, or is initialized by an
-    alignment without transport. All others are standard distillation.
+    alignment that differs from one of transport's in the transport alone: `association`, or a kind of `ibm1`. All others are
+    standard distillation, published initializers included.
 
-    >>> side_of("ot-token + 0.5*kd-mse", "random"), side_of("none", "ot-sentences"), side_of("kd-mse", "ibm1")
-    ('transport', 'transport', 'control')
+    >>> side_of("ot-token + 0.5*kd-mse", "random"), side_of("none", "ot-sentences")
+    ('transport', 'transport')
+    >>> side_of("kd-mse", "ibm1-teacher-tokens"), side_of("kd-mse", "ramen")
+    ('control', 'standard')
     """
     # Records may name objectives that are not installed here.
     if re.search(r"\bot-", objective) or init.startswith("ot-"):
         return "transport"
-    return "control" if objective == UNTRAINED or init in ("association", "ibm1") else "standard"
+    return "control" if objective == UNTRAINED or init in CONTROLS else "standard"
 
 
 def spell_arm(objective: str, init: str) -> str:

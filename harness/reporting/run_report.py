@@ -27,6 +27,17 @@ _INITIALIZER_TEXTS = {
     "ot-sentences": "the teacher's layers and a vocabulary aligned by transport within each sentence pair",
     "association": "the teacher's layers and a vocabulary aligned by association",
     "ibm1": "the teacher's layers and a vocabulary aligned by IBM's Model 1",
+    "ibm1-agreed": "the teacher's layers and a vocabulary aligned by two Models 1 that agree",
+    "keep-tokenizer": "the teacher's layers and tokens",
+    "ot-teacher-tokens": "the teacher's layers and tokens, aligned by transport",
+    "ibm1-teacher-tokens": "the teacher's layers and tokens, aligned by IBM's Model 1",
+    "fvt": "the teacher's layers and a vocabulary of means of the teacher's pieces (FVT)",
+    "ramen": "the teacher's layers and a vocabulary aligned by fast_align (RAMEN)",
+    "trans-tokenization": "the teacher's layers and a vocabulary aligned by links of words (trans-tokenization)",
+    "wechsel": "the teacher's layers and a vocabulary aligned by static word vectors (WECHSEL)",
+    "ofa": "the teacher's layers and a vocabulary of copies and aligned static word vectors (OFA)",
+    "focus": "the teacher's layers and a vocabulary of copies and mixtures of copies (FOCUS)",
+    "simalign": "the teacher's layers and tokens, aligned by the similarity of their states (SimAlign)",
     "scratch": "random weights",
 }
 _TRANSDUCTIVE_TEXT = "; it ranks all test queries together, which is not zero-shot retrieval of single queries"
@@ -110,7 +121,7 @@ def student_line(card: TowerCard) -> str:
 
 def initializer_text(card: TowerCard) -> str:
     """Return a description of a student's initialization."""
-    return _INITIALIZER_TEXTS.get(card.config.init, card.config.init)
+    return _INITIALIZER_TEXTS.get(card.config.init.partition(":")[0], card.config.init)
 
 
 def bitext_line(bitext: BitextCard) -> str:

@@ -48,7 +48,7 @@ class Arm(Config):
     side: Side | None = Field(
         None,
         description="transport: default if the objective or the initializer uses transport; control: default if nothing is "
-        "trained or the initializer is association or ibm1; standard: default for all others",
+        "trained or the initializer is association or one of ibm1's; standard: default for all others",
     )
 
     @field_validator("objective")
