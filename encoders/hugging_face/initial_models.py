@@ -129,7 +129,7 @@ class HuggingFaceInitializer:
         from harness.encoders.open_clip.donated_layers import copy_weights
 
         options = {"add_pooling_layer": False} if model_family(self.folder) in _POOLED else {}
-        logging.disable_progress_bar()
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
             with quiet():
                 model, report = AutoModel.from_pretrained(

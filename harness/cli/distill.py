@@ -17,7 +17,8 @@ python -m harness distill --lang de,fr,cs --shared --data ~/flickr30k --teacher 
 
 
 _FOR_MEASUREMENTS = {
-    *("split", "source", "objectives", "towers", "measures", "translations", "translator", "scorer", "skip_broken", "resamples"),
+    *("split", "source", "arms", "objectives", "towers", "measures", "translations", "translator", "scorer", "skip_broken"),
+    "resamples",
     *GroundingConfig.model_fields,
     *ScoringConfig.model_fields,
 }

@@ -21,6 +21,8 @@ EXAMPLES = """Examples:
 
 python -m harness run --task flickr30k --lang de
 
+python -m harness run --task flickr30k --lang qu --arms "kd-mse, kd-mse@ot-sentences" --pairs 1000
+
 python -m harness run --task flickr30k --lang de --data ~/flickr30k --encoder open_clip:ViT-B-32/laion2b_s34b_b79k --pairs 1000"""
 
 
@@ -44,8 +46,8 @@ def run(
     from harness.statistics.breakdown import break_down, facet_of
     from harness.storage.store import Store
 
-    if config.towers and "objectives" not in config.model_fields_set:
-        config = config.model_copy(update={"objectives": ()})
+    if config.towers and not {"arms", "objectives"} & config.model_fields_set:
+        config = config.model_copy(update={"arms": ()})
     console, kept = Console(), Store.at(store)
     plans, absent = make_plans(config, kept)
     if absent:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from harness.core.arms import DEFAULT_INIT, STEPLESS, InitializerName, spell_objective
+from harness.core.arms import DEFAULT_INIT, STEPLESS, InitializerName, spell_arm, spell_objective, split_arm
 from harness.core.builtins import default_learning_rate
 from harness.core.errors import HarnessError
 from harness.core.option_use import without_unread
@@ -165,16 +165,23 @@ class DistillConfig(Config):
             options.pop("learning_rate", None)
         return options
 
-    def for_objective(self, objective: str) -> Self:
-        """Return a copy with another objective, in its one spelling.
+    @property
+    def arm(self) -> str:
+        """The name of the arm in tables, records and pages."""
+        return spell_arm(self.objective, self.init)
+
+    def for_arm(self, arm: str) -> Self:
+        """Return a copy for an arm, `OBJECTIVE` with this initializer or `OBJECTIVE@INITIALIZER`.
 
         Options that nothing then reads go back to their defaults, so that no tower is trained twice.
-        Raises HarnessError as `spell_objective`, and for an unknown initializer.
+        Raises HarnessError as `split_arm` and `spell_objective`, and for an unknown initializer.
 
-        >>> DistillConfig(eps=0.2).for_objective("kd-mse").eps, DistillConfig(eps=0.2).for_objective("ot-token").eps
+        >>> config = DistillConfig(eps=0.2)
+        >>> config.for_arm("kd-mse").eps, config.for_arm("ot-token@keep-tokenizer").eps
         (0.1, 0.2)
         """
-        return without_unread(self.model_copy(update={"objective": spell_objective(objective)}))
+        objective, init = split_arm(arm, self.init)
+        return without_unread(self.model_copy(update={"objective": spell_objective(objective), "init": init}))
 
     def steps_for(self, pairs: int) -> int:
         """Return the optimizer steps for a number of pairs; 0 for objectives without steps.
@@ -254,11 +261,13 @@ class DataConfig(Config):
 class RunConfig(DataConfig):
     """One run: languages measured on a task, with the towers that readers need for comparison."""
 
-    objectives: tuple[str, ...] = Field(
-        ("kd-mse", "ot-token"),
-        description="Objectives or sums (ot-token + 0.5*kd-mse), comma-separated, the baseline first; none: untrained. "
-        "By default kd-mse,ot-token, or nothing if --tower is given.",
+    arms: tuple[str, ...] = Field(
+        ("kd-mse@keep-tokenizer", "ot-token", "kd-mse@ot-teacher-tokens"),
+        description="Arms to distill and measure, OBJECTIVE or OBJECTIVE@INITIALIZER, comma-separated, the baseline first. An "
+        "objective may be a sum (ot-token + 0.5*kd-mse); none: untrained. By default kd-mse@keep-tokenizer, ot-token and "
+        "kd-mse@ot-teacher-tokens, or nothing if --tower is given.",
     )
+    objectives: tuple[str, ...] = Field((), description="Short for --arms whose initializer is --init.")
     towers: tuple[str, ...] = Field((), description="Existing tower to measure: its folder, or the beginning of its digest.")
     measures: tuple[str, ...] = Field(
         (),
@@ -282,6 +291,16 @@ class RunConfig(DataConfig):
     distill: DistillConfig = DistillConfig()
     grounding: GroundingConfig = GroundingConfig()
     scoring: ScoringConfig = ScoringConfig()
+
+    @model_validator(mode="after")
+    def _name_initializers(self) -> Self:
+        """Write every arm as OBJECTIVE@INITIALIZER, each once."""
+        given = [field for field in ("arms", "objectives") if field in self.model_fields_set]
+        if len(given) == 2:
+            raise PydanticCustomError("arms", "--arms and --objectives both name what to distill: leave one of them out")
+        arms = [split_arm(arm, self.distill.init) for arm in getattr(self, given[0] if given else "arms")]
+        object.__setattr__(self, "arms", tuple(dict.fromkeys(f"{spell_objective(own)}@{init}" for own, init in arms)))
+        return self
 
     @model_validator(mode="after")
     def _text_needs_unpaired(self) -> Self:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from harness.core.arms import ENGLISH_FITTED, parse_objective, reads_entities
+from harness.core.arms import DEFAULT_INIT, ENGLISH_FITTED, parse_objective, reads_entities, spell_arm, split_arm
 from harness.core.builtins import INITIALIZERS, OBJECTIVES
 from harness.core.errors import HarnessError
 from harness.core.registry import Registry, split_spec
@@ -101,21 +101,23 @@ def unread_option(configs: Sequence[DistillConfig], flags: bool = True) -> str:
         return ""
     option, config = unread[0], configs[0]
     given = _given(option, config, flags)
-    inits = [f"{'--' if flags else ''}init {init}" for init in dict.fromkeys(config.init for config in configs)]
-    objectives = dict.fromkeys(config.objective for config in configs)
-    return f"{given} has no use with {_listed([*objectives, *inits])}: {_way_out(option, config)}"
+    arms = dict.fromkeys(spell_arm(config.objective, config.init) for config in configs)
+    return f"{given} has no use with {_listed(arms)}: {_way_out(option, config)}"
 
 
-def check_options(config: DistillConfig, objectives: Sequence[str]) -> None:
-    """Raise HarnessError for an option that is not at its default and that nothing reads in a run of these objectives.
+def check_options(config: DistillConfig, arms: Sequence[str]) -> None:
+    """Raise HarnessError for an option that is not at its default and that nothing reads in a run of these arms.
 
-    Raises HarnessError as `options_read` does too.
+    arms: as in `DistillConfig.for_arm`. Raises HarnessError as `options_read` does too.
     """
-    if not objectives:
+    if not arms:
         if changed := _changed(config):
-            raise HarnessError(f"{_given(changed[0], config)} has no use: nothing is distilled without --objectives")
+            raise HarnessError(f"{_given(changed[0], config)} has no use: nothing is distilled without --arms")
         return
-    if line := unread_option([config.model_copy(update={"objective": objective}) for objective in objectives]):
+    named = [split_arm(arm, config.init) for arm in arms]
+    if config.init != DEFAULT_INIT and all(init != config.init for _, init in named):
+        raise HarnessError(f"--init {config.init} has no use: every arm names another initializer")
+    if line := unread_option([config.model_copy(update={"objective": objective, "init": init}) for objective, init in named]):
         raise HarnessError(line)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from harness.core.arms import ENGLISH_FITTED, UNTRAINED, spell_objective
+from harness.core.arms import ENGLISH_FITTED
 from harness.core.config import RunConfig
 from harness.core.data import Retrieval
 from harness.core.digests import digest_json
@@ -67,18 +67,14 @@ def distilled_cell(label: str, recipe: Recipe, retrieval: Retrieval, task: Task)
 
 
 def distilled_cells(config: RunConfig, task: Task, data: Path, encoder: Encoder, retrieval: Retrieval) -> list[Cell]:
-    """Return a cell for each objective. Raises MissingError if there is no bitext."""
-    objectives = dict.fromkeys(map(spell_objective, config.objectives))
-    english_alone = {objective: objective == ENGLISH_FITTED for objective in objectives}
+    """Return a cell for each arm. Raises MissingError if there is no bitext."""
+    configs = [config.distill.for_arm(arm) for arm in config.arms]
     language = task.language(retrieval.lang)
-    guarded = {alone: load_guarded_bitext(task, data, [language], config, alone) for alone in {*english_alone.values()}}
+    kinds = {each.objective == ENGLISH_FITTED for each in configs}
+    guarded = {alone: load_guarded_bitext(task, data, [language], config, alone) for alone in kinds}
     tag = partial(mark_bitext_entities, task=task, data=data, chunker=config.chunker)
-    cells = []
-    for objective in objectives:
-        label = f"{config.distill.init}, untrained" if objective == UNTRAINED else objective
-        recipe = Recipe(config.distill.for_objective(objective), encoder, guarded[english_alone[objective]], tag)
-        cells.append(distilled_cell(label, recipe, retrieval, task))
-    return cells
+    recipes = [Recipe(each, encoder, guarded[each.objective == ENGLISH_FITTED], tag) for each in configs]
+    return [distilled_cell(recipe.config.arm, recipe, retrieval, task) for recipe in recipes]
 
 
 def translated_cells(config: RunConfig, retrieval: Retrieval, task: Task, encoder: Encoder) -> list[Cell]:
@@ -109,7 +105,7 @@ def existing_tower_cell(text: str, retrieval: Retrieval, task: Task, data: Path,
     # The card of a tower outside the store is not trusted, so the fingerprint identifies the tower.
     ours = folder.resolve().parent == store.tower(card.digest).parent
     name = card.digest if ours else DistilledTower(folder, "cpu").fingerprint()
-    return Cell(f"{card.config.objective} {card.digest[:8]}", retrieval, cell_key(task, encoder, retrieval, name), tower=folder)
+    return Cell(f"{card.config.arm} {card.digest[:8]}", retrieval, cell_key(task, encoder, retrieval, name), tower=folder)
 
 
 def check_existing_tower(folder: Path, card: TowerCard, task: Task, data: Path, encoder: Encoder, lang: str) -> None:

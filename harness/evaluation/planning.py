@@ -42,7 +42,7 @@ def make_plans(config: RunConfig, store: Store) -> tuple[list[Plan], list[Langua
     Only languages of a group (`all`, `tier:0-2`, `script:Arab`) may be missing. Raises HarnessError if the data do not have a
     language that is named, if they have none at all, or if an option does not fit.
     """
-    check_options(config.distill, config.objectives)
+    check_options(config.distill, config.arms)
     task = TASKS.load(config.task)()
     data = data_folder(task, config.task, config.data, store)
     encoder = load_encoder(config.encoder, config.device)

@@ -228,7 +228,7 @@ def measure_cell(cell: Cell, plan: Plan, store: Store, console: Console, wait: b
         texts_digest=retrieval.texts_digest(),
         encoder=encoder.name,
         encoder_fingerprint=encoder.fingerprint(),
-        text_tower=card.config.objective if card else TRANSLATE_TEST if translation_card else ENGLISH_TOWER,
+        text_tower=card.config.arm if card else TRANSLATE_TEST if translation_card else ENGLISH_TOWER,
         tower=card,
         translations=translation_card,
         scorer=cell.scorer.name,

@@ -60,7 +60,7 @@ class TowerOrder:
             raise HarnessError("English is the source of distillation: name other languages with --lang")
         folder, encoder = Path(config.data or ""), load_encoder(config.encoder, config.device)
         guarded = load_guarded_bitext(task, folder, languages, config, config.distill.objective == ENGLISH_FITTED)
-        distill = config.distill.for_objective(config.distill.objective)
+        distill = config.distill.for_arm(config.distill.objective)
         choices = [distill.model_copy(update={"seed": distill.seed + more}) for more in range(self.seeds)]
         groups = [guarded] if self.shared else [(each,) for each in guarded]
         tag = partial(mark_bitext_entities, task=task, data=folder, chunker=config.chunker)
@@ -87,12 +87,12 @@ class TowerJob:
 
     @property
     def label(self) -> str:
-        """Objective and seed."""
-        return f"{self.recipe.config.objective}, seed {self.recipe.config.seed}"
+        """Arm and seed."""
+        return f"{self.recipe.config.arm}, seed {self.recipe.config.seed}"
 
     @property
     def name(self) -> str:
-        """Language, objective and seed."""
+        """Language, arm and seed."""
         return f"{self.langs}, {self.label}"
 
     def do(self, console: Console, wait: bool) -> None:

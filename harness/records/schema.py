@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from harness.core.builtins import default_learning_rate
 from harness.core.config import DistillConfig
@@ -127,7 +127,7 @@ class Record(Schema):
     encoder: str
     encoder_fingerprint: str
     text_tower: str = Field(
-        description="`english` for the encoder's own, `translate-test` for the same tower on translations, else the objective"
+        description="`english` for the encoder's own, `translate-test` for the same tower on translations, else the arm"
     )
     tower: TowerCard | None = Field(description="how the text tower was made, if it was distilled")
     translations: TranslationCard | None = Field(None, description="the translations that the English tower read")
@@ -141,6 +141,13 @@ class Record(Schema):
     )
     notes: tuple[str, ...] = ()
     provenance: Provenance
+
+    @model_validator(mode="after")
+    def _name_arm(self) -> Self:
+        """Give the records of version 0.1, which name the objective alone, the name of their arm."""
+        if self.tower and self.text_tower == self.tower.config.objective:
+            object.__setattr__(self, "text_tower", self.tower.config.arm)
+        return self
 
     @property
     def sought(self) -> Sought:

@@ -20,26 +20,6 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-_INITIALIZER_TEXTS = {
-    "random": "the teacher's layers",
-    "ot-vocabulary": "the teacher's layers and a vocabulary aligned by transport",
-    "ot-contexts": "the teacher's layers and a vocabulary aligned by transport within each sentence pair and by contexts",
-    "ot-sentences": "the teacher's layers and a vocabulary aligned by transport within each sentence pair",
-    "association": "the teacher's layers and a vocabulary aligned by association",
-    "ibm1": "the teacher's layers and a vocabulary aligned by IBM's Model 1",
-    "ibm1-agreed": "the teacher's layers and a vocabulary aligned by two Models 1 that agree",
-    "keep-tokenizer": "the teacher's layers and tokens",
-    "ot-teacher-tokens": "the teacher's layers and tokens, aligned by transport",
-    "ibm1-teacher-tokens": "the teacher's layers and tokens, aligned by IBM's Model 1",
-    "fvt": "the teacher's layers and a vocabulary of means of the teacher's pieces (FVT)",
-    "ramen": "the teacher's layers and a vocabulary aligned by fast_align (RAMEN)",
-    "trans-tokenization": "the teacher's layers and a vocabulary aligned by links of words (trans-tokenization)",
-    "wechsel": "the teacher's layers and a vocabulary aligned by static word vectors (WECHSEL)",
-    "ofa": "the teacher's layers and a vocabulary of copies and aligned static word vectors (OFA)",
-    "focus": "the teacher's layers and a vocabulary of copies and mixtures of copies (FOCUS)",
-    "simalign": "the teacher's layers and tokens, aligned by the similarity of their states (SimAlign)",
-    "scratch": "random weights",
-}
 _TRANSDUCTIVE_TEXT = "; it ranks all test queries together, which is not zero-shot retrieval of single queries"
 _VIEW_TEXTS = {"crop": "cropped", "context": "cropped with context", "blackout": "with the rest blacked out"}
 
@@ -110,18 +90,10 @@ def resampled_unit(towers: Sequence[Measurement]) -> str:
 
 
 def student_line(card: TowerCard) -> str:
-    """Return how the students were trained. They share everything except the objective."""
+    """Return how the students were trained. They share everything except objective and initializer, which their arms name."""
     if card.steps == 0:
-        return f"students: not trained, initialized from {initializer_text(card)}, seed {card.config.seed}"
-    pairs = min(card.config.batch, card.bitext.used)
-    return (
-        f"students: {card.steps:,} steps of {pairs:,} pairs, initialized from {initializer_text(card)}, seed {card.config.seed}"
-    )
-
-
-def initializer_text(card: TowerCard) -> str:
-    """Return a description of a student's initialization."""
-    return _INITIALIZER_TEXTS.get(card.config.init.partition(":")[0], card.config.init)
+        return f"students: not trained, seed {card.config.seed}"
+    return f"students: {card.steps:,} steps of {min(card.config.batch, card.bitext.used):,} pairs, seed {card.config.seed}"
 
 
 def bitext_line(bitext: BitextCard) -> str:

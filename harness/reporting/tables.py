@@ -211,8 +211,7 @@ def towers_table(folders: Iterable[Path], title: str) -> Table:
         (
             card.digest[:12],
             card.lang,
-            card.config.objective,
-            card.config.init,
+            card.config.arm,
             f"{card.bitext.used:,}",
             str(card.config.seed),
             card.teacher,
@@ -222,7 +221,7 @@ def towers_table(folders: Iterable[Path], title: str) -> Table:
         )
         for card in cards
     )
-    headings = ("digest", "lang", "objective", "init", "pairs", "seed", "teacher", "steps", "last loss", "validation")
+    headings = ("digest", "lang", "arm", "pairs", "seed", "teacher", "steps", "last loss", "validation")
     return plain_table(title, headings, rows)
 
 

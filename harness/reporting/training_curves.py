@@ -61,7 +61,7 @@ def draw_curves(card: TowerCard, path: Path) -> None:
             axes.set(title=title, xlabel="step", ylim=(0, None))
             axes.grid(alpha=0.3)
             axes.spines[["top", "right"]].set_visible(False)
-        title = f"{card.lang} · {card.config.objective} · {card.bitext.used:,} pairs · seed {card.config.seed}"
+        title = f"{card.lang} · {card.config.arm} · {card.bitext.used:,} pairs · seed {card.config.seed}"
         figure.suptitle(escape_controls(title), parse_math=False)
         with new_file(path) as temporary:
             figure.savefig(temporary, format="svg", metadata={"Date": None})

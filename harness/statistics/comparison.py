@@ -31,7 +31,7 @@ from harness.storage.seals import load_readable
 def compare_records(a: str, b: str, records: Path, question: ComparisonOptions) -> Comparison:
     """Compare the records of A with those of B.
 
-    a, b: see `harness.statistics.matching.resolve_records`. records: folder in which objectives and digests are looked
+    a, b: see `harness.statistics.matching.resolve_records`. records: folder in which arms and digests are looked
     up, and the records of the English tower that a gap needs. Folders next to a given record are searched for these as well.
     Raises HarnessError if a name cannot be resolved, if no records pair, or if the records lack a requested group or metric.
     """

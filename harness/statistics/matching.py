@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.core.arms import STEPLESS, reads_entities, spell_objective
+from harness.core.arms import STEPLESS, reads_entities, spell_arm, spell_objective, split_arm
 from harness.core.builtins import OBJECTIVES
 from harness.core.config import DistillConfig, field_label
 from harness.core.errors import HarnessError
@@ -55,9 +55,9 @@ class StoredRecord:
         return made | self.training()
 
     def training(self) -> dict[str, object]:
-        """Return everything about the training of the text tower except objective and seed."""
+        """Return everything about the training of the text tower except arm and seed."""
         card = self.record.tower
-        fields = [field for field in DistillConfig.model_fields if field not in {"objective", "seed", "pairs", "steps"}]
+        fields = [field for field in DistillConfig.model_fields if field not in {"objective", "init", "seed", "pairs", "steps"}]
         if card is None:
             return dict.fromkeys((_PAIRS, "steps", "teacher", *map(field_label, fields)))
         # The step at which early stopping ended is a result, and may differ between seeds of one recipe.
@@ -111,9 +111,9 @@ def load_records(folder: Path) -> list[StoredRecord]:
 
 
 def resolve_records(text: str, known: Sequence[StoredRecord]) -> list[StoredRecord]:
-    """Return the records that a name stands for: a folder, an objective, or the start of a digest of a cell or a tower.
+    """Return the records that a name stands for: a folder, an arm, or the start of a digest of a cell or a tower.
 
-    known: the records that objectives and digests are looked up in. Raises HarnessError if the name matches nothing or several
+    known: the records that arms and digests are looked up in. Raises HarnessError if the name matches nothing or several
     things.
     """
     folder = Path(text)
@@ -131,7 +131,7 @@ def resolve_records(text: str, known: Sequence[StoredRecord]) -> list[StoredReco
     names = [*OBJECTIVES.names(), ENGLISH_TOWER, TRANSLATE_TEST, *STEPLESS]
     raise HarnessError(
         f"{text!r} is neither a folder, nor the first {_SHORTEST_DIGEST} or more digits of a digest "
-        f"(see `list runs`, `towers list`), nor an objective: {nearest(text, names)}"
+        f"(see `list runs`, `towers list`), nor an arm: {nearest(text, names)}"
     )
 
 
@@ -145,7 +145,8 @@ def tower_spelling(text: str) -> str | None:
     if text in (ENGLISH_TOWER, TRANSLATE_TEST):
         return text
     try:
-        return spell_objective(text)
+        objective, init = split_arm(text)
+        return spell_arm(spell_objective(objective), init)
     except HarnessError:
         return None
 

@@ -10,7 +10,16 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from harness.core.arms import DEFAULT_INIT, STEPLESS, UNTRAINED, InitializerName, Side, side_of, spell_objective
+from harness.core.arms import (
+    DEFAULT_INIT,
+    STEPLESS,
+    InitializerName,
+    Side,
+    side_of,
+    spell_arm,
+    spell_objective,
+    split_arm,
+)
 from harness.core.config import LARGEST_SEED, Config, DataConfig, DistillConfig, field_label
 from harness.core.errors import HarnessError
 from harness.core.option_use import initializer_reads, unread_option
@@ -51,6 +60,18 @@ class Arm(Config):
         "trained or the initializer is association or one of ibm1's; standard: default for all others",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: object) -> object:
+        """Read the name of an arm, OBJECTIVE@INITIALIZER, as one without other options."""
+        if not isinstance(value, str):
+            return value
+        try:
+            objective, init = split_arm(value)
+        except HarnessError as error:
+            raise invalid_value(str(error)) from None
+        return {"objective": objective, "init": init}
+
     @field_validator("objective")
     @classmethod
     def _known_objective(cls, objective: str) -> str:
@@ -79,10 +100,9 @@ class Arm(Config):
         return self
 
     def _default_name(self) -> str:
-        trained = "untrained" if self.objective == UNTRAINED else self.objective
-        initializer = [self.init] if self.init != DEFAULT_INIT else []
-        details = ", ".join([*initializer, *(f"{field_label(key)} {value}" for key, value in self.options.items())])
-        return f"{trained} ({details})" if details else trained
+        details = ", ".join(f"{field_label(key)} {value}" for key, value in self.options.items())
+        arm = spell_arm(self.objective, self.init)
+        return f"{arm} ({details})" if details else arm
 
     def recipe(self, shared: Mapping[str, Any], pairs: int | None, seed: int) -> DistillConfig:
         """Return the configuration of the arm's tower for one size and seed, without a budget if nothing is trained.
@@ -92,7 +112,7 @@ class Arm(Config):
         if self.objective in STEPLESS:
             shared = {key: value for key, value in shared.items() if key not in BUDGET}
         own = {"objective": self.objective, "init": self.init, "pairs": pairs, "seed": seed}
-        return DistillConfig(**{**shared, **self.options, **own}).for_objective(self.objective)
+        return DistillConfig(**{**shared, **self.options, **own}).for_arm(self.objective)
 
 
 class StudyConfig(DataConfig):

@@ -172,7 +172,7 @@ def learning_rate_search(config: StudyConfig, plan: Plan) -> LearningRateSearch 
 def run_config(config: StudyConfig, device: str) -> RunConfig:
     """Return the configuration of an equivalent `run` without distillation."""
     shared = {name: getattr(config, name) for name in DataConfig.model_fields if name not in ("text", "chunker")}
-    return validated(RunConfig, objectives=(), device=device, **shared)
+    return validated(RunConfig, arms=(), device=device, **shared)
 
 
 def unavailable_sizes(config: StudyConfig, languages: Iterable[StudyLanguage]) -> list[UnavailableData]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from harness.core.arms import UNTRAINED, Side, side_of
+from harness.core.arms import Side, side_of
 from harness.core.config import DistillConfig
 from harness.core.data import Language
 from harness.leaderboards.board.config import BoardConfig
@@ -74,10 +74,9 @@ class BoardTower:
 
     @property
     def method(self) -> str:
-        """The objective, or "English tower", "translate-test" or "untrained", and the scorer if it is not the plain one."""
+        """The arm, or "English tower" or "translate-test", and the scorer if it is not the plain one."""
         own = f"{TRANSLATE_TEST} ({self.translations})" if self.translations else "English tower"
-        objective = self.config.objective if self.config else own
-        name = "untrained" if objective == UNTRAINED else sanitize_line(objective)
+        name = sanitize_line(self.config.arm) if self.config else own
         scored = name if self.scorer == PLAIN else f"{name} + {self.scorer}"
         return f"{scored} ({self.qualifier})" if self.qualifier else scored
 

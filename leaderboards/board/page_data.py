@@ -110,10 +110,10 @@ def repeat_command(record: Record) -> list[str]:
     Readers fill in their own data folder and store.
     """
     config = record.tower.requested if record.tower else None
-    middle = ["--split", record.split, "--encoder", record.encoder, "--objectives", config.objective if config else ""]
+    middle = ["--split", record.split, "--encoder", record.encoder, "--arms", config.arm if config else ""]
     if config:
         for name, value in config.chosen().items():
-            if name not in ("objective", "seed"):
+            if name not in ("objective", "init", "seed"):
                 middle += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     if record.translations:
         middle += ["--translator" if record.translations.by == "translator" else "--translations", record.translations.source]

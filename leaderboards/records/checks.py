@@ -223,7 +223,7 @@ def card_faults(record: Record) -> Iterator[str]:
 
 def expected_text_tower(record: Record) -> str:
     """Return the name of the text tower that a record's cards describe."""
-    return record.tower.config.objective if record.tower else TRANSLATE_TEST if record.translations else ENGLISH_TOWER
+    return record.tower.config.arm if record.tower else TRANSLATE_TEST if record.translations else ENGLISH_TOWER
 
 
 def query_faults(found: BoardRecord) -> Iterator[str]:

@@ -94,8 +94,8 @@ def test_a_student_with_an_aligned_vocabulary_needs_no_training_to_be_measured(s
     words = ("--init", "ot-vocabulary", "--objectives", "none,ridge", "--pairs", "400", "--resamples", "200")
     done = harness("run", "--lang", "de", *words, store=store)
     assert done.returncode == 0, done.stderr
-    assert "ot-vocabulary, untrained" in done.stdout
-    assert "ridge − ot-vocabulary, untrained = +" in done.stdout
+    assert "none@ot-vocabulary" in done.stdout
+    assert "ridge@ot-vocabulary − none@ot-vocabulary = +" in done.stdout
     assert (
         "students: not trained, initialized from the teacher's layers and a vocabulary aligned by transport, seed 0"
         in done.stdout

@@ -181,7 +181,7 @@ def test_a_plug_in_reads_what_it_declares_or_everything(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match=r"wrong declares that it reads 'epsilon', which is no option .*: did you mean .*eps"):
         objective_reads(f"{path}:wrong")
     check_options(DistillConfig(eps=0.2, rho=2.0), [f"{path}:silent"])
-    with pytest.raises(HarnessError, match=r"^--rho 2\.0 has no use with .*:declared and --init random: ot-unbalanced reads it$"):
+    with pytest.raises(HarnessError, match=r"^--rho 2\.0 has no use with .*:declared: ot-unbalanced reads it$"):
         check_options(DistillConfig(eps=0.2, rho=2.0), [f"{path}:declared"])
 
 
@@ -205,37 +205,36 @@ def test_an_unknown_initializer_is_answered_with_the_nearest() -> None:
         (
             {"eps": 0.2},
             ("kd-mse",),
-            "--eps 0.2 has no use with kd-mse and --init random: ot-token, ot-entity and ot-unbalanced read it",
+            "--eps 0.2 has no use with kd-mse: ot-token, ot-entity and ot-unbalanced read it",
         ),
         (
             {"solver": "ipot"},
             ("ot-unbalanced", "kd-mse"),
-            "--solver ipot has no use with ot-unbalanced, kd-mse and --init random: ot-token and ot-entity read it",
+            "--solver ipot has no use with ot-unbalanced and kd-mse: ot-token and ot-entity read it",
         ),
-        ({"size": "tiny"}, ("kd-mse",), "--size tiny has no use with kd-mse and --init random: --init scratch reads it"),
+        ({"size": "tiny"}, ("kd-mse",), "--size tiny has no use with kd-mse: --init scratch reads it"),
         (
             {"spelling": 10, "init": "scratch"},
             ("kd-mse",),
-            "--spelling 10.0 has no use with kd-mse and --init scratch: --init association, ibm1, ot-vocabulary, ot-sentences, "
+            "--spelling 10.0 has no use with kd-mse@scratch: --init association, ibm1, ot-vocabulary, ot-sentences, "
             "ot-contexts, ot-teacher-tokens and ibm1-teacher-tokens read it",
         ),
         (
             {"patience": 2},
             ("kd-mse",),
-            "--patience 2 has no use with kd-mse and --init random: it counts validations, so keep pairs for them with "
-            "--held-out",
+            "--patience 2 has no use with kd-mse: it counts validations, so keep pairs for them with --held-out",
         ),
         (
             {"tune": True, "learning_rate": 0.5},
             ("kd-mse",),
-            "--learning-rate 0.5 has no use with kd-mse and --init random: --tune chooses the learning rate",
+            "--learning-rate 0.5 has no use with kd-mse: --tune chooses the learning rate",
         ),
         (
             {"tune": True},
             ("none", "ridge"),
-            "--tune has no use with none, ridge and --init random: only objectives that are trained read it",
+            "--tune has no use with none and ridge: only objectives that are trained read it",
         ),
-        ({"steps": 3}, (), "--steps 3 has no use: nothing is distilled without --objectives"),
+        ({"steps": 3}, (), "--steps 3 has no use: nothing is distilled without --arms"),
     ],
 )
 def test_an_option_that_nothing_reads_is_refused_in_one_line(
@@ -249,8 +248,8 @@ def test_an_option_that_nothing_reads_is_refused_in_one_line(
 def test_an_option_that_one_objective_reads_is_accepted() -> None:
     config = DistillConfig(eps=0.2, steps=30, held_out=4, patience=2)
     check_options(config, ["kd-mse", "none", "kd-mse + 0.5*ot-token"])
-    assert config.for_objective("none") == DistillConfig(objective="none", held_out=4)
-    assert config.for_objective("kd-mse") == DistillConfig(steps=30, held_out=4, patience=2)
+    assert config.for_arm("none") == DistillConfig(objective="none", held_out=4)
+    assert config.for_arm("kd-mse") == DistillConfig(steps=30, held_out=4, patience=2)
 
 
 class Fingerprinted:
@@ -282,7 +281,7 @@ def digest(folder: Path, monkeypatch: pytest.MonkeyPatch, **choices: object) -> 
         return replace(bitext, english_entities=(((0, 8),),) * len(bitext), foreign_entities=(None,) * len(bitext))
 
     teacher = cast(Encoder, Fingerprinted())
-    return Recipe(config.for_objective(config.objective), teacher, (GuardedBitext(bitext, 12, 0),), tagged).digest[:16]
+    return Recipe(config.for_arm(config.objective), teacher, (GuardedBitext(bitext, 12, 0),), tagged).digest[:16]
 
 
 # Computed before objectives and initializers declared their options: no tower that was trained then is trained again.

@@ -55,7 +55,7 @@ def recipe(folder: Path, given: Bitext | None = None, texts: Texts | None = None
     options = {"objective": "ridge-english", "init": f"hf:{folder}", "pairs": 16, **choices}
     config = DistillConfig(**options)  # type: ignore[arg-type]
     guarded = GuardedBitext(given or bitext(), 24, 0, texts)
-    return Recipe(config.for_objective(config.objective), cast(Encoder, Embedding()), (guarded,), lambda bitext: bitext)
+    return Recipe(config.for_arm(config.objective), cast(Encoder, Embedding()), (guarded,), lambda bitext: bitext)
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +117,7 @@ def test_monolingual_english_replaces_that_of_the_pairs(folder: Path) -> None:
     assert len(many.bitext) == 30
     assert many.digest == recipe(folder, texts=(texts[0], texts[1][::-1]), unpaired=30).digest
     check_options(many.config, ["ridge-english"])
-    with pytest.raises(
-        HarnessError, match=r"--unpaired 30 has no use with ridge and --init hf:m: ridge-english, --init random, "
-    ):
+    with pytest.raises(HarnessError, match=r"--unpaired 30 has no use with ridge@hf:m: ridge-english, --init random, "):
         check_options(DistillConfig(init="hf:m", unpaired=30), ["ridge"])
 
 

@@ -268,7 +268,7 @@ def test_ot_entity_must_be_told_what_names_something() -> None:
 )
 def test_only_objectives_that_read_entities_are_given_any(objective: str, reads: bool) -> None:
     assert reads_entities(objective) is reads
-    weighed = DistillConfig(objective="kd-mse", entity_weight=7).for_objective(objective)
+    weighed = DistillConfig(objective="kd-mse", entity_weight=7).for_arm(objective)
     assert weighed == DistillConfig(objective=spell_objective(objective), **({"entity_weight": 7} if reads else {}))
 
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
+from harness.core.arms import spell_arm
 from harness.core.config import DistillConfig
 from harness.core.data import Bitext
 from harness.core.errors import HarnessError
@@ -98,7 +99,7 @@ def test_a_teacher_that_tells_of_other_tokens_than_it_reads_is_refused() -> None
 
 @pytest.mark.parametrize("init", ["random", "scratch", "hf:here"])
 def test_spelling_needs_an_alignment(init: str) -> None:
-    with pytest.raises(HarnessError, match=f"--spelling 10.0 has no use with kd-mse and --init {init}: --init association"):
+    with pytest.raises(HarnessError, match=f"--spelling 10.0 has no use with {spell_arm('kd-mse', init)}: --init association"):
         check_options(DistillConfig(init=init, spelling=10), ["kd-mse"])
 
 

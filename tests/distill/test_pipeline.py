@@ -111,7 +111,7 @@ def test_a_student_of_both_sides_is_another_tower_that_reads_english(fresh: Path
     tokenizer = json.loads((found / "tokenizer.json").read_text())
     assert "▁the" in tokenizer["model"]["vocab"]
     refused = harness("distill", "--lang", "de", *SMALL[:2], "--english-side", "--objective", "none", store=fresh)
-    assert "--english-side has no use with none and --init random: only objectives that are trained read it" in refused.stderr
+    assert "--english-side has no use with none: only objectives that are trained read it" in refused.stderr
 
 
 def test_distilling_again_does_nothing(store: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_rate_that_another_process_is_trying_is_left_for_last(tmp_path: Path, 
 def test_a_student_that_is_not_trained_has_no_rate_to_tune(fresh: Path) -> None:
     done = harness("distill", "--lang", "de", "--pairs", "200", "--tune", "--objective", "none", store=fresh)
     assert done.returncode == 1
-    assert "--tune has no use with none and --init random: only objectives that are trained read it" in done.stderr
+    assert "--tune has no use with none: only objectives that are trained read it" in done.stderr
     config, guarded = DistillConfig(objective="none", tune=True), (GuardedBitext(pairs(40), 40, 0),)
     untrained = Recipe(config, cast(Encoder, None), guarded, lambda bitext: bitext)
     assert distil.learning_rate_trials(untrained) == []
@@ -251,9 +251,9 @@ def test_a_tower_made_before_foreign_sentences_were_compared_is_still_known() ->
 @pytest.mark.parametrize(("words", "message"), [
     (("towers", "show", "zzz"), "neither a folder with a card.json nor the beginning of a digest"),
     (("distill", "--lang", "en"), "English is the source of distillation"),
-    (("distill", "--lang", "de", "--patience", "2"), "--patience 2 has no use with kd-mse and --init random: "),
+    (("distill", "--lang", "de", "--patience", "2"), "--patience 2 has no use with kd-mse: "),
     (("distill", "--lang", "de", "--pairs", "20", "--held-out", "19"), "leaves nothing to train on"),
-    (("distill", "--lang", "de", "--init", "hf:here", "--unpaired", "9"), "--unpaired 9 has no use with kd-mse and --init hf"),
+    (("distill", "--lang", "de", "--init", "hf:here", "--unpaired", "9"), "--unpaired 9 has no use with kd-mse@hf:here"),
     (("distill", "--lang", "de", "--text", "."), "--text holds monolingual text: set with --unpaired how many"),
     (("distill", "--lang", "de", "--init", "wrong"), "no initializer is called 'wrong'"),
     (("distill", "--lang", "de", "--init", "hf:/nowhere/at/all"), "hf:/nowhere/at/all"),

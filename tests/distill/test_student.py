@@ -345,7 +345,7 @@ def test_other_starts_need_the_teachers_layers(init: str) -> None:
 
 
 def test_a_size_is_for_scratch_alone() -> None:
-    with pytest.raises(HarnessError, match=r"^--size tiny has no use with kd-mse and --init random: --init scratch reads it"):
+    with pytest.raises(HarnessError, match=r"^--size tiny has no use with kd-mse: --init scratch reads it"):
         check_options(DistillConfig(init="random", size="tiny"), ["kd-mse"])
     check_options(DistillConfig(init="scratch", size="tiny"), ["kd-mse"])
 

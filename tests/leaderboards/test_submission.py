@@ -65,7 +65,10 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "fewer captions": ("has 90 ranks, expected 59 of captions", lambda f: edit_record(f, lambda r: r.update(captions=59))),
     "another schema": ("is not a record", lambda f: edit_record(f, lambda r: r.update(surprise=1))),
     "a path for a cell": ("its cell is not a digest", lambda f: edit_record(f, lambda r: r.update(cell="../../../evil"))),
-    "another tower": ("its cards give 'ot-token'", lambda f: edit_record(f, lambda r: r.update(text_tower="ot-best"))),
+    "another tower": (
+        "its text tower is 'ot-best', but its cards give",
+        lambda f: edit_record(f, lambda r: r.update(text_tower="ot-best")),
+    ),
     "a rank of 0": ("ranks go from 0 to", lambda f: edit_queries(f, lambda c: c["rank"].__setitem__(0, 0))),
     "a rank beyond": (
         "ranks go from 1 to 31, expected 1 to 30",

@@ -32,9 +32,9 @@ SKILLS = {
     "kd-mse": 0.30,
     "kd-cosine": 0.26,
     "ot-token": 0.30,
-    "kd-mse (association)": 0.40,
-    "kd-mse (ot-vocabulary)": 0.50,
-    "untrained (ot-vocabulary)": 0.10,
+    "kd-mse@association": 0.40,
+    "kd-mse@ot-vocabulary": 0.50,
+    "none@ot-vocabulary": 0.10,
 }
 
 

@@ -352,7 +352,7 @@ def recipe(folder: Path, chunker: str = "simple", teacher: Any = None, **choices
     config = DistillConfig(**{"steps": 4, "batch": 8, "vocabulary": 200} | choices)
     tag = partial(mark_bitext_entities, task=TASK, data=folder, chunker=chunker)
     guarded = (GuardedBitext(bitext, len(bitext), 0),)
-    return Recipe(config.for_objective(config.objective), teacher or load_encoder("sample", "cpu"), guarded, tag)
+    return Recipe(config.for_arm(config.objective), teacher or load_encoder("sample", "cpu"), guarded, tag)
 
 
 @pytest.mark.parametrize("beside", ["", " + 0.5*kd-relation"])
