@@ -74,6 +74,12 @@ class Processes:
         for each, added in zip(gradients, torch.split(whole, [each.numel() for each in gradients]), strict=True):
             each.copy_(added.view_as(each))
 
+    def copy_from_leader(self, tensor: Tensor) -> None:
+        """Replace a tensor by the leading rank's."""
+        if not self.leads:
+            tensor.zero_()
+        self.sum_gradients([tensor])
+
     def any(self, here: bool) -> bool:
         """Return whether it is true on any rank."""
         return self._reduced(float(here), distributed.ReduceOp.MAX) > 0 if self.count > 1 else here

@@ -114,8 +114,12 @@ class Recipe:
 
     @property
     def is_fitted(self) -> bool:
-        """Whether the student's projection is fitted in closed form, and nothing else."""
-        return self.config.objective in (FITTED, ENGLISH_FITTED)
+        """Whether the student's projection is fitted in closed form before any step.
+
+        It is for `ridge` and `ridge-english`, and for every pretrained student that is trained. Its projection is random, and the
+        gradients of a random projection distort pretrained layers (Kumar et al., ICLR 2022).
+        """
+        return self.config.objective in (FITTED, ENGLISH_FITTED) or (is_pretrained(self.config.init) and self.steps > 0)
 
     @property
     def reads_english_alone(self) -> bool:
@@ -162,7 +166,8 @@ class Recipe:
         others = [*initializer_sources(self.config.init), *objective_code_digests(self.config.objective)]
         entities = [self.bitext.english_entities, self.bitext.foreign_entities] if self.reads_entities else []
         if self.is_fitted and is_pretrained(self.config.init):
-            others.append("shrunk towards 0")  # earlier towers were shrunk towards their random projection
+            # Earlier towers were shrunk towards their random projection, or trained from it.
+            others.append("shrunk towards 0")
         if self.config.unpaired and not self.reads_english_alone:
             others.append(training_text(self.guarded, self.config.unpaired, self.config.pairs, self.config.seed)[1])
         images = [self.search.digest] if self.search else []
@@ -408,6 +413,8 @@ def train_student(
             read = tokenize(tokenizer, learned.foreign, student.config.max_length)
         embeddings = embed_texts(recipe.teacher, learned.english, ENGLISH, store)
         fit_projection(student.to(device).eval(), read, embeddings, towards_zero=is_pretrained(config.init))
+        # All ranks start from the same weights, to the bit.
+        ranks.copy_from_leader(student.projection.weight.detach())
     if recipe.steps == 0:
         return student.eval(), tokenizer, TrainingState()
     student.to(device)

@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from harness.core.config import DistillConfig, RunConfig
-from harness.core.data import Bitext, Floats, HeldOut
+from harness.core.data import Bitext, Floats, HeldOut, TokenStates
 from harness.core.errors import HarnessError, MissingError
 from harness.core.languages import all_languages
 from harness.core.option_use import check_options
@@ -42,6 +42,10 @@ class Embedding:
 
     def encode_texts(self, texts: Sequence[str], _: str) -> Floats:
         return np.stack([np.random.default_rng(list(text.encode()) or [0]).normal(size=DIM) for text in texts]).astype(np.float32)
+
+    def encode_tokens(self, texts: Sequence[str], lang: str) -> TokenStates:
+        pooled = self.encode_texts(texts, lang)
+        return TokenStates(pooled, np.ones(len(texts), np.int64), pooled)
 
 
 def bitext(lang: str = "de", foreign: str = "hund") -> Bitext:
@@ -139,6 +143,16 @@ def test_the_map_is_the_ridge_from_english_states_to_the_teacher_s_embeddings(fo
     h, z = torch.stack(states).double().numpy(), made.teacher.encode_texts(made.bitext.english, "en")
     fitted = RidgeCV(PENALTIES * np.square(h).sum(1).mean(), fit_intercept=False).fit(h, z)
     np.testing.assert_allclose(student.projection.weight.detach().numpy(), fitted.coef_, rtol=1e-3, atol=1e-4)
+
+
+def test_a_pretrained_student_is_trained_from_the_ridge_map(folder: Path, tmp_path: Path) -> None:
+    weights = []
+    for choices in ({"objective": "ridge"}, {"objective": "kd-mse", "steps": 1, "learning_rate": 1e-9}, {"objective": "none"}):
+        made = recipe(folder, **choices)
+        student, _, _ = train_student(made, "name", "cpu", Store.at(tmp_path), Console(quiet=True), ALONE)
+        weights.append(student.projection.weight.detach().numpy())
+    np.testing.assert_allclose(weights[0], weights[1], atol=1e-6)
+    assert np.abs(weights[0] - weights[2]).max() > 0.01
 
 
 def test_english_text_is_read_behind_its_own_mark(folder: Path) -> None:
