@@ -1,7 +1,7 @@
 """Time and memory of the scorers with a bias for each candidate, of hubness, and of the plain cosine, at large galleries.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.scorers 5000        n images x 5 n captions x 512, made up; each way once, in a process of its own
-    OMP_NUM_THREADS=1 python -m benchmarks.scorers 5000 sinkhorn
+    OMP_NUM_THREADS=1 python -m benchmarks.scorers 5000             n images x 5 n captions x 512, each way in a process
+    OMP_NUM_THREADS=1 python -m benchmarks.scorers 5000 sinkhorn    one way
 
 The transductive form is measured. It is the larger one: test queries are more than those of a bank. Times are those of the
 processor, all threads together, since other work on a machine does not count there.
