@@ -1,7 +1,7 @@
 """Hubness: how unevenly candidates occur among the nearest of all queries.
 
 N_k(j) is the number of queries that have candidate j among their k best. Its skewness over the candidates, E[(N - E N)^3] / sd^3,
-measures hubness (Radovanovic, Nanopoulos and Ivanovic 2010, JMLR 11, section 2). It is 0 if all candidates occur equally often,
+measures hubness (Radovanovic, Nanopoulos and Ivanovic 2010, JMLR 11). It is 0 if all candidates occur equally often,
 and large if a few hubs occur in many lists. k is 10.
 """
 

@@ -138,7 +138,9 @@ def load_bank(run: ScoredRun, lang: str, source: str, english: bool, pictures: b
         if BANK_SPLIT not in task.card.splits:
             raise HarnessError(f"{task.card.name} has no {BANK_SPLIT} split")
         load = task.load_captions if isinstance(task, CaptionReader) and not pictures else task.load
-        bank = load(run.data, lang, BANK_SPLIT, source)
+        bank = load(run.data, lang, BANK_SPLIT, config.source if lang == config.lang else None)
+        if bank.source != source:  # the first source with captions of this split is another one
+            bank = load(run.data, lang, BANK_SPLIT, source)
         return bank.in_english() if english else bank
     except HarnessError as error:
         raise HarnessError(

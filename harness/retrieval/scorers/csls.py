@@ -1,4 +1,4 @@
-"""CSLS, cross-domain similarity local scaling (Conneau et al. 2018, arXiv 1710.04087, equation 4).
+"""CSLS, cross-domain similarity local scaling (Conneau et al. 2018, arXiv 1710.04087).
 
 CSLS(i, j) = 2 S_ij - r(i) - r(j), with r the mean cosine to the k nearest of the other side. r(i) is the same for all candidates
 of query i, so that the order of candidates is that of S_ij - r(j) / 2.

@@ -1,4 +1,4 @@
-"""Inverted softmax: a candidate's score is normalised over queries (Smith et al. 2017, arXiv 1702.03859, equation 9)."""
+"""Inverted softmax: a candidate's score is normalised over queries (Smith et al. 2017, arXiv 1702.03859)."""
 
 from __future__ import annotations
 

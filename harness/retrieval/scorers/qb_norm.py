@@ -1,4 +1,4 @@
-"""Querybank normalisation with the dynamic inverted softmax (Bogolin et al. 2022, CVPR, arXiv 2112.12777, equations 3 and 4).
+"""Querybank normalisation with the dynamic inverted softmax (Bogolin et al. 2022, CVPR, arXiv 2112.12777).
 
 The activation set holds the candidates that are first for some query of the bank. A query whose first candidate is in the set is
 scored by the inverted softmax, any other by the cosine. In the transductive form every query is in the bank, so that the scorer
