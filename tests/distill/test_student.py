@@ -26,7 +26,7 @@ from harness.distill.model.student import new_student
 from harness.distill.model.tower import TOKENS_A_CHUNK, DonatedLayers, TextTower, TowerConfig
 from tests.support.alignments import alignment
 
-WAYS = ("association", "ibm1", "ot-vocabulary", "ot-sentences", "ot-contexts")
+WAYS = ("association", "ibm1", "ibm1-agreed", "ot-vocabulary", "ot-sentences", "ot-contexts")
 WORDS = 60
 SHAPE = TowerConfig(vocab_size=WORDS + 2, width=32, layers=2, heads=2, mlp_width=48, joint_dim=12, max_length=16)
 ENGLISH = [f"e{i}" for i in range(WORDS)]

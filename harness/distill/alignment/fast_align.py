@@ -86,6 +86,12 @@ def lay_out(shapes: Ints) -> tuple[Ints, Ints, Ints]:
     return number, place // shapes[number, 1], place % shapes[number, 1]
 
 
+def sums_by(group: Ints, amounts: Doubles, groups: int) -> Doubles:
+    """Return the sum of the amounts (C,) of each group (groups,). group: the number of each amount's group (C,)."""
+    sums: Doubles = np.bincount(group, amounts, groups).astype(np.float64)
+    return sums
+
+
 def make_cells(pairs: TokenPairs) -> Cells:
     """Return the cells of sentence pairs of foreign and English token ids."""
     shapes = np.array([[len(foreign), len(english)] for foreign, english in pairs], dtype=np.int64).reshape(-1, 2)
@@ -113,8 +119,7 @@ def joint_probabilities(grid: Grid, table: Table, prior: Doubles, null_prior: Do
 
 def token_probabilities(grid: Grid, joint: Joint) -> Doubles:
     """Return p(t_j) of each target token (T,)."""
-    sums: Doubles = np.bincount(grid.token, joint.cells, len(grid.tokens)) + joint.null
-    return sums
+    return sums_by(grid.token, joint.cells, len(grid.tokens)) + joint.null
 
 
 def posteriors(grid: Grid, joint: Joint) -> Joint:
@@ -129,20 +134,21 @@ def estimate_table(grid: Grid, posterior: Joint, dirichlet: float = 0.0) -> Tabl
     The latter is the variational estimate under a symmetric Dirichlet prior with the concentration `dirichlet`:
     t = exp(digamma(c + alpha) - digamma(sum_k (c_k + alpha))), over the target types that occur with the source type.
     """
-    counts = np.bincount(grid.entry, posterior.cells, len(grid.sources))
-    null = np.bincount(grid.tokens, posterior.null)
+    kinds = int(grid.sources.max()) + 1
+    counts = sums_by(grid.entry, posterior.cells, len(grid.sources))
+    null = sums_by(grid.tokens, posterior.null, int(grid.tokens.max()) + 1)
     if not dirichlet:
-        return Table(safe_ratio(counts, np.bincount(grid.sources, counts)[grid.sources]), null / null.sum())
-    counts, null = counts + dirichlet, np.where(np.bincount(grid.tokens) > 0, null + dirichlet, 0.0)
-    sums = np.bincount(grid.sources, counts)
-    entries = np.exp(digamma(counts) - digamma(sums[grid.sources]))
-    return Table(entries, np.where(null > 0, np.exp(digamma(np.maximum(null, dirichlet)) - digamma(null.sum())), 0.0))
+        return Table(safe_ratio(counts, sums_by(grid.sources, counts, kinds)[grid.sources]), null / null.sum())
+    occurring = np.bincount(grid.tokens) > 0
+    counts, null = counts + dirichlet, np.where(occurring, null + dirichlet, 0.0)
+    entries = np.exp(digamma(counts) - digamma(sums_by(grid.sources, counts, kinds)[grid.sources]))
+    return Table(entries, np.where(occurring, np.exp(digamma(np.maximum(null, dirichlet)) - digamma(null.sum())), 0.0))
 
 
 def diagonal_prior(grid: Grid, tension: float) -> Doubles:
     """Return p(a_j = i) of each cell (C,)."""
     prior = np.exp(tension * grid.offsets)
-    return (1 - NULL_PROBABILITY) * safe_ratio(prior, np.bincount(grid.token, prior, len(grid.tokens))[grid.token])
+    return (1 - NULL_PROBABILITY) * safe_ratio(prior, sums_by(grid.token, prior, len(grid.tokens))[grid.token])
 
 
 @dataclass(frozen=True)
@@ -169,7 +175,7 @@ class DiagonalFit:
     def prior_mean(self, tension: float) -> float:
         """Return the mean over all target tokens of the offset that the prior expects."""
         prior = np.exp(tension * self.offsets)
-        sums, weighted = (np.bincount(self.token, part, len(self.repeats)) for part in (prior, prior * self.offsets))
+        sums, weighted = (sums_by(self.token, part, len(self.repeats)) for part in (prior, prior * self.offsets))
         return float(self.repeats @ safe_ratio(weighted, sums) / self.repeats.sum())
 
     def refit(self, tension: float, posterior_mean: float) -> float:

@@ -62,7 +62,7 @@ def itermax_links(similarities: Doubles) -> set[Link]:
     if min(similarities.shape) < FEWEST_TOKENS:
         return links_of(links)
     for _ in range(ROUNDS_OF_ITERMAX - 1):
-        rows, columns = links.any(1), links.any(0)
+        rows, columns = (np.asarray(links.any(axis)) for axis in (1, 0))
         if rows.all() or columns.all():
             break
         factors = np.where(rows[:, None] & columns, 0.0, np.where(rows[:, None] | columns, DISCOUNT, 1.0))

@@ -36,7 +36,7 @@ class Focus(AlignedSubwords):
 
 def focus_weights(vectors: Doubles, shared: dict[int, int], sizes: tuple[int, int]) -> Sparse:
     """Return weights (f, e), from vectors (f, d) of length 1 or 0 and the English token of each shared subword."""
-    occurring = vectors.any(1)
+    occurring = np.asarray(vectors.any(1))
     known = np.array([f for f in shared if occurring[f]], dtype=np.int64)
     new = np.setdiff1d(np.flatnonzero(occurring), known)
     if not len(known) or not len(new):

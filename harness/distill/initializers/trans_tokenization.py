@@ -79,15 +79,15 @@ def piece_shares(n: int, m: int) -> Doubles:
 
 def fallback_counts(weights: Sparse, foreign: Sequence[str], english: Sequence[str]) -> Sparse:
     """Return counts (f, e) for tokens without weights, from the weights W (f, e) of related tokens (`related_tokens`)."""
-    linked = np.flatnonzero(np.diff(weights.indptr))
-    strings = {foreign[id_]: int(id_) for id_ in linked if foreign[id_]}
-    bare = [id_ for id_, amount in enumerate(np.diff(weights.indptr)) if not amount and foreign[id_]]
+    linked = np.diff(weights.indptr) > 0
+    strings = {string: id_ for id_, string in enumerate(foreign) if string and linked[id_]}
+    bare = [id_ for id_, string in enumerate(foreign) if string and not linked[id_]]
     found = [(id_, strings[other]) for id_ in bare for other in related_tokens(foreign[id_], strings)]
     rows, columns = np.array(found, dtype=np.int64).reshape(-1, 2).T
-    related = sparse.csr_array(sparse.coo_array((np.ones(len(found)), (rows, columns)), shape=(len(foreign), len(foreign))))
-    factors = np.array([WORD_START_FACTOR if string.startswith(WORD_START) else 1.0 for string in english])
-    factors = np.append(factors, np.ones(weights.shape[1] - len(factors)))
-    return sparse.csr_array(related[: weights.shape[0], : weights.shape[0]] @ weights @ sparse.diags_array(factors))
+    related = sparse.csr_array(sparse.coo_array((np.ones(len(found)), (rows, columns)), shape=(weights.shape[0],) * 2))
+    factors = np.ones(weights.shape[1])
+    factors[[id_ for id_, string in enumerate(english) if string.startswith(WORD_START)]] = WORD_START_FACTOR
+    return sparse.csr_array(related @ weights @ sparse.diags_array(factors))
 
 
 def related_tokens(string: str, known: dict[str, int]) -> Iterator[str]:

@@ -50,8 +50,9 @@ def token_vectors(given: AlignmentInput, counted: bool) -> tuple[Doubles, Double
     if not all(words.types for words in spaces):
         return np.zeros((given.sizes[0], 1)), np.zeros((given.sizes[1], 1))
     vectors = [distributional_vectors(words.texts, len(words.types)) for words in spaces]
-    texts: list[Tokens] = [words.texts[: len(given.bitext)] for words in spaces]
-    rotation = rotate(vectors[1], vectors[0], mutual_dictionary(*texts, (len(spaces[0].types), len(spaces[1].types))))
+    foreign_texts, english_texts = (words.texts[: len(given.bitext)] for words in spaces)
+    dictionary = mutual_dictionary(foreign_texts, english_texts, (len(spaces[0].types), len(spaces[1].types)))
+    rotation = rotate(vectors[1], vectors[0], dictionary)
     foreign, english = (
         unit_rows(token_word_shares(words, size, counted) @ own)
         for words, size, own in zip(spaces, given.sizes, (vectors[0], vectors[1] @ rotation), strict=True)
