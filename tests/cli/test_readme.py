@@ -22,7 +22,7 @@ COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) 
 def test_ci_runs_the_first_two_blocks() -> None:
     """`.ci/run` runs the first two blocks of the README word for word."""
     first, second = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)[:2]
-    assert first == "pip install .\npython -m harness run --task flickr30k --lang de\n"
+    assert first == "pip install .\npython -m harness run --task flickr30k --lang qu --pairs 300 --steps 200\n"
     assert second == "pip install -e '.[dev]'\npytest -n 2 --dist loadfile\n"
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert "$(readme 1)" in ci

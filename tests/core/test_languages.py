@@ -113,7 +113,7 @@ def test_a_group_passes_over_what_the_folder_lacks(flickr30k_folder: Path, tmp_p
     plans, absent = make_plans(config(flickr30k_folder, "all"), Store(tmp_path))
     assert [plan.language.code for plan in plans] == ["de", "qu"]
     assert len(absent) == 198
-    assert [cell.retrieval.lang for cell in plans[1].cells] == ["qu", "qu", "qu", "en", "en"]
+    assert [cell.retrieval.lang for cell in plans[1].cells] == ["qu", "qu", "qu", "qu", "en", "en"]
     with pytest.raises(HarnessError, match="has captions in none of the 2 languages of --lang script:Ethi"):
         make_plans(config(flickr30k_folder, "script:Ethi"), Store(tmp_path))
 

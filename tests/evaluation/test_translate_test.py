@@ -297,8 +297,8 @@ def test_a_translator_and_a_file_are_two_rows(measured: Any, tmp_path: Path, mon
     assert [tower.label for tower in towers[1:3]] == ["translate-test (de.tsv)", "translate-test (shouting)"]
     assert towers[1].record.cell != towers[2].record.cell
     assert [repeat_command(tower.record)[1] for tower in towers[1:3]] == [
-        " --split test --encoder random --objectives '' --translations de.tsv",
-        " --split test --encoder random --objectives '' --translator shouting",
+        " --split test --encoder random --arms '' --translations de.tsv",
+        " --split test --encoder random --arms '' --translator shouting",
     ]
 
 
