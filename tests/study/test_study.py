@@ -133,8 +133,8 @@ def test_the_studies_that_come_along_can_be_read() -> None:
     for path in DESIGNS.glob("*.toml"):
         config = read_study(path)
         assert {arm.side for arm in config.arms} >= {"transport", "standard", "control"}
-        assert len(config.seeds) >= 3
-        assert config.split == "test"
+        # A study on val prepares choices, so fewer seeds are enough.
+        assert len(config.seeds) >= {"test": 3, "val": 2}[config.split], path
 
 
 def test_what_is_not_trained_has_no_budget() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -169,12 +168,13 @@ def scorer_spec(name: str) -> str:
     return f"{scorer}:{form}" if form in (BANKED, TRANSDUCTIVE) else scorer
 
 
-_OPTIONS = (
-    (r"tau ([\d.]+)", "--score-temperature"),
-    (r"(\d+) iterations", "--score-iterations"),
-    (r"k (\d+)", "--score-neighbours"),
-    (r"first (\d+) sorted anew", "--rerank"),
-)
+# The words around an option's value in a scorer's name.
+_OPTIONS = {
+    ("tau ", ""): "--score-temperature",
+    ("", " iterations"): "--score-iterations",
+    ("k ", ""): "--score-neighbours",
+    ("first ", " sorted anew"): "--rerank",
+}
 
 
 def scorer_arguments(name: str) -> list[str]:
@@ -185,9 +185,10 @@ def scorer_arguments(name: str) -> list[str]:
     """
     words = ["--scorer", scorer_spec(name)]
     for part in name.split(", ")[1:]:
-        for pattern, option in _OPTIONS:
-            if found := re.fullmatch(pattern, part):
-                words += [option, found[1]]
+        for (before, after), option in _OPTIONS.items():
+            value = part.removeprefix(before).removesuffix(after)
+            if part == f"{before}{value}{after}" and value.replace(".", "", 1).isdecimal():
+                words += [option, value]
     return words
 
 
