@@ -41,7 +41,7 @@ HOSTILE = "</script><script>document.title='owned'</script>\u202e \"quoted\" '; 
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store in which two German towers were measured."""
     folder = tmp_path_factory.mktemp("store")
-    done = harness("run", "--lang", "de", *SMALL_RUN, store=folder)
+    done = harness("run", "--lang", "de", "--objectives", "kd-mse,ot-token", *SMALL_RUN, store=folder)
     assert done.returncode == 0, done.stderr
     return folder
 
