@@ -131,7 +131,7 @@ def test_details_have_the_origin_of_a_row_and_its_command(opened: Chrome) -> Non
     assert script(opened, f"return board.querySelector('{button}').getAttribute('aria-expanded')") == "true"
     (text,) = seen(opened, ".details")
     assert re.search(
-        r"python -m harness run --task flickr30k --lang cy --split test --encoder made-up --objectives \S+ .*--seed 0", text
+        r"python -m harness run --task flickr30k --lang cy --split test --encoder made-up --arms \S+ .*--seed 0", text
     )
     assert "commit 0123456789ab" in text
     assert "python -m harness run --lang cy --pairs" in text
