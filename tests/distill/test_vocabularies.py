@@ -69,6 +69,14 @@ def test_no_more_pieces_than_allowed(make: type[Tokenizer], limit: int) -> None:
     assert len(parts) <= limit
 
 
+@pytest.mark.parametrize("make", [word_piece, byte_pairs])
+def test_neither_another_run_nor_the_order_of_texts_changes_a_piece(make: type[Tokenizer]) -> None:
+    once = with_new_pieces(make(), ARABIC, 50, 10_000)
+    for texts in (ARABIC, ARABIC[::-1], ARABIC):
+        again = with_new_pieces(make(), texts, 50, 10_000)
+        assert (again.tokenizer.to_str(), again.parts) == (once.tokenizer.to_str(), once.parts)
+
+
 def test_ids_of_new_pieces_follow_the_embeddings_and_not_the_vocabulary() -> None:
     new, parts = with_new_pieces(word_piece(), ARABIC, 5, 1000)
     assert {id_ for text in ARABIC for id_ in new.encode(text).ids if id_ >= 1000} <= set(range(1000, 1000 + len(parts)))

@@ -29,9 +29,9 @@ class ExtendedTokenizer(NamedTuple):
 def with_new_pieces(tokenizer: Tokenizer, texts: Sequence[str], limit: int, first: int) -> ExtendedTokenizer:
     """Return the tokenizer with at most `limit` new pieces for the words of texts that fall back to single characters.
 
-    New pieces have the ids from `first` on. Each occurs at least twice in the texts. In a byte-pair encoding they are merges of
-    lower priority than the old ones, and in WordPiece longer entries of the vocabulary. A tokenizer of another kind (Unigram)
-    gets none.
+    New pieces have the ids from `first` on. Each occurs at least twice, but for single characters that the model does not know.
+    In a byte-pair encoding they are merges of lower priority than the old ones, and in WordPiece longer entries.
+    A tokenizer of another kind (Unigram) gets none.
     """
     words, state = fallback_words(tokenizer, texts), json.loads(tokenizer.to_str())
     model = state["model"]
@@ -86,7 +86,8 @@ def add_merges(tokenizer: Tokenizer, words: Mapping[str, int], model: dict[str, 
     as_lists = not model["merges"] or isinstance(model["merges"][0], list)
     old = {id_: [id_] for id_ in vocabulary.values()}
     parts: dict[int, list[int]] = {}
-    for left, right in continued_merges(tokenizer, words, limit):
+    split = {word: [piece.value for piece in tokenizer.model.tokenize(word)] for word in words}
+    for left, right in learn_merges(split, words, limit, prefix):
         merged = left + right.removeprefix(prefix)
         if merged in vocabulary:
             continue
@@ -97,26 +98,25 @@ def add_merges(tokenizer: Tokenizer, words: Mapping[str, int], model: dict[str, 
     return list(parts.values())
 
 
-def continued_merges(tokenizer: Tokenizer, words: Mapping[str, int], limit: int) -> Iterator[tuple[str, str]]:
-    """Yield at most `limit` merges of the pieces of words, most frequent first.
+def learn_merges(
+    split: Mapping[str, Sequence[str]], words: Mapping[str, int], limit: int, prefix: str
+) -> Iterator[tuple[str, str]]:
+    """Yield at most `limit` merges of the pieces of words, most frequent first. The order of words changes nothing.
 
-    The trainer of the library merges characters. Each piece is therefore written as one character for private use.
+    split: the pieces of each word. words: its count. prefix: the mark of a piece that continues a word, or "". The trainer of the
+    library merges characters, so each piece is written as one character for private use.
     """
-    names: dict[str, str] = {}
-    spelled: list[str] = []
-    for word, count in words.items():
-        pieces = [names.setdefault(piece.value, chr(_PRIVATE + len(names))) for piece in tokenizer.model.tokenize(word)]
-        spelled += ["".join(pieces)] * count
-    pieces_of = {code: piece for piece, code in names.items()}
+    pieces = sorted({piece for each in split.values() for piece in each})
+    names = {piece: chr(_PRIVATE + place) for place, piece in enumerate(pieces)}
+    spelled = ("".join(names[piece] for piece in split[word]) for word, count in words.items() for _ in range(count))
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     learner.train_from_iterator(
         spelled, trainers.BpeTrainer(vocab_size=len(names) + limit, min_frequency=SMALLEST_PIECE_COUNT, show_progress=False)
     )
-    prefix = tokenizer.model.continuing_subword_prefix or ""
 
     def joined(codes: str) -> str:
-        start, *more = (pieces_of[code] for code in codes)
+        start, *more = (pieces[ord(code) - _PRIVATE] for code in codes)
         return start + "".join(piece.removeprefix(prefix) for piece in more)
 
     for left, right in json.loads(learner.to_str())["model"]["merges"]:
@@ -129,18 +129,10 @@ def add_entries(tokenizer: Tokenizer, words: Mapping[str, int], model: dict[str,
     WordPiece takes the longest entry at each place of a word, so that longer entries replace single characters.
     """
     vocabulary, prefix = model["vocab"], model["continuing_subword_prefix"]
-    learner = Tokenizer(models.WordPiece(unk_token=model["unk_token"]))
-    learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    alphabet = {character for word in words for character in word}
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=2 * len(alphabet) + limit,
-        min_frequency=SMALLEST_PIECE_COUNT,
-        continuing_subword_prefix=prefix,
-        show_progress=False,
-    )
-    learner.train_from_iterator((word for word, count in words.items() for _ in range(count)), trainer)
-    learned = sorted(learner.get_vocab().items(), key=lambda entry: entry[1])
-    new = [piece for piece, _ in learned if piece not in vocabulary][:limit]
+    split = {word: [word[0], *(prefix + character for character in word[1:])] for word in words}
+    characters = sorted({piece for each in split.values() for piece in each})
+    merged = [left + right.removeprefix(prefix) for left, right in learn_merges(split, words, limit, prefix)]
+    new = [piece for piece in dict.fromkeys([*characters, *merged]) if piece not in vocabulary][:limit]
     parts = [[part.id for part in tokenizer.model.tokenize(piece.removeprefix(prefix))] for piece in new]
     vocabulary.update({piece: first + place for place, piece in enumerate(new)})
     return parts
