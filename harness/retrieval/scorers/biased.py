@@ -7,6 +7,7 @@ test queries, which are then ranked together.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
@@ -16,7 +17,7 @@ from harness.core.errors import HarnessError
 from harness.core.registry import split_spec
 from harness.retrieval.cosines import check_one_space, exact_device, unit_tensor
 from harness.retrieval.hubness import cosine_hubness
-from harness.retrieval.ranking import Biases, rank
+from harness.retrieval.ranking import Biases, CandidateBias, rank
 from harness.retrieval.scorers.interface import BANKED, TRANSDUCTIVE, Embedder, RetrievalResult, ScoredRun, Scorer, ScorerFactory
 
 if TYPE_CHECKING:
@@ -51,6 +52,18 @@ class BiasRule(Protocol):
         bank: `test` itself in the transductive form.
         """
         ...
+
+
+class DirectionalRule(ABC):
+    """A rule whose biases of one side's candidates do not depend on those of the other side."""
+
+    @abstractmethod
+    def bias(self, candidates: Tensor, queries: Tensor, bank: Tensor) -> CandidateBias:
+        """Return the bias of each candidate (c, d), compared with the bank's queries (b, d), for the test queries (q, d)."""
+
+    def biases(self, test: Sides, bank: Sides) -> Biases:
+        """Return the biases of test images and test texts."""
+        return Biases(self.bias(test.images, test.texts, bank.texts), self.bias(test.texts, test.images, bank.images))
 
 
 @dataclass(frozen=True)

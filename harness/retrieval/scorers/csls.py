@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from harness.retrieval.cosines import cosine_stripes
-from harness.retrieval.ranking import Biases, CandidateBias
-from harness.retrieval.scorers.biased import Sides, biased_scorers
+from harness.retrieval.ranking import CandidateBias
+from harness.retrieval.scorers.biased import DirectionalRule, biased_scorers
 from harness.retrieval.scorers.interface import ScoredRun, ScorerFactory
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def neighbourhood_means(candidates: Tensor, queries: Tensor, k: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Csls:
+class Csls(DirectionalRule):
     """The rule S_ij - r(j) / 2 for query i and candidate j."""
 
     neighbours: int
@@ -41,11 +41,9 @@ class Csls:
         """The number of neighbours."""
         return f"k {self.neighbours}"
 
-    def biases(self, test: Sides, bank: Sides) -> Biases:
-        """Return the biases of test images and test texts."""
-        images = neighbourhood_means(test.images, bank.texts, self.neighbours)
-        texts = neighbourhood_means(test.texts, bank.images, self.neighbours)
-        return Biases(*(CandidateBias((means / -2).cpu().numpy()) for means in (images, texts)))
+    def bias(self, candidates: Tensor, _: Tensor, bank: Tensor) -> CandidateBias:
+        """Return -r(j) / 2."""
+        return CandidateBias((neighbourhood_means(candidates, bank, self.neighbours) / -2).cpu().numpy())
 
 
 def make_csls_scorer(argument: str, run: ScoredRun) -> ScorerFactory:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from harness.retrieval.cosines import cosine_stripes
-from harness.retrieval.ranking import Biases, CandidateBias
-from harness.retrieval.scorers.biased import Sides, biased_scorers
+from harness.retrieval.ranking import CandidateBias
+from harness.retrieval.scorers.biased import DirectionalRule, biased_scorers
 from harness.retrieval.scorers.interface import ScoredRun, ScorerFactory
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def inverted_softmax_bias(candidates: Tensor, queries: Tensor, tau: float) -> Te
 
 
 @dataclass(frozen=True)
-class InvertedSoftmax:
+class InvertedSoftmax(DirectionalRule):
     """The rule S_ij - tau log sum_q exp(S_qj / tau) for query i, candidate j and the queries q of the bank."""
 
     tau: float
@@ -36,11 +36,9 @@ class InvertedSoftmax:
         """The temperature."""
         return f"tau {self.tau}"
 
-    def biases(self, test: Sides, bank: Sides) -> Biases:
-        """Return the biases of test images and test texts."""
-        images = inverted_softmax_bias(test.images, bank.texts, self.tau)
-        texts = inverted_softmax_bias(test.texts, bank.images, self.tau)
-        return Biases(CandidateBias(images.cpu().numpy()), CandidateBias(texts.cpu().numpy()))
+    def bias(self, candidates: Tensor, _: Tensor, bank: Tensor) -> CandidateBias:
+        """Return `inverted_softmax_bias`."""
+        return CandidateBias(inverted_softmax_bias(candidates, bank, self.tau).cpu().numpy())
 
 
 def make_inverted_softmax_scorer(argument: str, run: ScoredRun) -> ScorerFactory:

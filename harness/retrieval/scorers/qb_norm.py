@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from harness.retrieval.cosines import cosine_stripes
-from harness.retrieval.ranking import TOLERANCE, Biases, CandidateBias
-from harness.retrieval.scorers.biased import Sides, biased_scorers
+from harness.retrieval.ranking import TOLERANCE, CandidateBias
+from harness.retrieval.scorers.biased import DirectionalRule, biased_scorers
 from harness.retrieval.scorers.interface import ScoredRun, ScorerFactory
 from harness.retrieval.scorers.inverted_softmax import inverted_softmax_bias
 
@@ -46,7 +46,7 @@ def is_first(cosines: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class QueryBankNorm:
+class QueryBankNorm(DirectionalRule):
     """The rule of the inverted softmax, for queries whose first candidate is in the activation set of the bank."""
 
     tau: float
@@ -57,14 +57,8 @@ class QueryBankNorm:
         """The temperature."""
         return f"tau {self.tau}"
 
-    def biases(self, test: Sides, bank: Sides) -> Biases:
-        """Return the biases of test images and test texts, with the queries that receive them."""
-        return Biases(
-            self._bias(test.images, test.texts, bank.texts),
-            self._bias(test.texts, test.images, bank.images),
-        )
-
-    def _bias(self, candidates: Tensor, queries: Tensor, bank: Tensor) -> CandidateBias:
+    def bias(self, candidates: Tensor, queries: Tensor, bank: Tensor) -> CandidateBias:
+        """Return `inverted_softmax_bias`, with the queries that receive it."""
         values = inverted_softmax_bias(candidates, bank, self.tau)
         receive = queries_with_first_in(activation_set(candidates, bank), candidates, queries)
         return CandidateBias(values.cpu().numpy(), receive.cpu().numpy())
