@@ -8,7 +8,7 @@ import operator
 import re
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BeforeValidator
+from pydantic import AfterValidator
 
 from harness.core.builtins import OBJECTIVES, Objective
 from harness.core.errors import HarnessError
@@ -33,11 +33,11 @@ DEFAULT_INIT = "random"
 _FORMER_NAMES = {"teacher": "random"}
 
 
-def _current_name(init: object) -> object:
-    return _FORMER_NAMES.get(init, init) if isinstance(init, str) else init
+def _current_name(init: str) -> str:
+    return _FORMER_NAMES.get(init, init)
 
 
-InitializerName = Annotated[str, BeforeValidator(_current_name)]
+InitializerName = Annotated[str, AfterValidator(_current_name)]
 """The name of an initializer, `NAME` or `NAME:ARGUMENT`. Former names, which older records hold, become the current ones."""
 
 
@@ -160,5 +160,4 @@ def split_arm(text: str, init: str = DEFAULT_INIT) -> tuple[str, str]:
     objective, at, own = (part.strip() for part in text.partition("@"))
     if not objective or (at and not own):
         raise HarnessError(f"arm {text!r}: expected OBJECTIVE or OBJECTIVE@INITIALIZER, as in kd-mse@ot-sentences")
-    name = _FORMER_NAMES.get(own, own) if at else init
-    return objective, name
+    return objective, _current_name(own) if at else init
