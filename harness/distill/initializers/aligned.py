@@ -68,12 +68,15 @@ class AlignmentInput:
     @cached_property
     def content(self) -> TokenizedBitext:
         """The pairs as token ids without framing, for rules that would align the framing tokens like any other."""
-        english = without((self.donated.start, self.donated.end), self.ids[1])
-        return TokenizedBitext(self.unframed(self.bitext.foreign), english, self.sizes)
+        return TokenizedBitext(self.unframed(self.bitext.foreign), self.unframed_english(self.bitext.english), self.sizes)
 
     def unframed(self, foreign: Sequence[str]) -> list[list[int]]:
         """Return the token ids of foreign texts without framing."""
         return without(self.tokenizer.encode("").ids, tokenize(self.tokenizer, foreign, self.longest))
+
+    def unframed_english(self, english: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of texts as the teacher reads them, without framing."""
+        return without((self.donated.start, self.donated.end), self.donated.tokenize(english))
 
     @cached_property
     def strings(self) -> tuple[list[str], list[str]]:

@@ -23,12 +23,11 @@ class Fvt(AlignedSubwords):
 
     def weights(self, given: AlignmentInput) -> Sparse:
         """Return the share of each English token among the pieces of each subword (f, e)."""
-        framing = {given.donated.start, given.donated.end}
         foreign, english = given.strings
         shared = shared_tokens(foreign, english)
         # A tokenizer cannot be asked for a piece inside a word, so all strings are read as words.
-        read = given.donated.tokenize([string.removeprefix(WORD_START) for string in foreign])
-        pieces = [[shared[f]] if f in shared else [e for e in row if e not in framing] for f, row in enumerate(read)]
+        read = given.unframed_english([string.removeprefix(WORD_START) for string in foreign])
+        pieces = [[shared[f]] if f in shared else row for f, row in enumerate(read)]
         rows = np.repeat(np.arange(len(pieces)), [len(row) for row in pieces])
         columns = np.array([e for row in pieces for e in row], dtype=np.int64)
         counts = sparse.csr_array(sparse.coo_array((np.ones(len(rows)), (rows, columns)), shape=given.sizes))
