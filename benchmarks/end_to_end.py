@@ -32,7 +32,8 @@ from harness.distill.data.subwords import tokenize
 from harness.distill.distributed import ALONE
 from harness.distill.model.student import new_student
 from harness.distill.model.tower import TextTower, TowerConfig
-from harness.distill.pipeline import Recipe, train_student
+from harness.distill.recipe import Recipe
+from harness.distill.student_training import train_student
 from harness.encoders.open_clip.export import add_pad_token, bert_config, bert_weights
 from harness.evaluation.guarded_bitext import load_guarded_bitext
 from harness.retrieval.ranking import rank, retrieval_scores

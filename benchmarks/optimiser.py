@@ -32,7 +32,7 @@ from harness.distill.data.subwords import tokenize
 from harness.distill.model.compact_vocabulary import compact_vocabulary
 from harness.distill.model.student import new_student
 from harness.distill.model.teacher import TeacherStates, teacher_states
-from harness.distill.pipeline import training_pairs
+from harness.distill.recipe import training_pairs
 from harness.distill.trainer import Training
 from harness.evaluation.guarded_bitext import load_guarded_bitext
 from harness.storage.store import Store

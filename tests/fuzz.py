@@ -16,7 +16,6 @@ import gzip
 import hashlib
 import io
 import json
-import math
 import os
 import random
 import resource
@@ -579,7 +578,7 @@ def model_readers() -> Iterator[Reader]:
     from harness.distill.checkpoint import TrainingState, load_tower, load_training, save_tower, save_training
     from harness.distill.data.subwords import train_tokenizer
     from harness.distill.model.tower import TextTower, TowerConfig
-    from harness.distill.pipeline import stored_score
+    from harness.distill.tuning import stored_trial
     from harness.records.towers import load_card
     from harness.storage.seals import seal_folder, write_json_entry
 
@@ -620,8 +619,8 @@ def model_readers() -> Iterator[Reader]:
     yield Reader("training", {"training/t.safetensors": training}, resumed)
 
     def tried(folder: Path) -> None:
-        score = stored_score(folder / "trials" / "t.json")
-        right(math.isnan(score) or score == 12.5, "the score")
+        stored = stored_trial(folder / "trials" / "t.json")
+        right(stored is None or stored.score == 12.5, "the score")
 
     yield Reader("trial", {"trials/t.json": trial}, tried)
 

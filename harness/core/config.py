@@ -6,7 +6,7 @@ The command line generates its options from these models, and the TOML files of 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -99,7 +99,20 @@ class DistillConfig(Config):
     patience: int | None = Field(
         None, ge=1, description="Stop after this many of the 20 validations in a row without improvement."
     )
-    tune: bool = Field(False, description="Choose the learning rate by short trainings, validated on a tenth of the pairs.")
+    tune: bool = Field(
+        False,
+        description="Choose the learning rate, and what the options tune-... list, by short trainings, validated on a tenth of "
+        "the pairs.",
+    )
+    tune_rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (), description="Learning rates that --tune tries, comma-separated; by default four around the default one."
+    )
+    tune_vocabulary: tuple[Annotated[int, Field(ge=100, le=1_000_000)], ...] = Field(
+        (), description="Values of --vocabulary that --tune tries, for initializers with new subwords."
+    )
+    tune_steps: tuple[Annotated[int, Field(ge=1, le=100_000_000)], ...] = Field(
+        (), description="Values of --steps that --tune tries, in trainings of full length."
+    )
     steps: int | None = Field(
         None, ge=1, le=100_000_000, description="Optimizer steps; by default 10 passes over the pairs, at least 600."
     )

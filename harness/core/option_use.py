@@ -5,6 +5,7 @@ Other options are refused where they are given, and left out of the tower's dige
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +22,10 @@ T = TypeVar("T", bound="DistillConfig")
 
 ALWAYS_READ = ("objective", "init", "pairs", "seed", "held_out")
 """The options that decide which sentence pairs a tower is made of, and how."""
+TUNING = ("tune_rates", "tune_vocabulary", "tune_steps")
+"""The options that list the values of a search."""
+SEARCH_READS = ("tune_vocabulary",)
+"""The options that the trainer reads for initializers that read `vocabulary`."""
 TRAINER_READS = (
     "steps",
     "batch",
@@ -29,6 +34,8 @@ TRAINER_READS = (
     "warmup",
     "patience",
     "tune",
+    "tune_rates",
+    "tune_steps",
     "precision",
     "accumulate",
     "checkpointing",
@@ -41,7 +48,7 @@ INITIALIZER_READS = tuple(
     dict.fromkeys(option for name in INITIALIZERS.builtin_names() for option in INITIALIZERS.find(name).reads)
 )
 
-OPTIONS = {*ALWAYS_READ, *TRAINER_READS, *OBJECTIVE_READS, *INITIALIZER_READS}
+OPTIONS = {*ALWAYS_READ, *TRAINER_READS, *SEARCH_READS, *OBJECTIVE_READS, *INITIALIZER_READS}
 """The fields of `DistillConfig`."""
 
 
@@ -72,15 +79,23 @@ def initializer_reads(init: str) -> frozenset[str]:
 def options_read(config: DistillConfig) -> frozenset[str]:
     """Return the options that decide the tower of a configuration.
 
-    `ridge-english` reads `unpaired` too. `learning_rate` is not among them if `tune` chooses it. `patience` is not among them
-    without validations.
+    `ridge-english` reads `unpaired` too. What `tune` chooses is not among them, and without `tune` the values that it would try
+    are not. `patience` is not among them without validations.
     Raises HarnessError for an unknown objective or initializer.
     """
     read = objective_reads(config.objective) | initializer_reads(config.init) | {*ALWAYS_READ}
     if not parse_objective(config.objective):
         return read | {"unpaired"} if config.objective == ENGLISH_FITTED else read
-    unread = {*(["learning_rate"] if config.tune else []), *([] if config.held_out else ["patience"])}
-    return read | ({*TRAINER_READS} - unread)
+    return (read | {*TRAINER_READS, *(SEARCH_READS if "vocabulary" in read else ())}) - _replaced(config)
+
+
+def _replaced(config: DistillConfig) -> set[str]:
+    """Return the options of the trainer that another option makes useless."""
+    found = set() if config.held_out else {"patience"}
+    if not config.tune:
+        return found | {*TUNING}
+    chosen = {"steps": config.tune_steps, "vocabulary": config.tune_vocabulary}
+    return found | {"learning_rate"} | {option for option, values in chosen.items() if values}
 
 
 def without_unread(config: T) -> T:
@@ -145,19 +160,21 @@ def _declared(registry: Registry[Any], name: str) -> set[str] | None:
 def _given(option: str, config: DistillConfig, flags: bool = True) -> str:
     value = getattr(config, option)
     if flags:
+        value = ",".join(map(str, value)) if isinstance(value, tuple) else value
         return f"--{option.replace('_', '-')}{'' if value is True else f' {value}'}"
-    return f"{option} = {str(value).lower() if isinstance(value, bool) else value}"
+    return f"{option} = {json.dumps(value)}"
 
 
 def _way_out(option: str, config: DistillConfig) -> str:
-    if option == "patience" and parse_objective(config.objective):
-        return "it counts validations, so keep pairs for them with --held-out"
-    if option == "learning_rate" and config.tune:
-        return "--tune chooses the learning rate"
+    if parse_objective(config.objective) and option in _replaced(config):
+        if option == "patience":
+            return "it counts validations, so keep pairs for them with --held-out"
+        return "it lists values for --tune" if option in TUNING else f"--tune chooses the {option.replace('_', ' ')}"
     if option in TRAINER_READS:
         return "only objectives that are trained read it"
     readers = [name for name in OBJECTIVES.builtin_names() if option in OBJECTIVES.find(name).reads]
-    inits = [name for name in INITIALIZERS.builtin_names() if option in INITIALIZERS.find(name).reads]
+    read = "vocabulary" if option in SEARCH_READS else option
+    inits = [name for name in INITIALIZERS.builtin_names() if read in INITIALIZERS.find(name).reads]
     names = [*readers, *([ENGLISH_FITTED] if option == "unpaired" else []), *(f"--init {name}" for name in inits[:1]), *inits[1:]]
     return f"{_listed(names)} {'reads' if len(names) == 1 else 'read'} it"
 

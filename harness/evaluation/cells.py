@@ -14,7 +14,7 @@ from harness.core.errors import HarnessError
 from harness.core.protocols import Encoder, Task
 from harness.distill.data.leakage import count_leaked
 from harness.distill.distilled_tower import DistilledTower
-from harness.distill.pipeline import Recipe
+from harness.distill.recipe import Recipe
 from harness.evaluation.guarded_bitext import load_guarded_bitext
 from harness.evaluation.translate_test import Translations, load_file_translations, load_machine_translations
 from harness.records.schema import ENGLISH_TOWER, TRANSLATE_TEST, TowerCard

@@ -17,7 +17,8 @@ from harness.core.config import ExecutorConfig, RunConfig
 from harness.core.errors import HarnessError
 from harness.core.languages import ENGLISH, select_languages
 from harness.core.option_use import check_options
-from harness.distill.pipeline import Recipe, distill
+from harness.distill.pipeline import distill
+from harness.distill.recipe import Recipe
 from harness.evaluation.executors.jobs import announce_jobs, execute_jobs
 from harness.evaluation.executors.local import run_in_turn
 from harness.evaluation.guarded_bitext import load_guarded_bitext

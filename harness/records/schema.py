@@ -55,10 +55,13 @@ class BitextCard(Schema):
 
 
 class Trial(Schema):
-    """One tried learning rate and its score."""
+    """One tried combination of the searched options, and its score."""
 
     learning_rate: float
+    vocabulary: int | None = Field(None, description="None in records of earlier versions")
+    steps: int | None = Field(None, description="optimiser steps of the trial; None in records of earlier versions")
     score: float = Field(description="mean reciprocal rank over both directions in percent, of held-out pairs or of val images")
+    seconds: float | None = Field(None, description="training time of the trial; None in records of earlier versions")
 
 
 class TowerCard(Schema):
@@ -78,15 +81,18 @@ class TowerCard(Schema):
         None, description="correlation of the student's centred embeddings with the teacher's on training pairs"
     )
     notes: tuple[str, ...] = Field((), description="on the training, such as one without progress")
-    tuning: tuple[Trial, ...] = Field((), description="the tried learning rates, if it was tuned")
+    tuning: tuple[Trial, ...] = Field((), description="the trials of the search, if it was tuned")
     seconds: float = Field(description="training time")
     provenance: Provenance
 
     @property
     def requested(self) -> DistillConfig:
-        """The requested options. A tuned learning rate is not requested, and may differ between seeds of one recipe."""
-        rate = default_learning_rate(self.config.init) if self.tuning else self.config.peak_learning_rate
-        return self.config.model_copy(update={"learning_rate": rate})
+        """The requested options. Tuned values are not requested, and may differ between seeds of one recipe."""
+        config, defaults = self.config, DistillConfig()
+        rate = default_learning_rate(config.init) if self.tuning else config.peak_learning_rate
+        vocabulary = defaults.vocabulary if config.tune_vocabulary else config.vocabulary
+        steps = defaults.steps if config.tune_steps else config.steps
+        return config.model_copy(update={"learning_rate": rate, "vocabulary": vocabulary, "steps": steps})
 
 
 class TranslationCard(Schema):

@@ -19,7 +19,7 @@ from harness.core.registry import Registry
 from harness.evaluation.cells import Cell
 from harness.evaluation.planning import Plan
 from harness.records.files import check_stored_record
-from harness.records.schema import TowerCard
+from harness.records.schema import TowerCard, Trial
 from harness.records.towers import load_card
 from harness.retrieval.scorers import PLAIN
 from harness.runtime.console import plain_table
@@ -236,7 +236,7 @@ def card_table(card: TowerCard, folder: Path) -> Table:
         ("leakage guard", f"dropped {bitext.dropped:,} pairs of evaluation images"),
         *(("note", note) for note in bitext.notes),
         *((name.replace("_", " "), "—" if value is None else str(value)) for name, value in card.config),
-        *(("tried", f"learning rate {trial.learning_rate:g}: {trial.score:.2f}") for trial in card.tuning),
+        *(("tried", describe_trial(trial)) for trial in card.tuning),
         ("trained", f"{card.steps:,} steps in {card.seconds:,.0f} s on {made.device}"),
         ("not converged", f"{card.unconverged:,} transport problems"),
         ("agreement", "—" if card.agreement is None else f"{card.agreement:.2f} with the teacher on training pairs"),
@@ -245,6 +245,15 @@ def card_table(card: TowerCard, folder: Path) -> Table:
         ("code", f"{made.version}, commit {made.commit or 'unknown'}{' with uncommitted changes' if made.dirty else ''}"),
     ]
     return plain_table(str(folder), ("", ""), rows)
+
+
+def describe_trial(trial: Trial) -> str:
+    """Return what a trial tried, its score and its time, as far as its record has them."""
+    tried = [f"learning rate {trial.learning_rate:g}"]
+    tried += [f"{trial.vocabulary:,} subwords"] if trial.vocabulary else []
+    tried += [f"{trial.steps:,} steps"] if trial.steps else []
+    took = "" if trial.seconds is None else f" in {trial.seconds:,.0f} s"
+    return f"{', '.join(tried)}: {trial.score:.2f}{took}"
 
 
 def runs_table(store: Store) -> Table:

@@ -22,7 +22,7 @@ from harness.core.arms import (
 )
 from harness.core.config import LARGEST_SEED, Config, DataConfig, DistillConfig, field_label
 from harness.core.errors import HarnessError
-from harness.core.option_use import initializer_reads, unread_option
+from harness.core.option_use import TUNING, initializer_reads, unread_option
 from harness.core.plugins import without_code
 from harness.core.suggestions import nearest
 
@@ -40,6 +40,7 @@ BUDGET = (
     "held_out",
     "patience",
     "tune",
+    *TUNING,
     "precision",
     "accumulate",
     "checkpointing",

@@ -16,7 +16,8 @@ from harness.core.languages import ENGLISH
 from harness.core.protocols import KnownFeatures
 from harness.core.suggestions import nearest
 from harness.distill.data.leakage import GuardedBitext
-from harness.distill.pipeline import LearningRateSearch, Recipe, learning_rate_trials
+from harness.distill.recipe import Recipe, SearchImages
+from harness.distill.tuning import search_trials
 from harness.evaluation.cells import Cell, distilled_cell
 from harness.evaluation.guarded_bitext import load_guarded_bitext
 from harness.evaluation.planning import Plan, make_plans
@@ -54,12 +55,12 @@ class StudyCell:
 class StudyLanguage:
     """A language of a study: the plan of its English cells, and its bitext after the leakage guard.
 
-    search: val captions for the search of learning rates; None if there is no search or no val captions.
+    search: val captions that score the trials of the search; None if there is no search or no val captions.
     """
 
     plan: Plan
     guarded: tuple[GuardedBitext, ...]
-    search: LearningRateSearch | None
+    search: SearchImages | None
 
     @property
     def language(self) -> Language:
@@ -139,7 +140,7 @@ def plan_study(config: StudyConfig, device: str, store: Store) -> Study:
     for plan in sorted(plans, key=lambda plan: (plan.language.tier is None, plan.language.tier)):
         try:
             pairs = load_guarded_bitext(plan.task, plan.data, [plan.language], config)
-            languages[plan.language.code] = StudyLanguage(plan, pairs, learning_rate_search(config, plan))
+            languages[plan.language.code] = StudyLanguage(plan, pairs, search_images(config, plan))
         except MissingError as error:
             impossible.append(UnavailableData(plan.language.code, 0, str(error)))
     if not languages:
@@ -156,15 +157,15 @@ def plan_study(config: StudyConfig, device: str, store: Store) -> Study:
     return Study(config, languages, steps, tuple(impossible))
 
 
-def learning_rate_search(config: StudyConfig, plan: Plan) -> LearningRateSearch | None:
-    """Return the search for learning rates on val captions with the first seed, or None without search or val captions.
+def search_images(config: StudyConfig, plan: Plan) -> SearchImages | None:
+    """Return the val images that score the search, and the first seed; None without search or val captions.
 
     Without val captions the sentence pairs are used for the search, and the report says so.
     """
     if not config.distill.get("tune"):
         return None
     try:
-        return LearningRateSearch(plan.task.load(plan.data, plan.language.code, _VAL, config.source), config.seeds[0])
+        return SearchImages(plan.task.load(plan.data, plan.language.code, _VAL, config.source), config.seeds[0])
     except HarnessError:
         return None
 
@@ -207,7 +208,7 @@ def study_cell(place: GridPosition, config: StudyConfig, language: StudyLanguage
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """Training cost of some cells: optimizer steps, including the search for learning rates, and seconds, NaN if unknown."""
+    """Training cost of some cells: optimizer steps, including the search, and seconds, NaN if unknown."""
 
     cells: int
     steps: int
@@ -230,10 +231,10 @@ class StepTimes:
         return median(found) if found else math.nan
 
     def cost(self, steps: Sequence[StudyCell], store: Store) -> TrainingCost:
-        """Return the cost of the missing towers of some cells, including the search for learning rates."""
+        """Return the cost of the missing towers of some cells, including the search."""
         recipes = {each.cell.recipe.digest: each.cell.recipe for each in steps if each.cell.recipe}
         wanted = [recipe for recipe in recipes.values() if not store.tower(recipe.digest).is_dir()]
-        tried = {each.digest: each.recipe for recipe in wanted for each in learning_rate_trials(recipe)}
+        tried = {each.digest: each.recipe for recipe in wanted for each in search_trials(recipe)}
         towers = [*wanted, *(recipe for digest, recipe in tried.items() if not store.trial(digest).is_file())]
         seconds = sum(tower.steps * self.of(tower.config.objective) for tower in towers if tower.steps)
         return TrainingCost(len(steps), sum(tower.steps for tower in towers), seconds)

@@ -19,17 +19,19 @@ from harness.core.option_use import (
     INITIALIZER_READS,
     OBJECTIVE_READS,
     OPTIONS,
+    SEARCH_READS,
     TRAINER_READS,
     check_options,
     initializer_reads,
     objective_reads,
 )
 from harness.core.protocols import Encoder
-from harness.distill import pipeline
+from harness.distill import recipe as recipes
 from harness.distill.data.bitext import MonolingualText
 from harness.distill.data.leakage import GuardedBitext
 from harness.distill.model.tower import Encoded
-from harness.distill.pipeline import Recipe, learning_rate_trials
+from harness.distill.recipe import Recipe
+from harness.distill.tuning import search_trials
 from tests.support.students import Teacher, Training, pairs
 
 pytestmark = pytest.mark.filterwarnings("ignore::harness.distill.transport.problem.NotConverged")
@@ -152,18 +154,24 @@ def test_the_trainer_reads_what_is_declared(tmp_path: Path) -> None:
     config = RecordedConfig(objective="kd-mse", steps=4, batch=16, held_out=8, patience=9)
     training.config = config
     recipe = Recipe(config, cast(Encoder, Located()), (GuardedBitext(pairs(40), 40, 0),), lambda bitext: bitext)
+    searched = replace(recipe, config=RecordedConfig(tune=True, tune_vocabulary=(100, 200)))
     READ.clear()
     training.run(tower, tmp_path / "training.safetensors")
-    assert learning_rate_trials(recipe) == []
+    assert search_trials(recipe) == []
+    assert READ.isdisjoint(SEARCH_READS)
+    assert len(search_trials(searched)) == 8
+    assert {*SEARCH_READS} <= READ
+    # Every new recipe checks whether its teacher serves --spelling.
+    READ.difference_update(SEARCH_READS, ("spelling",))
     assert {*TRAINER_READS, "objective", "seed", "held_out"} <= READ | {"pairs"}
     assert {*TRAINER_READS, *ALWAYS_READ} >= READ
     tuned = Recipe(DistillConfig(tune=True, learning_rate=0.5), recipe.teacher, recipe.guarded, recipe.tag)
-    assert 0.5 not in {attempt.recipe.config.learning_rate for attempt in learning_rate_trials(tuned)}
+    assert 0.5 not in {attempt.recipe.config.learning_rate for attempt in search_trials(tuned)}
 
 
 def test_every_option_has_a_reader() -> None:
     assert set(DistillConfig.model_fields) == OPTIONS
-    parts = (ALWAYS_READ, TRAINER_READS, OBJECTIVE_READS, INITIALIZER_READS)
+    parts = (ALWAYS_READ, SEARCH_READS, TRAINER_READS, OBJECTIVE_READS, INITIALIZER_READS)
     assert sum(map(len, parts)) == len(OPTIONS), "no option has readers of two kinds"
 
 
@@ -270,7 +278,7 @@ def digest(folder: Path, monkeypatch: pytest.MonkeyPatch, **choices: object) -> 
     sides = (tuple(f"{word} {row} ." for row in rows) for word in ("Sentence", "Satz"))
     bitext = Bitext("de", "test", "human translation", *sides, tuple(f"image {row}" for row in rows))
     # A new trainer renames all towers, the declared options none.
-    monkeypatch.setattr(pipeline, "TRAINER_VERSION", 2)
+    monkeypatch.setattr(recipes, "TRAINER_VERSION", 2)
     (folder / "bert").mkdir()
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         (folder / "bert" / name).write_text(name)
@@ -359,7 +367,7 @@ def test_the_default_learning_rate_is_the_initializer_s(tmp_path: Path, monkeypa
     teacher, guarded = cast(Encoder, Fingerprinted()), (GuardedBitext(pairs(40), 40, 0),)
     for init in ("teacher", "hf:bert"):
         recipe = Recipe(DistillConfig(init=init, tune=True), teacher, guarded, lambda bitext: bitext)
-        tried = [trial.recipe.config.learning_rate for trial in learning_rate_trials(recipe)]
+        tried = [trial.recipe.config.learning_rate for trial in search_trials(recipe)]
         assert recipe.config.peak_learning_rate in tried
         assert len(tried) == 4
 

@@ -22,7 +22,8 @@ from harness.core.protocols import Encoder
 from harness.distill.data.leakage import GuardedBitext, hash_keys, leakage_keys, seen_hashes
 from harness.distill.data.subwords import english_tokenizer
 from harness.distill.distributed import ALONE
-from harness.distill.pipeline import Recipe, train_student
+from harness.distill.recipe import Recipe
+from harness.distill.student_training import train_student
 from harness.evaluation.guarded_bitext import load_guarded_bitext
 from harness.runtime.console import Console
 from harness.storage.store import Store

@@ -19,7 +19,7 @@ from harness.core.option_use import check_options
 from harness.core.protocols import Encoder
 from harness.distill.alignment.cooccurrence import Sparse
 from harness.distill.alignment.orthography import Spelling, bitext_spelling, dice, ngrams, token_ngrams
-from harness.distill.pipeline import Recipe
+from harness.distill.recipe import Recipe
 from harness.records.towers import load_card
 from tests.support.alignments import alignment
 from tests.support.command_line import harness

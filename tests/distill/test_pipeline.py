@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 import xml.etree.ElementTree as ET
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -19,15 +20,15 @@ from harness.core.config import DistillConfig
 from harness.core.data import HeldOut
 from harness.core.errors import HarnessError
 from harness.core.protocols import Encoder
-from harness.distill import pipeline as distil
+from harness.distill import tuning
 from harness.distill.checkpoint import save_tower
 from harness.distill.data.leakage import GuardedBitext, count_leaked, hash_keys, leakage_keys
 from harness.distill.distributed import ALONE
 from harness.distill.initializers.scratch import draw_weights
 from harness.distill.model.tower import TextTower, TowerConfig
-from harness.distill.pipeline import Recipe
+from harness.distill.recipe import Recipe
 from harness.encoders.open_clip.export import write_open_clip
-from harness.records.schema import TowerCard
+from harness.records.schema import TowerCard, Trial
 from harness.records.towers import load_card
 from harness.storage.seals import seal_folder
 from harness.storage.store import Store
@@ -149,29 +150,84 @@ def test_tuning_tries_each_rate_and_takes_the_best(fresh: Path) -> None:
     assert len(list((fresh / "trials").iterdir())) == 4
 
 
+def test_the_search_tries_every_combination_at_full_length(fresh: Path) -> None:
+    words = ("distill", "--lang", "de", "--pairs", "200", "--batch", "32", "--objective", "kd-mse", "--tune")
+    grid = ("--tune-rates", "1e-3,1e-2", "--tune-vocabulary", "150,300", "--tune-steps", "2,6")
+    done = harness(*words, *grid, store=fresh)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (fresh / "towers").iterdir()
+    card = load_card(folder)
+    tried = [(trial.steps, trial.vocabulary, trial.learning_rate) for trial in card.tuning]
+    assert tried == list(product((2, 6), (150, 300), (1e-3, 1e-2)))
+    assert all(trial.seconds is not None and trial.seconds > 0 for trial in card.tuning)
+    best = max(card.tuning, key=lambda trial: trial.score)
+    assert (card.config.steps, card.config.vocabulary, card.config.learning_rate) == (
+        best.steps,
+        best.vocabulary,
+        best.learning_rate,
+    )
+    assert card.steps == best.steps
+    # What the search chose is not part of the question: a tower of another seed is of the same arm.
+    asked = {"tune_rates": (1e-3, 1e-2), "tune_vocabulary": (150, 300), "tune_steps": (2, 6)}
+    assert card.requested == DistillConfig(pairs=200, batch=32, tune=True, learning_rate=1e-3, **asked)
+    shown = harness("towers", "show", folder.name, store=fresh)
+    assert f"learning rate 0.01, 300 subwords, 6 steps: {card.tuning[-1].score:.2f}" in " ".join(shown.stdout.split())
+
+
+def test_an_arm_without_new_subwords_is_searched_without_vocabularies() -> None:
+    asked = DistillConfig(tune=True, tune_vocabulary=(100, 200, 400), tune_rates=(1e-3, 1e-4))
+    arms = [asked.for_arm(arm) for arm in ("kd-mse", "kd-mse@keep-tokenizer", "none")]
+    recipes = [Recipe(arm, cast(Encoder, None), (GuardedBitext(pairs(40), 40, 0),), lambda bitext: bitext) for arm in arms]
+    counts = [
+        len({(each.vocabulary, each.learning_rate) for each in (trial.recipe.config for trial in trials)})
+        for trials in map(tuning.search_trials, recipes[:2])
+    ]
+    assert counts == [6, 2]
+    assert tuning.search_trials(recipes[2]) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("--tune-steps", "5,10"), "--tune-steps 5,10 has no use with kd-mse: it lists values for --tune"),
+        (("--tune", "--tune-steps", "5,10", "--steps", "5"), "--steps 5 has no use with kd-mse: --tune chooses the steps"),
+        (("--tune", "--tune-rates", "0"), "--tune-rates"),
+        (
+            ("--tune", "--tune-vocabulary", "200,400", "--init", "keep-tokenizer"),
+            "--tune-vocabulary 200,400 has no use with kd-mse@keep-tokenizer: --init random",
+        ),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused(fresh: Path, words: tuple[str, ...], line: str) -> None:
+    done = harness("distill", "--lang", "de", "--pairs", "200", "--objective", "kd-mse", *words, store=fresh)
+    assert done.returncode == 1
+    assert line in " ".join(done.stderr.split())
+    assert not (fresh / "towers").exists()
+
+
 def test_a_rate_that_another_process_is_trying_is_left_for_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, tried, held, others_done = Store(tmp_path), list[str](), threading.Event(), threading.Event()
 
     def attempt(rate: float) -> SimpleNamespace:
         return SimpleNamespace(digest=str(rate), recipe=SimpleNamespace(config=DistillConfig(learning_rate=rate)))
 
-    def try_rate(attempt: SimpleNamespace, *_: object) -> float:
+    def try_rate(attempt: SimpleNamespace, *_: object) -> Trial:
         tried.append(attempt.digest)
         if len(tried) == 2:
             others_done.set()
-        return float(attempt.digest)
+        return Trial(learning_rate=float(attempt.digest), score=float(attempt.digest))
 
     def hold() -> None:
         with Store(tmp_path).claim(store.trial("0.1")):
             held.set()
             others_done.wait(60)
 
-    monkeypatch.setattr(distil, "learning_rate_trials", lambda _: [attempt(rate) for rate in (0.1, 0.2, 0.3)])
-    monkeypatch.setattr(distil, "run_trial", try_rate)
+    monkeypatch.setattr(tuning, "search_trials", lambda _: [attempt(rate) for rate in (0.1, 0.2, 0.3)])
+    monkeypatch.setattr(tuning, "run_trial", try_rate)
     other = threading.Thread(target=hold)
     other.start()
     assert held.wait(60)
-    found = distil.tune_learning_rate(None, "cpu", store, None, ALONE)  # type: ignore[arg-type]
+    found = tuning.tune(None, "cpu", store, None, ALONE)  # type: ignore[arg-type]
     other.join()
     assert tried == ["0.2", "0.3", "0.1"]
     assert [(trial.learning_rate, trial.score) for trial in found] == [(0.1, 0.1), (0.2, 0.2), (0.3, 0.3)]
@@ -183,7 +239,7 @@ def test_a_student_that_is_not_trained_has_no_rate_to_tune(fresh: Path) -> None:
     assert "--tune has no use with none: only objectives that are trained read it" in done.stderr
     config, guarded = DistillConfig(objective="none", tune=True), (GuardedBitext(pairs(40), 40, 0),)
     untrained = Recipe(config, cast(Encoder, None), guarded, lambda bitext: bitext)
-    assert distil.learning_rate_trials(untrained) == []
+    assert tuning.search_trials(untrained) == []
 
 
 def test_a_tower_is_measured_like_one_that_run_distils(store: Path) -> None:

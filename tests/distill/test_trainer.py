@@ -23,7 +23,7 @@ from harness.distill.model.low_rank import ADAPTED, low_rank_adapters, require_p
 from harness.distill.model.student import new_student
 from harness.distill.model.teacher import TeacherStates
 from harness.distill.model.tower import TOKENS_A_CHUNK, TextTower, Tokens
-from harness.distill.pipeline import loss_curve, recent_loss
+from harness.distill.student_training import loss_curve, recent_loss
 from harness.distill.trainer import EnglishSide, batch_rows, learning_rate
 from harness.distill.trainer import Training as Trainer
 from harness.distill.transport.problem import Solver

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import harness.evaluation.runner
 from harness.core.config import RunConfig
 from harness.core.errors import HarnessError, MissingError
-from harness.distill.pipeline import learning_rate_trials
+from harness.distill.tuning import search_trials
 from harness.leaderboards.study.page import publish_study
 from harness.runtime.console import Console
 from harness.statistics.inference import against_the_best, holm
@@ -573,22 +573,22 @@ def test_a_rate_is_searched_for_once_for_all_seeds_on_val_images(store: Path, tm
     assert another
     assert one.search
     assert (one.search.retrieval.split, one.search.retrieval.lang, one.search.seed) == ("val", "qu", 0)
-    digests = [[attempt.digest for attempt in learning_rate_trials(recipe)] for recipe in (one, other, another)]
+    digests = [[attempt.digest for attempt in search_trials(recipe)] for recipe in (one, other, another)]
     assert len(set(digests[0])) == 4
     # A trial is led up to its rate in as many steps as the whole training.
-    config = learning_rate_trials(one)[0].recipe.config
+    config = search_trials(one)[0].recipe.config
     assert config.steps
     assert config.warmup * config.steps == pytest.approx(one.config.warmup * one.steps)
     assert digests[0] == digests[1]
     assert not set(digests[0]) & set(digests[2])
     untrained = recipes["none@ot-vocabulary", 0]
     assert untrained
-    assert learning_rate_trials(untrained) == []
+    assert search_trials(untrained) == []
     assert untrained.digest == replace(untrained, search=None).digest
     # Without val captions each tower has a search of its own, on its own pairs.
-    alone = [{attempt.digest for attempt in learning_rate_trials(replace(recipe, search=None))} for recipe in (one, other)]
+    alone = [{attempt.digest for attempt in search_trials(replace(recipe, search=None))} for recipe in (one, other)]
     assert not alone[0] & alone[1]
-    assert all(attempt.recipe.config.held_out == 4 for attempt in learning_rate_trials(replace(one, search=None)))
+    assert all(attempt.recipe.config.held_out == 4 for attempt in search_trials(replace(one, search=None)))
     assert one.digest != replace(one, search=None).digest
 
 
@@ -606,9 +606,7 @@ def test_a_language_without_val_captions_is_searched_on_its_pairs(
     monkeypatch.setattr(Flickr30k, "load", without_val)
     study = plan_study(read_study(tmp_path / "tiny.toml"), "cpu", Store(store))
     assert study.languages["qu"].search is None
-    assert {attempt.search for step in study.steps if step.cell.recipe for attempt in learning_rate_trials(step.cell.recipe)} == {
-        None
-    }
+    assert {attempt.images for step in study.steps if step.cell.recipe for attempt in search_trials(step.cell.recipe)} == {None}
 
 
 def test_a_rate_is_searched_for_by_captions_of_the_source_that_is_measured(

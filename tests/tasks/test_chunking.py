@@ -26,7 +26,8 @@ from harness.distill.data.subwords import subword_spans, train_tokenizer
 from harness.distill.entity_marks import EntityMarks, entity_rows, mark_entities
 from harness.distill.model.teacher import teacher_states
 from harness.distill.model.tower import Encoded
-from harness.distill.pipeline import Recipe, distill
+from harness.distill.pipeline import distill
+from harness.distill.recipe import Recipe
 from harness.retrieval.phrases import caption_phrases, chunk_phrases, mark_bitext_entities
 from harness.retrieval.text_spans import map_spans, tokens_in_phrases
 from harness.runtime.console import Console
