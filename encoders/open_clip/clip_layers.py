@@ -118,7 +118,7 @@ def linear_projection(projection: nn.Linear) -> Tensor:
 
 def unsupported_error(what: str) -> HarnessError:
     """Return the error for a text tower whose layers cannot initialize a student."""
-    return HarnessError(f"the text model has {what}, which students do not support: initialize them with --init scratch")
+    return HarnessError(f"the text model has {what}, which students do not support")
 
 
 def named_layer(name: str, module: Any) -> Weights:

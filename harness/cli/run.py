@@ -46,7 +46,7 @@ def run(
     from harness.statistics.breakdown import break_down, facet_of
     from harness.storage.store import Store
 
-    if config.towers and not {"arms", "objectives"} & config.model_fields_set:
+    if config.towers and not config.names_arms:
         config = config.model_copy(update={"arms": ()})
     console, kept = Console(), Store.at(store)
     plans, absent = make_plans(config, kept)

@@ -134,31 +134,40 @@ _NEW_SUBWORDS = ("pooling", "vocabulary", "unpaired")
 _ALIGNED = (*_NEW_SUBWORDS, "spelling", "rescale")
 _PUBLISHED = (*_NEW_SUBWORDS, "rescale")
 _ALIGNED_TEACHER_TOKENS = (*_ALIGNED, "share")
+# What an initializer takes from the teacher.
+_LAYERS = ("layers",)
+_KEPT = ("layers", "tokenizer")
 INITIALIZERS: Registry[Callable[[str], Initializer]] = Registry(
     "initializer",
     {
-        "random": builtin_entry("harness.distill.initializers.random:RandomSubwords", reads=_NEW_SUBWORDS),
-        "keep-tokenizer": builtin_entry("harness.distill.initializers.keep_tokenizer:KeepTokenizer", reads=("pooling",)),
+        "random": builtin_entry("harness.distill.initializers.random:RandomSubwords", reads=_NEW_SUBWORDS, needs=_LAYERS),
+        "keep-tokenizer": builtin_entry(
+            "harness.distill.initializers.keep_tokenizer:KeepTokenizer", reads=("pooling",), needs=_KEPT
+        ),
         "scratch": builtin_entry("harness.distill.initializers.scratch:Scratch", reads=(*_NEW_SUBWORDS, "size")),
-        "association": builtin_entry("harness.distill.initializers.aligned:Association", reads=_ALIGNED),
-        "ibm1": builtin_entry("harness.distill.initializers.aligned:Ibm1", reads=_ALIGNED),
-        "ibm1-agreed": builtin_entry("harness.distill.initializers.aligned:Ibm1Agreed", reads=_PUBLISHED),
-        "ot-vocabulary": builtin_entry("harness.distill.initializers.aligned:OtVocabulary", reads=_ALIGNED),
-        "ot-sentences": builtin_entry("harness.distill.initializers.aligned:OtSentences", reads=_ALIGNED),
-        "ot-contexts": builtin_entry("harness.distill.initializers.aligned:OtContexts", reads=_ALIGNED),
-        "ot-teacher-tokens": builtin_entry("harness.distill.initializers.aligned:OtTeacherTokens", reads=_ALIGNED_TEACHER_TOKENS),
+        "association": builtin_entry("harness.distill.initializers.aligned:Association", reads=_ALIGNED, needs=_LAYERS),
+        "ibm1": builtin_entry("harness.distill.initializers.aligned:Ibm1", reads=_ALIGNED, needs=_LAYERS),
+        "ibm1-agreed": builtin_entry("harness.distill.initializers.aligned:Ibm1Agreed", reads=_PUBLISHED, needs=_LAYERS),
+        "ot-vocabulary": builtin_entry("harness.distill.initializers.aligned:OtVocabulary", reads=_ALIGNED, needs=_LAYERS),
+        "ot-sentences": builtin_entry("harness.distill.initializers.aligned:OtSentences", reads=_ALIGNED, needs=_LAYERS),
+        "ot-contexts": builtin_entry("harness.distill.initializers.aligned:OtContexts", reads=_ALIGNED, needs=_LAYERS),
+        "ot-teacher-tokens": builtin_entry(
+            "harness.distill.initializers.aligned:OtTeacherTokens", reads=_ALIGNED_TEACHER_TOKENS, needs=_KEPT
+        ),
         "ibm1-teacher-tokens": builtin_entry(
-            "harness.distill.initializers.aligned:Ibm1TeacherTokens", reads=_ALIGNED_TEACHER_TOKENS
+            "harness.distill.initializers.aligned:Ibm1TeacherTokens", reads=_ALIGNED_TEACHER_TOKENS, needs=_KEPT
         ),
-        "fvt": builtin_entry("harness.distill.initializers.fvt:Fvt", reads=_PUBLISHED),
-        "ramen": builtin_entry("harness.distill.initializers.ramen:Ramen", reads=_PUBLISHED),
+        "fvt": builtin_entry("harness.distill.initializers.fvt:Fvt", reads=_PUBLISHED, needs=_LAYERS),
+        "ramen": builtin_entry("harness.distill.initializers.ramen:Ramen", reads=_PUBLISHED, needs=_LAYERS),
         "trans-tokenization": builtin_entry(
-            "harness.distill.initializers.trans_tokenization:TransTokenization", reads=_PUBLISHED
+            "harness.distill.initializers.trans_tokenization:TransTokenization", reads=_PUBLISHED, needs=_LAYERS
         ),
-        "wechsel": builtin_entry("harness.distill.initializers.wechsel:Wechsel", reads=_PUBLISHED),
-        "ofa": builtin_entry("harness.distill.initializers.ofa:Ofa", reads=_PUBLISHED),
-        "focus": builtin_entry("harness.distill.initializers.focus:Focus", reads=_PUBLISHED),
-        "simalign": builtin_entry("harness.distill.initializers.simalign:SimAlign", reads=("pooling", "rescale", "share")),
+        "wechsel": builtin_entry("harness.distill.initializers.wechsel:Wechsel", reads=_PUBLISHED, needs=_LAYERS),
+        "ofa": builtin_entry("harness.distill.initializers.ofa:Ofa", reads=_PUBLISHED, needs=_LAYERS),
+        "focus": builtin_entry("harness.distill.initializers.focus:Focus", reads=_PUBLISHED, needs=_LAYERS),
+        "simalign": builtin_entry(
+            "harness.distill.initializers.simalign:SimAlign", reads=("pooling", "rescale", "share"), needs=(*_KEPT, "states")
+        ),
         "hf": builtin_entry("harness.encoders.hugging_face.initial_models:HuggingFaceInitializer", reads=("pooling", "prefix")),
     },
     group="harness.initializers",

@@ -315,6 +315,11 @@ class RunConfig(DataConfig):
         object.__setattr__(self, "arms", tuple(dict.fromkeys(f"{spell_objective(own)}@{init}" for own, init in arms)))
         return self
 
+    @property
+    def names_arms(self) -> bool:
+        """Whether the arms were given, not the default ones."""
+        return bool({"arms", "objectives"} & self.model_fields_set)
+
     @model_validator(mode="after")
     def _text_needs_unpaired(self) -> Self:
         if self.text is not None and not self.distill.unpaired:

@@ -26,6 +26,8 @@ from harness.core.data import (
 if TYPE_CHECKING:
     from PIL import Image
 
+    from harness.distill.model.tower import DonatedLayers
+
 
 class ImageEncoder(Protocol):
     """A frozen image tower."""
@@ -102,6 +104,15 @@ class TokenLocator(Protocol):
 
         Spans of special tokens are empty. Raises HarnessError if the tokenizer gives no spans.
         """
+        ...
+
+
+@runtime_checkable
+class LayerDonor(Protocol):
+    """A text encoder whose layers can initialize a student."""
+
+    def donate_layers(self) -> DonatedLayers:
+        """Return a copy of the text tower's layers. Raises HarnessError for an architecture that students do not have."""
         ...
 
 

@@ -30,12 +30,14 @@ class RegistryEntry(Generic[T]):
     """An entry of a registry. origin: where it comes from, for messages. load: import and return it.
 
     builtin: its `module:attribute` if it comes with the harness, else "". reads: the options that a built-in declares to read.
+    needs: what a built-in initializer takes from the teacher: `layers`, `tokenizer`, `states`.
     """
 
     origin: str
     load: Callable[[], T]
     builtin: str = ""
     reads: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
 
 
 class Registry(Generic[T]):
@@ -142,14 +144,14 @@ class Registry(Generic[T]):
         return HarnessError(f"two {self.kind}s are called {name!r}, of {places}: rename one, or take one away")
 
 
-def builtin_entry(target: str, reads: tuple[str, ...] = ()) -> RegistryEntry[Any]:
-    """Return the entry of a built-in, `module:attribute`. reads: the options that it reads, known without importing it."""
+def builtin_entry(target: str, reads: tuple[str, ...] = (), needs: tuple[str, ...] = ()) -> RegistryEntry[Any]:
+    """Return the entry of a built-in, `module:attribute`. reads, needs: as in `RegistryEntry`, known without importing it."""
 
     def load() -> Any:
         module, _, attribute = target.partition(":")
         return getattr(importlib.import_module(module), attribute)
 
-    return RegistryEntry(f"built in ({target})", load, target, reads)
+    return RegistryEntry(f"built in ({target})", load, target, reads, needs)
 
 
 def split_spec(spec: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from harness.core.data import Bitext, Retrieval
 from harness.core.digests import digest_json
 from harness.core.errors import HarnessError
 from harness.core.languages import ENGLISH
-from harness.core.protocols import Encoder, TokenLocator
+from harness.core.protocols import Encoder
 from harness.core.registry import split_spec
 from harness.distill.data.bitext import MonolingualText, join_bitexts, subset, without_translations
 from harness.distill.data.leakage import GuardedBitext
@@ -46,8 +46,7 @@ class Recipe:
 
     guarded: the bitext of its language, or of each language that shares the tower. tag: finds the entities of sentence pairs, for
     objectives that read them. search: the images that score its trials; None for a tenth of the pairs.
-    Raises HarnessError if the objective reads entities, or the initializer spelling, and the teacher does not give the character
-    spans of its tokens. Raises HarnessError if `ridge-english` meets a student that learns its subwords from the pairs.
+    Raises HarnessError if `ridge-english` meets a student that learns its subwords from the pairs.
     """
 
     config: DistillConfig
@@ -63,16 +62,6 @@ class Recipe:
                 f"{ENGLISH_FITTED} reads no sentence pair, and --init {name} makes its student of them: name a multilingual "
                 "model with --init hf:NAME-or-FOLDER"
             )
-        needs = (
-            (self.reads_entities, f"{self.config.objective} needs them to find the tokens of entities"),
-            (self.config.spelling > 0, "--spelling needs them to compare spellings"),
-        )
-        for needed, reason in needs:
-            if needed and not isinstance(self.teacher, TokenLocator):
-                raise HarnessError(
-                    f"{self.teacher.name} does not give the character spans of its tokens (locate_tokens), and {reason}: use a "
-                    "teacher in open_clip's or transformers' form"
-                )
 
     @property
     def reads_entities(self) -> bool:

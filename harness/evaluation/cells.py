@@ -15,6 +15,7 @@ from harness.core.protocols import Encoder, Task
 from harness.distill.data.leakage import count_leaked
 from harness.distill.distilled_tower import DistilledTower
 from harness.distill.recipe import Recipe
+from harness.distill.teachers import check_teacher
 from harness.evaluation.guarded_bitext import load_guarded_bitext
 from harness.evaluation.translate_test import Translations, load_file_translations, load_machine_translations
 from harness.records.schema import ENGLISH_TOWER, TRANSLATE_TEST, TowerCard
@@ -67,10 +68,15 @@ def distilled_cell(label: str, recipe: Recipe, retrieval: Retrieval, task: Task)
 
 
 def distilled_cells(config: RunConfig, task: Task, data: Path, encoder: Encoder, retrieval: Retrieval) -> list[Cell]:
-    """Return a cell for each arm. Raises MissingError if there is no bitext."""
+    """Return a cell for each arm.
+
+    Raises MissingError if there is no bitext, and UnservedArmError for an arm that the encoder cannot teach.
+    """
     configs = [config.distill.for_arm(arm) for arm in config.arms]
     language = task.language(retrieval.lang)
     kinds = {each.objective == ENGLISH_FITTED for each in configs}
+    for each in configs:
+        check_teacher(each, encoder)
     guarded = {alone: load_guarded_bitext(task, data, [language], config, alone) for alone in kinds}
     tag = partial(mark_bitext_entities, task=task, data=data, chunker=config.chunker)
     recipes = [Recipe(each, encoder, guarded[each.objective == ENGLISH_FITTED], tag) for each in configs]

@@ -16,7 +16,7 @@ from harness.core.data import Floats, Retrieval, TokenStates
 from harness.core.error_messages import one_line_message
 from harness.core.errors import HarnessError
 from harness.core.plugins import PluginFingerprint, own_fingerprint
-from harness.core.protocols import Encoder, KnownFeatures, PatchEncoder, TokenEncoder, TokenLocator
+from harness.core.protocols import Encoder, KnownFeatures, LayerDonor, PatchEncoder, TokenEncoder, TokenLocator
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -295,8 +295,6 @@ def check_joint_space(images: Floats, texts: Floats, owner: Any, lang: str) -> s
 
 def check_teaching(encoder: Encoder, texts: Sequence[str], lang: str, pooled: Floats) -> str:
     """Check the token states, which distillation needs, and the layers that a student can be initialized from."""
-    from harness.distill.model.tower import LayerDonor
-
     if not isinstance(encoder, TokenEncoder):
         raise CheckNoteError("has no token states (encode_tokens): it can be measured, but nothing can be distilled from it")
     states = encoder.encode_tokens(texts, lang)

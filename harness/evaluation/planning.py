@@ -13,6 +13,7 @@ from harness.core.errors import HarnessError, MissingError
 from harness.core.languages import select_languages
 from harness.core.option_use import check_options
 from harness.core.protocols import Encoder, KnownFeatures, Task
+from harness.distill.teachers import UnservedArmError
 from harness.evaluation.cell_scorers import with_scorers
 from harness.evaluation.cells import Cell, distilled_cells, english_cell, existing_tower_cell, translated_cells
 from harness.evaluation.data_folders import data_folder
@@ -88,8 +89,10 @@ def make_plan(config: RunConfig, task: Task, data: Path, encoder: Encoder, langu
             cells += [existing_tower_cell(text, retrieval, task, data, encoder, store) for text in config.towers]
             try:
                 cells += distilled_cells(config, task, data, encoder, retrieval)
-            except MissingError as error:
-                # Without bitext, the English tower and existing towers can still be measured.
+            except (MissingError, UnservedArmError) as error:
+                if isinstance(error, UnservedArmError) and config.names_arms:
+                    raise
+                # The English tower and existing towers can still be measured.
                 remark = f"nothing is distilled into {language.name}: {error}"
             cells += translated_cells(config, retrieval, task, encoder)
             cells += english_ceiling_cells(config, retrieval, task, data, encoder)

@@ -24,6 +24,7 @@ from harness.evaluation.cells import Cell
 from harness.evaluation.executors.jobs import Outcome, announce_jobs, execute_jobs
 from harness.evaluation.executors.local import run_in_turn
 from harness.evaluation.planning import Plan, make_plan
+from harness.evaluation.served_arms import without_unserved
 from harness.evaluation.translate_test import with_translations
 from harness.records.files import check_stored_record, load_stored_record, save_record
 from harness.records.provenance import current_provenance
@@ -96,9 +97,12 @@ def measure_plans(
     """Measure the cells of plans and yield each plan, in order, when all of its cells have ended.
 
     A cell of several plans is measured once. A cell that another run is measuring comes last. A failed cell does not stop the
-    others: its error is yielded with its plan. Raises HarnessError if all cells of the first two plans (or of the only one) fail
-    with one error that the user can fix.
+    others: its error is yielded with its plan. Default arms that the teacher's model does not serve are left out of the plans,
+    with a remark.
+    Raises UnservedArmError before anything is measured if the user named such an arm. Raises HarnessError if all cells of the
+    first two plans (or of the only one) fail with one error that the user can fix.
     """
+    plans = without_unserved(plans, store)
     jobs: dict[str, CellJob] = {}
     for plan in plans:
         for cell in plan.cells:

@@ -19,10 +19,12 @@ from harness.core.languages import ENGLISH, select_languages
 from harness.core.option_use import check_options
 from harness.distill.pipeline import distill
 from harness.distill.recipe import Recipe
+from harness.distill.teachers import check_teacher
 from harness.evaluation.executors.jobs import announce_jobs, execute_jobs
 from harness.evaluation.executors.local import run_in_turn
 from harness.evaluation.guarded_bitext import load_guarded_bitext
 from harness.evaluation.runner import find_planned, summarize_failures
+from harness.evaluation.served_arms import refuse_unserved
 from harness.retrieval.phrases import mark_bitext_entities
 from harness.runtime.console import Console
 from harness.storage.store import Store
@@ -62,6 +64,7 @@ class TowerOrder:
         folder, encoder = Path(config.data or ""), load_encoder(config.encoder, config.device)
         guarded = load_guarded_bitext(task, folder, languages, config, config.distill.objective == ENGLISH_FITTED)
         distill = config.distill.for_arm(config.distill.objective)
+        check_teacher(distill, encoder)
         choices = [distill.model_copy(update={"seed": distill.seed + more}) for more in range(self.seeds)]
         groups = [guarded] if self.shared else [(each,) for each in guarded]
         tag = partial(mark_bitext_entities, task=task, data=folder, chunker=config.chunker)
@@ -124,7 +127,9 @@ def distil_all(
     A failed tower does not stop the others. Raises HarnessError if all fail with one error that the user can fix. ranks: this
     process among those that distil each tower together. With it, every error is raised.
     """
-    jobs = [TowerJob(recipe, order, ranks) for recipe in order.recipes()]
+    recipes = order.recipes()
+    refuse_unserved(recipes, order.store)
+    jobs = [TowerJob(recipe, order, ranks) for recipe in recipes]
     if ranks:  # all ranks do the same jobs in the same order, or they would wait for each other forever
         for job in jobs:
             job.do(console, wait=True)

@@ -17,6 +17,7 @@ from harness.core.protocols import KnownFeatures
 from harness.core.suggestions import nearest
 from harness.distill.data.leakage import GuardedBitext
 from harness.distill.recipe import Recipe, SearchImages
+from harness.distill.teachers import check_teacher
 from harness.distill.tuning import search_trials
 from harness.evaluation.cells import Cell, distilled_cell
 from harness.evaluation.guarded_bitext import load_guarded_bitext
@@ -202,7 +203,9 @@ def study_cell(place: GridPosition, config: StudyConfig, language: StudyLanguage
     (arm,) = (arm for arm in config.arms if arm.name == place.arm)
     plan = language.plan
     tag = partial(mark_bitext_entities, task=plan.task, data=plan.data, chunker=config.chunker)
-    recipe = Recipe(arm.recipe(config.distill, place.pairs, place.seed), plan.encoder, language.guarded, tag, language.search)
+    options = arm.recipe(config.distill, place.pairs, place.seed)
+    check_teacher(options, plan.encoder)
+    recipe = Recipe(options, plan.encoder, language.guarded, tag, language.search)
     return StudyCell(place, distilled_cell(place.arm, recipe, language.english[0].retrieval, plan.task), plan)
 
 

@@ -13,6 +13,7 @@ from harness.core.config import ExecutorConfig
 from harness.core.errors import HarnessError
 from harness.evaluation.executors.jobs import execute_jobs
 from harness.evaluation.runner import CellJob, cell_job, find_planned
+from harness.evaluation.served_arms import refuse_unserved
 from harness.storage.store import Store
 from harness.study.design import StudyConfig
 from harness.study.grid import GridPosition, StepTimes, Study, StudyCell, TrainingCost, plan_study
@@ -31,11 +32,13 @@ def run_study(
     """Measure the missing cells in the order of the study. Return the failed cells with the reasons.
 
     seconds: no cell starts after this time, and running cells are finished. A failed cell (its training diverges, say) is
-    skipped. Raises HarnessError at the third failure in a row, and at once if an English tower fails.
+    skipped. Raises HarnessError at the third failure in a row, and at once if an English tower fails. Raises UnservedArmError
+    before any training if the teacher does not serve an arm.
     """
     missing, failed, in_a_row = study.missing(store), dict[GridPosition, str](), 0
     if not missing:
         return {}
+    refuse_unserved((step.cell.recipe for step in missing if step.cell.recipe), store)
     places = {step.cell.key: step.place for step in missing}
     jobs = missing_cell_jobs(missing, study, store, console, time.monotonic() + seconds)
     with closing(execute_jobs(jobs, choices or ExecutorConfig(), store, console)) as outcomes:

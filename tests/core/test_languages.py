@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -96,9 +97,13 @@ def config(folder: Path, lang: str, **more: str) -> RunConfig:
 
 
 class _Named:
-    """An encoder that is only asked for its name."""
+    """An encoder that is only asked for its name and its methods."""
 
     name = "stub"
+
+    def encode_tokens(self, texts: Sequence[str], lang: str) -> None: ...
+
+    def donate_layers(self) -> None: ...
 
     def fingerprint(self) -> str:
         return "stub"

@@ -19,7 +19,7 @@ from harness.core.option_use import check_options
 from harness.core.protocols import Encoder
 from harness.distill.alignment.cooccurrence import Sparse
 from harness.distill.alignment.orthography import Spelling, bitext_spelling, dice, ngrams, token_ngrams
-from harness.distill.recipe import Recipe
+from harness.distill.teachers import check_teacher
 from harness.records.towers import load_card
 from tests.support.alignments import alignment
 from tests.support.command_line import harness
@@ -81,12 +81,13 @@ def test_spelling_tells_apart_what_always_stands_together(way: str) -> None:
 
 
 def test_a_teacher_that_cannot_tell_how_tokens_are_spelled_is_refused() -> None:
-    mute = cast(Encoder, SimpleNamespace(name="mute"))
+    methods = {name: lambda *_: None for name in ("encode_tokens", "donate_layers")}
+    mute = cast(Encoder, SimpleNamespace(name="mute", **methods))
     config = DistillConfig(init="ot-sentences", spelling=10)
     with pytest.raises(
         HarnessError, match=r"mute does not give the character spans of its tokens \(locate_tokens\), and --spelling"
     ):
-        Recipe(config, mute, (), lambda bitext: bitext)
+        check_teacher(config, mute)
 
 
 def test_a_teacher_that_tells_of_other_tokens_than_it_reads_is_refused() -> None:

@@ -21,8 +21,8 @@ from torch import nn
 
 from harness.core.data import TokenStates
 from harness.core.errors import HarnessError
-from harness.core.protocols import TokenEncoder, TokenLocator
-from harness.distill.model.tower import LayerDonor, TextTower
+from harness.core.protocols import LayerDonor, TokenEncoder, TokenLocator
+from harness.distill.model.tower import TextTower
 from harness.encoders.open_clip.model_files import digest_file
 from harness.encoders.open_clip.models import OpenClip, folder_encoder, hub_encoder, pretrained_encoder, sample_encoder
 from harness.encoders.open_clip.text_towers import ClipText, TextReader

@@ -189,7 +189,7 @@ class Fakes:
         monkeypatch.setattr(harness.evaluation.runner, "load_or_measure", self.measure)
         monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
         plan: Any = SimpleNamespace(config=RunConfig(lang="qu"), language=SimpleNamespace(code="qu", name="Quechua"), data=folder)
-        cells = [SimpleNamespace(key=f"{number:064}", label=str(number)) for number in range(5)]
+        cells = [SimpleNamespace(key=f"{number:064}", label=str(number), recipe=None) for number in range(5)]
         places = [GridPosition(f"arm {number}", "qu", 100, 0) for number in range(5)]
         steps = tuple(StudyCell(place, cell, plan) for place, cell in zip(places, cells, strict=True))  # type: ignore[arg-type]
         english = SimpleNamespace(english=(SimpleNamespace(key="e" * 64, label="english"),))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from harness.core.builtins import CHUNKERS, TASKS, load_encoder
 from harness.core.config import DistillConfig
 from harness.core.data import Bitext, Language, Spans
 from harness.core.errors import HarnessError
-from harness.core.protocols import TaggedTask
+from harness.core.protocols import Encoder, TaggedTask
 from harness.distill.data.bitext import join_bitexts
 from harness.distill.data.leakage import GuardedBitext
 from harness.distill.data.subwords import subword_spans, train_tokenizer
@@ -28,6 +28,7 @@ from harness.distill.model.teacher import teacher_states
 from harness.distill.model.tower import Encoded
 from harness.distill.pipeline import distill
 from harness.distill.recipe import Recipe
+from harness.distill.teachers import check_teacher
 from harness.retrieval.phrases import caption_phrases, chunk_phrases, mark_bitext_entities
 from harness.retrieval.text_spans import map_spans, tokens_in_phrases
 from harness.runtime.console import Console
@@ -348,12 +349,12 @@ def test_a_teacher_with_spans_of_other_tokens_is_refused(sample_pairs: Bitext, t
 # towers
 
 
-def recipe(folder: Path, chunker: str = "simple", teacher: Any = None, **choices: Any) -> Recipe:
+def recipe(folder: Path, chunker: str = "simple", **choices: Any) -> Recipe:
     bitext = TASK.load_bitext(folder, "de").take(range(80))
     config = DistillConfig(**{"steps": 4, "batch": 8, "vocabulary": 200} | choices)
     tag = partial(mark_bitext_entities, task=TASK, data=folder, chunker=chunker)
     guarded = (GuardedBitext(bitext, len(bitext), 0),)
-    return Recipe(config.for_arm(config.objective), teacher or load_encoder("sample", "cpu"), guarded, tag)
+    return Recipe(config.for_arm(config.objective), load_encoder("sample", "cpu"), guarded, tag)
 
 
 @pytest.mark.parametrize("beside", ["", " + 0.5*kd-relation"])
@@ -401,12 +402,15 @@ def test_entity_marks_are_part_of_a_digest_only_if_they_are_read(sample_folder: 
     assert plainly[0] == plainly[1]
 
 
-def test_a_teacher_without_token_spans_is_refused_before_training(sample_folder: Path) -> None:
+def test_a_teacher_without_token_spans_is_refused_before_training() -> None:
     class Mute:
         name = "mute"
 
         def encode_tokens(self, texts: Sequence[str], lang: str) -> None: ...
 
-    assert recipe(sample_folder, teacher=Mute(), objective="ot-token").config.objective == "ot-token"
+        def donate_layers(self) -> None: ...
+
+    mute = cast(Encoder, Mute())
+    check_teacher(DistillConfig(objective="ot-token"), mute)
     with pytest.raises(HarnessError, match=r"mute does not give the character spans .*\(locate_tokens\), and kd-mse \+ ot-e"):
-        recipe(sample_folder, teacher=Mute(), objective="kd-mse + ot-entity")
+        check_teacher(DistillConfig(objective="kd-mse + ot-entity"), mute)

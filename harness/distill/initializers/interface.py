@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from harness.core.errors import HarnessError
+from harness.core.protocols import LayerDonor
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -56,8 +57,6 @@ class BuiltinInitializer:
 
 def layers_of(teacher: TextEncoder) -> DonatedLayers:
     """Return the teacher's layers. Raises HarnessError if it cannot lend them."""
-    from harness.distill.model.tower import LayerDonor
-
     if not isinstance(teacher, LayerDonor):
         raise HarnessError("this text tower lends no layers (donate_layers): start the student with --init scratch")
     return teacher.donate_layers()

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -65,15 +65,6 @@ class DonatedLayers:
     end: int | None
     tokenize: Callable[[Sequence[str]], list[list[int]]]
     tokenizer: Tokenizer | None = None
-
-
-@runtime_checkable
-class LayerDonor(Protocol):
-    """A text encoder whose layers can initialize a student."""
-
-    def donate_layers(self) -> DonatedLayers:
-        """Return a copy of the text tower's layers. Raises HarnessError for an architecture outside `TowerConfig`."""
-        ...
 
 
 def joint_dim(teacher: TextEncoder) -> int:
