@@ -136,13 +136,13 @@ _PUBLISHED = (*_NEW_SUBWORDS, "rescale")
 _ALIGNED_TEACHER_TOKENS = (*_ALIGNED, "share")
 # What an initializer takes from the teacher.
 _LAYERS = ("layers",)
-_KEPT = ("layers", "tokenizer")
+_WITH_TOKENIZER = ("layers", "tokenizer")
 INITIALIZERS: Registry[Callable[[str], Initializer]] = Registry(
     "initializer",
     {
         "random": builtin_entry("harness.distill.initializers.random:RandomSubwords", reads=_NEW_SUBWORDS, needs=_LAYERS),
         "keep-tokenizer": builtin_entry(
-            "harness.distill.initializers.keep_tokenizer:KeepTokenizer", reads=("pooling",), needs=_KEPT
+            "harness.distill.initializers.keep_tokenizer:KeepTokenizer", reads=("pooling",), needs=_WITH_TOKENIZER
         ),
         "scratch": builtin_entry("harness.distill.initializers.scratch:Scratch", reads=(*_NEW_SUBWORDS, "size")),
         "association": builtin_entry("harness.distill.initializers.aligned:Association", reads=_ALIGNED, needs=_LAYERS),
@@ -152,21 +152,25 @@ INITIALIZERS: Registry[Callable[[str], Initializer]] = Registry(
         "ot-sentences": builtin_entry("harness.distill.initializers.aligned:OtSentences", reads=_ALIGNED, needs=_LAYERS),
         "ot-contexts": builtin_entry("harness.distill.initializers.aligned:OtContexts", reads=_ALIGNED, needs=_LAYERS),
         "ot-teacher-tokens": builtin_entry(
-            "harness.distill.initializers.aligned:OtTeacherTokens", reads=_ALIGNED_TEACHER_TOKENS, needs=_KEPT
+            "harness.distill.initializers.aligned:OtTeacherTokens", reads=_ALIGNED_TEACHER_TOKENS, needs=_WITH_TOKENIZER
         ),
         "ibm1-teacher-tokens": builtin_entry(
-            "harness.distill.initializers.aligned:Ibm1TeacherTokens", reads=_ALIGNED_TEACHER_TOKENS, needs=_KEPT
+            "harness.distill.initializers.aligned:Ibm1TeacherTokens", reads=_ALIGNED_TEACHER_TOKENS, needs=_WITH_TOKENIZER
         ),
-        "fvt": builtin_entry("harness.distill.initializers.fvt:Fvt", reads=_PUBLISHED, needs=_LAYERS),
+        "fvt": builtin_entry("harness.distill.initializers.fvt:Fvt", reads=_PUBLISHED, needs=_WITH_TOKENIZER),
         "ramen": builtin_entry("harness.distill.initializers.ramen:Ramen", reads=_PUBLISHED, needs=_LAYERS),
         "trans-tokenization": builtin_entry(
-            "harness.distill.initializers.trans_tokenization:TransTokenization", reads=_PUBLISHED, needs=_LAYERS
+            "harness.distill.initializers.trans_tokenization:TransTokenization",
+            reads=_PUBLISHED,
+            needs=(*_WITH_TOKENIZER, "spans"),
         ),
-        "wechsel": builtin_entry("harness.distill.initializers.wechsel:Wechsel", reads=_PUBLISHED, needs=_LAYERS),
-        "ofa": builtin_entry("harness.distill.initializers.ofa:Ofa", reads=_PUBLISHED, needs=_LAYERS),
-        "focus": builtin_entry("harness.distill.initializers.focus:Focus", reads=_PUBLISHED, needs=_LAYERS),
+        "wechsel": builtin_entry("harness.distill.initializers.wechsel:Wechsel", reads=_PUBLISHED, needs=("layers", "spans")),
+        "ofa": builtin_entry("harness.distill.initializers.ofa:Ofa", reads=_PUBLISHED, needs=(*_WITH_TOKENIZER, "spans")),
+        "focus": builtin_entry("harness.distill.initializers.focus:Focus", reads=_PUBLISHED, needs=_WITH_TOKENIZER),
         "simalign": builtin_entry(
-            "harness.distill.initializers.simalign:SimAlign", reads=("pooling", "rescale", "share"), needs=(*_KEPT, "states")
+            "harness.distill.initializers.simalign:SimAlign",
+            reads=("pooling", "rescale", "share"),
+            needs=(*_WITH_TOKENIZER, "states"),
         ),
         "hf": builtin_entry("harness.encoders.hugging_face.initial_models:HuggingFaceInitializer", reads=("pooling", "prefix")),
     },

@@ -30,7 +30,7 @@ class RegistryEntry(Generic[T]):
     """An entry of a registry. origin: where it comes from, for messages. load: import and return it.
 
     builtin: its `module:attribute` if it comes with the harness, else "". reads: the options that a built-in declares to read.
-    needs: what a built-in initializer takes from the teacher: `layers`, `tokenizer`, `states`.
+    needs: what a built-in initializer takes from the teacher: `layers`, `tokenizer`, `states`, `spans`.
     """
 
     origin: str

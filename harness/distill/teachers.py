@@ -47,6 +47,8 @@ def check_teacher(config: DistillConfig, teacher: Encoder) -> None:
             f"{spans}, and {config.objective} needs them to find the tokens of entities: without them there are "
             f"{', '.join(others)}"
         )
+    if "spans" in needs:
+        raise UnservedArmError(f"{spans}, and {arm} needs them to find words: {initializers_without('spans')}")
     if config.spelling > 0:
         raise UnservedArmError(f"{spans}, and --spelling needs them to compare spellings: leave --spelling out")
 
@@ -59,7 +61,7 @@ def check_model(configs: Sequence[DistillConfig], teacher: Encoder) -> dict[Dist
     found: dict[DistillConfig, UnservedArmError] = {}
     if needing := [config for config in configs if "layers" in initializer_needs(config.init)]:
         found |= check_layers(needing, teacher)
-    if located := [config for config in configs if config.spelling > 0 or reads_entities(config.objective)]:
+    if located := [config for config in configs if reads_spans(config)]:
         try:
             cast(TokenLocator, teacher).locate_tokens(["a"], ENGLISH)
         except HarnessError as error:
@@ -77,7 +79,7 @@ def check_layers(configs: Sequence[DistillConfig], teacher: Encoder) -> dict[Dis
     keeping = [config for config in configs if "tokenizer" in initializer_needs(config.init)]
     return {
         config: UnservedArmError(
-            f"{config.arm} keeps the tokenizer of {teacher.name}, which has no form of the tokenizers library "
+            f"{config.arm} reads the tokenizer of {teacher.name}, which has no form of the tokenizers library "
             f"(tokenizer.json): {initializers_without('tokenizer')}"
         )
         for config in keeping
@@ -85,8 +87,13 @@ def check_layers(configs: Sequence[DistillConfig], teacher: Encoder) -> dict[Dis
     }
 
 
+def reads_spans(config: DistillConfig) -> bool:
+    """Return whether an arm reads the character spans of the teacher's tokens."""
+    return config.spelling > 0 or reads_entities(config.objective) or "spans" in initializer_needs(config.init)
+
+
 def initializer_needs(init: str) -> tuple[str, ...]:
-    """Return what an initializer takes from the teacher: `layers`, `tokenizer`, `states`. Nothing is known of plug-ins."""
+    """Return what an initializer takes from the teacher, as in `RegistryEntry.needs`. Nothing is known of plug-ins."""
     return INITIALIZERS.find(split_spec(init)[0]).needs
 
 

@@ -13,6 +13,7 @@ from harness.core.errors import HarnessError, MissingError
 from harness.core.languages import select_languages
 from harness.core.option_use import check_options
 from harness.core.protocols import Encoder, KnownFeatures, Task
+from harness.core.registry import split_spec
 from harness.distill.teachers import UnservedArmError
 from harness.evaluation.cell_scorers import with_scorers
 from harness.evaluation.cells import Cell, distilled_cells, english_cell, existing_tower_cell, translated_cells
@@ -20,7 +21,6 @@ from harness.evaluation.data_folders import data_folder
 from harness.evaluation.image_screening import without_undecodable_images
 from harness.evaluation.retrievals import all_english_captions, load_retrieval, with_measures
 from harness.records.schema import TRANSLATE_TEST
-from harness.retrieval.scorers import PLAIN
 from harness.storage.store import Store
 
 
@@ -110,10 +110,10 @@ def english_ceiling_cells(config: RunConfig, retrieval: Retrieval, task: Task, d
 
 
 def without_broken_images(config: RunConfig, retrieval: Retrieval, task: Task) -> Retrieval:
-    """Return a copy without images that cannot be decoded. Raises HarnessError unless whole images are ranked."""
+    """Return a copy without images that cannot be decoded. Raises HarnessError if the task or the scorer reads regions."""
     if not retrieval.opens_pictures:
         raise HarnessError(f"--skip-broken is for images, and {task.card.name} opens none")
-    if retrieval.sought == "regions" or config.scorer != PLAIN:
+    if retrieval.sought == "regions" or split_spec(config.scorer)[0] == "entities":
         raise HarnessError("--skip-broken is for retrieval of whole images: regions belong to all images of a split")
     return without_undecodable_images(retrieval)
 

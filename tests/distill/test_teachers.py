@@ -95,6 +95,7 @@ def test_an_initializer_states_what_it_takes_from_the_teacher(init: str) -> None
             "no token states .* aligns them: initializers",
         ),
         ({"objective": "ot-entity"}, METHODS[:2], r"\(locate_tokens\), and ot-entity needs .*ot-token, ot-batch, ot-unbalanced$"),
+        ({"init": "wechsel"}, METHODS[:2], r"\(locate_tokens\), and kd-mse@wechsel needs .* to find words: .*, ramen, focus"),
         ({"init": "ibm1", "spelling": 2.0}, METHODS[:2], r"\(locate_tokens\), and --spelling needs .* leave --spelling out$"),
     ],
 )
@@ -131,7 +132,7 @@ def test_default_arms_whose_tokenizer_cannot_be_kept_are_left_out(plug_in: Path,
     done = harness("run", *SHORT, "--encoder", f"{plug_in}:OwnTokenizer", store=store)
     assert done.returncode == 0, done.stderr
     said = " ".join(done.stdout.split())
-    assert "kd-mse@keep-tokenizer is left out: kd-mse@keep-tokenizer keeps the tokenizer of own:" in said
+    assert "kd-mse@keep-tokenizer is left out: kd-mse@keep-tokenizer reads the tokenizer of own:" in said
     assert len(list((store / "towers").iterdir())) == 1
 
 

@@ -268,6 +268,10 @@ def test_a_run_skips_broken_images_only_on_request_and_records_it(flickr30k_fold
     assert "2 images, 2 captions" not in done.stderr
     records = [json.loads(path.read_text()) for path in tmp_path.glob("records/*/record.json")]
     assert {record["images"] for record in records} == {2}
+    scored = harness(*words, "--skip-broken", "--scorer", "csls:transductive", store=tmp_path)
+    assert scored.returncode == 0, scored.stderr
+    regions = harness(*words, "--skip-broken", "--scorer", "entities", store=tmp_path)
+    assert "--skip-broken is for retrieval of whole images" in regions.stderr
 
 
 def test_broken_images_are_named(tmp_path: Path) -> None:
