@@ -37,6 +37,10 @@ def compare(
     metric: Annotated[
         str, typer.Option(help="Metric to compare: r1, r5, r10, ndcg@10, ...; by default the task's headline metric.")
     ] = "",
+    margin: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="Test equivalence too: differences below this number of points do not matter."),
+    ] = None,
     resamples: Annotated[int, run_option("resamples", "Bootstrap resamples, and sign flips of the test.")] = DEFAULT_RESAMPLES,
     records: Annotated[Path | None, typer.Option(help="Folder of records, instead of the store's.")] = None,
     format_: Annotated[
@@ -61,6 +65,7 @@ def compare(
         langs=comma_separated(lang),
         pairs=pairs,
         resamples=resamples,
+        margin=margin,
     )
     comparison = compare_records(a, b, records or Store.at(store).root / "records", question)
     if out is not None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import DEFAULT_DEVICE, DeviceOption, StoreOption, configured
+from harness.cli.options import DEFAULT_DEVICE, DeviceOption, StoreOption, comma_separated, configured
 from harness.core.config import ExecutorConfig
 
 EXAMPLES = """Examples:
@@ -24,7 +24,8 @@ def study(
     design: Annotated[
         str,
         typer.Argument(
-            help="A study's TOML file, or a built-in one: sample, low-resource; or findings.json, to write its report again."
+            help="A study's TOML file, or a built-in one: sample, low-resource, initializers. The folder of a measured study: "
+            "analyse its records again. Its findings.json: write the report again."
         ),
     ] = "sample",
     data: Annotated[str | None, typer.Option(help="Folder of the data set, instead of the file's.")] = None,
@@ -37,6 +38,13 @@ def study(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print finished cells, missing cells and their cost, and stop.")
     ] = False,
+    power: Annotated[
+        str,
+        typer.Option(help="Print the power for these true differences in points, comma-separated, and stop; needs --pilot."),
+    ] = "",
+    pilot: Annotated[
+        Path | None, typer.Option(help="Folder of a measured study, whose records give the variance components of --power.")
+    ] = None,
     device: DeviceOption = DEFAULT_DEVICE,
     store: StoreOption = None,
 ) -> None:
@@ -48,12 +56,13 @@ def study(
     from harness.core.errors import HarnessError
     from harness.runtime.console import Console
 
-    if design.endswith(".json"):
+    if power or pilot:
+        print_power(design, power, pilot)
+        return
+    if design.endswith(".json") or Path(design).is_dir():
         chosen = any(option is not None for option in (data, encoder, hours, store))
         if chosen or report_only or dry_run or device != DEFAULT_DEVICE or execution != ExecutorConfig():
-            raise HarnessError(
-                f"{design} holds the findings of a measured study, whose report is written again: pass --out alone"
-            )
+            raise HarnessError(f"{design} holds a measured study, whose report is written again: pass --out alone")
         write_report_again(Path(design), out)
         return
     from harness.storage.store import Store
@@ -83,11 +92,38 @@ def study(
         raise typer.Exit(1)
 
 
-def write_report_again(findings: Path, out: Path | None) -> None:
-    """Write the report of stored findings into `out`, by default their folder. Raises HarnessError as `load_findings` does."""
+def print_power(design: str, differences: str, pilot: Path | None) -> None:
+    """Print the power of a design. Raises HarnessError without a pilot, and for differences that are no positive numbers."""
+    from harness.core.errors import HarnessError
+    from harness.runtime.console import Console
+    from harness.study.design import read_study
+    from harness.study.grid import find_design
+    from harness.study.power import measure_pilot, power_table
+    from harness.study.reanalysis import load_evidence
+
+    if pilot is None or not differences:
+        raise HarnessError("power is planned with --power DIFFERENCES and --pilot FOLDER of a measured study: pass both")
+    try:
+        points = [float(word) for word in comma_separated(differences)]
+    except ValueError:
+        points = []
+    if not points or not all(0 < each <= 100 for each in points):
+        raise HarnessError(f"--power {differences}: expected differences in points, as in --power 1,2")
+    evidence, _ = load_evidence(pilot)
+    Console().print(power_table(read_study(find_design(design)), measure_pilot(evidence), points))
+
+
+def write_report_again(measured: Path, out: Path | None) -> None:
+    """Write the report of stored findings, or of a folder's records, into `out`, by default the same folder.
+
+    Raises HarnessError as `load_findings` and `reanalyse` do.
+    """
     from harness.leaderboards.study.page import publish_study
     from harness.runtime.console import Console
     from harness.study.findings import load_findings
+    from harness.study.reanalysis import reanalyse
 
-    for line in publish_study(load_findings(findings), out or findings.parent):
-        Console().print(line)
+    console = Console()
+    found = reanalyse(measured, console) if measured.is_dir() else load_findings(measured)
+    for line in publish_study(found, out or (measured if measured.is_dir() else measured.parent)):
+        console.print(line)

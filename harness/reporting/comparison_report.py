@@ -6,6 +6,7 @@ Text, Markdown and LaTeX show the same cells. JSON holds every digit.
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,9 @@ from harness.statistics.comparison_schema import (
     ComparisonSetting,
     Estimate,
 )
+from harness.statistics.inference import ALPHA
 from harness.statistics.measurement import DIRECTION_TITLES
+from harness.statistics.verdicts import INCONCLUSIVE, ONE_SEED, SEVERAL_SEEDS, equivalent_text, verdict_text
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -32,8 +35,7 @@ if TYPE_CHECKING:
 
 ReportFormat = Literal["text", "json", "markdown", "latex"]
 _SUFFIXES: dict[str, ReportFormat] = {".txt": "text", ".json": "json", ".md": "markdown", ".tex": "latex"}
-_MDE = "MDE (80 % power)"
-_DETAIL_COLUMNS = {"only A : only B", "McNemar p", _MDE, "s.e. images", "s.e. seeds", "gap, A", "gap, B"}
+_DETAIL_COLUMNS = {"only A : only B", "McNemar p", "s.e. images", "s.e. seeds", "gap, A", "gap, B", "gain"}
 _WIDEST = 1000  # upper bound on the natural width of a table
 _MAX_UNPAIRED = 6  # unpaired records that the notes name one by one
 
@@ -74,7 +76,7 @@ def render_comparison(comparison: Comparison, form: ReportFormat) -> str:
         print_comparison(comparison, Terminal(file=file, width=_PIPED_WIDTH))
         return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
     write: Callable[[ComparisonTable], list[str]] = comparison_markdown if form == "markdown" else comparison_latex
-    parts = [write(setting_table(setting)) for setting in comparison.settings]
+    parts = [write(setting_table(setting, comparison.margin)) for setting in comparison.settings]
     closing = footnotes(comparison)
     parts.append([f"- {escape_markdown(note)}" if form == "markdown" else f"% {escape_controls(note)}" for note in closing])
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
@@ -85,7 +87,7 @@ def print_comparison(comparison: Comparison, out: RichConsole) -> None:
     from harness.runtime.terminal import plain_text
 
     for setting in comparison.settings:
-        shown = setting_table(setting)
+        shown = setting_table(setting, comparison.margin)
         for line in shown.before:
             out.print(plain_text(line))
         tables = [terminal_table(shown, range(len(shown.headings)))]
@@ -162,16 +164,17 @@ def comparison_latex(shown: ComparisonTable) -> list[str]:
     ]
 
 
-def setting_table(setting: ComparisonSetting) -> ComparisonTable:
+def setting_table(setting: ComparisonSetting, margin: float | None) -> ComparisonTable:
     """Return one setting as cells, without columns that would be empty."""
     lines = [line for section in setting.sections for line in section.lines]
-    columns = columns_of(setting, lines)
+    columns = columns_of(setting, lines, margin or 0.0)
     sections = tuple(
         (DIRECTION_TITLES[setting.sought][each.direction], tuple(line_cells(line, columns) for line in each.lines))
         for each in setting.sections
     )
     headings = tuple(heading for heading, _ in columns)
-    return ComparisonTable(setting_heading(setting), headings, sections, tuple(map(tally_text(setting), setting.sections)))
+    after = (*map(tally_text(setting), setting.sections), *secondary_lines(setting), *seed_lines(setting))
+    return ComparisonTable(setting_heading(setting), headings, sections, after)
 
 
 TableColumn = tuple[str, "Callable[[ComparisonLine], str]"]
@@ -187,8 +190,8 @@ def side_names(setting: ComparisonSetting) -> tuple[str, str]:
     return (setting.a, setting.b) if setting.a != setting.b else (f"A: {setting.a}", f"B: {setting.b}")
 
 
-def columns_of(setting: ComparisonSetting, lines: Sequence[ComparisonLine]) -> list[TableColumn]:
-    """Return the headings and the functions that fill the cells below them."""
+def columns_of(setting: ComparisonSetting, lines: Sequence[ComparisonLine], margin: float) -> list[TableColumn]:
+    """Return the headings and the functions that fill the cells below them. margin: of equivalence, 0 for none."""
     a, b = side_names(setting)
     columns: list[TableColumn] = [
         (f"{setting.metric} in percent", line_label),
@@ -196,16 +199,17 @@ def columns_of(setting: ComparisonSetting, lines: Sequence[ComparisonLine]) -> l
         (a, lambda line: number_text(line.a.estimate, ".1f")),
         (b, lambda line: number_text(line.b.estimate, ".1f")),
         ("difference", lambda line: estimate_text(line.difference, "+.1f")),
+        ("gain", lambda line: gap_percent_text(line.gain, "+.0f")),
         ("p", lambda line: number_text(line.p_value, ".3g")),
         ("p (Holm)", lambda line: number_text(line.p_holm, ".3g") if line.by != BY_NOTHING else ""),
         ("only A : only B", lambda line: "—" if line.only_a is None else f"{line.only_a:,} : {line.only_b:,}"),
         ("McNemar p", lambda line: number_text(line.p_mcnemar, ".3g")),
-        (_MDE, lambda line: number_text(line.minimal_detectable, ".1f")),
+        (f"p (±{margin:g})", lambda line: number_text(line.p_equivalence, ".3g")),
         ("s.e. images", lambda line: number_text(line.image_error, ".2f")),
         ("s.e. seeds", lambda line: number_text(line.seed_error, ".2f")),
         ("gap, A", lambda line: gap_percent_text(line.gap_a)),
         ("gap, B", lambda line: gap_percent_text(line.gap_b)),
-        ("", lambda line: outcome_text(line, (a, b))),
+        ("", lambda line: outcome_text(line, (a, b), margin)),
     ]
     seeds = any(line.seed_error is not None for line in lines)
     parts = any(line.by not in {BY_NOTHING, BY_LANGUAGE} for line in lines)
@@ -232,19 +236,26 @@ def estimate_text(score: Estimate, form: str) -> str:
     return f"{number_text(score.estimate, form)} [{number_text(score.low, form)}, {number_text(score.high, form)}]"
 
 
-def gap_percent_text(score: Estimate | None) -> str:
+def gap_percent_text(score: Estimate | None, form: str = ".0f") -> str:
     """Format a share in percent with its confidence interval, or return a dash if there is none."""
     if score is None or score.estimate is None:
         return "—"
     if score.low is None and score.high is None:
-        return f"{number_text(100 * score.estimate, '.0f')} %"
-    ends = (number_text(None if end is None else 100 * end, ".0f") for end in (score.low, score.high))
-    return f"{number_text(100 * score.estimate, '.0f')} % [{', '.join(ends)}]"
+        return f"{number_text(100 * score.estimate, form)} %"
+    ends = (number_text(None if end is None else 100 * end, form) for end in (score.low, score.high))
+    return f"{number_text(100 * score.estimate, form)} % [{', '.join(ends)}]"
 
 
-def outcome_text(line: ComparisonLine, names: tuple[str, str]) -> str:
-    """Return the side that is ahead if the difference is significant."""
-    return {"win": f"{names[0]} ahead", "loss": f"{names[1]} ahead", "tie": "not significant"}[line.outcome]
+def outcome_text(line: ComparisonLine, names: tuple[str, str], margin: float) -> str:
+    """Return the side that is ahead if the difference is significant, and whether the sides are equivalent within the margin."""
+    ahead = {"win": f"{names[0]} ahead", "loss": f"{names[1]} ahead", "tie": ""}[line.outcome]
+    equivalent = equivalent_text(margin) if sides_are_equivalent(line) else ""
+    return ", ".join(filter(None, (ahead, equivalent))) or INCONCLUSIVE
+
+
+def sides_are_equivalent(line: ComparisonLine) -> bool:
+    """Return whether the equivalence test of a line is significant."""
+    return line.p_equivalence is not None and line.p_equivalence < ALPHA
 
 
 def setting_heading(setting: ComparisonSetting) -> tuple[str, ...]:
@@ -286,10 +297,38 @@ def tally_text(setting: ComparisonSetting) -> Callable[[ComparisonSection], str]
     a, b = side_names(setting)
 
     def say(section: ComparisonSection) -> str:
-        count = f"{a} ahead in {section.wins}, {b} ahead in {section.losses}, not significant in {section.ties}"
-        return f"{DIRECTION_TITLES[setting.sought][section.direction]}, languages: {count}"
+        ties = [line for line in section.lines if line.by == BY_LANGUAGE and line.outcome == "tie"]
+        same = sum(map(sides_are_equivalent, ties))
+        count = f"{a} ahead in {section.wins}, {b} ahead in {section.losses}, {INCONCLUSIVE} in {section.ties - same}"
+        equivalent = f", equivalent in {same}" if same else ""
+        return f"{DIRECTION_TITLES[setting.sought][section.direction]}, languages: {count}{equivalent}"
 
     return say
+
+
+def secondary_lines(setting: ComparisonSetting) -> list[str]:
+    """Return a line for each secondary outcome."""
+    titles = DIRECTION_TITLES[setting.sought]
+    return [
+        f"secondary, {titles[each.direction]}: {each.metric} {number_text(each.difference.estimate, '+.1f')}: "
+        + verdict_text(each.p_holm, number_or_nan(each.difference.low), number_or_nan(each.difference.high))
+        for each in setting.secondary
+    ]
+
+
+def number_or_nan(value: float | None) -> float:
+    """Return a number, NaN if there is none."""
+    return math.nan if value is None else value
+
+
+def seed_lines(setting: ComparisonSetting) -> list[str]:
+    """Return what the seeds of the towers vary, or that one seed says nothing of the methods."""
+    sides = [seeds for each in setting.paired for seeds in (each.seeds_a, each.seeds_b) if seeds != (None,)]
+    if not sides:
+        return []
+    if any(len(seeds) == 1 for seeds in sides):
+        return [ONE_SEED]
+    return [SEVERAL_SEEDS]
 
 
 def footnotes(comparison: Comparison) -> list[str]:
@@ -299,7 +338,7 @@ def footnotes(comparison: Comparison) -> list[str]:
     notes = [
         f"[low, high]: 95 % confidence interval, {comparison.resamples:,} paired bootstrap resamples of {resampled}. "
         "p: sign-flip test over images" + (", or a t-test over images and seeds if its p is larger." if several else "."),
-        "Significant: p (Holm) below 0.05. MDE: minimum detectable effect, the true difference found with 80 % power.",
+        "Ahead: p (Holm) below 0.05. Inconclusive: the interval says which differences are compatible with the data.",
     ]
     left = [f"excluded from {each.side}: {each.text_tower} {each.cell[:12]}, {each.reason}" for each in comparison.unpaired]
     more = len(left) - _MAX_UNPAIRED

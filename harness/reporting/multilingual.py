@@ -108,10 +108,12 @@ def difference_cells(contrasts: Sequence[TowerContrast], labels: Sequence[str], 
 
 
 def holm_by_language(reports: Sequence[LanguageReport], direction: str) -> list[list[float]]:
-    """Return the p-values of a direction after Holm over all languages and contrasts, a list for each report."""
-    raw = [[contrast.difference.p_value for contrast in report.contrasts(direction)] for report in reports]
-    adjusted = iter(holm([p for row in raw for p in row]))
-    return [[next(adjusted) for _ in row] for row in raw]
+    """Return the p-values of a direction after Holm over all languages, contrasts and directions, a list for each report."""
+    sides = [summary.direction for summary in reports[0].summaries]
+    raw = {side: [[each.difference.p_value for each in report.contrasts(side)] for report in reports] for side in sides}
+    adjusted = iter(holm([p for rows in raw.values() for row in rows for p in row]))
+    found = {side: [[next(adjusted) for _ in row] for row in rows] for side, rows in raw.items()}
+    return found[direction]
 
 
 def significance_lines(reports: Sequence[LanguageReport], direction: str) -> list[str]:
@@ -119,5 +121,5 @@ def significance_lines(reports: Sequence[LanguageReport], direction: str) -> lis
     flat = [p for row in holm_by_language(reports, direction) for p in row]
     significant = sum(p < ALPHA for p in flat)
     title = DIRECTION_TITLES[reports[0].towers[0].record.sought][direction]
-    line = f"{title}: {significant:,} of {len(flat):,} comparisons significant at {ALPHA:g} (p after Holm over all of them)"
+    line = f"{title}: {significant:,} of {len(flat):,} differ at {ALPHA:g} (p after Holm over all languages and directions)"
     return [line] if flat else []

@@ -12,9 +12,10 @@ from harness.retrieval.ranking import MISSED
 from harness.retrieval.scorers import PLAIN, is_transductive
 from harness.runtime.console import Console
 from harness.statistics.breakdown import FacetGroup
-from harness.statistics.inference import ALPHA, Difference, Interval
+from harness.statistics.inference import Difference, Interval, holm
 from harness.statistics.measurement import DIRECTION_TITLES, DIRECTIONS, Measurement
 from harness.statistics.run_summary import Summary, summarise
+from harness.statistics.verdicts import ONE_SEED, verdict_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,9 +38,8 @@ def print_report(towers: Sequence[Measurement], console: Console, where: str, re
     if remark:
         console.print(f"note: {remark}")
     console.print(run_table(summaries, record.sought))
-    for summary in summaries:
-        for line in contrast_lines(summary, titles[summary.direction]):
-            console.print(line)
+    for line in test_lines(summaries, titles):
+        console.print(line)
     if any(tower.record.scorer != PLAIN for tower in towers):
         for summary in summaries:
             console.print(hubness_line(summary, titles[summary.direction]))
@@ -180,13 +180,20 @@ def interval_text(score: Interval | Difference, form: str = ".1f") -> Text:
     return Text(f"{score.estimate:{form}}").append(ends, "dim")
 
 
-def contrast_lines(summary: Summary, title: str) -> list[str]:
-    """Return one line for each difference between towers, and one for the recovered gaps to English."""
+def test_lines(summaries: Sequence[Summary], titles: Mapping[str, str]) -> list[str]:
+    """Return a line for each difference between towers, with p-values after Holm over all of them in both directions.
+
+    Each direction ends with a line on the recovered gaps to English.
+    """
+    adjusted = iter(holm([each.difference.p_value for summary in summaries for each in summary.contrasts]))
     lines = []
-    for contrast in summary.contrasts:
-        lines.append(f"{title}: {contrast.label} = {difference_text(contrast.difference, summary.headline)}")
-    shares = ", ".join(f"{gap.label} {share_text(gap.share)}" for gap in summary.gaps)
-    return lines + ([f"{title}: gap to English recovered: {shares}"] if shares else [])
+    for summary in summaries:
+        title = titles[summary.direction]
+        for contrast in summary.contrasts:
+            lines.append(f"{title}: {contrast.label} = {difference_text(contrast.difference, summary.headline, next(adjusted))}")
+        shares = ", ".join(f"{gap.label} {share_text(gap.share)}" for gap in summary.gaps)
+        lines += [f"{title}: gap to English recovered: {shares}"] if shares else []
+    return [*lines, ONE_SEED] if any(summary.contrasts for summary in summaries) else lines
 
 
 def hubness_line(summary: Summary, title: str) -> str:
@@ -195,16 +202,10 @@ def hubness_line(summary: Summary, title: str) -> str:
     return f"{title}: hubness (skewness of N_10): {known or 'unknown'}"
 
 
-def difference_text(difference: Difference, headline: str) -> str:
-    """Format a difference with its confidence interval, p-value, significance, and minimum detectable effect."""
-    outcome = "significant" if difference.p_value < ALPHA else "not significant"
+def difference_text(difference: Difference, headline: str, p_adjusted: float) -> str:
+    """Format a difference with its verdict."""
     points = f"{difference.estimate:+.1f} points of {headline}"
-    if math.isnan(difference.low):
-        return f"{points}, p = {difference.p_value:.3g}: {outcome}"
-    return (
-        f"{points} [{difference.low:+.1f}, {difference.high:+.1f}], p = {difference.p_value:.3g}: {outcome}; "
-        f"minimum detectable effect (80 % power): {difference.minimal_detectable:.1f} points"
-    )
+    return f"{points}: {verdict_text(p_adjusted, difference.low, difference.high)}"
 
 
 def share_text(share: Interval) -> str:

@@ -45,9 +45,9 @@ def break_down(tower: Measurement, facet: CaptionFacet, resamples: int) -> tuple
     hits, clusters = tower.hits("t2i"), tower.clusters("t2i")
     groups = []
     for value, captions in captions_by_value(facet).items():
-        intervals = bootstrap_means(hits[captions], clusters[captions], resamples=resamples)
+        intervals = bootstrap_means(hits[captions], clusters[captions], hit=100, resamples=resamples)
         groups.append(FacetGroup(value, len(captions), tuple(intervals)))
-    return (*groups, FacetGroup(ALL_CAPTIONS, len(hits), tuple(bootstrap_means(hits, clusters, resamples=resamples))))
+    return (*groups, FacetGroup(ALL_CAPTIONS, len(hits), tuple(bootstrap_means(hits, clusters, hit=100, resamples=resamples))))
 
 
 def captions_by_value(facet: CaptionFacet) -> dict[str, Ints]:

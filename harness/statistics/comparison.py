@@ -11,7 +11,7 @@ from harness.records.files import RECORD_FILE, load_record
 from harness.records.schema import Record
 from harness.retrieval.scorers import PLAIN, scorer_spec
 from harness.statistics.comparison_schema import Comparison, ComparisonOptions, ComparisonSetting, PairedRecords, UnpairedRecord
-from harness.statistics.comparison_sections import comparison_section
+from harness.statistics.comparison_sections import comparison_section, secondary_outcomes
 from harness.statistics.matching import (
     ENTITY_WEIGHT,
     RecordPair,
@@ -47,6 +47,7 @@ def compare_records(a: str, b: str, records: Path, question: ComparisonOptions) 
         b=b,
         metric=question.metric,
         resamples=question.resamples,
+        margin=question.margin,
         settings=tuple(comparison_setting(pairs, pool, question) for pairs in groups.values()),
         unpaired=tuple(unpaired_record(left) for left in pairing.left),
     )
@@ -79,6 +80,8 @@ def comparison_setting(
     laid = [PairedRuns.of(pair, pool) for pair in pairs]
     metric = resolve_metric(question.metric, laid[0].a[0])
     sizes = {entry.record.tower.bitext.used for pair in pairs for entry in (*pair.a, *pair.b) if entry.record.tower}
+    # Only image galleries have the direction image to text.
+    directions = [side for side in question.directions if f"{side}_r1" in first.scores]
     return ComparisonSetting(
         metric=metric,
         sought=first.sought,
@@ -94,10 +97,8 @@ def comparison_setting(
         pairs=tuple(sorted(sizes)),
         differences=setting_differences(pairs),
         paired=tuple(paired_records(pair) for pair in pairs),
-        # Only image galleries have the direction image to text.
-        sections=tuple(
-            comparison_section(laid, side, metric, question) for side in question.directions if f"{side}_r1" in first.scores
-        ),
+        sections=tuple(comparison_section(laid, side, metric, question) for side in directions),
+        secondary=secondary_outcomes(laid, [(side, metric) for side in directions], directions, question.resamples),
     )
 
 
@@ -106,7 +107,7 @@ def resolve_metric(metric: str, tower: Measurement) -> str:
 
     Raises HarnessError with the known columns.
     """
-    names = tower.values("t2i")
+    names = tower.outcomes("t2i")
     folded = {name.lower().replace("@", ""): name for name in names}
     asked = metric.lower().replace("@", "")
     if asked and asked not in folded:

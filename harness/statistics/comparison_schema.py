@@ -30,7 +30,7 @@ class ComparisonOptions:
     """Options of a comparison.
 
     by: groupings of the queries. langs: languages, () for all. pairs: size of the bitext. metric: a column such as `r1`, `R@10`
-    or `ndcg@10`; empty for each task's primary measure.
+    or `ndcg@10`; empty for each task's primary measure. margin: of equivalence, in points; None for no equivalence test.
     """
 
     metric: str = ""
@@ -39,6 +39,7 @@ class ComparisonOptions:
     langs: tuple[str, ...] = ()
     pairs: int | None = None
     resamples: int = 10_000
+    margin: float | None = None
 
     def __post_init__(self) -> None:
         """Raise HarnessError if facets are requested for images."""
@@ -84,21 +85,38 @@ class ComparisonLine(Schema):
     only_a: int | None = Field(description="McNemar's b: queries that only A got right; null if the seeds differ")
     only_b: int | None = Field(description="McNemar's c: queries that only B got right")
     p_mcnemar: float | None = Field(description="exact; null unless there is one seed, one language and one query for each image")
-    minimal_detectable: float | None = Field(description="minimum detectable effect (80 % power)")
+    error: float | None = Field(description="standard error of the difference, over images and seeds")
+    freedom: float | None = Field(description="degrees of freedom of that error; null for infinitely many")
+    p_equivalence: float | None = Field(
+        description="two one-sided tests of |difference| < margin, after Holm over the lines of p_holm; null without a margin"
+    )
     image_error: float | None = Field(description="standard error of the difference from the choice of images")
     seed_error: float | None = Field(description="addition to it from the choice of seeds; null with one seed")
+    gain: Estimate = Field(description="A / B - 1; without ends if B is not clearly above 0")
     gap_a: Estimate | None = Field(description="share of the gap to English that A recovers; null without floor or ceiling")
     gap_b: Estimate | None
 
 
 class ComparisonSection(Schema):
-    """One direction. wins, ties, losses: numbers of languages, from the side of A."""
+    """One direction. wins, ties, losses: numbers of languages, from the side of A. A tie is inconclusive or equivalent."""
 
     direction: Direction
     wins: int
     ties: int
     losses: int
     lines: tuple[ComparisonLine, ...]
+
+
+class SecondaryOutcome(Schema):
+    """A against B by a measure other than the primary one, over all languages of a setting. In percent and points."""
+
+    direction: Direction
+    metric: str
+    a: Estimate
+    b: Estimate
+    difference: Estimate
+    p_value: float
+    p_holm: float = Field(description="p_value after Holm over all secondary outcomes of the setting")
 
 
 class PairedRecords(Schema):
@@ -132,6 +150,7 @@ class ComparisonSetting(Schema):
     differences: tuple[str, ...] = Field(description="differences between A and B other than the objective")
     paired: tuple[PairedRecords, ...]
     sections: tuple[ComparisonSection, ...]
+    secondary: tuple[SecondaryOutcome, ...] = Field(description="both directions, as far as they were compared")
 
 
 class UnpairedRecord(Schema):
@@ -152,6 +171,7 @@ class Comparison(Schema):
     b: str
     metric: str = Field(description="as requested; empty for each task's primary measure")
     resamples: int
+    margin: float | None = Field(description="of equivalence, in points; null if none was given")
     settings: tuple[ComparisonSetting, ...]
     unpaired: tuple[UnpairedRecord, ...]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,10 +22,12 @@ from harness.statistics.comparison_schema import (
     ComparisonOptions,
     ComparisonSection,
     Estimate,
+    SecondaryOutcome,
     finite_or_none,
 )
 from harness.statistics.inference import ALPHA, ArmContrast, PairedArms, contrasts, gap_recovered, holm, mcnemar
 from harness.statistics.measurement import Direction, Hits, Measurement
+from harness.statistics.methods.equivalence import one_sided_tests
 from harness.statistics.paired_runs import PairedRuns, Subset
 
 
@@ -35,16 +38,18 @@ class ComparedColumn:
     direction: Direction
     metric: str
     resamples: int
+    margin: float | None = None
 
     def hits(self, tower: Measurement) -> Hits:
         """Return the values of a tower, (queries,), in percent."""
-        return tower.values(self.direction)[self.metric]
+        return tower.outcomes(self.direction)[self.metric]
 
     def arms(self, cut: Subset) -> PairedArms:
         """Return the values of both sides with their clusters and seeds."""
         sides = [np.stack([self.hits(tower)[cut.rows] for tower in side]) for side in (cut.laid.a, cut.laid.b)]
         seeds = [tuple(str(entry.seed()) for entry in side) for side in (cut.laid.pair.a, cut.laid.pair.b)]
-        return PairedArms(sides[0], sides[1], cut.laid.clusters(self.direction)[cut.rows], seeds[0], seeds[1])
+        hit = 100.0 if self.metric.startswith("R@") else None
+        return PairedArms(sides[0], sides[1], cut.laid.clusters(self.direction)[cut.rows], seeds[0], seeds[1], hit)
 
     def contrasts(self, groups: Sequence[Sequence[Subset]]) -> list[ArmContrast]:
         """Return A against B for each group of subsets, all from one set of resamples."""
@@ -60,7 +65,7 @@ def comparison_section(
     laid: Sequence[PairedRuns], direction: Direction, metric: str, question: ComparisonOptions
 ) -> ComparisonSection:
     """Return all lines of one direction and the number of languages that A wins."""
-    asked = ComparedColumn(direction, metric, question.resamples)
+    asked = ComparedColumn(direction, metric, question.resamples, question.margin)
     whole = [Subset(each, np.ones(len(each.clusters(direction)), bool)) for each in laid]
     by_lang = group_lines(BY_LANGUAGE, group_subsets(whole, lambda each: each.record.lang), asked)
     found = [] if len(laid) == 1 and BY_LANGUAGE in question.by else group_lines(BY_NOTHING, {"": whole}, asked)
@@ -80,6 +85,30 @@ def comparison_section(
         ties=outcomes.count("tie"),
         losses=outcomes.count("loss"),
         lines=tuple(found),
+    )
+
+
+def secondary_outcomes(
+    laid: Sequence[PairedRuns], primary: Collection[tuple[Direction, str]], directions: Sequence[Direction], resamples: int
+) -> tuple[SecondaryOutcome, ...]:
+    """Return A against B over all languages by every measure but the primary ones, after Holm over all of them."""
+    found: list[tuple[Direction, str, ArmContrast]] = []
+    for direction in directions:
+        whole = [Subset(each, np.ones(len(each.clusters(direction)), bool)) for each in laid]
+        names = [name for name in laid[0].a[0].outcomes(direction) if (direction, name) not in primary]
+        found += [(direction, name, ComparedColumn(direction, name, resamples).contrasts([whole])[0]) for name in names]
+    adjusted = holm([each.p_value for _, _, each in found])
+    return tuple(
+        SecondaryOutcome(
+            direction=direction,
+            metric=name,
+            a=Estimate.of(each.a),
+            b=Estimate.of(each.b),
+            difference=Estimate.of(each.difference),
+            p_value=each.p_value,
+            p_holm=p,
+        )
+        for (direction, name, each), p in zip(found, adjusted, strict=True)
     )
 
 
@@ -117,10 +146,19 @@ def group_lines(by: str, groups: Mapping[str, Sequence[Subset]], asked: Compared
     calls = [list(groups.values())] if by in LANGUAGE_GROUPINGS else [[cuts] for cuts in groups.values()]
     found = [each for call in calls for each in asked.contrasts(call)]
     adjusted = holm([each.p_value for each in found])
+    equivalent = adjusted_equivalence(found, asked.margin)
     return [
-        comparison_line(by, value, cuts, each, p, asked)
-        for (value, cuts), each, p in zip(groups.items(), found, adjusted, strict=True)
+        comparison_line(by, value, cuts, each, p, q, asked)
+        for (value, cuts), each, p, q in zip(groups.items(), found, adjusted, equivalent, strict=True)
     ]
+
+
+def adjusted_equivalence(found: Sequence[ArmContrast], margin: float | None) -> list[float | None]:
+    """Return the p-value of equivalence of each contrast after Holm over all; None without a margin or a standard error."""
+    if margin is None:
+        return [None] * len(found)
+    raw = [one_sided_tests(each.difference.estimate, each.error, each.freedom, margin).p_value for each in found]
+    return [None if math.isnan(p) else q for p, q in zip(raw, holm([1.0 if math.isnan(p) else p for p in raw]), strict=True)]
 
 
 def macro_weights(cuts: Sequence[Subset]) -> dict[int, float]:
@@ -130,7 +168,13 @@ def macro_weights(cuts: Sequence[Subset]) -> dict[int, float]:
 
 
 def comparison_line(
-    by: str, value: str, cuts: Sequence[Subset], found: ArmContrast, p_holm: float, asked: ComparedColumn
+    by: str,
+    value: str,
+    cuts: Sequence[Subset],
+    found: ArmContrast,
+    p_holm: float,
+    p_equivalence: float | None,
+    asked: ComparedColumn,
 ) -> ComparisonLine:
     """Return the statistics of one group."""
     only_a, only_b, p_mcnemar = (
@@ -152,9 +196,12 @@ def comparison_line(
         only_a=only_a,
         only_b=only_b,
         p_mcnemar=p_mcnemar,
-        minimal_detectable=finite_or_none(found.minimal_detectable),
+        error=finite_or_none(found.error),
+        freedom=finite_or_none(found.freedom),
+        p_equivalence=p_equivalence,
         image_error=finite_or_none(found.image_error),
         seed_error=finite_or_none(found.seed_error),
+        gain=Estimate.of(found.gain),
         gap_a=gap_estimate(cuts, 0, asked),
         gap_b=gap_estimate(cuts, 1, asked),
     )

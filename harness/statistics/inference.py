@@ -18,10 +18,11 @@ from scipy.special import bdtr, ndtri, stdtr, stdtrit
 
 from harness.core.data import Doubles, Ints
 from harness.core.errors import HarnessError
+from harness.statistics.methods.rates import FEW, HitCounts, effective_queries, wilson_interval
 
 Counts = npt.NDArray[np.uint16]
 
-POWER, ALPHA = 0.8, 0.05
+ALPHA = 0.05
 
 _DRAWS = 1 << 20  # random draws in one block in memory; another block size changes the results of a seed
 _EXACT = 16  # largest number of differing clusters for which all 2^k sign flips are enumerated
@@ -40,15 +41,14 @@ class Interval:
 class Difference:
     """A paired difference of means.
 
-    p_value: two-sided, from sign flips over clusters. minimal_detectable: the minimum detectable effect, the true difference that
-    a two-sided test at 0.05 finds with 80 % power given the observed variance, in the unit of the values.
+    p_value: two-sided, from sign flips over clusters. error: standard error from the choice of clusters, NaN for a single one.
     """
 
     estimate: float
     low: float
     high: float
     p_value: float
-    minimal_detectable: float
+    error: float
 
 
 def cluster_weights(clusters: int, resamples: int, seed: int) -> Iterator[Counts]:
@@ -69,13 +69,20 @@ def cluster_weights(clusters: int, resamples: int, seed: int) -> Iterator[Counts
 
 
 def bootstrap_means(
-    values: npt.ArrayLike, cluster: npt.ArrayLike, *, resamples: int = 10_000, seed: int = 0, level: float = 0.95
+    values: npt.ArrayLike,
+    cluster: npt.ArrayLike,
+    *,
+    hit: float | None = None,
+    resamples: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
 ) -> list[Interval]:
     """Return the mean of each column with a confidence interval from resampling clusters. Columns share the resamples.
 
     values: (q, s), s values of each of q queries. cluster: (q,), the image of each query. The mean is the ratio of the sum of
     values to the number of drawn queries, so clusters may differ in size. The interval is the percentile interval at `level`. It
-    is NaN for fewer than two clusters, because one cluster has no variance.
+    is NaN for fewer than two clusters, because one cluster has no variance. hit: the value of a hit, if all values are this or 0;
+    rates with few hits or few misses then have Wilson's interval (`harness.statistics.methods.rates`).
     Raises HarnessError if shapes do not match or a value is not finite.
 
     >>> means = bootstrap_means(np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]]), np.array([7, 7, 9]))
@@ -85,12 +92,40 @@ def bootstrap_means(
     sums, sizes = _cluster_sums(values, cluster)
     estimates = sums.sum(axis=0) / sizes.sum()
     resampled = _resample(np.column_stack([sums, sizes]), resamples, seed)
-    low, high = _cluster_interval(resampled[:, :-1] / resampled[:, -1:], len(sizes), level)
-    return [Interval(float(e), float(a), float(b)) for e, a, b in zip(estimates, low, high, strict=True)]
+    means = resampled[:, :-1] / resampled[:, -1:]
+    low, high = _cluster_interval(means, len(sizes), level)
+    found = [Interval(float(e), float(a), float(b)) for e, a, b in zip(estimates, low, high, strict=True)]
+    if hit is None or len(sizes) < 2:
+        return found
+    counts = [count_hits(sums[:, [column]], sizes[:, None], hit) for column in range(sums.shape[1])]
+    quantile = float(ndtri((1 + level) / 2))
+    return [
+        each if of.rare >= FEW else few_hits_interval(each.estimate, float(np.var(drawn, ddof=1)), of, hit, quantile)
+        for each, of, drawn in zip(found, counts, means.T, strict=True)
+    ]
+
+
+def count_hits(sums: Doubles, sizes: Doubles | Ints, hit: float) -> HitCounts:
+    """Count images with a hit and with a miss. sums, sizes: (c, s), hits and queries of each image; a column a tower."""
+    missed = (sums < hit * sizes * (1 - 1e-9)).any(axis=1)
+    return HitCounts(int((sums > 0).any(axis=1).sum()), int(missed.sum()), int((sizes > 0).any(axis=1).sum()), int(sizes.sum()))
+
+
+def few_hits_interval(estimate: float, variance: float, counts: HitCounts, hit: float, quantile: float) -> Interval:
+    """Return Wilson's interval of a rate in units of `hit`."""
+    rate = min(max(estimate / hit, 0.0), 1.0)
+    low, high = wilson_interval(rate, effective_queries(rate, variance / hit**2, counts), quantile)
+    return Interval(estimate, hit * low, hit * high)
 
 
 def bootstrap_mean(
-    values: npt.ArrayLike, cluster: npt.ArrayLike, *, resamples: int = 10_000, seed: int = 0, level: float = 0.95
+    values: npt.ArrayLike,
+    cluster: npt.ArrayLike,
+    *,
+    hit: float | None = None,
+    resamples: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
 ) -> Interval:
     """Return the mean of values (q,) with a confidence interval from resampling clusters. See `bootstrap_means`.
 
@@ -98,13 +133,13 @@ def bootstrap_mean(
     >>> bootstrap_mean(hits, np.array([0, 0, 1, 1, 2, 2]))
     Interval(estimate=0.5, low=0.0, high=1.0)
     """
-    return bootstrap_means(np.asarray(values)[:, None], cluster, resamples=resamples, seed=seed, level=level)[0]
+    return bootstrap_means(np.asarray(values)[:, None], cluster, hit=hit, resamples=resamples, seed=seed, level=level)[0]
 
 
 def paired_difference(
     a: npt.ArrayLike, b: npt.ArrayLike, cluster: npt.ArrayLike, *, resamples: int = 10_000, seed: int = 0, level: float = 0.95
 ) -> Difference:
-    """Return the mean of a minus the mean of b over the same queries, with interval, p-value and power.
+    """Return the mean of a minus the mean of b over the same queries, with interval, p-value and standard error.
 
     a, b: (q,), one value a query for each of two towers. cluster: (q,), the image of each query.
     The interval comes from the cluster bootstrap. The p-value tests the hypothesis that the towers are interchangeable: the sign
@@ -121,13 +156,12 @@ def paired_difference(
     resampled = _resample(np.column_stack([sums, sizes]), resamples, seed)
     means = resampled[:, 0] / resampled[:, 1]
     low, high = _cluster_interval(means, len(sizes), level)
-    error = float(np.std(means, ddof=1)) if len(sizes) > 1 else np.nan
     return Difference(
         estimate=float(sums.sum() / sizes.sum()),
         low=float(low),
         high=float(high),
         p_value=_sign_flip(sums[:, 0], resamples, seed),
-        minimal_detectable=float(ndtri(1 - ALPHA / 2) + ndtri(POWER)) * error,
+        error=float(np.std(means, ddof=1)) if len(sizes) > 1 else np.nan,
     )
 
 
@@ -162,7 +196,7 @@ class PairedArms:
 
     a: (s, q) and b: (t, q), one value a query, one row a training seed; (q,) is one seed. cluster: (q,), the image of each query,
     in a numbering shared by all arms of a call. seeds_a, seeds_b: s and t names. Equal lists are resampled together, within these
-    arms and with those of other languages. Unequal lists are resampled independently.
+    arms and with those of other languages. Unequal lists are resampled independently. hit: as in `bootstrap_means`.
     """
 
     a: npt.ArrayLike
@@ -170,6 +204,7 @@ class PairedArms:
     cluster: npt.ArrayLike
     seeds_a: tuple[str, ...] = ("",)
     seeds_b: tuple[str, ...] = ("",)
+    hit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -177,8 +212,9 @@ class ArmContrast:
     """Arm a, arm b, and a minus b, in the unit of the values.
 
     p_value: two-sided, of the difference. p_sign_flip: with the seeds held fixed; equal to p_value for one seed.
-    minimal_detectable: as in `Difference`. image_error: standard error of the difference from the choice of images. seed_error:
-    addition from the choice of seeds; NaN if no arm has two.
+    error: standard error of the difference. freedom: its degrees of freedom, infinite for one seed. image_error: its part from
+    the choice of images. seed_error: addition from the choice of seeds; NaN if no arm has two. gain: a / b - 1; NaN if b is 0,
+    and without an interval if b is not clearly above 0.
     """
 
     a: Interval
@@ -186,9 +222,11 @@ class ArmContrast:
     difference: Interval
     p_value: float
     p_sign_flip: float
-    minimal_detectable: float
+    error: float
+    freedom: float
     image_error: float
     seed_error: float
+    gain: Interval
 
 
 def contrasts(
@@ -225,7 +263,7 @@ def contrasts(
     for row in rows:
         sides = [[tables[i][side].scaled(weight, means[:, i, side]) for i, weight in row.items()] for side in (0, 1)]
         first, second = (_Pool.of(side, seed) for side in sides)
-        both = _Pool.of([*sides[0], *(term.scaled(-1, term.drawn) for term in sides[1])], seed)
+        both = _Pool.of([*sides[0], *(term.negated() for term in sides[1])], seed)
         results.append(_contrasted(first, second, both, level, (resamples, seed)))
     return results
 
@@ -234,7 +272,8 @@ def contrasts(
 class _Term:
     """One arm in a weighted mean.
 
-    sums: (c, s), a column a seed. sizes: (c,). drawn: (resamples,), the mean over seeds in each resample.
+    sums: (c, s), a column a seed. sizes: (c,). drawn: (resamples,), the mean over seeds in each resample. hit: the value of a hit
+    of hit rates, None for other values and for differences.
     """
 
     seeds: tuple[str, ...]
@@ -242,6 +281,7 @@ class _Term:
     sizes: Doubles
     weight: float
     drawn: Doubles
+    hit: float | None = None
 
     def columns(self) -> tuple[Doubles, Doubles]:
         """Return the resampled columns: the mean sums over seeds, and the sizes."""
@@ -250,6 +290,10 @@ class _Term:
     def scaled(self, weight: float, drawn: Doubles) -> _Term:
         """Return a copy with another weight."""
         return replace(self, weight=self.weight * weight, drawn=drawn)
+
+    def negated(self) -> _Term:
+        """Return a copy that is subtracted."""
+        return replace(self, weight=-self.weight, hit=None)
 
     def shares(self) -> Doubles:
         """Return the contribution of each image to the weighted mean of each seed, (c, s)."""
@@ -274,7 +318,7 @@ def _arm_tables(arms: PairedArms, gallery: Ints) -> tuple[_Term, _Term]:
         rows = np.searchsorted(gallery, np.unique(np.asarray(arms.cluster)))
         everywhere = np.zeros((len(gallery), len(seeds) + 1))
         everywhere[rows] = np.column_stack([sums, sizes])
-        return _Term(seeds, everywhere[:, :-1], everywhere[:, -1], 1.0, np.empty(0))
+        return _Term(seeds, everywhere[:, :-1], everywhere[:, -1], 1.0, np.empty(0), arms.hit)
 
     return table(arms.a, arms.seeds_a), table(arms.b, arms.seeds_b)
 
@@ -285,7 +329,7 @@ class _Pool:
 
     images: (resamples,), with images resampled. seeds: (resamples,), the addition from resampled seeds. shares: (c,),
     contribution of each image to the estimate. clusters: images with a query. seed_variances: for each list of two or more seeds,
-    the variance net of images, the gross variance, and the degrees of freedom.
+    the variance net of images, the gross variance, and the degrees of freedom. hit, counts: of a rate, its unit and its hits.
     """
 
     estimate: float
@@ -294,6 +338,8 @@ class _Pool:
     shares: Doubles
     clusters: int
     seed_variances: tuple[tuple[float, float, int], ...]
+    hit: float | None = None
+    counts: HitCounts | None = None
 
     @classmethod
     def of(cls, terms: Sequence[_Term], seed: int) -> _Pool:
@@ -305,28 +351,51 @@ class _Pool:
         for seeds in sorted({term.seeds for term in terms if len(term.seeds) > 1}):
             alike = [term for term in terms if term.seeds == seeds]
             effects = np.sum([term.shares().sum(axis=0) for term in alike], axis=0)
-            net, gross = _seed_variance(effects, np.sum([term.influence() for term in alike], axis=0))
+            net, gross = seed_variance(effects, np.sum([term.influence() for term in alike], axis=0))
             variances.append((net, gross, len(seeds) - 1))
             if net > 0:
-                added += np.sqrt(net / gross) * _resampled_seeds(effects, seeds, len(images), seed)
-        return cls(float(shares.sum()), images, added, shares, asked, tuple(variances))
+                added += np.sqrt(net / gross) * resampled_seeds(effects, seeds, len(images), seed)
+        hits = {term.hit for term in terms}
+        hit = next(iter(hits)) if len(hits) == 1 else None
+        counts = None
+        if hit is not None:
+            sizes = [np.tile(term.sizes[:, None], len(term.seeds)) for term in terms]
+            counts = count_hits(np.concatenate([term.sums for term in terms], axis=1), np.concatenate(sizes, axis=1), hit)
+        return cls(float(shares.sum()), images, added, shares, asked, tuple(variances), hit, counts)
 
     def interval(self, level: float) -> Interval:
-        """Return the percentile interval, expanded for few seeds."""
+        """Return the percentile interval, expanded for few seeds, or Wilson's of a rate with few hits or misses."""
+        if self.hit is not None and self.counts is not None and self.counts.rare < FEW and self.clusters > 1:
+            quantile = ndtri((1 + level) / 2) * (expansion(self.freedom(), level) if self.seed_variances else 1.0)
+            variance = float(np.var(self.images, ddof=1)) + sum(net for net, _, _ in self.seed_variances)
+            return few_hits_interval(self.estimate, variance, self.counts, self.hit, float(quantile))
         low, high = _cluster_interval(self.images + self.seeds, self.clusters, level)
         if not self.seed_variances:
             return Interval(self.estimate, float(low), float(high))
-        out = stdtrit(self.freedom(), (1 + level) / 2) / ndtri((1 + level) / 2)
+        out = expansion(self.freedom(), level)
         return Interval(self.estimate, *(float(self.estimate + out * (end - self.estimate)) for end in (low, high)))
 
     def freedom(self) -> float:
-        """Return Satterthwaite's degrees of freedom of the standard error."""
-        images, net = float(np.var(self.images, ddof=1)), sum(variance for variance, _, _ in self.seed_variances)
-        spread = images**2 / max(self.clusters - 1, 1) + sum(gross**2 / free for _, gross, free in self.seed_variances)
-        return (images + net) ** 2 / spread if spread else np.inf
+        """Return the degrees of freedom of the standard error."""
+        return degrees_of_freedom(float(np.var(self.images, ddof=1)), self.clusters, self.seed_variances)
 
 
-def _seed_variance(effects: Doubles, influence: Doubles) -> tuple[float, float]:
+def degrees_of_freedom(images: float, clusters: int, seeds: Sequence[tuple[float, float, int]]) -> float:
+    """Return Satterthwaite's degrees of freedom of a standard error over images and seeds.
+
+    images: the variance from the choice of `clusters` images. seeds: net and gross variance and degrees of freedom of each list
+    of seeds (`seed_variance`).
+    """
+    spread = images**2 / max(clusters - 1, 1) + sum(gross**2 / free for _, gross, free in seeds)
+    return (images + sum(net for net, _, _ in seeds)) ** 2 / spread if spread else np.inf
+
+
+def expansion(freedom: float, level: float) -> float:
+    """Return t / z, by which percentiles of few seeds are widened (Hesterberg 2015)."""
+    return float(stdtrit(freedom, (1 + level) / 2) / ndtri((1 + level) / 2)) if np.isfinite(freedom) else 1.0
+
+
+def seed_variance(effects: Doubles, influence: Doubles) -> tuple[float, float]:
     """Return the variance of the mean of effects (s,), net of the images' variance, and gross.
 
     influence: (c, s), of each image on each effect. Its variation between seeds is interaction: it makes seeds differ on any
@@ -338,7 +407,7 @@ def _seed_variance(effects: Doubles, influence: Doubles) -> tuple[float, float]:
     return max(gross - interaction, 0.0), gross
 
 
-def _resampled_seeds(effects: Doubles, seeds: tuple[str, ...], resamples: int, seed: int) -> Doubles:
+def resampled_seeds(effects: Doubles, seeds: tuple[str, ...], resamples: int, seed: int) -> Doubles:
     """Return the changes of the mean of effects (s,) under resampled seeds, (resamples,). Equal seeds have equal draws."""
     stream = [ord(letter) for letter in "\0".join(seeds)]
     draw = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(2, *stream))))
@@ -361,15 +430,26 @@ def _contrasted(first: _Pool, second: _Pool, both: _Pool, level: float, draws: t
         difference=both.interval(level),
         p_value=max(flips, ours),
         p_sign_flip=flips,
-        minimal_detectable=_quantile(free, 1 - ALPHA / 2) * error + _quantile(free, POWER) * error,
+        error=error,
+        freedom=free,
         image_error=images,
         seed_error=seeds,
+        gain=_relative_gain(first, second, both, level),
     )
 
 
-def _quantile(free: float, p: float) -> float:
-    """Return Student's t quantile, or the normal one for infinitely many degrees of freedom."""
-    return float(stdtrit(free, p) if np.isfinite(free) else ndtri(p))
+def _relative_gain(first: _Pool, second: _Pool, both: _Pool, level: float) -> Interval:
+    """Return first / second - 1 with the percentile interval of its resamples, expanded for few seeds."""
+    if second.estimate <= 0:
+        return Interval(np.nan, np.nan, np.nan)
+    estimate = first.estimate / second.estimate - 1
+    drawn = second.images + second.seeds
+    if both.clusters < 2 or (drawn <= 0).mean() >= (1 - level) / 2:
+        return Interval(estimate, np.nan, np.nan)
+    ratios = (first.images + first.seeds) / np.where(drawn <= 0, np.nan, drawn) - 1
+    ends = percentile_interval(np.where(np.isnan(ratios), np.inf, ratios), level)
+    out = expansion(both.freedom(), level) if both.seed_variances else 1.0
+    return Interval(estimate, *(float(estimate + out * (end - estimate)) for end in ends))
 
 
 def gap_recovered(

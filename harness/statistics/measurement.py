@@ -13,6 +13,7 @@ import numpy.typing as npt
 from harness.core.data import Ints, Ranks, Sought
 from harness.records.files import load_measures, load_ranks, load_record
 from harness.records.schema import Record
+from harness.retrieval.ranking import MISSED
 
 Hits = npt.NDArray[np.float64]
 
@@ -20,10 +21,10 @@ Hits = npt.NDArray[np.float64]
 HIT_CUTOFFS = (1, 5, 10)
 
 
-DIRECTIONS = ("t2i", "i2t")
-
-
 Direction = Literal["t2i", "i2t"]
+
+
+DIRECTIONS: tuple[Direction, ...] = ("t2i", "i2t")
 
 
 # By kind of candidate, then by direction.
@@ -65,6 +66,11 @@ class Measurement:
         return {f"R@{k}": hits[:, place] for place, k in enumerate(HIT_CUTOFFS)} | (
             dict(self.measures) if direction == "t2i" else {}
         )
+
+    def outcomes(self, direction: str) -> dict[str, Hits]:
+        """Return all measures that towers can be compared by: `values`, and the reciprocal rank in percent, `MRR`."""
+        ranks = self.ranks.t2i if direction == "t2i" else self.ranks.i2t
+        return self.values(direction) | {"MRR": np.where(ranks == MISSED, 0.0, 100.0 / ranks)}
 
     def headline(self, direction: str) -> Hits:
         """Return the task's primary measure, (queries,), by which towers are compared."""

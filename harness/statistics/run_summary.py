@@ -96,8 +96,11 @@ def summarise(towers: Sequence[Measurement], direction: str, resamples: int) -> 
 
 def tower_row(tower: Measurement, direction: str, resamples: int) -> TowerRow:
     """Return the scores of one tower."""
-    values = np.column_stack(list(tower.values(direction).values()))
-    intervals = bootstrap_means(values, tower.clusters(direction), resamples=resamples)
+    hits, clusters = tower.hits(direction), tower.clusters(direction)
+    intervals = bootstrap_means(hits, clusters, hit=100, resamples=resamples)
+    measures = [values for name, values in tower.values(direction).items() if not name.startswith("R@")]
+    if measures:
+        intervals += bootstrap_means(np.column_stack(measures), clusters, resamples=resamples)
     record = tower.record
     return TowerRow(
         tower.label,

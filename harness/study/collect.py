@@ -22,6 +22,8 @@ from harness.study.contrasts import (
     arm_scores,
     facet_families,
     find_ablations,
+    heterogeneity,
+    secondary_contrasts,
     transport_families,
 )
 from harness.study.design import Arm, StudyConfig
@@ -125,6 +127,8 @@ def make_findings(
         shared=shared_options(config),
         tuned=bool(config.distill.get("tune")),
         resamples=evidence.resamples,
+        margin=config.margin,
+        primary=config.primary if config.primary and first[1].planned else "means" if first[1].planned else "languages",
         baseline=config.on("standard")[0].name,
         arms=tuple(arm_summary(arm, evidence) for arm in config.arms),
         languages=tuple(evidence.languages.values()),
@@ -138,6 +142,8 @@ def make_findings(
         ablated=tuple(pairs_of_arms),
         ablations=changes[0],
         ablation_means=changes[1],
+        secondary=tuple(secondary_contrasts(evidence, first[1].verdicts or first[0].verdicts)),
+        random_effects=tuple(heterogeneity(first[1].verdicts, first[0].verdicts)),
         repeated=tuple(repeated),
         found_later=later,
         left=tuple(missing_cells(evidence, failed)),
@@ -156,7 +162,12 @@ def shared_options(config: StudyConfig) -> dict[str, object]:
 def arm_summary(arm: Arm, evidence: StudyRecords) -> ArmSummary:
     """Return an arm with its learning rates and training time."""
     towers = [entry.record.tower for place, entry in evidence.done.items() if place.arm == arm.name and entry.record.tower]
-    rates = Counter(tower.config.peak_learning_rate for tower in towers if arm.objective not in STEPLESS)
+    tuned = [tower.config for tower in towers if arm.objective not in STEPLESS]
+    rates = Counter(config.peak_learning_rate for config in tuned)
+    sizes = Counter(config.vocabulary for config in tuned if config.tune_vocabulary)
+    steps = Counter(config.steps for config in tuned if config.tune_steps and config.steps)
+    # Towers of several seeds share the trials of a language and size.
+    trials = {(tower.lang, tower.bitext.used, trial) for tower in towers for trial in tower.tuning}
     return ArmSummary(
         name=arm.name,
         side=arm.side or "control",
@@ -164,7 +175,11 @@ def arm_summary(arm: Arm, evidence: StudyRecords) -> ArmSummary:
         init=arm.init,
         options=arm.options,
         rates=tuple(sorted(rates.items())),
+        vocabularies=tuple(sorted(sizes.items())),
+        steps=tuple(sorted(steps.items())),
         hours=sum(tower.seconds for tower in towers) / 3600,
+        trials=len(trials),
+        search_hours=sum(trial.seconds or 0.0 for _, _, trial in trials) / 3600,
     )
 
 

@@ -6,7 +6,8 @@ Holm counts every planned test, so that results of an unfinished study remain va
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
@@ -18,13 +19,24 @@ from harness.core.arms import STEPLESS
 from harness.core.config import field_label
 from harness.records.files import load_facets
 from harness.statistics.comparison_schema import BY_LANGUAGE, BY_NOTHING, BY_TIER, ComparisonLine, ComparisonOptions, Estimate
-from harness.statistics.comparison_sections import comparison_section
+from harness.statistics.comparison_sections import comparison_section, secondary_outcomes
 from harness.statistics.inference import ALPHA, PairedArms, against_the_best, contrasts, holm
 from harness.statistics.matching import RecordPair, StoredRecord
-from harness.statistics.measurement import Measurement
+from harness.statistics.measurement import DIRECTIONS, Measurement
+from harness.statistics.methods.equivalence import equivalence_to_best, one_sided_tests
+from harness.statistics.methods.meta_analysis import random_effects
 from harness.statistics.paired_runs import PairedRuns
 from harness.study.design import Arm, StudyConfig
-from harness.study.findings import Ablation, ArmScore, ContrastFamily, LanguageSummary, PlannedContrast, RivalContrast
+from harness.study.findings import (
+    Ablation,
+    ArmScore,
+    ContrastFamily,
+    Heterogeneity,
+    LanguageSummary,
+    PlannedContrast,
+    RivalContrast,
+    SecondaryContrast,
+)
 from harness.study.grid import GridPosition
 
 _LEAST_RESAMPLES = 10_000
@@ -70,7 +82,7 @@ class StudyRecords:
         """Number of resamples and sign flips: enough for a significant p-value after Holm over all planned tests."""
         tests = len(self.config.on("transport")) * sum(len(self.possible(pairs)) for pairs in self.config.sizes)
         # The smallest p-value of m flips is 1 / (m + 1). Holm and Bonferroni multiply it by tests and rivals.
-        needed = len(self.config.on("standard")) * tests / ALPHA
+        needed = len(self.config.rivals) * tests / ALPHA
         return self.config.resamples or max(_LEAST_RESAMPLES, int(np.ceil(needed / 1000)) * 1000)
 
     def question(self, *by: str) -> ComparisonOptions:
@@ -119,7 +131,7 @@ def paired_with_itself(evidence: StudyRecords, entries: Sequence[StoredRecord]) 
     towers = [evidence.read(entry.record.text_tower, entry.folder) for entry in entries]
     hits = np.stack([tower.hits(direction)[:, 0] for tower in towers])
     seeds = tuple(str(entry.seed()) for entry in entries)
-    return PairedArms(hits, hits, towers[0].clusters(direction), seeds, seeds)
+    return PairedArms(hits, hits, towers[0].clusters(direction), seeds, seeds, 100)
 
 
 def arm_score(
@@ -172,24 +184,25 @@ def compare_arms(
 
 
 def transport_contrasts(evidence: StudyRecords, seeds: Sequence[int]) -> list[PlannedContrast]:
-    """Compare every transport arm with the best standard arm by language, by tier and overall. Not adjusted."""
+    """Compare every transport arm with the best arm without transport by language, by tier and overall. Not adjusted."""
     found = []
     for pairs in evidence.config.sizes:
         for arm in evidence.config.on("transport"):
-            rivals = {
-                other.name: compare_arms(evidence, arm.name, other.name, pairs, seeds) for other in evidence.config.on("standard")
-            }
+            rivals = {other.name: compare_arms(evidence, arm.name, other.name, pairs, seeds) for other in evidence.config.rivals}
             first, *others = rivals.values()
             for key in first:
                 if all(key in other for other in others):
-                    found.append(contrast_with_best(arm.name, pairs, seeds, {name: of[key] for name, of in rivals.items()}))
+                    lines = {name: of[key] for name, of in rivals.items()}
+                    found.append(contrast_with_best(arm.name, pairs, seeds, lines, evidence.config.margin))
     return found
 
 
-def contrast_with_best(arm: str, pairs: int | None, seeds: Sequence[int], lines: Mapping[str, ComparisonLine]) -> PlannedContrast:
+def contrast_with_best(
+    arm: str, pairs: int | None, seeds: Sequence[int], lines: Mapping[str, ComparisonLine], margin: float | None
+) -> PlannedContrast:
     """Return the contrast of an arm with the best of others.
 
-    The shown rival has the highest score. The p-value does not depend on that choice.
+    The shown rival has the highest score. The p-values do not depend on that choice.
     """
     differences = [line.difference.estimate or 0.0 for line in lines.values()]
     best = list(lines)[int(np.argmin(differences))]
@@ -208,17 +221,40 @@ def contrast_with_best(arm: str, pairs: int | None, seeds: Sequence[int], lines:
         p_value=against_the_best(differences, [line.p_value for line in lines.values()]),
         p_holm=1.0,
         outcome="tie",
-        minimal_detectable=shown.minimal_detectable,
-        rivals=tuple(RivalContrast(arm=name, difference=line.difference, p_value=line.p_value) for name, line in lines.items()),
+        p_equivalence=equivalence_p_value(lines.values(), margin),
+        relative=shown.gain,
+        rivals=tuple(
+            RivalContrast(arm=name, difference=line.difference, p_value=line.p_value, error=line.error)
+            for name, line in lines.items()
+        ),
     )
+
+
+def equivalence_p_value(lines: Iterable[ComparisonLine], margin: float | None) -> float | None:
+    """Return the p-value of equivalence with the best of some arms; None without a margin or a standard error."""
+    if margin is None:
+        return None
+    tests = [
+        one_sided_tests(
+            line.difference.estimate or 0.0,
+            math.nan if line.error is None else line.error,
+            math.inf if line.freedom is None else line.freedom,
+            margin,
+        )
+        for line in lines
+    ]
+    p_value = equivalence_to_best(tests)
+    return None if math.isnan(p_value) else p_value
 
 
 def adjusted_family(name: str, members: Sequence[PlannedContrast], planned: int) -> ContrastFamily:
     """Return a family with p-values after Holm over all planned tests. Missing tests count with p = 1."""
-    adjusted = holm([each.p_value for each in members] + [1.0] * (planned - len(members)))
+    missing = planned - len(members)
+    adjusted = holm([each.p_value for each in members] + [1.0] * missing)
+    same = holm([1.0 if each.p_equivalence is None else each.p_equivalence for each in members] + [1.0] * missing)
     told = [
-        each.model_copy(update={"p_holm": p, "outcome": contrast_outcome(each, p)})
-        for each, p in zip(members, adjusted, strict=False)
+        each.model_copy(update={"p_holm": p, "outcome": contrast_outcome(each, p), "p_equivalence": each.p_equivalence and q})
+        for each, p, q in zip(members, adjusted, same, strict=False)
     ]
     return ContrastFamily(name=name, planned=planned, verdicts=tuple(told))
 
@@ -230,19 +266,61 @@ def contrast_outcome(of: PlannedContrast, p_holm: float) -> str:
 
 
 def transport_families(evidence: StudyRecords, seeds: Sequence[int]) -> tuple[ContrastFamily, ContrastFamily, ContrastFamily]:
-    """Return the families of transport against standard distillation: by language, overall, and by tier."""
+    """Return the families of transport against the best arm without it: by language, overall, and by tier.
+
+    A tier that holds all languages of a mean is that mean, and is not tested twice.
+    """
     found, arms = transport_contrasts(evidence, seeds), len(evidence.config.on("transport"))
     groups = [langs for pairs in evidence.config.sizes for langs in evidence.galleries(pairs)]
     planned = {
         BY_LANGUAGE: sum(map(len, groups)),
         BY_NOTHING: sum(len(langs) > 1 for langs in groups),
-        BY_TIER: sum(len({evidence.languages[lang].tier for lang in langs}) for langs in groups),
+        BY_TIER: sum(len(own) for langs in groups if len(own := {evidence.languages[lang].tier for lang in langs}) > 1),
     }
+    galleries = [set(langs) for langs in groups]
+    tested = [each for each in found if each.by != BY_TIER or set(each.langs) not in galleries]
     names = {BY_LANGUAGE: "languages", BY_NOTHING: "means", BY_TIER: "tiers"}
     by_lang, means, tiers = (
-        adjusted_family(names[by], [each for each in found if each.by == by], arms * count) for by, count in planned.items()
+        adjusted_family(names[by], [each for each in tested if each.by == by], arms * count) for by, count in planned.items()
     )
     return by_lang, means, tiers
+
+
+def secondary_contrasts(evidence: StudyRecords, chosen: Sequence[PlannedContrast]) -> list[SecondaryContrast]:
+    """Return each chosen contrast with its shown rival by the secondary measures of both directions."""
+    found = []
+    for each in chosen:
+        sides = {
+            lang: tuple(evidence.entries(arm, lang, each.pairs, each.seeds) for arm in (each.arm, each.rival))
+            for lang in each.langs
+        }
+        laid = [PairedRuns.of(RecordPair(*both), [], evidence.read) for both in sides.values()]
+        outcomes = secondary_outcomes(laid, [(evidence.config.direction, "R@1")], DIRECTIONS, evidence.resamples)
+        place = {"arm": each.arm, "rival": each.rival, "pairs": each.pairs, "langs": each.langs}
+        found += [SecondaryContrast(**outcome.model_dump(), **place) for outcome in outcomes]
+    return found
+
+
+def heterogeneity(means: Sequence[PlannedContrast], languages: Sequence[PlannedContrast]) -> Iterator[Heterogeneity]:
+    """Yield the random-effects mean of each mean over languages, against the rival that is shown with it."""
+    for each in means:
+        alike = [of for of in languages if of.arm == each.arm and of.pairs == each.pairs and of.langs[0] in each.langs]
+        rivals = [rival for of in alike for rival in of.rivals if rival.arm == each.rival]
+        known = [(rival.difference.estimate, rival.error) for rival in rivals]
+        pairs = [(estimate, error) for estimate, error in known if estimate is not None and error]
+        if len(pairs) == len(each.langs) > 1:
+            found = random_effects(*zip(*pairs, strict=True))
+            yield Heterogeneity(
+                arm=each.arm,
+                rival=each.rival,
+                pairs=each.pairs,
+                langs=each.langs,
+                mean=Estimate(estimate=found.estimate, low=found.low, high=found.high),
+                tau=found.tau,
+                q=found.q,
+                p_heterogeneity=found.p_heterogeneity,
+                i_squared=found.i_squared,
+            )
 
 
 def facet_families(evidence: StudyRecords) -> list[ContrastFamily]:
@@ -259,7 +337,7 @@ def facet_families(evidence: StudyRecords) -> list[ContrastFamily]:
         if there and all(name in names for names in there.values()):
             values = {lang: {value for of in names[name] for value in of} for (_, lang, _), names in there.items()}
             members = [
-                contrast_with_best(arm, pairs, config.seeds, {baseline: line})
+                contrast_with_best(arm, pairs, config.seeds, {baseline: line}, config.margin)
                 for pairs in config.sizes
                 for arm in arms
                 for line in compare_arms(evidence, arm, baseline, pairs, config.seeds, name).values()
@@ -306,7 +384,7 @@ def ablation_families(
 ) -> tuple[ContrastFamily, ContrastFamily]:
     """Return the families of ablations: by language and overall."""
     found = [
-        contrast_with_best(each.a, pairs, seeds, {each.b: line})
+        contrast_with_best(each.a, pairs, seeds, {each.b: line}, evidence.config.margin)
         for each in pairs_of_arms
         for pairs in evidence.config.sizes
         for line in compare_arms(evidence, each.a, each.b, pairs, seeds).values()

@@ -140,6 +140,12 @@ class StudyConfig(DataConfig):
     arms: tuple[Arm, ...] = Field(min_length=2)
     direction: Literal["t2i", "i2t"] = Field("t2i", description="direction of the compared R@1")
     by: tuple[str, ...] = Field(("entity-type",), description="facets of captions for the breakdown, if the records have them")
+    primary: Literal["means", "languages"] | None = Field(
+        None, description="the family of tests that the answer is about; by default the means over languages, if there are any"
+    )
+    margin: float | None = Field(
+        None, ge=0.01, description="of equivalence, in points of R@1: smaller differences do not matter; none by default"
+    )
     resamples: int | None = Field(
         None, ge=100, le=1_000_000, description="by default 10,000, or more if Holm needs them for the number of tests"
     )
@@ -202,6 +208,11 @@ class StudyConfig(DataConfig):
     def sizes(self) -> tuple[int | None, ...]:
         """The bitext sizes, None for all pairs."""
         return tuple(None if size == "all" else size for size in self.pairs)
+
+    @property
+    def rivals(self) -> tuple[Arm, ...]:
+        """The arms without transport: a claim for transport must hold against the best of them, controls included."""
+        return tuple(arm for arm in self.arms if arm.side != "transport")
 
     def on(self, side: Side) -> tuple[Arm, ...]:
         """Return the arms of one side."""

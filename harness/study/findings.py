@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from harness.core.arms import InitializerName, Side
 from harness.core.error_messages import short_message
 from harness.core.errors import HarnessError
 from harness.records.schema import Schema
-from harness.statistics.comparison_schema import Estimate
+from harness.statistics.comparison_schema import Estimate, SecondaryOutcome
 from harness.storage.plain_files import check_plain_file
 
 
@@ -24,7 +24,11 @@ class ArmSummary(Schema):
     init: InitializerName
     options: dict[str, Any] = Field(description="options of this arm only")
     rates: tuple[tuple[float, int], ...] = Field(description="learning rates of its towers, with the number of towers")
-    hours: float = Field(description="training time of its towers, without the search for a learning rate")
+    vocabularies: tuple[tuple[int, int], ...] = Field((), description="numbers of subwords that a search chose, with the towers")
+    steps: tuple[tuple[int, int], ...] = Field((), description="numbers of steps that a search chose, with the towers")
+    hours: float = Field(description="training time of its towers, without the search")
+    trials: int = Field(0, description="trainings of its search; 0 in findings of earlier versions")
+    search_hours: float = Field(0.0, description="training time of its search; 0 in findings of earlier versions")
 
 
 class LanguageSummary(Schema):
@@ -71,6 +75,7 @@ class RivalContrast(Schema):
     arm: str
     difference: Estimate
     p_value: float
+    error: float | None = Field(None, description="standard error of the difference; null in findings of earlier versions")
 
 
 class PlannedContrast(Schema):
@@ -89,12 +94,25 @@ class PlannedContrast(Schema):
     p_value: float = Field(description="two-sided, of A against the best of its rivals")
     p_holm: float = Field(description="p_value after Holm over all planned tests of the family")
     outcome: Literal["win", "tie", "loss"] = Field(description="of A: significant if p_holm < 0.05, else a tie")
-    minimal_detectable: float | None = Field(description="minimum detectable effect (80 % power) against that rival")
+    p_equivalence: float | None = Field(
+        None, description="of equivalence with the best of its rivals, after Holm over the family; null without a margin"
+    )
+    relative: Estimate | None = Field(None, description="A / B - 1 with its interval; null in findings of earlier versions")
     rivals: tuple[RivalContrast, ...] = Field(description="all arms that A was compared with")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_post_hoc_power(cls, value: object) -> object:
+        """Drop the minimum detectable effect, which findings of earlier versions have."""
+        if isinstance(value, dict):
+            return {key: each for key, each in value.items() if key != "minimal_detectable"}
+        return value
 
     @property
     def gain(self) -> float | None:
         """The difference in percent of B."""
+        if self.relative:
+            return None if self.relative.estimate is None else 100 * self.relative.estimate
         return (
             100 * self.difference.estimate / self.b.estimate if self.b.estimate and self.difference.estimate is not None else None
         )
@@ -106,6 +124,29 @@ class ContrastFamily(Schema):
     name: str
     planned: int
     verdicts: tuple[PlannedContrast, ...]
+
+
+class SecondaryContrast(SecondaryOutcome):
+    """A transport arm against the arm without transport that has the highest score, by another measure than the primary one."""
+
+    arm: str
+    rival: str
+    pairs: int | None
+    langs: tuple[str, ...]
+
+
+class Heterogeneity(Schema):
+    """The random-effects mean of a transport arm minus one rival over languages, in points, and how much the languages differ."""
+
+    arm: str
+    rival: str
+    pairs: int | None
+    langs: tuple[str, ...]
+    mean: Estimate
+    tau: float = Field(description="standard deviation of the difference between languages")
+    q: float = Field(description="Cochran's Q")
+    p_heterogeneity: float
+    i_squared: float = Field(description="share of the variation that is not sampling error")
 
 
 class Ablation(Schema):
@@ -183,6 +224,8 @@ class Findings(Schema):
     shared: dict[str, Any] = Field(description="options of distillation that all arms share and that are not defaults")
     tuned: bool
     resamples: int
+    margin: float | None = Field(None, description="of equivalence, in points; null if none was declared")
+    primary: Literal["means", "languages"] = Field("languages", description="the family that the answer is about")
     baseline: str = Field(description="first standard arm, the reference of the facets")
     arms: tuple[ArmSummary, ...]
     languages: tuple[LanguageSummary, ...]
@@ -196,6 +239,8 @@ class Findings(Schema):
     ablated: tuple[Ablation, ...]
     ablations: ContrastFamily
     ablation_means: ContrastFamily
+    secondary: tuple[SecondaryContrast, ...] = ()
+    random_effects: tuple[Heterogeneity, ...] = ()
     repeated: tuple[Replication, ...]
     found_later: int = Field(description="contrasts that are significant with the replication seeds only")
     left: tuple[MissingCells, ...]

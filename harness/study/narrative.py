@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from statistics import median
 
 from harness.statistics.comparison_schema import Estimate
+from harness.statistics.inference import ALPHA
 from harness.statistics.measurement import DIRECTION_TITLES
+from harness.statistics.verdicts import equivalent_text, verdict_text
 from harness.study.findings import ArmSummary, Findings, PlannedContrast
 from harness.study.runner import size_text
 
@@ -22,11 +24,14 @@ _FAMILY_NAMES = {
 def answer_paragraph(found: Findings) -> str:
     """Return the answer in one paragraph.
 
-    It states the significant differences, their sizes and confidence intervals, the power of the tests, and the caveats.
+    It states the significant differences, their sizes and confidence intervals, the equivalent arms, and the caveats.
     """
     if not found.by_language.verdicts:
         return " ".join([no_contrasts_sentence(found), *caveats(found)])
-    parts = [outcome_sentence(found), *means_sentences(found), family_sentence(found), power_sentence(found.by_language.verdicts)]
+    languages, means = [outcome_sentence(found)], means_sentences(found)
+    first, second = (means, languages) if found.primary == "means" else (languages, means)
+    exploratory = ["Exploratory:", *second] if second else []
+    parts = [*first, *exploratory, *equivalence_sentences(found), family_sentence(found)]
     return " ".join([*parts, *caveats(found)])
 
 
@@ -47,29 +52,33 @@ def outcome_sentence(found: Findings) -> str:
         f"({_DIRECTIONS[found.direction]} R@1 on {images_phrase(found)})"
     )
     if not wins and not losses:
-        return f"The difference between transport and standard distillation is not significant in any of {made}."
+        return f"No transport arm differs significantly from the best arm without transport in any of {made}."
     undecided = len(tests) - len(wins) - len(losses)
     rest = (
         f"It was significantly behind in {len(losses):,}, "
-        f"and {count_text(undecided, 'difference')} {is_or_are(undecided)} not significant."
+        f"and {count_text(undecided, 'comparison')} {is_or_are(undecided)} not significant."
     )
     if not wins:
-        return f"No transport arm was significantly ahead of the best standard arm in any of {made}. {rest}"
+        return f"No transport arm was significantly ahead of the best arm without transport in any of {made}. {rest}"
     ahead = sorted(wins, key=lambda each: -(each.difference.estimate or 0))[:_MAX_NAMED]
     most = f"{'most ' if len(wins) > len(ahead) else ''}in {'; '.join(contrast_phrase(each, found) for each in ahead)}"
-    return f"A transport arm was significantly ahead of the best standard arm in {len(wins):,} of {made}, {most}. {rest}"
+    return f"A transport arm was significantly ahead of the best arm without transport in {len(wins):,} of {made}, {most}. {rest}"
 
 
 def means_sentences(found: Findings) -> list[str]:
-    """Return the significant differences of means over languages."""
-    significant = [each for each in found.means.verdicts if each.outcome != "tie"]
+    """Return the differences of means over languages: their number, and the largest significant ones."""
+    tests = found.means.verdicts
+    if not tests:
+        return ["No comparison of the primary family, the means over languages, is complete yet."] if found.means.planned else []
+    significant = [each for each in tests if each.outcome != "tie"]
+    made = f"{count_text(len(tests), 'comparison of means')} over languages"
     if not significant:
-        return []
+        shown = "; ".join(inconclusive_phrase(each, found) for each in tests[:_MAX_NAMED])
+        return [f"None of {made} of a transport arm with the best arm without transport is significant: {shown}."]
     first = sorted(significant, key=lambda each: -abs(each.difference.estimate or 0))[:_MAX_NAMED]
     most = "most " if len(significant) > len(first) else ""
-    made = count_text(len(found.means.verdicts), "comparison of means")
     return [
-        f"Of {made} over languages, {len(significant):,} {is_or_are(len(significant))} significant, "
+        f"Of {made}, {len(significant):,} {is_or_are(len(significant))} significant, "
         f"{most}{'; '.join(contrast_phrase(each, found) for each in first)}."
     ]
 
@@ -88,15 +97,30 @@ def images_phrase(found: Findings) -> str:
 
 def contrast_phrase(of: PlannedContrast, found: Findings) -> str:
     """Return one difference with its arms, size, confidence interval and p-value."""
-    gain = f" ({signed_number(of.gain, 0)} %)" if of.gain is not None else ""
+    gain = f" ({relative_text(of)})" if of.gain is not None else ""
     return (
         f"{contrast_scope(of, found)}: {of.arm} {points_text(of.difference)} over {of.rival}{gain}, "
         f"{p_value_text(of.p_holm)} after Holm"
     )
 
 
+def relative_text(of: PlannedContrast) -> str:
+    """Return the relative gain in percent with its interval, if it has one."""
+    ends = (of.relative.low, of.relative.high) if of.relative else (None, None)
+    if ends[0] is None or ends[1] is None:
+        return f"{signed_number(of.gain or 0.0, 0)} %"
+    return f"{signed_number(of.gain or 0.0, 0)} % [{signed_number(100 * ends[0], 0)}, {signed_number(100 * ends[1], 0)}]"
+
+
+def inconclusive_phrase(of: PlannedContrast, found: Findings) -> str:
+    """Return a difference that is not significant, and the values that are compatible with the data."""
+    low, high = (math.nan if end is None else end for end in (of.difference.low, of.difference.high))
+    verdict = verdict_text(of.p_holm, low, high).replace("-", "−")
+    return f"{contrast_scope(of, found)}, {of.arm} minus {of.rival}: {verdict}"
+
+
 def arm_sentences(found: Findings) -> list[str]:
-    """Compare each transport arm with the best standard arm, and with the control arm that differs in one thing."""
+    """Compare each transport arm with the best arm without transport, and with the control arm that differs in one thing."""
     lines = [arm_sentence(arm, found) for arm in found.arms if arm.side == "transport"] if found.by_language.verdicts else []
     for each in found.ablated:
         if found.arm(each.a).side == "transport" and found.arm(each.b).side == "control":
@@ -107,13 +131,13 @@ def arm_sentences(found: Findings) -> list[str]:
 
 
 def arm_sentence(arm: ArmSummary, found: Findings) -> str:
-    """Return how often an arm is significantly ahead of the best standard arm, with its mean differences."""
+    """Return how often an arm is significantly ahead of the best arm without transport, with its mean differences."""
     tests = [each for each in found.by_language.verdicts if each.arm == arm.name]
     wins, losses = (sum(each.outcome == outcome for each in tests) for outcome in ("win", "loss"))
     means = [each for each in found.means.verdicts if each.arm == arm.name]
     over = f"; mean of {mean_differences_text(means)}" if means else ""
     counts = f"ahead in {wins:,}, behind in {losses:,}, not significant in {len(tests) - wins - losses:,} of {len(tests):,}"
-    return f"{arm.name} minus the best standard arm: {counts}{over}."
+    return f"{arm.name} minus the best arm without transport: {counts}{over}."
 
 
 def mean_differences_text(means: Sequence[PlannedContrast]) -> str:
@@ -130,33 +154,40 @@ def mean_differences_text(means: Sequence[PlannedContrast]) -> str:
 
 def family_sentence(found: Findings) -> str:
     """Return which tests are corrected together, and what the confidence intervals cover."""
-    family, seeds = count_text(found.by_language.planned, "planned test"), count_text(len(found.seeds), "seed")
+    seeds = count_text(len(found.seeds), "seed")
     about = " and seeds" if len(found.seeds) > 1 else ", so they describe these towers and not the methods"
+    names = {"means": "the means over languages", "languages": "the comparisons by language and size"}
+    planned = {"means": found.means.planned, "languages": found.by_language.planned}
     return (
-        f"The comparisons are one family of {family}, whose family-wise error rate Holm's correction holds at 5 %. "
-        f"The {found.means.planned:,} comparisons of means are another family. "
+        f"The primary family is {names[found.primary]}, {count_text(planned[found.primary], 'planned test')}, whose family-wise "
+        f"error rate Holm's correction holds at 5 %. All other families are exploratory, each corrected for itself. "
         f"Confidence intervals are 95 %, for each difference alone, with {seeds} of training, from resampled images{about}."
     )
 
 
-def power_sentence(tests: Sequence[PlannedContrast]) -> str:
-    """Return the minimum detectable effect of the tests."""
-    seen = detectable_differences(tests)
-    if not seen:
-        return "The minimum detectable effect is not known."
-    return f"Minimum detectable effect (80 % power, before Holm): {points_range(seen)}."
+def equivalence_sentences(found: Findings) -> list[str]:
+    """Return the equivalent arms, if a margin is declared."""
+    if found.margin is None:
+        return []
+    tests = found.by_language.verdicts
+    same = [each for each in tests if is_equivalent(each)]
+    named = f": {'; '.join(f'{contrast_scope(each, found)}, {each.arm}' for each in same[:_MAX_NAMED])}" if same else ""
+    return [
+        f"{len(same):,} of {count_text(len(tests), 'comparison')} {is_or_are(len(same))} {equivalent_text(found.margin)} points "
+        f"of the best arm without transport (two one-sided tests, after Holm){named}."
+    ]
 
 
-def detectable_differences(tests: Sequence[PlannedContrast]) -> list[float]:
-    """Return the minimum detectable effects of tests in ascending order."""
-    return sorted(each.minimal_detectable for each in tests if each.minimal_detectable is not None)
+def is_equivalent(of: PlannedContrast) -> bool:
+    """Return whether the equivalence test of a contrast is significant."""
+    return of.p_equivalence is not None and of.p_equivalence < ALPHA
 
 
-def points_range(seen: Sequence[float]) -> str:
-    """Format differences as one number, or as median and range."""
-    if len(seen) == 1:
-        return f"{seen[0]:.1f} points"
-    return f"{median(seen):.1f} points (median; {seen[0]:.1f} to {seen[-1]:.1f})"
+def compatible_range(tests: Sequence[PlannedContrast]) -> str:
+    """Return the differences that the intervals of some tests include, together."""
+    lows = [each.difference.low for each in tests if each.difference.low is not None]
+    highs = [each.difference.high for each in tests if each.difference.high is not None]
+    return f"{signed_number(min(lows))} to {signed_number(max(highs))} points" if lows and highs else "unknown differences"
 
 
 def caveats(found: Findings) -> list[str]:
@@ -208,10 +239,10 @@ def inconclusive_lines(found: Findings) -> list[str]:
         lines.append("No mean over languages: the study has one language, or each language has its own images.")
     for pairs in found.sizes:
         ties = [each for each in found.by_language.verdicts if each.pairs == pairs and each.outcome == "tie"]
-        if seen := detectable_differences(ties):
+        if unsettled := [each for each in ties if not is_equivalent(each)]:
             lines.append(
-                f"{size_text(pairs)}: {count_text(len(ties), 'comparison')} inconclusive. "
-                f"Minimum detectable effect (80 % power, before Holm): {points_range(seen)}. Smaller differences may exist."
+                f"{size_text(pairs)}: {count_text(len(unsettled), 'comparison')} inconclusive: the 95 % intervals are compatible "
+                f"with {compatible_range(unsettled)}."
             )
     if not found.facets:
         lines.append("No breakdown by kind of caption: some records lack these facets, or the direction has none.")
@@ -221,11 +252,18 @@ def inconclusive_lines(found: Findings) -> list[str]:
 def validity_threats(found: Findings) -> list[str]:
     """Return the threats to the validity of the answer, a line each."""
     machine = "machine translation"
+    both = join_words(each.name for each in found.languages if each.kind == each.bitext_kind == machine)
+    systems = join_words(dict.fromkeys(f"{each.source} and {each.bitext}" for each in found.languages if each.name in both))
     captions = join_words(each.name for each in found.languages if each.kind == machine)
     bitext = join_words(each.name for each in found.languages if each.bitext_kind == machine)
     galleries = {each.gallery for each in found.languages}
     few = "the variance between seeds is unknown" if len(found.seeds) == 1 else "intervals are widened for the small number"
     said: list[tuple[object, str]] = [
+        (
+            both,
+            f"Test captions and bitext are both machine translations in {both} ({systems}). If both are one system's output, "
+            "scores measure how well a tower reads that system.",
+        ),
         (found.sample, "The embedded sample is a drawn world, and its languages are small grammars."),
         (True, f"One teacher ({found.encoder}): another teacher may give another answer."),
         (captions, f"Captions by machine translation, whose errors affect the scores: {captions}."),
@@ -233,6 +271,7 @@ def validity_threats(found: Findings) -> list[str]:
         (len(galleries) == 1, "All languages are measured on the same images, so a bias of these images affects all languages."),
         (len(galleries) > 1, "Languages are measured on different images, so their scores are not comparable."),
         (True, tuning_sentence(found)),
+        (True, seed_sentence(found)),
         (len(found.seeds) < 5, f"{count_text(len(found.seeds), 'seed')}: {few}."),
         (found.split == "val", "Measured on the val split, which is also used for choices."),
         (True, "Holm corrects for the arms of this study, not for arms that were tried before."),
@@ -244,6 +283,16 @@ def validity_threats(found: Findings) -> list[str]:
     return [line for holds, line in said if holds] + [f"{name}: {note.rstrip('.')}." for name, note in dict.fromkeys(notes)]
 
 
+def seed_sentence(found: Findings) -> str:
+    """Return what the seeds of the study vary."""
+    subset = (
+        "the initial weights and the order of batches, and no data"
+        if found.sizes == (None,)
+        else ("the subset of the sentence pairs, and with it the subwords, the initial weights and the order of batches")
+    )
+    return f"A seed varies {subset}. It varies neither the teacher nor the images."
+
+
 def tuning_sentence(found: Findings) -> str:
     """Return how the learning rates were chosen."""
     if found.tuned:
@@ -253,8 +302,16 @@ def tuning_sentence(found: Findings) -> str:
             "is part of the variance between seeds",
         }
         ways = [luck[way] for way in luck if any(bool(each.searched) == way for each in found.languages)]
-        return f"The learning rate was chosen from four values, {'; elsewhere '.join(ways)}. No other option was tuned."
+        return f"Searched: {searched_options(found)}, {'; elsewhere '.join(ways)}. No other option was tuned."
     return "All arms share one learning rate without tuning. An arm that needs another one is at a disadvantage."
+
+
+def searched_options(found: Findings) -> str:
+    """Return the options that a study searches, with the number of values."""
+    grids = {"learning rate": "tune_rates", "number of subwords": "tune_vocabulary", "steps": "tune_steps"}
+    sizes = {name: len(found.shared.get(option, ())) for name, option in grids.items()}
+    sizes["learning rate"] = sizes["learning rate"] or 4
+    return join_words(f"{name} ({count} values)" for name, count in sizes.items() if count)
 
 
 def contrast_scope(of: PlannedContrast, found: Findings) -> str:

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from harness.core.arms import STEPLESS
 from harness.core.data import Doubles, Language
 from harness.leaderboards.board.breakdown import board_breakdown
 from harness.leaderboards.board.ceilings import english_ceilings
@@ -19,7 +20,7 @@ from harness.leaderboards.board.config import BoardConfig
 from harness.leaderboards.board.contrasts import board_contrasts
 from harness.leaderboards.board.grouping import belongs_to_board, group_galleries, is_english_ceiling, split_by_test_set
 from harness.leaderboards.board.model import Board, BoardCell, BoardColumn, BoardMean, BoardRow, BoardTower
-from harness.leaderboards.board.scores import BoardScores, complete_rows, percentile_intervals
+from harness.leaderboards.board.scores import BoardScores, complete_rows, expanded, percentile_intervals
 from harness.leaderboards.records.board_records import BoardGallery, BoardRecord
 from harness.leaderboards.rendering import sanitize_line
 from harness.retrieval.scorers import PLAIN
@@ -43,8 +44,8 @@ def make_boards(
     own records: they get rows of their own. A gallery, a language or captions that only submissions have make a board of their
     own.
 
-    Intervals resample the images, in the same draws for all rows and columns of a board, and hold the seeds fixed. They cover the
-    choice of images. Raises HarnessError if a record's ranks cannot be read.
+    Intervals and ranks resample the images, in the same draws for all rows and columns of a board, and the seeds of rows with two
+    or more. Raises HarnessError if a record's ranks cannot be read.
     """
     chosen = [each for each in records if belongs_to_board(each.record, config)]
     first = {each.record.images_digest: each for each in reversed(chosen)}
@@ -93,7 +94,7 @@ class BoardBuilder:
         order = self.row_order(rows)
         places = {row: place for place, row in enumerate(order)}
         breakdown = board_breakdown(scores, order)
-        about = board_notes(scores.records.values(), scores.gallery, scores.columns)
+        about = [*seed_notes(scores), *board_notes(scores.records.values(), scores.gallery, scores.columns)]
         conflicts = tuple(f"{row.tower.encoder}, {row.tower.method}: {row.conflict}" for row in rows if row.conflict)
         return Board(
             config=scores.config,
@@ -157,16 +158,18 @@ class BoardBuilder:
         """Return every row's cells, by language."""
         out: list[dict[str, BoardCell]] = [{} for _ in self.towers]
         for code, column in self.scores.by_language.items():
-            ranks = self.ranks(column.rows, column.estimates, column.resampled)
+            ranks = self.ranks(column.rows, column.estimates, column.resampled, column.freedom)
             for row, score in zip(column.rows, column.intervals(), strict=True):
                 records = dict(sorted(self.scores.records[self.towers[row], code].items()))
                 out[row][code] = BoardCell(score, ranks.get(row), records)
         return out
 
-    def ranks(self, rows: Sequence[int], estimates: Doubles, resampled: Doubles) -> dict[int, RankInterval]:
+    def ranks(self, rows: Sequence[int], estimates: Doubles, resampled: Doubles, freedom: Doubles) -> dict[int, RankInterval]:
         """Return the ranks of rows. Disputed and transductive rows have none and do not affect the others' ranks."""
         kept = [place for place, row in enumerate(rows) if self.is_ranked(self.towers[row])]
-        found = rank_intervals(estimates[kept], resampled[:, kept]) if kept else []
+        pairs = max(1, len(kept) * (len(kept) - 1) // 2)
+        widened = expanded(estimates, resampled, freedom, pairs)
+        found = rank_intervals(estimates[kept], widened[:, kept]) if kept else []
         return {rows[place]: rank for place, rank in zip(kept, found, strict=True)}
 
     def is_ranked(self, tower: BoardTower) -> bool:
@@ -183,8 +186,9 @@ class BoardBuilder:
         resampled = np.zeros((self.scores.resamples, len(complete)))
         for each, pick in zip(sampled, picked, strict=True):
             resampled += each.resampled[:, pick] / len(sampled)
-        ranks = self.ranks(complete, estimates, resampled)
-        intervals = percentile_intervals(estimates, resampled)
+        freedom = np.min([each.freedom[pick] for each, pick in zip(sampled, picked, strict=True)], axis=0)
+        ranks = self.ranks(complete, estimates, resampled, freedom)
+        intervals = percentile_intervals(estimates, expanded(estimates, resampled, freedom))
         return {row: BoardMean(score, ranks.get(row)) for row, score in zip(complete, intervals, strict=True)}
 
 
@@ -193,6 +197,15 @@ def row_sort_key(row: BoardRow) -> tuple[float, ...]:
     if row.overall and row.overall.rank:
         return (0, row.overall.rank.first, -row.overall.score.estimate)
     return (1, -len(row.cells), -float(np.mean([cell.score.estimate for cell in row.cells.values()])))
+
+
+def seed_notes(scores: BoardScores) -> list[str]:
+    """Return the note that rows with one seed are towers, not methods, if trained rows have one."""
+    trained = {row for row, tower in enumerate(scores.towers) if tower.config and tower.config.objective not in STEPLESS}
+    cells = [cell for (tower, _), cell in scores.records.items() if scores.towers.index(tower) in trained]
+    if not any(len(cell) == 1 for cell in cells):
+        return []
+    return ["Rows with one seed are these towers, not methods: another seed may have another rank."]
 
 
 def board_notes(cells: Iterable[Mapping[int, BoardRecord]], gallery: BoardGallery, columns: Sequence[BoardColumn]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from harness.leaderboards.board.model import BoardContrast, BoardTower, Gain
-from harness.leaderboards.board.scores import BoardScores, percentile_intervals
+from harness.leaderboards.board.scores import BoardScores, expanded, percentile_intervals
 from harness.statistics.rank_inference import significant_differences
 
 # Options in which the two rows of a contrast may differ, beside the transport initializer: they belong to the objective.
@@ -39,11 +39,14 @@ def row_contrast(scores: BoardScores, ours: int, theirs: int) -> BoardContrast:
     sides = [(scores.by_language[code].of_row(ours), scores.by_language[code].of_row(theirs)) for code in codes]
     estimates = np.array([mine[0] - other[0] for mine, other in sides])
     resampled = np.column_stack([mine[1] - other[1] for mine, other in sides])
-    tested = zip(percentile_intervals(estimates, resampled), significant_differences(estimates, resampled), strict=True)
+    freedom = np.array([min(mine[2], other[2]) for mine, other in sides])
+    intervals = percentile_intervals(estimates, expanded(estimates, resampled, freedom))
+    tested = zip(intervals, significant_differences(estimates, expanded(estimates, resampled, freedom, len(codes))), strict=True)
     gains = {code: Gain(*result) for code, result in zip(codes, tested, strict=True)}
     complete = len(codes) == len(scores.columns)
     means = estimates.mean(keepdims=True), resampled.mean(axis=1, keepdims=True)
-    return BoardContrast(ours, theirs, gains, percentile_intervals(*means)[0] if complete else None)
+    widened = expanded(*means, freedom.min(keepdims=True))
+    return BoardContrast(ours, theirs, gains, percentile_intervals(means[0], widened)[0] if complete else None)
 
 
 def same_bitext(scores: BoardScores, ours: int, theirs: int, code: str) -> bool:

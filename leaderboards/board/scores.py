@@ -17,9 +17,21 @@ from harness.leaderboards.records.board_records import BoardGallery, BoardRecord
 from harness.leaderboards.records.query_files import read_columns
 from harness.leaderboards.rendering import sanitize_line
 from harness.retrieval.scorers import PLAIN
-from harness.statistics.inference import Interval, cluster_weights, percentile_interval
+from harness.statistics.inference import (
+    Interval,
+    cluster_weights,
+    count_hits,
+    degrees_of_freedom,
+    expansion,
+    few_hits_interval,
+    percentile_interval,
+    resampled_seeds,
+    seed_variance,
+)
+from harness.statistics.methods.rates import FEW, HitCounts
 
 Floats32 = npt.NDArray[np.float32]
+_QUANTILE = 1.959963984540054  # of 95 % intervals
 
 
 @dataclass(frozen=True)
@@ -73,22 +85,87 @@ def percentile_intervals(estimates: Doubles, resampled: Doubles) -> list[Interva
     return [Interval(float(e), float(low), float(high)) for e, low, high in zip(estimates, *ends, strict=True)]
 
 
+def expanded(estimates: Doubles, resampled: Doubles, freedom: Doubles, tests: int = 1) -> Doubles:
+    """Return resamples (r, k) whose deviations from the estimates are widened for few seeds.
+
+    freedom: (k,), degrees of freedom. tests: the number of simultaneous intervals, each at 1 - 0.05 / tests. The higher the
+    level, the more t quantiles exceed the normal ones.
+    """
+    factors = np.array([expansion(float(free), 1 - 0.05 / tests) for free in freedom])
+    widened: Doubles = estimates + factors * (resampled - estimates)
+    return widened
+
+
 @dataclass(frozen=True)
 class ColumnScores:
-    """Scores on one column. rows: the rows that have it. estimates: (k,), one score for each. resampled: (r, k)."""
+    """Scores on one column. rows: the rows that have it. estimates: (k,), one score for each. resampled: (r, k).
+
+    freedom: (k,), degrees of freedom of each row's error, infinite for one seed. counts: the hits of each row, None for measures
+    that are no hit rates.
+    """
 
     rows: tuple[int, ...]
     estimates: Doubles
     resampled: Doubles
+    freedom: Doubles
+    counts: tuple[HitCounts | None, ...]
 
-    def of_row(self, row: int) -> tuple[float, Doubles]:
-        """Return one row's score and its resamples (r,)."""
+    def of_row(self, row: int) -> tuple[float, Doubles, float]:
+        """Return one row's score, its resamples (r,), and the degrees of freedom."""
         place = self.rows.index(row)
-        return float(self.estimates[place]), self.resampled[:, place]
+        return float(self.estimates[place]), self.resampled[:, place], float(self.freedom[place])
 
     def intervals(self) -> list[Interval]:
-        """Return the rows' scores with percentile intervals."""
-        return percentile_intervals(self.estimates, self.resampled)
+        """Return the rows' scores with percentile intervals, or Wilson's where hits or misses are few."""
+        found = percentile_intervals(self.estimates, expanded(self.estimates, self.resampled, self.freedom))
+        parts = zip(found, self.counts, self.resampled.var(axis=0, ddof=1), self.freedom, strict=True)
+        return [
+            each
+            if counts is None or counts.rare >= FEW
+            else few_hits_interval(each.estimate, float(variance), counts, 100.0, _QUANTILE * expansion(free, 0.95))
+            for each, counts, variance, free in parts
+        ]
+
+
+@dataclass(frozen=True)
+class SeedSpread:
+    """The hits of a cell by image and seed, (images, s), in queries, and the names of its s seeds.
+
+    queries: (images,). counts: of the hits, None for measures that are no hit rates.
+    """
+
+    hits: Doubles
+    seeds: tuple[str, ...]
+    queries: Doubles
+    counts: HitCounts | None
+
+    @classmethod
+    def of(cls, records: Sequence[BoardRecord], gallery: BoardGallery, queries: Floats32, config: BoardConfig) -> SeedSpread:
+        """Read the records of a cell, one for each seed. Their order does not matter."""
+        records = sorted(records, key=lambda each: each.record.tower.config.seed if each.record.tower else 0)
+        hits = np.column_stack([hits_by_image(each, gallery, config) for each in records]).astype(np.float64)
+        asked = queries.astype(np.float64)
+        seeds = tuple(str(each.record.tower.config.seed) if each.record.tower else "" for each in records)
+        counts = None if config.cutoff is None else count_hits(hits, np.tile(asked[:, None], hits.shape[1]), 1.0)
+        return cls(hits, seeds, asked, counts)
+
+    def resample(self, images: Doubles, seed: int) -> tuple[Doubles, float]:
+        """Return the resamples (r,) of the mean with seeds drawn too, and the degrees of freedom of its error.
+
+        Seeds are drawn as `harness.statistics.inference.contrasts` draws them.
+        """
+        if len(self.seeds) < 2:
+            return images, np.inf
+        asked = self.queries.sum()
+        effects = 100 * self.hits.sum(axis=0) / asked
+        influence = 100 * (self.hits - effects / 100 * self.queries[:, None]) / asked
+        net, gross = seed_variance(effects, influence)
+        spread = [(net, gross, len(self.seeds) - 1)]
+        free = degrees_of_freedom(float(np.var(images, ddof=1)), int(np.count_nonzero(self.queries)), spread)
+        if net == 0:
+            return images, free
+        moved: Doubles = images + np.sqrt(net / gross) * resampled_seeds(effects, self.seeds, len(images), seed)
+        return moved, free
 
 
 class BoardScores:
@@ -107,7 +184,7 @@ class BoardScores:
         resamples: int,
         seed: int,
     ) -> None:
-        self.config, self.gallery, self.resamples = config, gallery, resamples
+        self.config, self.gallery, self.resamples, self.seed = config, gallery, resamples, seed
         assignment = RowAssignment(records)
         self.records, self.conflicts, self.notes = assignment.records(), assignment.conflicts(), assignment.notes
         self.columns = board_columns(records, languages, config)
@@ -137,16 +214,33 @@ class BoardScores:
         present: list[tuple[int, ...]] = []
         seeds: list[Ints] = []
         tables: list[Floats32] = []
+        spreads: list[list[SeedSpread]] = []
         for code in (column.language.code for column in self.columns):
             rows = [row for row, tower in enumerate(self.towers) if (tower, code) in self.records]
             cells = [self.cell_records(row, code) for row in rows]
             gallery = self.column_gallery(code)
-            hits = [self.hits(cell, gallery) for cell in cells]
-            tables.append(self.bootstrap.table(gallery, hits, queries_by_image(gallery, self.config.side)))
+            queries = queries_by_image(gallery, self.config.side)
+            own = [SeedSpread.of(cell, gallery, queries, self.config) for cell in cells]
+            hits = [np.asarray(each.hits.sum(axis=1), np.float32) for each in own]
+            tables.append(self.bootstrap.table(gallery, hits, queries))
+            spreads.append(own)
             present.append(tuple(rows))
             seeds.append(np.array([len(cell) for cell in cells]))
-        scores = zip(self.columns, present, self.bootstrap.means(tables, seeds), strict=True)
-        return {column.language.code: ColumnScores(rows, *score) for column, rows, score in scores}
+        scores = zip(self.columns, present, self.bootstrap.means(tables, seeds), spreads, strict=True)
+        return {
+            column.language.code: ColumnScores(
+                rows, estimates, *self.with_seeds(resampled, own), tuple(each.counts for each in own)
+            )
+            for column, rows, (estimates, resampled), own in scores
+        }
+
+    def with_seeds(self, resampled: Doubles, spreads: Sequence[SeedSpread]) -> tuple[Doubles, Doubles]:
+        """Return the resamples (r, k) of rows with their seeds resampled too, and the degrees of freedom (k,).
+
+        A row with one seed keeps the resamples of images alone: its score is about that tower.
+        """
+        parts = [spread.resample(resampled[:, place], self.seed) for place, spread in enumerate(spreads)]
+        return np.column_stack([drawn for drawn, _ in parts]), np.array([free for _, free in parts])
 
 
 def board_columns(

@@ -16,7 +16,7 @@ from harness.study.narrative import answer_paragraph
 from harness.study.runner import size_text
 
 _TEXT_LENGTH = 4000
-_BEST = "the best standard arm"
+_BEST = "the best arm without transport"
 
 
 def publish_study(found: Findings, out: Path) -> list[str]:

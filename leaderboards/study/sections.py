@@ -15,22 +15,32 @@ from harness.leaderboards.study.tables import (
     nonempty,
     origins_table,
     other_direction_table,
+    random_effects_table,
     replication_table,
     scores_table,
+    secondary_table,
     study_languages_table,
 )
 from harness.study.findings import Findings
-from harness.study.narrative import answer_paragraph, arm_sentences, count_text, inconclusive_lines, join_words, validity_threats
+from harness.study.narrative import (
+    answer_paragraph,
+    arm_sentences,
+    count_text,
+    inconclusive_lines,
+    join_words,
+    searched_options,
+    validity_threats,
+)
 
 Chart = Literal["", "curves", "forest", "facets", "ablations"]
 
 _HOW_TO_READ = (
     "A − B is in points of R@1, over the same images, captions, bitext and seeds. [low, high] is the 95 % confidence interval of "
-    "that difference alone. A is the transport arm. B is the standard arm with the highest score. p tests A against the best "
-    "standard arm, whichever it is: A is better than the best arm if it is better than every arm, so the largest p-value counts; "
-    "A is worse than the best arm if it is worse than some arm, so the smallest p-value times the number of arms counts. Each "
-    "p-value comes from sign flips over images or, if that is larger, from a t-test over images and seeds. MDE is the minimum "
-    "detectable effect: the true difference from B that the test detects with 80 % power."
+    "that difference alone. A is the transport arm. B is the arm without transport that has the highest score; controls count. "
+    "p tests A against the best of them, whichever it is: A is better than the best arm if it is better than every arm, so the "
+    "largest p-value counts; A is worse than the best arm if it is worse than some arm, so the smallest p-value times the number "
+    "of arms counts. Each p-value comes from sign flips over images or, if that is larger, from a t-test over images and seeds. "
+    "Inconclusive means that the differences in the interval are compatible with the data, not that there is none."
 )
 _ON_THE_PLOT = "In the plots, filled marks are significant after Holm's correction and hollow marks are not. Diamonds are means."
 
@@ -76,9 +86,9 @@ def design_section(found: Findings) -> ReportSection:
         f"Seeds {', '.join(map(str, found.seeds))}{again}."
     )
     choice = (
-        "Learning rates are searched in the same way for all arms: four values, each for a third of the steps, with as many "
-        f"warm-up steps as the full training has. {search_description(found)} No test image and no test caption takes part in a "
-        "choice."
+        f"Searched in the same way for all arms: {searched_options(found)}. Trials take "
+        f"{'all' if found.shared.get('tune_steps') else 'a third'} of the steps. {search_description(found)} No test image and "
+        "no test caption takes part in a choice."
         if found.tuned
         else "Nothing is searched: no choice depends on what this study measures."
     )
@@ -118,12 +128,18 @@ def curves_section(found: Findings) -> ReportSection:
 
 def forest_section(found: Findings) -> ReportSection:
     """Return the section on transport minus standard distillation."""
-    means, languages = (f"a family of {count_text(family.planned, 'test')}" for family in (found.means, found.by_language))
+    families = {"means": found.means, "languages": found.by_language}
+    means, languages = (
+        f"{'the primary' if name == found.primary else 'an exploratory'} family of {count_text(family.planned, 'test')}"
+        for name, family in families.items()
+    )
     tables = (
         contrast_table(f"Means over languages: {means}", found.means, found),
         contrast_table(f"By language: {languages}", found.by_language, found, folded=True),
+        random_effects_table(found),
+        secondary_table(found),
     )
-    title = "Transport minus the best standard distillation"
+    title = "Transport minus the best arm without transport"
     return ReportSection("forest", title, (_HOW_TO_READ, _ON_THE_PLOT), "forest", nonempty(tables))
 
 
@@ -131,17 +147,20 @@ def breakdown_section(found: Findings) -> ReportSection:
     """Return the section on tiers and kinds of captions."""
     facets = tuple(
         contrast_table(
-            f"By {family.name}, against {found.baseline}: a family of {count_text(family.planned, 'test')}",
+            f"By {family.name}, against {found.baseline}: an exploratory family of {count_text(family.planned, 'test')}",
             family,
             found,
             folded=True,
         )
         for family in found.facets
     )
-    tiers = contrast_table(f"By resource tier: a family of {count_text(found.by_tier.planned, 'test')}", found.by_tier, found)
+    tiers = contrast_table(
+        f"By resource tier: an exploratory family of {count_text(found.by_tier.planned, 'test')}", found.by_tier, found
+    )
     about = (
-        f"Tiers are compared with the best standard arm, as above. Kinds of captions are compared with {found.baseline} alone; a "
-        "caption with several values counts for each. Comparisons are shown if no language is missing."
+        "Tiers are compared with the best arm without transport, as above. A tier of all languages is their mean, and is not "
+        f"tested twice. Kinds of captions are compared with {found.baseline} alone; a caption with several values counts for "
+        "each. Comparisons are shown if no language is missing."
     )
     return ReportSection("breakdown", "By tier and by kind of caption", (about,), "facets", nonempty((tiers, *facets)))
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from harness.statistics.comparison_schema import Estimate
 from harness.statistics.measurement import DIRECTION_TITLES
-from harness.study.findings import ArmScore, ContrastFamily, Findings, PlannedContrast
-from harness.study.narrative import count_text, join_words, p_value_text, points_text, signed_number
+from harness.statistics.verdicts import INCONCLUSIVE
+from harness.study.findings import ArmScore, ArmSummary, ContrastFamily, Findings, PlannedContrast
+from harness.study.narrative import count_text, is_equivalent, join_words, p_value_text, points_text, signed_number
 from harness.study.runner import size_text
 
 DIRECTION_NAMES = DIRECTION_TITLES["images"]
-_OUTCOMES = {"win": "A ahead", "tie": "not significant", "loss": "B ahead"}
+_OUTCOMES = {"win": "A ahead", "tie": "", "loss": "B ahead"}
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,68 @@ def arms_table(found: Findings) -> ReportTable:
             arm.objective,
             arm.init,
             ", ".join(f"{key} {value}" for key, value in arm.options.items()) or "–",
-            ", ".join(f"{rate:g} ({count})" for rate, count in arm.rates) or "–",
+            chosen_text(arm),
             f"{arm.hours:.2f}",
+            f"{arm.search_hours:.2f}" if arm.trials else "–",
         )
         for arm in found.arms
     ]
-    headings = ("arm", "side", "objective", "initializer", "own options", "learning rates (towers)", "hours")
+    headings = ("arm", "side", "objective", "initializer", "own options", "learning rates (towers)", "hours", "search hours")
     return ReportTable("Arms", headings, tuple(rows), 6)
+
+
+def chosen_text(arm: ArmSummary) -> str:
+    """Return the learning rates of an arm, and the numbers of subwords and steps that a search chose, with the towers of each."""
+    parts = [", ".join(f"{rate:g} ({count})" for rate, count in arm.rates)]
+    parts += [", ".join(f"{size:,} subwords ({count})" for size, count in arm.vocabularies)]
+    parts += [", ".join(f"{steps:,} steps ({count})" for steps, count in arm.steps)]
+    return "; ".join(filter(None, parts)) or "–"
+
+
+def secondary_table(found: Findings) -> ReportTable:
+    """Return the secondary outcomes of the arms, against the same rivals as in the means."""
+    rows = tuple(
+        (
+            size_text(each.pairs),
+            languages_text(each.langs, found),
+            each.arm,
+            each.rival,
+            f"{DIRECTION_NAMES[each.direction]} {each.metric}",
+            one_decimal_or_dash(each.a.estimate),
+            one_decimal_or_dash(each.b.estimate),
+            difference_cell(each.difference),
+            p_value_cell(each.p_value),
+            p_value_cell(each.p_holm),
+        )
+        for each in found.secondary
+    )
+    headings = ("pairs", "over", "A", "B", "measure", "A %", "B %", "A − B", "p", "p (Holm)")
+    title = "Secondary outcomes, exploratory. Holm corrects over the measures of one pair of arms"
+    return ReportTable(title, headings, rows, 5, folded=True)
+
+
+def random_effects_table(found: Findings) -> ReportTable:
+    """Return the random-effects means over languages and the tests of heterogeneity."""
+    rows = tuple(
+        (
+            size_text(each.pairs),
+            languages_text(each.langs, found),
+            each.arm,
+            each.rival,
+            difference_cell(each.mean),
+            f"{each.tau:.1f}",
+            f"{100 * each.i_squared:.0f} %",
+            f"{each.q:.1f}",
+            p_value_cell(each.p_heterogeneity),
+        )
+        for each in found.random_effects
+    )
+    headings = ("pairs", "over", "A", "B", "A − B", "tau", "I²", "Q", "p (Q)")
+    title = (
+        "Random effects over languages (DerSimonian and Laird, interval by Hartung and Knapp): the difference in languages of "
+        "which these are a sample. Languages on the same images are treated as independent, so that Q is rather too small"
+    )
+    return ReportTable(title, headings, rows, 4, folded=True)
 
 
 def study_languages_table(found: Findings) -> ReportTable:
@@ -119,7 +175,7 @@ def contrast_table(
         return found.sizes.index(of.pairs), arms[of.arm], rival, langs[of.langs[0]], of.value
 
     changed = ("difference",) if what else ()
-    headings = ("pairs", "over", "A", "B", *changed, "A %", "B %", "A − B", "gain", "p", "p (Holm)", "MDE", "outcome")
+    headings = ("pairs", "over", "A", "B", *changed, "A %", "B %", "A − B", "gain", "p", "p (Holm)", "outcome")
     rows = tuple(
         (
             size_text(each.pairs),
@@ -136,7 +192,7 @@ def contrast_table(
 
 def contrast_cells(of: PlannedContrast) -> tuple[str, ...]:
     """Return the numbers and the outcome of a test."""
-    gain = "–" if of.gain is None else f"{signed_number(of.gain, 0)} %"
+    gain = "–" if of.gain is None else f"{signed_number(of.gain, 0)} %{percent_ends(of.relative)}"
     return (
         one_decimal_or_dash(of.a.estimate),
         one_decimal_or_dash(of.b.estimate),
@@ -144,9 +200,15 @@ def contrast_cells(of: PlannedContrast) -> tuple[str, ...]:
         gain,
         p_value_cell(of.p_value),
         p_value_cell(of.p_holm),
-        one_decimal_or_dash(of.minimal_detectable),
-        _OUTCOMES[of.outcome],
+        ", ".join(filter(None, (_OUTCOMES[of.outcome], "equivalent" if is_equivalent(of) else ""))) or INCONCLUSIVE,
     )
+
+
+def percent_ends(share: Estimate | None) -> str:
+    """Return the ends of a relative gain in percent, in brackets, or an empty text."""
+    if share is None or share.low is None or share.high is None:
+        return ""
+    return f" [{signed_number(100 * share.low, 0)}, {signed_number(100 * share.high, 0)}]"
 
 
 def replication_table(found: Findings) -> ReportTable:

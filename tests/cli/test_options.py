@@ -78,13 +78,13 @@ def test_lists_are_comma_separated_or_repeated(given: dict[str, object], arms: o
     def command(config: RunConfig) -> None:
         built.append(config)
 
+    lists = [
+        name for kind in (RunConfig, DistillConfig) for name, info in kind.model_fields.items() if isinstance(info.default, tuple)
+    ]
     command(
-        **{
-            name: default
-            for name, default in fields(RunConfig, GroundingConfig, ScoringConfig, DistillConfig).items()
-            if not isinstance(default, tuple)
-        }
-        | {"arms": None, "objectives": None, "towers": None, "measures": None, "lang": "de"}
+        **{name: default for name, default in fields(RunConfig, GroundingConfig, ScoringConfig, DistillConfig).items()}
+        | dict.fromkeys(lists)
+        | {"lang": "de"}
         | given
     )
     assert (built[0].arms, built[0].towers) == (arms, towers)

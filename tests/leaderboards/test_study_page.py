@@ -101,18 +101,18 @@ def test_curves_are_chosen_by_language(chrome: Chrome, page: Path) -> None:
 def test_differences_are_chosen_by_arm_and_grouped_by_size(chrome: Chrome, page: Path) -> None:
     open_page(chrome, page)
     assert options(chrome, "forest") == [
-        "ot-token − the best standard arm",
-        "kd-mse@ot-vocabulary − the best standard arm",
-        "none@ot-vocabulary − the best standard arm",
+        "ot-token − the best arm without transport",
+        "kd-mse@ot-vocabulary − the best arm without transport",
+        "none@ot-vocabulary − the best arm without transport",
     ]
     labels = [text for text in visible(chrome, "[data-chart=forest] svg text") if not re.match(r"[+−-]?[\d.]+$", text)]
     languages = ["Quechua", "Guarani", "German", "3 languages"]
     assert labels[:10] == ["100 pairs", *languages, "all pairs", *languages]
-    choose(chrome, "forest", "kd-mse@ot-vocabulary − the best standard arm")
+    choose(chrome, "forest", "kd-mse@ot-vocabulary − the best arm without transport")
     assert len(visible(chrome, "[data-chart=forest] .OT")) > len(visible(chrome, "[data-chart=forest] .KD"))
     choose(chrome, "facets", "by entity-type: ot-token − kd-mse")
     assert {"people", "animals", "vehicles"} <= set(visible(chrome, "[data-chart=facets] svg text"))
-    assert "by tier: ot-token − the best standard arm" in options(chrome, "facets")
+    assert "by tier: ot-token − the best arm without transport" in options(chrome, "facets")
     assert "kd-mse@ot-vocabulary − kd-mse@association (start)" in options(chrome, "ablations")
     assert console_errors_and_requests(chrome) == []
 

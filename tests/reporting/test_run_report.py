@@ -59,7 +59,7 @@ def test_a_number_without_an_interval_is_a_number_alone() -> None:
     assert str(interval_text(Interval(100.0, NAN, NAN))) == "100.0"
     assert share_text(Interval(0.8, NAN, NAN)) == "80 % (no interval)"
     assert share_text(Interval(NAN, NAN, NAN)) == "—"
-    assert difference_text(Difference(0.0, NAN, NAN, 1.0, NAN), "R@1") == "+0.0 points of R@1, p = 1: not significant"
+    assert difference_text(Difference(0.0, NAN, NAN, 1.0, NAN), "R@1", 1.0) == "+0.0 points of R@1: inconclusive"
     assert estimate_text(Estimate.of(Interval(100.0, NAN, NAN)), ".1f") == "100.0"
     assert gap_percent_text(Estimate.of(Interval(0.8, NAN, NAN))) == "80 %"
     assert estimate_text(Estimate(estimate=1.0, low=None, high=2.0), ".1f") == "1.0 [—, 2.0]"

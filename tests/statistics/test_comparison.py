@@ -140,7 +140,7 @@ def test_figures_are_those_that_run_printed(direction: Any) -> None:
     assert line.p_value == run.p_value
     score = line.difference
     assert (score.estimate, score.low, score.high) == pytest.approx((run.estimate, run.low, run.high), abs=1e-9)
-    assert line.minimal_detectable == pytest.approx(run.minimal_detectable)
+    assert line.error == pytest.approx(run.error)
 
 
 def test_sizes_of_the_bitext_are_compared_apart_and_what_has_no_twin_is_named(records: Path) -> None:
@@ -365,7 +365,7 @@ def test_the_command_writes_what_the_suffix_says(records: Path, tmp_path: Path) 
         code="import sys; from harness.cli.app import app; app(standalone_mode=False); sys.exit('torch' in sys.modules)",
     )
     assert printed.returncode == 0, printed.stderr
-    assert "ot-token ahead in 1, kd-mse ahead in 0, not significant in 1" in printed.stdout
+    assert "ot-token ahead in 1, kd-mse ahead in 0, inconclusive in 1" in printed.stdout
     refused = harness(*words, "--out", str(tmp_path / "c.doc"), store=tmp_path)
     assert refused.returncode == 1
     assert re.fullmatch(r"error: --out .*c\.doc: .*\.txt, \.json, \.md, \.tex; .*\n", refused.stderr)

@@ -118,7 +118,7 @@ def test_one_cluster_shows_no_spread() -> None:
     assert of.estimate == 0.5
     assert math.isnan(of.low)
     assert math.isnan(of.high)
-    assert math.isnan(paired_difference(np.ones(2), np.zeros(2), np.zeros(2, int)).minimal_detectable)
+    assert math.isnan(paired_difference(np.ones(2), np.zeros(2), np.zeros(2, int)).error)
 
 
 @pytest.mark.parametrize("clusters", [10, 60])
@@ -172,22 +172,14 @@ def test_difference_is_paired() -> None:
     assert of.estimate == pytest.approx(0.1, abs=0.03)
     assert 0 < of.low < of.estimate < of.high < 0.2
     assert of.p_value == turned.p_value < 0.001
-    assert (of.estimate, of.minimal_detectable) == pytest.approx((-turned.estimate, turned.minimal_detectable))
+    assert (of.estimate, of.error) == pytest.approx((-turned.estimate, turned.error))
     assert bootstrap_mean(a - b, cluster).low == of.low
 
 
-def test_minimal_detectable_effect_is_found_with_the_power_promised() -> None:
-    random = np.random.default_rng(13)
-    cluster, trials = np.arange(200), 400
-    values = random.normal(size=200)
-    seen = paired_difference(values, np.zeros(200), cluster).minimal_detectable
-    assert seen == pytest.approx((1.959964 + 0.841621) * values.std() / math.sqrt(200), rel=0.03)
-    truth = (1.959964 + 0.841621) / math.sqrt(200)
-    found = [
-        paired_difference(random.normal(truth, 1, 200), np.zeros(200), cluster, resamples=400).p_value <= 0.05
-        for _ in range(trials)
-    ]
-    assert np.mean(found) == pytest.approx(0.8, abs=0.06)
+def test_the_standard_error_is_that_of_a_mean() -> None:
+    values = np.random.default_rng(13).normal(size=200)
+    error = paired_difference(values, np.zeros(200), np.arange(200)).error
+    assert error == pytest.approx(values.std() / math.sqrt(200), rel=0.03)
 
 
 def test_gap_recovered_by_hand_and_under_resampling() -> None:
@@ -263,8 +255,9 @@ def test_one_seed_is_the_paired_difference() -> None:
     a, b, cluster = paired_hits(np.random.default_rng(1), 80, 5, (0.5, 0.4))
     (of,), plain = contrasts([PairedArms(a, b, cluster)], [{0: 1.0}]), paired_difference(a, b, cluster)
     assert (of.p_value, of.p_sign_flip) == (plain.p_value, plain.p_value)
-    ours = (of.difference.estimate, of.difference.low, of.difference.high, of.minimal_detectable)
-    assert ours == pytest.approx((plain.estimate, plain.low, plain.high, plain.minimal_detectable), abs=1e-12)
+    ours = (of.difference.estimate, of.difference.low, of.difference.high, of.error)
+    assert ours == pytest.approx((plain.estimate, plain.low, plain.high, plain.error), abs=1e-12)
+    assert of.freedom == math.inf
     assert of.a.low == bootstrap_mean(a, cluster).low
     assert math.isnan(of.seed_error)
 

@@ -33,7 +33,7 @@ def test_captions_of_an_image_are_one_cluster() -> None:
     pairs = measurement("english", [1, 1, 30, 30] * 4, per_image=2)
     single = measurement("english", [1, 30] * 4)
     (of_pairs, *_), (of_single, *_) = (summarise([tower], "t2i", 2000).rows[0].intervals for tower in (pairs, single))
-    assert (of_pairs.low, of_pairs.high) == (of_single.low, of_single.high)
+    assert (of_pairs.low, of_pairs.high) == pytest.approx((of_single.low, of_single.high), rel=0.02)
 
 
 def test_without_distilled_towers_there_is_nothing_to_compare() -> None:

@@ -122,7 +122,7 @@ def test_what_is_not_findings_is_refused_with_the_file(tmp_path: Path) -> None:
 def test_findings_take_no_option_of_a_measurement(option: str, tmp_path: Path) -> None:
     done = harness("study", str(STUDIES[0]), "--out", str(tmp_path / "out"), option, store=tmp_path)
     assert done.returncode != 0
-    assert f"{STUDIES[0]} holds the findings of a measured study" in done.stderr
+    assert f"{STUDIES[0]} holds a measured study" in done.stderr
     assert "--out alone" in done.stderr
     assert not (tmp_path / "out").exists()
 

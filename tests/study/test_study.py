@@ -310,13 +310,13 @@ def test_every_arm_is_scored_in_every_language_and_over_all(found: Findings) -> 
     assert len(mean.cells) == 9
 
 
-def test_transport_is_tested_against_the_best_standard_arm(found: Findings) -> None:
+def test_transport_is_tested_against_the_best_arm_without_it(found: Findings) -> None:
     tests = found.by_language.verdicts
     assert len(tests) == found.by_language.planned == 3 * 3 * 2
     assert len(found.means.verdicts) == found.means.planned == 3 * 2
     assert len(found.by_tier.verdicts) == found.by_tier.planned == 3 * 2 * 2
     for each in tests:
-        assert {rival.arm for rival in each.rivals} == {"kd-mse", "kd-cosine"}
+        assert {rival.arm for rival in each.rivals} == {"kd-mse", "kd-cosine", "kd-mse@association"}
         assert each.rival == min(each.rivals, key=lambda rival: rival.difference.estimate or 0).arm
         assert each.p_value == against_the_best(
             [rival.difference.estimate or 0 for rival in each.rivals], [rival.p_value for rival in each.rivals]
@@ -385,7 +385,7 @@ def test_holm_has_as_many_resamples_as_it_needs(whole: StudyRecords) -> None:
     assert replace(whole, config=study(resamples=None)).resamples == 10_000
     many = study(lang=["qu", "gn", "de"], pairs=[*range(100, 150), "all"], resamples=None)
     needed = replace(whole, config=many, grid=frozenset(grid_positions(many, ["qu", "gn", "de"]))).resamples
-    tests, rivals = 3 * 3 * 51, 2
+    tests, rivals = 3 * 3 * 51, 3
     assert rivals * tests / (needed + 1) < 0.05
     assert rivals * tests / (needed - 1000) > 0.05
 
@@ -422,20 +422,68 @@ def test_nothing_is_said_before_there_is_anything(tmp_path: Path) -> None:
 def test_no_difference_is_called_none(tmp_path: Path) -> None:
     found = findings(study_records(tmp_path, study(arms=ARMS[:3], pairs=[100]), lambda _: 0.3))
     text = answer_paragraph(found)
-    assert re.match("The difference between transport and standard distillation is not significant in any of 3 comparisons", text)
+    assert re.match(
+        "None of 1 comparison of means over languages of a transport arm with .* is significant: .*inconclusive", text
+    )
+    assert "Exploratory: No transport arm differs significantly from the best arm without transport in any of 3 comp" in text
     assert "ahead" not in text
-    assert "means over languages" not in text
+    assert "equivalent" not in text
     assert "Holm" in text
-    assert "Minimum detectable effect (80 % power" in text
+
+
+def test_equivalence_is_stated_within_a_declared_margin_alone(tmp_path: Path) -> None:
+    same = study_records(tmp_path, study(arms=ARMS[:3], pairs=[100], margin=40), lambda _: 0.3)
+    found = findings(same)
+    assert all(each.p_equivalence is not None and each.outcome == "tie" for each in found.by_language.verdicts)
+    assert "3 of 3 comparisons are equivalent within ±40 points of the best arm without transport" in answer_paragraph(found)
+    strict = findings(replace(same, config=study(arms=ARMS[:3], pairs=[100], margin=0.01)))
+    assert "0 of 3 comparisons are equivalent" in answer_paragraph(strict)
+    assert any(
+        "3 comparisons inconclusive: the 95 % intervals are compatible with" in line for line in inconclusive_lines(strict)
+    )
+
+
+def test_the_primary_family_comes_first_and_the_others_are_exploratory(whole: StudyRecords) -> None:
+    means = findings(whole)
+    assert means.primary == "means"
+    assert answer_paragraph(means).startswith("Of 6 comparisons of means over languages")
+    by_language = findings(replace(whole, config=whole.config.model_copy(update={"primary": "languages"})))
+    text = answer_paragraph(by_language)
+    assert text.startswith("A transport arm was significantly ahead")
+    assert "Exploratory: Of 6 comparisons of means" in text
+    assert "The primary family is the comparisons by language and size, 18 planned tests" in text
+
+
+def test_secondary_outcomes_and_heterogeneity_stand_beside_the_means(found: Findings) -> None:
+    per_mean = [each for each in found.secondary if (each.arm, each.pairs) == (found.means.verdicts[0].arm, 100)]
+    assert {(each.direction, each.metric) for each in per_mean} == {
+        *(("t2i", name) for name in ("R@5", "R@10", "MRR")),
+        *(("i2t", name) for name in ("R@1", "R@5", "R@10", "MRR")),
+    }
+    assert [each.p_holm for each in per_mean] == holm([each.p_value for each in per_mean])
+    assert [(each.arm, each.rival, each.pairs) for each in found.random_effects] == [
+        (each.arm, each.rival, each.pairs) for each in found.means.verdicts
+    ]
+    for each in found.random_effects:
+        assert each.mean.low is not None
+        assert each.mean.high is not None
+        assert each.mean.low < each.mean.high
+
+
+def test_a_tier_of_all_languages_is_not_tested_twice(whole: StudyRecords) -> None:
+    alike = {code: language.model_copy(update={"tier": 1}) for code, language in whole.languages.items()}
+    one_tier = findings(replace(whole, languages=alike))
+    assert (one_tier.by_tier.planned, one_tier.by_tier.verdicts) == (0, ())
+    assert one_tier.means.planned == 6
 
 
 def test_the_answer_counts_what_the_tests_say(found: Findings) -> None:
     outcomes = [each.outcome for each in found.by_language.verdicts]
     text = answer_paragraph(found)
-    assert f"was significantly ahead of the best standard arm in {outcomes.count('win')} of 18 comparisons" in text
-    assert f"behind in {outcomes.count('loss')}, and {outcomes.count('tie')} differences" in text
-    assert "one family of 18 planned tests" in text
-    assert "The 6 comparisons of means are another family" in text
+    assert f"was significantly ahead of the best arm without transport in {outcomes.count('win')} of 18 comparisons" in text
+    assert f"behind in {outcomes.count('loss')}, and {outcomes.count('tie')} comparisons" in text
+    assert "The primary family is the means over languages, 6 planned tests" in text
+    assert "All other families are exploratory" in text
     told = [each for each in found.means.verdicts if each.outcome != "tie"]
     means = f"Of {len(found.means.verdicts)} comparisons of means over languages, {len(told)}"
     assert re.search(rf"{means} (is|are) significant", text)

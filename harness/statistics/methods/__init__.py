@@ -1,0 +1,1 @@
+"""Formulas of single methods: equivalence tests, meta-analysis, rates with few hits, planning."""
