@@ -81,12 +81,7 @@ def test_lists_are_comma_separated_or_repeated(given: dict[str, object], arms: o
     lists = [
         name for kind in (RunConfig, DistillConfig) for name, info in kind.model_fields.items() if isinstance(info.default, tuple)
     ]
-    command(
-        **{name: default for name, default in fields(RunConfig, GroundingConfig, ScoringConfig, DistillConfig).items()}
-        | dict.fromkeys(lists)
-        | {"lang": "de"}
-        | given
-    )
+    command(**fields(RunConfig, GroundingConfig, ScoringConfig, DistillConfig) | dict.fromkeys(lists) | {"lang": "de"} | given)
     assert (built[0].arms, built[0].towers) == (arms, towers)
     assert ("objectives" in built[0].model_fields_set) == ("objectives" in given)
 
