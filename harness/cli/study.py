@@ -83,10 +83,15 @@ def study(
         return
     from harness.leaderboards.study.page import publish_study
     from harness.study.collect import collect_findings
+    from harness.study.lock import lock_design, log_look
 
+    own = kept.root / "studies" / path.stem
+    lock = lock_design(config, own / "design.json")
     failed = {} if report_only else run_study(laid_out, kept, console, math.inf if hours is None else 3600 * hours, execution)
-    findings = collect_findings(laid_out, kept, failed, console)
-    for line in publish_study(findings, out or kept.root / "studies" / path.stem):
+    findings = collect_findings(laid_out, kept, failed, console, lock.count_looks(config.seeds))
+    if findings.by_language.verdicts:
+        log_look(lock, config, findings.done, findings.planned, own / "design.json")
+    for line in publish_study(findings, out or own):
         console.print(line)
     if failed:
         raise typer.Exit(1)

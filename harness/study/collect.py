@@ -40,13 +40,18 @@ from harness.study.findings import (
 from harness.study.grid import GridPosition, Study, StudyLanguage
 
 
-def collect_findings(study: Study, store: Store, failed: Mapping[GridPosition, str], console: Console) -> Findings:
-    """Return the findings of the existing records. failed: cells that failed in this run, with the reason."""
+def collect_findings(
+    study: Study, store: Store, failed: Mapping[GridPosition, str], console: Console, looks: int = 1
+) -> Findings:
+    """Return the findings of the existing records. failed: cells that failed in this run, with the reason.
+
+    looks: at the data with different sets of seeds, this one included.
+    """
     languages = {code: language_summary(language, study.config, store) for code, language in study.languages.items()}
     grid = frozenset(step.place for step in study.steps)
     done = {step.place: entry for step in study.steps if (entry := find_stored_record(step.cell.key, store))}
     impossible = tuple((each.lang, each.pairs, each.reason) for each in study.impossible)
-    return make_findings(StudyRecords(study.config, languages, grid, done), failed, impossible, console)
+    return make_findings(StudyRecords(study.config, languages, grid, done, looks), failed, impossible, console)
 
 
 def find_stored_record(cell: str, store: Store) -> StoredRecord | None:
@@ -128,6 +133,7 @@ def make_findings(
         tuned=bool(config.distill.get("tune")),
         resamples=evidence.resamples,
         margin=config.margin,
+        looks=evidence.looks,
         primary=config.primary if config.primary and first[1].planned else "means" if first[1].planned else "languages",
         baseline=config.on("standard")[0].name,
         arms=tuple(arm_summary(arm, evidence) for arm in config.arms),

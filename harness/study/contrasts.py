@@ -46,13 +46,14 @@ _LEAST_RESAMPLES = 10_000
 class StudyRecords:
     """The records of a study.
 
-    grid: every position that the data allow. done: the existing records.
+    grid: every position that the data allow. done: the existing records. looks: at the data, this one included.
     """
 
     config: StudyConfig
     languages: Mapping[str, LanguageSummary]
     grid: frozenset[GridPosition]
     done: Mapping[GridPosition, StoredRecord]
+    looks: int = 1
     _read: dict[Path, Measurement] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def read(self, label: str, folder: Path) -> Measurement:
@@ -247,10 +248,11 @@ def equivalence_p_value(lines: Iterable[ComparisonLine], margin: float | None) -
     return None if math.isnan(p_value) else p_value
 
 
-def adjusted_family(name: str, members: Sequence[PlannedContrast], planned: int) -> ContrastFamily:
-    """Return a family with p-values after Holm over all planned tests. Missing tests count with p = 1."""
+def adjusted_family(name: str, members: Sequence[PlannedContrast], planned: int, looks: int) -> ContrastFamily:
+    """Return a family with p-values after Holm over all planned tests, times the looks. Missing tests count with p = 1."""
     missing = planned - len(members)
     adjusted = holm([each.p_value for each in members] + [1.0] * missing)
+    adjusted = [min(1.0, looks * p) for p in adjusted]
     same = holm([1.0 if each.p_equivalence is None else each.p_equivalence for each in members] + [1.0] * missing)
     told = [
         each.model_copy(update={"p_holm": p, "outcome": contrast_outcome(each, p), "p_equivalence": each.p_equivalence and q})
@@ -281,7 +283,8 @@ def transport_families(evidence: StudyRecords, seeds: Sequence[int]) -> tuple[Co
     tested = [each for each in found if each.by != BY_TIER or set(each.langs) not in galleries]
     names = {BY_LANGUAGE: "languages", BY_NOTHING: "means", BY_TIER: "tiers"}
     by_lang, means, tiers = (
-        adjusted_family(names[by], [each for each in tested if each.by == by], arms * count) for by, count in planned.items()
+        adjusted_family(names[by], [each for each in tested if each.by == by], arms * count, evidence.looks)
+        for by, count in planned.items()
     )
     return by_lang, means, tiers
 
@@ -345,7 +348,7 @@ def facet_families(evidence: StudyRecords) -> list[ContrastFamily]:
             ]
             groups = [langs for pairs in config.sizes for langs in evidence.galleries(pairs)]
             planned = len(arms) * sum(len(set().union(*(values.get(lang, set()) for lang in langs))) for langs in groups)
-            found.append(adjusted_family(name, members, planned))
+            found.append(adjusted_family(name, members, planned, evidence.looks))
     return found
 
 
@@ -393,7 +396,7 @@ def ablation_families(
     counts = {BY_LANGUAGE: sum(map(len, groups)), BY_NOTHING: sum(len(langs) > 1 for langs in groups)}
     names = {BY_LANGUAGE: "ablations", BY_NOTHING: "ablation means"}
     by_lang, means = (
-        adjusted_family(names[by], [each for each in found if each.by == by], len(pairs_of_arms) * count)
+        adjusted_family(names[by], [each for each in found if each.by == by], len(pairs_of_arms) * count, evidence.looks)
         for by, count in counts.items()
     )
     return by_lang, means

@@ -225,6 +225,7 @@ class Findings(Schema):
     tuned: bool
     resamples: int
     margin: float | None = Field(None, description="of equivalence, in points; null if none was declared")
+    looks: int = Field(1, description="reports with different sets of seeds, this one included; p_holm is multiplied by it")
     primary: Literal["means", "languages"] = Field("languages", description="the family that the answer is about")
     baseline: str = Field(description="first standard arm, the reference of the facets")
     arms: tuple[ArmSummary, ...]

@@ -155,12 +155,13 @@ def mean_differences_text(means: Sequence[PlannedContrast]) -> str:
 def family_sentence(found: Findings) -> str:
     """Return which tests are corrected together, and what the confidence intervals cover."""
     seeds = count_text(len(found.seeds), "seed")
+    looks = f"Seeds were added after a report: every p-value is multiplied by {found.looks}. " if found.looks > 1 else ""
     about = " and seeds" if len(found.seeds) > 1 else ", so they describe these towers and not the methods"
     names = {"means": "the means over languages", "languages": "the comparisons by language and size"}
     planned = {"means": found.means.planned, "languages": found.by_language.planned}
     return (
         f"The primary family is {names[found.primary]}, {count_text(planned[found.primary], 'planned test')}, whose family-wise "
-        f"error rate Holm's correction holds at 5 %. All other families are exploratory, each corrected for itself. "
+        f"error rate Holm's correction holds at 5 %. All other families are exploratory, each corrected for itself. {looks}"
         f"Confidence intervals are 95 %, for each difference alone, with {seeds} of training, from resampled images{about}."
     )
 

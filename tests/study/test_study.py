@@ -592,7 +592,7 @@ def test_the_command_line_goes_from_nothing_to_a_report(store: Path, tmp_path: P
     assert "comparisons of an arm, a language and a size" in done.stdout
     assert "say nothing about photographs" in " ".join(done.stdout.split())
     report = store / "studies" / "tiny"
-    assert {path.name for path in report.iterdir()} == {"index.html", "report.md", "findings.json"}
+    assert {path.name for path in report.iterdir()} == {"design.json", "index.html", "report.md", "findings.json"}
     found = Findings.model_validate_json((report / "findings.json").read_bytes())
     assert (found.done, found.planned, found.sample, found.tuned) == (6, 6, True, True)
     ((_, towers),) = found.arm("ot-token").rates
