@@ -38,7 +38,7 @@ def arms_table(found: Findings) -> ReportTable:
             ", ".join(f"{key} {value}" for key, value in arm.options.items()) or "–",
             chosen_text(arm),
             f"{arm.hours:.2f}",
-            f"{arm.search_hours:.2f}" if arm.trials else "–",
+            f"{arm.search_hours:.2f}" if arm.search_hours else "–",
         )
         for arm in found.arms
     ]
