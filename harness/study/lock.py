@@ -24,7 +24,7 @@ _FREE = ("title", "question", "data", "resamples", "seeds")
 """What may change after the first record: texts, the place of the data, the precision of p-values, and added seeds."""
 
 
-class Look(Schema):
+class LoggedLook(Schema):
     """A report of the study: when it was made, with which seeds, and how many cells were measured."""
 
     created: str = Field(description="UTC, ISO 8601")
@@ -40,12 +40,12 @@ class DesignLock(Schema):
     digest: str = Field(description="of the design, without what may change")
     seeds: tuple[int, ...]
     design: dict[str, Any]
-    looks: tuple[Look, ...] = ()
+    looks: tuple[LoggedLook, ...] = ()
 
     def count_looks(self, seeds: tuple[int, ...]) -> int:
         """Return the number of looks at the data, the one at these seeds included.
 
-        >>> earlier = Look(created="2026-12-01T08:00:00+00:00", seeds=(0, 1), done=4, planned=4)
+        >>> earlier = LoggedLook(created="2026-12-01T08:00:00+00:00", seeds=(0, 1), done=4, planned=4)
         >>> lock = DesignLock(locked=earlier.created, digest="", seeds=(0, 1), design={}, looks=(earlier, earlier))
         >>> lock.count_looks((0, 1)), lock.count_looks((0, 1, 2))
         (1, 2)
@@ -76,7 +76,7 @@ def lock_design(config: StudyConfig, path: Path) -> DesignLock:
 
 def log_look(lock: DesignLock, config: StudyConfig, done: int, planned: int, path: Path) -> DesignLock:
     """Add a look to the log and return the lock."""
-    look = Look(created=now(), seeds=config.seeds, done=done, planned=planned)
+    look = LoggedLook(created=now(), seeds=config.seeds, done=done, planned=planned)
     held = lock.model_copy(update={"seeds": config.seeds, "looks": (*lock.looks, look)})
     write_lock(held, path)
     return held
