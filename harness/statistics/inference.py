@@ -18,7 +18,7 @@ from scipy.special import bdtr, ndtri, stdtr, stdtrit
 
 from harness.core.data import Doubles, Ints
 from harness.core.errors import HarnessError
-from harness.statistics.methods.rates import FEW, HitCounts, effective_queries, wilson_interval
+from harness.statistics.methods.rates import FEW, HitCounts, difference_interval, effective_queries, wilson_interval
 
 Counts = npt.NDArray[np.uint16]
 
@@ -41,7 +41,8 @@ class Interval:
 class Difference:
     """A paired difference of means.
 
-    p_value: two-sided, from sign flips over clusters. error: standard error from the choice of clusters, NaN for a single one.
+    p_value: two-sided, from sign flips over clusters. error: standard error from the choice of clusters, NaN for a single one;
+    where few clusters differ, as in `ArmContrast`.
     """
 
     estimate: float
@@ -136,13 +137,46 @@ def bootstrap_mean(
     return bootstrap_means(np.asarray(values)[:, None], cluster, hit=hit, resamples=resamples, seed=seed, level=level)[0]
 
 
+def few_differences_interval(
+    shares: Doubles, clusters: int, hit: float, level: float, freedom: float = np.inf
+) -> Interval | None:
+    """Return the interval of a difference of hit rates where fewer than `FEW` images differ, None otherwise.
+
+    The bootstrap cannot see what no sampled image shows: its interval for two towers that hit the same images is [0, 0].
+    shares: (c,), contribution of each image to the difference. freedom: of the standard error, by which the interval is widened.
+    """
+    shares = shares[np.abs(shares) > 1e-12 * hit] / hit
+    if len(shares) >= FEW or clusters < 2:
+        return None
+    ahead, behind = float(shares[shares > 0].sum()), float(-shares[shares < 0].sum())
+    quantile = float(ndtri((1 + level) / 2)) * expansion(freedom, level)
+    low, high = difference_interval(min(ahead, 1.0), min(behind, 1.0), clusters, quantile)
+    return Interval(hit * (ahead - behind), hit * low, hit * high)
+
+
+def few_differences_error(interval: Interval | None, error: float, level: float) -> float:
+    """Return a standard error that is not below the longer half of an interval without widening, if there is one."""
+    if interval is None:
+        return error
+    half = max(interval.estimate - interval.low, interval.high - interval.estimate)
+    return max(error, half / float(ndtri((1 + level) / 2)))
+
+
 def paired_difference(
-    a: npt.ArrayLike, b: npt.ArrayLike, cluster: npt.ArrayLike, *, resamples: int = 10_000, seed: int = 0, level: float = 0.95
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
+    cluster: npt.ArrayLike,
+    *,
+    hit: float | None = None,
+    resamples: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
 ) -> Difference:
     """Return the mean of a minus the mean of b over the same queries, with interval, p-value and standard error.
 
     a, b: (q,), one value a query for each of two towers. cluster: (q,), the image of each query.
-    The interval comes from the cluster bootstrap. The p-value tests the hypothesis that the towers are interchangeable: the sign
+    The interval comes from the cluster bootstrap, and from Wilson's intervals where few clusters differ in hit rates (hit: as in
+    `bootstrap_means`). The p-value tests the hypothesis that the towers are interchangeable: the sign
     of each cluster's summed difference is flipped at random, and p = (b+1)/(m+1), which is never 0 (Phipson and Smyth 2010). If
     at most 16 clusters differ, all sign patterns are enumerated instead.
     Raises HarnessError if shapes do not match or a value is not finite.
@@ -156,12 +190,14 @@ def paired_difference(
     resampled = _resample(np.column_stack([sums, sizes]), resamples, seed)
     means = resampled[:, 0] / resampled[:, 1]
     low, high = _cluster_interval(means, len(sizes), level)
+    few = None if hit is None else few_differences_interval(sums[:, 0] / sizes.sum(), len(sizes), hit, level)
+    error = float(np.std(means, ddof=1)) if len(sizes) > 1 else np.nan
     return Difference(
         estimate=float(sums.sum() / sizes.sum()),
-        low=float(low),
-        high=float(high),
+        low=few.low if few else float(low),
+        high=few.high if few else float(high),
         p_value=_sign_flip(sums[:, 0], resamples, seed),
-        error=float(np.std(means, ddof=1)) if len(sizes) > 1 else np.nan,
+        error=few_differences_error(few, error, level),
     )
 
 
@@ -212,9 +248,10 @@ class ArmContrast:
     """Arm a, arm b, and a minus b, in the unit of the values.
 
     p_value: two-sided, of the difference. p_sign_flip: with the seeds held fixed; equal to p_value for one seed.
-    error: standard error of the difference. freedom: its degrees of freedom, infinite for one seed. image_error: its part from
-    the choice of images. seed_error: addition from the choice of seeds; NaN if no arm has two. gain: a / b - 1; NaN if b is 0,
-    and without an interval if b is not clearly above 0.
+    error: standard error of the difference; where fewer than 20 images differ in hits, not below the longer half of Wilson's
+    interval over 1.96. freedom: its degrees of freedom, infinite for one seed. image_error: its part from the choice of images.
+    seed_error: addition from the choice of seeds; NaN if no arm has two. gain: a / b - 1; NaN if b is 0, and without an interval
+    if b is not clearly above 0.
     """
 
     a: Interval
@@ -424,13 +461,17 @@ def _contrasted(first: _Pool, second: _Pool, both: _Pool, level: float, draws: t
     flips = _sign_flip(both.shares, *draws)
     free = both.freedom() if both.seed_variances else np.inf
     ours = 2 * float(stdtr(free, -abs(both.estimate) / error)) if both.seed_variances and error > 0 else 0.0
+    hit = first.hit if first.hit == second.hit else None
+    few, unwidened = (
+        None if hit is None else few_differences_interval(both.shares, both.clusters, hit, level, each) for each in (free, np.inf)
+    )
     return ArmContrast(
         a=first.interval(level),
         b=second.interval(level),
-        difference=both.interval(level),
+        difference=few or both.interval(level),
         p_value=max(flips, ours),
         p_sign_flip=flips,
-        error=error,
+        error=few_differences_error(unwidened, error, level),
         freedom=free,
         image_error=images,
         seed_error=seeds,

@@ -115,7 +115,8 @@ def tower_row(tower: Measurement, direction: str, resamples: int) -> TowerRow:
 def tower_contrast(tower: Measurement, base: Measurement, direction: str, resamples: int) -> TowerContrast:
     """Return the difference between a tower and a base tower."""
     ours, theirs = tower.headline(direction), base.headline(direction)
-    difference = paired_difference(ours, theirs, tower.clusters(direction), resamples=resamples)
+    hit = 100.0 if tower.record.headline.startswith("R@") else None
+    difference = paired_difference(ours, theirs, tower.clusters(direction), hit=hit, resamples=resamples)
     return TowerContrast(f"{tower.label} − {base.label}", difference)
 
 

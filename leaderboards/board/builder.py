@@ -188,7 +188,10 @@ class BoardBuilder:
             resampled += each.resampled[:, pick] / len(sampled)
         freedom = np.min([each.freedom[pick] for each, pick in zip(sampled, picked, strict=True)], axis=0)
         ranks = self.ranks(complete, estimates, resampled, freedom)
-        intervals = percentile_intervals(estimates, expanded(estimates, resampled, freedom))
+        if len(sampled) == 1:  # the mean is the column
+            intervals = [sampled[0].intervals()[pick] for pick in picked[0]]
+        else:
+            intervals = percentile_intervals(estimates, expanded(estimates, resampled, freedom))
         return {row: BoardMean(score, ranks.get(row)) for row, score in zip(complete, intervals, strict=True)}
 
 

@@ -78,6 +78,13 @@ def test_means_count_each_language_once(records: Path) -> None:
         assert row.overall.score.low <= row.overall.score.estimate <= row.overall.score.high
 
 
+def test_the_mean_of_one_language_has_the_interval_of_its_column(records: Path) -> None:
+    (board,) = boards(records, languages=["gn"])
+    means = [row.overall.score for row in board.rows if row.overall]
+    assert means == [row.cells["gn"].score for row in board.rows if row.overall]
+    assert len(means) == len(ARMS)
+
+
 def test_images_with_several_captions_are_weighted_by_their_queries(tmp_path: Path) -> None:
     of = retrieval("de", gallery(40), per_image=5)
     folder = write_record(tmp_path, of, Arm("kd-mse", 0.5))

@@ -15,7 +15,7 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from benchmarks.statistics import board_separates, draw_hits, rejections, seeded_values
 from harness.core.errors import HarnessError
-from harness.statistics.inference import PairedArms, bootstrap_mean, bootstrap_means, contrasts
+from harness.statistics.inference import PairedArms, bootstrap_mean, bootstrap_means, contrasts, paired_difference
 from harness.statistics.methods.equivalence import OneSided, equivalence_to_best, one_sided_tests
 from harness.statistics.methods.meta_analysis import random_effects
 from harness.statistics.methods.planning import VarianceComponents, power, seeds_for_power, variance_components
@@ -82,7 +82,21 @@ def test_arms_with_few_hits_have_the_same_interval_alone_and_in_a_comparison() -
     (found,) = contrasts([PairedArms(hits, hits, np.arange(200), hit=100)], [{0: 1.0}], resamples=500)
     alone = bootstrap_mean(hits, np.arange(200), hit=100, resamples=500)
     assert (found.a.low, found.a.high) == pytest.approx((alone.low, alone.high))
-    assert found.difference.low == found.difference.high == 0
+    assert (found.difference.low, found.difference.high) == pytest.approx((-1.88, 1.88), abs=0.01)
+    assert paired_difference(hits, hits, np.arange(200), hit=100, resamples=500).error == pytest.approx(found.error)
+
+
+@pytest.mark.parametrize(("images", "margin"), [(100, 1), (300, 1), (100, 2), (1000, 1)])
+def test_towers_that_differ_by_the_margin_are_seldom_equivalent(images: int, margin: int) -> None:
+    """One tower hits nothing, the other as many percent as the margin: few images or none show it."""
+    random, equivalent, covered = np.random.default_rng(images), 0, 0
+    for _ in range(300):
+        hits = np.where(random.random(images) < margin / 100, 100.0, 0.0)
+        found = paired_difference(hits, np.zeros(images), np.arange(images), hit=100, resamples=200)
+        equivalent += one_sided_tests(found.estimate, found.error, math.inf, margin).p_value < 0.05
+        covered += found.low <= margin <= found.high
+    assert equivalent / 300 < 0.05 + 0.035
+    assert covered / 300 > 0.95 - 0.05
 
 
 @pytest.mark.parametrize(("rate", "icc", "captions"), [(0.01, 0, 1), (0.01, 0.7, 5), (0.05, 0.7, 5)])

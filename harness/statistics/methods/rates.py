@@ -1,4 +1,4 @@
-"""Confidence intervals of hit rates with few hits, or with few misses.
+"""Confidence intervals of hit rates with few hits or misses, and of differences where few images differ.
 
 The bootstrap cannot see what no sampled image shows: its interval of 0 hits is [0, 0], and with few hits it is too short. Below
 `FEW` images with a hit (or with a miss), Wilson's interval (1927, J. American Statistical Association 22) takes its place, with
@@ -9,7 +9,7 @@ docs/statistics.md has the measured coverage of both.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
+from math import hypot, sqrt
 
 FEW = 20
 
@@ -56,3 +56,19 @@ def wilson_interval(rate: float, queries: float, quantile: float) -> tuple[float
     centre = (rate + square / 2) / (1 + square)
     radius = sqrt(square * (rate * (1 - rate) + square / 4)) / (1 + square)
     return max(0.0, centre - radius), min(1.0, centre + radius)
+
+
+def difference_interval(ahead: float, behind: float, images: float, quantile: float) -> tuple[float, float]:
+    """Return the interval of ahead - behind, in [-1, 1], from Wilson's intervals of both parts.
+
+    ahead, behind: the mean gain over the images on which one tower is ahead, and the mean loss over those on which it is behind,
+    as shares of all images. The distances of both ends add in squares (Newcombe 1998, Statistics in Medicine 17; Zou and Donner
+    2008, Statistics in Medicine 27). Two towers that hit the same images have an interval around 0, not [0, 0].
+
+    >>> [round(end, 3) for end in difference_interval(0.0, 0.0, 100, 1.96)]
+    [-0.037, 0.037]
+    """
+    (low, high), (least, most) = (wilson_interval(part, images, quantile) for part in (ahead, behind))
+    difference = ahead - behind
+    down, up = hypot(ahead - low, most - behind), hypot(high - ahead, behind - least)
+    return max(-1.0, difference - down), min(1.0, difference + up)
